@@ -1,0 +1,330 @@
+"""Configuration of DeepAVFusion models."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+# Paper, section 4 ("ViT-Base" unless said otherwise); small, large and huge follow the usual ViT sizes.
+_SIZES = {
+    "small": {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "num_fusion_attention_heads": 6,
+    },
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "num_fusion_attention_heads": 16,
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "num_fusion_attention_heads": 16,
+        "patch_size": 14,
+    },
+}
+
+
+@strict
+class DeepAVFusionConfig(PreTrainedConfig):
+    r"""
+    Sizes and variants of a [`DeepAVFusionModel`] and of every model built on it. The defaults are those of the base
+    model that the authors pre-trained on VGGSound (Mo & Morgado, CVPR 2024).
+
+    Args:
+        hidden_size (`int`, *optional*, defaults to 768):
+            Width D of both towers and of the fusion stream. Divisible by 4 (sin-cos positions) and by the head counts.
+        num_hidden_layers (`int`, *optional*, defaults to 12):
+            Depth of both towers.
+        num_attention_heads (`int`, *optional*, defaults to 12):
+            Heads of the towers' attention.
+        intermediate_size (`int`, *optional*, defaults to 3072):
+            Hidden width of the towers' MLPs.
+        hidden_act (`str`, *optional*, defaults to `"gelu"`):
+            Activation of every MLP.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-6):
+            Epsilon of the towers' layer norms.
+        hidden_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout after attention projections and in MLPs.
+        attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
+            Dropout on attention weights. The fusion block's attention over pairs drops its two factors independently.
+        drop_path_rate (`float`, *optional*, defaults to 0.0):
+            Stochastic depth; rises linearly from 0 at the first layer to this at the last.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the fusion and mask tokens at initialisation.
+        image_size (`int` or pair of `int`, *optional*, defaults to 224):
+            Height and width of a frame in pixels: one number for both, or `[height, width]`.
+        patch_size (`int`, *optional*, defaults to 16):
+            Side of an image patch in pixels.
+        num_channels (`int`, *optional*, defaults to 3):
+            Colour channels of a frame.
+        num_frames (`int`, *optional*, defaults to 1):
+            Frames per clip. 1 gives the image model; more give the video model with 3-D patches.
+        tubelet_size (`int`, *optional*, defaults to 2):
+            Frames per 3-D patch, used when `num_frames > 1`.
+        video_attention (`str`, *optional*, defaults to `"joint"`):
+            `"joint"` space-time attention or `"divided"` (temporal, then spatial); used when `num_frames > 1`.
+        num_mel_bins (`int`, *optional*, defaults to 128):
+            Mel bins of the spectrogram.
+        spectrogram_length (`int`, *optional*, defaults to 192):
+            Time steps of the spectrogram (64 a second).
+        audio_patch_size (`int`, *optional*, defaults to 16):
+            Side of a spectrogram patch, in mel bins and in time steps.
+        fusion_type (`str`, *optional*, defaults to `"factorized"`):
+            How fusion tokens attend to image and audio: `"factorized"`, `"dense"` or `"token"` (paper, section 3.3).
+        fusion_layers (`str` or list of `int`, *optional*, defaults to `"all"`):
+            Layers that carry a fusion block: `"all"` (early fusion), `"none"`, or layer indices (mid, late fusion).
+        num_fusion_tokens (`int`, *optional*, defaults to 16):
+            Fusion tokens that attend to pairs of aggregation tokens.
+        num_image_aggregation_tokens (`int`, *optional*, defaults to 8):
+            Fusion tokens that aggregate the image.
+        num_audio_aggregation_tokens (`int`, *optional*, defaults to 8):
+            Fusion tokens that aggregate the audio. Token and dense fusion use the sum of the three counts alike.
+        fusion_attention_ratio (`float`, *optional*, defaults to 0.25):
+            Width of the queries and keys over pairs, relative to `hidden_size`.
+        fusion_mlp_ratio (`float`, *optional*, defaults to 1.0):
+            Hidden width of a fusion block's MLP, relative to `hidden_size`.
+        num_fusion_attention_heads (`int`, *optional*, defaults to 12):
+            Heads of the fusion blocks' attention.
+        fusion_layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer norms in fusion blocks and of the final one on the fusion tokens.
+        decoder_hidden_size (`int`, *optional*, defaults to 512):
+            Width of the two pre-training decoders.
+        decoder_num_hidden_layers (`int`, *optional*, defaults to 8):
+            Their depth.
+        decoder_num_attention_heads (`int`, *optional*, defaults to 16):
+            Their attention heads.
+        decoder_intermediate_size (`int`, *optional*, defaults to 2048):
+            Hidden width of their MLPs.
+        decoder_layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of their layer norms.
+        image_decoder_type (`str`, *optional*, defaults to `"plain"`):
+            `"plain"` (global attention) or `"swin"` (4 x 4 windows, shifted on odd layers).
+        audio_decoder_type (`str`, *optional*, defaults to `"plain"`):
+            The same for the spectrogram's decoder.
+        image_mask_ratio (`float`, *optional*, defaults to 0.75):
+            Share of image patches hidden in pre-training.
+        audio_mask_ratio (`float`, *optional*, defaults to 0.8):
+            Share of spectrogram patches hidden in pre-training.
+        norm_patch_loss (`bool`, *optional*, defaults to `True`):
+            Whether the reconstruction targets are standardised patch by patch.
+        classifier_loss (`str`, *optional*, defaults to `"joint"`):
+            Classification loss on the mean of the three streams' logits (`"joint"`) or the mean of three losses
+            (`"per_stream"`).
+        classifier_input_norm (`bool`, *optional*, defaults to `False`):
+            Whether a batch norm without affine parameters precedes each classifier (linear probes).
+        separation_mask (`str`, *optional*, defaults to `"ideal_ratio"`):
+            Training target of source separation: `"ideal_ratio"`, or the published `"ratio"` and `"binary"`.
+        separation_weighted_loss (`bool`, *optional*, defaults to `False`):
+            Whether time-frequency bins are weighted by the mixture's log magnitude.
+
+    Example:
+
+    ```python
+    >>> from deepavfusion import DeepAVFusionConfig
+
+    >>> config = DeepAVFusionConfig.from_size("small", fusion_type="dense")
+    >>> config.hidden_size, config.image_grid, config.audio_grid
+    (384, (14, 14), (8, 12))
+    ```
+    """
+
+    model_type = "deepavfusion"
+    base_model_fsdp_plan = {
+        "image.layers.*": "free_full_weight",
+        "audio.layers.*": "free_full_weight",
+        "fusion_layers.*": "free_full_weight",
+    }
+    keys_to_ignore_at_inference = [
+        "image_loss",
+        "audio_loss",
+        "hidden_states",
+        "image_hidden_states",
+        "audio_hidden_states",
+        "attentions",
+        "image_attentions",
+        "audio_attentions",
+    ]
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+
+    image_size: int | list[int] | tuple[int, ...] = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    num_frames: int = 1
+    tubelet_size: int = 2
+    video_attention: str = "joint"
+
+    num_mel_bins: int = 128
+    spectrogram_length: int = 192
+    audio_patch_size: int = 16
+
+    fusion_type: str = "factorized"
+    fusion_layers: str | list[int] | tuple[int, ...] = "all"
+    num_fusion_tokens: int = 16
+    num_image_aggregation_tokens: int = 8
+    num_audio_aggregation_tokens: int = 8
+    fusion_attention_ratio: float | int = 0.25
+    fusion_mlp_ratio: float | int = 1.0
+    num_fusion_attention_heads: int = 12
+    fusion_layer_norm_eps: float = 1e-5
+
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+    decoder_layer_norm_eps: float = 1e-5
+    image_decoder_type: str = "plain"
+    audio_decoder_type: str = "plain"
+    image_mask_ratio: float | int = 0.75
+    audio_mask_ratio: float | int = 0.8
+    norm_patch_loss: bool = True
+
+    classifier_loss: str = "joint"
+    classifier_input_norm: bool = False
+    separation_mask: str = "ideal_ratio"
+    separation_weighted_loss: bool = False
+
+    @classmethod
+    def from_size(cls, size: str, **overrides) -> "DeepAVFusionConfig":
+        """The configuration of a named size, `"small"`, `"base"`, `"large"` or `"huge"`, with `overrides` on top.
+
+        Raises:
+            ValueError: for any other name.
+        """
+        if size not in _SIZES:
+            raise ValueError(f"Unknown size {size!r}: expected one of {', '.join(map(repr, _SIZES))}.")
+        return cls(**{**_SIZES[size], **overrides})
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of a frame in pixels."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def image_grid(self) -> tuple[int, ...]:
+        """Patches of the visual input along each axis: (rows, columns), or (time, rows, columns) for video."""
+        height, width = self.frame_size
+        grid = (height // self.patch_size, width // self.patch_size)
+        return grid if self.num_frames == 1 else (self.num_frames // self.tubelet_size, *grid)
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """Patches of the spectrogram along each axis: (frequency, time)."""
+        return (self.num_mel_bins // self.audio_patch_size, self.spectrogram_length // self.audio_patch_size)
+
+    @property
+    def fusion_layer_indices(self) -> tuple[int, ...]:
+        """Sorted indices of the layers that carry a fusion block."""
+        if self.fusion_layers == "all":
+            return tuple(range(self.num_hidden_layers))
+        return () if self.fusion_layers == "none" else tuple(sorted(self.fusion_layers))
+
+    @property
+    def num_all_fusion_tokens(self) -> int:
+        """Length of the fusion stream: fusion plus both kinds of aggregation tokens."""
+        return self.num_fusion_tokens + self.num_image_aggregation_tokens + self.num_audio_aggregation_tokens
+
+    def validate_choices(self):
+        """Raises `ValueError` where a named variant does not exist."""
+        choices = {
+            "video_attention": ("joint", "divided"),
+            "fusion_type": ("factorized", "dense", "token"),
+            "image_decoder_type": ("plain", "swin"),
+            "audio_decoder_type": ("plain", "swin"),
+            "classifier_loss": ("joint", "per_stream"),
+            "separation_mask": ("ideal_ratio", "ratio", "binary"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}.")
+
+    def validate_input_sizes(self):
+        """Raises `ValueError` where an input does not divide into whole patches."""
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ValueError(f"image_size is {self.image_size!r}: expected one int or a [height, width] pair.")
+        height, width = self.frame_size
+        checks = [
+            ("image height", height, "patch_size", self.patch_size),
+            ("image width", width, "patch_size", self.patch_size),
+            ("num_mel_bins", self.num_mel_bins, "audio_patch_size", self.audio_patch_size),
+            ("spectrogram_length", self.spectrogram_length, "audio_patch_size", self.audio_patch_size),
+        ]
+        if self.num_frames > 1:
+            checks.append(("num_frames", self.num_frames, "tubelet_size", self.tubelet_size))
+        for name, value, patch_name, patch in checks:
+            if patch < 1 or value < patch or value % patch:
+                raise ValueError(f"{name} is {value}: expected a positive multiple of {patch_name} ({patch}).")
+
+    def validate_widths(self):
+        """Raises `ValueError` where a width does not divide by its number of heads, or positions do not fit."""
+        pair_width = int(self.hidden_size * self.fusion_attention_ratio)
+        checks = [
+            ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
+            ("hidden_size", self.hidden_size, "num_fusion_attention_heads", self.num_fusion_attention_heads),
+            (
+                "fusion_attention_ratio * hidden_size",
+                pair_width,
+                "num_fusion_attention_heads",
+                self.num_fusion_attention_heads,
+            ),
+            (
+                "decoder_hidden_size",
+                self.decoder_hidden_size,
+                "decoder_num_attention_heads",
+                self.decoder_num_attention_heads,
+            ),
+            ("hidden_size", self.hidden_size, "4 (sin-cos positions)", 4),
+            ("decoder_hidden_size", self.decoder_hidden_size, "4 (sin-cos positions)", 4),
+        ]
+        for name, width, divisor_name, divisor in checks:
+            if divisor < 1 or width < divisor or width % divisor:
+                raise ValueError(f"{name} is {width}: expected a positive multiple of {divisor_name} ({divisor}).")
+
+    def validate_fusion(self):
+        """Raises `ValueError` where fusion layers or tokens cannot be built."""
+        if isinstance(self.fusion_layers, str):
+            if self.fusion_layers not in ("all", "none"):
+                raise ValueError(f'fusion_layers is {self.fusion_layers!r}: expected "all", "none" or layer indices.')
+        else:
+            indices = list(self.fusion_layers)
+            if len(set(indices)) < len(indices) or any(not 0 <= i < self.num_hidden_layers for i in indices):
+                raise ValueError(
+                    f"fusion_layers is {indices}: expected distinct indices from 0 to {self.num_hidden_layers - 1}."
+                )
+        counts = (self.num_fusion_tokens, self.num_image_aggregation_tokens, self.num_audio_aggregation_tokens)
+        if self.fusion_type == "factorized" and min(counts) < 1:
+            raise ValueError(f"Factorized fusion needs at least one token of each kind, but got counts {counts}.")
+        if min(counts) < 0 or sum(counts) < 1:
+            raise ValueError(f"The fusion stream needs at least one token, but got counts {counts}.")
+
+    def validate_ratios(self):
+        """Raises `ValueError` where a probability or mask ratio lies outside [0, 1)."""
+        for name in (
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "drop_path_rate",
+            "image_mask_ratio",
+            "audio_mask_ratio",
+        ):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected a number in [0, 1).")
+
+
+__all__ = ["DeepAVFusionConfig"]

@@ -1,0 +1,305 @@
+"""DeepAVFusion: two towers and a fusion stream that runs beside them from the first layer on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_deepavfusion import DeepAVFusionConfig
+from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention, keep_present
+from .vit_deepavfusion import (
+    DeepAVFusionDividedLayer,
+    DeepAVFusionLayer,
+    DeepAVFusionPatchEmbeddings,
+    DeepAVFusionTower,
+    audio_patch_embeddings,
+    image_patch_embeddings,
+)
+
+
+@dataclass
+class DeepAVFusionModelOutput(ModelOutput):
+    r"""
+    What the encoder gives. Every field of a modality that was not passed is None; rows of samples whose modality is
+    marked absent are zero in the last hidden states (and meaningless in the recorded ones).
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, fusion tokens, hidden_size)`):
+            The fusion tokens: fusion, image aggregation, audio aggregation, in that order.
+        image_last_hidden_state (`torch.FloatTensor` of shape `(batch, image patches or kept, hidden_size)`):
+            The image's patches, row-major (video: time, row, column), or in the order of `image_ids_keep`.
+        audio_last_hidden_state (`torch.FloatTensor` of shape `(batch, audio patches or kept, hidden_size)`):
+            The spectrogram's patches, row-major with frequency as the row, or in the order of `audio_ids_keep`.
+        hidden_states (`tuple`, with `output_hidden_states=True`):
+            Fusion tokens before the first layer and after each layer, not normalised: `num_hidden_layers + 1` tensors.
+        image_hidden_states (`tuple`, with `output_hidden_states=True`):
+            The same for the image's patches.
+        audio_hidden_states (`tuple`, with `output_hidden_states=True`):
+            The same for the audio's patches.
+        attentions (`tuple`, with `output_attentions=True` and eager attention):
+            For each layer with a fusion block, weights of the fusion tokens over the patches, image then audio:
+            `(batch, heads, fusion tokens, image patches + audio patches)`. In factorized fusion the weights of fusion
+            tokens proper are carried through the aggregation tokens.
+        image_attentions (`tuple`, with `output_attentions=True` and eager attention):
+            For each layer, weights of the image's patches over fusion tokens (where the layer has a fusion block), then
+            patches: `(batch, heads, patches, fusion tokens + patches)`.
+        audio_attentions (`tuple`, with `output_attentions=True` and eager attention):
+            The same for the audio's patches.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    image_last_hidden_state: torch.FloatTensor | None = None
+    audio_last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    image_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    audio_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    image_attentions: tuple[torch.FloatTensor, ...] | None = None
+    audio_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def auto_classes() -> dict[str, str]:
+    """Auto class -> "module.class" of every model here, for the `auto_map` of saved configurations.
+
+    The imports are what makes any saved checkpoint carry the code of all of them: files are copied along imports.
+    """
+    from .pretraining_deepavfusion import DeepAVFusionForPreTraining
+
+    classes = {
+        "AutoConfig": DeepAVFusionConfig,
+        "AutoModel": DeepAVFusionModel,
+        "AutoModelForPreTraining": DeepAVFusionForPreTraining,
+    }
+    return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
+
+
+class DeepAVFusionPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and saving shared by the encoder and every model built on it."""
+
+    config: DeepAVFusionConfig
+    config_class = DeepAVFusionConfig
+    base_model_prefix = "deepavfusion"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "audio")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["DeepAVFusionLayer", "DeepAVFusionDividedLayer", "DeepAVFusionFusionLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """As the published code does: linear maps xavier-uniform, norms 1 and 0, tokens N(0, initializer_range)."""
+        if isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, DeepAVFusionPatchEmbeddings):
+            module.init_weights()
+        elif isinstance(module, DeepAVFusionPairAttention):
+            init.zeros_(module.v_bias)
+        elif isinstance(module, DeepAVFusionModel):
+            init.normal_(module.fusion_tokens, std=self.config.initializer_range)
+
+    def post_init(self):
+        super().post_init()
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = {name for name in self._no_split_modules if name in present}
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Saves weights, configuration and code: any Auto class loads the folder where this package is absent."""
+        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **auto_classes()}
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
+    """
+    The early-fusion encoder (paper, section 3.2): at each layer the image's and the audio's patches attend to the
+    fusion tokens beside themselves, while the fusion tokens attend to both; all three read what the layer before left.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+
+    >>> model = DeepAVFusionModel(DeepAVFusionConfig.from_size("small")).eval()
+    >>> with torch.no_grad():
+    ...     outputs = model(pixel_values=torch.randn(1, 3, 224, 224), input_features=torch.randn(1, 1, 128, 192))
+    >>> outputs.last_hidden_state.shape, outputs.image_last_hidden_state.shape, outputs.audio_last_hidden_state.shape
+    (torch.Size([1, 32, 384]), torch.Size([1, 196, 384]), torch.Size([1, 96, 384]))
+    ```
+    """
+
+    def __init__(self, config: DeepAVFusionConfig):
+        super().__init__(config)
+        divided = config.num_frames > 1 and config.video_attention == "divided"
+        image_layer_class = DeepAVFusionDividedLayer if divided else DeepAVFusionLayer
+        self.image = DeepAVFusionTower(config, image_patch_embeddings(config), image_layer_class)
+        self.audio = DeepAVFusionTower(config, audio_patch_embeddings(config))
+        self.fusion_tokens = nn.Parameter(torch.zeros(1, config.num_all_fusion_tokens, config.hidden_size))
+        depth = config.num_hidden_layers
+        self.fusion_layers = nn.ModuleDict(
+            {
+                str(index): DeepAVFusionFusionLayer(config, config.drop_path_rate * index / max(depth - 1, 1))
+                for index in config.fusion_layer_indices
+            }
+        )
+        self.fusion_norm = nn.LayerNorm(config.hidden_size, eps=config.fusion_layer_norm_eps)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        image_ids_keep: torch.LongTensor | None = None,
+        audio_ids_keep: torch.LongTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        audio_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> DeepAVFusionModelOutput:
+        r"""
+        Args:
+            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W) where `num_frames > 1`; normalised as the
+                processor does. None where no sample has an image.
+            input_features: log10-mel spectrograms (B, 1, mels, time steps). None where no sample has audio.
+            image_ids_keep: (B, kept) indices of the image patches to see, row-major; the others are dropped unseen.
+            audio_ids_keep: (B, kept) the same for the spectrogram.
+            image_present: (B,) bool, False where a sample has no image: what its `pixel_values` hold is ignored.
+            audio_present: (B,) bool, the same for audio.
+            output_hidden_states: whether to return the hidden states of all layers.
+            output_attentions: whether to return attention weights; needs `attn_implementation="eager"`.
+
+        Raises:
+            ValueError: for a shape other than the configured one, or a sample with neither modality.
+            TypeError: for integer inputs.
+        """
+        record = _Recorder(self.config, kwargs)
+        image_present, audio_present = self._check(
+            pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present
+        )
+        image = _embed(self.image, pixel_values, image_ids_keep, image_present)
+        audio = _embed(self.audio, input_features, audio_ids_keep, audio_present)
+        batch = (image if image is not None else audio).shape[0]
+        fusion = self.fusion_tokens.expand(batch, -1, -1)
+        record.states(fusion, image, audio)
+
+        for index in range(self.config.num_hidden_layers):
+            key = str(index)
+            fusion_layer = self.fusion_layers[key] if key in self.fusion_layers else None  # noqa: SIM401
+            context = fusion if fusion_layer is not None else None
+            fusion_weights = image_weights = audio_weights = None
+            new_image, new_audio = image, audio
+            if image is not None:
+                new_image, image_weights = self.image.layers[index](image, context, image_ids_keep)
+            if audio is not None:
+                new_audio, audio_weights = self.audio.layers[index](audio, context)
+            if fusion_layer is not None:
+                fusion, fusion_weights = fusion_layer(fusion, image, audio, image_present, audio_present)
+            image, audio = new_image, new_audio
+            record.states(fusion, image, audio)
+            record.weights(fusion_weights, image_weights, audio_weights)
+
+        return DeepAVFusionModelOutput(
+            last_hidden_state=self.fusion_norm(fusion),
+            image_last_hidden_state=None if image is None else keep_present(self.image.norm(image), image_present),
+            audio_last_hidden_state=None if audio is None else keep_present(self.audio.norm(audio), audio_present),
+            **record.fields(),
+        )
+
+    def _check(self, pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present):
+        """Validates the inputs; gives the presence masks, None for a modality that is wholly there or wholly absent."""
+        if pixel_values is None and input_features is None:
+            raise ValueError("Neither pixel_values nor input_features was given: expected at least one of them.")
+        given = [x for x in (pixel_values, input_features) if x is not None]
+        if pixel_values is not None:
+            self.image.patch_embed.check(pixel_values, image_ids_keep)
+        if input_features is not None:
+            self.audio.patch_embed.check(input_features, audio_ids_keep)
+        if len({x.shape[0] for x in given}) > 1:
+            raise ValueError(
+                f"pixel_values has {pixel_values.shape[0]} samples and input_features {input_features.shape[0]}: "
+                "expected the same number."
+            )
+        image_present = None if pixel_values is None else _check_present("image", image_present, pixel_values)
+        audio_present = None if input_features is None else _check_present("audio", audio_present, input_features)
+        if not torch.compiler.is_compiling():
+            sides = [(pixel_values, image_present), (input_features, audio_present)]
+            present = [mask for values, mask in sides if values is not None]
+            if all(mask is not None for mask in present) and not bool(torch.stack(present).any(0).all()):
+                raise ValueError("A sample has neither image nor audio: expected at least one modality per sample.")
+        return image_present, audio_present
+
+
+def _check_present(name: str, present: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor | None:
+    if present is None:
+        return None
+    if present.dtype != torch.bool or tuple(present.shape) != (values.shape[0],):
+        raise ValueError(
+            f"{name}_present is {present.dtype} of shape {tuple(present.shape)}: expected torch.bool of shape "
+            f"({values.shape[0]},)."
+        )
+    return present.to(values.device)
+
+
+def _embed(tower, values, ids_keep, present):
+    """Patch tokens (B, n, D) of a modality, or None; what an absent sample holds never enters, not even as NaN."""
+    if values is None:
+        return None
+    if present is not None:
+        values = values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
+    return tower.patch_embed(values, ids_keep)
+
+
+class _Recorder:
+    """Collects hidden states and attention weights of the three streams where they were asked for."""
+
+    names = ("", "image_", "audio_")
+
+    def __init__(self, config, flags: dict):
+        wants = {
+            name: flags[name] if flags.get(name) is not None else getattr(config, name)
+            for name in ("output_hidden_states", "output_attentions")
+        }
+        if wants["output_attentions"] and config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
+                'not compute: load the model with attn_implementation="eager".'
+            )
+        self.hidden_states = ([], [], []) if wants["output_hidden_states"] else None
+        self.attentions = ([], [], []) if wants["output_attentions"] else None
+
+    def states(self, *streams):
+        if self.hidden_states is not None:
+            for recorded, state in zip(self.hidden_states, streams, strict=True):
+                recorded.append(state)
+
+    def weights(self, *streams):
+        if self.attentions is not None:
+            for recorded, weights in zip(self.attentions, streams, strict=True):
+                recorded.append(weights)
+
+    def fields(self) -> dict:
+        """Output fields: a tuple a stream, without the layers that had nothing; None for an absent modality."""
+        fields = {}
+        for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
+            for name, stream in zip(self.names, recorded or ([], [], []), strict=True):
+                fields[name + suffix] = tuple(x for x in stream if x is not None) or None
+        return fields
+
+
+DeepAVFusionConfig.register_for_auto_class()
+DeepAVFusionModel.register_for_auto_class("AutoModel")
+
+__all__ = ["DeepAVFusionModel", "DeepAVFusionModelOutput", "DeepAVFusionPreTrainedModel"]
