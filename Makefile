@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+help:  ## show this text
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+env: $(INSTALLED)  ## make the environment .venv (done by the other targets where absent)
+
+$(INSTALLED): setup.cfg constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or later is needed, this is {sys.version}")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: env  ## pre-train a tiny model on the built-in scenes and show what it learned (minutes on 2 CPU cores)
+	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
+
+test: env  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: env  ## run the tests that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+lint: env  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: env  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: help env quickstart test test-slow lint format
