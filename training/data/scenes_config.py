@@ -1,0 +1,244 @@
+"""Settings of the sounding scenes, their 16 classes, and what one sense alone can reach at best."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from math import log
+
+SHAPES = ("triangle", "square", "star", "cross", "ring", "crescent", "heart", "zigzag")
+TIMBRES = ("rising", "falling", "trill", "vibrato", "pulses", "gallop", "wah", "hiss")
+DIFFICULTIES = ("easy", "standard", "hard")
+
+NUM_SHAPES = len(SHAPES)
+NUM_TIMBRES = len(TIMBRES)
+NUM_CLASSES = 2 * NUM_SHAPES
+
+# Class 2s pairs shape s with timbre s, class 2s + 1 with timbre s + 1: a cycle through all shapes and timbres, so that
+# every shape occurs with two timbres, every timbre with two shapes, and no part of the design is separate from another.
+CLASS_SHAPE = tuple(c // 2 for c in range(NUM_CLASSES))
+CLASS_TIMBRE = tuple((c // 2 + c % 2) % NUM_TIMBRES for c in range(NUM_CLASSES))
+CLASS_NAMES = tuple(f"{TIMBRES[t]} {SHAPES[s]}" for s, t in zip(CLASS_SHAPE, CLASS_TIMBRE))
+COMPATIBLE_SHAPES = tuple(frozenset(s for s, u in zip(CLASS_SHAPE, CLASS_TIMBRE) if u == t) for t in range(NUM_TIMBRES))
+
+SPLIT_OFFSETS = {"train": 0, "validation": 1 << 40, "test": 2 << 40}
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """
+    What decides a sounding scene, together with its index.
+
+    Args:
+        image_size: Height and width in pixels, one number or a pair.
+        seconds: Length of the sound.
+        sampling_rate: Of the sound, in Hz.
+        num_frames: Pictures per clip, spread evenly over the sound (the one picture is its middle).
+        difficulty: `"easy"`, `"standard"` or `"hard"`: how far colours, sizes, textures, pitches, rates and noise vary
+            within a family, and how far the families' own patterns stand out.
+        min_objects: Fewest visible objects.
+        max_objects: Most visible objects, at most 4.
+        max_sounding: Most objects that sound at once, at most 3. At 1 a clip has one label, else several.
+        noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
+        motion: Whether objects move (needs `num_frames > 1`). Sources swing while they are heard, silent objects drift:
+            sight then tells who sounds, and still not with which timbre.
+        seed: Another seed is another world of scenes.
+    """
+
+    image_size: int | tuple[int, int] = 64
+    seconds: float = 3.0
+    sampling_rate: int = 16000
+    num_frames: int = 1
+    difficulty: str = "standard"
+    min_objects: int = 1
+    max_objects: int = 4
+    max_sounding: int = 2
+    noise: float | None = None
+    motion: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if isinstance(self.image_size, list):
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        if self.difficulty not in DIFFICULTIES:
+            raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {self.difficulty!r}")
+        if not 1 <= self.min_objects <= self.max_objects <= 4:
+            raise ValueError(
+                f"expected 1 <= min_objects <= max_objects <= 4, got min_objects={self.min_objects}, "
+                f"max_objects={self.max_objects}"
+            )
+        if not 1 <= self.max_sounding <= 3:
+            raise ValueError(f"max_sounding must be 1, 2 or 3, got {self.max_sounding}")
+        if min(self.size) < 32:
+            raise ValueError(
+                f"image_size must be at least 32 pixels a side for shapes to be told apart, got {self.size}"
+            )
+        if self.seconds < 0.75:
+            raise ValueError(f"seconds must be at least 0.75 for rhythms to be heard, got {self.seconds}")
+        if self.sampling_rate < 8000:
+            raise ValueError(f"sampling_rate must be at least 8000 Hz, got {self.sampling_rate}")
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}")
+        if self.motion and self.num_frames == 1:
+            raise ValueError("motion needs num_frames > 1, got num_frames=1")
+        if self.noise is not None and self.noise < 0:
+            raise ValueError(f"noise must not be negative, got {self.noise}")
+        if not 0 <= self.seed < 1 << 64:
+            raise ValueError(f"seed must lie in 0 .. 2**64 - 1, got {self.seed}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the waveform."""
+        return round(self.seconds * self.sampling_rate)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether more than one object may sound in a clip."""
+        return self.max_sounding > 1
+
+    def to_dict(self) -> dict:
+        """The settings as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all settings."""
+        return tuple(f.name for f in fields(cls))
+
+
+def eligible_classes(heard: tuple[int, ...]) -> list[int]:
+    """
+    Classes that may sound beside the timbres `heard`: those whose timbre shares no compatible shape with them. So the
+    other sources never tell which of a timbre's two classes is meant.
+    """
+    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in heard))
+    return [c for c in range(NUM_CLASSES) if not COMPATIBLE_SHAPES[CLASS_TIMBRE[c]] & taken]
+
+
+def eligible_silent_shapes(heard: tuple[int, ...]) -> list[int]:
+    """Shapes a silent object may have beside the timbres `heard`: those that could make none of them."""
+    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in heard))
+    return [s for s in range(NUM_SHAPES) if s not in taken]
+
+
+def sample_structure(uniforms, config: ScenesConfig) -> tuple[list[int], list[int]]:
+    """
+    What is in a clip: the classes that sound and the shapes that stay silent.
+
+    Args:
+        uniforms: At least 9 numbers in [0, 1).
+    """
+    count = config.min_objects + int(uniforms[0] * (config.max_objects - config.min_objects + 1))
+    sounding = 1 + int(uniforms[1] * min(count, config.max_sounding))
+    classes, heard = [], ()
+    for u in uniforms[2 : 2 + sounding]:
+        choices = eligible_classes(heard)
+        classes.append(choices[int(u * len(choices))])
+        heard += (CLASS_TIMBRE[classes[-1]],)
+    shapes = eligible_silent_shapes(heard)
+    silent = [shapes[int(u * len(shapes))] for u in uniforms[5 : 5 + count - sounding]]
+    return classes, silent
+
+
+def enumerate_structures(config: ScenesConfig) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
+    """Every outcome of `sample_structure` with its probability: (probability, sounding classes, silent shapes)."""
+
+    def sources(left: int, probability: float, classes: tuple[int, ...]):
+        if left == 0:
+            yield probability, classes
+            return
+        choices = eligible_classes(tuple(CLASS_TIMBRE[c] for c in classes))
+        for c in choices:
+            yield from sources(left - 1, probability / len(choices), (*classes, c))
+
+    def bystanders(left: int, probability: float, shapes: tuple[int, ...], choices: list[int]):
+        if left == 0:
+            yield probability, shapes
+            return
+        for s in choices:
+            yield from bystanders(left - 1, probability / len(choices), (*shapes, s), choices)
+
+    counts = range(config.min_objects, config.max_objects + 1)
+    for count in counts:
+        most = min(count, config.max_sounding)
+        for sounding in range(1, most + 1):
+            for p, classes in sources(sounding, 1 / len(counts) / most, ()):
+                choices = eligible_silent_shapes(tuple(CLASS_TIMBRE[c] for c in classes))
+                for q, silent in bystanders(count - sounding, p, (), choices):
+                    yield q, classes, silent
+
+
+def _best_scores(structures: list, evidence: Callable) -> tuple[float, float]:
+    """
+    (accuracy, mAP) of the ideal observer who knows the design and sees `evidence(classes, silent)`, a hashable value.
+    Accuracy: chance that its likeliest class sounds. mAP: of its posterior as score, with ties in random order.
+    """
+    mass = defaultdict(float)
+    joint = defaultdict(lambda: [0.0] * NUM_CLASSES)
+    for p, classes, silent in structures:
+        seen = evidence(classes, silent)
+        mass[seen] += p
+        for c in classes:
+            joint[seen][c] += p
+    total = sum(mass.values())
+    accuracy = sum(max(row) for row in joint.values()) / total
+    average_precisions = []
+    for c in range(NUM_CLASSES):
+        # Merge evidence of equal posterior: between equal scores the order is random, precision moves smoothly.
+        groups = defaultdict(float)
+        for seen, row in joint.items():
+            groups[round(row[c] / mass[seen], 12)] += mass[seen]
+        positives = sum(row[c] for row in joint.values())
+        found = examined = area = 0.0
+        for posterior, weight in sorted(groups.items(), reverse=True):
+            # Integral of the precision (found + posterior x) / (examined + x) over the recall posterior dx / positives.
+            area += posterior * posterior * weight
+            if examined:
+                area += posterior * (found - posterior * examined) * log((examined + weight) / examined)
+            found, examined = found + posterior * weight, examined + weight
+        average_precisions.append(area / positives)
+    return accuracy, sum(average_precisions) / NUM_CLASSES
+
+
+@lru_cache(maxsize=16)
+def _ceilings(min_objects: int, max_objects: int, max_sounding: int, motion: bool) -> tuple:
+    settings = {"max_sounding": max_sounding, "num_frames": 2, "motion": motion}
+    structures = list(enumerate_structures(ScenesConfig(min_objects=min_objects, max_objects=max_objects, **settings)))
+    single = list(enumerate_structures(ScenesConfig(min_objects=1, max_objects=1, **settings)))
+
+    def shapes(classes):
+        return tuple(sorted(CLASS_SHAPE[c] for c in classes))
+
+    def sound(classes, silent):
+        return tuple(sorted(CLASS_TIMBRE[c] for c in classes))
+
+    def sight(classes, silent):
+        return (shapes(classes), tuple(sorted(silent))) if motion else tuple(sorted(shapes(classes) + silent))
+
+    def both(classes, silent):
+        return sound(classes, silent), sight(classes, silent)
+
+    result = []
+    for name, evidence in (("sound", sound), ("sight", sight), ("both", both), ("chance", lambda classes, silent: 0)):
+        accuracy, mean_average_precision = _best_scores(structures, evidence)
+        result.append((name, _best_scores(single, evidence)[0], accuracy, mean_average_precision))
+    return tuple(result)
+
+
+def modality_ceilings(config: ScenesConfig) -> dict[str, dict[str, float]]:
+    """
+    The best that any observer can do at naming the sounding classes from one sense, from both, and from none, however
+    well it sees and hears. Computed from the probabilities of the design, not simulated.
+
+    Returns:
+        For each of `"sound"`, `"sight"`, `"both"` and `"chance"`: `"single_object_accuracy"` (clips with one object),
+        `"accuracy"` (how often the likeliest class is among those that sound, over the clips of `config`) and `"mAP"`
+        (mean over classes of the average precision of the exact posterior, over the clips of `config`).
+    """
+    rows = _ceilings(config.min_objects, config.max_objects, config.max_sounding, config.motion)
+    return {name: {"single_object_accuracy": one, "accuracy": acc, "mAP": ap} for name, one, acc, ap in rows}
