@@ -1,7 +1,8 @@
 """Parameter groups, learning-rate schedule and LARS: the optimisation of the published recipes (paper, section 4).
 
-An optimiser's groups carry two keys of their own: `lr_scale` (layer-wise decay) and `slow_start` (a tower that starts from
-unimodal weights). `set_learning_rates` reads them at every optimiser step, so there is no scheduler state to save.
+An optimiser's groups carry two keys of their own: `lr_scale` (layer-wise decay) and `slow_start` (a tower that starts
+from unimodal weights). `set_learning_rates` reads them at every optimiser step, so there is no scheduler state to
+save.
 """
 
 import math
@@ -16,8 +17,9 @@ _LAYER = re.compile(r"(?:image|audio)\.layers\.(\d+)\.|fusion_layers\.(\d+)\.")
 def layer_index(name: str, num_hidden_layers: int) -> int:
     """Depth of a parameter, for layer-wise learning-rate decay.
 
-    Patch embeddings and fusion tokens are 0, towers' and fusion layers k are k + 1, everything else (final norms, heads,
-    decoders) is `num_hidden_layers` + 1. `name` is a parameter's name in the encoder or in any model built on it.
+    Patch embeddings and fusion tokens are 0, towers' and fusion layers k are k + 1, everything else (final norms,
+    heads, decoders) is `num_hidden_layers` + 1. `name` is a parameter's name in the encoder or in any model built on
+    it.
     """
     name = name.removeprefix("deepavfusion.")
     if name == "fusion_tokens" or name.startswith(("image.patch_embed.", "audio.patch_embed.")):
@@ -28,13 +30,14 @@ def layer_index(name: str, num_hidden_layers: int) -> int:
     return int(match[1] or match[2]) + 1
 
 
-def is_tower(name: str) -> bool:
-    """Whether a parameter belongs to one of the two unimodal towers, which unimodal checkpoints can initialise."""
-    return name.removeprefix("deepavfusion.").startswith(("image.", "audio."))
+def tower_of(name: str) -> str | None:
+    """Which unimodal tower, "image" or "audio", a parameter belongs to; None for all others."""
+    tower = name.removeprefix("deepavfusion.").partition(".")[0]
+    return tower if tower in ("image", "audio") else None
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float | None = None, slow_start: bool = False
+    model: nn.Module, weight_decay: float, layer_decay: float | None = None, slow_towers: tuple[str, ...] = ()
 ) -> list[dict]:
     """Trainable parameters of a model, grouped for an optimiser.
 
@@ -42,7 +45,7 @@ def parameter_groups(
         model: a model of this package (not wrapped for distribution: names tell the groups).
         weight_decay: for parameters of two or more dimensions; biases, norms and other 1-d parameters get 0.
         layer_decay: factor a layer on the learning rate: `layer_decay ** (last - layer)`. None is 1 everywhere.
-        slow_start: whether the towers' parameters are marked for the towers' slow start.
+        slow_towers: towers ("image", "audio") whose parameters are marked for the slow start.
 
     Returns:
         Groups with keys `params`, `names`, `weight_decay`, `lr_scale` and `slow_start`, in a fixed order.
@@ -54,7 +57,7 @@ def parameter_groups(
             continue
         decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else weight_decay
         scale = 1.0 if layer_decay is None else layer_decay ** (depth + 1 - layer_index(name, depth))
-        slow = slow_start and is_tower(name)
+        slow = tower_of(name) in slow_towers
         group = groups.setdefault(
             (scale, decay, slow),
             {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale, "slow_start": slow},
@@ -136,11 +139,11 @@ class LARS(torch.optim.Optimizer):
 
 __all__ = [
     "LARS",
-    "is_tower",
     "layer_index",
     "learning_rate",
     "parameter_groups",
     "scaled_learning_rate",
     "set_learning_rates",
     "slow_start_factor",
+    "tower_of",
 ]

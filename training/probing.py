@@ -1,8 +1,9 @@
 """Emergent semantics: what the nearest neighbour says, leaving the clip itself out (paper, section 4.4).
 
 Streams are pooled by their mean over tokens, normalised to length 1 and compared by cosine; "all" adds the three
-similarities. Single-label: share of clips whose nearest neighbour has their class. Multi-label: the neighbour's labels times
-its similarity are scores, and the report is their mean average precision and area under the ROC over classes.
+similarities. Single-label: share of clips whose nearest neighbour has their class. Multi-label: the neighbour's
+labels times its similarity are scores, and the report is their mean average precision and area under the ROC over
+classes.
 """
 
 import torch

@@ -12,13 +12,13 @@ from safetensors import safe_open
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
 from deepavfusion.training.optimization import (
     LARS,
-    is_tower,
     layer_index,
     learning_rate,
     parameter_groups,
     scaled_learning_rate,
     set_learning_rates,
     slow_start_factor,
+    tower_of,
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "optim.safetensors"
@@ -112,9 +112,15 @@ def test_layers_and_towers_are_told_by_name():
     assert layer_index("deepavfusion.fusion_tokens", 12) == layer_index("image.patch_embed.projection.bias", 12) == 0
     assert layer_index("deepavfusion.fusion_layers.11.mlp.fc1.weight", 12) == 12
     assert layer_index("deepavfusion.audio.norm.weight", 12) == layer_index("image_decoder.norm.weight", 12) == 13
-    assert is_tower("deepavfusion.image.norm.weight")
-    assert not is_tower("image_decoder.layers.0.mlp.fc1.weight")
-    assert not is_tower("deepavfusion.fusion_norm.weight")
+    assert tower_of("deepavfusion.image.norm.weight") == tower_of("image.layers.0.mlp.fc1.bias") == "image"
+    assert tower_of("image_decoder.layers.0.mlp.fc1.weight") is None
+    assert tower_of("deepavfusion.fusion_norm.weight") is None
+
+
+def test_only_the_named_towers_start_slowly(model):
+    slow = [n for g in parameter_groups(model, 0.05, slow_towers=("audio",)) if g["slow_start"] for n in g["names"]]
+    assert slow == [n for n, _ in model.named_parameters() if n.startswith("audio.")]
+    assert not any(group["slow_start"] for group in parameter_groups(model, 0.05))
 
 
 def test_schedule_equals_the_published_one(golden):

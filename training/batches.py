@@ -1,0 +1,194 @@
+"""Order of the training clips, their masks, and the loaders: each a function of seed and position alone.
+
+Training reads one endless stream: the clips shuffled, then shuffled anew, epoch after epoch, cut into batches. What
+stands at a position never depends on what was read before or on how many processes read, so a run resumes at any
+batch, and two processes see what one process with two accumulated batches sees.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+_MASK_STREAM, _EVAL_MASK_STREAM = 1, 2  # keep the generators of one seed apart
+
+
+def generator_for(*numbers: int) -> torch.Generator:
+    """Generator seeded by several numbers, well mixed (splitmix64), so that neighbours have nothing in common."""
+    state = 0
+    for number in numbers:
+        state = (state + (number & 0xFFFFFFFFFFFFFFFF) + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state & 0x7FFFFFFFFFFFFFFF)
+
+
+class ClipOrder:
+    """Batch sampler over the endless stream: yields lists of (epoch, clip) for this process, one list a micro-batch.
+
+    Optimiser step s covers positions [s * effective, (s + 1) * effective); its micro-batch m and process r read
+    `batch_size` of them from m * processes * batch_size + r * batch_size on.
+
+    Args:
+        num_clips: clips in the training set.
+        batch_size: clips per process and micro-batch.
+        accumulation: micro-batches per optimiser step.
+        processes, process: how many train, and which one this is.
+        seed: of the shuffles.
+        start_step, end_step: optimiser steps to yield.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        batch_size: int,
+        accumulation: int,
+        processes: int,
+        process: int,
+        seed: int,
+        start_step: int,
+        end_step: int,
+    ):
+        self.num_clips = num_clips
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.processes = processes
+        self.process = process
+        self.seed = seed
+        self.start_step = start_step
+        self.end_step = end_step
+        self._shuffled: dict[int, torch.Tensor] = {}
+
+    @property
+    def effective_batch(self) -> int:
+        return self.batch_size * self.accumulation * self.processes
+
+    def __len__(self) -> int:
+        return (self.end_step - self.start_step) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start_step, self.end_step):
+            for micro in range(self.accumulation):
+                first = step * self.effective_batch + (micro * self.processes + self.process) * self.batch_size
+                yield [self.clip_at(position) for position in range(first, first + self.batch_size)]
+
+    def clip_at(self, position: int) -> tuple[int, int]:
+        """(epoch, clip) at a position of the stream."""
+        epoch, place = divmod(position, self.num_clips)
+        if epoch not in self._shuffled:
+            self._shuffled = {e: order for e, order in self._shuffled.items() if e >= epoch - 1}
+            self._shuffled[epoch] = torch.randperm(self.num_clips, generator=generator_for(self.seed, epoch))
+        return epoch, int(self._shuffled[epoch][place])
+
+
+class EpochClips(Dataset):
+    """The training set addressed by (epoch, clip), for augmentations that differ from epoch to epoch."""
+
+    def __init__(self, clips):
+        self.clips = clips
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list:
+        samples = {}
+        for epoch in sorted({epoch for epoch, _ in keys}):
+            wanted = [key for key in keys if key[0] == epoch]
+            self.clips.set_epoch(epoch)
+            samples.update(zip(wanted, self.clips.__getitems__([clip for _, clip in wanted]), strict=True))
+        return [samples[key] for key in keys]
+
+
+def mask_noise(seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]) -> tuple:
+    """Uniform noise (batch_size, patches) for image and audio of one micro-batch of this process."""
+    generator = generator_for(seed, _MASK_STREAM, step)
+    rows = order.effective_batch
+    first = (micro * order.processes + order.process) * order.batch_size
+    noise = (torch.rand(rows, patches, generator=generator) for patches in num_patches)
+    return tuple(part[first : first + order.batch_size] for part in noise)
+
+
+def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uniform noise (B, patches) for image and audio of held-out clips, the same at every evaluation."""
+    rows = []
+    for clip in clips.tolist():
+        generator = generator_for(seed, _EVAL_MASK_STREAM, clip)
+        rows.append([torch.rand(patches, generator=generator) for patches in num_patches])
+    return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+
+
+def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
+    return DataLoader(
+        EpochClips(clips),
+        batch_sampler=order,
+        collate_fn=clips.collate,
+        num_workers=num_workers,
+        worker_init_fn=_leave_signals_to_parent,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if num_workers else None,
+    )
+
+
+def evaluation_loader(clips, batch_size: int, processes: int, process: int, num_workers: int) -> DataLoader:
+    """Every `processes`-th clip from `process` on, in order; the same number of batches on every process."""
+    batches = -(-len(clips) // (batch_size * processes))
+    mine = list(range(process, len(clips), processes))
+    lists = [mine[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
+    return DataLoader(
+        clips,
+        batch_sampler=[rows or mine[:1] or [0] for rows in lists],
+        collate_fn=clips.collate,
+        num_workers=num_workers,
+        worker_init_fn=_leave_signals_to_parent,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A scheduler signals the whole process group: workers must live until the training process has saved."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+class BrokenClips:
+    """Unreadable clips of one split: counted once each, named, and too many of them end the run.
+
+    Args:
+        num_clips: clips in the split.
+        max_share: largest share of them that may be unreadable.
+    """
+
+    def __init__(self, num_clips: int, max_share: float, reasons: dict[str, str] | None = None):
+        self.num_clips = num_clips
+        self.max_share = max_share
+        self.reasons = dict(reasons or {})
+
+    def add(self, clips: list[tuple[str, str]]) -> list[str]:
+        """Adds (path, reason) pairs; gives a line for each clip that is new, or raises `BrokenDataError`."""
+        new = {path: reason for path, reason in clips if path not in self.reasons}
+        self.reasons.update(new)
+        if len(self.reasons) > self.max_share * self.num_clips:
+            listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
+            raise BrokenDataError(
+                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than data.max_broken = "
+                f"{self.max_share:g} allows:\n{listing}"
+            )
+        return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
+
+
+class BrokenDataError(RuntimeError):
+    """More clips cannot be read than the recipe allows."""
+
+
+__all__ = [
+    "BrokenClips",
+    "BrokenDataError",
+    "ClipOrder",
+    "EpochClips",
+    "evaluation_loader",
+    "evaluation_noise",
+    "generator_for",
+    "mask_noise",
+    "training_loader",
+]

@@ -1,0 +1,40 @@
+"""The `deepavfusion` command: `deepavfusion <command> ...` runs `deepavfusion.training.<command>:main`."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "pretrain": "train an encoder by masked reconstruction, from a recipe",
+    "embed": "write the three streams of a video file to a safetensors file",
+    "convert": "turn a published checkpoint into a Hub folder",
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    return (
+        "usage: deepavfusion COMMAND ...\n\ncommands:\n"
+        + "\n".join(lines)
+        + "\n\ndeepavfusion COMMAND --help says more."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code, 2 for one that does not exist."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from deepavfusion import __version__
+
+        print(f"deepavfusion {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"deepavfusion: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"deepavfusion.training.{argv[0]}").main(argv[1:]) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""What a pre-training run is made of before its first step: accelerator, folder, data, model, optimiser."""
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
+
+from .arguments import PretrainArguments, RecipeError
+from .checkpointing import CheckpointFolder, differences, write_atomically
+from .optimization import parameter_groups, scaled_learning_rate
+from .tracking import MetricsFile, check_trackers
+
+# Arguments by which a run may differ from the checkpoint it goes on from: they change neither weights nor data.
+_FREE_ARGUMENTS = {
+    "data": ("cache_dir", "num_workers", "max_broken"),
+    "optim": ("batch_size", "gradient_accumulation", "fsdp"),  # the effective batch counts
+    "model": ("gradient_checkpointing",),
+}
+
+
+def build_accelerator(args: PretrainArguments) -> Accelerator:
+    """The accelerator of the launched processes; raises `RecipeError` for combinations that it cannot run."""
+    check_trackers(args.run.trackers)
+    if args.optim.fsdp and args.optim.mixed_precision == "fp16":
+        raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
+    return Accelerator(
+        mixed_precision=args.optim.mixed_precision,
+        cpu=args.run.cpu,
+        log_with=args.run.trackers or None,
+        project_dir=args.run.output_dir,
+    )
+
+
+@dataclasses.dataclass
+class Schedule:
+    """A run's length and learning rate in optimiser steps.
+
+    Args:
+        num_clips: clips in the training set.
+        effective_batch: clips per optimiser step, over all processes and accumulated micro-batches.
+    """
+
+    args: PretrainArguments
+    num_clips: int
+    effective_batch: int
+
+    def __post_init__(self):
+        if self.num_clips < 1:
+            raise RecipeError(f"The training split of data.name={self.args.data.name} holds no clips.")
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps(self.args.optim.epochs)
+
+    @property
+    def lr(self) -> float:
+        return scaled_learning_rate(self.args.optim.base_lr, self.effective_batch)
+
+    def steps(self, epochs: float) -> int:
+        """Optimiser steps in so many epochs, at least 1."""
+        return max(1, math.ceil(epochs * self.num_clips / self.effective_batch - 1e-9))
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training clips that `step` optimiser steps make."""
+        return step * self.effective_batch / self.num_clips
+
+
+def fingerprint(args: PretrainArguments, effective_batch: int) -> dict[str, Any]:
+    """What decides a run's weights: a checkpoint is continued only under the same."""
+    sections = args.to_dict()
+    for section, names in _FREE_ARGUMENTS.items():
+        for name in names:
+            sections[section].pop(name)
+    return {
+        "model": sections["model"],
+        "data": sections["data"],
+        "optim": {**sections["optim"], "effective_batch": effective_batch},
+        "seed": args.run.seed,
+    }
+
+
+def open_output_folder(
+    args: PretrainArguments, accelerator: Accelerator, current: dict[str, Any]
+) -> tuple[CheckpointFolder, MetricsFile, int]:
+    """Creates or reopens the result folder.
+
+    Returns:
+        its checkpoints, its metrics, and the step to resume from (0: from the start).
+
+    Raises:
+        RecipeError: for a folder that holds something else, or a checkpoint of another recipe.
+    """
+    output = Path(args.run.output_dir)
+    checkpoints = CheckpointFolder(output / "checkpoints", args.run.keep_checkpoints)
+    metrics = MetricsFile(output / "metrics.jsonl")
+    steps = checkpoints.steps()
+    if output.exists() and not output.is_dir():
+        raise RecipeError(f"run.output_dir={output} is a file: expected a folder, or nothing.")
+    if output.is_dir() and any(output.iterdir()) and not (output / "recipe.yaml").is_file():
+        raise RecipeError(f"run.output_dir={output} is not empty and no earlier run's: name another folder.")
+    resumes = bool(steps) and args.run.resume
+    if resumes:
+        changed = differences(checkpoints.read_state(steps[-1])["fingerprint"], current)
+        if changed and not args.run.allow_changed_recipe:
+            raise RecipeError(
+                f"{output} holds a checkpoint of another recipe (checkpoint -> now):\n  "
+                + "\n  ".join(changed)
+                + "\nName another run.output_dir, start over with run.resume=false, or go on all the same with "
+                "run.allow_changed_recipe=true."
+            )
+    step = steps[-1] if resumes else 0
+    accelerator.wait_for_everyone()  # all have looked before the main process changes anything
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        checkpoints.remove_unfinished()
+        if not resumes and checkpoints.folder.exists():
+            shutil.rmtree(checkpoints.folder)
+        metrics.keep_until(step if resumes else -1)
+        write_atomically(output / "recipe.yaml", args.to_yaml())
+        write_atomically(output / ".gitignore", "checkpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
+    accelerator.wait_for_everyone()
+    return checkpoints, metrics, step
+
+
+def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
+    """The model on its device, with random, earlier or unimodal weights; sharded where `optim.fsdp`."""
+    set_seed(args.run.seed)
+    if args.model.init_from is not None:
+        model = DeepAVFusionForPreTraining.from_pretrained(args.model.init_from, dtype=torch.float32)
+    else:
+        model = DeepAVFusionForPreTraining(args.model.build_config())
+    if args.model.init_image is not None or args.model.init_audio is not None:
+        encoder = DeepAVFusionModel.from_unimodal_pretrained(
+            image=args.model.init_image, audio=args.model.init_audio, config=model.config
+        )
+        model.deepavfusion.load_state_dict(encoder.state_dict())
+    if args.optim.fsdp:
+        model = _shard(model, Path(args.run.output_dir) / ".initial", accelerator)
+    else:
+        model = model.to(accelerator.device)
+    if args.model.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if args.run.compile:
+        model.compile()
+    return model.train()
+
+
+def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
+    """The same model under FSDP2 as the library applies it: it shards while it loads, so it is saved first."""
+    from transformers.distributed import DistributedConfig
+
+    if accelerator.num_processes == 1:
+        raise RecipeError(
+            "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
+        )
+    if accelerator.is_main_process:
+        model.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+    config = DistributedConfig(fsdp_size=accelerator.num_processes)
+    sharded = DeepAVFusionForPreTraining.from_pretrained(folder, distributed_config=config, dtype=torch.float32)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(folder)
+    return sharded
+
+
+def slow_towers(args: PretrainArguments) -> tuple[str, ...]:
+    """Towers that start from unimodal weights, and thus slowly."""
+    if args.optim.tower_warmup_epochs == 0:
+        return ()
+    origins = {"image": args.model.init_image, "audio": args.model.init_audio}
+    return tuple(tower for tower, origin in origins.items() if origin is not None)
+
+
+def slow_start_epochs(args: PretrainArguments) -> float:
+    given = args.optim.tower_warmup_epochs
+    return args.optim.epochs / 2 if given is None else given
+
+
+def build_optimizer(args: PretrainArguments, model: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW over the recipe's parameter groups. `model` is not wrapped."""
+    groups = parameter_groups(model, args.optim.weight_decay, slow_towers=slow_towers(args))
+    for group in groups:
+        group.pop("names")
+    fused = None if args.optim.fsdp else True  # one kernel a group instead of a dozen a tensor
+    return torch.optim.AdamW(groups, lr=0.0, betas=tuple(args.optim.betas), fused=fused)
+
+
+def num_patches(config: DeepAVFusionConfig) -> tuple[int, int]:
+    """Patches of the image (or video) and of the spectrogram."""
+    return math.prod(config.image_grid), math.prod(config.audio_grid)
+
+
+__all__ = [
+    "Schedule",
+    "build_accelerator",
+    "build_model",
+    "build_optimizer",
+    "fingerprint",
+    "num_patches",
+    "open_output_folder",
+    "slow_start_epochs",
+    "slow_towers",
+]

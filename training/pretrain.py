@@ -1,0 +1,240 @@
+"""Masked audio-visual pre-training (paper, section 3.4).
+
+    CPU or one device:  deepavfusion pretrain scenes_tiny
+                        python -m deepavfusion.training.pretrain folder data.path=videos optim.epochs=100
+    many devices:       accelerate launch -m deepavfusion.training.pretrain vggsound_base data.path=/data/vggsound
+    processes on CPU:   torchrun --nproc_per_node 2 -m deepavfusion.training.pretrain scenes_tiny run.cpu=true
+
+RECIPE is the name of a recipe of the package or the path of one; `section.key=value` arguments change it. A run whose
+folder holds a checkpoint goes on from it, batch by batch as if it had never stopped.
+
+Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last whole step written;
+2 for a recipe that cannot be used; 1 for everything else (a loss that is not finite, too many unreadable clips).
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+
+import torch
+from accelerate.utils import gather_object
+
+from .arguments import PretrainArguments, RecipeError, load_arguments, recipe_names
+from .batches import BrokenDataError, generator_for, mask_noise
+from .evaluation import model_inputs
+from .optimization import learning_rate, set_learning_rates, slow_start_factor
+from .preparation import num_patches, slow_start_epochs
+from .results import finish
+from .session import Session
+
+_DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; the message names the clips of the batch."""
+
+
+class StopRequest:
+    """Remembers SIGTERM and SIGINT while in use, so that the step at hand can end and be saved; a second one kills."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self):
+        self.previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def _remember(self, number, frame):
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def __exit__(self, *error):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def train_step(session: Session, batches, step: int, stop: int) -> dict[str, float]:
+    """One optimiser step; `stop` is a signal number or 0.
+
+    Returns:
+        sums over all processes: "loss", "image_loss", "audio_loss" times clips, "clips"; "grad_norm", "lr", "wait"
+        (seconds that this process waited for clips), and "stop", the largest signal that any process got.
+
+    Raises:
+        NonFiniteError, BrokenDataError: on all processes alike.
+    """
+    args, accelerator, order = session.args, session.accelerator, session.order
+    epoch = session.schedule.epoch(step)
+    lr = learning_rate(epoch, session.schedule.lr, args.optim.epochs, args.optim.warmup_epochs, args.optim.min_lr)
+    set_learning_rates(session.optimizer, lr, slow_start_factor(epoch, slow_start_epochs(args)))
+    dropout = generator_for(args.run.seed, _DROPOUT_STREAM, step, accelerator.process_index)
+    torch.manual_seed(dropout.initial_seed())
+    sums = torch.zeros(4, dtype=torch.float64)
+    broken, paths, wait = [], [], 0.0
+    for micro in range(order.accumulation):
+        started = time.perf_counter()
+        batch = next(batches)
+        wait += time.perf_counter() - started
+        broken += batch["broken"]
+        clips = len(batch["path"]) if "pixel_values" in batch else 0
+        paths += batch["path"]
+        inputs = model_inputs(batch, session.config, accelerator.device)
+        noise = mask_noise(args.run.seed, step, micro, order, num_patches(session.config))
+        image_noise, audio_noise = (part[: max(clips, 1)].to(accelerator.device) for part in noise)
+        last = micro == order.accumulation - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
+            with accelerator.autocast():
+                outputs = session.model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
+            accelerator.backward(outputs.loss * (min(clips, 1) / order.accumulation))
+        losses = torch.stack([outputs.loss, outputs.image_loss, outputs.audio_loss]).detach().double().cpu()
+        if clips:
+            sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
+    return {**_agree(session, sums, broken, paths, step, stop), **_update(session, paths, step), "lr": lr, "wait": wait}
+
+
+def _agree(
+    session: Session, sums: torch.Tensor, broken: list, paths: list[str], step: int, stop: int
+) -> dict[str, float]:
+    """Adds what processes saw; all of them go on, or all raise for the same reason."""
+    accelerator = session.accelerator
+    finite = bool(sums.isfinite().all())
+    seen = torch.cat([torch.where(sums.isfinite(), sums, 0.0), torch.tensor([float(not finite), len(broken)])])
+    flags = torch.zeros(accelerator.num_processes, dtype=torch.float64)
+    flags[accelerator.process_index] = stop
+    dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+    total = accelerator.reduce(torch.cat([seen, flags]).to(accelerator.device, dtype), "sum").cpu().tolist()
+    if total[4]:
+        _raise_non_finite(session, "loss", [] if finite else paths, step)
+    if total[5]:
+        for line in session.broken.add(gather_object(broken)):
+            session.reporter.print(line)
+    return {
+        **dict(zip(("loss", "image_loss", "audio_loss", "clips"), total[:4], strict=True)),
+        "stop": max(total[6:]),
+    }
+
+
+def _update(session: Session, paths: list[str], step: int) -> dict[str, float]:
+    """Clips the gradient where asked for, and moves the weights. Not finite: raises, unless fp16 scaling handles it."""
+    accelerator = session.accelerator
+    accelerator.unscale_gradients(session.optimizer)
+    parameters = [p for p in session.model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    if session.args.optim.clip_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, session.args.optim.clip_grad_norm, norm)
+    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if not math.isfinite(norm) and accelerator.scaler is None:
+        _raise_non_finite(session, "gradient", paths, step)
+    session.optimizer.step()
+    session.optimizer.zero_grad()
+    return {"grad_norm": norm}
+
+
+def _raise_non_finite(session: Session, what: str, paths: list[str], step: int) -> None:
+    names = "\n".join(f"  {path}" for path in gather_object(paths))
+    raise NonFiniteError(f"The {what} of step {step + 1} is not finite. The clips of its batch:\n{names}")
+
+
+class Window:
+    """Sums since the last log line. They are part of a checkpoint, so that a resumed run logs the same lines."""
+
+    def __init__(self, sums: dict[str, float] | None = None):
+        self.sums = dict(sums or {})
+
+    def add(self, totals: dict[str, float], seconds: float) -> None:
+        for key, value in {**totals, "seconds": seconds, "steps": 1.0}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def record(self, session: Session, step: int, lr: float) -> dict[str, float]:
+        """The record of a log line, from the sums, which start anew."""
+        sums, self.sums = self.sums, {}
+        clips = max(sums["clips"], 1.0)
+        return {
+            "step": step,
+            "kind": "train",
+            "epoch": session.schedule.epoch(step),
+            **{key: sums[key] / clips for key in ("loss", "image_loss", "audio_loss")},
+            "lr": lr,
+            "grad_norm": sums["grad_norm"] / sums["steps"],
+            "samples_per_second": clips / sums["seconds"],
+            "waiting_share": sums["wait"] / sums["seconds"],
+            "eta": (session.schedule.total_steps - step) * sums["seconds"] / sums["steps"],
+        }
+
+
+def train(session: Session) -> int:
+    """The loop, from the session's step to the last. Returns 0, or the number of the signal that ended it early."""
+    args, schedule = session.args, session.schedule
+    eval_steps, save_steps = schedule.steps(args.run.eval_epochs), schedule.steps(args.run.save_epochs)
+    if session.step == 0:
+        session.evaluate(0)
+    window, batches = Window(session.window), iter(session.training_loader())
+    with StopRequest() as stop:
+        while session.step < schedule.total_steps:
+            started = time.perf_counter()
+            totals = train_step(session, batches, session.step, stop.signal or 0)
+            session.step = step = session.step + 1
+            last, requested = step == schedule.total_steps, int(totals.pop("stop"))
+            lr = totals.pop("lr")
+            seconds = time.perf_counter() - started
+            session.seconds += seconds
+            session.clips += int(totals["clips"])
+            window.add(totals, seconds)
+            session.reporter.advance(totals["loss"] / max(totals["clips"], 1.0))
+            if step % args.run.log_steps == 0 or last:
+                session.log(window.record(session, step, lr))
+            if step % eval_steps == 0 or last:
+                session.evaluate(step)
+            if step % save_steps == 0 or last or requested:
+                session.save(window.sums)
+            if requested and not last:
+                return requested
+    return 0
+
+
+def parse(argv: list[str]) -> PretrainArguments | None:
+    """Arguments of a run; None after printing the help."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: deepavfusion pretrain RECIPE [section.key=value ...]\n\nrecipes: {', '.join(recipe_names())}\n")
+        print(__doc__)
+        return None
+    return load_arguments(argv[0], argv[1:])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains from a recipe and leaves a Hub folder. Returns the exit code (see the module's docstring)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parse(argv)
+        if args is None:
+            return 0 if argv else 2
+        session = Session.open(args)
+    except (RecipeError, ImportError) as error:
+        print(f"deepavfusion pretrain: {error}", file=sys.stderr)
+        return 2
+    try:
+        ended_by = train(session)
+        if not ended_by:
+            finish(session)
+    except (NonFiniteError, BrokenDataError) as error:
+        if session.accelerator.is_main_process:
+            print(f"deepavfusion pretrain: {error}", file=sys.stderr)
+        return 1
+    finally:
+        session.close()
+    if ended_by:
+        session.reporter.print(
+            f"stopped by signal {ended_by} after step {session.step}; the same command goes on from there"
+        )
+        return 128 + ended_by
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

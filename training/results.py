@@ -1,0 +1,130 @@
+"""The end of a pre-training run: the model, processor, card, figures and results in one folder, and what to do next."""
+
+import datetime
+from typing import Any
+
+from .figures import training_curves
+from .model_card import aligned, package_versions, score_table, write_card, write_results
+from .preparation import num_patches
+from .session import Session
+from .tracking import duration
+
+
+def finish(session: Session) -> None:
+    """Writes the result folder and prints where things are. All processes must call it together."""
+    accelerator, folder = session.accelerator, session.folder
+    session.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        session.processor.save_pretrained(folder)
+        train, evaluations = session.metrics.read("train"), session.metrics.read("evaluation")
+        results = collect(session, train, evaluations)
+        write_results(folder, results)
+        training_curves(train, evaluations, results["chance"], folder / "training_curves.png", folder.resolve().name)
+        write_card(folder, results, session.args.to_yaml(), session.args.goal, session.args.run.license)
+        _print_summary(session, results)
+        if session.args.run.demo:
+            demonstrate(session)
+    accelerator.wait_for_everyone()
+
+
+def collect(session: Session, train: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    """What results.json holds."""
+    args, config, module = session.args, session.config, session.module
+    image_patches, audio_patches = num_patches(config)
+    origins = [args.model.init_from, args.model.init_image, args.model.init_audio]
+    fields = ("step", "epoch", "loss", "image_loss", "audio_loss", "clips", "probe")
+    before, after = ({key: record[key] for key in fields} for record in (evaluations[0], evaluations[-1]))
+    frames = f"{config.num_frames} x " if config.num_frames > 1 else ""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "recipe": args.recipe,
+        "initial_weights": ", ".join(origin for origin in origins if origin) or "random",
+        "before": before,
+        "after": after,
+        "chance": evaluations[-1]["chance"],
+        "ceilings": session.eval_clips.ceilings,
+        "run": {
+            "steps": session.step,
+            "effective_batch": session.schedule.effective_batch,
+            "clips_seen": session.clips,
+            "seconds": session.seconds,
+            "samples_per_second": session.clips / max(session.seconds, 1e-9),
+            "waiting_share": sum(r["waiting_share"] for r in train) / max(len(train), 1),
+            "device": f"{session.accelerator.num_processes} x {_device_name(session.accelerator.device)}",
+            "mixed_precision": args.optim.mixed_precision,
+            "skipped": {**session.broken.reasons, **session.eval_broken.reasons},
+        },
+        "data": {
+            "name": args.data.name,
+            "description": session.train_clips.card,
+            "train_clips": len(session.train_clips),
+            "eval_clips": after["clips"],
+            "eval_split": args.data.eval_split,
+        },
+        "model": {
+            "parameters": sum(p.numel() for p in module.parameters()),
+            "encoder_parameters": sum(p.numel() for p in module.deepavfusion.parameters()),
+            "hidden_size": config.hidden_size,
+            "num_hidden_layers": config.num_hidden_layers,
+            "num_attention_heads": config.num_attention_heads,
+            "fusion_type": config.fusion_type,
+            "fusion_layers": str(config.fusion_layers),
+            "fusion_tokens": config.num_all_fusion_tokens,
+            "frame": f"{frames}{config.frame_size[0]} x {config.frame_size[1]}",
+            "spectrogram": f"{config.num_mel_bins} mels x {config.spectrogram_length} steps",
+            "image_patches": image_patches,
+            "audio_patches": audio_patches,
+            "norm_patch_loss": config.norm_patch_loss,
+        },
+        "versions": package_versions(),
+    }
+
+
+def _device_name(device) -> str:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return device.type
+
+
+def _print_summary(session: Session, results: dict[str, Any]) -> None:
+    folder, run, say = session.folder, results["run"], session.reporter.print
+    say(
+        f"\n{run['clips_seen']:,} clips in {duration(run['seconds'])} ({run['samples_per_second']:.0f} a second); "
+        f"held-out "
+        f"loss {results['before']['loss']:.4f} -> {results['after']['loss']:.4f}"
+    )
+    rows = score_table(results)
+    if rows:
+        say(f"\nnearest neighbour on {results['data']['eval_clips']} held-out clips:\n{aligned(rows)}")
+        for sense, scores in (results["ceilings"] or {}).items():
+            say(f"best possible from {sense}: " + ", ".join(f"{name} {100 * x:.1f} %" for name, x in scores.items()))
+    if run["skipped"]:
+        say(f"\n{len(run['skipped'])} clips could not be read and were skipped; results.json names them.")
+    say(
+        f"\nmodel           {folder} (a Hub repository as it stands)\n"
+        f"card            {folder / 'README.md'}\n"
+        f"reconstructions {folder / 'reconstructions.png'}\n"
+        f"curves          {folder / 'training_curves.png'}\n\n"
+        f"next:\n  deepavfusion embed CLIP.mp4 --model {folder}\n"
+        f"  deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}\n"
+        f"  hf upload ORG/NAME {folder}"
+    )
+
+
+def demonstrate(session: Session) -> None:
+    """Writes one built-in scene as mp4 into the folder and embeds it with the saved model, by the Auto classes."""
+    from . import embed
+    from .data.scenes import write_scene
+
+    clip = write_scene(session.folder / "scene.mp4", index=0)
+    model, processor = embed.load(str(session.folder))
+    streams = embed.embed(str(clip), model, processor)
+    embed.save(streams, session.folder / "scene.safetensors", str(clip), str(session.folder))
+    shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
+    session.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
+
+
+__all__ = ["collect", "demonstrate", "finish"]
