@@ -235,8 +235,9 @@ def reconstruction_loss(
     if present is None:
         return nn.functional.mse_loss(predictions.float(), targets)
     weights = present.to(predictions.device)[:, None, None]
-    squared = (predictions.float() - targets).square().masked_fill(~weights, 0.0)
-    return squared.mean(dim=(1, 2)).sum() / weights.sum().clamp(min=1)
+    # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
+    error = (predictions.float() - targets).masked_fill(~weights, 0.0)
+    return error.square().mean(dim=(1, 2)).sum() / weights.sum().clamp(min=1)
 
 
 def _num_kept(embed: DeepAVFusionPatchEmbeddings, mask_ratio: float) -> int:

@@ -332,10 +332,12 @@ class DeepAVFusionPatchEmbeddings(nn.Module):
             raise ValueError(f"{self.name} has shape {tuple(values.shape)}: expected (batch, {expected}).")
         if not values.is_floating_point():
             raise TypeError(f"{self.name} has dtype {values.dtype}: expected a floating dtype, as the processor gives.")
-        if ids_keep is not None and (ids_keep.ndim != 2 or ids_keep.dtype != torch.long):
+        if ids_keep is None:
+            return
+        if ids_keep.dtype != torch.long or ids_keep.ndim != 2 or ids_keep.shape[0] != values.shape[0]:
             raise ValueError(
                 f"Kept indices for {self.name} are {ids_keep.dtype} of shape {tuple(ids_keep.shape)}: expected "
-                f"torch.int64 of shape (batch, kept) with values below {self.num_patches}."
+                f"torch.int64 of shape ({values.shape[0]}, kept) with values below {self.num_patches}."
             )
 
 
