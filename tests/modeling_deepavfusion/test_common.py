@@ -1,0 +1,298 @@
+"""What every public model must do, over every variant of the configuration."""
+
+import math
+
+import pytest
+import torch
+
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from tests.modeling_deepavfusion.cases import (
+    CASES,
+    MODEL_CLASSES,
+    assert_outputs_equal,
+    make_config,
+    make_inputs,
+    make_model,
+    objective,
+)
+
+EXACT = {"rtol": 0, "atol": 0}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+@each_case
+def test_encoder_shapes(case):
+    config = make_config(**CASES[case])
+    outputs = DeepAVFusionModel(config).eval()(**make_inputs(config, batch=3), output_hidden_states=True)
+    num_image, num_audio = math.prod(config.image_grid), math.prod(config.audio_grid)
+    expected = {"": 9, "image_": num_image, "audio_": num_audio}
+    for name, tokens in expected.items():
+        assert outputs[f"{name}last_hidden_state"].shape == (3, tokens, 32)
+        recorded = outputs[f"{name}hidden_states"]
+        assert [tuple(state.shape) for state in recorded] == [(3, tokens, 32)] * (config.num_hidden_layers + 1)
+    assert "attentions" not in outputs
+
+
+@each_case
+def test_pretraining_shapes(case):
+    config = make_config(**CASES[case])
+    outputs = DeepAVFusionForPreTraining(config)(**make_inputs(config, DeepAVFusionForPreTraining, batch=3))
+    frames = config.tubelet_size if config.num_frames > 1 else 1
+    sides = {
+        "image": (math.prod(config.image_grid), frames * config.patch_size**2 * 3, config.image_mask_ratio),
+        "audio": (math.prod(config.audio_grid), config.audio_patch_size**2, config.audio_mask_ratio),
+    }
+    for name, (patches, values, ratio) in sides.items():
+        assert outputs[f"{name}_logits"].shape == (3, patches, values)
+        assert outputs[f"{name}_loss"].shape == ()
+        mask = outputs[f"{name}_mask"]
+        assert mask.shape == (3, patches)
+        assert mask.unique().tolist() == [0, 1]
+        assert (mask == 0).sum(dim=1).tolist() == [int(patches * (1 - ratio))] * 3
+        assert outputs[f"{name}_ids_restore"].sort(dim=1).values.tolist() == [list(range(patches))] * 3
+    assert outputs.loss == outputs.image_loss + outputs.audio_loss
+
+
+@each_class
+@each_case
+def test_backward_reaches_every_parameter(model_class, case):
+    model = make_model(model_class, **CASES[case]).train()
+    objective(model(**make_inputs(model.config, model_class))).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if not name.endswith("k_proj.bias"):  # shifts all scores alike: its gradient is zero but for rounding
+            assert parameter.grad.abs().max() > 0, name
+
+
+@each_class
+@each_case
+def test_saved_and_loaded(model_class, case, tmp_path):
+    model = make_model(model_class, **CASES[case])
+    model.save_pretrained(tmp_path)
+    loaded, report = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    assert not loaded.training
+    for (name, value), (other_name, other) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert name == other_name
+        assert torch.equal(value, other), name
+    for name, buffer in model.named_buffers():  # not stored
+        assert torch.equal(buffer, loaded.get_buffer(name)), name
+    inputs = make_inputs(model.config, model_class)
+    with torch.no_grad():
+        assert_outputs_equal(loaded(**inputs), model(**inputs), **EXACT)
+
+
+@each_class
+def test_tuple_and_dictionary(model_class):
+    model = make_model(model_class)
+    inputs = make_inputs(model.config, model_class)
+    with torch.no_grad():
+        outputs = model(**inputs, output_hidden_states=True)
+        as_tuple = model(**inputs, output_hidden_states=True, return_dict=False)
+        model.config.return_dict = False
+        by_config = model(**inputs, output_hidden_states=True)
+    assert isinstance(as_tuple, tuple)
+    assert isinstance(by_config, tuple)
+    assert len(as_tuple) == len(by_config) == len(outputs.to_tuple())
+    for value, other, want in zip(as_tuple, by_config, outputs.to_tuple(), strict=True):
+        torch.testing.assert_close(value, want, **EXACT)
+        torch.testing.assert_close(other, want, **EXACT)
+
+
+@each_class
+def test_hidden_states_by_configuration(model_class):
+    model = make_model(model_class, output_hidden_states=True)
+    inputs = make_inputs(model.config, model_class)
+    with torch.no_grad():
+        outputs, without = model(**inputs), model(**inputs, output_hidden_states=False)
+    assert len(outputs.hidden_states) == len(outputs.image_hidden_states) == len(outputs.audio_hidden_states) == 4
+    assert "hidden_states" not in without
+
+
+def test_hidden_states_lead_to_the_output():
+    model = make_model(DeepAVFusionModel)
+    with torch.no_grad():
+        outputs = model(**make_inputs(model.config), output_hidden_states=True)
+        normed = {
+            "last_hidden_state": model.fusion_norm(outputs.hidden_states[-1]),
+            "image_last_hidden_state": model.image.norm(outputs.image_hidden_states[-1]),
+            "audio_last_hidden_state": model.audio.norm(outputs.audio_hidden_states[-1]),
+        }
+    assert torch.equal(outputs.hidden_states[0], model.fusion_tokens.expand(2, -1, -1))
+    for name, value in normed.items():
+        assert torch.equal(value, outputs[name]), name
+
+
+@each_class
+@pytest.mark.parametrize("case", [case for case in CASES if case != "divided_video"])
+def test_attentions(model_class, case):
+    model = make_model(model_class, attn_implementation="eager", **CASES[case])
+    with torch.no_grad():
+        outputs = model(**make_inputs(model.config, model_class), output_attentions=True)
+    config = model.config
+    num_image, num_audio = math.prod(config.image_grid), math.prod(config.audio_grid)
+    if model_class is DeepAVFusionForPreTraining:  # the encoder sees what was kept
+        num_image, num_audio = (int((mask[0] == 0).sum()) for mask in (outputs.image_mask, outputs.audio_mask))
+    for name, tokens in (("image", num_image), ("audio", num_audio)):
+        weights = outputs[f"{name}_attentions"]
+        assert len(weights) == config.num_hidden_layers
+        for index, layer in enumerate(weights):
+            context = 9 if index in config.fusion_layer_indices else 0
+            assert layer.shape == (2, config.num_attention_heads, tokens, context + tokens)
+            torch.testing.assert_close(layer.sum(-1), torch.ones(layer.shape[:-1]))
+    if not config.fusion_layer_indices:
+        assert "attentions" not in outputs
+        return
+    assert len(outputs.attentions) == len(config.fusion_layer_indices)
+    for layer in outputs.attentions:
+        assert layer.shape == (2, config.num_fusion_attention_heads, 9, num_image + num_audio)
+        over_image, over_audio = (side.sum(-1) for side in layer.split([num_image, num_audio], dim=-1))
+        ones = torch.ones_like(over_image)
+        if config.fusion_type == "token":  # one softmax over both
+            torch.testing.assert_close(over_image + over_audio, ones)
+        else:  # a softmax a side; in factorized fusion aggregation tokens see one side alone
+            sees = torch.ones(2, 9)
+            if config.fusion_type == "factorized":
+                sees[0, 7:], sees[1, 4:7] = 0, 0
+            torch.testing.assert_close(over_image, ones * sees[0])
+            torch.testing.assert_close(over_audio, ones * sees[1])
+
+
+def test_attentions_of_divided_video_stay_within_a_frame():
+    model = make_model(DeepAVFusionModel, attn_implementation="eager", **CASES["divided_video"])
+    inputs = make_inputs(model.config)
+    ids = torch.arange(32).expand(2, -1)
+    with torch.no_grad():
+        by_frame = model(**inputs, output_attentions=True).image_attentions
+        over_all = model(**inputs, image_ids_keep=ids, output_attentions=True).image_attentions
+    for index, (frames, masked) in enumerate(zip(by_frame, over_all, strict=True)):
+        context = 9 if index in (0, 2) else 0
+        assert frames.shape == (2 * 2, 2, 16, context + 16)  # (batch * frames, heads, places, ...)
+        assert masked.shape == (2, 2, 32, context + 32)
+        torch.testing.assert_close(masked.sum(-1), torch.ones(2, 2, 32))
+        patches = masked[..., context:].view(2, 2, 2, 16, 2, 16)
+        assert patches[:, :, 0, :, 1].eq(0).all()
+        assert patches[:, :, 1, :, 0].eq(0).all()
+        assert patches[:, :, 0, :, 0].gt(0).all()
+
+
+@each_class
+def test_attentions_need_eager_attention(model_class):
+    model = make_model(model_class)
+    with pytest.raises(ValueError, match='attn_implementation="eager"'):
+        model(**make_inputs(model.config, model_class), output_attentions=True)
+
+
+@each_class
+@each_case
+def test_eager_equals_sdpa(model_class, case):
+    model = make_model(model_class, **CASES[case])
+    inputs = make_inputs(model.config, model_class)
+    results = []
+    for implementation in ("sdpa", "eager"):
+        model.set_attn_implementation(implementation)
+        assert model.config._attn_implementation == implementation
+        model.zero_grad()
+        outputs = model(**inputs)
+        objective(outputs).backward()
+        results.append((outputs, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    (outputs, gradients), (expected, expected_gradients) = results
+    assert_outputs_equal(outputs, expected, **CLOSE)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-3, atol=1e-5)
+
+
+@each_class
+@each_case
+def test_activation_checkpointing_equals_plain(model_class, case):
+    model = make_model(model_class, **CASES[case]).train()
+    inputs = make_inputs(model.config, model_class)
+    calls = []
+    for layer in model.modules():
+        if getattr(layer, "gradient_checkpointing", None) is not None:
+            first = next(layer.children())  # a norm: hooks of the layer itself see no recomputation
+            first.register_forward_pre_hook(lambda module, *_: calls.append(module))
+    results, counts = [], []
+    for enable in (False, True):
+        if enable:
+            model.activation_checkpointing_enable()
+        calls.clear()
+        model.zero_grad()
+        loss = objective(model(**inputs))
+        loss.backward()
+        counts.append(len(calls))
+        results.append((loss, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    assert counts[1] == 2 * counts[0] > 0, counts  # each layer ran again in the backward pass
+    torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+
+
+@each_class
+@each_case
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_half_precision(model_class, case, dtype):
+    model = make_model(model_class, **CASES[case])
+    inputs = make_inputs(model.config, model_class)
+    with torch.no_grad():
+        expected = model(**inputs)
+        model.to(dtype)
+        outputs = model(**{name: x if "noise" in name else x.to(dtype) for name, x in inputs.items()})
+        from_float = model(**inputs)  # inputs are cast to the weights' dtype
+    tolerance = 0.05 if dtype == torch.bfloat16 else 0.01
+    for name, want in expected.items():
+        for value in (outputs[name], from_float[name]):
+            assert value.isfinite().all(), name
+            if value.is_floating_point() and "mask" not in name:
+                assert value.dtype == (torch.float32 if name.endswith("loss") else dtype), name
+            error = (value.float() - want.float()).norm() / want.float().norm().clamp(min=1e-6)
+            assert error < tolerance, (name, error)
+
+
+@each_class
+@each_case
+def test_autocast_training_step(model_class, case):
+    model = make_model(model_class, **CASES[case]).train()
+    inputs = make_inputs(model.config, model_class)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(3):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = objective(model(**inputs))
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[2] < losses[0]
+    with torch.no_grad():
+        plain = objective(model(**inputs))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert abs(objective(model(**inputs)) - plain) < 0.02 * plain
+
+
+@each_class
+@pytest.mark.parametrize("case", ["factorized", "divided_video", "swin_video"])
+def test_compiles_without_graph_breaks(model_class, case):
+    torch._dynamo.reset()
+    model = make_model(model_class, **CASES[case])
+    inputs = make_inputs(model.config, model_class)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        assert_outputs_equal(compiled(**inputs), model(**inputs), **CLOSE)
+
+
+@pytest.mark.slow
+@each_class
+def test_compiled_equals_plain(model_class):
+    torch._dynamo.reset()
+    model = make_model(model_class).train()
+    inputs = make_inputs(model.config, model_class)
+    results = []
+    for function in (model, torch.compile(model, fullgraph=True)):
+        model.zero_grad()
+        loss = objective(function(**inputs))
+        loss.backward()
+        results.append((loss, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)
