@@ -266,6 +266,27 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         return hidden_states + self.drop_path(attended), weights
 
 
+class _PatchProjection:
+    """Lets a convolution whose stride is its kernel also take patches already cut out, (B, n, C * patch area).
+
+    For those it is one matrix product. It is made in this module, and not by whoever cuts the patches, because hooks
+    that bring a module's weights in (offloading, sharding) run when the module is called.
+    """
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if values.ndim == 3:
+            return nn.functional.linear(values, self.weight.flatten(1), self.bias)
+        return super().forward(values)
+
+
+class DeepAVFusionPatchProjection2d(_PatchProjection, nn.Conv2d):
+    """Image (B, C, H, W) -> (B, D, rows, columns), or patches (B, n, C * p * p) -> (B, n, D)."""
+
+
+class DeepAVFusionPatchProjection3d(_PatchProjection, nn.Conv3d):
+    """Video (B, C, T, H, W) -> (B, D, times, rows, columns), or patches (B, n, C * t * p * p) -> (B, n, D)."""
+
+
 class DeepAVFusionPatchEmbeddings(nn.Module):
     """Patches of an image (B, C, H, W) or video (B, T, C, H, W), row-major, projected and given their fixed positions.
 
@@ -280,7 +301,7 @@ class DeepAVFusionPatchEmbeddings(nn.Module):
         self.patch = patch
         self.grid = tuple(s // p for s, p in zip(size, patch, strict=True))
         self.num_patches = math.prod(self.grid)
-        convolution = nn.Conv2d if len(patch) == 2 else nn.Conv3d
+        convolution = DeepAVFusionPatchProjection2d if len(patch) == 2 else DeepAVFusionPatchProjection3d
         self.projection = convolution(num_channels, hidden_size, kernel_size=patch, stride=patch)
         self.register_buffer("position_embeddings", sincos_positions(self.grid, hidden_size), persistent=False)
 
@@ -322,8 +343,8 @@ class DeepAVFusionPatchEmbeddings(nn.Module):
         patches, positions = self.patchify(values), self.position_embeddings
         if ids_keep is not None:
             patches, positions = gather_tokens(patches, ids_keep), positions[ids_keep]
-        weight = self.projection.weight.flatten(1)
-        return nn.functional.linear(patches.to(weight.dtype), weight, self.projection.bias) + positions.to(weight.dtype)
+        dtype = self.projection.weight.dtype
+        return self.projection(patches.to(dtype)) + positions.to(dtype)
 
     def check(self, values: torch.Tensor, ids_keep: torch.Tensor | None) -> None:
         """Raises `ValueError` or `TypeError` where an input is not what the configuration describes."""
