@@ -1,0 +1,246 @@
+"""Sounding scenes as training reads them, by a short path: no files, no resizing, a whole batch at a time."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from deepavfusion.training.data.clips import Clips, augmentation_seed
+from deepavfusion.training.data.scenes_config import (
+    CLASS_NAMES,
+    CLASS_SHAPE,
+    CLASS_TIMBRE,
+    NUM_CLASSES,
+    SPLIT_OFFSETS,
+    ScenesConfig,
+    modality_ceilings,
+)
+from deepavfusion.training.data.scenes_generation import generate_clip
+
+_STORE_FORMAT = 1
+_MOST_SOUNDING = 3
+
+
+class SceneClips(Clips):
+    """
+    A split of sounding scenes as model inputs.
+
+    `pixel_values` is the frame, normalised and not resized (scenes are made at the model's size); `input_features` the
+    mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one object sounds,
+    `shape_label` and `timbre_label` (0..7).
+
+    Augmentations, when training: random resized crop (area 0.5 to 1, aspect 3/4 to 4/3, the same for all frames), flip,
+    and a gain of up to 6 dB either way, applied to the spectrogram, where it is a shift of the power.
+
+    Args:
+        config: Settings of the scenes.
+        processor: A `DeepAVFusionProcessor` of the model's sizes.
+        features_shape: (1, mels, frames) of the spectrogram.
+        split: `"train"`, `"validation"` or `"test"`.
+        size: Number of scenes.
+        train: Whether to augment.
+        seed: Of the augmentations.
+        cache_dir: Folder where frames and spectrograms are kept as they are first made (in half precision: a rounding of
+            at most 0.002 in log10 power); None makes each anew.
+    """
+
+    def __init__(
+        self,
+        config: ScenesConfig,
+        processor,
+        features_shape: tuple[int, int, int],
+        split: str,
+        size: int,
+        train: bool,
+        seed: int,
+        cache_dir: str | Path | None = None,
+    ):
+        super().__init__(seed)
+        if split not in SPLIT_OFFSETS:
+            raise ValueError(f"split must be one of {', '.join(SPLIT_OFFSETS)}, got {split!r}")
+        self.config, self.split, self.size, self.train = config, split, size, train
+        self.feature_extractor = processor.feature_extractor
+        pictures = getattr(processor, "image_processor", None) or processor.video_processor
+        self.mean = torch.tensor(pictures.image_mean).view(3, 1, 1)
+        self.std = torch.tensor(pictures.image_std).view(3, 1, 1)
+        self.label_names = list(CLASS_NAMES)
+        self.multi_label = config.multi_label
+        self.ceilings = modality_ceilings(config)
+        sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
+        self.card = (
+            f"sounding scenes, {config.difficulty}: {size} clips of {config.seconds:g} s with {config.min_objects} to "
+            f"{config.max_objects} objects, {sounding}, {NUM_CLASSES} classes, split {split}, seed {config.seed}"
+        )
+        self.store = None
+        if cache_dir is not None:
+            about = {"scenes": config.to_dict(), "split": split, "size": size}
+            about["audio"] = {**self.feature_extractor.to_dict(), "shape": features_shape}
+            self.store = Store(
+                cache_dir,
+                about,
+                {
+                    "frames": ((size, config.num_frames, *config.size, 3), np.uint8),
+                    "features": ((size, *features_shape), np.float16),
+                    "classes": ((size, _MOST_SOUNDING), np.int8),
+                },
+            )
+
+    def __len__(self) -> int:
+        return self.size
+
+    def describe(self, i: int) -> str:
+        return f"scene {self.split}/{i} (seed {self.config.seed})"
+
+    def scene_index(self, i: int) -> int:
+        """The index of item i in its world, for `generate_scene`."""
+        return SPLIT_OFFSETS[self.split] + i
+
+    def __getitems__(self, items: Sequence[int]) -> list[dict]:
+        items = self._check(items)
+        frames, features, classes = self._media(items)
+        pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float().div_(255)  # (B, T, 3, H, W)
+        if self.train:
+            draws = np.stack([_draws(augmentation_seed(self.seed, self.epoch, i)) for i in items])
+            pixels = crop_and_flip(pixels, draws[:, :5])
+            features = amplify(features, torch.from_numpy(12 * draws[:, 5] - 6))
+        pixels = (pixels - self.mean) / self.std
+        if self.config.num_frames == 1:
+            pixels = pixels[:, 0]
+        samples = []
+        for k, i in enumerate(items):
+            sample = {"pixel_values": pixels[k], "input_features": features[k], "path": f"scene {self.split}/{i}"}
+            heard = classes[k][classes[k] >= 0].tolist()
+            if self.multi_label:
+                sample["label"] = torch.zeros(NUM_CLASSES)
+                sample["label"][heard] = 1
+            else:
+                (sounding,) = heard
+                sample["label"] = sounding
+                sample["shape_label"], sample["timbre_label"] = CLASS_SHAPE[sounding], CLASS_TIMBRE[sounding]
+            samples.append(sample | {"index": i})
+        return samples
+
+    def _media(self, items: list[int]) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
+        """Frames (B, T, H, W, 3) uint8, features (B, 1, mels, frames), classes that sound (B, 3), -1 where fewer do."""
+        absent = items if self.store is None else self.store.absent(items)
+        if absent:
+            clips = [generate_clip(self.config, self.scene_index(i)) for i in absent]
+            frames = np.stack([clip[0] for clip in clips])
+            waveforms = [clip[1] for clip in clips]
+            features = self.feature_extractor(waveforms, sampling_rate=self.config.sampling_rate, return_tensors="pt")[
+                "input_features"
+            ]
+            classes = np.full((len(clips), _MOST_SOUNDING), -1, np.int8)
+            for row, clip in zip(classes, clips):
+                row[: len(clip[2])] = clip[2]
+            if self.store is None:
+                return frames, features, classes
+            self.store.put(absent, frames=frames, features=features.numpy(), classes=classes)
+        kept = self.store.get(items)
+        return kept["frames"], torch.from_numpy(kept["features"].astype(np.float32)), kept["classes"]
+
+
+def _draws(seed: int) -> np.ndarray:
+    """Six uniform numbers in [0, 1): area, aspect, place (x, y) and flip of a crop, and the gain."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(6)
+
+
+def crop_and_flip(pixels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+    """
+    Random resized crops of a batch, scaled back to its size (bilinear), and flips.
+
+    Args:
+        pixels: (B, T, 3, H, W); the frames of a clip share their crop.
+        draws: (B, 5) uniform numbers: area (0.5 to 1), aspect (3/4 to 4/3, uniform in log), place (x, y), flip.
+    """
+    batch, frames, _, height, width = pixels.shape
+    area, aspect = 0.5 + 0.5 * draws[:, 0], (4 / 3) ** (2 * draws[:, 1] - 1)
+    # Shares of the sides; a crop that would stick out keeps its area as far as it fits.
+    across, down = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
+    theta = np.zeros((batch, 2, 3), np.float32)
+    theta[:, 0, 0] = np.where(draws[:, 4] < 0.5, -across, across)
+    theta[:, 1, 1] = down
+    theta[:, 0, 2] = (2 * draws[:, 2] - 1) * (1 - across)
+    theta[:, 1, 2] = (2 * draws[:, 3] - 1) * (1 - down)
+    flat = pixels.reshape(batch, -1, height, width)
+    grid = F.affine_grid(torch.from_numpy(theta), list(flat.shape), align_corners=False)
+    return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(pixels)
+
+
+def amplify(features: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
+    """
+    The log-mel of a waveform made louder.
+
+    Args:
+        features: (B, 1, mels, frames), log10(power + 1e-7).
+        decibels: (B,).
+    """
+    gain = (10.0 ** (decibels.to(features.dtype) / 10)).view(-1, 1, 1, 1)
+    return torch.log10((10.0**features - 1e-7).clamp_(min=0) * gain + 1e-7)
+
+
+class Store:
+    """
+    Arrays on disk whose rows are filled as they are first made, by any number of processes at once.
+
+    A row counts as filled once it is flagged, after its arrays were written, and every process would write the same: so
+    nothing is lost or mixed up when a process dies, and none waits for another. The folder's name holds a hash of what
+    the rows depend on; other settings are another folder.
+
+    Args:
+        folder: Where stores lie.
+        about: What the rows depend on; must be plain values.
+        arrays: Name to (shape, dtype); the first dimension counts rows.
+    """
+
+    def __init__(self, folder: str | Path, about: dict, arrays: dict[str, tuple[tuple[int, ...], type]]):
+        text = json.dumps({"format": _STORE_FORMAT, **about}, indent=1, sort_keys=True, default=str)
+        self.path = Path(folder).absolute() / f"scenes_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        rows = next(iter(arrays.values()))[0][0]
+        self.names = [*arrays, "filled"]
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
+            for name, (shape, dtype) in {**arrays, "filled": ((rows,), np.uint8)}.items():
+                np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)
+            (draft / "about.json").write_text(text)
+            try:
+                os.rename(draft, self.path)
+            except OSError:
+                # Another process was first; its store is the same one.
+                shutil.rmtree(draft)
+                if not self.path.exists():
+                    raise
+        self.arrays = self._open()
+
+    def _open(self) -> dict[str, np.ndarray]:
+        return {name: np.lib.format.open_memmap(self.path / f"{name}.npy", "r+") for name in self.names}
+
+    def __getstate__(self) -> dict:
+        # A pickled memory map is a copy of its contents; workers open the files instead.
+        return {"path": self.path, "names": self.names}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.arrays = self._open()
+
+    def absent(self, rows: list[int]) -> list[int]:
+        """Those rows that are not filled."""
+        return [row for row in rows if not self.arrays["filled"][row]]
+
+    def put(self, rows: list[int], **values: np.ndarray) -> None:
+        """Fill rows."""
+        for name, value in values.items():
+            self.arrays[name][rows] = value
+        self.arrays["filled"][rows] = 1
+
+    def get(self, rows: list[int]) -> dict[str, np.ndarray]:
+        """Rows of every array."""
+        return {name: np.asarray(array[rows]) for name, array in self.arrays.items() if name != "filled"}
