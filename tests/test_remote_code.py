@@ -1,0 +1,206 @@
+"""Saved checkpoints carry their code: they load through every Auto class where this package is not installed."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import deepavfusion
+import deepavfusion.processors
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from tests.isolated import OPTIONAL, run_isolated
+from tests.modeling_deepavfusion.cases import CASES, assert_outputs_equal, make_inputs, make_model
+
+# checkpoint -> what saved it and under which configuration
+CHECKPOINTS = {
+    "encoder": (DeepAVFusionModel, CASES["factorized"]),
+    "pretraining": (DeepAVFusionForPreTraining, CASES["swin"]),
+    "video": (DeepAVFusionForPreTraining, CASES["divided_video"] | {"fusion_type": "dense"}),
+}
+AUTO_CLASSES = {
+    "AutoModel": DeepAVFusionModel,
+    "AutoModelForPreTraining": DeepAVFusionForPreTraining,
+}
+AUTO_OF = {model_class: auto for auto, model_class in AUTO_CLASSES.items()}
+
+# Loads each checkpoint by each Auto class, saves it again, loads that again, and writes down the outputs.
+LOAD_EVERYTHING = """
+import importlib.util, json, sys
+from pathlib import Path
+
+folder, hidden = Path(sys.argv[1]), sys.argv[2].split(",")
+for name in ["deepavfusion", *filter(None, hidden)]:
+    assert importlib.util.find_spec(name) is None, name
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        pass
+    else:
+        raise AssertionError(name + " can be imported")
+
+import torch
+import transformers
+
+results = {}
+for checkpoint in sorted(p for p in folder.iterdir() if (p / "config.json").is_file()):
+    inputs = torch.load(checkpoint / "inputs.pt", weights_only=True)
+    for auto_class in json.loads(sys.argv[3]):
+        auto = getattr(transformers, auto_class)
+        source = checkpoint
+        for stage in ("loaded", "saved again"):
+            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=True)
+            model, report = auto.from_pretrained(source, trust_remote_code=True, output_loading_info=True)
+            assert not model.training
+            with torch.no_grad():
+                outputs = model(**inputs[auto_class])
+                encoded = model.base_model(**inputs["AutoModel"])
+            again = checkpoint.parent / "again" / checkpoint.name / auto_class
+            model.save_pretrained(again)
+            results[checkpoint.name, auto_class, stage] = {
+                "class": type(model).__name__,
+                "module": type(model).__module__,
+                "config": type(config).__name__,
+                "config_values": json.loads(config.to_json_string(use_diff=False)),
+                "missing": sorted(report["missing_keys"]),
+                "unexpected": sorted(report["unexpected_keys"]),
+                "outputs": dict(outputs),
+                "encoded": dict(encoded),
+                "files": sorted(p.name for p in again.iterdir()),
+            }
+            source = again
+    for auto_class in ("AutoConfig", "AutoModel", "AutoModelForPreTraining"):
+        try:
+            getattr(transformers, auto_class).from_pretrained(checkpoint, trust_remote_code=False)
+        except ValueError as error:
+            results[checkpoint.name, auto_class, "untrusted"] = str(error)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("deepavfusion", *filter(None, hidden))]
+torch.save(results, folder / "results.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {
+        name: make_model(model_class, seed=seed, **overrides)
+        for seed, (name, (model_class, overrides)) in enumerate(CHECKPOINTS.items())
+    }
+
+
+@pytest.fixture(scope="module", params=["everything", "the minimum"])
+def results(request, models, tmp_path_factory):
+    """What the isolated process found: with all optional packages, and without torchvision, PIL, av, accelerate."""
+    without = () if request.param == "everything" else OPTIONAL
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        inputs = {auto: make_inputs(model.config, cls) for auto, cls in AUTO_CLASSES.items()}
+        torch.save(inputs, folder / name / "inputs.pt")
+    home = tmp_path_factory.mktemp("home")
+    names = json.dumps(list(AUTO_CLASSES))
+    run_isolated(LOAD_EVERYTHING, str(folder), ",".join(without), names, home=home, without=without)
+    return torch.load(folder / "results.pt", weights_only=True)
+
+
+each_checkpoint = pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+each_auto_class = pytest.mark.parametrize("auto_class", AUTO_CLASSES)
+each_stage = pytest.mark.parametrize("stage", ["loaded", "saved again"])
+
+
+@each_checkpoint
+@each_auto_class
+@each_stage
+def test_loads_by_every_auto_class(results, models, checkpoint, auto_class, stage):
+    found, model = results[checkpoint, auto_class, stage], models[checkpoint]
+    assert found["class"] == AUTO_CLASSES[auto_class].__name__
+    assert found["module"].startswith("transformers_modules.")
+    assert found["config"] == "DeepAVFusionConfig"
+    for name, value in json.loads(model.config.to_json_string(use_diff=False)).items():
+        if name not in ("_name_or_path", "architectures", "transformers_version"):
+            assert found["config_values"][name] == value, name
+    with torch.no_grad():
+        inputs = make_inputs(model.config)
+        assert_outputs_equal(found["encoded"], dict(model.base_model(**inputs)), rtol=0, atol=0)
+        if AUTO_OF[type(model)] == auto_class:
+            expected = model(**make_inputs(model.config, type(model)))
+            assert_outputs_equal(found["outputs"], dict(expected), rtol=0, atol=0)
+
+
+@each_checkpoint
+@each_auto_class
+def test_only_heads_are_added_or_dropped(results, models, checkpoint, auto_class):
+    """An encoder loaded for pre-training gets new decoders; decoders of what is loaded as an encoder are left."""
+    found, model = results[checkpoint, auto_class, "loaded"], models[checkpoint]
+    wanted = AUTO_CLASSES[auto_class]
+    decoders = [name for name in model.state_dict() if "_decoder." in name]
+    assert found["unexpected"] == (sorted(decoders) if wanted is DeepAVFusionModel else [])
+    if wanted is DeepAVFusionForPreTraining and not decoders:
+        assert found["missing"]
+        assert all("_decoder." in name for name in found["missing"])
+    else:
+        assert found["missing"] == []
+    again = results[checkpoint, auto_class, "saved again"]
+    assert again["missing"] == again["unexpected"] == []
+
+
+@each_checkpoint
+@pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoModel", "AutoModelForPreTraining"])
+def test_needs_trust(results, checkpoint, auto_class):
+    assert "trust_remote_code=True" in results[checkpoint, auto_class, "untrusted"]
+
+
+@each_checkpoint
+@each_auto_class
+def test_saving_again_keeps_the_code(results, checkpoint, auto_class):
+    files = {name for name in results[checkpoint, auto_class, "saved again"]["files"] if name.endswith(".py")}
+    assert files == carried_files()
+
+
+def carried_files() -> set[str]:
+    """Names of the files that the models are made of; what no model imports, such as conversion, stays behind."""
+    folder = Path(deepavfusion.__file__).parent
+    reached, todo = set(), ["modeling_deepavfusion"]
+    while todo:
+        name = todo.pop()
+        reached.add(f"{name}.py")
+        source = (folder / f"{name}.py").read_text()
+        todo += [n for n in re.findall(r"^\s*from \.(\w+) import", source, flags=re.M) if f"{n}.py" not in reached]
+    return reached
+
+
+@each_checkpoint
+def test_a_folder_holds_code_weights_and_configuration(models, checkpoint, tmp_path):
+    models[checkpoint].save_pretrained(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"config.json", "model.safetensors"} | carried_files()
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["architectures"] == [type(models[checkpoint]).__name__]
+    for auto_class, reference in stored["auto_map"].items():
+        module, name = reference.split(".")
+        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text(), auto_class
+    assert set(stored["auto_map"]) >= {"AutoConfig", *AUTO_CLASSES}
+
+
+def exported_files():
+    package = Path(deepavfusion.__file__).parent
+    processors = Path(deepavfusion.processors.__file__).parent
+    return sorted([*package.glob("*_deepavfusion.py"), *processors.glob("*_deepavfusion.py")])
+
+
+def test_names_are_unique_over_both_folders():
+    names = [path.name for path in exported_files()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", exported_files(), ids=lambda path: path.name)
+def test_source_can_be_carried(path):
+    """transformers copies files along `from .name import ...` of one folder and follows no other form."""
+    source = path.read_text()
+    for line in re.findall(r"^\s*(?:from|import) [^\n]*", source, flags=re.MULTILINE):
+        words = line.split()
+        assert words[:3] != ["from", "__future__", "import"], line
+        assert not words[1].startswith("deepavfusion"), line
+        if words[1].startswith("."):
+            assert re.fullmatch(r"\.\w+_deepavfusion", words[1]), line
+            assert (path.parent / f"{words[1][1:]}.py").is_file(), line
