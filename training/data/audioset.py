@@ -1,6 +1,6 @@
 """
-AudioSet as its loaders read it: `clips/<id[:2]>/<id>_<start:06d>_<end:06d>.mp4`, `class_labels_indices.csv` (527 classes)
-and `{balanced_train,unbalanced_train,eval}_segments.csv`, at the root or in `annotations/`.
+AudioSet as its loaders read it: `clips/<id[:2]>/<id>_<start:06d>_<end:06d>.mp4`, and, at the root or in `annotations/`,
+`class_labels_indices.csv` (527 classes) and `{balanced_train,unbalanced_train,eval}_segments.csv`.
 
 Copies of the segment files differ: with and without header, comment lines that start with #, blanks after commas, the
 labels quoted or not. All are read.
@@ -91,7 +91,7 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
     report_missing("AudioSet " + ", ".join(subsets), len(rows) + len(missing), missing, 0)
     if not rows:
         raise FileNotFoundError(
-            f"none of AudioSet's {len(missing)} annotated clips is in {clips}: expected files such as {missing[0]}_*.mp4"
+            f"none of AudioSet's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4"
             if missing
             else f"AudioSet's segment files name no clips: {', '.join(subsets)}"
         )

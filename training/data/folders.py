@@ -5,9 +5,9 @@ Three layouts:
 
 - one folder a class: `root/<class>/clip.mp4`;
 - one flat folder: `root/clip.mp4`, without labels;
-- an annotation file, csv or jsonl, with `file` and, as far as known, `label`, `start` and `end` (seconds of the part that
-  matters) and `split`. In jsonl a label may be a list: then every row has several. It lies in the folder (where it is
-  the only csv or jsonl file) or is named; files are relative to the folder.
+- an annotation file, csv or jsonl, with `file` and, as far as known, `label`, `start` and `end` (seconds of the part
+  that matters) and `split`. In jsonl a label may be a list: then every row has several. It lies in the folder (where it
+  is the only csv or jsonl file) or is named; files are relative to the folder.
 """
 
 import csv
@@ -152,13 +152,13 @@ def read_folder(root: str | Path, annotations: str | Path | None = None):
             rows.append({"path": root / entry.name})
     if not rows:
         raise ValueError(
-            f"no videos in {root}: expected files that end in {', '.join(VIDEO_SUFFIXES)}, in it or in one folder a class"
+            f"no videos in {root}: expected files ending in {', '.join(VIDEO_SUFFIXES)}, in it or in one folder a class"
         )
     kinds = Counter("label" in row for row in rows)
     if len(kinds) == 2:
         raise ValueError(
-            f"{root} holds {kinds[True]} videos in folders and {kinds[False]} beside them: expected one folder a class or "
-            "one flat folder"
+            f"{root} holds {kinds[True]} videos in folders and {kinds[False]} beside them: expected one folder a class "
+            "or one flat folder"
         )
     return make_rows(rows)
 

@@ -61,8 +61,8 @@ class ScenesDataset(Dataset):
         size: Number of scenes, at most 2**40.
 
     Items are dictionaries of numpy arrays: `index`, `frames`, `waveform`, `stems`, `background`, `labels`, `shape_ids`,
-    `timbre_ids`, `class_ids`, `sounding`, `object_map` ((T, H, W) uint8: 0 ground, k + 1 where object k is seen), `boxes`,
-    and `sampling_rate`; see [`Scene`].
+    `timbre_ids`, `class_ids`, `sounding`, `object_map` ((T, H, W) uint8: 0 ground, k + 1 where object k is seen),
+    `boxes` and `sampling_rate`; see [`Scene`].
     """
 
     def __init__(self, config: ScenesConfig | None = None, split: str = "train", size: int = 10_000):

@@ -17,8 +17,8 @@ _FORMAT = 1
 
 class SceneCache:
     """
-    Scenes that `cache_scenes` wrote. Item k is (frames (T, H, W, 3) uint8, waveform (N,) float32, labels (16,) float32), in
-    the order of `indices`; arrays are read-only views of the files.
+    Scenes that `cache_scenes` wrote. Item k is (frames (T, H, W, 3) uint8, waveform (N,) float32, labels (16,)
+    float32), in the order of `indices`; arrays are read-only views of the files.
 
     Raises:
         FileNotFoundError: There is no cache at `path`.
@@ -57,8 +57,8 @@ def cache_scenes(config: ScenesConfig, indices: Sequence[int], path: str | Path)
     """
     Make the scenes `indices` and keep them at `path`, unless they are there already.
 
-    The files are written beside `path` and moved into place by one rename, so that `path` is never half a cache, whenever
-    the process dies and however many processes do it at once.
+    The files are written beside `path` and moved into place by one rename, so that `path` is never half a cache,
+    whenever the process dies and however many processes do it at once.
     """
     path = Path(path)
     wanted = np.fromiter(indices, np.int64)

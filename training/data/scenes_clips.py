@@ -47,8 +47,8 @@ class SceneClips(Clips):
         size: Number of scenes.
         train: Whether to augment.
         seed: Of the augmentations.
-        cache_dir: Folder where frames and spectrograms are kept as they are first made (in half precision: a rounding of
-            at most 0.002 in log10 power); None makes each anew.
+        cache_dir: Folder where frames and spectrograms are kept as they are first made (in half precision: a rounding
+            of at most 0.002 in log10 power); None makes each anew.
     """
 
     def __init__(

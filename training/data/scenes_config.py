@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from math import log
 
@@ -40,8 +40,8 @@ class ScenesConfig:
         max_objects: Most visible objects, at most 4.
         max_sounding: Most objects that sound at once, at most 3. At 1 a clip has one label, else several.
         noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
-        motion: Whether objects move (needs `num_frames > 1`). Sources swing while they are heard, silent objects drift:
-            sight then tells who sounds, and still not with which timbre.
+        motion: Whether objects move (needs `num_frames > 1`). A source swings while it is heard, a silent object at some
+            time of its own: sight alone still does not tell who sounds, but sound and movement begin and end together.
         seed: Another seed is another world of scenes.
     """
 
@@ -206,19 +206,16 @@ def _best_scores(structures: list, evidence: Callable) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=16)
-def _ceilings(min_objects: int, max_objects: int, max_sounding: int, motion: bool) -> tuple:
-    settings = {"max_sounding": max_sounding, "num_frames": 2, "motion": motion}
-    structures = list(enumerate_structures(ScenesConfig(min_objects=min_objects, max_objects=max_objects, **settings)))
-    single = list(enumerate_structures(ScenesConfig(min_objects=1, max_objects=1, **settings)))
-
-    def shapes(classes):
-        return tuple(sorted(CLASS_SHAPE[c] for c in classes))
+def _ceilings(min_objects: int, max_objects: int, max_sounding: int) -> tuple:
+    clips = ScenesConfig(min_objects=min_objects, max_objects=max_objects, max_sounding=max_sounding)
+    structures = list(enumerate_structures(clips))
+    single = list(enumerate_structures(replace(clips, min_objects=1, max_objects=1)))
 
     def sound(classes, silent):
         return tuple(sorted(CLASS_TIMBRE[c] for c in classes))
 
     def sight(classes, silent):
-        return (shapes(classes), tuple(sorted(silent))) if motion else tuple(sorted(shapes(classes) + silent))
+        return tuple(sorted((*(CLASS_SHAPE[c] for c in classes), *silent)))
 
     def both(classes, silent):
         return sound(classes, silent), sight(classes, silent)
@@ -240,5 +237,5 @@ def modality_ceilings(config: ScenesConfig) -> dict[str, dict[str, float]]:
         `"accuracy"` (how often the likeliest class is among those that sound, over the clips of `config`) and `"mAP"`
         (mean over classes of the average precision of the exact posterior, over the clips of `config`).
     """
-    rows = _ceilings(config.min_objects, config.max_objects, config.max_sounding, config.motion)
+    rows = _ceilings(config.min_objects, config.max_objects, config.max_sounding)
     return {name: {"single_object_accuracy": one, "accuracy": acc, "mAP": ap} for name, one, acc, ap in rows}

@@ -66,12 +66,12 @@ class _Plan:
         if not 0 <= index < 1 << 64:
             raise ValueError(f"a scene's index must lie in 0 .. 2**64 - 1, got {index}")
         rng = np.random.Generator(np.random.Philox(key=np.array([config.seed, index], np.uint64)))
-        u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOUND_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 4 + 4)
+        u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOUND_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 6 + 4)
         structure, rest = u[:16], u[16:]
         self.objects, rest = rest[: 4 * NUM_OBJECT_UNIFORMS].reshape(4, -1), rest[4 * NUM_OBJECT_UNIFORMS :]
         self.sounds, rest = rest[: 3 * NUM_SOUND_UNIFORMS].reshape(3, -1), rest[3 * NUM_SOUND_UNIFORMS :]
         self.ground, rest = rest[:NUM_BACKGROUND_UNIFORMS], rest[NUM_BACKGROUND_UNIFORMS:]
-        self.motion, self.noise = rest[:16].reshape(4, 4), rest[16:]
+        self.motion, self.noise = rest[:24].reshape(4, 6), rest[24:]
         classes, silent = sample_structure(structure[:9], config)
         members = [(CLASS_SHAPE[c], CLASS_TIMBRE[c], c) for c in classes] + [(s, -1, -1) for s in silent]
         # Depth order is independent of who sounds.
@@ -80,21 +80,21 @@ class _Plan:
         self.sounding = self.class_ids >= 0
 
     def swings(self, config: ScenesConfig) -> np.ndarray:
-        """Displacement (objects, T, 2) in object radii: sources swing while they sound, silent objects drift."""
+        """
+        Displacement (objects, T, 2) in object radii. Every object swings for a while: a source while it sounds, a
+        silent one for as long at some time of its own, so that sight alone does not tell them apart. No rate depends
+        on a timbre.
+        """
         result = np.zeros((len(self.shape_ids), config.num_frames, 2))
         if not config.motion:
             return result
         t = (np.arange(config.num_frames) + 0.5) / config.num_frames * config.seconds
-        source = 0
-        for k, (a, b, c, d) in enumerate(self.motion[: len(self.shape_ids)]):
-            if self.sounding[k]:
-                onset, end = gate(self.sounds[source], config.seconds)
-                source += 1
-                # The rate is independent of the timbre's, or sight would hear.
-                along = 0.45 * ((t >= onset) & (t <= end)) * np.sin(2 * np.pi * ((0.8 + 1.2 * a) * t + b))
-            else:
-                along = (0.2 + 0.4 * a) * (2 * t / config.seconds - 1)
-            result[k] = along[:, None] * [np.cos(2 * np.pi * c), np.sin(2 * np.pi * c)]
+        sounds = iter(self.sounds)
+        for k, (rate, phase, angle, reach, *pause) in enumerate(self.motion[: len(self.shape_ids)]):
+            onset, end = gate(next(sounds) if self.sounding[k] else np.array(pause), config.seconds)
+            along = (0.25 + 0.4 * reach) * ((t >= onset) & (t <= end))
+            along = along * np.sin(2 * np.pi * ((0.8 + 1.2 * rate) * t + phase))
+            result[k] = along[:, None] * [np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)]
         return result
 
 

@@ -2,8 +2,8 @@
 The pictures of the sounding scenes: eight shape families over a textured background.
 
 A shape is a signed distance function, tabulated once; an object is that table seen through a rotation, a stretch and a
-size, so edges are smooth at every resolution. Colour, size, place, rotation, stretch and texture vary freely and the same
-way for every family.
+size, so edges are smooth at every resolution. Colour, size, place, rotation, stretch and texture vary freely, and the
+same way for every family.
 """
 
 from functools import lru_cache

@@ -1,10 +1,10 @@
 """
 The sounds of the sounding scenes: eight timbre families, each a pattern in time and frequency.
 
-A source is a harmonic tone (a wave table read at the pitch's phase, cross-faded with a second one) plus noise. The family
-decides one thing, how pitch, loudness, formant or noise move within a cycle; the pitch (two octaves), the rate and its
-drift, the phase, the depth, the spectral tilt, the formants, odd against even harmonics, vibrato, tremolo, noise and
-level are drawn anew for every source and vary more within a family than between families.
+A source is a harmonic tone (a wave table read at the pitch's phase, cross-faded with a second one) plus noise. The
+family decides one thing, how pitch, loudness, formant or noise move within a cycle; the pitch (two octaves), the rate
+and its drift, the phase, the depth, the spectral tilt, the formants, odd against even harmonics, vibrato, tremolo,
+noise and level are drawn anew for every source and vary more within a family than between families.
 """
 
 from functools import lru_cache

@@ -64,8 +64,8 @@ def report_missing(what: str, annotated: int, missing: list[str], extra: int) ->
 
 def read_vggsound(root: str | Path, split: str | None = None, annotations: str | Path | None = None):
     """
-    VGGSound's clips as a `datasets.Dataset` with the columns `path`, `label` (all classes of the annotation file, sorted),
-    `start`, `end` (None: a file holds its clip alone) and `split`.
+    VGGSound's clips as a `datasets.Dataset` with the columns `path`, `label` (classes: all of the annotation file,
+    sorted), `start`, `end` (None: a file holds its clip alone) and `split`.
 
     Args:
         root: Folder that holds `clips/` (or the class folders themselves) and `annotations/vggsound.csv`.
@@ -101,6 +101,6 @@ def read_vggsound(root: str | Path, split: str | None = None, annotations: str |
     report_missing("VGGSound", len(rows) + len(missing), missing, len(on_disk.keys() - annotated))
     if not rows:
         raise FileNotFoundError(
-            f"none of VGGSound's {len(missing)} annotated clips is in {clips}: expected files such as {missing[0]}_*.mp4"
+            f"none of VGGSound's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4"
         )
     return make_rows(rows, names)
