@@ -6,12 +6,13 @@ before intact. States are gathered whole and keyed by parameter name: a run save
 any other.
 """
 
+import fcntl
 import json
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -38,6 +39,27 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_folder(folder: str | os.PathLike) -> IO[str]:
+    """Takes a folder for this process until the returned file is closed or the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: where another process has it; the message names the process.
+    """
+    path = Path(folder) / ".lock"
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
+    try:
+        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = path.read_text(encoding="utf-8").strip()
+        file.close()
+        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 class CheckpointFolder:
@@ -139,4 +161,4 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["CheckpointFolder", "differences", "gather_state", "restore_state", "write_atomically"]
+__all__ = ["CheckpointFolder", "differences", "gather_state", "lock_folder", "restore_state", "write_atomically"]

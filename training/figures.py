@@ -66,7 +66,8 @@ def training_curves(
     axes[1, 0].plot(epochs, [record["lr"] for record in train], color=COLORS["total"], linewidth=1.4)
     _style(axes[1, 0], "Learning rate", "epoch", "learning rate")
     axes[1, 1].plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
-    axes[1, 1].set_yscale("log")
+    if any(record["grad_norm"] > 0 for record in train):
+        axes[1, 1].set_yscale("log")
     _style(axes[1, 1], "Gradient norm", "epoch", "norm")
     _save(figure, path)
 
@@ -90,7 +91,7 @@ def _probe_panel(axes, evaluations: list[dict[str, Any]], chance: dict[str, floa
 
 
 def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:
-    """Predictions (B, n, values) on the input's scale; standardised ones get the original patch's mean and deviation."""
+    """Predictions (B, n, values) on the input's scale; standardised ones take the original's mean and deviation."""
     if not norm_patch_loss:
         return predictions
     mean = patches.mean(dim=-1, keepdim=True)

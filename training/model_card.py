@@ -12,7 +12,7 @@ from .checkpointing import write_atomically
 from .tracking import duration
 
 PROTOCOL = (
-    "Held-out clips, one frame and one window each, no augmentation. Losses: mean squared error of hidden patches "
+    "One frame and one window a clip, no augmentation. Losses: mean squared error of hidden patches "
     "under "
     "masks that are the same at every evaluation. Nearest neighbour: every stream's mean over tokens, unmasked, "
     "normalised "
@@ -145,7 +145,7 @@ def _body(name: str, results: dict[str, Any], recipe_yaml: str, goal: str, probe
         "## Details",
         _markdown(details),
         "## Results",
-        f"{data['eval_clips']:,} clips of the {data['eval_split']} split; {PROTOCOL}",
+        f"{data['eval_clips']:,} clips of the {data['eval_split']} split. {PROTOCOL}",
         _markdown(losses),
     ]
     if probed:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 
 from .arguments import PretrainArguments, RecipeError
-from .checkpointing import CheckpointFolder, differences, write_atomically
+from .checkpointing import CheckpointFolder, differences, lock_folder, write_atomically
 from .optimization import parameter_groups, scaled_learning_rate
 from .tracking import MetricsFile, check_trackers
 
@@ -88,23 +88,32 @@ def fingerprint(args: PretrainArguments, effective_batch: int) -> dict[str, Any]
 
 def open_output_folder(
     args: PretrainArguments, accelerator: Accelerator, current: dict[str, Any]
-) -> tuple[CheckpointFolder, MetricsFile, int]:
+) -> tuple[CheckpointFolder, MetricsFile, int, IO[str] | None]:
     """Creates or reopens the result folder.
 
     Returns:
-        its checkpoints, its metrics, and the step to resume from (0: from the start).
+        its checkpoints, its metrics, the step to resume from (0: from the start), and on the main process the lock, to
+        be closed when the run ends.
 
     Raises:
-        RecipeError: for a folder that holds something else, or a checkpoint of another recipe.
+        RecipeError: for a folder that holds something else, a checkpoint of another recipe, or another run at work.
     """
     output = Path(args.run.output_dir)
     checkpoints = CheckpointFolder(output / "checkpoints", args.run.keep_checkpoints)
     metrics = MetricsFile(output / "metrics.jsonl")
-    steps = checkpoints.steps()
     if output.exists() and not output.is_dir():
         raise RecipeError(f"run.output_dir={output} is a file: expected a folder, or nothing.")
-    if output.is_dir() and any(output.iterdir()) and not (output / "recipe.yaml").is_file():
+    if output.is_dir() and any(e.name != ".lock" for e in output.iterdir()) and not (output / "recipe.yaml").is_file():
         raise RecipeError(f"run.output_dir={output} is not empty and no earlier run's: name another folder.")
+    lock = None
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_folder(output)
+        except BlockingIOError as error:
+            raise RecipeError(str(error)) from error
+    accelerator.wait_for_everyone()
+    steps = checkpoints.steps()
     resumes = bool(steps) and args.run.resume
     if resumes:
         changed = differences(checkpoints.read_state(steps[-1])["fingerprint"], current)
@@ -118,15 +127,14 @@ def open_output_folder(
     step = steps[-1] if resumes else 0
     accelerator.wait_for_everyone()  # all have looked before the main process changes anything
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
         checkpoints.remove_unfinished()
         if not resumes and checkpoints.folder.exists():
             shutil.rmtree(checkpoints.folder)
         metrics.keep_until(step if resumes else -1)
         write_atomically(output / "recipe.yaml", args.to_yaml())
-        write_atomically(output / ".gitignore", "checkpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
+        write_atomically(output / ".gitignore", ".lock\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
     accelerator.wait_for_everyone()
-    return checkpoints, metrics, step
+    return checkpoints, metrics, step, lock
 
 
 def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
@@ -146,7 +154,7 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
     else:
         model = model.to(accelerator.device)
     if args.model.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     if args.run.compile:
         model.compile()
     return model.train()

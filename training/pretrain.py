@@ -59,8 +59,8 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def train_step(session: Session, batches, step: int, stop: int) -> dict[str, float]:
-    """One optimiser step; `stop` is a signal number or 0.
+def train_step(session: Session, batches, step: int, stop: StopRequest) -> dict[str, float]:
+    """One optimiser step.
 
     Returns:
         sums over all processes: "loss", "image_loss", "audio_loss" times clips, "clips"; "grad_norm", "lr", "wait"
@@ -99,14 +99,14 @@ def train_step(session: Session, batches, step: int, stop: int) -> dict[str, flo
 
 
 def _agree(
-    session: Session, sums: torch.Tensor, broken: list, paths: list[str], step: int, stop: int
+    session: Session, sums: torch.Tensor, broken: list, paths: list[str], step: int, stop: StopRequest
 ) -> dict[str, float]:
     """Adds what processes saw; all of them go on, or all raise for the same reason."""
     accelerator = session.accelerator
     finite = bool(sums.isfinite().all())
     seen = torch.cat([torch.where(sums.isfinite(), sums, 0.0), torch.tensor([float(not finite), len(broken)])])
     flags = torch.zeros(accelerator.num_processes, dtype=torch.float64)
-    flags[accelerator.process_index] = stop
+    flags[accelerator.process_index] = stop.signal or 0
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     total = accelerator.reduce(torch.cat([seen, flags]).to(accelerator.device, dtype), "sum").cpu().tolist()
     if total[4]:
@@ -178,7 +178,7 @@ def train(session: Session) -> int:
     with StopRequest() as stop:
         while session.step < schedule.total_steps:
             started = time.perf_counter()
-            totals = train_step(session, batches, session.step, stop.signal or 0)
+            totals = train_step(session, batches, session.step, stop)
             session.step = step = session.step + 1
             last, requested = step == schedule.total_steps, int(totals.pop("stop"))
             lr = totals.pop("lr")

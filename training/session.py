@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -46,6 +46,7 @@ class Session:
     optimizer: Any
     broken: BrokenClips
     eval_broken: BrokenClips
+    lock: IO[str] | None
     reporter: Reporter
     step: int = 0
     clips: int = 0
@@ -65,7 +66,7 @@ class Session:
         """Builds a run, and takes it to its last checkpoint where there is one."""
         accelerator = build_accelerator(args)
         effective = args.optim.batch_size * args.optim.gradient_accumulation * accelerator.num_processes
-        checkpoints, metrics, step = open_output_folder(args, accelerator, fingerprint(args, effective))
+        checkpoints, metrics, step, lock = open_output_folder(args, accelerator, fingerprint(args, effective))
         module = build_model(args, accelerator)
         source, seed = args.data.source(), args.run.seed
         with accelerator.main_process_first():  # prepares caches once
@@ -100,6 +101,7 @@ class Session:
             optimizer=accelerator.prepare_optimizer(optimizer),
             broken=BrokenClips(len(train_clips), args.data.max_broken),
             eval_broken=BrokenClips(len(eval_clips), args.data.max_broken),
+            lock=lock,
             reporter=Reporter(accelerator.is_main_process, schedule.total_steps, step),
         )
         if step:
@@ -140,7 +142,7 @@ class Session:
         """Evaluates on the held-out clips, records it and redraws the picture of reconstructions."""
         started = time.perf_counter()
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
-        image_processor = self.processor.image_processor
+        pictures = getattr(self.processor, "image_processor", None) or self.processor.video_processor
         found, lines = evaluate(
             self.module,
             evaluation_loader(
@@ -150,7 +152,7 @@ class Session:
             self.args.run.seed,
             self.eval_broken,
             self.args.run.picture_samples,
-            (list(image_processor.image_mean), list(image_processor.image_std)),
+            (list(pictures.image_mean), list(pictures.image_std)),
         )
         for line in lines:
             self.reporter.print(line)
@@ -201,6 +203,8 @@ class Session:
         """Ends bar, trackers and, where there are several processes, their group."""
         self.reporter.close()
         self.accelerator.end_training()
+        if self.lock is not None:
+            self.lock.close()
 
 
 def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:

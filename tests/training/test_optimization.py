@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "optim.safetensors"
 @pytest.fixture(scope="module")
 def golden():
     with safe_open(GOLDEN, "pt") as file:
-        return json.loads(file.metadata()["config"]), {key: file.get_tensor(key) for key in file.keys()}
+        return json.loads(file.metadata()["config"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,306 @@
+"""The pre-training loop: what it leaves, how it stops, and what it refuses."""
+
+import importlib.metadata
+import json
+import os
+import signal
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from deepavfusion import DeepAVFusionForPreTraining
+from deepavfusion.training import pretrain, session
+from deepavfusion.training.preparation import Schedule
+from deepavfusion.training.pretrain import StopRequest, Window, main
+
+from .stand_in import TINY_RECIPE, StandInClips
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the loop on stand-in clips; gives the exit code. Clips named in `broken` and `poisoned` are bad."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY_RECIPE)
+
+    def start(folder, *arguments, broken=(), poisoned=(), clips=StandInClips):
+        def build(source, config, split, train, seed):
+            bad = {"broken": broken, "poisoned": poisoned} if train else {}
+            return clips(config, source["train_size"] if train else source["eval_size"], train, **bad)
+
+        monkeypatch.setattr(session, "build_dataset", build)
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()  # otherwise a second run in this process would inherit the first one's precision
+        return main([str(recipe), f"run.output_dir={tmp_path / folder}", *arguments])
+
+    yield start
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def metrics(folder, kind):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def largest_difference(a, b):
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_a_run_leaves_a_hub_folder_and_says_where(run, tmp_path, capsys):
+    assert run("out", "optim.epochs=8", "optim.base_lr=0.1") == 0
+    folder = tmp_path / "out"
+    printed = capsys.readouterr().out
+    for name in ("reconstructions.png", "training_curves.png", "README.md"):
+        assert (folder / name).stat().st_size > 1000
+        assert name in printed
+    assert "deepavfusion embed CLIP.mp4 --model" in printed
+    assert {"config.json", "model.safetensors", "processor_config.json", "recipe.yaml"} <= set(os.listdir(folder))
+    assert "modeling_deepavfusion.py" in os.listdir(folder)
+
+    results = json.loads((folder / "results.json").read_text())
+    assert results["after"]["loss"] < results["before"]["loss"] - 0.05
+    assert set(results["after"]["probe"]) == {"fusion", "image", "audio", "all"}
+    assert results["chance"]["accuracy"] == pytest.approx(2 / 11)
+    assert results["run"]["steps"] == 32
+    assert results["run"]["clips_seen"] == 256
+    for row in ("fusion", "image", "audio", "all"):
+        score = f"{100 * results['after']['probe'][row]['accuracy']:.1f} %"
+        assert any(line.startswith(row) and score in line for line in printed.splitlines())
+
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "transformers"
+    assert card.data.license == "apache-2.0"
+    found = {evaluation.metric_name: evaluation.metric_value for evaluation in card.data.eval_results}
+    assert found["1-NN accuracy, fusion stream"] == round(results["after"]["probe"]["fusion"]["accuracy"], 4)
+    assert "tinted noise" in card.text
+    assert "training_curves.png" in card.text
+    assert f"torch {importlib.metadata.version('torch')}" in card.text
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["optim"]["epochs"] == 8.0
+
+    model = DeepAVFusionForPreTraining.from_pretrained(folder)
+    assert largest_difference(model.state_dict(), weights(folder)) == 0.0
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_log_lines_and_records_hold_every_part(run, tmp_path, capsys):
+    assert run("out", "run.eval_epochs=1") == 0
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("step 3/8"))
+    for part in ("epoch", "loss", "image", "audio", "lr", "grad", "samples/s", "eta 0:00:"):
+        assert part in line
+    records = metrics(tmp_path / "out", "train")
+    assert [record["step"] for record in records] == [3, 6, 8]
+    for record in records:
+        assert record["loss"] == pytest.approx(record["image_loss"] + record["audio_loss"], rel=1e-5)
+    assert [record["step"] for record in metrics(tmp_path / "out", "evaluation")] == [0, 4, 8]
+
+
+def test_learning_rate_follows_the_schedule(run, tmp_path):
+    assert run("out", "run.log_steps=1", "optim.min_lr=1e-5") == 0
+    lr = [record["lr"] for record in metrics(tmp_path / "out", "train")]
+    top = 1e-2 * 8 / 256
+    assert lr[:5] == pytest.approx([0.0, top / 4, top / 2, top * 3 / 4, top])
+    assert lr[6] == pytest.approx(1e-5 + (top - 1e-5) / 2)
+
+
+def test_accumulated_batches_equal_one_large_batch(run, tmp_path):
+    assert run("one", "optim.batch_size=8") == 0
+    assert run("four", "optim.batch_size=2", "optim.gradient_accumulation=4") == 0
+    assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "four")) < 2e-5
+    losses = [[r["loss"] for r in metrics(tmp_path / name, "train")] for name in ("one", "four")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_same_seed_same_run_other_seed_another(run, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(name, f"run.seed={seed}") == 0
+    assert largest_difference(weights(tmp_path / "a"), weights(tmp_path / "b")) == 0.0
+    assert largest_difference(weights(tmp_path / "a"), weights(tmp_path / "c")) > 0.01
+
+
+class Terminating(StandInClips):
+    """Sends SIGTERM to this process while the sixth batch is read."""
+
+    def __getitems__(self, indices):
+        samples = super().__getitems__(indices)
+        if self.train and len(self.read) == 48:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return samples
+
+
+def test_sigterm_saves_the_step_at_hand_and_the_run_goes_on(run, tmp_path, capsys):
+    assert run("whole", "run.save_epochs=9") == 0
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("stopped", "run.save_epochs=9", clips=Terminating) == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert os.listdir(tmp_path / "stopped" / "checkpoints") == ["step-00000006"]
+    assert "stopped by signal 15 after step 6" in capsys.readouterr().out
+    assert run("stopped", "run.save_epochs=9") == 0
+    assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "stopped")) == 0.0
+    for kind in ("train", "evaluation"):
+        losses = [[r["loss"] for r in metrics(tmp_path / name, kind)] for name in ("whole", "stopped")]
+        assert losses[0] == losses[1]
+
+
+def test_a_second_signal_is_not_caught():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_changed_recipe_is_refused_unless_told(run, tmp_path, capsys):
+    assert run("out") == 0
+    assert run("out", "optim.weight_decay=0.1") == 2
+    error = capsys.readouterr().err
+    assert "optim.weight_decay: 0.05 -> 0.1" in error
+    assert "run.allow_changed_recipe=true" in error
+    assert run("out", "optim.epochs=3", "run.allow_changed_recipe=true") == 0
+    assert metrics(tmp_path / "out", "train")[-1]["step"] == 12
+    assert run("out", "data.max_broken=0.5", "optim.epochs=3") == 0  # changes no weights
+    assert run("out", "run.resume=false") == 0
+    assert metrics(tmp_path / "out", "train")[-1]["step"] == 8
+
+
+def test_a_foreign_folder_is_left_alone(run, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    assert run("mine") == 2
+    assert "not empty and no earlier run's" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
+    assert run("tiny.yaml") == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
+    assert run("out", "data.max_broken=0.1", broken=[3, 17]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("skipped, cannot be read: clip-3.mp4: no decodable frame") == 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["run"]["skipped"] == dict.fromkeys(("clip-3.mp4", "clip-17.mp4"), "no decodable frame")
+    assert results["run"]["clips_seen"] == 2 * (32 - 2)
+    assert "2 clips could not be read" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_too_many_broken_clips_stop_the_run_with_a_list(run, capsys):
+    assert run("out", broken=[3]) == 1
+    error = capsys.readouterr().err
+    assert "1 of 32 clips cannot be read, more than data.max_broken = 0.01" in error
+    assert "clip-3.mp4: no decodable frame" in error
+
+
+def test_a_batch_without_a_single_readable_clip_moves_nothing_and_breaks_nothing(run, tmp_path):
+    assert run("out", "data.max_broken=1.0", "optim.weight_decay=0.0", broken=range(32)) == 0
+    assert run("still", "optim.base_lr=0.0", "optim.weight_decay=0.0") == 0
+    assert largest_difference(weights(tmp_path / "out"), weights(tmp_path / "still")) == 0.0
+
+
+def test_nan_stops_with_the_clips_of_the_batch(run, tmp_path, capsys):
+    assert run("out", "run.save_epochs=0.25", poisoned=[5]) == 1
+    error = capsys.readouterr().err
+    assert "The loss of step" in error
+    assert "clip-5.mp4" in error
+    assert error.count(".mp4") == 8
+    for checkpoint in (tmp_path / "out" / "checkpoints").glob("step-*"):
+        assert all(bool(tensor.isfinite().all()) for tensor in weights(checkpoint).values())
+
+
+def test_gradients_are_clipped_and_a_gradient_that_is_not_finite_stops(run, tmp_path, monkeypatch, capsys):
+    assert run("out", "optim.clip_grad_norm=1e-9", "optim.weight_decay=0.0") == 0
+    assert run("free", "optim.weight_decay=0.0") == 0
+    norms = [[r["grad_norm"] for r in metrics(tmp_path / name, "train")] for name in ("out", "free")]
+    assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-2)  # reported as it was before clipping
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(float("inf")))
+    assert run("bad") == 1
+    assert "The gradient of step 1 is not finite" in capsys.readouterr().err
+
+
+def test_bf16_and_checkpointing_train(run, tmp_path):
+    assert run("out", "optim.mixed_precision=bf16", "model.gradient_checkpointing=true") == 0
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "out").values())
+    assert run("plain") == 0
+    losses = [[r["loss"] for r in metrics(tmp_path / name, "train")] for name in ("out", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+
+
+def test_a_run_can_start_from_an_earlier_model(run, tmp_path):
+    assert run("first") == 0
+    assert run("second", f"model.init_from={tmp_path / 'first'}", "run.seed=9", "model.hidden_size=64") == 0
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second")]
+    assert results[1]["model"]["hidden_size"] == 32
+    assert results[1]["before"]["probe"]["image"] == results[0]["after"]["probe"]["image"]
+    assert results[1]["initial_weights"].endswith("first")
+    assert "before training" in (tmp_path / "second" / "README.md").read_text()
+
+
+def test_swin_decoders_and_video_train(run, tmp_path):
+    class VideoClips(StandInClips):
+        def _clip(self, index):
+            (image, sound, label), path, index = super()._clip(index)
+            return (image.expand(4, -1, -1, -1), sound, label), path, index
+
+    video = ["model.num_frames=4", "model.tubelet_size=2", "model.image_decoder_type=plain", "optim.epochs=0.5"]
+    assert run("video", *video, clips=VideoClips) == 0
+    assert run("swin", "model.audio_decoder_type=swin", "optim.epochs=0.5") == 0
+    assert "4 x 48 x 48" in (tmp_path / "video" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optim.fsdp=true"], "there is one: launch several"),
+        (["optim.fsdp=true", "optim.mixed_precision=fp16"], "use bf16"),
+        (["model.patch_size=7"], "does not give a configuration"),
+        (["optim.epoch=3"], "Did you mean epochs"),
+        (["run.trackers=wandb"], "the package wandb is not installed"),
+    ],
+)
+def test_unusable_runs_are_refused_before_they_start(run, monkeypatch, capsys, arguments, message):
+    from deepavfusion.training import tracking
+
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    assert run("out", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_tensorboard_gets_the_records(run, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert run("out", "run.trackers=tensorboard") == 0
+    assert list((tmp_path / "out").rglob("events.out.tfevents*"))
+
+
+def test_help_and_no_arguments(capsys):
+    assert main(["--help"]) == 0
+    assert "recipes: audioset_base, folder, scenes_tiny, vggsound_base" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+def test_steps_and_epochs_of_a_schedule(run):
+    args = pretrain.load_arguments("scenes_tiny", ["optim.epochs=2.5", "optim.base_lr=0.1"])
+    schedule = Schedule(args, num_clips=100, effective_batch=16)
+    assert schedule.total_steps == 16
+    assert schedule.steps(1e-9) == 1
+    assert schedule.epoch(5) == pytest.approx(0.8)
+    assert schedule.lr == pytest.approx(0.1 * 16 / 256)
+
+
+def test_the_window_weighs_clips_and_starts_anew():
+    class Session:
+        schedule = Schedule(pretrain.load_arguments("scenes_tiny"), num_clips=100, effective_batch=10)
+
+    window = Window()
+    window.add({"loss": 6.0, "image_loss": 4.0, "audio_loss": 2.0, "clips": 2, "grad_norm": 1.0, "wait": 0.1}, 0.5)
+    window.add({"loss": 4.0, "image_loss": 3.0, "audio_loss": 1.0, "clips": 8, "grad_norm": 3.0, "wait": 0.1}, 0.5)
+    record = Window(window.sums).record(Session, 2, 1e-3)
+    assert (record["loss"], record["image_loss"], record["grad_norm"]) == (1.0, 0.7, 2.0)
+    assert (record["samples_per_second"], record["waiting_share"]) == (10.0, pytest.approx(0.2))
+    window.record(Session, 2, 1e-3)
+    assert window.sums == {}
