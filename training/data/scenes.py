@@ -51,6 +51,9 @@ __all__ = [
 ]
 
 
+SHEET = (69, 77, 376, 2052)  # training scenes in which every timbre is heard
+
+
 class ScenesDataset(Dataset):
     """
     A split of the world as a map-style dataset: item i is scene `offset + i`, a split is a range of indices.
@@ -163,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     from deepavfusion.training.data.scenes_export import write_scene, write_sheet
 
     parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
-    parser.add_argument("--index", type=int, default=0, help="which scene (first one of the sheet)")
+    parser.add_argument("--index", type=int, nargs="+", default=list(SHEET), help="which scene, or scenes")
     parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
     parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
     parser.add_argument("--sheet", type=Path, help="file for a figure of several scenes")
@@ -178,12 +181,14 @@ def main(arguments: list[str] | None = None) -> None:
     config = ScenesConfig(
         image_size=options.image_size, seconds=options.seconds, difficulty=options.difficulty, seed=options.seed
     )
-    index = SPLIT_OFFSETS[options.split] + options.index
+    indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
     if options.out is not None:
-        for path in write_scene(config, index, options.out, motion=not options.still):
-            print(path)
+        for i, index in zip(options.index, indices):
+            folder = options.out if len(indices) == 1 else options.out / str(i)
+            for path in write_scene(config, index, folder, motion=not options.still):
+                print(path)
     if options.sheet is not None:
-        write_sheet(config, range(index, index + 4), options.sheet)
+        write_sheet(config, indices, options.sheet)
         print(options.sheet)
 
 

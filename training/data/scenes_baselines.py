@@ -4,9 +4,9 @@ What trivial methods reach on sounding scenes, beside chance and the ceilings of
     python -m deepavfusion.training.data.scenes_baselines
     python -m deepavfusion.training.data.scenes_baselines --model untrained --model runs/scenes_tiny --networks
 
-Protocol: clips with one object; representations of training scenes, 1-nearest-neighbour (cosine) and logistic regression
-on standardised features, scored on test scenes at naming the shape (8), the timbre (8) and the class (16). `--networks`
-also trains two small convolutional networks, to show that the families can be learnt from where the baselines fail.
+Protocol: clips with one object; 1-nearest-neighbour (cosine) and logistic regression on standardised features of training
+scenes, scored on test scenes at naming the shape (8), the timbre (8) and the class (16). `--networks` also trains two
+small convolutional networks, to show that the families can be learnt where the baselines fail.
 Needs scikit-learn.
 """
 
@@ -180,10 +180,9 @@ def load_model(name: str, model_config):
         return DeepAVFusionModel(model_config).eval(), name
     model = DeepAVFusionModel.from_pretrained(name).eval()
     for size in ("image_size", "num_mel_bins", "spectrogram_length", "num_frames"):
-        if getattr(model.config, size) != getattr(model_config, size):
-            raise ValueError(
-                f"{name}: {size} is {getattr(model.config, size)}, the baselines' scenes have {getattr(model_config, size)}"
-            )
+        found, expected = getattr(model.config, size), getattr(model_config, size)
+        if found != expected:
+            raise ValueError(f"{name}: {size} is {found}, the baselines' scenes have {expected}")
     return model, Path(name).name
 
 
