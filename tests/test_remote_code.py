@@ -158,7 +158,7 @@ def test_saving_again_keeps_the_code(results, checkpoint, auto_class):
 
 
 def carried_files() -> set[str]:
-    """Names of the files that the models are made of; what no model imports, such as conversion, stays behind."""
+    """Names of the files that models import, near or far; what none imports stays behind."""
     folder = Path(deepavfusion.__file__).parent
     reached, todo = set(), ["modeling_deepavfusion"]
     while todo:
