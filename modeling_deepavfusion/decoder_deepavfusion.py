@@ -49,7 +49,7 @@ class DeepAVFusionDecoder(nn.Module):
         self.embed = nn.Linear(config.hidden_size, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.position_embeddings = nn.Parameter(sincos_positions(grid, dim).unsqueeze(0))
-        self.layers = nn.ModuleList(self.make_layer(config, i) for i in range(config.decoder_num_hidden_layers))
+        self.layers = nn.ModuleList(self.make_layer(config, i, grid) for i in range(config.decoder_num_hidden_layers))
         self.norm = nn.LayerNorm(dim, eps=config.decoder_layer_norm_eps)
         self.predictor = nn.Linear(dim, patch_values)
 
@@ -86,7 +86,7 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """
 
     @staticmethod
-    def make_layer(config, index: int) -> nn.Module:
+    def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
         return DeepAVFusionLayer(
             config,
             config.decoder_hidden_size,
@@ -115,8 +115,8 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
     """Attention in windows of the grid, shifted on odd layers, with the fusion tokens in every window."""
 
     @staticmethod
-    def make_layer(config, index: int) -> nn.Module:
-        return DeepAVFusionSwinLayer(config, shifted=index % 2 == 1)
+    def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
+        return DeepAVFusionSwinLayer(config, grid, shifted=index % 2 == 1)
 
     @torch.no_grad()
     def init_weights(self):
@@ -129,7 +129,7 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
         tokens = torch.cat([patches, self.mask_token.to(patches.dtype).expand(batch, num_hidden, -1)], dim=1)
         tokens = gather_tokens(tokens, masking.ids_restore) + self.position_embeddings.to(tokens.dtype)
         for layer in self.layers:
-            tokens, fusion = layer(tokens, fusion, self.grid)
+            tokens, fusion = layer(tokens, fusion)
         visible = gather_tokens(tokens, masking.ids_keep) if predict_visible else None
         return visible, gather_tokens(tokens, masking.ids_hidden)
 
@@ -139,59 +139,61 @@ class DeepAVFusionSwinLayer(GradientCheckpointingLayer):
 
     A grid whose short side is at most 4 gets windows of that side and no shift. A grid that windows do not tile is
     padded; no one attends to the padding. What a fusion token gathers is averaged over windows; its scores carry no
-    bias.
+    bias. Frames of a video are apart.
     """
 
-    window_size = 4
-
-    def __init__(self, config, shifted: bool):
+    def __init__(self, config, grid: tuple[int, ...], shifted: bool):
         super().__init__()
         dim, eps = config.decoder_hidden_size, config.decoder_layer_norm_eps
-        self.shifted = shifted
+        self.height, self.width = grid[-2:]
+        self.window = min(4, self.height, self.width)
+        self.shift = self.window // 2 if shifted and min(self.height, self.width) > 4 else 0
         self.num_heads = config.decoder_num_attention_heads
         self.layernorm_before = nn.LayerNorm(dim, eps=eps)
         self.attention = DeepAVFusionAttention(config, dim, self.num_heads)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * self.window_size - 1) ** 2, self.num_heads))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.num_heads))
         self.layernorm_after = nn.LayerNorm(dim, eps=eps)
         self.mlp = DeepAVFusionMLP(config, dim, config.decoder_intermediate_size)
 
-    def forward(
-        self, patches: torch.Tensor, fusion: torch.Tensor, grid: tuple[int, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """patches (B, n, d) in the order of `grid`, fusion (B, nF, d) -> both, updated. Frames of a video are apart."""
+    def forward(self, patches: torch.Tensor, fusion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """patches (B, n, d) in the order of the grid, fusion (B, nF, d) -> both, updated."""
         batch, length, dim = patches.shape
-        num_fusion = fusion.shape[1]
-        height, width = grid[-2:]
-        window = min(self.window_size, height, width)
-        shift = window // 2 if self.shifted and min(height, width) > self.window_size else 0
-        frames = batch * (length // (height * width))
+        area, num_fusion = self.window**2, fusion.shape[1]
+        frames = (batch * (length // (self.height * self.width)), self.height, self.width, dim)
 
-        windows = to_windows(self.layernorm_before(patches).reshape(frames, height, width, dim), window, shift)
+        windows = to_windows(self.layernorm_before(patches).reshape(frames), self.window, self.shift)
         per_sample = windows.shape[0] // batch
         states = torch.cat([windows, self.layernorm_before(fusion).repeat_interleave(per_sample, dim=0)], dim=1)
-        attended, _ = self.attention(states, states, self._bias(height, width, window, shift, frames, num_fusion))
-        from_patches = from_windows(attended[:, : window * window], (frames, height, width, dim), window, shift)
+        attended, _ = self.attention(states, states, self._bias(frames[0], num_fusion))
+        from_patches = from_windows(attended[:, :area], frames, self.window, self.shift)
         patches = patches + from_patches.reshape(batch, length, dim)
-        fusion = fusion + attended[:, window * window :].view(batch, per_sample, num_fusion, dim).mean(dim=1)
+        fusion = fusion + attended[:, area:].view(batch, per_sample, num_fusion, dim).mean(dim=1)
         patches = patches + self.mlp(self.layernorm_after(patches))
         return patches, fusion + self.mlp(self.layernorm_after(fusion))
 
-    def _bias(self, height, width, window, shift, frames, num_fusion):
+    def relative_position_index(self, device) -> torch.Tensor:
+        """(w * w, w * w) rows of the bias table for each pair of places in a window."""
+        coordinates = torch.arange(self.window, device=device)
+        rows, columns = (c.flatten() for c in torch.meshgrid(coordinates, coordinates, indexing="ij"))
+        span, offset = 2 * self.window - 1, self.window - 1
+        return (rows[:, None] - rows + offset) * span + (columns[:, None] - columns + offset)
+
+    def window_regions(self, device) -> torch.Tensor:
+        """(windows, w * w) labels: patches of a window attend to those of their label; padding is -1."""
+        regions = grid_regions(self.height, self.width, self.window, self.shift, device)
+        return to_windows(regions, self.window, 0).squeeze(-1)
+
+    def _bias(self, frames: int, num_fusion: int) -> torch.Tensor:
         """Added to the scores: (windows, heads, w * w + nF, w * w + nF), -inf where one must not attend."""
         table = self.relative_position_bias_table
-        coordinates = torch.arange(window, device=table.device)
-        rows, columns = (c.flatten() for c in torch.meshgrid(coordinates, coordinates, indexing="ij"))
-        span, offset = 2 * window - 1, window - 1
-        index = (rows[:, None] - rows + offset) * span + (columns[:, None] - columns + offset)
-        bias = table[index].permute(2, 0, 1)[None]
-
-        regions = to_windows(grid_regions(height, width, window, shift, table.device), window, 0).squeeze(-1)
+        bias = table[self.relative_position_index(table.device)].permute(2, 0, 1)[None]
+        regions = self.window_regions(table.device)
         allowed = regions[:, :, None] == regions[:, None, :]
         bias = bias.masked_fill(~allowed[:, None], float("-inf"))
         bias = nn.functional.pad(bias, (0, num_fusion, 0, num_fusion))
-        hidden = nn.functional.pad(regions < 0, (0, num_fusion))[:, None, None, :]  # padding, as keys of fusion tokens
-        fusion_rows = torch.arange(bias.shape[-1], device=table.device)[:, None] >= window * window
-        return bias.masked_fill(hidden & fusion_rows, float("-inf")).repeat(frames, 1, 1, 1)
+        padding = nn.functional.pad(regions < 0, (0, num_fusion))[:, None, None, :]  # as keys of fusion tokens
+        fusion_rows = torch.arange(bias.shape[-1], device=table.device)[:, None] >= self.window**2
+        return bias.masked_fill(padding & fusion_rows, float("-inf")).repeat(frames, 1, 1, 1)
 
 
 def grid_regions(height: int, width: int, window: int, shift: int, device) -> torch.Tensor:

@@ -68,12 +68,19 @@ def auto_classes() -> dict[str, str]:
 
     The imports are what makes any saved checkpoint carry the code of all of them: files are copied along imports.
     """
+    from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
     from .pretraining_deepavfusion import DeepAVFusionForPreTraining
+    from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
+    from .separation_deepavfusion import DeepAVFusionForSourceSeparation
 
     classes = {
         "AutoConfig": DeepAVFusionConfig,
         "AutoModel": DeepAVFusionModel,
         "AutoModelForPreTraining": DeepAVFusionForPreTraining,
+        "AutoModelForVideoClassification": DeepAVFusionForAudioVisualClassification,
+        "AutoModelForAudioClassification": DeepAVFusionForAudioVisualClassification,
+        "AutoModelForAudioFrameClassification": DeepAVFusionForSourceSeparation,
+        "AutoModelForSemanticSegmentation": DeepAVFusionForSemanticSegmentation,
     }
     return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
 
@@ -92,6 +99,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
 
     @torch.no_grad()
@@ -115,6 +123,18 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         super().post_init()
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = {name for name in self._no_split_modules if name in present}
+
+    def freeze_encoder(self) -> None:
+        """Stops training the encoder and keeps it in eval mode, under `train()` too: for linear probes."""
+        self.base_model.requires_grad_(False)
+        self._encoder_is_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self._encoder_is_frozen:
+            self.base_model.train(False) if self.base_model is not self else super().train(False)
+        return self
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves weights, configuration and code: any Auto class loads the folder where this package is absent."""
@@ -157,6 +177,26 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         )
         self.fusion_norm = nn.LayerNorm(config.hidden_size, eps=config.fusion_layer_norm_eps)
         self.post_init()
+
+    @classmethod
+    def from_unimodal_pretrained(
+        cls, image=None, audio=None, config: DeepAVFusionConfig | None = None, inflate: str = "repeat"
+    ) -> "DeepAVFusionModel":
+        """
+        A new encoder whose towers start from unimodal masked autoencoders; its fusion layers start at random.
+
+        Args:
+            image: MAE file, or Hub id or folder of a `ViTMAEModel`; None leaves the image tower at random.
+            audio: AudioMAE file, likewise.
+            config: the base model's by default.
+            inflate: how 2-D patch filters become a video model's, `"repeat"` (published) or `"mean"`.
+
+        Raises:
+            ValueError: where a tower and its source differ in names or shapes.
+        """
+        from .unimodal_deepavfusion import load_unimodal
+
+        return load_unimodal(cls(config or DeepAVFusionConfig()), image, audio, inflate)
 
     @can_return_tuple
     def forward(

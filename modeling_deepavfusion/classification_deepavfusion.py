@@ -1,0 +1,196 @@
+"""Audio-visual recognition: fine-tuning and linear probes (paper, section 4.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_deepavfusion import DeepAVFusionConfig
+from .dense_decoder_deepavfusion import init_convolution
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+
+
+@dataclass
+class DeepAVFusionClassifierOutput(ModelOutput):
+    r"""
+    Args:
+        loss (`torch.FloatTensor` of shape `()`):
+            Classification loss.
+        logits (`torch.FloatTensor` of shape `(batch, labels)`):
+            Mean of the logits of the streams that a sample has.
+        image_logits (`torch.FloatTensor` of shape `(batch, labels)`):
+            Logits of the image stream; zeros for samples without an image, None where no sample has one.
+        audio_logits (`torch.FloatTensor` of shape `(batch, labels)`):
+            The same for the audio stream.
+        fusion_logits (`torch.FloatTensor` of shape `(batch, labels)`):
+            Logits of the fusion stream.
+        hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
+            As the encoder gives them.
+        attentions, image_attentions, audio_attentions (`tuple`):
+            As the encoder gives them.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    image_logits: torch.FloatTensor | None = None
+    audio_logits: torch.FloatTensor | None = None
+    fusion_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    image_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    audio_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    image_attentions: tuple[torch.FloatTensor, ...] | None = None
+    audio_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class DeepAVFusionStreamClassifier(nn.Module):
+    """Mean over tokens, batch norm where configured (linear probes), linear map: (B, n, D) -> (B, labels)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm = nn.Identity()
+        if config.classifier_input_norm:
+            self.norm = nn.BatchNorm1d(config.hidden_size, eps=1e-6, affine=False)
+        self.dense = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, tokens: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Samples that are not `present` (B,) get zeros and do not count in the batch's statistics."""
+        pooled = tokens.mean(dim=1)
+        if present is None:
+            return self.dense(self.norm(pooled))
+        logits = pooled.new_zeros(pooled.shape[0], self.dense.out_features)
+        if present.any():
+            logits[present] = self.dense(self.norm(pooled[present])).to(logits.dtype)
+        return logits
+
+
+class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
+    """
+    The encoder with a linear classifier on each of the three streams; the logits are the mean of theirs.
+
+    Labels (B,) of integers give cross entropy. Labels (B, num_labels) of floats give binary cross entropy, or cross
+    entropy with soft targets (mixup, label smoothing) where `config.problem_type` is `"single_label_classification"`.
+    """
+
+    def __init__(self, config: DeepAVFusionConfig):
+        super().__init__(config)
+        self.deepavfusion = DeepAVFusionModel(config)
+        self.image_classifier = DeepAVFusionStreamClassifier(config)
+        self.audio_classifier = DeepAVFusionStreamClassifier(config)
+        self.fusion_classifier = DeepAVFusionStreamClassifier(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        init_convolution(module)
+
+    @torch.no_grad()
+    def init_bias_from_frequencies(self, frequencies: torch.Tensor) -> None:
+        """Starts every classifier's bias at the log odds of its class, log((p + 1e-3) / (1 - p + 1e-3)).
+
+        Args:
+            frequencies: (num_labels,) share p of each class among the training labels, in [0, 1].
+        """
+        expected = (self.config.num_labels,)
+        if tuple(frequencies.shape) != expected:
+            raise ValueError(f"frequencies have shape {tuple(frequencies.shape)}: expected {expected}.")
+        bias = ((frequencies + 1e-3) / (1 - frequencies + 1e-3)).log()
+        for classifier in (self.image_classifier, self.audio_classifier, self.fusion_classifier):
+            classifier.dense.bias.copy_(bias)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        audio_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> DeepAVFusionClassifierOutput:
+        r"""
+        Args:
+            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W); None where no sample has an image.
+            input_features: log10-mel spectrograms (B, 1, mels, time steps); None where no sample has audio.
+            labels: (B,) class indices, or (B, num_labels) floats.
+            image_present: (B,) bool, False where a sample has no image: its logits are the mean of the other streams'.
+            audio_present: (B,) bool, the same for audio.
+
+        Raises:
+            ValueError: for inputs or labels of another shape.
+        """
+        encoded = self.deepavfusion(
+            pixel_values,
+            input_features,
+            image_present=image_present,
+            audio_present=audio_present,
+            **{**kwargs, "return_dict": True},
+        )
+        streams = [
+            (self.image_classifier, encoded.image_last_hidden_state, image_present),
+            (self.audio_classifier, encoded.audio_last_hidden_state, audio_present),
+            (self.fusion_classifier, encoded.last_hidden_state, None),
+        ]
+        stream_logits = [
+            None if tokens is None else classifier(tokens, present) for classifier, tokens, present in streams
+        ]
+        there = [
+            (logits, present)
+            for logits, (_, _, present) in zip(stream_logits, streams, strict=True)
+            if logits is not None
+        ]
+        logits = _mean_over_streams([logits for logits, _ in there], [present for _, present in there])
+        loss = None
+        if labels is not None:
+            if self.config.classifier_loss == "joint":
+                loss = self.classification_loss(logits, labels).mean()
+            else:
+                losses = [self.classification_loss(logits, labels) for logits, _ in there]
+                loss = _mean_over_streams(losses, [present for _, present in there]).mean()
+        return DeepAVFusionClassifierOutput(
+            loss=loss,
+            logits=logits,
+            image_logits=stream_logits[0],
+            audio_logits=stream_logits[1],
+            fusion_logits=stream_logits[2],
+            hidden_states=encoded.hidden_states,
+            image_hidden_states=encoded.image_hidden_states,
+            audio_hidden_states=encoded.audio_hidden_states,
+            attentions=encoded.attentions,
+            image_attentions=encoded.image_attentions,
+            audio_attentions=encoded.audio_attentions,
+        )
+
+    def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of each sample, (B,)."""
+        logits = logits.float()
+        if not labels.is_floating_point() and tuple(labels.shape) == (logits.shape[0],):
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        if not labels.is_floating_point() or labels.shape != logits.shape:
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}: expected integers of shape "
+                f"({logits.shape[0]},) or floats of shape {tuple(logits.shape)}."
+            )
+        if self.config.problem_type == "single_label_classification":
+            return nn.functional.cross_entropy(logits, labels.float(), reduction="none")
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(dim=1)
+
+
+def _mean_over_streams(values: list[torch.Tensor], present: list[torch.Tensor | None]) -> torch.Tensor:
+    """Mean over the streams that each sample has of values (B, ...)."""
+    if all(mask is None for mask in present):
+        return torch.stack(values).mean(dim=0)
+    weights = torch.stack(
+        [values[0].new_ones(values[0].shape[0]) if mask is None else mask.to(values[0]) for mask in present]
+    )
+    weights = weights.reshape(*weights.shape, *(1,) * (values[0].ndim - 1))
+    return (torch.stack(values) * weights).sum(dim=0) / weights.sum(dim=0)
+
+
+DeepAVFusionForAudioVisualClassification.register_for_auto_class("AutoModelForVideoClassification")
+
+__all__ = ["DeepAVFusionClassifierOutput", "DeepAVFusionForAudioVisualClassification"]

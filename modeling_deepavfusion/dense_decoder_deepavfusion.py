@@ -1,0 +1,103 @@
+"""The convolutional decoder of separation and segmentation: a U-Net over hidden states of one tower, conditioned on the
+other modality at every scale."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+
+class DeepAVFusionDoubleConv(nn.Sequential):
+    """Twice a 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        layers = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(out_channels), nn.ReLU()]
+        super().__init__(*layers)
+
+
+class DeepAVFusionLateral(nn.Module):
+    """Takes a tap of the tower to a finer scale: (B, in, h, w) -> (B, out, scale * h, scale * w)."""
+
+    def __init__(self, in_channels: int, up_channels: int, out_channels: int, scale: int):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, up_channels, kernel_size=scale, stride=scale)
+        self.conv = DeepAVFusionDoubleConv(up_channels, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.upsample(hidden_states))
+
+
+class DeepAVFusionUp(nn.Module):
+    """Doubles the resolution, halving the channels, and merges what stands at the finer scale."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, in_channels // 2, kernel_size=2, stride=2)
+        self.conv = DeepAVFusionDoubleConv(in_channels // 2 + skip_channels, out_channels)
+
+    def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        return self.conv(torch.cat([self.upsample(hidden_states), skip], dim=1))
+
+
+class DeepAVFusionUNet(nn.Module):
+    """
+    Args:
+        hidden_size: channels D of the taps.
+        widths: channels at each scale, from the grid's (D) to the finest; each scale doubles the resolution.
+    """
+
+    def __init__(self, hidden_size: int, widths: list[int]):
+        super().__init__()
+        scales = range(1, len(widths))
+        self.widths = widths
+        self.top = DeepAVFusionDoubleConv(2 * hidden_size, hidden_size)
+        self.laterals = nn.ModuleList(
+            DeepAVFusionLateral(hidden_size, hidden_size // 2**d, widths[d], scale=2**d) for d in scales
+        )
+        self.ups = nn.ModuleList(DeepAVFusionUp(widths[d - 1], 2 * widths[d], widths[d]) for d in scales)
+
+    def forward(self, taps: list[torch.Tensor], conditions: list[torch.Tensor]) -> torch.Tensor:
+        """taps (B, D, h, w), the top's first; conditions (B, widths[d]) -> (B, widths[-1], 2^k h, 2^k w)."""
+        hidden_states = self.top(_join(taps[0], conditions[0]))
+        for lateral, up, tap, condition in zip(self.laterals, self.ups, taps[1:], conditions[1:], strict=True):
+            hidden_states = up(hidden_states, _join(lateral(tap), condition))
+        return hidden_states
+
+
+def _join(hidden_states: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    """Appends a condition (B, c), the same at every place, to (B, C, h, w)."""
+    condition = condition[:, :, None, None].expand(-1, -1, *hidden_states.shape[2:])
+    return torch.cat([hidden_states, condition], dim=1)
+
+
+def tap_layers(num_layers: int, num_taps: int) -> list[int]:
+    """Layers after which hidden states are tapped: the whole parts of `num_taps` evenly spaced numbers."""
+    if num_taps == 1:
+        return [num_layers - 1]
+    return [index * (num_layers - 1) // (num_taps - 1) for index in range(num_taps)]
+
+
+def as_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(B, h * w, D), row-major -> (B, D, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+@torch.no_grad()
+def init_convolution(module: nn.Module) -> None:
+    """Convolutions kaiming-normal (fan out), batch norms 1 and 0 with fresh statistics; no other module is touched."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            init.zeros_(module.bias)
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if module.weight is not None:
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        init.zeros_(module.running_mean)
+        init.ones_(module.running_var)
+        init.zeros_(module.num_batches_tracked)
+
+
+__all__ = ["DeepAVFusionUNet"]

@@ -1,0 +1,130 @@
+"""Audio-visual segmentation: the pixels of what sounds (paper, section 4.4)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_deepavfusion import DeepAVFusionConfig
+from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
+from .fusion_deepavfusion import keep_present
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+
+
+@dataclass
+class DeepAVFusionSemanticSegmentationOutput(ModelOutput):
+    r"""
+    Args:
+        loss (`torch.FloatTensor` of shape `()`):
+            Binary cross entropy (one label) or cross entropy (several).
+        logits (`torch.FloatTensor` of shape `(batch, labels, height, width)`):
+            Logits at the frame's full size.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
+    """
+    The encoder with a U-Net over the frame's patches, conditioned on the sound at every scale.
+
+    With one label the logits say what sounds; with several, which class sounds there, and labels of -100 are ignored.
+    """
+
+    def __init__(self, config: DeepAVFusionConfig):
+        super().__init__(config)
+        dim, num_scales = config.hidden_size, max(config.patch_size.bit_length() - 2, 1)
+        if config.num_frames > 1:
+            raise ValueError(f"num_frames is {config.num_frames}: segmentation expects an image model (num_frames=1).")
+        if dim % 2**num_scales:
+            raise ValueError(
+                f"hidden_size is {dim}: segmentation with {config.patch_size} x {config.patch_size} patches expects a "
+                f"multiple of {2**num_scales}."
+            )
+        self.deepavfusion = DeepAVFusionModel(config)
+        self.tap_layers = tap_layers(config.num_hidden_layers, num_scales + 1)
+        widths = [max(128, dim // 2**scale) for scale in range(num_scales + 1)]
+        if widths[0] != dim:
+            raise ValueError(f"hidden_size is {dim}: segmentation expects at least 128.")
+        self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-5) for _ in self.tap_layers)
+        self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
+        self.condition_norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-5) for width in widths)
+        self.unet = DeepAVFusionUNet(dim, widths)
+        self.head = nn.Conv2d(widths[-1], 128, kernel_size=3, padding=1)
+        self.predictor = nn.Conv2d(128, config.num_labels, kernel_size=3, padding=1)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        init_convolution(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        audio_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> DeepAVFusionSemanticSegmentationOutput:
+        r"""
+        Args:
+            pixel_values: (B, 3, H, W) frames.
+            input_features: (B, 1, mels, time steps) log10-mel spectrograms. Without sound the condition is zero.
+            labels: (B, H, W) class indices, or 0/1 floats where `num_labels` is 1.
+            image_present: (B,) bool; all must be True, for there is nothing to segment otherwise.
+            audio_present: (B,) bool, False where a sample has no sound.
+
+        Raises:
+            ValueError: without frames, or for shapes other than the configured ones.
+        """
+        if pixel_values is None or (image_present is not None and not bool(image_present.all())):
+            raise ValueError("Segmentation needs the frame: expected pixel_values for every sample.")
+        encoded = self.deepavfusion(
+            pixel_values,
+            input_features,
+            audio_present=audio_present,
+            **{**kwargs, "output_hidden_states": True, "return_dict": True},
+        )
+        taps = [
+            as_map(norm(encoded.image_hidden_states[layer + 1]), self.config.image_grid)
+            for norm, layer in zip(self.tap_norms, self.tap_layers, strict=True)
+        ]
+        hidden_states = self.head(self.unet(taps, self._conditions(encoded, audio_present, taps[0])))
+        hidden_states = nn.functional.interpolate(
+            hidden_states, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False
+        )
+        logits = self.predictor(hidden_states)
+        loss = None if labels is None else self.segmentation_loss(logits, labels)
+        return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits)
+
+    def _conditions(self, encoded, audio_present, tap):
+        """(B, width) for each scale of the U-Net, from the grid's to the finest."""
+        if encoded.audio_hidden_states is None:
+            return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
+        tokens = encoded.audio_hidden_states[-1]
+        conditions = [
+            norm(projection(tokens)).mean(dim=1)
+            for projection, norm in zip(self.condition_projections, self.condition_norms, strict=True)
+        ]
+        return [keep_present(condition[:, None], audio_present)[:, 0] for condition in conditions]
+
+    def segmentation_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Binary cross entropy for one label, cross entropy for several."""
+        expected = (logits.shape[0], *logits.shape[2:])
+        if tuple(labels.shape) != expected:
+            raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {expected}.")
+        if self.config.num_labels == 1:
+            return nn.functional.binary_cross_entropy_with_logits(logits[:, 0].float(), labels.float())
+        return nn.functional.cross_entropy(logits.float(), labels.long())
+
+
+DeepAVFusionForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+
+__all__ = ["DeepAVFusionForSemanticSegmentation", "DeepAVFusionSemanticSegmentationOutput"]

@@ -1,0 +1,138 @@
+"""Source separation: from the sound of a mixture, what the frame shows (paper, section 4.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_deepavfusion import DeepAVFusionConfig
+from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
+from .fusion_deepavfusion import keep_present
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+
+
+@dataclass
+class DeepAVFusionSourceSeparationOutput(ModelOutput):
+    r"""
+    Args:
+        loss (`torch.FloatTensor` of shape `()`):
+            Binary cross entropy against the mask of the wanted source.
+        logits (`torch.FloatTensor` of shape `(batch, 1, mels, time steps)`):
+            Logits of the mask.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
+    """
+    The encoder with a U-Net over the spectrogram's patches, conditioned on the frame, which says what source to keep.
+
+    Each scale reads another layer; the first layer is the U-Net's top, the last its finest lateral, as published.
+    """
+
+    def __init__(self, config: DeepAVFusionConfig):
+        super().__init__(config)
+        dim, num_scales = config.hidden_size, max(config.audio_patch_size.bit_length() - 1, 1)
+        if dim % 2**num_scales:
+            raise ValueError(
+                f"hidden_size is {dim}: source separation with {config.audio_patch_size} x {config.audio_patch_size} "
+                f"patches expects a multiple of {2**num_scales}."
+            )
+        self.deepavfusion = DeepAVFusionModel(config)
+        self.tap_layers = tap_layers(config.num_hidden_layers, num_scales + 1)
+        widths = [dim // 2**scale for scale in range(num_scales + 1)]
+        self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for _ in self.tap_layers)
+        self.condition_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
+        self.unet = DeepAVFusionUNet(dim, widths)
+        self.predictor = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        init_convolution(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        labels: torch.FloatTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        audio_present: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> DeepAVFusionSourceSeparationOutput:
+        r"""
+        Args:
+            pixel_values: (B, 3, H, W) frames of the wanted sources. Without a frame the condition is zero.
+            input_features: (B, 1, mels, time steps) log10-mel spectrograms of the mixtures.
+            labels: (B, 1, mels, time steps) log10-mel spectrograms of the wanted sources.
+            image_present: (B,) bool, False where a sample has no frame.
+            audio_present: (B,) bool; all must be True, for there is nothing to separate otherwise.
+
+        Raises:
+            ValueError: without a mixture, or for shapes other than the configured ones.
+        """
+        if input_features is None or (audio_present is not None and not bool(audio_present.all())):
+            raise ValueError("Source separation needs the mixture: expected input_features for every sample.")
+        if labels is not None and labels.shape != input_features.shape:
+            raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {tuple(input_features.shape)}.")
+        encoded = self.deepavfusion(
+            pixel_values,
+            input_features,
+            image_present=image_present,
+            **{**kwargs, "output_hidden_states": True, "return_dict": True},
+        )
+        grid = self.config.audio_grid
+        # Norms in order from the last layer's tap to the first's; the U-Net starts from the first's.
+        taps = [
+            as_map(norm(encoded.audio_hidden_states[layer + 1]), grid)
+            for norm, layer in zip(self.tap_norms, reversed(self.tap_layers), strict=True)
+        ]
+        logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, image_present, taps[0])))
+        if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is no power of two
+            logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
+        loss = None if labels is None else self.separation_loss(logits, labels, input_features)
+        return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits)
+
+    def _conditions(self, encoded, image_present, tap):
+        """(B, width) for each scale of the U-Net, from the grid's to the finest."""
+        if encoded.image_hidden_states is None:
+            return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
+        pooled = self.condition_norm(encoded.image_hidden_states[-1]).mean(dim=1)
+        conditions = [projection(pooled) for projection in self.condition_projections]
+        return [keep_present(condition[:, None], image_present)[:, 0] for condition in conditions]
+
+    def separation_loss(self, logits: torch.Tensor, labels: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+        """Binary cross entropy of mask logits against the configured mask of the wanted source."""
+        mixture = 10.0 ** mixture.float()
+        target = separation_target(10.0 ** labels.float(), mixture, self.config.separation_mask)
+        weight = mixture.log1p().clamp(1e-3, 10.0) if self.config.separation_weighted_loss else None
+        return nn.functional.binary_cross_entropy_with_logits(logits.float(), target, weight=weight)
+
+
+def separation_target(source: torch.Tensor, mixture: torch.Tensor, kind: str) -> torch.Tensor:
+    """The mask to learn, in [0, 1], from linear mel powers of source and mixture.
+
+    Args:
+        source: linear mel power of the wanted source.
+        mixture: that of the mixture, of the same shape.
+        kind: `"ideal_ratio"` (source over mixture, at most 1); or as published `"ratio"` (source over source + mixture,
+            which gives 0.5 even for a lone source) and `"binary"` (source above mixture).
+    """
+    if kind == "binary":
+        return (source > mixture).to(source.dtype)
+    if kind == "ratio":
+        return (source / (source + mixture + 1e-5)).clamp(0.0, 1.0)
+    return (source / mixture.clamp(min=torch.finfo(mixture.dtype).tiny)).clamp(0.0, 1.0)
+
+
+DeepAVFusionForSourceSeparation.register_for_auto_class("AutoModelForAudioFrameClassification")
+
+__all__ = ["DeepAVFusionForSourceSeparation", "DeepAVFusionSourceSeparationOutput", "separation_target"]

@@ -1,0 +1,125 @@
+"""Towers that start from unimodal masked autoencoders: MAE for the image, AudioMAE for the spectrogram."""
+
+import os
+import re
+
+import torch
+
+# What an autoencoder's file holds beside the encoder's blocks.
+_DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
+
+
+def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
+    """
+    An encoder's tensors under the names of our towers.
+
+    Args:
+        source: path of an MAE or AudioMAE file (a dict with the tensors under `model`, or the tensors themselves; .pth
+            is read with `weights_only=True`), such a dict, or a Hub id or folder of a `ViTMAEModel` or
+            `ViTMAEForPreTraining`.
+
+    Raises:
+        ValueError: for tensors that are neither the encoder's nor known to be dropped.
+    """
+    if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source):
+        return _from_vit_mae(os.fspath(source))
+    from .conversion_deepavfusion import read_state_dict
+
+    tensors, unknown = {}, []
+    for key, value in read_state_dict(source).items():
+        key = key.removeprefix("module.")
+        if _DROPPED.match(key):
+            continue
+        match = re.match(r"^blocks\.(\d+)\.(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(weight|bias)$", key)
+        if key.startswith("patch_embed.proj."):
+            tensors[key.replace("proj", "projection")] = value
+        elif key in ("norm.weight", "norm.bias"):
+            tensors[key] = value
+        elif match and match[2] == "attn.qkv":
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                tensors[f"layers.{match[1]}.attention.{name}_proj.{match[3]}"] = part
+        elif match:
+            tensors[f"layers.{match[1]}.{_BLOCK[match[2]]}.{match[3]}"] = value
+        else:
+            unknown.append(key)
+    if unknown:
+        raise ValueError(f"Not a masked autoencoder's encoder: unknown tensors {', '.join(sorted(unknown)[:8])}.")
+    return tensors
+
+
+_BLOCK = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.o_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+# The names inside transformers' ViTMAEModel: of today, and of releases before its attention was rewritten.
+_VIT_MAE = (
+    (r"^embeddings\.patch_embeddings\.", "patch_embed."),
+    (r"^layernorm\.", "norm."),
+    (r"^encoder\.layer\.", "layers."),
+    (r"\.attention\.attention\.(query|key|value)\.", lambda match: f".attention.{match[1][0]}_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+
+
+def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
+    from transformers import ViTMAEModel
+
+    tensors = {}
+    for key, value in ViTMAEModel.from_pretrained(source, dtype=torch.float32).state_dict().items():
+        if key not in ("embeddings.cls_token", "embeddings.position_embeddings"):
+            for pattern, replacement in _VIT_MAE:
+                key = re.sub(pattern, replacement, key)
+            tensors[key] = value
+    return tensors
+
+
+def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
+    """
+    Fills the towers of a model from unimodal autoencoders, in place.
+
+    Args:
+        model: a `DeepAVFusionModel`, or any model built on one.
+        image: source of the image tower (see [`unimodal_state_dict`]); None leaves it as it is.
+        audio: source of the audio tower, with one input channel.
+        inflate: how 2-D patch filters become a video model's: `"repeat"` over the frames of a patch, as published, or
+            `"mean"`, which also divides by their number and so keeps the response to a still.
+
+    Raises:
+        ValueError: where a tower and its source differ in names or shapes.
+    """
+    if inflate not in ("repeat", "mean"):
+        raise ValueError(f"inflate is {inflate!r}: expected 'repeat' or 'mean'.")
+    encoder = model.base_model
+    for name, source in (("image", image), ("audio", audio)):
+        if source is None:
+            continue
+        tower, tensors = getattr(encoder, name), unimodal_state_dict(source)
+        own, key = tower.state_dict(), "patch_embed.projection.weight"
+        if key in tensors and tensors[key].ndim == 4 and own[key].ndim == 5:
+            frames = own[key].shape[2]
+            tensors[key] = tensors[key].unsqueeze(2).repeat(1, 1, frames, 1, 1)
+            if inflate == "mean":
+                tensors[key] = tensors[key] / frames
+        wrong = [
+            f"{k} is {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in tensors and tensors[k].shape != v.shape
+        ]
+        missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        if wrong or missing or unknown:
+            raise ValueError(
+                f"{source if isinstance(source, (str, os.PathLike)) else 'The source'} does not fit the {name} tower. "
+                f"Misshapen: {'; '.join(wrong[:4]) or 'none'}. Missing: {', '.join(missing[:4]) or 'none'}. "
+                f"Unknown: {', '.join(unknown[:4]) or 'none'}."
+            )
+        tower.load_state_dict(tensors)
+    return model
+
+
+__all__ = ["load_unimodal", "unimodal_state_dict"]
