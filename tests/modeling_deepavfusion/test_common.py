@@ -281,6 +281,9 @@ def test_compiles_without_graph_breaks(model_class, case):
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
         assert_outputs_equal(compiled(**inputs), model(**inputs), **CLOSE)
+        if case == "factorized":
+            inputs |= {"image_present": torch.tensor([True, False]), "audio_present": torch.tensor([True, True])}
+            assert_outputs_equal(compiled(**inputs), model(**inputs), **CLOSE)
 
 
 @pytest.mark.slow
