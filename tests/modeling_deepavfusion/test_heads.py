@@ -1,0 +1,202 @@
+"""Recognition, separation and segmentation heads: losses, missing modalities, frozen encoders, saving and loading."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForSemanticSegmentation,
+    AutoModelForVideoClassification,
+)
+
+from deepavfusion import (
+    DeepAVFusionConfig,
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+)
+from deepavfusion.dense_decoder_deepavfusion import tap_layers
+from deepavfusion.separation_deepavfusion import separation_target
+
+BASE = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "num_fusion_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_mel_bins": 32,
+    "spectrogram_length": 48,
+    "audio_patch_size": 8,
+    "num_fusion_tokens": 3,
+    "num_image_aggregation_tokens": 2,
+    "num_audio_aggregation_tokens": 2,
+}
+
+
+def make(cls, **overrides):
+    torch.manual_seed(0)
+    return cls(DeepAVFusionConfig(**{**BASE, **overrides})).eval()
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "pixel_values": torch.randn(3, 3, 32, 32, generator=generator),
+        "input_features": torch.randn(3, 1, 32, 48, generator=generator),
+    }
+
+
+def test_classification_logits_are_the_mean_of_the_streams(inputs):
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5)
+    outputs = model(**inputs, labels=torch.tensor([0, 4, 2]))
+    streams = torch.stack([outputs.image_logits, outputs.audio_logits, outputs.fusion_logits])
+    torch.testing.assert_close(outputs.logits, streams.mean(dim=0))
+    expected = torch.nn.functional.cross_entropy(outputs.logits, torch.tensor([0, 4, 2]))
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+def test_per_stream_loss_is_the_mean_of_three(inputs):
+    labels = torch.tensor([0, 4, 2])
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5, classifier_loss="per_stream")
+    outputs = model(**inputs, labels=labels)
+    losses = [
+        torch.nn.functional.cross_entropy(logits, labels)
+        for logits in (outputs.image_logits, outputs.audio_logits, outputs.fusion_logits)
+    ]
+    torch.testing.assert_close(outputs.loss, sum(losses) / 3)
+
+
+def test_multi_label_and_soft_labels_differ(inputs):
+    labels = torch.softmax(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5)
+    outputs = model(**inputs, labels=labels)
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, labels)
+    torch.testing.assert_close(outputs.loss, binary)
+    model.config.problem_type = "single_label_classification"
+    soft = torch.nn.functional.cross_entropy(outputs.logits, labels)
+    torch.testing.assert_close(model(**inputs, labels=labels).loss, soft)
+    with pytest.raises(ValueError, match=r"expected integers of shape \(3,\) or floats of shape \(3, 5\)"):
+        model(**inputs, labels=torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("input_norm", [False, True])
+def test_classification_of_samples_that_lack_a_modality(inputs, input_norm):
+    """A sample gets the same logits in a mixed batch as alone, whatever the batch holds in the missing place."""
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5, classifier_input_norm=input_norm)
+    image_present = torch.tensor([True, False, True])
+    audio_present = torch.tensor([True, True, False])
+    inputs["pixel_values"][1] = float("nan")
+    mixed = model(**inputs, image_present=image_present, audio_present=audio_present)
+    audio_only = model(input_features=inputs["input_features"][1:2])
+    image_only = model(pixel_values=inputs["pixel_values"][2:])
+    torch.testing.assert_close(mixed.logits[1:2], audio_only.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed.logits[2:], image_only.logits, rtol=1e-4, atol=1e-5)
+    assert audio_only.image_logits is None
+    assert not mixed.image_logits[1].any()
+    torch.testing.assert_close(audio_only.logits, (audio_only.audio_logits + audio_only.fusion_logits) / 2)
+
+
+def test_bias_from_class_frequencies():
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=2)
+    model.init_bias_from_frequencies(torch.tensor([0.5, 0.0]))
+    expected = torch.tensor([0.0, -6.908755])  # log(0.001 / 1.001)
+    for classifier in (model.image_classifier, model.audio_classifier, model.fusion_classifier):
+        torch.testing.assert_close(classifier.dense.bias.detach(), expected)
+    with pytest.raises(ValueError, match=r"expected \(2,\)"):
+        model.init_bias_from_frequencies(torch.zeros(3))
+
+
+def test_frozen_encoder_stays_in_eval_mode(inputs):
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5, drop_path_rate=0.5, classifier_input_norm=True)
+    model.freeze_encoder()
+    model.train()
+    assert model.training
+    assert model.fusion_classifier.norm.training
+    assert not any(module.training for module in model.deepavfusion.modules())
+    model(**inputs, labels=torch.tensor([0, 1, 2])).loss.backward()
+    assert all(p.grad is None for p in model.deepavfusion.parameters())
+    assert all(p.grad is not None for n, p in model.named_parameters() if "classifier" in n)
+
+
+def test_separation_targets_by_hand():
+    source, mixture = torch.tensor([1.0, 4.0, 0.0]), torch.tensor([2.0, 2.0, 0.0])
+    assert separation_target(source, mixture, "binary").tolist() == [0.0, 1.0, 0.0]
+    torch.testing.assert_close(separation_target(source, mixture, "ratio"), torch.tensor([1 / 3, 2 / 3, 0.0]))
+    assert separation_target(source, mixture, "ideal_ratio").tolist() == [0.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("audio_patch_size", [8, 16, 12])
+def test_separation(inputs, audio_patch_size):
+    model = make(DeepAVFusionForSourceSeparation, audio_patch_size=audio_patch_size, num_mel_bins=48)
+    features = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    outputs = model(inputs["pixel_values"][:2], features, labels=features)
+    assert outputs.logits.shape == features.shape
+    all_of_it = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, torch.ones_like(features))
+    torch.testing.assert_close(outputs.loss, all_of_it)  # the source is the mixture: the ideal mask is 1 everywhere
+
+    without_frame = model(input_features=features)
+    mixed = model(inputs["pixel_values"][:2], features, image_present=torch.tensor([True, False]))
+    torch.testing.assert_close(mixed.logits[1], without_frame.logits[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed.logits[0], outputs.logits[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="needs the mixture"):
+        model(pixel_values=inputs["pixel_values"])
+
+
+@pytest.mark.parametrize(("patch_size", "image_size"), [(8, 32), (16, 32), (14, 42)])
+def test_segmentation(inputs, patch_size, image_size):
+    model = make(DeepAVFusionForSemanticSegmentation, patch_size=patch_size, image_size=image_size, num_labels=3)
+    pixels = torch.randn(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(3, (2, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    outputs = model(pixels, inputs["input_features"][:2], labels=labels)
+    assert outputs.logits.shape == (2, 3, image_size, image_size)
+    torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
+    silent = model(pixels)
+    mixed = model(pixels, inputs["input_features"][:2], audio_present=torch.tensor([True, False]))
+    torch.testing.assert_close(mixed.logits[1], silent.logits[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="needs the frame"):
+        model(input_features=inputs["input_features"])
+    with pytest.raises(ValueError, match="labels have shape"):
+        model(pixels, inputs["input_features"][:2], labels=labels[:, :8])
+
+
+def test_tap_layers_of_the_published_sizes():
+    assert tap_layers(12, 5) == [0, 2, 5, 8, 11]
+    assert tap_layers(12, 4) == [0, 3, 7, 11]
+
+
+HEADS = {
+    DeepAVFusionForAudioVisualClassification: (AutoModelForVideoClassification, AutoModelForAudioClassification),
+    DeepAVFusionForSourceSeparation: (AutoModelForAudioFrameClassification,),
+    DeepAVFusionForSemanticSegmentation: (AutoModelForSemanticSegmentation,),
+}
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_saving_training_and_auto_classes(tmp_path, inputs, cls):
+    model = make(cls)
+    labels = {
+        DeepAVFusionForAudioVisualClassification: torch.tensor([0, 1, 1]),
+        DeepAVFusionForSourceSeparation: inputs["input_features"] - 1,
+        DeepAVFusionForSemanticSegmentation: torch.ones(3, 32, 32, dtype=torch.long),
+    }[cls]
+    model.train()(**inputs, labels=labels).loss.backward()
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
+    if cls is DeepAVFusionForAudioVisualClassification:
+        assert not idle
+    else:  # the taps come before the final norms, and nobody reads what the last fusion layer gives
+        after_taps = ("image.norm", "audio.norm", "fusion_norm", "fusion_layers.1")
+        assert all(name.startswith(tuple(f"deepavfusion.{part}." for part in after_taps)) for name in idle)
+    model.eval().save_pretrained(tmp_path)
+    expected = model(**inputs).logits
+    for auto in HEADS[cls]:
+        again = auto.from_pretrained(tmp_path)
+        assert type(again) is cls
+        torch.testing.assert_close(again(**inputs).logits, expected)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert type(encoder) is DeepAVFusionModel
+    assert torch.equal(encoder.fusion_tokens, model.deepavfusion.fusion_tokens)
