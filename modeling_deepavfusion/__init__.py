@@ -13,6 +13,19 @@ from transformers import (
     AutoModelForVideoClassification,
 )
 
+# From their modules: `transformers` itself has placeholders for the last two where torchvision or PIL is missing.
+from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.models.auto.processing_auto import AutoProcessor
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from deepavfusion.processors import (
+    DeepAVFusionFeatureExtractor,
+    DeepAVFusionImageProcessor,
+    DeepAVFusionProcessor,
+    DeepAVFusionVideoProcessor,
+)
+
 from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .conversion_deepavfusion import export_original_state_dict, load_original_checkpoint
@@ -30,20 +43,32 @@ AutoModelForVideoClassification.register(DeepAVFusionConfig, DeepAVFusionForAudi
 AutoModelForAudioClassification.register(DeepAVFusionConfig, DeepAVFusionForAudioVisualClassification)
 AutoModelForAudioFrameClassification.register(DeepAVFusionConfig, DeepAVFusionForSourceSeparation)
 AutoModelForSemanticSegmentation.register(DeepAVFusionConfig, DeepAVFusionForSemanticSegmentation)
+AutoProcessor.register(DeepAVFusionConfig, DeepAVFusionProcessor)
+AutoFeatureExtractor.register(DeepAVFusionConfig, DeepAVFusionFeatureExtractor)
+AutoVideoProcessor.register(DeepAVFusionConfig, DeepAVFusionVideoProcessor)
+# One class for both backends: it needs neither.
+AutoImageProcessor.register(
+    DeepAVFusionConfig,
+    image_processor_classes={"torchvision": DeepAVFusionImageProcessor, "pil": DeepAVFusionImageProcessor},
+)
 
 __all__ = [
     "DeepAVFusionClassifierOutput",
     "DeepAVFusionConfig",
+    "DeepAVFusionFeatureExtractor",
     "DeepAVFusionForAudioVisualClassification",
     "DeepAVFusionForPreTraining",
     "DeepAVFusionForPreTrainingOutput",
     "DeepAVFusionForSemanticSegmentation",
     "DeepAVFusionForSourceSeparation",
+    "DeepAVFusionImageProcessor",
     "DeepAVFusionModel",
     "DeepAVFusionModelOutput",
     "DeepAVFusionPreTrainedModel",
+    "DeepAVFusionProcessor",
     "DeepAVFusionSemanticSegmentationOutput",
     "DeepAVFusionSourceSeparationOutput",
+    "DeepAVFusionVideoProcessor",
     "__version__",
     "export_original_state_dict",
     "load_original_checkpoint",

@@ -1,0 +1,183 @@
+"""What DeepAVFusion models put out, in the terms of their inputs: labels, waveforms, maps over the pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from .feature_extraction_deepavfusion import as_sounds, resample, to_mono
+from .image_processing_deepavfusion import PictureTransform
+
+
+def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
+    """`outputs.logits` as float32 on the CPU, of one of the numbers of axes."""
+    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs.logits
+    if logits.ndim not in ndims:
+        raise ValueError(f"Expected logits of shape {expected}, got {tuple(logits.shape)}.")
+    return logits.detach().float().cpu()
+
+
+def _target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
+    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    if len(sizes) != count or not all(isinstance(size, Sequence) and len(size) == 2 for size in sizes):
+        raise ValueError(f"Expected {count} target sizes (height, width), one a sample, got {target_sizes!r}.")
+    return [(int(height), int(width)) for height, width in sizes]
+
+
+def place_on_picture(
+    maps: torch.Tensor, size: tuple[int, int], transform: PictureTransform, outside: float
+) -> torch.Tensor:
+    """
+    Maps over a model's view, laid over the whole picture.
+
+    Args:
+        maps: (C, h, w), of any resolution; resized bilinearly.
+        size: (height, width) of the picture.
+        transform: of the pictures, which says what part of it the model saw.
+        outside: value where the model saw nothing (beyond the centre crop).
+
+    Returns:
+        (C, height, width).
+    """
+    top, left, bottom, right = transform.crop_box(*size)
+    view = F.interpolate(maps[None], (bottom - top, right - left), mode="bilinear", align_corners=False)[0]
+    result = torch.full((maps.shape[0], *size), outside, dtype=maps.dtype)
+    result[:, top:bottom, left:right] = view[:, : size[0] - top, : size[1] - left]
+    return result
+
+
+class PostProcessing:
+    """The `post_process_*` methods of [`DeepAVFusionProcessor`]; needs feature_extractor and visual_processor."""
+
+    def post_process_classification(
+        self,
+        outputs,
+        top_k: int | None = 5,
+        id2label: Mapping[int, str] | None = None,
+        multi_label: bool = False,
+    ) -> list[list[dict[str, Any]]]:
+        """
+        The likeliest labels of each sample.
+
+        Args:
+            outputs: of `DeepAVFusionForAudioVisualClassification`; `logits` (B, labels).
+            top_k: how many, at most. None is all.
+            id2label: names, such as `model.config.id2label`. None leaves the class indices.
+            multi_label: sigmoid of each logit rather than their softmax.
+
+        Returns:
+            For each sample `{"score": float, "label": str or int}`, the likeliest first.
+
+        Raises:
+            ValueError: for logits of another shape, or top_k below 1.
+        """
+        logits = _logits(outputs, (2,), "(batch, labels)")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}: expected at least 1, or None for all labels.")
+        scores = logits.sigmoid() if multi_label else logits.softmax(-1)
+        count = scores.shape[1] if top_k is None else min(top_k, scores.shape[1])
+        names = None if id2label is None else {int(index): name for index, name in id2label.items()}
+        best, indices = scores.topk(count)
+        return [
+            [{"score": s, "label": i if names is None else names[i]} for s, i in zip(row, found, strict=True)]
+            for row, found in zip(best.tolist(), indices.tolist(), strict=True)
+        ]
+
+    def post_process_source_separation(self, outputs, audio, sampling_rate: int | None = None) -> list[torch.Tensor]:
+        """
+        The wanted source of each mixture.
+
+        Args:
+            outputs: of `DeepAVFusionForSourceSeparation`; `logits` (B, 1, mels, time steps) of masks.
+            audio: the mixtures that the processor was given, in the same form.
+            sampling_rate: theirs in Hz, as given to the processor.
+
+        Returns:
+            For each sample (N,) float32 at `sampling_rate`: mono, as long as the mixture, or as the model's window
+            where the mixture is longer, for the model heard no more.
+
+        Raises:
+            ValueError: for another number of mixtures than masks, or logits of another shape.
+        """
+        logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
+        extractor = self.feature_extractor
+        waveforms = extractor.waveforms(audio, sampling_rate)
+        rate = extractor.sampling_rate if sampling_rate is None else int(sampling_rate)
+        if len(waveforms) != logits.shape[0]:
+            raise ValueError(f"Expected a mixture for each of {logits.shape[0]} masks, got {len(waveforms)}.")
+        separated = []
+        for mask, waveform, sound in zip(logits, waveforms, as_sounds(audio), strict=True):
+            source = resample(extractor.separate(mask, waveform[None])[0], extractor.sampling_rate, rate)
+            length = min(to_mono(sound).shape[0], round(extractor.seconds * rate))
+            separated.append(F.pad(source[:length], (0, max(length - source.shape[0], 0))))
+        return separated
+
+    def post_process_semantic_segmentation(
+        self, outputs, target_sizes=None, threshold: float = 0.5, outside: int = 255
+    ) -> list[torch.Tensor]:
+        """
+        The label of each pixel.
+
+        Args:
+            outputs: of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
+            target_sizes: (height, width) of each original picture, as a list or a (B, 2) tensor. The map is laid over
+                the part of the picture that the model saw. None keeps the logits' own size.
+            threshold: of the probability, where there is a single label.
+            outside: label of pixels beyond the centre crop, which the model did not see.
+
+        Returns:
+            For each sample (height, width) long: class indices; with a single label 1 where something sounds, else 0.
+
+        Raises:
+            ValueError: for logits of another shape, or another number of sizes than samples.
+        """
+        logits = _logits(outputs, (4,), "(batch, labels, height, width)")
+        return [
+            _to_labels(maps, threshold, outside)
+            for maps in self._on_pictures(logits, target_sizes, outside=float("nan"))
+        ]
+
+    def post_process_sound_localization(
+        self, outputs, target_sizes=None, normalize: bool = True, outside: float = 0.0
+    ) -> list[torch.Tensor]:
+        """
+        The heat map of where the sound comes from, over each picture.
+
+        Args:
+            outputs: of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high where it sounds.
+            target_sizes: (height, width) of each original picture, as a list or a (B, 2) tensor. None keeps (h, w).
+            normalize: whether each map is scaled to 0..1 by its own least and greatest value, as benchmarks of
+                localization do; a constant map becomes 0. False keeps the model's values, comparable between samples.
+            outside: value beyond the centre crop, which the model did not see.
+
+        Returns:
+            For each sample (height, width) float32.
+
+        Raises:
+            ValueError: for logits of another shape, or another number of sizes than samples.
+        """
+        maps = _logits(outputs, (3, 4), "(batch, height, width)")
+        if maps.ndim == 4 and maps.shape[1] != 1:
+            raise ValueError(f"Expected one map a sample, (batch, height, width), got logits {tuple(maps.shape)}.")
+        maps = maps.view(maps.shape[0], 1, *maps.shape[-2:])
+        if normalize:
+            low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+            maps = (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+        return [placed[0] for placed in self._on_pictures(maps, target_sizes, outside)]
+
+    def _on_pictures(self, maps: torch.Tensor, target_sizes: Any, outside: float) -> list[torch.Tensor]:
+        if target_sizes is None:
+            return list(maps)
+        sizes = _target_sizes(target_sizes, maps.shape[0])
+        transform = self.visual_processor
+        return [place_on_picture(row, size, transform, outside) for row, size in zip(maps, sizes, strict=True)]
+
+
+def _to_labels(logits: torch.Tensor, threshold: float, outside: int) -> torch.Tensor:
+    """(labels, H, W) with NaN where nothing was seen → (H, W) long."""
+    labels = (logits[0].sigmoid() > threshold).long() if logits.shape[0] == 1 else logits.argmax(0)
+    return labels.masked_fill(logits[0].isnan(), outside)
+
+
+__all__ = ["PostProcessing", "place_on_picture"]
