@@ -6,14 +6,13 @@ cannot be read becomes a [`BrokenClip`] and is reported in its batch, never repl
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from deepavfusion.training.data.folders import clip_time, label_info
+from deepavfusion.training.data.folders import clip_time, label_info, order_by_name
 
 
 class BrokenClip(NamedTuple):
@@ -88,6 +87,82 @@ class Clips(Dataset):
         return [int(i) for i in items]
 
 
-def augmentation_seed(seed: int, epoch: int, index: int) -> int:
-    """The 63-bit seed of a sample's augmentations."""
-    return int(np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """The generator of a sample's augmentations."""
+    state = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class FileClips(Clips):
+    """
+    Video files as model inputs.
+
+    Args:
+        rows: A `datasets.Dataset` with `path` and, as far as there are, `label`, `start` and `end`: what `read_folder`
+            and its like return.
+        processor: A `DeepAVFusionProcessor` of the model's sizes.
+        train: Whether to augment: random resized crop, flip, volume, drawn from (seed, epoch, index).
+        seed: Of the augmentations.
+        size: How many clips at most: the first in `order_by_name`. None takes all.
+        name: What to call the data set.
+    """
+
+    def __init__(self, rows, processor, train: bool, seed: int, size: int | None = None, name: str = "videos"):
+        from deepavfusion.processors import ClipAugmentation
+
+        super().__init__(seed)
+        if size is not None and size < len(rows):
+            rows = rows.select(sorted(order_by_name(rows["path"])[:size]))
+        self.rows, self.processor, self.train = rows, processor, train
+        self.augmentation = ClipAugmentation(processor.visual_processor)
+        self.label_names, self.multi_label = label_info(rows)
+        classes = "no labels" if self.label_names is None else f"{len(self.label_names)} classes"
+        self.card = f"{name}: {len(rows)} clips, {classes}{', several labels a clip' if self.multi_label else ''}"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def describe(self, i: int) -> str:
+        return self.rows[int(i)]["path"]
+
+    def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
+        from deepavfusion.processors import MediaError
+
+        samples: list[dict | BrokenClip] = []
+        for i in self._check(items):
+            row = self.rows[i]
+            try:
+                samples.append(self.read(row, i) | {"path": row["path"], "index": i})
+            except MediaError as error:
+                samples.append(BrokenClip(row["path"], str(error), i))
+        return samples
+
+    def read(self, row: dict, i: int) -> dict:
+        """
+        A row's `pixel_values`, `input_features` and `label`.
+
+        Raises:
+            MediaError: The file cannot be read, or lacks picture or sound.
+        """
+        from deepavfusion.processors import load_clip
+
+        extractor, processor = self.processor.feature_extractor, self.processor
+        time = clip_time(row, extractor.seconds)
+        clip = load_clip(row["path"], time, num_frames=processor.num_frames, seconds=extractor.seconds)
+        if self.train:
+            generator = sample_generator(self.seed, self.epoch, i)
+            pixels = self.augmentation.pictures(clip.frames, generator)
+            waveform = self.augmentation.sound(clip.waveform, generator)
+        else:
+            pixels = processor.visual_processor.transform(torch.from_numpy(clip.frames).movedim(-1, 1))
+            waveform = clip.waveform
+        sample = {
+            "pixel_values": pixels if processor.video_processor is not None else pixels[0],
+            "input_features": extractor(waveform, sampling_rate=clip.sampling_rate)["input_features"][0],
+        }
+        if self.label_names is not None:
+            sample["label"] = row["label"]
+            if self.multi_label:
+                sample["label"] = torch.zeros(len(self.label_names))
+                sample["label"][row["label"]] = 1
+        return sample

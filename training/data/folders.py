@@ -3,7 +3,8 @@ Any folder of videos as a `datasets` object: rows of path and annotation, media 
 
 Three layouts:
 
-- one folder a class: `root/<class>/clip.mp4`;
+- one folder a class: `root/<class>/clip.mp4`, at any depth: the class is the folder that holds the clip. Where all of
+  the root's folders are called train, validation (or val) and test, they are the splits;
 - one flat folder: `root/clip.mp4`, without labels;
 - an annotation file, csv or jsonl, with `file` and, as far as known, `label`, `start` and `end` (seconds of the part
   that matters) and `split`. In jsonl a label may be a list: then every row has several. It lies in the folder (where it
@@ -11,12 +12,15 @@ Three layouts:
 """
 
 import csv
+import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg")
+_SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _COLUMNS = ("file", "label", "start", "end", "split")
 
 
@@ -144,12 +148,17 @@ def read_folder(root: str | Path, annotations: str | Path | None = None):
             )
         return make_rows(rows)
     rows = []
-    for entry in sorted(os.scandir(root), key=lambda e: e.name):
-        if entry.is_dir() and not entry.name.startswith("."):
-            names = sorted(f.name for f in os.scandir(entry.path) if is_video(f.name))
-            rows += [{"path": root / entry.name / name, "label": entry.name} for name in names]
-        elif is_video(entry.name):
-            rows.append({"path": root / entry.name})
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        # A link may lead back up: every folder once.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        label = {} if Path(folder) == root else {"label": Path(folder).name}
+        rows += [{"path": Path(folder) / name, **label} for name in sorted(names) if is_video(name)]
     if not rows:
         raise ValueError(
             f"no videos in {root}: expected files ending in {', '.join(VIDEO_SUFFIXES)}, in it or in one folder a class"
@@ -160,7 +169,36 @@ def read_folder(root: str | Path, annotations: str | Path | None = None):
             f"{root} holds {kinds[True]} videos in folders and {kinds[False]} beside them: expected one folder a class "
             "or one flat folder"
         )
+    tops = {row["path"].relative_to(root).parts[0] for row in rows}
+    if tops <= _SPLIT_FOLDERS.keys():
+        for row in rows:
+            row["split"] = _SPLIT_FOLDERS[row["path"].relative_to(root).parts[0]]
+            if row["path"].parent.parent == root:  # in the split's folder itself, not in a class
+                del row["label"]
     return make_rows(rows)
+
+
+def order_by_name(paths: Iterable[str]) -> list[int]:
+    """
+    Positions of clips in an order that looks random and depends on each one's name and folder alone, not on the machine
+    nor on which other clips there are.
+    """
+    keys = [
+        hashlib.sha256("/".join(Path(path).parts[-2:]).encode("utf-8", "surrogateescape")).digest() for path in paths
+    ]
+    return sorted(range(len(keys)), key=lambda i: (keys[i], i))
+
+
+def hold_out(paths: list[str], share: float, held_out: bool) -> list[int]:
+    """
+    Positions of the clips that are held out, or of those that are not: the first in `order_by_name`, at least one of
+    each where there are two.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"the share of clips to hold out must lie between 0 and 1, got {share}")
+    count = min(max(1, round(share * len(paths))), len(paths) - 1)
+    order = order_by_name(paths)
+    return sorted(order[:count] if held_out else order[count:])
 
 
 def clip_time(row: dict, seconds: float) -> float | None:

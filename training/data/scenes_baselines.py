@@ -2,11 +2,11 @@
 What trivial methods reach on sounding scenes, beside chance and the ceilings of one sense alone.
 
     python -m deepavfusion.training.data.scenes_baselines
-    python -m deepavfusion.training.data.scenes_baselines --model untrained --model runs/scenes_tiny --networks
+    python -m deepavfusion.training.data.scenes_baselines --model untrained --model runs/scenes_tiny --networks standard
 
-Protocol: clips with one object; 1-nearest-neighbour (cosine) and logistic regression on standardised features of training
-scenes, scored on test scenes at naming the shape (8), the timbre (8) and the class (16). `--networks` also trains two
-small convolutional networks, to show that the families can be learnt where the baselines fail.
+Protocol: clips with one object; 1-nearest-neighbour (cosine) and logistic regression on standardised features of
+training scenes, scored on test scenes at naming the shape (8), the timbre (8) and the class (16). `--networks` also
+trains two small convolutional networks, to show that the families can be learnt where the baselines fail.
 Needs scikit-learn.
 """
 
@@ -50,9 +50,8 @@ def read_scenes(config: ScenesConfig, model_config, split: str, size: int) -> di
     """Frames (n, 3, H, W), log-mels (n, mels, frames) and the targets of single-object scenes."""
     from deepavfusion.processors import DeepAVFusionProcessor
 
-    shape = (1, model_config.num_mel_bins, model_config.spectrogram_length)
     processor = DeepAVFusionProcessor.from_config(model_config)
-    clips = SceneClips(config, processor, shape, split, size, train=False, seed=0)
+    clips = SceneClips(config, processor, split, size, train=False, seed=0)
     parts = [collate_clips(clips.__getitems__(range(i, min(i + 64, size)))) for i in range(0, size, 64)]
     classes = torch.cat([part["labels"] for part in parts]).numpy()
     return {
@@ -208,7 +207,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train-size", type=int, default=2000)
     parser.add_argument("--test-size", type=int, default=1000)
     parser.add_argument("--model", action="append", default=[], help='"untrained" or a folder; may be repeated')
-    parser.add_argument("--networks", action="store_true", help="also train two small networks")
+    parser.add_argument(
+        "--networks",
+        choices=DIFFICULTIES,
+        nargs="*",
+        default=[],
+        help="difficulties at which to train the two networks",
+    )
     parser.add_argument("--network-size", type=int, default=8000, help="their training scenes")
     parser.add_argument("--epochs", type=int, default=5, help="their epochs")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
@@ -216,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = {"protocol": " ".join(__doc__.split("Protocol: ")[1].split("Needs")[0].split())}
     report |= {"train_scenes": options.train_size, "test_scenes": options.test_size, "difficulties": {}}
     for difficulty in options.difficulty or DIFFICULTIES:
-        size = options.network_size if options.networks else 0
+        size = options.network_size if difficulty in options.networks else 0
         result = run(difficulty, options.train_size, options.test_size, options.model, size, options.epochs)
         report["difficulties"][difficulty] = result
         print(table(difficulty, result), flush=True)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from deepavfusion.training.data.clips import Clips, augmentation_seed
+from deepavfusion.processors.augmentation_deepavfusion import ClipAugmentation, draw_crop
+from deepavfusion.training.data.clips import Clips, sample_generator
 from deepavfusion.training.data.scenes_config import (
     CLASS_NAMES,
     CLASS_SHAPE,
@@ -36,13 +37,12 @@ class SceneClips(Clips):
     mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one object sounds,
     `shape_label` and `timbre_label` (0..7).
 
-    Augmentations, when training: random resized crop (area 0.5 to 1, aspect 3/4 to 4/3, the same for all frames), flip,
-    and a gain of up to 6 dB either way, applied to the spectrogram, where it is a shift of the power.
+    Augmentations, when training, are those of `ClipAugmentation`, with the same draws: random resized crop, flip and
+    volume. The volume is changed in the spectrogram, where it is a factor of the power, so nothing is clipped.
 
     Args:
         config: Settings of the scenes.
-        processor: A `DeepAVFusionProcessor` of the model's sizes.
-        features_shape: (1, mels, frames) of the spectrogram.
+        processor: A `DeepAVFusionProcessor` of the model's sizes, whose window is as long as a scene.
         split: `"train"`, `"validation"` or `"test"`.
         size: Number of scenes.
         train: Whether to augment.
@@ -55,7 +55,6 @@ class SceneClips(Clips):
         self,
         config: ScenesConfig,
         processor,
-        features_shape: tuple[int, int, int],
         split: str,
         size: int,
         train: bool,
@@ -67,9 +66,16 @@ class SceneClips(Clips):
             raise ValueError(f"split must be one of {', '.join(SPLIT_OFFSETS)}, got {split!r}")
         self.config, self.split, self.size, self.train = config, split, size, train
         self.feature_extractor = processor.feature_extractor
-        pictures = getattr(processor, "image_processor", None) or processor.video_processor
-        self.mean = torch.tensor(pictures.image_mean).view(3, 1, 1)
-        self.std = torch.tensor(pictures.image_std).view(3, 1, 1)
+        self.pictures = processor.visual_processor
+        self.augmentation = ClipAugmentation(self.pictures)
+        extractor = self.feature_extractor
+        for name, wanted, have in (
+            ("sampling_rate", extractor.sampling_rate, config.sampling_rate),
+            ("samples a clip", extractor.num_samples, config.num_samples),
+            ("picture size", tuple(self.pictures.output_size), config.size),
+        ):
+            if wanted != have:
+                raise ValueError(f"scenes have {name} {have}, the processor expects {wanted}")
         self.label_names = list(CLASS_NAMES)
         self.multi_label = config.multi_label
         self.ceilings = modality_ceilings(config)
@@ -81,13 +87,13 @@ class SceneClips(Clips):
         self.store = None
         if cache_dir is not None:
             about = {"scenes": config.to_dict(), "split": split, "size": size}
-            about["audio"] = {**self.feature_extractor.to_dict(), "shape": features_shape}
+            about["audio"] = extractor.to_dict()
             self.store = Store(
                 cache_dir,
                 about,
                 {
                     "frames": ((size, config.num_frames, *config.size, 3), np.uint8),
-                    "features": ((size, *features_shape), np.float16),
+                    "features": ((size, 1, extractor.num_mel_bins, extractor.spectrogram_length), np.float16),
                     "classes": ((size, _MOST_SOUNDING), np.int8),
                 },
             )
@@ -107,10 +113,10 @@ class SceneClips(Clips):
         frames, features, classes = self._media(items)
         pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float().div_(255)  # (B, T, 3, H, W)
         if self.train:
-            draws = np.stack([_draws(augmentation_seed(self.seed, self.epoch, i)) for i in items])
-            pixels = crop_and_flip(pixels, draws[:, :5])
-            features = amplify(features, torch.from_numpy(12 * draws[:, 5] - 6))
-        pixels = (pixels - self.mean) / self.std
+            draws = [self._draw(i) for i in items]
+            pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
+            features = amplify(features, [decibels for _, _, decibels in draws])
+        pixels = self.pictures.normalize(pixels)
         if self.config.num_frames == 1:
             pixels = pixels[:, 0]
         samples = []
@@ -127,16 +133,24 @@ class SceneClips(Clips):
             samples.append(sample | {"index": i})
         return samples
 
+    def _draw(self, i: int) -> tuple[tuple[int, int, int, int], bool, float]:
+        """Crop, flip and volume of an item, drawn as `ClipAugmentation` draws them."""
+        generator = sample_generator(self.seed, self.epoch, i)
+        augmentation = self.augmentation
+        box = draw_crop(*self.config.size, self.config.size, augmentation.area, augmentation.aspect, generator)
+        flip = bool(torch.rand((), generator=generator) < augmentation.flip)
+        loudness = 2 * torch.rand((), generator=generator, dtype=torch.float64).item() - 1
+        return box, flip, loudness * augmentation.decibels
+
     def _media(self, items: list[int]) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
         """Frames (B, T, H, W, 3) uint8, features (B, 1, mels, frames), classes that sound (B, 3), -1 where fewer do."""
         absent = items if self.store is None else self.store.absent(items)
         if absent:
             clips = [generate_clip(self.config, self.scene_index(i)) for i in absent]
             frames = np.stack([clip[0] for clip in clips])
-            waveforms = [clip[1] for clip in clips]
-            features = self.feature_extractor(waveforms, sampling_rate=self.config.sampling_rate, return_tensors="pt")[
-                "input_features"
-            ]
+            # One by one: on a CPU that is faster than together, and no sample depends on its neighbours in rounding.
+            log_mel = self.feature_extractor.log_mel
+            features = torch.stack([log_mel(torch.from_numpy(clip[1]))[None] for clip in clips])
             classes = np.full((len(clips), _MOST_SOUNDING), -1, np.int8)
             for row, clip in zip(classes, clips):
                 row[: len(clip[2])] = clip[2]
@@ -147,42 +161,40 @@ class SceneClips(Clips):
         return kept["frames"], torch.from_numpy(kept["features"].astype(np.float32)), kept["classes"]
 
 
-def _draws(seed: int) -> np.ndarray:
-    """Six uniform numbers in [0, 1): area, aspect, place (x, y) and flip of a crop, and the gain."""
-    return np.random.Generator(np.random.Philox(key=seed)).random(6)
-
-
-def crop_and_flip(pixels: torch.Tensor, draws: np.ndarray) -> torch.Tensor:
+def crop_and_flip(pixels: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], flips: Sequence[bool]):
     """
-    Random resized crops of a batch, scaled back to its size (bilinear), and flips.
+    Parts of a batch of pictures, scaled back to their size (bilinear), and flips.
 
     Args:
-        pixels: (B, T, 3, H, W); the frames of a clip share their crop.
-        draws: (B, 5) uniform numbers: area (0.5 to 1), aspect (3/4 to 4/3, uniform in log), place (x, y), flip.
+        pixels: (B, T, 3, H, W) floating; the frames of a clip share their part.
+        boxes: (top, left, height, width) in pixels for each clip.
+        flips: Whether to mirror, for each clip.
+
+    Returns:
+        (B, T, 3, H, W).
     """
-    batch, frames, _, height, width = pixels.shape
-    area, aspect = 0.5 + 0.5 * draws[:, 0], (4 / 3) ** (2 * draws[:, 1] - 1)
-    # Shares of the sides; a crop that would stick out keeps its area as far as it fits.
-    across, down = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
-    theta = np.zeros((batch, 2, 3), np.float32)
-    theta[:, 0, 0] = np.where(draws[:, 4] < 0.5, -across, across)
-    theta[:, 1, 1] = down
-    theta[:, 0, 2] = (2 * draws[:, 2] - 1) * (1 - across)
-    theta[:, 1, 2] = (2 * draws[:, 3] - 1) * (1 - down)
-    flat = pixels.reshape(batch, -1, height, width)
+    height, width = pixels.shape[-2:]
+    box = np.array(boxes, np.float64) / [height, width, height, width]
+    theta = np.zeros((len(box), 2, 3), np.float32)
+    theta[:, 0, 0] = np.where(flips, -box[:, 3], box[:, 3])
+    theta[:, 1, 1] = box[:, 2]
+    theta[:, 0, 2] = 2 * box[:, 1] + box[:, 3] - 1
+    theta[:, 1, 2] = 2 * box[:, 0] + box[:, 2] - 1
+    flat = pixels.flatten(1, 2)
     grid = F.affine_grid(torch.from_numpy(theta), list(flat.shape), align_corners=False)
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(pixels)
 
 
-def amplify(features: torch.Tensor, decibels: torch.Tensor) -> torch.Tensor:
+def amplify(features: torch.Tensor, decibels: Sequence[float]) -> torch.Tensor:
     """
     The log-mel of a waveform made louder.
 
     Args:
         features: (B, 1, mels, frames), log10(power + 1e-7).
-        decibels: (B,).
+        decibels: One for each sample.
     """
-    gain = (10.0 ** (decibels.to(features.dtype) / 10)).view(-1, 1, 1, 1)
+    # Number by number: vectorised powers round differently at the end of a batch.
+    gain = torch.tensor([10.0 ** (d / 10) for d in decibels], dtype=features.dtype).view(-1, 1, 1, 1)
     return torch.log10((10.0**features - 1e-7).clamp_(min=0) * gain + 1e-7)
 
 

@@ -40,8 +40,8 @@ class ScenesConfig:
         max_objects: Most visible objects, at most 4.
         max_sounding: Most objects that sound at once, at most 3. At 1 a clip has one label, else several.
         noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
-        motion: Whether objects move (needs `num_frames > 1`). A source swings while it is heard, a silent object at some
-            time of its own: sight alone still does not tell who sounds, but sound and movement begin and end together.
+        motion: Whether objects move (needs `num_frames > 1`). A source swings while it is heard, a silent object at
+            some time of its own: sight alone still does not tell who sounds, yet sound and movement go together.
         seed: Another seed is another world of scenes.
     """
 
