@@ -24,6 +24,8 @@ from deepavfusion.processors import (
     DeepAVFusionImageProcessor,
     DeepAVFusionProcessor,
     DeepAVFusionVideoProcessor,
+    MediaError,
+    load_clip,
 )
 
 from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
@@ -69,8 +71,10 @@ __all__ = [
     "DeepAVFusionSemanticSegmentationOutput",
     "DeepAVFusionSourceSeparationOutput",
     "DeepAVFusionVideoProcessor",
+    "MediaError",
     "__version__",
     "export_original_state_dict",
+    "load_clip",
     "load_original_checkpoint",
     "load_unimodal",
 ]

@@ -3,13 +3,20 @@
 from .augmentation_deepavfusion import ClipAugmentation
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor
+from .media_deepavfusion import Clip, MediaError, MediaInfo, dense_timestamps, load_clip, probe_clip
 from .processing_deepavfusion import DeepAVFusionProcessor
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor
 
 __all__ = [
+    "Clip",
     "ClipAugmentation",
     "DeepAVFusionFeatureExtractor",
     "DeepAVFusionImageProcessor",
     "DeepAVFusionProcessor",
     "DeepAVFusionVideoProcessor",
+    "MediaError",
+    "MediaInfo",
+    "dense_timestamps",
+    "load_clip",
+    "probe_clip",
 ]

@@ -1,4 +1,4 @@
-"""Augmentations of training clips: random resized crop, flip and volume, all drawn from a generator that is passed in."""
+"""Augmentations of training clips: random resized crop, flip and volume, drawn from a generator that is passed in."""
 
 import math
 from typing import Any
@@ -49,8 +49,8 @@ def draw_crop(
 
 class ClipAugmentation:
     """
-    Pictures and sound of a clip as they are augmented for training (paper, section 4): a random resized crop, the same for
-    all frames, a flip in half of the clips, and another volume.
+    Pictures and sound of a clip as they are augmented for training: a random resized crop, the same for all frames, a
+    flip in half of the clips, and another volume.
 
     Args:
         visual_processor: image or video processor, `processor.visual_processor`: gives the size and normalises.

@@ -94,7 +94,7 @@ def to_mono(sound: Any, name: str = "audio") -> torch.Tensor:
     if isinstance(sound, (list, tuple)):
         sound = np.asarray(sound, dtype=np.float32)
     if isinstance(sound, np.ndarray):
-        sound = torch.from_numpy(np.ascontiguousarray(sound))
+        sound = torch.from_numpy(np.require(sound, requirements="CW"))
     if not isinstance(sound, torch.Tensor):
         raise TypeError(
             f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(sound).__name__}."
@@ -105,10 +105,10 @@ def to_mono(sound: Any, name: str = "audio") -> torch.Tensor:
     if sound.ndim not in (1, 2) or 0 in shape:
         raise ValueError(f"Expected {name} of shape (samples,) or (channels, samples), not empty, got {shape}.")
     sound = sound.detach()
-    if sound.dtype == torch.uint8:
-        sound = (sound.float() - 128) / 128
-    elif not sound.is_floating_point():
-        sound = sound.float() / -float(torch.iinfo(sound.dtype).min)
+    if not sound.is_floating_point():
+        full = torch.iinfo(sound.dtype)
+        half = (full.max - full.min + 1) / 2
+        sound = (sound.double() - (full.max + full.min + 1) / 2) / half  # unsigned silence is half of full scale
     mono = sound.float() if sound.ndim == 1 else sound.float().mean(0)
     if not torch.isfinite(mono).all():
         bad = (~torch.isfinite(mono)).sum().item()

@@ -117,7 +117,9 @@ def to_pixels(picture: Any, channels_first: bool | None = None) -> torch.Tensor:
     if isinstance(picture, torch.Tensor):
         pixels, channels_first_here = picture.detach(), True
     elif isinstance(picture, np.ndarray):
-        pixels, channels_first_here = torch.from_numpy(np.ascontiguousarray(picture)), False
+        # torch takes neither read-only nor reversed arrays, and few of its functions take the larger unsigned integers.
+        array = picture.astype(np.int64) if picture.dtype.kind == "u" and picture.dtype.itemsize > 1 else picture
+        pixels, channels_first_here = torch.from_numpy(np.require(array, requirements="CW")), False
     else:
         raise TypeError(
             f"Expected a picture as a PIL image, numpy array or torch tensor, got {type(picture).__name__}."

@@ -12,6 +12,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_sounds
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, as_list
+from .media_deepavfusion import dense_timestamps, load_clip, probe_clip
 from .post_processing_deepavfusion import PostProcessing
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, as_videos
 
@@ -161,7 +162,23 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
 
     def _from_files(self, files: Sequence, windows: list[list[float | None]], num_clips: int | None):
         """Pictures and features of the windows of each file: two lists, None where a file lacks the stream."""
-        raise ValueError("Files cannot be read yet: expected arrays.")
+        extractor = self.feature_extractor
+        pictures, sounds = [], []
+        for file, times in zip(files, windows, strict=True):
+            if num_clips is not None:
+                if times != [None]:
+                    raise ValueError("Expected timestamps or num_clips, got both.")
+                if num_clips < 1:
+                    raise ValueError(f"num_clips is {num_clips}: expected at least 1.")
+                times = self._dense(file, num_clips)
+            for time in times:
+                clip = load_clip(file, time, num_frames=self.num_frames, seconds=extractor.seconds, require="any")
+                pictures += [None] if clip.frames is None else self._from_videos([clip.frames])
+                sounds += [None] if clip.waveform is None else self._from_sounds([clip.waveform], clip.sampling_rate)
+        return pictures, sounds
+
+    def _dense(self, file, num_clips: int) -> list[float]:
+        return dense_timestamps(*probe_clip(file).span, num_clips, self.feature_extractor.seconds)
 
     def _from_pictures(self, images) -> list[torch.Tensor | None] | None:
         if images is None:
