@@ -1,0 +1,221 @@
+"""Pictures to pixel values."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from deepavfusion import DeepAVFusionImageProcessor
+from deepavfusion.processors.image_processing_deepavfusion import cover_size, resize, to_pixels
+from tests.golden_files import SHARED, load_golden
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_golden("image_transforms")
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_equals_the_published_transform(golden):
+    pixel_values = DeepAVFusionImageProcessor()(golden.inputs["image"].numpy()).pixel_values
+    assert pixel_values.shape == (1, 3, 224, 224)
+    assert_close(pixel_values[0], golden.outputs["eval"], rtol=0, atol=1e-6)
+
+
+def test_equals_the_published_transform_for_segmentation(golden):
+    pixel_values = DeepAVFusionImageProcessor(crop_pct=1.0)(golden.inputs["image"].numpy()).pixel_values
+    rows = golden.config["segmentation_eval_rows"]
+    assert_close(pixel_values[0, :, :rows], golden.outputs["segmentation_eval"], rtol=0, atol=1e-6)
+
+
+def test_equals_all_of_the_published_transform_for_segmentation():
+    if not (SHARED / "image.safetensors").exists():
+        pytest.skip("the whole picture is only in the shared folder beside the project")
+    from safetensors.torch import load_file
+
+    golden = load_file(SHARED / "image.safetensors")
+    pixel_values = DeepAVFusionImageProcessor(crop_pct=1.0)(golden["in.image"].numpy()).pixel_values
+    assert_close(pixel_values[0], golden["out.segmentation_eval"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((360, 480), (256, 341)),
+        ((37, 91), (256, 629)),
+        ((230, 256), (224, 249)),
+        ((2, 2), (64, 64)),
+        ((16, 1024), (64, 30)),
+    ],
+)
+def test_resizes_bit_for_bit_as_pil_does(shape, size):
+    Image = pytest.importorskip("PIL.Image")
+    picture = noise(*shape, 3)
+    expected = np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    found = resize(torch.from_numpy(picture).permute(2, 0, 1), size)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
+
+
+def test_resizes_floating_pictures_without_rounding():
+    picture = torch.from_numpy(noise(60, 80, 3)).permute(2, 0, 1)
+    assert_close(resize(picture / 255, (20, 30)), resize(picture, (20, 30)) / 255, rtol=0, atol=1.01 / 255)
+
+
+def test_a_picture_of_one_colour_stays():
+    for level in (0, 77, 255):
+        assert resize(torch.full((3, 50, 70), level, dtype=torch.uint8), (33, 200)).unique().tolist() == [level]
+
+
+@pytest.mark.parametrize("size", [224, (64, 96), (96, 64), {"height": 32, "width": 48}])
+@pytest.mark.parametrize("shape", [(360, 480), (480, 360), (10, 1000), (224, 224), (1, 1)])
+def test_any_size_of_any_picture(size, shape):
+    processor = DeepAVFusionImageProcessor(size=size)
+    assert processor(noise(*shape, 3)).pixel_values.shape == (1, 3, *processor.output_size)
+    resized = cover_size(*shape, processor.output_size, 0.875)
+    assert min(r - int(s / 0.875) for r, s in zip(resized, processor.output_size, strict=True)) == 0
+
+
+RGB = noise(40, 60, 3)
+GREY = np.repeat(RGB[..., :1], 3, -1)
+FORMS = {
+    "torch": (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+    "channels first": (RGB.transpose(2, 0, 1), RGB),
+    "torch channels last": (torch.from_numpy(RGB), RGB),
+    "int64": (RGB.astype(np.int64), RGB),
+    "uint16": (RGB.astype(np.uint16), RGB),
+    "read-only": (np.broadcast_to(RGB, RGB.shape), RGB),
+    "alpha": (np.concatenate([RGB, noise(40, 60, 1, seed=1)], -1), RGB),
+    "grey": (GREY[..., 0], GREY),
+    "grey with a channel": (GREY[..., :1], GREY),
+    "4-D": (RGB[None], RGB),
+    "list": ([RGB], RGB),
+    "negative strides": (RGB[::-1][::-1], RGB),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_a_picture_gives_the_same(name):
+    picture, reference = FORMS[name]
+    processor = DeepAVFusionImageProcessor(size=32)
+    assert torch.equal(processor(picture).pixel_values, processor(reference).pixel_values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_floating_pictures_are_read_as_0_to_1(dtype):
+    processor = DeepAVFusionImageProcessor(size=32)
+    floating = processor((RGB / 255).astype(dtype)).pixel_values
+    # Half a level of rounding in each of the resize's passes, one of float16, over the least deviation.
+    assert_close(floating, processor(RGB).pixel_values, rtol=0, atol=1.5 / 255 / 0.224)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_of_pil(mode):
+    Image = pytest.importorskip("PIL.Image")
+    if mode == "I;16":
+        picture = Image.fromarray(GREY[..., 0].astype(np.uint16) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(GREY[..., 0].astype(np.float32) / 255)
+    else:
+        picture = Image.fromarray(RGB).convert(mode)
+    assert picture.mode == mode
+    pixels = to_pixels(picture)
+    assert pixels.shape == (3, 40, 60)
+    scaled = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+    if mode in ("RGB", "RGBA"):
+        expected = RGB
+    elif mode in ("I;16", "F"):
+        expected = GREY
+    else:
+        expected = np.array(picture.convert("RGB"))
+    assert_close(scaled.permute(1, 2, 0).numpy(), (expected / 255).astype(np.float32), rtol=0, atol=1e-6)
+
+
+def test_the_layout_can_be_given():
+    square = noise(3, 5, 3)
+    assert not torch.equal(to_pixels(square), to_pixels(square, channels_first=True))
+    assert torch.equal(to_pixels(square, channels_first=True), torch.from_numpy(square))
+
+
+def test_pictures_of_a_batch_may_differ_in_size():
+    processor = DeepAVFusionImageProcessor(size=32)
+    pictures = [noise(40, 60, 3), noise(100, 50, 3)]
+    batch = processor(pictures).pixel_values
+    for row, picture in zip(batch, pictures, strict=True):
+        assert torch.equal(row, processor(picture).pixel_values[0])
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        (np.full((4, 4, 3), 128.0), ValueError, "in 0..1, got values from 128 to 128"),
+        (np.full((4, 4, 3), np.nan), ValueError, "in 0..1, got values from nan"),
+        (np.full((4, 4, 3), 300), ValueError, "in 0..255, got values from 300"),
+        (np.full((4, 4, 3), -1), ValueError, "in 0..255, got values from -1"),
+        (np.zeros((9, 9, 5), np.uint8), ValueError, r"got \(9, 9, 5\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
+        (np.zeros(7, np.uint8), ValueError, r"got \(7,\)"),
+        ("picture.png", TypeError, "got str"),
+        ([], ValueError, "at least one item"),
+        ([None], TypeError, "got NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture, error, message):
+    with pytest.raises(error, match=message):
+        DeepAVFusionImageProcessor(size=16)(picture)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"size": 0}, "Expected a size"),
+        ({"size": [1, 2, 3]}, "Expected a size"),
+        ({"size": {"shortest_edge": 3}}, "Expected a size"),
+        ({"crop_pct": 0}, "crop_pct is 0"),
+        ({"crop_pct": 1.5}, "crop_pct is 1.5"),
+        ({"image_mean": [0.5]}, "3 channels"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DeepAVFusionImageProcessor(**settings)
+
+
+def test_normalisation_can_be_undone():
+    processor = DeepAVFusionImageProcessor()
+    pixels = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert_close(processor.denormalize(processor.normalize(pixels)), pixels)
+
+
+@pytest.mark.parametrize("shape", [(360, 480), (480, 360), (224, 224), (1000, 30)])
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+def test_the_crop_box_is_what_the_crop_shows(shape, crop_pct):
+    """A picture whose pixels hold their own coordinates tells which of them the crop shows."""
+    processor = DeepAVFusionImageProcessor(size=[64, 80], crop_pct=crop_pct, image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    rows, columns = np.meshgrid(np.linspace(0, 1, shape[0]), np.linspace(0, 1, shape[1]), indexing="ij")
+    pixel_values = processor(np.stack([rows, columns, rows], -1)).pixel_values[0]
+    top, left, bottom, right = processor.crop_box(*shape)
+    for channel, low, high, side, cropped in ((0, top, bottom, shape[0], 64), (1, left, right, shape[1], 80)):
+        seen = pixel_values[channel] * (side - 1) + 0.5  # centres of the pixels seen, from the picture's edge
+        half = (high - low) / cropped / 2
+        assert abs(seen.min().item() - half - low) <= 1 + half
+        assert abs(seen.max().item() + half - high) <= 1 + half
+    assert 0 <= top < bottom <= shape[0]
+    assert 0 <= left < right <= shape[1]
+
+
+def test_round_trip(tmp_path):
+    processor = DeepAVFusionImageProcessor(size=[64, 96], crop_pct=1.0, image_mean=[0.5] * 3, image_std=[0.1] * 3)
+    processor.save_pretrained(tmp_path)
+    loaded = DeepAVFusionImageProcessor.from_pretrained(tmp_path)
+    assert torch.equal(loaded(RGB).pixel_values, processor(RGB).pixel_values)
+    changed = DeepAVFusionImageProcessor.from_pretrained(tmp_path, crop_pct=0.5)
+    assert changed.crop_pct == 0.5
+    assert changed.size == {"height": 64, "width": 96}
+
+
+def test_returns_numpy_on_request():
+    assert isinstance(DeepAVFusionImageProcessor()(RGB, return_tensors="np").pixel_values, np.ndarray)
