@@ -85,9 +85,9 @@ def _probe_panel(axes, evaluations: list[dict[str, Any]], chance: dict[str, floa
         axes.plot(epochs, scores, color=COLORS[name], marker="o", markersize=4, linewidth=1.6, label=name)
     if chance is not None:
         axes.axhline(100 * chance[metric], color="0.4", linestyle=":", linewidth=1.2, label="chance")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
     _style(axes, "Leave-one-out nearest neighbour, held-out clips", "epoch", _LABELS[metric])
-    axes.legend(frameon=False, fontsize=9, ncols=2)
+    axes.legend(frameon=False, fontsize=8, ncols=5, loc="upper left", columnspacing=1.2)
 
 
 def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:

@@ -115,14 +115,19 @@ def _print_summary(session: Session, results: dict[str, Any]) -> None:
 
 
 def demonstrate(session: Session) -> None:
-    """Writes one built-in scene as mp4 into the folder and embeds it with the saved model, by the Auto classes."""
+    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by the Auto classes."""
     from . import embed
-    from .data.scenes import write_scene
+    from .data.scenes_config import SPLIT_OFFSETS, ScenesConfig
+    from .data.scenes_export import write_scene
 
-    clip = write_scene(session.folder / "scene.mp4", index=0)
+    scenes = getattr(session.eval_clips, "config", None)
+    if not isinstance(scenes, ScenesConfig):
+        scenes = ScenesConfig(image_size=session.config.frame_size)
+    write_scene(scenes, SPLIT_OFFSETS["test"], session.folder / "scene")
+    clip = session.folder / "scene" / "clip.mp4"
     model, processor = embed.load(str(session.folder))
     streams = embed.embed(str(clip), model, processor)
-    embed.save(streams, session.folder / "scene.safetensors", str(clip), str(session.folder))
+    embed.save(streams, session.folder / "scene" / "clip.safetensors", str(clip), session.folder.name)
     shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
     session.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
 
