@@ -148,7 +148,8 @@ class FileClips(Clips):
 
         extractor, processor = self.processor.feature_extractor, self.processor
         time = clip_time(row, extractor.seconds)
-        clip = load_clip(row["path"], time, num_frames=processor.num_frames, seconds=extractor.seconds)
+        frames, seconds = processor.num_frames, extractor.seconds
+        clip = load_clip(row["path"], time, num_frames=frames, seconds=seconds, require="both")
         if self.train:
             generator = sample_generator(self.seed, self.epoch, i)
             pixels = self.augmentation.pictures(clip.frames, generator)

@@ -13,6 +13,7 @@ Needs scikit-learn.
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def embeddings(model, scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_targets: np.ndarray) -> dict[str, float]:
     """Accuracies of 1-nearest-neighbour (cosine of standardised features) and of logistic regression."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -100,7 +102,11 @@ def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_t
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test, train)]
     nearest = train_targets[(unit[0] @ unit[1].T).argmax(1)]
     # Regularised by the number of features, so that the long ones do not simply learn the training scenes by heart.
-    linear = LogisticRegression(C=min(1.0, 10 / train.shape[1]), max_iter=200).fit(train, train_targets)
+    linear = LogisticRegression(C=min(1.0, 10 / train.shape[1]), max_iter=200)
+    with warnings.catch_warnings():
+        # 200 iterations are the protocol; by then held-out accuracy has settled, whether or not the weights have.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        linear.fit(train, train_targets)
     return {
         "nearest_neighbour": float((nearest == test_targets).mean()),
         "linear": float((linear.predict(test) == test_targets).mean()),
@@ -116,23 +122,23 @@ def train_network(train: np.ndarray, test: np.ndarray, targets: tuple[np.ndarray
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
         layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
     network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 8))
-    steps, step, batch = epochs * (len(train) // 64), 0, 64
+    batch = 64
+    steps = epochs * (len(train) // batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     mean, deviation = float(train.mean()), float(train.std())
-    inputs, labels = (torch.from_numpy(train) - mean) / deviation, torch.from_numpy(targets[0])
+    inputs, labels = torch.from_numpy(train), torch.from_numpy(targets[0])
     for _ in range(epochs):
         for rows in torch.randperm(len(inputs)).split(batch)[: len(inputs) // batch]:
-            loss = F.cross_entropy(network(inputs[rows]), labels[rows])
+            loss = F.cross_entropy(network((inputs[rows] - mean) / deviation), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            step += 1
     network.eval()
     with torch.inference_mode():
-        held_out = (torch.from_numpy(test) - mean) / deviation
-        predicted = torch.cat([network(part).argmax(1) for part in held_out.split(250)])
+        parts = torch.from_numpy(test).split(250)
+        predicted = torch.cat([network((part - mean) / deviation).argmax(1) for part in parts])
     return float((predicted.numpy() == targets[1]).mean())
 
 
