@@ -1,0 +1,189 @@
+"""Outputs of models in the terms of their inputs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers.utils import ModelOutput
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionFeatureExtractor, DeepAVFusionProcessor
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return DeepAVFusionProcessor.from_config(DeepAVFusionConfig())
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A processor whose models see all of a square picture."""
+    return DeepAVFusionProcessor.from_config(DeepAVFusionConfig(), crop_pct=1.0)
+
+
+def outputs(logits):
+    return ModelOutput(logits=torch.as_tensor(logits, dtype=torch.float32))
+
+
+class TestClassification:
+    LOGITS = [[0.0, 2.0, 1.0], [3.0, -1.0, 0.0]]
+
+    def test_likeliest_first(self, processor):
+        found = processor.post_process_classification(outputs(self.LOGITS), top_k=2)
+        probabilities = torch.tensor(self.LOGITS).softmax(-1)
+        assert [[entry["label"] for entry in row] for row in found] == [[1, 2], [0, 2]]
+        assert found[0][0]["score"] == pytest.approx(probabilities[0, 1].item())
+        assert found[1][1]["score"] == pytest.approx(probabilities[1, 2].item())
+
+    @pytest.mark.parametrize(("top_k", "count"), [(1, 1), (3, 3), (5, 3), (None, 3)])
+    def test_top_k(self, processor, top_k, count):
+        found = processor.post_process_classification(outputs(self.LOGITS), top_k=top_k)
+        assert [len(row) for row in found] == [count, count]
+
+    @pytest.mark.parametrize("names", [{0: "bell", 1: "dog", 2: "rain"}, {"0": "bell", "1": "dog", "2": "rain"}])
+    def test_names(self, processor, names):
+        found = processor.post_process_classification(outputs(self.LOGITS), top_k=1, id2label=names)
+        assert [row[0]["label"] for row in found] == ["dog", "bell"]
+
+    def test_several_labels(self, processor):
+        found = processor.post_process_classification(outputs(self.LOGITS), top_k=3, multi_label=True)
+        assert found[0][0]["score"] == pytest.approx(1 / (1 + math.exp(-2)))
+        assert sum(entry["score"] for entry in found[0]) > 1
+
+    def test_half_precision_and_dicts(self, processor):
+        reference = processor.post_process_classification(outputs(self.LOGITS))
+        assert processor.post_process_classification({"logits": torch.tensor(self.LOGITS)}) == reference
+        half = processor.post_process_classification({"logits": torch.tensor(self.LOGITS, dtype=torch.bfloat16)})
+        assert [row[0]["label"] for row in half] == [1, 0]
+
+    def test_other_shapes_are_refused(self, processor):
+        with pytest.raises(ValueError, match=r"\(batch, labels\), got \(3,\)"):
+            processor.post_process_classification(outputs([1.0, 2.0, 3.0]))
+        with pytest.raises(ValueError, match="top_k is 0"):
+            processor.post_process_classification(outputs(self.LOGITS), top_k=0)
+
+
+def tone(hertz, rate, seconds):
+    return torch.sin(2 * math.pi * hertz * torch.arange(round(rate * seconds)) / rate) / 2
+
+
+class TestSourceSeparation:
+    LOW = torch.full((1, 1, 128, 192), -20.0)
+    LOW[:, :, :64] = 20.0  # up to about 2 kHz
+
+    @pytest.mark.parametrize("rate", [16000, 44100, 8000, 22050])
+    def test_at_the_rate_of_the_mixture(self, processor, rate):
+        low, high = tone(440, rate, 2.0), tone(3500, rate, 2.0)
+        (found,) = processor.post_process_source_separation(outputs(self.LOW), low + high, rate)
+        assert found.shape == low.shape
+        edge = rate // 10
+        assert_close(found[edge:-edge], low[edge:-edge], rtol=0, atol=0.03)
+
+    def test_longer_mixtures_come_back_as_far_as_they_were_heard(self, processor):
+        (found,) = processor.post_process_source_separation(outputs(self.LOW), tone(440, 44100, 4.0), 44100)
+        assert found.shape == (3 * 44100,)
+
+    def test_a_batch_of_lengths_and_channels(self, processor):
+        audio = [tone(440, 16000, 1.0), np.stack([tone(440, 16000, 3.0).numpy()] * 2)]
+        masks = outputs(self.LOW.repeat(2, 1, 1, 1))
+        found = processor.post_process_source_separation(masks, audio, 16000)
+        assert [len(source) for source in found] == [16000, 48000]
+        for source, mixture in zip(found, audio, strict=True):
+            (alone,) = processor.post_process_source_separation(outputs(self.LOW), mixture, 16000)
+            assert torch.equal(source, alone)
+
+    def test_tiny_windows(self):
+        processor = DeepAVFusionProcessor(DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=96))
+        mask = torch.full((1, 1, 64, 96), 20.0)
+        (found,) = processor.post_process_source_separation(outputs(mask), tone(1000, 16000, 1.5), 16000)
+        assert_close(found[1000:-1000], tone(1000, 16000, 1.5)[1000:-1000], rtol=0, atol=0.01)
+
+    def test_a_mixture_for_each_mask(self, processor):
+        with pytest.raises(ValueError, match="each of 1 masks, got 2"):
+            processor.post_process_source_separation(outputs(self.LOW), [tone(440, 16000, 1.0)] * 2, 16000)
+
+
+class TestSemanticSegmentation:
+    def test_without_sizes(self, processor):
+        logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        found = processor.post_process_semantic_segmentation(outputs(logits))
+        assert torch.equal(torch.stack(found), logits.argmax(1))
+
+    @pytest.mark.parametrize("target_sizes", [[(448, 448)], torch.tensor([[448, 448]]), [[448, 448]]])
+    def test_on_the_picture(self, whole, target_sizes):
+        logits = torch.zeros(1, 2, 224, 224)
+        logits[:, 1, :112, :56] = 4.0
+        (found,) = whole.post_process_semantic_segmentation(outputs(logits - 1), target_sizes)
+        expected = torch.zeros(448, 448, dtype=torch.long)
+        expected[:224, :112] = 1
+        assert found.dtype == torch.long
+        assert (found != expected).float().mean() < 0.01
+
+    def test_one_label(self, whole):
+        logits = torch.full((1, 1, 4, 4), -1.0)
+        logits[..., :2] = 1.0
+        (found,) = whole.post_process_semantic_segmentation(outputs(logits))
+        assert found.tolist() == [[1, 1, 0, 0]] * 4
+        (found,) = whole.post_process_semantic_segmentation(outputs(logits), threshold=0.9)
+        assert found.sum() == 0
+
+    @pytest.mark.parametrize("shape", [(360, 480), (480, 360), (224, 300)])
+    @pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+    def test_lies_where_the_model_looked(self, shape, crop_pct):
+        """The picture's own pixels, taken as logits, must come back to where they were."""
+        processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig(), crop_pct=crop_pct)
+        picture = np.zeros((*shape, 3), np.uint8)
+        height, width = shape
+        rows, columns = slice(height // 3, height // 2), slice(int(width * 0.4), int(width * 0.7))
+        picture[rows, columns] = 255
+        logits = processor(images=picture).pixel_values[:, :1]
+        (found,) = processor.post_process_semantic_segmentation(outputs(logits), [shape], outside=9)
+        assert found.shape == shape
+        top, left, bottom, right = processor.image_processor.crop_box(*shape)
+        seen = torch.zeros(shape, dtype=torch.bool)
+        seen[top:bottom, left:right] = True
+        assert torch.equal(found == 9, ~seen)
+        expected = torch.from_numpy(picture[..., 0] > 0)
+        union = ((found == 1) | expected)[seen].sum()
+        assert ((found == 1) & expected)[seen].sum() / union > 0.95
+
+    @pytest.mark.parametrize("target_sizes", [[(4, 4)], (4, 4), [(4, 4, 3)] * 2, [4]])
+    def test_a_size_for_each_sample(self, processor, target_sizes):
+        with pytest.raises(ValueError, match="Expected 2 target sizes"):
+            processor.post_process_semantic_segmentation(outputs(torch.zeros(2, 1, 4, 4)), target_sizes)
+
+
+class TestSoundLocalization:
+    MAPS = torch.tensor([[[0.0, 1.0], [2.0, 4.0]], [[-3.0, -3.0], [-3.0, -3.0]]])
+
+    def test_scaled_to_0_to_1(self, processor):
+        found = processor.post_process_sound_localization(outputs(self.MAPS))
+        assert_close(found[0], torch.tensor([[0.0, 0.25], [0.5, 1.0]]))
+        assert_close(found[1], torch.zeros(2, 2))
+        (alone, _) = processor.post_process_sound_localization(outputs(self.MAPS[:, None]))
+        assert_close(alone, found[0])
+
+    def test_own_values(self, processor):
+        found = processor.post_process_sound_localization(outputs(self.MAPS), normalize=False)
+        assert_close(torch.stack(found), self.MAPS)
+
+    def test_on_the_picture(self, whole):
+        maps = torch.zeros(2, 14, 14)
+        maps[0, 3, 10] = maps[1, 12, 1] = 5.0
+        large, wide = whole.post_process_sound_localization(outputs(maps), [(448, 448), (224, 448)])
+        assert large.shape == (448, 448)
+        assert wide.shape == (224, 448)
+        assert large.max() == pytest.approx(1, abs=0.05)
+        row, column = divmod(large.argmax().item(), 448)
+        assert abs(row - 3.5 * 32) <= 2
+        assert abs(column - 10.5 * 32) <= 2
+        # Of the wide picture the model saw the middle 224 columns.
+        row, column = divmod(wide.argmax().item(), 448)
+        assert abs(row - 12.5 * 16) <= 2
+        assert abs(column - (112 + 1.5 * 16)) <= 2
+        assert wide[:, :112].abs().max() == 0
+
+    def test_several_maps_are_refused(self, processor):
+        with pytest.raises(ValueError, match="one map a sample"):
+            processor.post_process_sound_localization(outputs(torch.zeros(1, 2, 4, 4)))
