@@ -6,7 +6,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel, DeepAVFusionProcessor
 from tests.hub_server import HubServer
 from tests.isolated import run_isolated, run_python
 from tests.modeling_deepavfusion.cases import assert_outputs_equal, make_inputs, make_model
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi
 
-from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel, DeepAVFusionProcessor
 
 folder = Path(sys.argv[1])
 commits = {}
@@ -28,6 +28,9 @@ with torch.no_grad():
     model.fusion_tokens.mul_(2)
 commits["second"] = model.push_to_hub("tester/encoder", commit_message="Double the fusion tokens").oid
 model.save_pretrained(folder / "doubled", push_to_hub=True, repo_id="tester/saved-and-pushed")
+
+model.push_to_hub("tester/complete")
+DeepAVFusionProcessor.from_config(model.config).push_to_hub("tester/complete")
 
 api = HfApi()
 api.create_repo("tester/pretraining")
@@ -42,13 +45,13 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
 
 folder = Path(sys.argv[1])
 commits = torch.load(folder / "commits.pt", weights_only=True)
 inputs = torch.load(folder / "inputs.pt", weights_only=True)
 outputs, errors = {}, {}
-repositories = ["tester/encoder", "tester/saved-and-pushed", "tester/pretraining"]
+repositories = ["tester/encoder", "tester/saved-and-pushed", "tester/pretraining", "tester/complete"]
 
 def load(name, auto_class, *arguments, **options):
     model = auto_class.from_pretrained(*arguments, trust_remote_code=True, **options)
@@ -62,12 +65,17 @@ load("newest", AutoModel, "tester/encoder")
 load("first", AutoModel, "tester/encoder", revision=commits["first"])
 load("second", AutoModel, "tester/encoder", revision=commits["second"])
 load("saved and pushed", AutoModel, "tester/saved-and-pushed")
+load("complete", AutoModel, "tester/complete")
 load("pretraining", AutoModelForPreTraining, "tester/pretraining")
 load("encoder of pretraining", AutoModel, "tester/pretraining")
 local = snapshot_download("tester/pretraining", local_dir=folder / "snapshot")
 load("snapshot", AutoModelForPreTraining, local)
 single = hf_hub_download("tester/encoder", "model.safetensors", revision=commits["first"])
 (folder / "single.safetensors").write_bytes(Path(single).read_bytes())
+
+processor = AutoProcessor.from_pretrained("tester/complete", trust_remote_code=True)
+arrays = torch.load(folder / "arrays.pt", weights_only=True)
+processed = dict(processor(images=arrays["picture"], audio=arrays["sound"], sampling_rate=16000))
 
 def fail(name, function, *arguments, **options):
     try:
@@ -80,7 +88,7 @@ fail("no revision", AutoModel.from_pretrained, "tester/encoder", revision="absen
 fail("no file", hf_hub_download, "tester/encoder", "absent.txt")
 fail("no trust", AutoModel.from_pretrained, "tester/encoder", trust_remote_code=False)
 fail("no permission", HfApi(token="hf_wrong").create_repo, "tester/other")
-torch.save({"outputs": outputs, "errors": errors}, folder / "pulled.pt")
+torch.save({"outputs": outputs, "processed": processed, "errors": errors}, folder / "pulled.pt")
 """
 
 
@@ -93,19 +101,27 @@ def models():
 
 
 @pytest.fixture(scope="module")
+def arrays():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8, generator=generator)
+    return {"picture": picture, "sound": torch.rand(20_000, generator=generator) - 0.5}
+
+
+@pytest.fixture(scope="module")
 def hub():
     with HubServer() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def folder(hub, models, tmp_path_factory):
+def folder(hub, models, arrays, tmp_path_factory):
     """Where one process, which has this package, pushed from, and another, which has not, left what it pulled."""
     folder = tmp_path_factory.mktemp("work")
     for name, model in models.items():
         model.save_pretrained(folder / name)
     inputs = {type(model).__name__: make_inputs(model.config, type(model)) for model in models.values()}
     torch.save(inputs, folder / "inputs.pt")
+    torch.save(arrays, folder / "arrays.pt")
     run_python(PUBLISH, str(folder), home=tmp_path_factory.mktemp("publisher"), endpoint=hub.endpoint)
     run_isolated(PULL, str(folder), home=tmp_path_factory.mktemp("reader"), endpoint=hub.endpoint)
     return folder
@@ -126,7 +142,8 @@ def assert_same_files(files, folder):
 
 
 def test_what_was_pushed_arrived(hub, folder):
-    assert sorted(hub.repositories) == ["tester/encoder", "tester/pretraining", "tester/saved-and-pushed"]
+    names = ["complete", "encoder", "pretraining", "saved-and-pushed"]
+    assert sorted(hub.repositories) == [f"tester/{name}" for name in names]
     _, first = hub.repositories["tester/encoder"].at(torch.load(folder / "commits.pt")["first"])
     assert_same_files(first, folder / "encoder")
     assert_same_files(hub.repositories["tester/encoder"].files, folder / "doubled")
@@ -163,6 +180,7 @@ def test_models_load_by_name(pulled, models, folder):
         "first": models["encoder"],
         "second": doubled,
         "saved and pushed": doubled,
+        "complete": doubled,
         "pretraining": models["pretraining"],
         "encoder of pretraining": models["pretraining"].deepavfusion,
         "snapshot": models["pretraining"],
@@ -178,6 +196,14 @@ def test_models_load_by_name(pulled, models, folder):
 def expected_of(model):
     with torch.no_grad():
         return model(**make_inputs(model.config)).last_hidden_state
+
+
+def test_processors_load_by_name(hub, pulled, models, arrays):
+    titles = [title for _, title, _ in hub.repositories["tester/complete"].commits]
+    assert titles == ["initial", "Upload model", "Upload processor"]
+    processor = DeepAVFusionProcessor.from_config(models["encoder"].config)
+    expected = processor(images=arrays["picture"], audio=arrays["sound"], sampling_rate=16000)
+    assert_outputs_equal(pulled["processed"], dict(expected), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
