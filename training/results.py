@@ -115,7 +115,7 @@ def _print_summary(session: Session, results: dict[str, Any]) -> None:
 
 
 def demonstrate(session: Session) -> None:
-    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by the Auto classes."""
+    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by Auto classes."""
     from . import embed
     from .data.scenes_config import SPLIT_OFFSETS, ScenesConfig
     from .data.scenes_export import write_scene

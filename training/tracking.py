@@ -76,7 +76,7 @@ def evaluation_line(record: dict[str, Any], total_steps: int) -> str:
         f"eval {record['step']:>{width}}/{total_steps}  epoch {record['epoch']:7.2f}  loss {record['loss']:.4f}  "
         f"image {record['image_loss']:.4f}  audio {record['audio_loss']:.4f}"
     )
-    for name, scores in record.get("probe", {}).items():
+    for name, scores in (record.get("probe") or {}).items():
         metric, value = next(iter(scores.items()))
         line += f"  {name} {100 * value:.1f} %"
         if metric != "accuracy":

@@ -241,6 +241,35 @@ def test_a_run_can_start_from_an_earlier_model(run, tmp_path):
     assert "before training" in (tmp_path / "second" / "README.md").read_text()
 
 
+class UnlabelledClips(StandInClips):
+    def collate(self, samples):
+        return {key: value for key, value in super().collate(samples).items() if key != "labels"}
+
+
+class MultiLabelClips(StandInClips):
+    def collate(self, samples):
+        batch = super().collate(samples)
+        batch["labels"] = torch.nn.functional.one_hot(batch["labels"], 5).float()
+        return batch
+
+
+def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
+    assert run("out", clips=UnlabelledClips) == 0
+    assert "nearest neighbour on" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["after"]["probe"] is None
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.eval_results is None
+    assert "no labels" in card.text
+
+
+def test_clips_with_several_labels_are_scored_by_ranking(run, tmp_path, capsys):
+    assert run("out", clips=MultiLabelClips) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["after"]["probe"]["fusion"]) == {"map", "auc"}
+    assert results["chance"] == {"map": pytest.approx(0.25), "auc": 0.5}
+    assert "1-NN mAP" in capsys.readouterr().out
+
+
 def test_swin_decoders_and_video_train(run, tmp_path):
     class VideoClips(StandInClips):
         def _clip(self, index):
