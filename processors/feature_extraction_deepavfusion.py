@@ -269,9 +269,10 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         """
         if waveforms.shape[-1] != self.num_samples:
             raise ValueError(f"Expected waveforms of {self.num_samples} samples, got shape {tuple(waveforms.shape)}.")
-        spectrum = torch.view_as_real(self.stft(waveforms.float())[..., :-1])
-        power = spectrum.square().sum(-1)
-        return torch.matmul(self._filters(waveforms.device).T, power).add_(self.log_offset).log10_()
+        with torch.autocast(waveforms.device.type, enabled=False):  # half precision would lose quiet sounds
+            spectrum = torch.view_as_real(self.stft(waveforms.float())[..., :-1])
+            power = spectrum.square().sum(-1)
+            return torch.matmul(self._filters(waveforms.device).T, power).add_(self.log_offset).log10_()
 
     def _filters(self, device: torch.device) -> torch.Tensor:
         return _mel_filters(self.n_fft // 2 + 1, self.num_mel_bins, self.sampling_rate, device)
@@ -301,7 +302,8 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 f"{self.spectrogram_length} frames, got shapes {tuple(waveforms.shape)} and {tuple(mask_logits.shape)}."
             )
         masks = F.pad(masks.float().sigmoid(), (0, 1))
-        linear = torch.matmul(self._filters(masks.device), masks)  # (B, n_fft / 2 + 1, frames + 1)
+        with torch.autocast(masks.device.type, enabled=False):
+            linear = torch.matmul(self._filters(masks.device), masks)  # (B, n_fft / 2 + 1, frames + 1)
         spectrum = self.stft(fill_window(waveforms.float(), self.num_samples)) * linear
         window = _hann_window(self.n_fft, spectrum.device)
         separated = torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=self.num_samples)

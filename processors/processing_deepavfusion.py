@@ -8,13 +8,12 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessorMixin
-from transformers.video_processing_utils import VideoProcessorMixin
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_sounds
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, as_list
 from .media_deepavfusion import dense_timestamps, load_clip, probe_clip
 from .post_processing_deepavfusion import PostProcessing
-from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, as_videos
+from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, VideoProcessorMixin, as_videos
 
 _PARTS = {
     "feature_extractor": (DeepAVFusionFeatureExtractor, FeatureExtractionMixin),
@@ -243,9 +242,12 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
                 f"Expected a processor_config.json with a feature_extractor in {pretrained_model_name_or_path}, found "
                 f"{', '.join(settings) or 'none'}."
             )
-        return [
-            part.from_dict(dict(settings[name])) if settings.get(name) else None for name, (part, _) in _PARTS.items()
-        ]
+        parts = []
+        for name, (part, _) in _PARTS.items():
+            stored = settings.get(name)
+            # Settings given to `from_pretrained` go to the parts that have them.
+            parts.append(None if not stored else part.from_dict({k: kwargs.get(k, v) for k, v in stored.items()}))
+        return parts
 
 
 def _windows(timestamps: Any, videos: Any, num_files: int) -> list[list[float | None]]:

@@ -60,6 +60,14 @@ def test_log_mel_of_a_batch_equals_one_by_one(extractor):
         assert_close(extractor(waveform, sampling_rate=16000).input_features[0, 0], row)
 
 
+def test_half_precision_around_it_changes_nothing(golden, extractor):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = extractor(golden.inputs["waveform_1"], sampling_rate=16000).input_features
+        separated = extractor.separate(golden.inputs["mask_logits"], golden.inputs["mix_waveform"])
+    assert_close(features[0], golden.outputs["logmel_1"], rtol=0, atol=1e-5)
+    assert_close(separated, golden.outputs["separated"], rtol=0, atol=1e-5)
+
+
 def test_log_mel_passes_gradients(extractor):
     waveform = (torch.randn(48000, generator=torch.Generator().manual_seed(0)) * 0.1).requires_grad_()
     extractor.log_mel(waveform).mean().backward()

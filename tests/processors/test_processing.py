@@ -377,6 +377,15 @@ def test_auto_classes_load_the_parts(tmp_path):
     assert type(AutoVideoProcessor.from_pretrained(tmp_path)) is DeepAVFusionVideoProcessor
 
 
+def test_settings_can_be_changed_while_loading(tmp_path):
+    make(("image_processor", "video_processor")).save_pretrained(tmp_path)
+    loaded = DeepAVFusionProcessor.from_pretrained(tmp_path, crop_pct=1.0, num_frames=4, num_mel_bins=32)
+    assert loaded.image_processor.crop_pct == loaded.video_processor.crop_pct == 1.0
+    assert loaded.num_frames == 4
+    assert loaded.feature_extractor.num_mel_bins == 32
+    assert loaded.feature_extractor.spectrogram_length == 64
+
+
 def test_a_folder_without_a_processor_is_refused(tmp_path):
     (tmp_path / "processor_config.json").write_text('{"processor_class": "DeepAVFusionProcessor"}')
     with pytest.raises(OSError, match="with a feature_extractor"):
