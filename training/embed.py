@@ -18,12 +18,20 @@ import deepavfusion.processors  # noqa: F401
 
 from .checkpointing import write_atomically
 from .probing import STREAMS
+from .tracking import quiet_library
 
 
 def load(folder: str, device: str | torch.device = "cpu"):
-    """Encoder in eval mode and processor of a saved model, by the Auto classes."""
-    model = AutoModel.from_pretrained(folder).to(device).eval()
-    return model, AutoProcessor.from_pretrained(folder)
+    """Encoder in eval mode and processor of a saved model, by the Auto classes.
+
+    Raises:
+        ValueError: for a folder whose weights are not all the encoder's needs; the message names the missing ones.
+    """
+    with quiet_library():
+        model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(f"{folder} lacks weights of the encoder: {', '.join(sorted(info['missing_keys']))}.")
+    return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
 
 
 @torch.no_grad()

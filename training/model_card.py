@@ -118,7 +118,7 @@ def _body(name: str, results: dict[str, Any], recipe_yaml: str, goal: str, probe
         ["initial weights", results["initial_weights"]],
         ["trained on", data["description"]],
         ["clips seen", f"{run['clips_seen']:,} in {run['steps']:,} steps of {run['effective_batch']}"],
-        ["time", f"{duration(run['seconds'])} ({run['samples_per_second']:.0f} clips a second), {run['device']}"],
+        ["time", f"{duration(run['seconds'])} ({run['samples_per_second']:.3g} clips a second), {run['device']}"],
         ["precision", run["mixed_precision"] if run["mixed_precision"] != "no" else "float32"],
     ]
     losses = [["", "before training", "after"]] + [

@@ -15,7 +15,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVF
 from .arguments import PretrainArguments, RecipeError
 from .checkpointing import CheckpointFolder, differences, lock_folder, write_atomically
 from .optimization import parameter_groups, scaled_learning_rate
-from .tracking import MetricsFile, check_trackers
+from .tracking import MetricsFile, check_trackers, quiet_library
 
 # Arguments by which a run may differ from the checkpoint it goes on from: they change neither weights nor data.
 _FREE_ARGUMENTS = {
@@ -141,13 +141,16 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
     """The model on its device, with random, earlier or unimodal weights; sharded where `optim.fsdp`."""
     set_seed(args.run.seed)
     if args.model.init_from is not None:
-        model = DeepAVFusionForPreTraining.from_pretrained(args.model.init_from, dtype=torch.float32)
+        model = _earlier_model(args.model.init_from)
     else:
         model = DeepAVFusionForPreTraining(args.model.build_config())
     if args.model.init_image is not None or args.model.init_audio is not None:
-        encoder = DeepAVFusionModel.from_unimodal_pretrained(
-            image=args.model.init_image, audio=args.model.init_audio, config=model.config
-        )
+        try:
+            encoder = DeepAVFusionModel.from_unimodal_pretrained(
+                image=args.model.init_image, audio=args.model.init_audio, config=model.config
+            )
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"model.init_image / model.init_audio cannot be used: {error}") from error
         model.deepavfusion.load_state_dict(encoder.state_dict())
     if args.optim.fsdp:
         model = _shard(model, Path(args.run.output_dir) / ".initial", accelerator)
@@ -160,6 +163,21 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
     return model.train()
 
 
+def _earlier_model(origin: str) -> DeepAVFusionForPreTraining:
+    """A saved model; one without decoders (an encoder, a classifier) gets new ones. An incomplete encoder raises."""
+    try:
+        with quiet_library():
+            model, info = DeepAVFusionForPreTraining.from_pretrained(
+                origin, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"model.init_from={origin} cannot be used: {error}") from error
+    missing = sorted(name for name in info["missing_keys"] if name.startswith("deepavfusion."))
+    if missing:
+        raise RecipeError(f"model.init_from={origin} lacks weights of the encoder: {', '.join(missing)}.")
+    return model
+
+
 def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
     """The same model under FSDP2 as the library applies it: it shards while it loads, so it is saved first."""
     from transformers.distributed import DistributedConfig
@@ -168,11 +186,12 @@ def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Acceler
         raise RecipeError(
             "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
         )
-    if accelerator.is_main_process:
-        model.save_pretrained(folder)
-    accelerator.wait_for_everyone()
     config = DistributedConfig(fsdp_size=accelerator.num_processes)
-    sharded = DeepAVFusionForPreTraining.from_pretrained(folder, distributed_config=config, dtype=torch.float32)
+    with quiet_library():
+        if accelerator.is_main_process:
+            model.save_pretrained(folder)
+        accelerator.wait_for_everyone()
+        sharded = DeepAVFusionForPreTraining.from_pretrained(folder, distributed_config=config, dtype=torch.float32)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(folder)

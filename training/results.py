@@ -7,13 +7,14 @@ from .figures import training_curves
 from .model_card import aligned, package_versions, score_table, write_card, write_results
 from .preparation import num_patches
 from .session import Session
-from .tracking import duration
+from .tracking import duration, quiet_library
 
 
 def finish(session: Session) -> None:
     """Writes the result folder and prints where things are. All processes must call it together."""
     accelerator, folder = session.accelerator, session.folder
-    session.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
+    with quiet_library():
+        session.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         session.processor.save_pretrained(folder)
@@ -92,7 +93,7 @@ def _device_name(device) -> str:
 def _print_summary(session: Session, results: dict[str, Any]) -> None:
     folder, run, say = session.folder, results["run"], session.reporter.print
     say(
-        f"\n{run['clips_seen']:,} clips in {duration(run['seconds'])} ({run['samples_per_second']:.0f} a second); "
+        f"\n{run['clips_seen']:,} clips in {duration(run['seconds'])} ({run['samples_per_second']:.3g} a second); "
         f"held-out "
         f"loss {results['before']['loss']:.4f} -> {results['after']['loss']:.4f}"
     )

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from .arguments import PretrainArguments
+from .arguments import PretrainArguments, RecipeError
 from .batches import BrokenClips, ClipOrder, evaluation_loader, training_loader
 from .checkpointing import CheckpointFolder, gather_state, restore_state
 from .data import build_dataset
@@ -69,9 +69,12 @@ class Session:
         checkpoints, metrics, step, lock = open_output_folder(args, accelerator, fingerprint(args, effective))
         module = build_model(args, accelerator)
         source, seed = args.data.source(), args.run.seed
-        with accelerator.main_process_first():  # prepares caches once
-            train_clips = build_dataset(source, module.config, "train", train=True, seed=seed)
-            eval_clips = build_dataset(source, module.config, args.data.eval_split, train=False, seed=seed)
+        try:
+            with accelerator.main_process_first():  # prepares caches once
+                train_clips = build_dataset(source, module.config, "train", train=True, seed=seed)
+                eval_clips = build_dataset(source, module.config, args.data.eval_split, train=False, seed=seed)
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"The recipe's data cannot be used: {error}") from error
         schedule = Schedule(args, len(train_clips), effective)
         optimizer = build_optimizer(args, module)
         if step:

@@ -1,5 +1,6 @@
 """What a run says while it runs: metrics.jsonl, one aligned line, a progress bar, and trackers by name."""
 
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from transformers.utils import logging
 
 from .checkpointing import write_atomically
 
@@ -84,6 +86,20 @@ def evaluation_line(record: dict[str, Any], total_steps: int) -> str:
     return line
 
 
+@contextlib.contextmanager
+def quiet_library():
+    """Without transformers' progress bars and load reports: decoders that an encoder leaves aside are no news here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 class Reporter:
     """Prints on the main process, above the progress bar, which shows only on a terminal."""
 
@@ -117,5 +133,6 @@ __all__ = [
     "check_trackers",
     "duration",
     "evaluation_line",
+    "quiet_library",
     "training_line",
 ]

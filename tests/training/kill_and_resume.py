@@ -83,6 +83,25 @@ def scenario(recipe: str, folder: Path, world: int, seed: int, extra: list[str])
     return result
 
 
+def layouts(recipe: str, folder: Path, extra: list[str]) -> dict:
+    """A run on one process, on two (DDP), on two with shards (FSDP2), and begun on one and ended on two shards."""
+    log = folder / "log.txt"
+
+    def arguments(name: str, world: int, *more: str) -> list[str]:
+        return [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra, *more]
+
+    result = {"one": wait(start(arguments("one", 1), 1, log))}
+    result["two"] = wait(start(arguments("two", 2), 2, log))
+    result["sharded"] = wait(start(arguments("sharded", 2, "optim.fsdp=true"), 2, log))
+    begun = start(arguments("moved", 1), 1, log)
+    result["begun"] = send_after(begun, signal.SIGTERM, folder / "moved" / "metrics.jsonl", 4)
+    result["moved"] = wait(start(arguments("moved", 2, "optim.fsdp=true"), 2, log))
+    return result
+
+
 if __name__ == "__main__":
-    recipe, folder, world, seed, *extra = sys.argv[1:]
-    print(json.dumps(scenario(recipe, Path(folder), int(world), int(seed), extra)))
+    mode, recipe, folder, *extra = sys.argv[1:]
+    if mode == "layouts":
+        print(json.dumps(layouts(recipe, Path(folder), extra)))
+    else:
+        print(json.dumps(scenario(recipe, Path(folder), int(mode), 0, extra)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.processors import DeepAVFusionProcessor
@@ -93,6 +94,16 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(folder, tmp_path, ca
     assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path), "--output", str(output)]) == 1
     assert "deepavfusion embed:" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_an_incomplete_model_is_refused(folder, tmp_path, capsys):
+    tensors, _ = read(folder / "model.safetensors")
+    del tensors["deepavfusion.fusion_norm.weight"]
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 1
+    assert "lacks weights of the encoder: fusion_norm.weight" in capsys.readouterr().err
 
 
 def test_the_command_line_lists_what_exists(capsys):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import signal
 
@@ -11,6 +12,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from transformers import ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.training import pretrain, session
@@ -239,6 +241,30 @@ def test_a_run_can_start_from_an_earlier_model(run, tmp_path):
     assert results[1]["before"]["probe"]["image"] == results[0]["after"]["probe"]["image"]
     assert results[1]["initial_weights"].endswith("first")
     assert "before training" in (tmp_path / "second" / "README.md").read_text()
+
+
+def test_a_tower_from_a_unimodal_model_starts_slowly(run, tmp_path, capsys):
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    ViTMAEModel(ViTMAEConfig(image_size=48, patch_size=16, **sizes)).save_pretrained(tmp_path / "mae")
+    assert run("out", f"model.init_image={tmp_path / 'mae'}", "optim.weight_decay=0.0", "run.keep_checkpoints=9") == 0
+    start = load_file(tmp_path / "mae" / "model.safetensors")["embeddings.patch_embeddings.projection.weight"]
+    name = "deepavfusion.{}.patch_embed.projection.weight"
+    moved = [(weights(tmp_path / "out")[name.format("image")] - start).abs().mean()]
+    assert 0 < float(moved[0]) < 2e-3
+    first = weights(tmp_path / "out" / "checkpoints" / "step-00000002")
+    # Until step 2 of 8 the learning rate has been (0, 1/4) of its top, times (0, sin^2(pi / 8)) for the tower.
+    assert float((first[name.format("image")] - start).abs().max()) == pytest.approx(
+        1e-2 * 8 / 256 / 4 * math.sin(math.pi / 8) ** 2, rel=0.05
+    )
+    assert "mae" in json.loads((tmp_path / "out" / "results.json").read_text())["initial_weights"]
+    assert run("bad", f"model.init_image={tmp_path / 'tiny.yaml'}") == 2
+    assert "model.init_image / model.init_audio cannot be used" in capsys.readouterr().err
+
+
+def test_data_that_cannot_be_used_are_refused(tmp_path, capsys):
+    assert main(["folder", f"run.output_dir={tmp_path / 'out'}", "model.hidden_size=48", "run.cpu=true"]) == 2
+    assert "The recipe's data cannot be used" in capsys.readouterr().err
 
 
 class UnlabelledClips(StandInClips):

@@ -18,10 +18,10 @@ SETTINGS = ["run.log_steps=1", "run.save_epochs=0.5", "run.eval_epochs=1", "opti
 MODEL_DROPS = ["model.drop_path_rate=0.2", "model.hidden_dropout_prob=0.1"]
 
 
-def run(folder, world, *extra):
+def run(folder, mode, *extra):
     recipe = folder / "tiny.yaml"
     recipe.write_text(TINY_RECIPE)
-    command = [sys.executable, str(SCRIPT), str(recipe), str(folder), str(world), "0", *SETTINGS, *extra]
+    command = [sys.executable, str(SCRIPT), str(mode), str(recipe), str(folder), *SETTINGS, *extra]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     log = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
@@ -77,3 +77,18 @@ def test_every_record_stands_once(runs):
         12,
         16,
     ]
+
+
+def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
+    codes, log = run(tmp_path, "layouts", "optim.epochs=2")
+    assert codes == {"one": [0], "two": [0, 0], "sharded": [0, 0], "begun": [143], "moved": [0, 0]}, log
+    assert log.count("resumed after step") == 1
+    one = load_file(tmp_path / "one" / "model.safetensors")
+    for name in ("two", "sharded", "moved"):
+        other = load_file(tmp_path / name / "model.safetensors")
+        assert set(other) == set(one)
+        assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-5, name
+        losses = [[row["loss"] for row in records(tmp_path / run_name)] for run_name in ("one", name)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        probes = [records(tmp_path / run_name)[0]["probe"] for run_name in ("one", name)]
+        assert probes[0] == probes[1]
