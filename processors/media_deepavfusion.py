@@ -7,6 +7,7 @@ video cost no more memory than seconds. Packets are decoded one by one: a damage
 import io
 import math
 import os
+import re
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -98,11 +99,10 @@ def load_clip(
         raise ValueError(f"num_frames is {num_frames} and seconds {seconds}: expected positive numbers.")
     source = _Source(path)
     info = source.probe()
-    clip = _load(source, info, timestamp, num_frames, seconds)
-    if _lacks(info, clip):  # headers can promise what is not there: look at the packets themselves
-        exact = source.probe(exact=True)
-        if exact != info:
-            clip = _load(source, exact, timestamp, num_frames, seconds)
+    clip, complete = _load(source, info, timestamp, num_frames, seconds)
+    if not complete:  # headers can promise what is not there: look at the packets themselves
+        info = source.probe(exact=True)
+        clip, _ = _load(source, info, timestamp, num_frames, seconds)
     missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
     if len(missing) == 2 or require in missing or (require == "both" and missing):
         had = {"image": info.has_image, "audio": info.has_audio}
@@ -128,11 +128,8 @@ def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -
     return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
 
 
-def _lacks(info: MediaInfo, clip: Clip) -> bool:
-    return (info.has_image and clip.frames is None) or (info.has_audio and clip.waveform is None)
-
-
-def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> Clip:
+def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
+    """The clip, and whether both streams went as far as `info` says."""
     spans = [span for span in (info.image_span, info.audio_span) if span is not None]
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
     if timestamp is None:
@@ -142,13 +139,17 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
     window_start = min(timestamp - seconds / 2, last - seconds)
     window_start = max(window_start, min(first, timestamp))
     frames = waveform = rate = None
+    complete = True
     if info.has_image:
         step = seconds / num_frames
         times = [timestamp] if num_frames == 1 else [window_start + (i + 0.5) * step for i in range(num_frames)]
-        frames = source.read_frames(times)
+        frames, lag = source.read_frames(times)
+        complete = frames is not None and lag < 1.0
     if info.has_audio:
         waveform, rate = source.read_audio(window_start, seconds)
-    return Clip(frames, waveform, rate, timestamp, source.name)
+        promised = min(window_start + seconds, info.audio_span[1]) - max(window_start, info.audio_span[0])
+        complete = complete and waveform is not None and waveform.shape[1] / rate > promised - 0.25
+    return Clip(frames, waveform, rate, timestamp, source.name), complete
 
 
 class _Source:
@@ -180,6 +181,9 @@ class _Source:
             raise self.error("a media file", "it is a link to nothing" if broken else "there is no such file")
         if os.path.getsize(self.name) == 0:
             raise self.error("a media file", "it is empty")
+        with open(self.name, "rb") as file:  # FFmpeg would wait minutes for a playlist's segments
+            if file.read(7) == b"#EXTM3U":
+                raise self.error("a media file", "it is a playlist")
 
     @contextmanager
     def open(self, wanted: str):
@@ -205,7 +209,9 @@ class _Source:
             if not present:
                 raise self.error("pictures or sound", "it has no such stream that can be decoded")
             origin = _origin(present.values())
-            spans = {kind: None if exact else _header_span(container, stream) for kind, stream in present.items()}
+            spans = {
+                kind: None if exact else _header_span(container, stream, origin) for kind, stream in present.items()
+            }
             if any(span is None for span in spans.values()):
                 spans = _packet_spans(container, present)
         found = [spans.get(kind) for kind in ("video", "audio")]
@@ -213,8 +219,11 @@ class _Source:
             raise self.error("pictures or sound", "its streams hold nothing")
         return MediaInfo(*(None if span is None else (span[0] - origin, span[1] - origin) for span in found))
 
-    def read_frames(self, times: list[float]) -> np.ndarray | None:
-        """The frames shown at ascending times (s from the file's start): (T, H, W, 3) uint8, or None without any."""
+    def read_frames(self, times: list[float]) -> tuple[np.ndarray | None, float]:
+        """The frames shown at ascending times (s from the file's start): (T, H, W, 3) uint8, or None without any.
+
+        Also how long before the last of those times the last frame began to be shown, in seconds.
+        """
         for seek in (True, False):  # an index can be wrong: then read from the start
             with self.open(f"pictures at {times[0]:.2f} s") as container:
                 stream = _best(container, "video")
@@ -222,9 +231,11 @@ class _Source:
                 if seek and not _seek(container, stream, moments[0]):
                     continue
                 chosen, came_before = _pick_frames(_decode(container, stream), moments)
+                pixel_ratio = float(stream.codec_context.sample_aspect_ratio or 1)
             if chosen and (came_before or not seek):
-                return _upright(chosen, stream_ratio(stream))
-        return None
+                lag = 0.0 if chosen[-1].time is None else moments[-1] - chosen[-1].time
+                return _upright(chosen, pixel_ratio), lag
+        return None, 0.0
 
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
         """The sound from `start` (s from the file's start): (channels, samples) float32 and Hz, or (None, None)."""
@@ -241,16 +252,19 @@ class _Source:
 
 
 def _best(container, kind: str):
-    """FFmpeg's choice among streams of a kind, without cover art; None where there is none that can be decoded."""
+    """The default, then the largest, of the streams of a kind that can be decoded and are no cover art; or None."""
     streams = [
         stream
         for stream in getattr(container.streams, kind)
         if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic
     ]
-    if not streams:
-        return None
-    best = container.streams.best(kind)
-    return best if best in streams else streams[0]
+
+    def rank(stream) -> tuple:
+        context = stream.codec_context
+        size = context.width * context.height if kind == "video" else context.channels
+        return bool(stream.disposition & av.stream.Disposition.default), size, -stream.index
+
+    return max(streams, key=rank, default=None)
 
 
 def _start(stream) -> float:
@@ -266,12 +280,16 @@ def _origin_of(container) -> float:
     return _origin(stream for kind in ("video", "audio") if (stream := _best(container, kind)) is not None)
 
 
-def _header_span(container, stream) -> tuple[float, float] | None:
+def _header_span(container, stream, origin: float) -> tuple[float, float] | None:
     start = _start(stream)
     if stream.duration is not None and stream.duration > 0:
         return start, start + float(stream.duration * stream.time_base)
+    tag = re.match(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska's, end of the stream
+    if tag:
+        hours, minutes, seconds = (float(part) for part in tag.groups())
+        return start, max(start, origin + 3600 * hours + 60 * minutes + seconds)
     if container.duration is not None and container.duration > 0:
-        return start, start + container.duration / av.time_base
+        return start, max(start, origin + container.duration / av.time_base)
     return None
 
 
@@ -342,12 +360,6 @@ def _pick_frames(frames, moments: list[float]) -> tuple[list, bool]:
     return chosen, came_before
 
 
-def stream_ratio(stream) -> float:
-    """Width over height of a pixel."""
-    ratio = stream.codec_context.sample_aspect_ratio or getattr(stream, "sample_aspect_ratio", None)
-    return float(ratio) if ratio else 1.0
-
-
 def _upright(frames: list, ratio: float) -> np.ndarray:
     """RGB arrays of decoded frames with square pixels, turned as the file says; all of the first one's size."""
     width, height = frames[0].width, frames[0].height
@@ -374,14 +386,15 @@ def _collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | N
             buffer = np.zeros((frame.layout.nb_channels, length), dtype=np.float32)
         if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
         time = frame.time
         offset = expected if time is None else round((time - begin) * rate)
         if expected is not None and offset is not None and abs(offset - expected) <= 2:
             offset = expected  # rounding of timestamps must not tear samples apart
         offset = 0 if offset is None else offset
         came_before = came_before or offset <= 0
-        samples = np.concatenate([part.to_ndarray() for part in resampler.resample(frame)] or [buffer[:, :0]], axis=1)
+        parts = [part.to_ndarray().reshape(-1, buffer.shape[0]) for part in resampler.resample(frame)]
+        samples = np.concatenate(parts or [buffer.T[:0]]).T
         expected = offset + samples.shape[1]
         start, stop = max(offset, 0), min(expected, length)
         if stop > start:

@@ -1,0 +1,445 @@
+"""`load_clip` on what files really look like: every kind is made here, and loads or raises `MediaError`."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from deepavfusion.processors.media_deepavfusion import MediaError, dense_timestamps, load_clip, probe_clip
+from tests.media_factory import damage, grey_at, media_bytes, tone, turn_mp4, write_media
+
+SHARED = Path(__file__).parents[3] / "shared" / "media"
+
+
+def level(frames) -> float:
+    """Mean grey level of the first frame."""
+    return float(frames[0].mean())
+
+
+def pitch(waveform, rate) -> float:
+    """Loudest frequency in Hz."""
+    spectrum = np.abs(np.fft.rfft(waveform[0] * np.hanning(waveform.shape[1])))
+    return float(np.argmax(spectrum) * rate / waveform.shape[1])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return write_media(tmp_path_factory.mktemp("media") / "plain.mp4", seconds=6, fps=10)
+
+
+def test_default_is_the_middle(plain):
+    clip = load_clip(plain)
+    frames, waveform, rate = clip[:3]
+    assert frames.shape == (1, 48, 64, 3)
+    assert frames.dtype == np.uint8
+    assert waveform.shape == (1, 48000)
+    assert waveform.dtype == np.float32
+    assert rate == 16000
+    assert clip.timestamp == pytest.approx(3.0, abs=0.1)
+    assert level(frames) == pytest.approx(grey_at(clip.timestamp), abs=2)
+    assert pitch(waveform, rate) == pytest.approx(440, abs=1)
+
+
+@pytest.mark.parametrize("timestamp", [0.0, 0.45, 2.31, 5.85])
+def test_a_moment(plain, timestamp):
+    clip = load_clip(plain, timestamp)
+    assert level(clip.frames) == pytest.approx(grey_at(np.floor(timestamp * 10 + 1e-6) / 10), abs=2)
+    assert clip.waveform.shape == (1, 48000), "the window is shifted to lie inside the file"
+
+
+def test_frames_over_the_window(plain):
+    clip = load_clip(plain, 3.0, num_frames=6)
+    expected = [grey_at(np.floor((1.5 + 0.5 * (i + 0.5)) * 10 + 1e-6) / 10) for i in range(6)]
+    np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), expected, atol=2)
+
+
+def test_sound_is_that_of_the_moment(tmp_path):
+    """A tone that changes its pitch each second: the window's seconds have theirs."""
+    rate = 16000
+    audio = np.concatenate([tone(rate, 1, 300 + 200 * second) for second in range(6)], axis=1)
+    path = write_media(tmp_path / "steps.mp4", seconds=6, audio=audio)
+    clip = load_clip(path, 3.5)  # 2 s to 5 s
+    for second in range(3):
+        part = clip.waveform[:, second * rate + 1600 : (second + 1) * rate - 1600]
+        assert pitch(part, rate) == pytest.approx(300 + 200 * (second + 2), abs=3)
+
+
+@pytest.mark.parametrize("kind", ["path", "string", "bytes", "memoryview", "file", "stream"])
+def test_kinds_of_source(plain, kind):
+    expected = load_clip(plain)
+    if kind == "file":
+        with open(plain, "rb") as file:
+            clip = load_clip(file)
+    else:
+        data = plain.read_bytes()
+        source = {
+            "path": plain,
+            "string": str(plain),
+            "bytes": data,
+            "memoryview": memoryview(data),
+            "stream": io.BytesIO(data),
+        }[kind]
+        clip = load_clip(source)
+    np.testing.assert_array_equal(clip.frames, expected.frames)
+    np.testing.assert_array_equal(clip.waveform, expected.waveform)
+
+
+CODECS = {
+    "h264 all intra": ("a.mp4", {"video_options": {"g": "1"}}),
+    "h264 one key frame": ("a.mp4", {"video_options": {"g": "10000", "sc_threshold": "0"}}),
+    "h264 10 bit": ("a.mp4", {"pixel_format": "yuv420p10le"}),
+    "h264 4:4:4": ("a.mkv", {"pixel_format": "yuv444p"}),
+    "hevc": ("a.mp4", {"codec": "libx265", "video_options": {"x265-params": "log-level=none"}}),
+    "av1": ("a.mp4", {"codec": "libsvtav1", "size": (64, 64), "video_options": {"preset": "12"}}),
+    "vp8": ("a.webm", {"codec": "libvpx", "audio_codec": "libopus", "rate": 48000}),
+    "vp9": ("a.webm", {"codec": "libvpx-vp9", "audio_codec": "libopus", "rate": 48000}),
+    "vp9 alpha": (
+        "a.webm",
+        {"codec": "libvpx-vp9", "pixel_format": "yuva420p", "audio_codec": "libopus", "rate": 48000},
+    ),
+    "mpeg-1": ("a.mpg", {"codec": "mpeg1video", "fps": 25, "audio_codec": "mp2", "rate": 44100}),
+    "mpeg-2 transport stream": ("a.ts", {"codec": "mpeg2video", "fps": 25, "audio_codec": "mp2", "rate": 44100}),
+    "mpeg-4 in avi": ("a.avi", {"codec": "mpeg4", "audio_codec": "libmp3lame", "rate": 44100}),
+    "grey": ("a.mkv", {"codec": "ffv1", "pixel_format": "gray", "audio_codec": "flac"}),
+    "alpha": ("a.mov", {"codec": "png", "pixel_format": "rgba", "audio_codec": "pcm_s16le"}),
+    "motion jpeg": ("a.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p", "audio_codec": "pcm_s16le"}),
+    "prores": ("a.mov", {"codec": "prores_ks", "pixel_format": "yuv422p10le", "audio_codec": "pcm_s16le"}),
+    "1 frame a second": ("a.mp4", {"fps": 1}),
+    "120 frames a second": ("a.mp4", {"fps": 120}),
+    "2 x 2 pixels": ("a.mkv", {"codec": "ffv1", "pixel_format": "bgr0", "size": (2, 2)}),
+    "16 x 1024 pixels": ("a.mp4", {"size": (16, 1024)}),
+    "8 channels": ("a.mkv", {"audio": tone(48000, 4, channels=8), "rate": 48000, "audio_codec": "flac"}),
+    "6 channels": ("a.mp4", {"audio": tone(48000, 4, channels=6), "rate": 48000}),
+    "8 kHz, unsigned 8 bit": ("a.avi", {"codec": "mpeg4", "audio_codec": "pcm_u8", "rate": 8000}),
+    "96 kHz": ("a.mkv", {"audio_codec": "flac", "rate": 96000}),
+    "ac-3": ("a.mkv", {"audio_codec": "ac3", "rate": 48000}),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_codecs_and_formats(tmp_path, name):
+    file_name, options = CODECS[name]
+    path = write_media(tmp_path / file_name, **{"seconds": 4.0, **options})
+    clip = load_clip(path, 2.55)
+    width, height = options.get("size", (64, 48))
+    assert clip.frames.shape == (1, height, width, 3)
+    shown = np.floor(2.55 * options.get("fps", 10) + 1e-6) / options.get("fps", 10)
+    assert level(clip.frames) == pytest.approx(grey_at(shown), abs=4)
+    rate = options.get("rate", 16000)
+    assert clip.sampling_rate == rate
+    channels = options["audio"].shape[0] if "audio" in options else 1
+    assert clip.waveform.shape[0] == channels
+    assert clip.waveform.shape[1] == pytest.approx(3 * rate, abs=0.1 * rate)
+    assert pitch(clip.waveform, rate) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_is_applied(tmp_path, degrees):
+    def paint(time):
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[:24, :32] = 255  # bright at the top left
+        return picture
+
+    path = write_media(tmp_path / "phone.mp4", seconds=1, paint=paint)
+    turn_mp4(path, degrees)
+    frame = load_clip(path).frames[0].astype(float)
+    assert frame.shape == ((48, 64, 3) if degrees == 180 else (64, 48, 3))
+    quarters = {
+        (row, column): frame[row * frame.shape[0] // 2 :][: frame.shape[0] // 2, column * frame.shape[1] // 2 :][
+            :, : frame.shape[1] // 2
+        ].mean()
+        for row in (0, 1)
+        for column in (0, 1)
+    }
+    assert max(quarters, key=quarters.get) == {90: (0, 1), 180: (1, 1), 270: (1, 0)}[degrees]
+
+
+def test_pixels_become_square(tmp_path):
+    path = write_media(tmp_path / "anamorphic.mp4", seconds=1, sample_aspect_ratio=Fraction(3, 2))
+    assert load_clip(path).frames.shape == (1, 48, 96, 3)
+    path = write_media(tmp_path / "narrow.mp4", seconds=1, sample_aspect_ratio=Fraction(1, 2))
+    assert load_clip(path).frames.shape == (1, 96, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_durations_may_be_absent(tmp_path, suffix):
+    """Live containers, as pipes write them, have no duration in their headers."""
+    options = {"codec": "libvpx", "audio_codec": "libopus", "rate": 48000} if suffix == ".webm" else {}
+
+    class Pipe(io.RawIOBase):
+        def __init__(self):
+            self.data = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, part):
+            self.data += bytes(part)
+            return len(part)
+
+    pipe = Pipe()
+    if suffix == ".mp4":
+        with av.open(pipe, "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for index in range(40):
+                array = np.full((48, 64, 3), grey_at(index / 10), np.uint8)
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    else:
+        write_media(pipe, seconds=4, container_format={".mkv": "matroska", ".webm": "webm"}[suffix], **options)
+    path = tmp_path / f"live{suffix}"
+    path.write_bytes(bytes(pipe.data))
+    clip = load_clip(path)
+    assert clip.timestamp == pytest.approx(2.0, abs=0.2)
+    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp), abs=3)
+
+
+def test_streams_may_start_late(tmp_path):
+    path = write_media(tmp_path / "late.mkv", seconds=4, image_start=2.0, audio_codec="flac")
+    info = probe_clip(path)
+    assert info.image_span == pytest.approx((2.0, 6.0), abs=0.15)
+    assert info.audio_span == pytest.approx((0.0, 4.0), abs=0.15)
+    clip = load_clip(path)
+    assert clip.timestamp == pytest.approx(3.0, abs=0.15), "middle of what both cover"
+    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp - 2), abs=3)
+    early = load_clip(path, 0.5)
+    assert level(early.frames) == pytest.approx(grey_at(0), abs=2), "before the first picture: the first picture"
+
+
+def test_all_times_may_start_elsewhere(tmp_path):
+    path = write_media(tmp_path / "offset.ts", codec="mpeg2video", fps=25, audio_codec="mp2", rate=44100, seconds=4)
+    clip = load_clip(path, 1.0)
+    assert level(clip.frames) == pytest.approx(grey_at(1.0), abs=3)
+
+
+def test_variable_frame_rate(tmp_path):
+    times = [0.0, 0.1, 1.5, 1.6, 3.9]
+    path = write_media(tmp_path / "variable.mkv", frame_times=times, seconds=4)
+    for moment, shown in ((0.05, 0.0), (1.45, 0.1), (1.55, 1.5), (3.5, 1.6), (3.95, 3.9)):
+        assert level(load_clip(path, moment).frames) == pytest.approx(grey_at(shown), abs=2)
+
+
+def test_one_picture_for_all_of_the_sound(tmp_path):
+    path = write_media(tmp_path / "still.mp4", frame_times=[0.0], seconds=3.0)
+    clip = load_clip(path, num_frames=4)
+    assert clip.frames.shape == (4, 48, 64, 3)
+    assert clip.waveform.shape[1] >= 2.9 * 16000
+
+
+def test_cover_art_is_no_video(tmp_path):
+    path = tmp_path / "song.mp3"
+    write_media(path, codec=None, audio_codec="libmp3lame", rate=44100)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "cover.mp3"), "w") as target:
+        sound = target.add_stream_from_template(source.streams.audio[0])
+        picture = target.add_stream("mjpeg")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        array = np.full((48, 64, 3), 99, np.uint8)
+        target.mux(picture.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="yuvj420p")))
+        target.mux(picture.encode(None))
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.stream = sound
+                target.mux(packet)
+    with av.open(str(tmp_path / "cover.mp3")) as container:
+        assert len(container.streams.video) == 1, "the test's file should hold cover art"
+    clip = load_clip(tmp_path / "cover.mp3")
+    assert clip.frames is None
+    assert pitch(clip.waveform, clip.sampling_rate) == pytest.approx(440, abs=2)
+
+
+def test_one_stream_is_fine_where_it_is_enough(tmp_path):
+    silent = write_media(tmp_path / "silent.mp4", audio_codec=None)
+    blind = write_media(tmp_path / "blind.wav", codec=None, audio_codec="pcm_s16le")
+    assert load_clip(silent).waveform is None
+    assert load_clip(silent, require="image").frames is not None
+    assert load_clip(blind).frames is None
+    with pytest.raises(MediaError, match=r"silent\.mp4.*audio: no such stream"):
+        load_clip(silent, require="both")
+    with pytest.raises(MediaError, match=r"blind\.wav.*image: no such stream"):
+        load_clip(blind, require="image")
+
+
+def test_damage_costs_no_more_than_itself(tmp_path):
+    path = write_media(
+        tmp_path / "damaged.mkv", seconds=8, audio_codec="flac", video_options={"g": "5"}, size=(160, 120)
+    )
+    whole = load_clip(path, 6.5)
+    damage(path, share=0.3)
+    clip = load_clip(path, 6.5)
+    assert level(clip.frames) == pytest.approx(level(whole.frames), abs=2)
+    assert clip.waveform.shape == whole.waveform.shape
+
+
+def test_truncated_but_playable(tmp_path):
+    path = write_media(tmp_path / "cut.mkv", seconds=8, audio_codec="flac")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3])
+    clip = load_clip(path)
+    assert clip.frames is not None
+    assert clip.waveform is not None
+    assert clip.timestamp < 3.5, "the middle of what is there, not of what the header promises"
+
+
+def test_strange_samples(tmp_path):
+    audio = tone(16000, 4)
+    audio[:, 1000] = np.nan
+    audio[:, 2000] = np.inf
+    path = write_media(tmp_path / "nan.wav", codec=None, audio=audio, audio_codec="pcm_f32le")
+    clip = load_clip(path, 1.5)
+    assert np.isfinite(clip.waveform).all()
+    zeros = np.zeros((1, 64000), np.float32)
+    silence = write_media(tmp_path / "silence.wav", codec=None, audio=zeros, audio_codec="pcm_u8")
+    assert np.abs(load_clip(silence).waveform).max() < 0.01
+    loud = write_media(tmp_path / "loud.wav", codec=None, audio=tone(16000, 4) * 4, audio_codec="pcm_f32le")
+    assert load_clip(loud).waveform.max() == pytest.approx(2.0, abs=0.01), "beyond 1 is kept"
+
+
+def test_short_files_give_what_they_have(tmp_path):
+    path = write_media(tmp_path / "short.wav", codec=None, audio=tone(16000, 0.7), audio_codec="pcm_s16le")
+    assert load_clip(path).waveform.shape == (1, 11200)
+
+
+def not_media(folder: Path) -> dict:
+    """Name -> source that is no media."""
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no film at all\n" * 100)
+    (folder / "folder.mp4").mkdir()
+    (folder / "dangling.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
+    (folder / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nhttp://127.0.0.1:9/a.ts\n")
+    write_media(folder / "headless.mp4", seconds=2)
+    data = (folder / "headless.mp4").read_bytes()
+    (folder / "headless.mp4").write_bytes(data[: data.index(b"moov") - 4])
+    with av.open(str(folder / "nothing.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    names = ["empty.mp4", "text.mp4", "folder.mp4", "dangling.mp4", "noise.mp4", "list.m3u8", "headless.mp4"]
+    sources = {name: folder / name for name in [*names, "nothing.mkv", "absent.mp4"]}
+    return {**sources, "empty bytes": b"", "text bytes": b"no film at all" * 100}
+
+
+NOT_MEDIA = ["empty.mp4", "text.mp4", "folder.mp4", "dangling.mp4", "noise.mp4", "list.m3u8", "headless.mp4"]
+
+
+@pytest.mark.parametrize("name", [*NOT_MEDIA, "nothing.mkv", "absent.mp4", "empty bytes", "text bytes"])
+def test_what_is_no_media_is_one_kind_of_error(tmp_path, name):
+    with pytest.raises(MediaError) as raised:
+        load_clip(not_media(tmp_path)[name])
+    message = str(raised.value)
+    assert ("file object" if "bytes" in name else name) in message
+    assert "looked for" in message
+
+
+@pytest.mark.parametrize("name", ["with space.mp4", "100%20.mp4", "Ünïcödé 音.mp4", "-dash.mp4", "a:b.mp4", "film.txt"])
+def test_names(tmp_path, plain, monkeypatch, name):
+    shutil.copy(plain, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(load_clip(name).frames, load_clip(plain).frames)
+
+
+def test_tags_that_are_no_text(tmp_path):
+    path = write_media(tmp_path / "tags.avi", codec="mpeg4", audio_codec="pcm_s16le", metadata={"title": "XXXXXXXX"})
+    data = path.read_bytes()
+    assert b"XXXXXXXX" in data
+    path.write_bytes(data.replace(b"XXXXXXXX", b"\xff\xfe\xe9\xff\xff\xe8\xff\xff"))
+    assert load_clip(path).frames is not None
+
+
+def test_moments_outside_the_file(plain):
+    for moment in (-1.0, 99.0, float("nan")):
+        with pytest.raises(MediaError, match=r"covers 0\.00 to 6\.0"):
+            load_clip(plain, moment)
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="expected one of 'any', 'both'"):
+        load_clip(b"x", require="sound")
+    with pytest.raises(ValueError, match="expected positive numbers"):
+        load_clip(b"x", seconds=0)
+    with pytest.raises(TypeError, match="A int was given"):
+        load_clip(5)
+
+
+def test_several_streams(tmp_path):
+    """The larger picture and its sound, not the first by number."""
+    path = tmp_path / "several.mkv"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for width, value in ((32, 50), (128, 150)):
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+            streams.append((stream, np.full((48, width, 3), value, np.uint8)))
+        for _ in range(20):
+            for stream, array in streams:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        for stream, _ in streams:
+            container.mux(stream.encode(None))
+    frames = load_clip(path).frames
+    assert frames.shape[2] == 128
+    assert level(frames) == pytest.approx(150, abs=2)
+
+
+def test_dense_timestamps():
+    assert dense_timestamps(0.0, 10.0, 3, 3.0) == [1.5, 5.0, 8.5]
+    assert dense_timestamps(0.0, 10.0, 1, 3.0) == [5.0]
+    assert dense_timestamps(0.0, 2.0, 3, 3.0) == [1.0, 1.0, 1.0]
+
+
+MEASURE = """
+import resource, sys
+from deepavfusion.processors.media_deepavfusion import load_clip
+load_clip(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+clip = load_clip(sys.argv[2], 3000.0, num_frames=4)
+assert clip.waveform.shape[1] == 24000, clip.waveform.shape
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_an_hour_costs_no_memory(tmp_path, plain):
+    """An hour of sound alone would be 115 MB decoded; its frames 11 MB each second."""
+    rng = np.random.default_rng(0)
+    hour = rng.standard_normal((1, 8000 * 3600), dtype=np.float32) * 0.1
+    path = write_media(
+        tmp_path / "hour.mkv",
+        seconds=3600,
+        fps=1,
+        size=(640, 360),
+        audio=hour,
+        audio_codec="pcm_s16le",
+        rate=8000,
+        video_options={"preset": "ultrafast", "g": "20"},
+    )
+    assert os.path.getsize(path) > 50e6
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(plain), str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert int(output) < 40_000, f"{output} kB more than a short file"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared folder of real clips is not beside the project")
+def test_real_clips():
+    suffixes = (".mp4", ".webm", ".avi", ".mkv", ".mpg")
+    paths = sorted(path for path in SHARED.rglob("*") if path.suffix in suffixes)
+    assert len(paths) > 20
+    for path in paths:
+        clip = load_clip(path, require="both")
+        assert clip.frames.shape[1] >= 100, path
+        assert np.isfinite(clip.waveform).all(), path
+        assert clip.waveform.shape[1] / clip.sampling_rate > 2.9, path
+
+
+def test_bytes_of_a_stream_format():
+    clip = load_clip(media_bytes(container_format="matroska", audio_codec="flac"))
+    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp), abs=3)
