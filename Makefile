@@ -20,7 +20,7 @@ quickstart: env  ## pre-train a tiny model on the built-in scenes and show what 
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
 test: env  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: env  ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow

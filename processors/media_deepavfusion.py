@@ -164,6 +164,8 @@ class _Source:
             self.file, self.name = path, str(getattr(path, "name", "file object"))
             if not (hasattr(path, "seekable") and path.seekable()):
                 raise self.error("a binary file object that can seek", f"{type(path).__name__} cannot")
+            path.seek(0)
+            self._refuse_playlist(path)
         elif isinstance(path, (str, os.PathLike)):
             self.file, self.name = None, os.fspath(path)
             self._check_path()
@@ -181,9 +183,13 @@ class _Source:
             raise self.error("a media file", "it is a link to nothing" if broken else "there is no such file")
         if os.path.getsize(self.name) == 0:
             raise self.error("a media file", "it is empty")
-        with open(self.name, "rb") as file:  # FFmpeg would wait minutes for a playlist's segments
-            if file.read(7) == b"#EXTM3U":
-                raise self.error("a media file", "it is a playlist")
+        with open(self.name, "rb") as file:
+            self._refuse_playlist(file)
+
+    def _refuse_playlist(self, file) -> None:
+        """FFmpeg would try for minutes to reach what a playlist names."""
+        if file.read(7) == b"#EXTM3U":
+            raise self.error("a media file", "it is a playlist")
 
     @contextmanager
     def open(self, wanted: str):

@@ -326,13 +326,16 @@ def not_media(folder: Path) -> dict:
         container.start_encoding()
     names = ["empty.mp4", "text.mp4", "folder.mp4", "dangling.mp4", "noise.mp4", "list.m3u8", "headless.mp4"]
     sources = {name: folder / name for name in [*names, "nothing.mkv", "absent.mp4"]}
-    return {**sources, "empty bytes": b"", "text bytes": b"no film at all" * 100}
+    playlist = (folder / "list.m3u8").read_bytes()
+    return {**sources, "empty bytes": b"", "text bytes": b"no film at all" * 100, "playlist bytes": playlist}
 
 
 NOT_MEDIA = ["empty.mp4", "text.mp4", "folder.mp4", "dangling.mp4", "noise.mp4", "list.m3u8", "headless.mp4"]
 
 
-@pytest.mark.parametrize("name", [*NOT_MEDIA, "nothing.mkv", "absent.mp4", "empty bytes", "text bytes"])
+@pytest.mark.parametrize(
+    "name", [*NOT_MEDIA, "nothing.mkv", "absent.mp4", "empty bytes", "text bytes", "playlist bytes"]
+)
 def test_what_is_no_media_is_one_kind_of_error(tmp_path, name):
     with pytest.raises(MediaError) as raised:
         load_clip(not_media(tmp_path)[name])
