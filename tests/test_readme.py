@@ -1,0 +1,47 @@
+"""What the README shows runs, and what it names exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepavfusion.training.cli import COMMANDS
+from tests.test_notebooks import model_folder  # noqa: F401  (a fixture)
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
+    from deepavfusion.training.data.scenes import ScenesConfig
+    from deepavfusion.training.data.scenes_export import write_scene
+
+    write_scene(ScenesConfig(image_size=64), index=0, folder=tmp_path / "scene")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
+    (model_folder / "scene.mp4").write_bytes((tmp_path / "scene" / "clip.mp4").read_bytes())
+    snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "AutoProcessor" in block)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "torch.Size([1, 32, 64])"
+    assert done.stdout.split("\n")[1] == "torch.Size([1, 64, 64]) torch.Size([1, 48, 64])"
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 5
+    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("word", ["pretrain", "embed", "convert"])
+def test_commands_exist(word):
+    assert f"deepavfusion {word}" in README
+    assert word in COMMANDS
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
