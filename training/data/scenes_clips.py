@@ -87,7 +87,8 @@ class SceneClips(Clips):
         self.store = None
         if cache_dir is not None:
             about = {"scenes": config.to_dict(), "split": split, "size": size}
-            about["audio"] = extractor.to_dict()
+            # A loaded extractor also says where its code is, which has no bearing on what it computes.
+            about["audio"] = {key: value for key, value in extractor.to_dict().items() if key != "auto_map"}
             self.store = Store(
                 cache_dir,
                 about,
