@@ -7,11 +7,25 @@ video cost no more memory than seconds. Packets are decoded one by one: a damage
 import io
 import math
 import os
-import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from .decoding_deepavfusion import (
+    best_stream,
+    collect_audio,
+    decode,
+    file_start,
+    header_span,
+    if_in_time,
+    packet_spans,
+    pick_frames,
+    seek,
+    steps_back,
+    upright,
+)
 
 try:
     import av
@@ -20,8 +34,6 @@ except ImportError:
 
 # Audio decoders need the packets before the first wanted sample: AAC one, MP3's bit reservoir a few, Opus 80 ms.
 _AUDIO_PREROLL = 0.25
-# A stream of which nothing but damaged packets come is given up after so many in a row.
-_MAX_BAD_PACKETS = 500
 _REQUIRE = ("any", "both", "image", "audio")
 
 
@@ -29,14 +41,22 @@ class MediaError(Exception):
     """A file that cannot be read as asked. The message names the file, what was looked for, and why it failed."""
 
 
-class Clip(NamedTuple):
-    """A moment of a file. A stream that the file lacks, or of which nothing can be decoded, is None."""
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """
+    A moment of a file; `frames, waveform, sampling_rate = clip` works too.
+
+    A stream that the file lacks, or of which nothing can be decoded, is None.
+    """
 
     frames: np.ndarray | None  # (T, H, W, 3) uint8 RGB, upright, with square pixels
     waveform: np.ndarray | None  # (channels, samples) float32; decoders of lossy formats can go beyond -1..1
     sampling_rate: int | None  # Hz
     timestamp: float = 0.0  # s from the file's start: the middle of the window
     name: str = ""
+
+    def __iter__(self):
+        return iter((self.frames, self.waveform, self.sampling_rate))
 
 
 class MediaInfo(NamedTuple):
@@ -162,6 +182,8 @@ class _Source:
             path = io.BytesIO(path)
         if hasattr(path, "read"):
             self.file, self.name = path, str(getattr(path, "name", "file object"))
+            if getattr(path, "closed", False):
+                raise self.error("a binary file object that can seek", "it is closed")
             if not (hasattr(path, "seekable") and path.seekable()):
                 raise self.error("a binary file object that can seek", f"{type(path).__name__} cannot")
             path.seek(0)
@@ -187,8 +209,8 @@ class _Source:
             self._refuse_playlist(file)
 
     def _refuse_playlist(self, file) -> None:
-        """FFmpeg would try for minutes to reach what a playlist names."""
-        if file.read(7) == b"#EXTM3U":
+        """FFmpeg would try for minutes to reach what a playlist names, and open a list that names itself for ever."""
+        if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):
             raise self.error("a media file", "it is a playlist")
 
     @contextmanager
@@ -210,16 +232,16 @@ class _Source:
     def probe(self, exact: bool = False) -> MediaInfo:
         """Streams and their spans; `exact` reads all packets (none is decoded) instead of believing the headers."""
         with self.open("pictures or sound") as container:
-            streams = {"video": _best(container, "video"), "audio": _best(container, "audio")}
+            streams = {"video": best_stream(container, "video"), "audio": best_stream(container, "audio")}
             present = {kind: stream for kind, stream in streams.items() if stream is not None}
             if not present:
                 raise self.error("pictures or sound", "it has no such stream that can be decoded")
-            origin = _origin(present.values())
+            origin = file_start(container)
             spans = {
-                kind: None if exact else _header_span(container, stream, origin) for kind, stream in present.items()
+                kind: None if exact else header_span(container, stream, origin) for kind, stream in present.items()
             }
             if any(span is None for span in spans.values()):
-                spans = _packet_spans(container, present)
+                spans = packet_spans(container, present)
         found = [spans.get(kind) for kind in ("video", "audio")]
         if found == [None, None]:
             raise self.error("pictures or sound", "its streams hold nothing")
@@ -230,187 +252,32 @@ class _Source:
 
         Also how long before the last of those times the last frame began to be shown, in seconds.
         """
-        for seek in (True, False):  # an index can be wrong: then read from the start
+        for back in steps_back(times[0]):
             with self.open(f"pictures at {times[0]:.2f} s") as container:
-                stream = _best(container, "video")
-                moments = [time + _origin_of(container) for time in times]
-                if seek and not _seek(container, stream, moments[0]):
+                stream = best_stream(container, "video")
+                moments = [time + file_start(container) for time in times]
+                if back is not None and not seek(container, stream, moments[0] - back):
                     continue
-                chosen, came_before = _pick_frames(_decode(container, stream), moments)
-                pixel_ratio = float(stream.codec_context.sample_aspect_ratio or 1)
-            if chosen and (came_before or not seek):
-                lag = 0.0 if chosen[-1].time is None else moments[-1] - chosen[-1].time
-                return _upright(chosen, pixel_ratio), lag
+                frames = decode(container, stream)
+                chosen = pick_frames(frames if back is None else if_in_time(frames, moments[0]), moments)
+                if chosen:
+                    lag = 0.0 if chosen[-1].time is None else moments[-1] - chosen[-1].time
+                    return upright(chosen, float(stream.codec_context.sample_aspect_ratio or 1)), lag
         return None, 0.0
 
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
         """The sound from `start` (s from the file's start): (channels, samples) float32 and Hz, or (None, None)."""
-        for seek in (True, False):
+        for back in steps_back(start):
             with self.open(f"sound from {start:.2f} s") as container:
-                stream = _best(container, "audio")
-                begin = start + _origin_of(container)
-                if seek and not _seek(container, stream, begin - _AUDIO_PREROLL):
+                stream = best_stream(container, "audio")
+                begin = start + file_start(container)
+                if back is not None and not seek(container, stream, begin - _AUDIO_PREROLL - back):
                     continue
-                waveform, rate, came_before = _collect_audio(_decode(container, stream), begin, seconds)
-            if waveform is not None and (came_before or not seek):
-                return np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0), rate
+                frames = decode(container, stream)
+                waveform, rate = collect_audio(frames if back is None else if_in_time(frames, begin), begin, seconds)
+                if waveform is not None:
+                    return np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0), rate
         return None, None
-
-
-def _best(container, kind: str):
-    """The default, then the largest, of the streams of a kind that can be decoded and are no cover art; or None."""
-    streams = [
-        stream
-        for stream in getattr(container.streams, kind)
-        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-
-    def rank(stream) -> tuple:
-        context = stream.codec_context
-        size = context.width * context.height if kind == "video" else context.channels
-        return bool(stream.disposition & av.stream.Disposition.default), size, -stream.index
-
-    return max(streams, key=rank, default=None)
-
-
-def _start(stream) -> float:
-    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
-
-
-def _origin(streams) -> float:
-    """Where the file's time begins, in the streams' own time: players show this moment as 0."""
-    return min(_start(stream) for stream in streams)
-
-
-def _origin_of(container) -> float:
-    return _origin(stream for kind in ("video", "audio") if (stream := _best(container, kind)) is not None)
-
-
-def _header_span(container, stream, origin: float) -> tuple[float, float] | None:
-    start = _start(stream)
-    if stream.duration is not None and stream.duration > 0:
-        return start, start + float(stream.duration * stream.time_base)
-    tag = re.match(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska's, end of the stream
-    if tag:
-        hours, minutes, seconds = (float(part) for part in tag.groups())
-        return start, max(start, origin + 3600 * hours + 60 * minutes + seconds)
-    if container.duration is not None and container.duration > 0:
-        return start, max(start, origin + container.duration / av.time_base)
-    return None
-
-
-def _packet_spans(container, streams: dict) -> dict:
-    spans = {}
-    kinds = {stream.index: kind for kind, stream in streams.items()}
-    for packet in _packets(container, list(streams.values())):
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None or not packet.size:
-            continue
-        begin, end = time * packet.time_base, (time + (packet.duration or 0)) * packet.time_base
-        kind = kinds[packet.stream_index]
-        low, high = spans.get(kind, (begin, end))
-        spans[kind] = (min(low, begin), max(high, end))
-    return {kind: (float(low), float(high)) for kind, (low, high) in spans.items()}
-
-
-def _packets(container, streams):
-    """Packets until the end; an error while reading, as of a truncated file, is an end."""
-    packets = container.demux(streams)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return
-        yield packet
-
-
-def _decode(container, stream):
-    """Frames of a stream; packets that cannot be decoded are passed over."""
-    bad = 0
-    for packet in _packets(container, [stream]):
-        try:
-            frames = packet.decode()
-            bad = 0
-        except (av.FFmpegError, ValueError):
-            bad += 1
-            if bad > _MAX_BAD_PACKETS:
-                return
-            continue
-        yield from frames
-
-
-def _seek(container, stream, moment: float) -> bool:
-    """Goes to the last key frame before a moment (s, stream time); False where the format cannot."""
-    try:
-        container.seek(int(moment / stream.time_base), stream=stream, backward=True)
-    except (av.FFmpegError, OverflowError):
-        return False
-    return True
-
-
-def _pick_frames(frames, moments: list[float]) -> tuple[list, bool]:
-    """The frame that is shown at each moment, and whether decoding began before the first of them."""
-    chosen, before, came_before = [], None, False
-    for frame in frames:
-        time = frame.time
-        if time is None:  # no timestamps at all: take them as they come
-            time = -math.inf if before is None else moments[len(chosen)]
-        came_before = came_before or time <= moments[0]
-        while len(chosen) < len(moments) and time > moments[len(chosen)] + 1e-6:
-            chosen.append(before if before is not None else frame)
-        if len(chosen) == len(moments):
-            break
-        before = frame
-    if before is not None:
-        chosen += [before] * (len(moments) - len(chosen))
-    return chosen, came_before
-
-
-def _upright(frames: list, ratio: float) -> np.ndarray:
-    """RGB arrays of decoded frames with square pixels, turned as the file says; all of the first one's size."""
-    width, height = frames[0].width, frames[0].height
-    if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge, never throw away
-        width, height = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
-    turns = round(frames[0].rotation / 90)
-    arrays, last = [], None
-    for frame in frames:
-        if frame is not last:
-            array = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-            last = frame
-        arrays.append(array)
-    return np.ascontiguousarray(np.rot90(np.stack(arrays), k=turns, axes=(1, 2)))
-
-
-def _collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None, bool]:
-    """Places decoded samples on the window's time line; gaps are silent. Also whether decoding began before it."""
-    buffer = rate = resampler = shape = None
-    low, high, came_before, expected = math.inf, 0, False, None
-    for frame in frames:
-        if rate is None:
-            rate, layout = frame.sample_rate, frame.layout.name
-            length = round(seconds * rate)
-            buffer = np.zeros((frame.layout.nb_channels, length), dtype=np.float32)
-        if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-        time = frame.time
-        offset = expected if time is None else round((time - begin) * rate)
-        if expected is not None and offset is not None and abs(offset - expected) <= 2:
-            offset = expected  # rounding of timestamps must not tear samples apart
-        offset = 0 if offset is None else offset
-        came_before = came_before or offset <= 0
-        parts = [part.to_ndarray().reshape(-1, buffer.shape[0]) for part in resampler.resample(frame)]
-        samples = np.concatenate(parts or [buffer.T[:0]]).T
-        expected = offset + samples.shape[1]
-        start, stop = max(offset, 0), min(expected, length)
-        if stop > start:
-            buffer[:, start:stop] = samples[:, start - offset : stop - offset]
-            low, high = min(low, start), max(high, stop)
-        if expected >= length:
-            break
-    if buffer is None or high <= low:
-        return None, None, came_before
-    return buffer[:, int(low) : high], rate, came_before
 
 
 __all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "load_clip", "probe_clip"]

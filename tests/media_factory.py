@@ -63,7 +63,8 @@ def write_media(
             video.width, video.height = size
             video.pix_fmt = pixel_format
             video.codec_context.time_base = Fraction(1, 12000)
-            if codec.startswith("mpeg") or codec in ("gif", "dvvideo"):  # encoders that know frame rates alone
+            # Headers of bare streams hold a frame rate alone, and some encoders know nothing else.
+            if container_format in ("h264", "hevc") or codec.startswith("mpeg") or codec in ("gif", "dvvideo"):
                 video.codec_context.time_base = 1 / Fraction(fps).limit_denominator(1000)
             if sample_aspect_ratio is not None:
                 video.codec_context.sample_aspect_ratio = sample_aspect_ratio

@@ -36,7 +36,7 @@ def plain(tmp_path_factory):
 
 def test_default_is_the_middle(plain):
     clip = load_clip(plain)
-    frames, waveform, rate = clip[:3]
+    frames, waveform, rate = clip
     assert frames.shape == (1, 48, 64, 3)
     assert frames.dtype == np.uint8
     assert waveform.shape == (1, 48000)

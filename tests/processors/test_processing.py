@@ -354,7 +354,8 @@ class TestSaving:
     def test_code_lies_beside_it(self, parts, tmp_path):
         make(parts).save_pretrained(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        files = ("feature_extraction", "image_processing", "media", "post_processing", "processing", "video_processing")
+        pictures = ("image_processing", "video_processing")
+        files = (*pictures, "feature_extraction", "decoding", "media", "post_processing", "processing")
         assert names == {"processor_config.json"} | {f"{name}_deepavfusion.py" for name in files}
 
     def test_copies_and_pickles(self, parts, tmp_path):
