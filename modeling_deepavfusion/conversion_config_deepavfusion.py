@@ -1,20 +1,44 @@
 """What a published checkpoint's names, shapes and position tables tell about its configuration."""
 
+import math
 import re
 
 import torch
+from transformers.utils import logging
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .vit_deepavfusion import sincos_positions
+
+logger = logging.get_logger(__name__)
+
+
+class _Tensors(dict):
+    """Tensors by name, without a prefix that their names have in the file. A missing one is named in full."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], prefix: str = ""):
+        super().__init__((key.removeprefix(prefix), value) for key, value in tensors.items() if key.startswith(prefix))
+        self.prefix = prefix
+
+    def __missing__(self, key: str):
+        raise ValueError(f"The checkpoint has no {self.prefix + key!r}, which tells a size: expected a published one.")
+
+    def count(self, name: str) -> int:
+        """Number of modules in the list `name`."""
+        found = [int(match[1]) for match in (re.match(rf"{re.escape(name)}\.(\d+)\.", key) for key in self) if match]
+        return 1 + max(found) if found else self[f"{name}.0"]
 
 
 def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionConfig:
     """
     The configuration of a published checkpoint.
 
-    Not in the file, and therefore assumed: one attention head per 64 channels in the encoder and per 32 in plain
-    decoders; 16 + 8 + 8 fusion tokens where there are 32; mask ratios, loss variants and activations as in the
-    defaults.
+    Not in the file, and therefore assumed:
+
+    - heads of the encoder: those of the named sizes; of another width one per 64 channels, with a warning;
+    - heads of plain decoders: 16, as in both releases; with a warning where the width is not the releases' 512. Swin
+      decoders' bias tables tell theirs;
+    - factorized fusion's tokens: 16 + 8 + 8 where there are 32; dense and token fusion use the sum alone;
+    - mask ratios, loss variants, activations and epsilons: the defaults.
 
     Args:
         tensors: published names (without `module.`) -> tensors. The position tables tell the grids.
@@ -23,15 +47,11 @@ def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionCon
     Raises:
         ValueError: where the file does not tell and nothing can be assumed; pass the configuration then.
     """
-    prefix = "" if task == "encoder" else "encoder."
-    encoder = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    for key in ("fusion_tokens", "image.patch_embed.proj.weight", "audio.patch_embed.proj.weight"):
-        if key not in encoder:
-            raise ValueError(f"The checkpoint has no {prefix + key!r}: it is not a DeepAVFusion model for {task!r}.")
+    tensors, encoder = _Tensors(tensors), _Tensors(tensors, "" if task == "encoder" else "encoder.")
     dim = encoder["fusion_tokens"].shape[-1]
     values = {
         "hidden_size": dim,
-        "num_hidden_layers": _count(encoder, r"audio\.blocks\.(\d+)\."),
+        "num_hidden_layers": encoder.count("audio.blocks"),
         "intermediate_size": encoder["audio.blocks.0.mlp.fc1.weight"].shape[0],
         "num_attention_heads": _heads(dim),
         "num_fusion_attention_heads": _heads(dim),
@@ -41,32 +61,41 @@ def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionCon
         values |= _decoders(tensors)
     if task == "classification":
         values["num_labels"] = tensors["image_head.weight"].shape[0]
-        values["classifier_input_norm"] = "image_norm.running_mean" in tensors
+        values["classifier_input_norm"] = any("_norm.running_" in key for key in tensors)
     if task == "segmentation":
         values["num_labels"] = tensors["predictor.2.weight"].shape[0]
     return DeepAVFusionConfig(**values)
 
 
-def _count(tensors: dict, pattern: str) -> int:
-    return 1 + max(int(match[1]) for match in (re.match(pattern, key) for key in tensors) if match)
-
-
 def _heads(dim: int) -> int:
+    if dim == 1280:  # the huge ViT alone has heads of 80 channels
+        return 16
     if dim % 64:
         raise ValueError(f"Heads cannot be told from a width of {dim}, no multiple of 64: pass a configuration.")
+    if dim not in (384, 768, 1024):
+        logger.warning(f"Assuming {dim // 64} heads for a width of {dim}: pass a configuration if there are others.")
     return dim // 64
 
 
-def _grid(encoder: dict, tower: str, axes: int) -> tuple[int, ...]:
+def _ratio(width: int, dim: int) -> float:
+    """The ratio that gives back `width` when it is multiplied by `dim` and rounded down."""
+    ratio = width / dim
+    return ratio if int(ratio * dim) == width else math.nextafter(ratio, math.inf)
+
+
+def _grid(encoder: _Tensors, tower: str, axes: int) -> tuple[int, ...]:
     """The grid whose sin-cos table is the tower's stored one."""
     key = f"{tower}.pos_embed"
     if key not in encoder:
-        raise ValueError(f"The checkpoint has no {key!r}, which tells the input's size: pass a configuration.")
+        raise ValueError(
+            f"The checkpoint has no {encoder.prefix + key!r}, which tells the input's size: pass a configuration."
+        )
     table = encoder[key][0].float()
     for grid in _factorizations(table.shape[0], axes):
         if torch.allclose(sincos_positions(grid, table.shape[1]), table, atol=2e-3):
             return grid
-    raise ValueError(f"{key} of shape {tuple(encoder[key].shape)} is the sin-cos table of no {axes}-D grid.")
+    name, shape = encoder.prefix + key, tuple(encoder[key].shape)
+    raise ValueError(f"{name} of shape {shape} is the sin-cos table of no {axes}-D grid.")
 
 
 def _factorizations(number: int, axes: int):
@@ -80,7 +109,7 @@ def _factorizations(number: int, axes: int):
                 yield (first, *rest)
 
 
-def _image_sizes(encoder: dict) -> dict:
+def _image_sizes(encoder: _Tensors) -> dict:
     _, channels, *patch = encoder["image.patch_embed.proj.weight"].shape
     grid = _grid(encoder, "image", len(patch))
     height, width = grid[-2] * patch[-2], grid[-1] * patch[-1]
@@ -90,7 +119,7 @@ def _image_sizes(encoder: dict) -> dict:
         "image_size": height if height == width else [height, width],
     }
     if len(patch) == 3:
-        divided = "image.blocks.0.temporal_fc.weight" in encoder
+        divided = any(".temporal_" in key for key in encoder)
         values |= {
             "tubelet_size": patch[0],
             "num_frames": grid[0] * patch[0],
@@ -99,26 +128,26 @@ def _image_sizes(encoder: dict) -> dict:
     return values
 
 
-def _audio_sizes(encoder: dict) -> dict:
+def _audio_sizes(encoder: _Tensors) -> dict:
     patch = encoder["audio.patch_embed.proj.weight"].shape[-1]
     mels, steps = _grid(encoder, "audio", 2)
     return {"audio_patch_size": patch, "num_mel_bins": mels * patch, "spectrogram_length": steps * patch}
 
 
-def _fusion(encoder: dict, dim: int) -> dict:
+def _fusion(encoder: _Tensors, dim: int) -> dict:
     indices = sorted({int(key.split(".")[1]) for key in encoder if key.startswith("fusion_blocks.")})
-    depth, total = _count(encoder, r"audio\.blocks\.(\d+)\."), encoder["fusion_tokens"].shape[1]
+    depth, total = encoder.count("audio.blocks"), encoder["fusion_tokens"].shape[1]
     counts = (16, 8, 8) if total == 32 else (total, 0, 0)
     values = {"fusion_layers": "all" if indices == list(range(depth)) else indices or "none"}
-    kind = "token"
+    kind = "token" if indices or total != 32 else "factorized"  # without blocks the kind says nothing
     if indices:
         block = f"fusion_blocks.{indices[0]}."
-        if block + "attn.attn_v.q.weight" in encoder:
+        if any(key.startswith(block + "attn.attn_") for key in encoder):
             kind = "factorized"
         elif encoder[block + "attn.kv.weight"].shape[1] == 2 * dim:
             kind = "dense"
-        values["fusion_attention_ratio"] = encoder[block + "attn.q.weight"].shape[0] / dim
-        values["fusion_mlp_ratio"] = encoder[block + "mlp.fc1.weight"].shape[0] / dim
+        values["fusion_attention_ratio"] = _ratio(encoder[block + "attn.q.weight"].shape[0], dim)
+        values["fusion_mlp_ratio"] = _ratio(encoder[block + "mlp.fc1.weight"].shape[0], dim)
     if kind == "factorized" and total != 32:
         raise ValueError(
             f"How {total} fusion tokens divide into the three kinds is not in the file: pass a configuration."
@@ -127,21 +156,31 @@ def _fusion(encoder: dict, dim: int) -> dict:
     return values | {"fusion_type": kind} | dict(zip(names, counts, strict=True))
 
 
-def _decoders(tensors: dict) -> dict:
+def _decoders(tensors: _Tensors) -> dict:
     dim = tensors["image_decoder_embed.weight"].shape[0]
-    table = "{}_decoder_blocks.0.attn.relative_position_bias_table"
-    tables = [tensors.get(table.format(modality)) for modality in ("image", "audio")]
-    heads = next((t.shape[1] for t in tables if t is not None), dim // 32)
-    if heads < 1 or dim % heads:
-        raise ValueError(f"Heads cannot be told from a decoder width of {dim}: pass a configuration.")
+    swin = {
+        modality: any(key.startswith(f"{modality}_decoder_") and ".attn.relative_" in key for key in tensors)
+        for modality in ("image", "audio")
+    }
     return {
         "decoder_hidden_size": dim,
-        "decoder_num_hidden_layers": _count(tensors, r"image_decoder_blocks\.(\d+)\."),
-        "decoder_num_attention_heads": heads,
+        "decoder_num_hidden_layers": tensors.count("image_decoder_blocks"),
+        "decoder_num_attention_heads": _decoder_heads(tensors, dim, swin),
         "decoder_intermediate_size": tensors["image_decoder_blocks.0.mlp.fc1.weight"].shape[0],
-        "image_decoder_type": "plain" if tables[0] is None else "swin",
-        "audio_decoder_type": "plain" if tables[1] is None else "swin",
+        "image_decoder_type": "swin" if swin["image"] else "plain",
+        "audio_decoder_type": "swin" if swin["audio"] else "plain",
     }
+
+
+def _decoder_heads(tensors: _Tensors, dim: int, swin: dict[str, bool]) -> int:
+    for modality in ("image", "audio"):
+        if swin[modality]:
+            return tensors[f"{modality}_decoder_blocks.0.attn.relative_position_bias_table"].shape[1]
+    if dim % 16:
+        raise ValueError(f"Heads cannot be told from a decoder width of {dim}: pass a configuration.")
+    if dim != 512:
+        logger.warning(f"Assuming 16 heads in decoders of width {dim}: pass a configuration if there are others.")
+    return 16
 
 
 __all__ = ["infer_config"]

@@ -4,10 +4,12 @@ A *layout* says what each published tensor is made of: a grid of this package's 
 rows. Reading splits along it, writing joins along it, so both directions come from one description.
 """
 
+import argparse
 import os
 import re
 
 import torch
+from safetensors.torch import load_file
 from transformers.utils import logging
 
 from .conversion_config_deepavfusion import infer_config
@@ -16,12 +18,12 @@ from .pretraining_deepavfusion import DeepAVFusionForPreTraining
 
 logger = logging.get_logger(__name__)
 
-# A key that only files of that task have, in the order of asking; bare encoder files have none of them.
-TASK_KEYS = {
-    "pretraining": "image_decoder_embed.weight",
-    "classification": "image_head.weight",
-    "separation": "avss_decoder.pred.weight",
-    "segmentation": "predictor.2.weight",
+# What names start with that only files of that task have, in the order of asking; an encoder's have none of them.
+TASK_PREFIXES = {
+    "pretraining": ("image_decoder_", "audio_decoder_"),
+    "classification": tuple(f"{x}_{part}" for x in ("image", "audio", "fusion") for part in ("head.", "norm.running_")),
+    "separation": ("avss_decoder.",),
+    "segmentation": ("predictor.", "top.", "lat.", "up.", "normv.", "norma.", "proja."),
 }
 
 
@@ -244,21 +246,22 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
     """Tensors of a published file (.pth, read with `weights_only=True`, or .safetensors), or of a state dict.
 
     Raises:
+        OSError: for a file that is not there or may not be read.
         ValueError: for a file that does not hold a state dict, or not only tensors and plain data.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
-        if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            source = load_file(path)
-        else:
-            try:
-                source = torch.load(path, map_location="cpu", weights_only=True)
-            except FileNotFoundError:
-                raise
-            except Exception as error:
-                raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error
+        try:
+            if path.endswith(".safetensors"):
+                source = load_file(path)
+            else:
+                # Training scripts store their command line beside the weights: a class that holds data and no code.
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    source = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(source, dict) and isinstance(source.get(key), dict):
             source = source[key]
@@ -269,9 +272,18 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
 
 
 def normalise_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Published names without `module.`, and with `image.` where video encoders say `video.`."""
-    names = {re.sub(r"^(encoder\.)?video\.", r"\1image.", re.sub(r"^module\.", "", key)): key for key in state_dict}
-    return {name: state_dict[key] for name, key in names.items()}
+    """Published names without `module.`, and with `image.` where video encoders say `video.`.
+
+    Raises:
+        ValueError: where two tensors would get one name.
+    """
+    tensors = {}
+    for key, tensor in state_dict.items():
+        name = re.sub(r"^(encoder\.)?video\.", r"\1image.", key.removeprefix("module."))
+        if name in tensors:
+            raise ValueError(f"The checkpoint has {name!r} twice: {key!r} is another name of it.")
+        tensors[name] = tensor
+    return tensors
 
 
 def load_original_checkpoint(path_or_state_dict, config=None, task: str | None = None):
@@ -289,28 +301,35 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
         The model, in eval mode.
 
     Raises:
-        ValueError: for unknown, missing or misshapen tensors, which are named, and for positions that are not the
-            fixed sin-cos tables.
+        OSError: for a file that is not there or may not be read.
+        ValueError: for unknown, missing or misshapen tensors, which are named, and for tables (positions, windows) that
+            are not those that the configuration fixes. Where a configuration is given, the tables may be absent.
     """
     tensors = normalise_names(read_state_dict(path_or_state_dict))
-    found = next((name for name, key in TASK_KEYS.items() if key in tensors), "encoder")
-    task = task or found
-    classes = task_classes()
+    found = next((name for name, prefixes in TASK_PREFIXES.items() if _any_starts(tensors, prefixes)), "encoder")
+    classes, asked, task = task_classes(), task, task or found
     if task not in classes:
         raise ValueError(f"Unknown task {task!r}: expected one of {_names(classes)}.")
-    if task == "encoder":
-        dropped = [key for key in tensors if not key.startswith("encoder.")]
-        if len(dropped) < len(tensors):
-            if dropped:
-                logger.warning(f"Taking the encoder alone: {len(dropped)} tensors of the {found} model are dropped.")
-            tensors = {key.removeprefix("encoder."): value for key, value in tensors.items() if key not in dropped}
-    elif task != found:
+    if task not in (found, "encoder"):
         raise ValueError(f"The checkpoint holds a model for {found!r}: expected one for {task!r}, as was asked for.")
+    if task == "encoder" and _any_starts(tensors, "encoder."):
+        if asked == "encoder":
+            kept = {key: tensor for key, tensor in tensors.items() if key.startswith("encoder.")}
+            if len(kept) < len(tensors):
+                logger.warning(
+                    f"Taking the encoder alone: {len(tensors) - len(kept)} tensors of the {found} model are dropped."
+                )
+            tensors = kept
+        tensors = {key.removeprefix("encoder."): tensor for key, tensor in tensors.items()}
     if config is None:
         config = infer_config(tensors, task)
     model = classes[task](config)
     _load(model, tensors)
     return model.eval()
+
+
+def _any_starts(names, prefixes: str | tuple[str, ...]) -> bool:
+    return any(name.startswith(prefixes) for name in names)
 
 
 def _load(model, tensors: dict[str, torch.Tensor]) -> None:

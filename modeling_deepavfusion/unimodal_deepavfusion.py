@@ -4,6 +4,7 @@ import os
 import re
 
 import torch
+from transformers.utils import logging
 
 # What an autoencoder's file holds beside the encoder's blocks.
 _DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
@@ -19,9 +20,12 @@ def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
             `ViTMAEForPreTraining`.
 
     Raises:
+        OSError: for a file, folder or Hub id that is not there.
         ValueError: for tensors that are neither the encoder's nor known to be dropped.
     """
     if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source):
+        if os.path.splitext(source)[1] in (".pth", ".pt", ".bin", ".safetensors"):
+            raise FileNotFoundError(f"There is no file {os.fspath(source)}.")
         return _from_vit_mae(os.fspath(source))
     from .conversion_deepavfusion import read_state_dict
 
@@ -70,8 +74,17 @@ _VIT_MAE = (
 def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
     from transformers import ViTMAEModel
 
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the report of a decoder left out, as is meant
+    try:
+        model, info = ViTMAEModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ValueError(f"{source} is not a whole ViTMAEModel: {len(missing)} missing, {', '.join(missing[:4])} ...")
     tensors = {}
-    for key, value in ViTMAEModel.from_pretrained(source, dtype=torch.float32).state_dict().items():
+    for key, value in model.state_dict().items():
         if key not in ("embeddings.cls_token", "embeddings.position_embeddings"):
             for pattern, replacement in _VIT_MAE:
                 key = re.sub(pattern, replacement, key)
@@ -81,7 +94,8 @@ def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
 
 def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
     """
-    Fills the towers of a model from unimodal autoencoders, in place.
+    Fills the towers of a model from unimodal autoencoders, in place. What these do not have, the attention over time of
+    divided video towers, stays as it is.
 
     Args:
         model: a `DeepAVFusionModel`, or any model built on one.
@@ -91,6 +105,7 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
             `"mean"`, which also divides by their number and so keeps the response to a still.
 
     Raises:
+        OSError: for a source that is not there.
         ValueError: where a tower and its source differ in names or shapes.
     """
     if inflate not in ("repeat", "mean"):
@@ -111,14 +126,15 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
             for k, v in own.items()
             if k in tensors and tensors[k].shape != v.shape
         ]
-        missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        missing = sorted(key for key in own.keys() - tensors.keys() if ".temporal_" not in key)
+        unknown = sorted(tensors.keys() - own.keys())
         if wrong or missing or unknown:
             raise ValueError(
                 f"{source if isinstance(source, (str, os.PathLike)) else 'The source'} does not fit the {name} tower. "
                 f"Misshapen: {'; '.join(wrong[:4]) or 'none'}. Missing: {', '.join(missing[:4]) or 'none'}. "
                 f"Unknown: {', '.join(unknown[:4]) or 'none'}."
             )
-        tower.load_state_dict(tensors)
+        tower.load_state_dict(tensors, strict=False)  # the keys were compared
     return model
 
 

@@ -25,15 +25,28 @@ def parse_arguments(argv=None):
     return parser.parse_args(argv)
 
 
+def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
+    """The sizes that were inferred or given, for whoever knows the checkpoint to check."""
+    layers = len(config.fusion_layer_indices)
+    height, width = config.frame_size
+    frames = f"{config.num_frames} frames of " if config.num_frames > 1 else ""
+    tokens = (config.num_fusion_tokens, config.num_image_aggregation_tokens, config.num_audio_aggregation_tokens)
+    return (
+        f"{config.num_hidden_layers} layers of width {config.hidden_size} with {config.num_attention_heads} heads; "
+        f"{config.fusion_type} fusion in {layers} layers, {' + '.join(map(str, tokens))} tokens; "
+        f"{frames}{height} x {width} pixels, {config.num_mel_bins} mel bins x {config.spectrogram_length} steps"
+    )
+
+
 def main(argv=None) -> int:
     args = parse_arguments(argv)
     if not args.checkpoint.is_file():
         print(f"deepavfusion convert: there is no file {args.checkpoint}.", file=sys.stderr)
         return 2
-    config = deepavfusion.DeepAVFusionConfig.from_pretrained(args.config) if args.config else None
     try:
+        config = deepavfusion.DeepAVFusionConfig.from_pretrained(args.config) if args.config else None
         model = deepavfusion.load_original_checkpoint(args.checkpoint, config=config, task=args.task)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"deepavfusion convert: {args.checkpoint}: {error}", file=sys.stderr)
         return 1
     processor = DeepAVFusionProcessor.from_config(model.config)
@@ -41,6 +54,7 @@ def main(argv=None) -> int:
     processor.save_pretrained(args.output)
     number = sum(p.numel() for p in model.parameters())
     print(f"{type(model).__name__} with {number / 1e6:.1f} M parameters written to {args.output}")
+    print(describe(model.config))
     if args.push_to_hub:
         url = model.push_to_hub(args.push_to_hub).repo_url
         processor.push_to_hub(args.push_to_hub)

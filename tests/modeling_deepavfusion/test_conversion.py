@@ -1,10 +1,12 @@
-"""Published checkpoints, both ways, and towers from unimodal autoencoders."""
+"""Published checkpoints, both ways."""
 
+import argparse
 import json
+import re
+import zlib
 
 import pytest
 import torch
-from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 from deepavfusion import (
     DeepAVFusionConfig,
@@ -13,13 +15,17 @@ from deepavfusion import (
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
+    conversion_config_deepavfusion,
     export_original_state_dict,
     load_original_checkpoint,
-    load_unimodal,
 )
-from deepavfusion.conversion_deepavfusion import published_layout
+from deepavfusion.conversion_config_deepavfusion import infer_config
+from deepavfusion.conversion_deepavfusion import task_classes
 from deepavfusion.training import convert
+from deepavfusion.vit_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
+from tests.hub_server import HubServer
+from tests.isolated import run_python
 
 TINY = {
     "hidden_size": 64,
@@ -33,7 +39,7 @@ TINY = {
 }
 DECODER = {
     "decoder_hidden_size": 32,
-    "decoder_num_attention_heads": 1,
+    "decoder_num_attention_heads": 16,
     "decoder_intermediate_size": 64,
     "decoder_num_hidden_layers": 2,
 }
@@ -127,25 +133,55 @@ RELEASED_MODELS = [
 
 @pytest.mark.parametrize(("release", "kind", "cls", "overrides"), RELEASED_MODELS, ids=lambda x: str(x)[:40])
 def test_released_names_and_shapes(published_shapes, release, kind, cls, overrides):
-    """At full base size, without memory: names and shapes alone, on meta tensors."""
-    expected = published_shapes[f"{release}/{kind}"]
-    config = DeepAVFusionConfig(**RELEASES[release], **overrides)
+    """At full base size, without memory: on meta tensors."""
     with torch.device("meta"):
-        model = cls(config)
-    layout, own = published_layout(model), model.state_dict()
-    used = [key for grid in layout.values() for row in grid for key in row]
-    assert sorted(used) == sorted(own), "every tensor of ours stands in the layout once"
-    shapes = {}
-    for name, grid in layout.items():
-        first = own[grid[0][0]]
-        shape = list(first.shape)
-        if shape:
-            shape[0] = sum(own[row[0]].shape[0] for row in grid)
-        if len(grid[0]) > 1:
-            shape[1] = sum(own[key].shape[1] for key in grid[0])
-        shapes[name] = shape
-    shapes["encoder.image.pos_embed"], shapes["encoder.audio.pos_embed"] = [1, 196, 768], [1, 96, 768]
-    assert shapes == expected
+        model = cls(DeepAVFusionConfig(**RELEASES[release], **overrides))
+    exported = export_original_state_dict(model)
+    assert {name: list(tensor.shape) for name, tensor in exported.items()} == published_shapes[f"{release}/{kind}"]
+
+
+def released_tensors(shapes, fill):
+    """Tensors of a release's names and shapes, with the position tables that all releases have."""
+    tensors = {name: fill(name, shape) for name, shape in shapes.items()}
+    tensors["encoder.image.pos_embed"] = sincos_positions((14, 14), 768)[None]
+    tensors["encoder.audio.pos_embed"] = sincos_positions((8, 12), 768)[None]
+    return tensors
+
+
+@pytest.mark.parametrize(("release", "kind", "cls", "overrides"), RELEASED_MODELS, ids=lambda x: str(x)[:40])
+def test_released_configurations_are_inferred(published_shapes, release, kind, cls, overrides):
+    tensors = released_tensors(published_shapes[f"{release}/{kind}"], lambda _, shape: torch.tensor(0.0).expand(shape))
+    task = next(task for task, made in task_classes().items() if made is cls)
+    inferred = infer_config(tensors, task)
+    assert inferred.to_dict() == DeepAVFusionConfig(**RELEASES[release], **overrides).to_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
+def test_released_pretrainings_at_full_size(published_shapes, release):
+    """Random tensors of the released shapes: each is used, and comes back as it was."""
+
+    def fill(name, shape):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+
+    tensors = released_tensors(published_shapes[f"{release}/pretraining"], fill)
+    model = load_original_checkpoint({f"module.{name}": tensor for name, tensor in tensors.items()})
+    assert type(model) is DeepAVFusionForPreTraining
+    exported = export_original_state_dict(model)
+    assert exported.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(exported[name], tensor), name
+
+
+@pytest.mark.parametrize("variant", ["token", "divided", "swin", "probe"])
+def test_any_missing_tensor_is_named(variant):
+    """Whatever is taken away, also what sizes or the task are inferred from. Window tables are derived, not needed."""
+    published = export_original_state_dict(make_model(variant))
+    for name in published:
+        if "relative_position_index" not in name and "attn_mask" not in name:
+            rest = {key: tensor for key, tensor in published.items() if key != name}
+            with pytest.raises(ValueError, match=re.escape(name.replace("video.", "image."))):
+                load_original_checkpoint(rest)
 
 
 def test_missing_and_unknown_tensors_are_named():
@@ -155,6 +191,15 @@ def test_missing_and_unknown_tensors_are_named():
     broken["extra.weight"] = torch.zeros(2)
     with pytest.raises(ValueError, match=r"Missing \(1\): 'audio\.norm\.bias'.*Unknown \(1\): 'extra\.weight'"):
         load_original_checkpoint(broken, config=config)
+
+
+def test_nothing_of_an_encoder_file_is_left_out():
+    published = {f"encoder.{name}": tensor for name, tensor in export_original_state_dict(make_model("token")).items()}
+    assert type(load_original_checkpoint(published)) is DeepAVFusionModel
+    with pytest.raises(ValueError, match=r"Unknown \(1\): 'extra\.weight'"):
+        load_original_checkpoint({**published, "extra.weight": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"'encoder\.fusion_norm\.bias' twice: 'module\.encoder\.fusion_norm\.bias'"):
+        load_original_checkpoint({**published, "module.encoder.fusion_norm.bias": torch.zeros(64)})
 
 
 def test_wrong_shapes_are_named():
@@ -194,21 +239,62 @@ def test_what_a_file_does_not_tell():
         load_original_checkpoint(published)
 
 
+def test_assumed_heads_are_reported(monkeypatch):
+    messages = []
+    monkeypatch.setattr(conversion_config_deepavfusion.logger, "warning", messages.append)
+    config = infer_config(export_original_state_dict(make_model("pretraining")), "pretraining")
+    assert (config.num_attention_heads, config.decoder_num_attention_heads) == (1, 16)
+    assert [re.search(r"\d+ heads .*width (?:of )?(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
+
+    with torch.device("meta"):
+        huge = DeepAVFusionModel(DeepAVFusionConfig.from_size("huge", num_hidden_layers=2, spectrogram_length=64))
+    tensors = export_original_state_dict(huge) | {
+        "image.pos_embed": sincos_positions((16, 16), 1280)[None],
+        "audio.pos_embed": sincos_positions((8, 4), 1280)[None],
+    }
+    assert infer_config(tensors, "encoder").to_dict() == huge.config.to_dict()
+
+
+def test_ratios_survive_rounding():
+    """61 / 896 * 896 is a little less than 61."""
+    assert int(896 * (61 / 896)) == 60
+    widths = [(dim, width) for dim in (64, 384, 768, 896, 1024, 1280) for width in range(1, 4 * dim)]
+    assert all(int(dim * conversion_config_deepavfusion._ratio(width, dim)) == width for dim, width in widths)
+
+
 def test_files(tmp_path, capsys):
     model = make_model("pretraining")
     path = tmp_path / "checkpoint_latest.pth"
-    torch.save({"state_dict": export_original_state_dict(model), "epoch": 3, "optimizer": {"lr": 0.1}}, path)
+    stored = {"state_dict": export_original_state_dict(model), "epoch": 3, "optimizer": {"lr": 0.1}}
+    torch.save({**stored, "args": argparse.Namespace(lr=0.1)}, path)
     again = load_original_checkpoint(path)
     assert torch.equal(again.image_decoder.mask_token, model.image_decoder.mask_token)
 
     assert convert.main([str(path), str(tmp_path / "out")]) == 0
-    assert "DeepAVFusionForPreTraining" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "DeepAVFusionForPreTraining with" in printed
+    assert "2 layers of width 64 with 1 heads; factorized fusion in 2 layers, 16 + 8 + 8 tokens" in printed
+    assert "32 x 48 pixels, 32 mel bins x 80 steps" in printed
     reloaded = DeepAVFusionForPreTraining.from_pretrained(tmp_path / "out")
     assert torch.equal(reloaded.deepavfusion.fusion_tokens, model.deepavfusion.fusion_tokens)
     assert (tmp_path / "out" / "processor_config.json").exists()
 
     assert convert.main([str(tmp_path / "absent.pth"), str(tmp_path / "out")]) == 2
     assert "absent.pth" in capsys.readouterr().err
+
+
+def test_convert_publishes(tmp_path):
+    model = make_model("encoder")
+    torch.save(export_original_state_dict(model), tmp_path / "encoder.pth")
+    source = "import sys\nfrom deepavfusion.training import convert\nsys.exit(convert.main(sys.argv[1:]))"
+    arguments = [tmp_path / "encoder.pth", tmp_path / "out", "--push-to-hub", "tester/converted"]
+    with HubServer() as hub:
+        printed = run_python(source, *arguments, home=tmp_path / "home", endpoint=hub.endpoint)
+        files = hub.repositories["tester/converted"].files
+    assert "published at" in printed
+    for name in ("model.safetensors", "config.json", "processor_config.json"):
+        assert files[name].content == (tmp_path / "out" / name).read_bytes()
+    assert {"modeling_deepavfusion.py", "processing_deepavfusion.py"} <= set(files)
 
 
 class NotPlain:
@@ -219,89 +305,8 @@ def test_pickles_with_code_are_refused(tmp_path):
     torch.save({"state_dict": NotPlain()}, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match=r"bad\.pth cannot be read as a checkpoint of plain tensors"):
         load_original_checkpoint(tmp_path / "bad.pth")
+    (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"bad\.safetensors cannot be read as a checkpoint of plain tensors"):
+        load_original_checkpoint(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="Expected a state dict of tensors"):
         load_original_checkpoint({"state_dict": {}, "epoch": 3})
-
-
-def mae_file(channels, dim=64, layers=2, hidden=128):
-    """A file in the layout of MAE and AudioMAE, with parts that are to be dropped."""
-    shapes = {
-        "cls_token": (1, 1, dim),
-        "pos_embed": (1, 7, dim),
-        "patch_embed.proj.weight": (dim, channels, 16, 16),
-        "patch_embed.proj.bias": (dim,),
-        "norm.weight": (dim,),
-        "norm.bias": (dim,),
-        "mask_token": (1, 1, 32),
-        "decoder_embed.weight": (32, dim),
-        "decoder_blocks.0.norm1.weight": (32,),
-    }
-    for index in range(layers):
-        for name, shape in {
-            "norm1": (dim,),
-            "attn.qkv": (3 * dim, dim),
-            "attn.proj": (dim, dim),
-            "norm2": (dim,),
-            "mlp.fc1": (hidden, dim),
-            "mlp.fc2": (dim, hidden),
-        }.items():
-            shapes[f"blocks.{index}.{name}.weight"] = shape
-            shapes[f"blocks.{index}.{name}.bias"] = shape[:1]
-    return {"model": {name: torch.randn(shape) for name, shape in shapes.items()}}
-
-
-def test_from_masked_autoencoder_files(tmp_path):
-    image, audio = mae_file(3), mae_file(1)
-    torch.save(image, tmp_path / "mae.pth")
-    model = DeepAVFusionModel.from_unimodal_pretrained(
-        image=tmp_path / "mae.pth", audio=audio, config=DeepAVFusionConfig(**TINY)
-    )
-    attention = model.image.layers[1].attention
-    fused = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-    assert torch.equal(fused, image["model"]["blocks.1.attn.qkv.weight"])
-    assert torch.equal(model.audio.patch_embed.projection.weight, audio["model"]["patch_embed.proj.weight"])
-    assert torch.equal(model.audio.layers[0].mlp.fc2.bias, audio["model"]["blocks.0.mlp.fc2.bias"])
-
-
-@pytest.mark.parametrize(("inflate", "gain"), [("repeat", 2.0), ("mean", 1.0)])
-def test_inflation_to_video(inflate, gain):
-    """A still video's patch gets the image's response, or twice that."""
-    image = mae_file(3)
-    model = DeepAVFusionModel(DeepAVFusionConfig(**{**TINY, "num_frames": 4}))
-    load_unimodal(model, image=image, inflate=inflate)
-    weight, expected = model.image.patch_embed.projection.weight, image["model"]["patch_embed.proj.weight"]
-    torch.testing.assert_close(weight.sum(dim=2), gain * expected)
-    with pytest.raises(ValueError, match="expected 'repeat' or 'mean'"):
-        load_unimodal(model, image=image, inflate="tile")
-
-
-@pytest.mark.parametrize("cls", [ViTMAEModel, ViTMAEForPreTraining])
-def test_from_hub_folder(tmp_path, cls):
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 128}
-    values |= {"image_size": 32, "decoder_hidden_size": 32, "decoder_num_hidden_layers": 1}
-    source = cls(ViTMAEConfig(**values, decoder_num_attention_heads=1, decoder_intermediate_size=64))
-    source.save_pretrained(tmp_path)
-    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**TINY, **DECODER))
-    load_unimodal(model, image=tmp_path)
-    vit = getattr(source, "vit", source)
-    tower = model.deepavfusion.image
-    assert torch.equal(tower.patch_embed.projection.weight, vit.embeddings.patch_embeddings.projection.weight)
-    assert torch.equal(tower.norm.weight, vit.layernorm.weight)
-    pixels = torch.randn(1, 6, 64)
-    attended = tower.layers[0](pixels)[0]
-    layer = dict(vit.named_modules()).get("layers.0") or dict(vit.named_modules())["encoder.layer.0"]
-    expected = layer(pixels)
-    expected = expected[0] if isinstance(expected, tuple) else expected
-    torch.testing.assert_close(attended, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_tower_that_does_not_fit_is_refused():
-    model = DeepAVFusionModel(DeepAVFusionConfig(**TINY))
-    with pytest.raises(ValueError, match="does not fit the image tower"):
-        load_unimodal(model, image=mae_file(1))
-    with pytest.raises(ValueError, match=r"audio tower.*Missing: layers\.1"):
-        load_unimodal(model, audio=mae_file(1, layers=1))
-    unknown = mae_file(3)
-    unknown["model"]["blocks.0.gamma"] = torch.zeros(1)
-    with pytest.raises(ValueError, match=r"unknown tensors blocks\.0\.gamma"):
-        load_unimodal(model, image=unknown)

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from deepavfusion.conversion_deepavfusion import join, load_original_checkpoint, published_layout
+from deepavfusion.conversion_deepavfusion import (
+    export_original_state_dict,
+    join,
+    load_original_checkpoint,
+    published_layout,
+)
 from tests.golden_files import golden_config, load_golden
 
 PARITY = {"rtol": 1e-4, "atol": 1e-4}
@@ -63,9 +68,10 @@ def test_encoder(variant, attention):
     torch.testing.assert_close(masked.last_hidden_state, golden.outputs["masked_fusion"], **PARITY)
 
 
-def test_video_encoder():
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_video_encoder(attention):
     golden = load_golden("video_base")
-    model = load_model(golden)
+    model = load_model(golden, attention)
     with torch.no_grad():
         outputs = model(golden.inputs["video"].transpose(1, 2), golden.inputs["audio"])
     torch.testing.assert_close(outputs.image_last_hidden_state, golden.outputs["video"], **PARITY)
@@ -73,11 +79,12 @@ def test_video_encoder():
     torch.testing.assert_close(outputs.last_hidden_state, golden.outputs["fusion"], **PARITY)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("variant", ["plain", "swin"])
-def test_pretraining(variant, training):
+def test_pretraining(variant, training, attention):
     golden = load_golden(f"avmae_{variant}")
-    model = load_model(golden).train(training)
+    model = load_model(golden, attention).train(training)
     outputs = model(
         pixel_values=golden.inputs["image"],
         input_features=golden.inputs["audio"],
@@ -98,6 +105,22 @@ def test_pretraining(variant, training):
     assert len(names) == len(golden.outputs["grad_norms"])
     for name, expected in zip(names, golden.outputs["grad_norms"], strict=True):
         torch.testing.assert_close(gradients[name].norm(), expected, **PARITY, msg=lambda text, n=name: f"{n}: {text}")
+
+
+PUBLISHED_MODELS = [f"encoder_{variant}" for variant in ("factorized", "as2m", "dense", "token", "late", "none")]
+PUBLISHED_MODELS += ["video_base", "avmae_plain", "avmae_swin", "classifier_finetune", "classifier_linprobe"]
+PUBLISHED_MODELS += ["srcsep_binary", "srcsep_ratio", "segm_binary", "segm_semantic"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
+def test_export_gives_the_published_file_back(name):
+    """The same names, derived tables among them, and the same weights. Golden files round tables to half precision."""
+    golden = load_golden(name)
+    exported = export_original_state_dict(load_model(golden))
+    assert exported.keys() == golden.state.keys()
+    for key, expected in golden.state.items():
+        rounding = 5e-4 if key.endswith(".pos_embed") else 0
+        torch.testing.assert_close(exported[key], expected, rtol=0, atol=rounding, check_dtype=False)
 
 
 @pytest.mark.parametrize("variant", ["finetune", "linprobe"])
