@@ -212,10 +212,23 @@ class PretrainArguments:
         sections["model"].update(sections["model"].pop("config"))
         return sections
 
-    def to_yaml(self) -> str:
-        """This run as a recipe file, its goal as the first comment."""
+    def to_yaml(self, public: bool = False) -> str:
+        """This run as a recipe file, its goal as the first comment.
+
+        With `public`, without what was left at None and without folders of the machine that it ran on.
+        """
         comment = "".join(f"# {line}".rstrip() + "\n" for line in self.goal.splitlines())
-        return comment + yaml.safe_dump(self.to_dict(), sort_keys=False)
+        sections = self.to_dict()
+        if public:
+            for section, key in (
+                ("data", "path"),
+                ("data", "annotations"),
+                ("data", "cache_dir"),
+                ("run", "output_dir"),
+            ):
+                del sections[section][key]
+            sections = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}
+        return comment + yaml.safe_dump(sections, sort_keys=False)
 
 
 SECTIONS = {"model": ModelArguments, "data": DataArguments, "optim": OptimArguments, "run": RunArguments}

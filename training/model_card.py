@@ -70,7 +70,7 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     write_atomically(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_card(folder: Path, results: dict[str, Any], recipe_yaml: str, goal: str, license_name: str) -> None:
+def write_card(folder: Path, results: dict[str, Any], recipe_yaml: str, license_name: str) -> None:
     """Writes README.md from `results` (what results.json holds) and the recipe."""
     name = folder.resolve().name
     evaluations = [
@@ -96,11 +96,11 @@ def write_card(folder: Path, results: dict[str, Any], recipe_yaml: str, goal: st
         metrics=sorted({evaluation.metric_type for evaluation in evaluations}) or None,
         eval_results=evaluations or None,
     )
-    text = f"---\n{metadata.to_yaml()}\n---\n\n" + _body(name, results, recipe_yaml, goal, bool(evaluations))
+    text = f"---\n{metadata.to_yaml()}\n---\n\n" + _body(name, results, recipe_yaml, bool(evaluations))
     write_atomically(folder / "README.md", text)
 
 
-def _body(name: str, results: dict[str, Any], recipe_yaml: str, goal: str, probed: bool) -> str:
+def _body(name: str, results: dict[str, Any], recipe_yaml: str, probed: bool) -> str:
     model, data, run = results["model"], results["data"], results["run"]
     details = [
         ["", ""],
@@ -166,7 +166,6 @@ def _body(name: str, results: dict[str, Any], recipe_yaml: str, goal: str, probe
         "## Limits",
         _limits(results, skipped),
         "## Recipe",
-        "\n".join(goal.splitlines()),
         f"```yaml\n{recipe_yaml.rstrip()}\n```",
         "Versions: " + ", ".join(f"{package} {version}" for package, version in results["versions"].items()) + ".",
         "## Citation",

@@ -30,12 +30,15 @@ def build_accelerator(args: PretrainArguments) -> Accelerator:
     check_trackers(args.run.trackers)
     if args.optim.fsdp and args.optim.mixed_precision == "fp16":
         raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
-    return Accelerator(
-        mixed_precision=args.optim.mixed_precision,
-        cpu=args.run.cpu,
-        log_with=args.run.trackers or None,
-        project_dir=args.run.output_dir,
-    )
+    try:
+        return Accelerator(
+            mixed_precision=args.optim.mixed_precision,
+            cpu=args.run.cpu,
+            log_with=args.run.trackers or None,
+            project_dir=args.run.output_dir,
+        )
+    except ValueError as error:  # such as fp16 without a device for it
+        raise RecipeError(f"optim.mixed_precision={args.optim.mixed_precision}: {error}") from error
 
 
 @dataclasses.dataclass
@@ -132,7 +135,7 @@ def open_output_folder(
             shutil.rmtree(checkpoints.folder)
         metrics.keep_until(step if resumes else -1)
         write_atomically(output / "recipe.yaml", args.to_yaml())
-        write_atomically(output / ".gitignore", ".lock\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
+        write_atomically(output / ".gitignore", ".lock\n.initial/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
     accelerator.wait_for_everyone()
     return checkpoints, metrics, step, lock
 

@@ -3,6 +3,8 @@
 import datetime
 from typing import Any
 
+import torch
+
 from .figures import training_curves
 from .model_card import aligned, package_versions, score_table, write_card, write_results
 from .preparation import num_patches
@@ -22,7 +24,7 @@ def finish(session: Session) -> None:
         results = collect(session, train, evaluations)
         write_results(folder, results)
         training_curves(train, evaluations, results["chance"], folder / "training_curves.png", folder.resolve().name)
-        write_card(folder, results, session.args.to_yaml(), session.args.goal, session.args.run.license)
+        write_card(folder, results, session.args.to_yaml(public=True), session.args.run.license)
         _print_summary(session, results)
         if session.args.run.demo:
             demonstrate(session)
@@ -82,12 +84,10 @@ def collect(session: Session, train: list[dict[str, Any]], evaluations: list[dic
     }
 
 
-def _device_name(device) -> str:
+def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.get_device_name(device)
-    return device.type
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
 def _print_summary(session: Session, results: dict[str, Any]) -> None:

@@ -77,8 +77,9 @@ class Session:
             raise RecipeError(f"The recipe's data cannot be used: {error}") from error
         schedule = Schedule(args, len(train_clips), effective)
         optimizer = build_optimizer(args, module)
-        if step:
-            restore_state(module, optimizer, checkpoints.read_tensors(step))
+        tensors = checkpoints.read_tensors(step) if step else None
+        if tensors is not None:
+            restore_state(module, optimizer, tensors)
         order = ClipOrder(
             len(train_clips),
             args.optim.batch_size,
@@ -107,20 +108,20 @@ class Session:
             lock=lock,
             reporter=Reporter(accelerator.is_main_process, schedule.total_steps, step),
         )
-        if step:
-            session._restore(checkpoints.read_state(step), checkpoints.read_tensors(step))
+        if tensors is not None:
+            session._restore(checkpoints.read_state(step), tensors.get("scaler"))
         if args.run.trackers:
             accelerator.init_trackers("deepavfusion", config=_flat(args.to_dict()))
         session._introduce()
         return session
 
-    def _restore(self, state: dict[str, Any], tensors: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any], scaler: dict[str, Any] | None) -> None:
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
         self.window = state["window"]
         self.broken.reasons = state["broken"]
         self.eval_broken.reasons = state["eval_broken"]
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(tensors["scaler"])
+        if self.accelerator.scaler is not None and scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
 
     def _introduce(self) -> None:
         parameters = sum(p.numel() for p in self.module.parameters() if p.requires_grad)

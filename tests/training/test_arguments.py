@@ -160,3 +160,11 @@ def test_yaml_of_a_run_starts_with_its_goal():
     text = args.to_yaml()
     assert text.startswith("# Goal: pre-train a small model")
     assert set(yaml.safe_load(text)) == {"model", "data", "optim", "run"}
+
+
+def test_a_public_recipe_tells_no_folders():
+    args = load_arguments("folder", ["data.path=/home/me/clips", "run.output_dir=/home/me/out"])
+    text = args.to_yaml(public=True)
+    assert "/home/me" not in text
+    assert "null" not in text
+    assert yaml.safe_load(text)["optim"] == {k: v for k, v in args.to_dict()["optim"].items() if v is not None}

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.training import pretrain, session
+from deepavfusion.training import pretrain, results, session
 from deepavfusion.training.preparation import Schedule
 from deepavfusion.training.pretrain import StopRequest, Window, main
 
@@ -28,12 +28,15 @@ def run(tmp_path, monkeypatch):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY_RECIPE)
 
-    def start(folder, *arguments, broken=(), poisoned=(), clips=StandInClips):
+    def start(folder, *arguments, broken=(), poisoned=(), clips=StandInClips, figures=False):
         def build(source, config, split, train, seed):
             bad = {"broken": broken, "poisoned": poisoned} if train else {}
             return clips(config, source["train_size"] if train else source["eval_size"], train, **bad)
 
         monkeypatch.setattr(session, "build_dataset", build)
+        if not figures:  # they take most of a short run's time
+            monkeypatch.setattr(session, "draw_reconstructions", lambda *arguments: None)
+            monkeypatch.setattr(results, "training_curves", lambda *arguments: None)
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()  # otherwise a second run in this process would inherit the first one's precision
         return main([str(recipe), f"run.output_dir={tmp_path / folder}", *arguments])
@@ -57,7 +60,7 @@ def largest_difference(a, b):
 
 
 def test_a_run_leaves_a_hub_folder_and_says_where(run, tmp_path, capsys):
-    assert run("out", "optim.epochs=8", "optim.base_lr=0.1") == 0
+    assert run("out", "optim.epochs=8", "optim.base_lr=0.1", figures=True) == 0
     folder = tmp_path / "out"
     printed = capsys.readouterr().out
     for name in ("reconstructions.png", "training_curves.png", "README.md"):
@@ -67,21 +70,21 @@ def test_a_run_leaves_a_hub_folder_and_says_where(run, tmp_path, capsys):
     assert {"config.json", "model.safetensors", "processor_config.json", "recipe.yaml"} <= set(os.listdir(folder))
     assert "modeling_deepavfusion.py" in os.listdir(folder)
 
-    results = json.loads((folder / "results.json").read_text())
-    assert results["after"]["loss"] < results["before"]["loss"] - 0.05
-    assert set(results["after"]["probe"]) == {"fusion", "image", "audio", "all"}
-    assert results["chance"]["accuracy"] == pytest.approx(2 / 11)
-    assert results["run"]["steps"] == 32
-    assert results["run"]["clips_seen"] == 256
+    found = json.loads((folder / "results.json").read_text())
+    assert found["after"]["loss"] < found["before"]["loss"] - 0.05
+    assert set(found["after"]["probe"]) == {"fusion", "image", "audio", "all"}
+    assert found["chance"]["accuracy"] == pytest.approx(2 / 11)
+    assert found["run"]["steps"] == 32
+    assert found["run"]["clips_seen"] == 256
     for row in ("fusion", "image", "audio", "all"):
-        score = f"{100 * results['after']['probe'][row]['accuracy']:.1f} %"
+        score = f"{100 * found['after']['probe'][row]['accuracy']:.1f} %"
         assert any(line.startswith(row) and score in line for line in printed.splitlines())
 
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "transformers"
     assert card.data.license == "apache-2.0"
-    found = {evaluation.metric_name: evaluation.metric_value for evaluation in card.data.eval_results}
-    assert found["1-NN accuracy, fusion stream"] == round(results["after"]["probe"]["fusion"]["accuracy"], 4)
+    listed = {evaluation.metric_name: evaluation.metric_value for evaluation in card.data.eval_results}
+    assert listed["1-NN accuracy, fusion stream"] == round(found["after"]["probe"]["fusion"]["accuracy"], 4)
     assert "tinted noise" in card.text
     assert "training_curves.png" in card.text
     assert f"torch {importlib.metadata.version('torch')}" in card.text
@@ -186,9 +189,9 @@ def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
     assert run("out", "data.max_broken=0.1", broken=[3, 17]) == 0
     printed = capsys.readouterr().out
     assert printed.count("skipped, cannot be read: clip-3.mp4: no decodable frame") == 1
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["run"]["skipped"] == dict.fromkeys(("clip-3.mp4", "clip-17.mp4"), "no decodable frame")
-    assert results["run"]["clips_seen"] == 2 * (32 - 2)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["run"]["skipped"] == dict.fromkeys(("clip-3.mp4", "clip-17.mp4"), "no decodable frame")
+    assert found["run"]["clips_seen"] == 2 * (32 - 2)
     assert "2 clips could not be read" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -236,10 +239,10 @@ def test_bf16_and_checkpointing_train(run, tmp_path):
 def test_a_run_can_start_from_an_earlier_model(run, tmp_path):
     assert run("first") == 0
     assert run("second", f"model.init_from={tmp_path / 'first'}", "run.seed=9", "model.hidden_size=64") == 0
-    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second")]
-    assert results[1]["model"]["hidden_size"] == 32
-    assert results[1]["before"]["probe"]["image"] == results[0]["after"]["probe"]["image"]
-    assert results[1]["initial_weights"].endswith("first")
+    found = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "second")]
+    assert found[1]["model"]["hidden_size"] == 32
+    assert found[1]["before"]["probe"]["image"] == found[0]["after"]["probe"]["image"]
+    assert found[1]["initial_weights"].endswith("first")
     assert "before training" in (tmp_path / "second" / "README.md").read_text()
 
 
@@ -290,9 +293,9 @@ def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
 
 def test_clips_with_several_labels_are_scored_by_ranking(run, tmp_path, capsys):
     assert run("out", clips=MultiLabelClips) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["after"]["probe"]["fusion"]) == {"map", "auc"}
-    assert results["chance"] == {"map": pytest.approx(0.25), "auc": 0.5}
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["after"]["probe"]["fusion"]) == {"map", "auc"}
+    assert found["chance"] == {"map": pytest.approx(0.25), "auc": 0.5}
     assert "1-NN mAP" in capsys.readouterr().out
 
 
