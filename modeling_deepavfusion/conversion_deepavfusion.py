@@ -9,7 +9,6 @@ import os
 import re
 
 import torch
-from safetensors.torch import load_file
 from transformers.utils import logging
 
 from .conversion_config_deepavfusion import infer_config
@@ -253,6 +252,8 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
         path = os.fspath(source)
         try:
             if path.endswith(".safetensors"):
+                from safetensors.torch import load_file
+
                 source = load_file(path)
             else:
                 # Training scripts store their command line beside the weights: a class that holds data and no code.
