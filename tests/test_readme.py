@@ -18,10 +18,9 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
     from deepavfusion.training.data.scenes import ScenesConfig
     from deepavfusion.training.data.scenes_export import write_scene
 
-    write_scene(ScenesConfig(image_size=64), index=0, folder=tmp_path / "scene")
+    write_scene(ScenesConfig(image_size=64), index=0, folder=model_folder / "scene")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
-    (model_folder / "scene.mp4").write_bytes((tmp_path / "scene" / "clip.mp4").read_bytes())
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "AutoProcessor" in block)
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
