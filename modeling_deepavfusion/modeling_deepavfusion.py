@@ -99,6 +99,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    # A pre-training checkpoint loaded for anything else leaves its decoders behind, which is no news.
+    _keys_to_ignore_on_load_unexpected = [r"^(image|audio)_decoder\."]
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
 
@@ -123,6 +125,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         super().post_init()
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = {name for name in self._no_split_modules if name in present}
+        # Not the encoder's too, as the library has it: a pre-training model must tell of decoders that do not fit.
+        self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected)
 
     def freeze_encoder(self) -> None:
         """Stops training the encoder and keeps it in eval mode, under `train()` too: for linear probes."""

@@ -80,6 +80,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
     """
 
     _no_split_modules = ["DeepAVFusionSwinLayer"]
+    _keys_to_ignore_on_load_unexpected = []
     _fsdp_plan = {"image_decoder.layers.*": "free_full_weight", "audio_decoder.layers.*": "free_full_weight"}
 
     def __init__(self, config: DeepAVFusionConfig):

@@ -135,3 +135,14 @@ def test_loading_in_another_dtype(dtype, tmp_path):
         expected = model(**make_inputs(model.config)).last_hidden_state
         value = loaded(**make_inputs(model.config)).last_hidden_state.float()
     assert (value - expected).norm() / expected.norm() < 0.05
+
+
+def test_decoders_left_behind_are_reported_by_pretraining_models_alone(tmp_path):
+    make_model(DeepAVFusionForPreTraining).save_pretrained(tmp_path)
+    _, info = DeepAVFusionModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not info["missing_keys"]
+    _, info = DeepAVFusionForPreTraining.from_pretrained(
+        tmp_path, decoder_num_hidden_layers=1, output_loading_info=True
+    )
+    assert "image_decoder.layers.1.mlp.fc1.weight" in info["unexpected_keys"]
