@@ -232,9 +232,18 @@ def run_case(name: str, args, peak: float) -> dict:
     return result
 
 
+def _processor_name() -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return names[0] if names else platform.machine()
+
+
 def describe_machine(args) -> dict:
     return {
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else _processor_name(),
         "threads": args.threads,
         "dtype": args.dtype,
         "size": args.size,

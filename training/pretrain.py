@@ -25,10 +25,10 @@ from accelerate.utils import gather_object
 from .arguments import PretrainArguments, RecipeError, load_arguments, recipe_names
 from .batches import BrokenDataError, generator_for, mask_noise
 from .evaluation import model_inputs
+from .job import Job
 from .optimization import learning_rate, set_learning_rates, slow_start_factor
 from .preparation import num_patches, slow_start_epochs
 from .results import finish
-from .session import Session
 
 _DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
 
@@ -59,7 +59,7 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def train_step(session: Session, batches, step: int, stop: StopRequest) -> dict[str, float]:
+def train_step(job: Job, batches, step: int, stop: StopRequest) -> dict[str, float]:
     """One optimiser step.
 
     Returns:
@@ -69,10 +69,10 @@ def train_step(session: Session, batches, step: int, stop: StopRequest) -> dict[
     Raises:
         NonFiniteError, BrokenDataError: on all processes alike.
     """
-    args, accelerator, order = session.args, session.accelerator, session.order
-    epoch = session.schedule.epoch(step)
-    lr = learning_rate(epoch, session.schedule.lr, args.optim.epochs, args.optim.warmup_epochs, args.optim.min_lr)
-    set_learning_rates(session.optimizer, lr, slow_start_factor(epoch, slow_start_epochs(args)))
+    args, accelerator, order = job.args, job.accelerator, job.order
+    epoch = job.schedule.epoch(step)
+    lr = learning_rate(epoch, job.schedule.lr, args.optim.epochs, args.optim.warmup_epochs, args.optim.min_lr)
+    set_learning_rates(job.optimizer, lr, slow_start_factor(epoch, slow_start_epochs(args)))
     dropout = generator_for(args.run.seed, _DROPOUT_STREAM, step, accelerator.process_index)
     torch.manual_seed(dropout.initial_seed())
     sums = torch.zeros(4, dtype=torch.float64)
@@ -84,25 +84,25 @@ def train_step(session: Session, batches, step: int, stop: StopRequest) -> dict[
         broken += batch["broken"]
         clips = len(batch["path"]) if "pixel_values" in batch else 0
         paths += batch["path"]
-        inputs = model_inputs(batch, session.config, accelerator.device)
-        noise = mask_noise(args.run.seed, step, micro, order, num_patches(session.config))
+        inputs = model_inputs(batch, job.config, accelerator.device)
+        noise = mask_noise(args.run.seed, step, micro, order, num_patches(job.config))
         image_noise, audio_noise = (part[: max(clips, 1)].to(accelerator.device) for part in noise)
         last = micro == order.accumulation - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
+        with contextlib.nullcontext() if last else accelerator.no_sync(job.model):
             with accelerator.autocast():
-                outputs = session.model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
+                outputs = job.model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
             accelerator.backward(outputs.loss * (min(clips, 1) / order.accumulation))
         losses = torch.stack([outputs.loss, outputs.image_loss, outputs.audio_loss]).detach().double().cpu()
         if clips:
             sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
-    return {**_agree(session, sums, broken, paths, step, stop), **_update(session, paths, step), "lr": lr, "wait": wait}
+    return {**_agree(job, sums, broken, paths, step, stop), **_update(job, paths, step), "lr": lr, "wait": wait}
 
 
 def _agree(
-    session: Session, sums: torch.Tensor, broken: list, paths: list[str], step: int, stop: StopRequest
+    job: Job, sums: torch.Tensor, broken: list, paths: list[str], step: int, stop: StopRequest
 ) -> dict[str, float]:
     """Adds what processes saw; all of them go on, or all raise for the same reason."""
-    accelerator = session.accelerator
+    accelerator = job.accelerator
     finite = bool(sums.isfinite().all())
     seen = torch.cat([torch.where(sums.isfinite(), sums, 0.0), torch.tensor([float(not finite), len(broken)])])
     flags = torch.zeros(accelerator.num_processes, dtype=torch.float64)
@@ -110,33 +110,33 @@ def _agree(
     dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
     total = accelerator.reduce(torch.cat([seen, flags]).to(accelerator.device, dtype), "sum").cpu().tolist()
     if total[4]:
-        _raise_non_finite(session, "loss", [] if finite else paths, step)
+        _raise_non_finite(job, "loss", [] if finite else paths, step)
     if total[5]:
-        for line in session.broken.add(gather_object(broken)):
-            session.reporter.print(line)
+        for line in job.broken.add(gather_object(broken)):
+            job.reporter.print(line)
     return {
         **dict(zip(("loss", "image_loss", "audio_loss", "clips"), total[:4], strict=True)),
         "stop": max(total[6:]),
     }
 
 
-def _update(session: Session, paths: list[str], step: int) -> dict[str, float]:
+def _update(job: Job, paths: list[str], step: int) -> dict[str, float]:
     """Clips the gradient where asked for, and moves the weights. Not finite: raises, unless fp16 scaling handles it."""
-    accelerator = session.accelerator
-    accelerator.unscale_gradients(session.optimizer)
-    parameters = [p for p in session.model.parameters() if p.grad is not None]
+    accelerator = job.accelerator
+    accelerator.unscale_gradients(job.optimizer)
+    parameters = [p for p in job.model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-    if session.args.optim.clip_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, session.args.optim.clip_grad_norm, norm)
+    if job.args.optim.clip_grad_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, job.args.optim.clip_grad_norm, norm)
     norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
     if not math.isfinite(norm) and accelerator.scaler is None:
-        _raise_non_finite(session, "gradient", paths, step)
-    session.optimizer.step()
-    session.optimizer.zero_grad()
+        _raise_non_finite(job, "gradient", paths, step)
+    job.optimizer.step()
+    job.optimizer.zero_grad()
     return {"grad_norm": norm}
 
 
-def _raise_non_finite(session: Session, what: str, paths: list[str], step: int) -> None:
+def _raise_non_finite(job: Job, what: str, paths: list[str], step: int) -> None:
     names = "\n".join(f"  {path}" for path in gather_object(paths))
     raise NonFiniteError(f"The {what} of step {step + 1} is not finite. The clips of its batch:\n{names}")
 
@@ -151,48 +151,48 @@ class Window:
         for key, value in {**totals, "seconds": seconds, "steps": 1.0}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
 
-    def record(self, session: Session, step: int, lr: float) -> dict[str, float]:
+    def record(self, job: Job, step: int, lr: float) -> dict[str, float]:
         """The record of a log line, from the sums, which start anew."""
         sums, self.sums = self.sums, {}
         clips = max(sums["clips"], 1.0)
         return {
             "step": step,
             "kind": "train",
-            "epoch": session.schedule.epoch(step),
+            "epoch": job.schedule.epoch(step),
             **{key: sums[key] / clips for key in ("loss", "image_loss", "audio_loss")},
             "lr": lr,
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "samples_per_second": clips / sums["seconds"],
             "waiting_share": sums["wait"] / sums["seconds"],
-            "eta": (session.schedule.total_steps - step) * sums["seconds"] / sums["steps"],
+            "eta": (job.schedule.total_steps - step) * sums["seconds"] / sums["steps"],
         }
 
 
-def train(session: Session) -> int:
-    """The loop, from the session's step to the last. Returns 0, or the number of the signal that ended it early."""
-    args, schedule = session.args, session.schedule
+def train(job: Job) -> int:
+    """The loop, from the job's step to the last. Returns 0, or the number of the signal that ended it early."""
+    args, schedule = job.args, job.schedule
     eval_steps, save_steps = schedule.steps(args.run.eval_epochs), schedule.steps(args.run.save_epochs)
-    if session.step == 0:
-        session.evaluate(0)
-    window, batches = Window(session.window), iter(session.training_loader())
+    if job.step == 0:
+        job.evaluate(0)
+    window, batches = Window(job.window), iter(job.training_loader())
     with StopRequest() as stop:
-        while session.step < schedule.total_steps:
+        while job.step < schedule.total_steps:
             started = time.perf_counter()
-            totals = train_step(session, batches, session.step, stop)
-            session.step = step = session.step + 1
+            totals = train_step(job, batches, job.step, stop)
+            job.step = step = job.step + 1
             last, requested = step == schedule.total_steps, int(totals.pop("stop"))
             lr = totals.pop("lr")
             seconds = time.perf_counter() - started
-            session.seconds += seconds
-            session.clips += int(totals["clips"])
+            job.seconds += seconds
+            job.clips += int(totals["clips"])
             window.add(totals, seconds)
-            session.reporter.advance(totals["loss"] / max(totals["clips"], 1.0))
+            job.reporter.advance(totals["loss"] / max(totals["clips"], 1.0))
             if step % args.run.log_steps == 0 or last:
-                session.log(window.record(session, step, lr))
+                job.log(window.record(job, step, lr))
             if step % eval_steps == 0 or last:
-                session.evaluate(step)
+                job.evaluate(step)
             if step % save_steps == 0 or last or requested:
-                session.save(window.sums)
+                job.save(window.sums)
             if requested and not last:
                 return requested
     return 0
@@ -214,24 +214,22 @@ def main(argv: list[str] | None = None) -> int:
         args = parse(argv)
         if args is None:
             return 0 if argv else 2
-        session = Session.open(args)
+        job = Job.open(args)
     except (RecipeError, ImportError) as error:
         print(f"deepavfusion pretrain: {error}", file=sys.stderr)
         return 2
     try:
-        ended_by = train(session)
+        ended_by = train(job)
         if not ended_by:
-            finish(session)
+            finish(job)
     except (NonFiniteError, BrokenDataError) as error:
-        if session.accelerator.is_main_process:
+        if job.accelerator.is_main_process:
             print(f"deepavfusion pretrain: {error}", file=sys.stderr)
         return 1
     finally:
-        session.close()
+        job.close()
     if ended_by:
-        session.reporter.print(
-            f"stopped by signal {ended_by} after step {session.step}; the same command goes on from there"
-        )
+        job.reporter.print(f"stopped by signal {ended_by} after step {job.step}; the same command goes on from there")
         return 128 + ended_by
     return 0
 

@@ -6,34 +6,34 @@ from typing import Any
 import torch
 
 from .figures import training_curves
+from .job import Job
 from .model_card import aligned, package_versions, score_table, write_card, write_results
 from .preparation import num_patches
-from .session import Session
 from .tracking import duration, quiet_library
 
 
-def finish(session: Session) -> None:
+def finish(job: Job) -> None:
     """Writes the result folder and prints where things are. All processes must call it together."""
-    accelerator, folder = session.accelerator, session.folder
+    accelerator, folder = job.accelerator, job.folder
     with quiet_library():
-        session.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
+        job.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        session.processor.save_pretrained(folder)
-        train, evaluations = session.metrics.read("train"), session.metrics.read("evaluation")
-        results = collect(session, train, evaluations)
+        job.processor.save_pretrained(folder)
+        train, evaluations = job.metrics.read("train"), job.metrics.read("evaluation")
+        results = collect(job, train, evaluations)
         write_results(folder, results)
         training_curves(train, evaluations, results["chance"], folder / "training_curves.png", folder.resolve().name)
-        write_card(folder, results, session.args.to_yaml(public=True), session.args.run.license)
-        _print_summary(session, results)
-        if session.args.run.demo:
-            demonstrate(session)
+        write_card(folder, results, job.args.to_yaml(public=True), job.args.run.license)
+        _print_summary(job, results)
+        if job.args.run.demo:
+            demonstrate(job)
     accelerator.wait_for_everyone()
 
 
-def collect(session: Session, train: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> dict[str, Any]:
     """What results.json holds."""
-    args, config, module = session.args, session.config, session.module
+    args, config, module = job.args, job.config, job.module
     image_patches, audio_patches = num_patches(config)
     origins = [args.model.init_from, args.model.init_image, args.model.init_audio]
     fields = ("step", "epoch", "loss", "image_loss", "audio_loss", "clips", "probe")
@@ -46,22 +46,22 @@ def collect(session: Session, train: list[dict[str, Any]], evaluations: list[dic
         "before": before,
         "after": after,
         "chance": evaluations[-1]["chance"],
-        "ceilings": session.eval_clips.ceilings,
+        "ceilings": job.eval_clips.ceilings,
         "run": {
-            "steps": session.step,
-            "effective_batch": session.schedule.effective_batch,
-            "clips_seen": session.clips,
-            "seconds": session.seconds,
-            "samples_per_second": session.clips / max(session.seconds, 1e-9),
+            "steps": job.step,
+            "effective_batch": job.schedule.effective_batch,
+            "clips_seen": job.clips,
+            "seconds": job.seconds,
+            "samples_per_second": job.clips / max(job.seconds, 1e-9),
             "waiting_share": sum(r["waiting_share"] for r in train) / max(len(train), 1),
-            "device": f"{session.accelerator.num_processes} x {_device_name(session.accelerator.device)}",
+            "device": f"{job.accelerator.num_processes} x {_device_name(job.accelerator.device)}",
             "mixed_precision": args.optim.mixed_precision,
-            "skipped": {**session.broken.reasons, **session.eval_broken.reasons},
+            "skipped": {**job.broken.reasons, **job.eval_broken.reasons},
         },
         "data": {
             "name": args.data.name,
-            "description": session.train_clips.card,
-            "train_clips": len(session.train_clips),
+            "description": job.train_clips.card,
+            "train_clips": len(job.train_clips),
             "eval_clips": after["clips"],
             "eval_split": args.data.eval_split,
         },
@@ -90,8 +90,8 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
-def _print_summary(session: Session, results: dict[str, Any]) -> None:
-    folder, run, say = session.folder, results["run"], session.reporter.print
+def _print_summary(job: Job, results: dict[str, Any]) -> None:
+    folder, run, say = job.folder, results["run"], job.reporter.print
     say(
         f"\n{run['clips_seen']:,} clips in {duration(run['seconds'])} ({run['samples_per_second']:.3g} a second); "
         f"held-out "
@@ -115,22 +115,22 @@ def _print_summary(session: Session, results: dict[str, Any]) -> None:
     )
 
 
-def demonstrate(session: Session) -> None:
+def demonstrate(job: Job) -> None:
     """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by Auto classes."""
     from . import embed
     from .data.scenes_config import SPLIT_OFFSETS, ScenesConfig
     from .data.scenes_export import write_scene
 
-    scenes = getattr(session.eval_clips, "config", None)
+    scenes = getattr(job.eval_clips, "config", None)
     if not isinstance(scenes, ScenesConfig):
-        scenes = ScenesConfig(image_size=session.config.frame_size)
-    write_scene(scenes, SPLIT_OFFSETS["test"], session.folder / "scene")
-    clip = session.folder / "scene" / "clip.mp4"
-    model, processor = embed.load(str(session.folder))
+        scenes = ScenesConfig(image_size=job.config.frame_size)
+    write_scene(scenes, SPLIT_OFFSETS["test"], job.folder / "scene")
+    clip = job.folder / "scene" / "clip.mp4"
+    model, processor = embed.load(str(job.folder))
     streams = embed.embed(str(clip), model, processor)
-    embed.save(streams, session.folder / "scene" / "clip.safetensors", str(clip), session.folder.name)
+    embed.save(streams, job.folder / "scene" / "clip.safetensors", str(clip), job.folder.name)
     shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
-    session.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
+    job.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
 
 
 __all__ = ["collect", "demonstrate", "finish"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.training import pretrain, results, session
+from deepavfusion.training import job, pretrain, results
 from deepavfusion.training.preparation import Schedule
 from deepavfusion.training.pretrain import StopRequest, Window, main
 
@@ -33,9 +33,9 @@ def run(tmp_path, monkeypatch):
             bad = {"broken": broken, "poisoned": poisoned} if train else {}
             return clips(config, source["train_size"] if train else source["eval_size"], train, **bad)
 
-        monkeypatch.setattr(session, "build_dataset", build)
+        monkeypatch.setattr(job, "build_dataset", build)
         if not figures:  # they take most of a short run's time
-            monkeypatch.setattr(session, "draw_reconstructions", lambda *arguments: None)
+            monkeypatch.setattr(job, "draw_reconstructions", lambda *arguments: None)
             monkeypatch.setattr(results, "training_curves", lambda *arguments: None)
         for state in (AcceleratorState, GradientState, PartialState):
             state._reset_state()  # otherwise a second run in this process would inherit the first one's precision
@@ -351,14 +351,14 @@ def test_steps_and_epochs_of_a_schedule(run):
 
 
 def test_the_window_weighs_clips_and_starts_anew():
-    class Session:
+    class Job:
         schedule = Schedule(pretrain.load_arguments("scenes_tiny"), num_clips=100, effective_batch=10)
 
     window = Window()
     window.add({"loss": 6.0, "image_loss": 4.0, "audio_loss": 2.0, "clips": 2, "grad_norm": 1.0, "wait": 0.1}, 0.5)
     window.add({"loss": 4.0, "image_loss": 3.0, "audio_loss": 1.0, "clips": 8, "grad_norm": 3.0, "wait": 0.1}, 0.5)
-    record = Window(window.sums).record(Session, 2, 1e-3)
+    record = Window(window.sums).record(Job, 2, 1e-3)
     assert (record["loss"], record["image_loss"], record["grad_norm"]) == (1.0, 0.7, 2.0)
     assert (record["samples_per_second"], record["waiting_share"]) == (10.0, pytest.approx(0.2))
-    window.record(Session, 2, 1e-3)
+    window.record(Job, 2, 1e-3)
     assert window.sums == {}

@@ -29,7 +29,7 @@ from .tracking import MetricsFile, Reporter, evaluation_line, training_line
 
 
 @dataclass
-class Session:
+class Job:
     """State of a run. `step` optimiser steps are done; `module` is the model without any wrapper around it."""
 
     args: PretrainArguments
@@ -62,7 +62,7 @@ class Session:
         return Path(self.args.run.output_dir)
 
     @classmethod
-    def open(cls, args: PretrainArguments) -> "Session":
+    def open(cls, args: PretrainArguments) -> "Job":
         """Builds a run, and takes it to its last checkpoint where there is one."""
         accelerator = build_accelerator(args)
         effective = args.optim.batch_size * args.optim.gradient_accumulation * accelerator.num_processes
@@ -90,7 +90,7 @@ class Session:
             start_step=step,
             end_step=schedule.total_steps,
         )
-        session = cls(
+        job = cls(
             args=args,
             accelerator=accelerator,
             checkpoints=checkpoints,
@@ -109,11 +109,11 @@ class Session:
             reporter=Reporter(accelerator.is_main_process, schedule.total_steps, step),
         )
         if tensors is not None:
-            session._restore(checkpoints.read_state(step), tensors.get("scaler"))
+            job._restore(checkpoints.read_state(step), tensors.get("scaler"))
         if args.run.trackers:
             accelerator.init_trackers("deepavfusion", config=_flat(args.to_dict()))
-        session._introduce()
-        return session
+        job._introduce()
+        return job
 
     def _restore(self, state: dict[str, Any], scaler: dict[str, Any] | None) -> None:
         self.step, self.clips, self.seconds = state["step"], state["clips"], state["seconds"]
@@ -216,4 +216,4 @@ def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{key}": str(value) for section, entries in sections.items() for key, value in entries.items()}
 
 
-__all__ = ["Session"]
+__all__ = ["Job"]
