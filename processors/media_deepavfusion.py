@@ -34,6 +34,10 @@ except ImportError:
 
 # Audio decoders need the packets before the first wanted sample: AAC one, MP3's bit reservoir a few, Opus 80 ms.
 _AUDIO_PREROLL = 0.25
+# A moment so many seconds after the end is still the end: spans are rounded to frames.
+_BEYOND = 0.05
+# A video stream that covers less is a picture, also where nothing counts its frames.
+_STILL = 0.1
 _REQUIRE = ("any", "both", "image", "audio")
 
 
@@ -53,7 +57,7 @@ class Clip:
     waveform: np.ndarray | None  # (channels, samples) float32; decoders of lossy formats can go beyond -1..1
     sampling_rate: int | None  # Hz
     timestamp: float = 0.0  # s from the file's start: the middle of the window
-    name: str = ""
+    path: str = ""  # the file; "file object" where it has no name
 
     def __iter__(self):
         return iter((self.frames, self.waveform, self.sampling_rate))
@@ -74,17 +78,21 @@ class MediaInfo(NamedTuple):
         return self.audio_span is not None
 
     @property
+    def start(self) -> float:
+        """Where the first of its streams begins."""
+        return min(span[0] for span in (self.image_span, self.audio_span) if span is not None)
+
+    @property
+    def end(self) -> float:
+        """Where the last of its streams ends."""
+        return max(span[1] for span in (self.image_span, self.audio_span) if span is not None)
+
+    @property
     def span(self) -> tuple[float, float]:
         """The part that all its streams cover; of streams that do not overlap, the longer one."""
         spans = [span for span in (self.image_span, self.audio_span) if span is not None]
         start, end = max(span[0] for span in spans), min(span[1] for span in spans)
-        if len(spans) == 2 and _is_still(spans[0]):  # a single picture goes with all of the sound
-            return spans[1]
         return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
-
-
-def _is_still(span: tuple[float, float]) -> bool:
-    return span[1] - span[0] < 0.1
 
 
 def load_clip(
@@ -115,10 +123,12 @@ def load_clip(
     """
     if require not in _REQUIRE:
         raise ValueError(f"require is {require!r}: expected one of {', '.join(map(repr, _REQUIRE))}.")
-    if num_frames < 1 or seconds <= 0:
+    if num_frames < 1 or not 0 < seconds < math.inf:
         raise ValueError(f"num_frames is {num_frames} and seconds {seconds}: expected positive numbers.")
     source = _Source(path)
     info = source.probe()
+    if timestamp is not None and timestamp > info.end + _BEYOND:  # headers of some formats hold a guess
+        info = source.probe(exact=True)
     clip, complete = _load(source, info, timestamp, num_frames, seconds)
     if not complete:  # headers can promise what is not there: look at the packets themselves
         info = source.probe(exact=True)
@@ -150,11 +160,10 @@ def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -
 
 def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
     """The clip, and whether both streams went as far as `info` says."""
-    spans = [span for span in (info.image_span, info.audio_span) if span is not None]
-    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    first, last = info.start, info.end
     if timestamp is None:
         timestamp = sum(info.span) / 2
-    elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + 0.05:
+    elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
         raise source.error(f"the moment {timestamp:.2f} s", f"the file covers {first:.2f} to {last:.2f} s")
     window_start = min(timestamp - seconds / 2, last - seconds)
     window_start = max(window_start, min(first, timestamp))
@@ -172,6 +181,13 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
     return Clip(frames, waveform, rate, timestamp, source.name), complete
 
 
+def _note_time(frames, last: list):
+    """The frames; `last` holds the time of the latest of them, if it has one."""
+    for frame in frames:
+        last[:] = [] if frame.time is None else [frame.time]
+        yield frame
+
+
 class _Source:
     """A file that can be opened again and again."""
 
@@ -184,18 +200,31 @@ class _Source:
             self.file, self.name = path, str(getattr(path, "name", "file object"))
             if getattr(path, "closed", False):
                 raise self.error("a binary file object that can seek", "it is closed")
-            if not (hasattr(path, "seekable") and path.seekable()):
+            # Python 3.10's SpooledTemporaryFile can seek, but has no method that says so.
+            if not (path.seekable() if hasattr(path, "seekable") else hasattr(path, "seek")):
                 raise self.error("a binary file object that can seek", f"{type(path).__name__} cannot")
-            path.seek(0)
-            self._refuse_playlist(path)
+            self._check(self._check_file)
         elif isinstance(path, (str, os.PathLike)):
-            self.file, self.name = None, os.fspath(path)
-            self._check_path()
+            self.file, self.name = None, os.fsdecode(path)
+            self._check(self._check_path)
         else:
             raise TypeError(f"A {type(path).__name__} was given: expected a path, bytes or a binary file object.")
 
     def error(self, wanted: str, why: str) -> MediaError:
         return MediaError(f"{self.name}: looked for {wanted}, but {why}.")
+
+    def _check(self, check) -> None:
+        """Runs one of the checks below; what the system or the file object answers comes out as `MediaError`."""
+        try:
+            check()
+        except OSError as error:
+            raise self.error("a media file", f"{type(error).__name__}: {error}") from error
+
+    def _check_file(self) -> None:
+        if isinstance(self.file, io.TextIOBase) or isinstance(self.file.read(0), str):
+            raise self.error("a binary file object that can seek", "it is open as text")
+        self.file.seek(0)
+        self._refuse_playlist(self.file)
 
     def _check_path(self) -> None:
         if os.path.isdir(self.name):
@@ -203,6 +232,8 @@ class _Source:
         if not os.path.exists(self.name):
             broken = os.path.islink(self.name)
             raise self.error("a media file", "it is a link to nothing" if broken else "there is no such file")
+        if not os.path.isfile(self.name):  # opening a pipe would wait for someone to write into it
+            raise self.error("a media file", "it is a pipe, socket or device; give bytes instead")
         if os.path.getsize(self.name) == 0:
             raise self.error("a media file", "it is empty")
         with open(self.name, "rb") as file:
@@ -240,17 +271,36 @@ class _Source:
             spans = {
                 kind: None if exact else header_span(container, stream, origin) for kind, stream in present.items()
             }
+            one = "video" in present and present["video"].frames == 1
             if any(span is None for span in spans.values()):
                 spans = packet_spans(container, present)
+                one = "video" in spans and self._holds_one_picture()
+        if "video" in spans and "audio" in spans:
+            start, end = spans["video"]
+            if one or end - start < _STILL:  # a single picture is shown for as long as there is sound
+                spans["video"] = start, max(end, spans["audio"][1])
         found = [spans.get(kind) for kind in ("video", "audio")]
         if found == [None, None]:
             raise self.error("pictures or sound", "its streams hold nothing")
-        return MediaInfo(*(None if span is None else (span[0] - origin, span[1] - origin) for span in found))
+        # Packets before the origin prime the decoder and are not heard.
+        return MediaInfo(*(span and (max(span[0] - origin, 0.0), span[1] - origin) for span in found))
+
+    def _holds_one_picture(self) -> bool:
+        with self.open("pictures") as container:
+            packets = container.demux(best_stream(container, "video"))
+            count = 0
+            while count < 2:
+                try:
+                    count += bool(next(packets).size)
+                except (StopIteration, av.FFmpegError):  # an error while reading, as of a truncated file, is an end
+                    break
+            return count == 1
 
     def read_frames(self, times: list[float]) -> tuple[np.ndarray | None, float]:
         """The frames shown at ascending times (s from the file's start): (T, H, W, 3) uint8, or None without any.
 
-        Also how long before the last of those times the last frame began to be shown, in seconds.
+        Also how long before the last of those times the last frame that was decoded began, in seconds: negative where
+        a later frame shows that the stream goes on.
         """
         for back in steps_back(times[0]):
             with self.open(f"pictures at {times[0]:.2f} s") as container:
@@ -258,11 +308,14 @@ class _Source:
                 moments = [time + file_start(container) for time in times]
                 if back is not None and not seek(container, stream, moments[0] - back):
                     continue
-                frames = decode(container, stream)
+                decoded = []  # the time of the last frame, chosen or not
+                frames = _note_time(decode(container, stream), decoded)
                 chosen = pick_frames(frames if back is None else if_in_time(frames, moments[0]), moments)
                 if chosen:
-                    lag = 0.0 if chosen[-1].time is None else moments[-1] - chosen[-1].time
-                    return upright(chosen, float(stream.codec_context.sample_aspect_ratio or 1)), lag
+                    lag = moments[-1] - decoded[0] if decoded else 0.0
+                    # The container's word goes before the codec's, as in players.
+                    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+                    return upright(chosen, float(ratio)), lag
         return None, 0.0
 
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
