@@ -197,7 +197,8 @@ class _Source:
         if isinstance(path, (bytes, bytearray, memoryview)):
             path = io.BytesIO(path)
         if hasattr(path, "read"):
-            self.file, self.name = path, str(getattr(path, "name", "file object"))
+            name = getattr(path, "name", None)  # a number or None for temporary files
+            self.file, self.name = path, name if isinstance(name, str) else "file object"
             if getattr(path, "closed", False):
                 raise self.error("a binary file object that can seek", "it is closed")
             # Python 3.10's SpooledTemporaryFile can seek, but has no method that says so.
@@ -253,7 +254,9 @@ class _Source:
             # "file:" keeps names with colons or leading dashes from being read as protocols or options, and the white
             # list keeps playlists from reaching out.
             target = self.file if self.file is not None else "file:" + self.name
-            with av.open(target, metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+            options = {"protocol_whitelist": "file"}
+            # Left to itself, PyAV takes a file object's own mode, and writes into temporary ones.
+            with av.open(target, mode="r", metadata_errors="ignore", options=options) as container:
                 yield container
         except MediaError:
             raise
