@@ -86,18 +86,24 @@ class SceneClips(Clips):
         )
         self.store = None
         if cache_dir is not None:
-            about = {"scenes": config.to_dict(), "split": split, "size": size}
+            about = {"scenes": config.to_dict(), "split": split, "size": size, **self._about()}
             # A loaded extractor also says where its code is, which has no bearing on what it computes.
             about["audio"] = {key: value for key, value in extractor.to_dict().items() if key != "auto_map"}
-            self.store = Store(
-                cache_dir,
-                about,
-                {
-                    "frames": ((size, config.num_frames, *config.size, 3), np.uint8),
-                    "features": ((size, 1, extractor.num_mel_bins, extractor.spectrogram_length), np.float16),
-                    "classes": ((size, _MOST_SOUNDING), np.int8),
-                },
-            )
+            layout = {name: ((size, *shape), dtype) for name, (shape, dtype) in self._layout().items()}
+            self.store = Store(cache_dir, about, layout)
+
+    def _about(self) -> dict:
+        """What stored rows depend on beside scenes, split, size and front end."""
+        return {}
+
+    def _layout(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of what `_make` gives for a scene."""
+        extractor = self.feature_extractor
+        return {
+            "frames": ((self.config.num_frames, *self.config.size, 3), np.uint8),
+            "features": ((1, extractor.num_mel_bins, extractor.spectrogram_length), np.float16),
+            "classes": ((_MOST_SOUNDING,), np.int8),
+        }
 
     def __len__(self) -> int:
         return self.size
@@ -111,8 +117,8 @@ class SceneClips(Clips):
 
     def __getitems__(self, items: Sequence[int]) -> list[dict]:
         items = self._check(items)
-        frames, features, classes = self._media(items)
-        pixels = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float().div_(255)  # (B, T, 3, H, W)
+        made = self._media(items)
+        pixels, features, classes = as_pixels(made["frames"]), torch.from_numpy(made["features"]), made["classes"]
         if self.train:
             draws = [self._draw(i) for i in items]
             pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
@@ -143,36 +149,62 @@ class SceneClips(Clips):
         loudness = 2 * torch.rand((), generator=generator, dtype=torch.float64).item() - 1
         return box, flip, loudness * augmentation.decibels
 
-    def _media(self, items: list[int]) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
-        """Frames (B, T, H, W, 3) uint8, features (B, 1, mels, frames), classes that sound (B, 3), -1 where fewer do."""
+    def _media(self, items: list[int]) -> dict[str, np.ndarray]:
+        """What `_make` makes of these items, from the store where it is kept there; half precision as single."""
         absent = items if self.store is None else self.store.absent(items)
         if absent:
-            clips = [generate_clip(self.config, self.scene_index(i)) for i in absent]
-            frames = np.stack([clip[0] for clip in clips])
-            # One by one: on a CPU that is faster than together, and no sample depends on its neighbours in rounding.
-            log_mel = self.feature_extractor.log_mel
-            features = torch.stack([log_mel(torch.from_numpy(clip[1]))[None] for clip in clips])
-            classes = np.full((len(clips), _MOST_SOUNDING), -1, np.int8)
-            for row, clip in zip(classes, clips):
-                row[: len(clip[2])] = clip[2]
+            made = self._make(absent)
             if self.store is None:
-                return frames, features, classes
-            self.store.put(absent, frames=frames, features=features.numpy(), classes=classes)
+                return made
+            self.store.put(absent, **made)
         kept = self.store.get(items)
-        return kept["frames"], torch.from_numpy(kept["features"].astype(np.float32)), kept["classes"]
+        return {name: rows.astype(np.float32) if rows.dtype == np.float16 else rows for name, rows in kept.items()}
+
+    def _make(self, items: list[int]) -> dict[str, np.ndarray]:
+        """`frames` (B, T, H, W, 3) uint8, `features` (B, 1, mels, frames), `classes` that sound (B, 3), -1 for none."""
+        clips = [generate_clip(self.config, self.scene_index(i)) for i in items]
+        return {
+            "frames": np.stack([clip[0] for clip in clips]),
+            "features": self._log_mels([clip[1] for clip in clips]),
+            "classes": self._class_rows([clip[2] for clip in clips]),
+        }
+
+    def _log_mels(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, 1, mels, frames) float32."""
+        # One by one: on a CPU that is faster than together, and no sample depends on its neighbours in rounding.
+        log_mel = self.feature_extractor.log_mel
+        return torch.stack([log_mel(torch.from_numpy(waveform))[None] for waveform in waveforms]).numpy()
+
+    @staticmethod
+    def _class_rows(sounding: Sequence[np.ndarray]) -> np.ndarray:
+        rows = np.full((len(sounding), _MOST_SOUNDING), -1, np.int8)
+        for row, classes in zip(rows, sounding, strict=True):
+            row[: len(classes)] = classes
+        return rows
 
 
-def crop_and_flip(pixels: torch.Tensor, boxes: Sequence[tuple[int, int, int, int]], flips: Sequence[bool]):
+def as_pixels(frames: np.ndarray) -> torch.Tensor:
+    """(B, T, H, W, 3) uint8 as (B, T, 3, H, W) float32 in 0..1."""
+    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float().div_(255)
+
+
+def crop_and_flip(
+    pixels: torch.Tensor,
+    boxes: Sequence[tuple[int, int, int, int]],
+    flips: Sequence[bool],
+    mode: str = "bilinear",
+) -> torch.Tensor:
     """
-    Parts of a batch of pictures, scaled back to their size (bilinear), and flips.
+    Parts of a batch of pictures, scaled back to their size, and flips.
 
     Args:
-        pixels: (B, T, 3, H, W) floating; the frames of a clip share their part.
+        pixels: (B, T, channels, H, W) floating; the frames of a clip share their part.
         boxes: (top, left, height, width) in pixels for each clip.
         flips: Whether to mirror, for each clip.
+        mode: `"bilinear"`, or `"nearest"` for maps of labels.
 
     Returns:
-        (B, T, 3, H, W).
+        As `pixels`.
     """
     height, width = pixels.shape[-2:]
     box = np.array(boxes, np.float64) / [height, width, height, width]
@@ -183,7 +215,7 @@ def crop_and_flip(pixels: torch.Tensor, boxes: Sequence[tuple[int, int, int, int
     theta[:, 1, 2] = 2 * box[:, 0] + box[:, 2] - 1
     flat = pixels.flatten(1, 2)
     grid = F.affine_grid(torch.from_numpy(theta), list(flat.shape), align_corners=False)
-    return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view_as(pixels)
+    return F.grid_sample(flat, grid, mode=mode, padding_mode="border", align_corners=False).view_as(pixels)
 
 
 def amplify(features: torch.Tensor, decibels: Sequence[float]) -> torch.Tensor:

@@ -130,10 +130,25 @@ def generate_classes(config: ScenesConfig, index: int) -> np.ndarray:
     return plan.class_ids[plan.sounding]
 
 
+def generate_members(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that sound in a scene and the shapes that are seen in it, without making the scene."""
+    plan = _Plan(config, index)
+    return plan.class_ids[plan.sounding], plan.shape_ids
+
+
 def generate_clip(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What training needs of a scene: frames (T, H, W, 3) uint8, waveform (N,) float32, classes that sound."""
     plan = _Plan(config, index)
     return _sight(plan, config)[0], _sound(plan, config)[0], plan.class_ids[plan.sounding]
+
+
+def sounding_map(scene: Scene) -> np.ndarray:
+    """(H, W) uint8 of a scene's middle frame: c + 1 where an object of class c sounds, 0 elsewhere."""
+    result = np.zeros(scene.masks.shape[-2:], np.uint8)
+    for mask, label in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.class_ids, strict=True):
+        if label >= 0:
+            result[mask] = label + 1
+    return result
 
 
 def _boxes(masks: np.ndarray) -> np.ndarray:
