@@ -8,6 +8,7 @@ from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
+    AutoModelForMaskGeneration,
     AutoModelForPreTraining,
     AutoModelForSemanticSegmentation,
     AutoModelForVideoClassification,
@@ -31,7 +32,9 @@ from deepavfusion.processors import (
 from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .conversion_deepavfusion import export_original_state_dict, load_original_checkpoint
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionModelOutput, DeepAVFusionPreTrainedModel
+from .localization_deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionSoundLocalizationOutput
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .outputs_deepavfusion import DeepAVFusionModelOutput
 from .pretraining_deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForPreTrainingOutput
 from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation, DeepAVFusionSemanticSegmentationOutput
 from .separation_deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionSourceSeparationOutput
@@ -45,6 +48,7 @@ AutoModelForVideoClassification.register(DeepAVFusionConfig, DeepAVFusionForAudi
 AutoModelForAudioClassification.register(DeepAVFusionConfig, DeepAVFusionForAudioVisualClassification)
 AutoModelForAudioFrameClassification.register(DeepAVFusionConfig, DeepAVFusionForSourceSeparation)
 AutoModelForSemanticSegmentation.register(DeepAVFusionConfig, DeepAVFusionForSemanticSegmentation)
+AutoModelForMaskGeneration.register(DeepAVFusionConfig, DeepAVFusionForSoundLocalization)
 AutoProcessor.register(DeepAVFusionConfig, DeepAVFusionProcessor)
 AutoFeatureExtractor.register(DeepAVFusionConfig, DeepAVFusionFeatureExtractor)
 AutoVideoProcessor.register(DeepAVFusionConfig, DeepAVFusionVideoProcessor)
@@ -62,6 +66,7 @@ __all__ = [
     "DeepAVFusionForPreTraining",
     "DeepAVFusionForPreTrainingOutput",
     "DeepAVFusionForSemanticSegmentation",
+    "DeepAVFusionForSoundLocalization",
     "DeepAVFusionForSourceSeparation",
     "DeepAVFusionImageProcessor",
     "DeepAVFusionModel",
@@ -69,6 +74,7 @@ __all__ = [
     "DeepAVFusionPreTrainedModel",
     "DeepAVFusionProcessor",
     "DeepAVFusionSemanticSegmentationOutput",
+    "DeepAVFusionSoundLocalizationOutput",
     "DeepAVFusionSourceSeparationOutput",
     "DeepAVFusionVideoProcessor",
     "MediaError",

@@ -157,12 +157,7 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
             image_logits=stream_logits[0],
             audio_logits=stream_logits[1],
             fusion_logits=stream_logits[2],
-            hidden_states=encoded.hidden_states,
-            image_hidden_states=encoded.image_hidden_states,
-            audio_hidden_states=encoded.audio_hidden_states,
-            attentions=encoded.attentions,
-            image_attentions=encoded.image_attentions,
-            audio_attentions=encoded.audio_attentions,
+            **self._recorded(encoded, kwargs),
         )
 
     def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -123,6 +123,12 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Training target of source separation: `"ideal_ratio"`, or the published `"ratio"` and `"binary"`.
         separation_weighted_loss (`bool`, *optional*, defaults to `False`):
             Whether time-frequency bins are weighted by the mixture's log magnitude.
+        localization_map (`str`, *optional*, defaults to `"head"`):
+            What the map of sound localization is: a trained `"head"` on each image patch, the `"similarity"` of image
+            patches to the sound, or the fusion tokens' `"attention"` over image patches, which needs no training.
+        localization_loss (`str`, *optional*, defaults to `"supervised"`):
+            What sound localization learns from: `"supervised"` (maps of the sounding place) or `"matching"` (whether
+            frame and sound belong together, without labels).
 
     Example:
 
@@ -199,6 +205,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
     classifier_input_norm: bool = False
     separation_mask: str = "ideal_ratio"
     separation_weighted_loss: bool = False
+    localization_map: str = "head"
+    localization_loss: str = "supervised"
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "DeepAVFusionConfig":
@@ -250,6 +258,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
             "audio_decoder_type": ("plain", "swin"),
             "classifier_loss": ("joint", "per_stream"),
             "separation_mask": ("ideal_ratio", "ratio", "binary"),
+            "localization_map": ("head", "similarity", "attention"),
+            "localization_loss": ("supervised", "matching"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

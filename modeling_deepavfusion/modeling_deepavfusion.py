@@ -1,17 +1,16 @@
 """DeepAVFusion: two towers and a fusion stream that runs beside them from the first layer on."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention, keep_present
+from .outputs_deepavfusion import DeepAVFusionModelOutput
 from .vit_deepavfusion import (
     DeepAVFusionDividedLayer,
     DeepAVFusionLayer,
@@ -22,53 +21,13 @@ from .vit_deepavfusion import (
 )
 
 
-@dataclass
-class DeepAVFusionModelOutput(ModelOutput):
-    r"""
-    What the encoder gives. Every field of a modality that was not passed is None; rows of samples whose modality is
-    marked absent are zero in the last hidden states (and meaningless in the recorded ones).
-
-    Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, fusion tokens, hidden_size)`):
-            The fusion tokens: fusion, image aggregation, audio aggregation, in that order.
-        image_last_hidden_state (`torch.FloatTensor` of shape `(batch, image patches or kept, hidden_size)`):
-            The image's patches, row-major (video: time, row, column), or in the order of `image_ids_keep`.
-        audio_last_hidden_state (`torch.FloatTensor` of shape `(batch, audio patches or kept, hidden_size)`):
-            The spectrogram's patches, row-major with frequency as the row, or in the order of `audio_ids_keep`.
-        hidden_states (`tuple`, with `output_hidden_states=True`):
-            Fusion tokens before the first layer and after each layer, not normalised: `num_hidden_layers + 1` tensors.
-        image_hidden_states (`tuple`, with `output_hidden_states=True`):
-            The same for the image's patches.
-        audio_hidden_states (`tuple`, with `output_hidden_states=True`):
-            The same for the audio's patches.
-        attentions (`tuple`, with `output_attentions=True` and eager attention):
-            For each layer with a fusion block, weights of the fusion tokens over the patches, image then audio:
-            `(batch, heads, fusion tokens, image patches + audio patches)`. In factorized fusion the weights of fusion
-            tokens proper are carried through the aggregation tokens.
-        image_attentions (`tuple`, with `output_attentions=True` and eager attention):
-            For each layer, weights of the image's patches over fusion tokens (where the layer has a fusion block), then
-            patches: `(batch, heads, patches, fusion tokens + patches)`.
-        audio_attentions (`tuple`, with `output_attentions=True` and eager attention):
-            The same for the audio's patches.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    image_last_hidden_state: torch.FloatTensor | None = None
-    audio_last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    image_hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    audio_hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    image_attentions: tuple[torch.FloatTensor, ...] | None = None
-    audio_attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
 def auto_classes() -> dict[str, str]:
     """Auto class -> "module.class" of every model here, for the `auto_map` of saved configurations.
 
     The imports are what makes any saved checkpoint carry the code of all of them: files are copied along imports.
     """
     from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
+    from .localization_deepavfusion import DeepAVFusionForSoundLocalization
     from .pretraining_deepavfusion import DeepAVFusionForPreTraining
     from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
     from .separation_deepavfusion import DeepAVFusionForSourceSeparation
@@ -81,6 +40,7 @@ def auto_classes() -> dict[str, str]:
         "AutoModelForAudioClassification": DeepAVFusionForAudioVisualClassification,
         "AutoModelForAudioFrameClassification": DeepAVFusionForSourceSeparation,
         "AutoModelForSemanticSegmentation": DeepAVFusionForSemanticSegmentation,
+        "AutoModelForMaskGeneration": DeepAVFusionForSoundLocalization,
     }
     return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
 
@@ -139,6 +99,19 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         if self._encoder_is_frozen:
             self.base_model.train(False) if self.base_model is not self else super().train(False)
         return self
+
+    def _recorded(self, encoded: DeepAVFusionModelOutput, flags: dict) -> dict:
+        """Hidden states and attention weights that a caller asked for by `flags` or by the configuration.
+
+        A head may have made the encoder record more than that, for its own use.
+        """
+        wants = _wanted_records(self.config, flags)
+        return {
+            prefix + name.removeprefix("output_"): encoded[prefix + name.removeprefix("output_")]
+            for name, wanted in wants.items()
+            for prefix in _STREAMS
+            if wanted and encoded.get(prefix + name.removeprefix("output_")) is not None
+        }
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves weights, configuration and code: any Auto class loads the folder where this package is absent."""
@@ -211,6 +184,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         audio_ids_keep: torch.LongTensor | None = None,
         image_present: torch.BoolTensor | None = None,
         audio_present: torch.BoolTensor | None = None,
+        output_fusion_attentions: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionModelOutput:
         r"""
@@ -222,6 +196,8 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             audio_ids_keep: (B, kept) the same for the spectrogram.
             image_present: (B,) bool, False where a sample has no image: what its `pixel_values` hold is ignored.
             audio_present: (B,) bool, the same for audio.
+            output_fusion_attentions: whether to return the fusion stream's attention weights (`attentions`) whatever
+                the attention implementation: its layers then attend eagerly in this call.
             output_hidden_states: whether to return the hidden states of all layers.
             output_attentions: whether to return attention weights; needs `attn_implementation="eager"`.
 
@@ -229,7 +205,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             ValueError: for a shape other than the configured one, or a sample with neither modality.
             TypeError: for integer inputs.
         """
-        record = _Recorder(self.config, kwargs)
+        record = _Recorder(self.config, kwargs, output_fusion_attentions)
         image_present, audio_present = self._check(
             pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present
         )
@@ -250,7 +226,9 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             if audio is not None:
                 new_audio, audio_weights = self.audio.layers[index](audio, context)
             if fusion_layer is not None:
-                fusion, fusion_weights = fusion_layer(fusion, image, audio, image_present, audio_present)
+                fusion, fusion_weights = fusion_layer(
+                    fusion, image, audio, image_present, audio_present, output_fusion_attentions
+                )
             image, audio = new_image, new_audio
             record.states(fusion, image, audio)
             record.weights(fusion_weights, image_weights, audio_weights)
@@ -261,6 +239,76 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             audio_last_hidden_state=None if audio is None else keep_present(self.audio.norm(audio), audio_present),
             **record.fields(),
         )
+
+    def get_image_features(
+        self,
+        pixel_values: torch.FloatTensor,
+        image_present: torch.BoolTensor | None = None,
+        normalize: bool = False,
+    ) -> torch.FloatTensor:
+        r"""
+        The image stream alone, for retrieval: the mean of its tokens, the sound being absent.
+
+        Args:
+            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W).
+            image_present: (B,) bool; the features of samples without an image are zeros.
+            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+
+        Returns:
+            (B, hidden_size).
+        """
+        present = _check_present("image", image_present, pixel_values)
+        outputs = self(pixel_values=_blank(pixel_values, present), return_dict=True)
+        return _pool(keep_present(outputs.image_last_hidden_state, present), normalize)
+
+    def get_audio_features(
+        self,
+        input_features: torch.FloatTensor,
+        audio_present: torch.BoolTensor | None = None,
+        normalize: bool = False,
+    ) -> torch.FloatTensor:
+        r"""
+        The audio stream alone, for retrieval: the mean of its tokens, the image being absent.
+
+        Args:
+            input_features: log10-mel spectrograms (B, 1, mels, time steps).
+            audio_present: (B,) bool; the features of samples without sound are zeros.
+            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+
+        Returns:
+            (B, hidden_size).
+        """
+        present = _check_present("audio", audio_present, input_features)
+        outputs = self(input_features=_blank(input_features, present), return_dict=True)
+        return _pool(keep_present(outputs.audio_last_hidden_state, present), normalize)
+
+    def get_fusion_features(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        image_present: torch.BoolTensor | None = None,
+        audio_present: torch.BoolTensor | None = None,
+        normalize: bool = False,
+    ) -> torch.FloatTensor:
+        r"""
+        The fusion stream, the mean of its tokens: of both modalities, or of the one that is given.
+
+        Features of an image alone and of a sound alone lie in one space, that of the fusion tokens.
+
+        Args:
+            pixel_values: as in `forward`.
+            input_features: as in `forward`.
+            image_present: as in `forward`.
+            audio_present: as in `forward`.
+            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+
+        Returns:
+            (B, hidden_size).
+        """
+        outputs = self(
+            pixel_values, input_features, image_present=image_present, audio_present=audio_present, return_dict=True
+        )
+        return _pool(outputs.last_hidden_state, normalize)
 
     def _check(self, pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present):
         """Validates the inputs; gives the presence masks, None for a modality that is wholly there or wholly absent."""
@@ -301,28 +349,43 @@ def _embed(tower, values, ids_keep, present):
     """Patch tokens (B, n, D) of a modality, or None; what an absent sample holds never enters, not even as NaN."""
     if values is None:
         return None
-    if present is not None:
-        values = values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
-    return tower.patch_embed(values, ids_keep)
+    return tower.patch_embed(_blank(values, present), ids_keep)
+
+
+def _blank(values, present):
+    """Zeroes what absent samples hold."""
+    return values if present is None else values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
+
+
+def _pool(tokens, normalize):
+    """Mean over tokens (B, n, D) -> (B, D), scaled to length 1 where asked for; zeros stay zeros."""
+    features = tokens.mean(dim=1)
+    return nn.functional.normalize(features, dim=-1) if normalize else features
+
+
+_STREAMS = ("", "image_", "audio_")  # prefixes of output fields: the fusion stream's have none
+
+
+def _wanted_records(config, flags: dict) -> dict[str, bool]:
+    return {
+        name: flags[name] if flags.get(name) is not None else getattr(config, name)
+        for name in ("output_hidden_states", "output_attentions")
+    }
 
 
 class _Recorder:
     """Collects hidden states and attention weights of the three streams where they were asked for."""
 
-    names = ("", "image_", "audio_")
-
-    def __init__(self, config, flags: dict):
-        wants = {
-            name: flags[name] if flags.get(name) is not None else getattr(config, name)
-            for name in ("output_hidden_states", "output_attentions")
-        }
+    def __init__(self, config, flags: dict, fusion_attentions: bool = False):
+        wants = _wanted_records(config, flags)
         if wants["output_attentions"] and config._attn_implementation != "eager":
             raise ValueError(
                 f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
                 'not compute: load the model with attn_implementation="eager".'
             )
         self.hidden_states = ([], [], []) if wants["output_hidden_states"] else None
-        self.attentions = ([], [], []) if wants["output_attentions"] else None
+        self.attentions = ([], [], []) if wants["output_attentions"] or fusion_attentions else None
+        self.all_attentions = wants["output_attentions"]
 
     def states(self, *streams):
         if self.hidden_states is not None:
@@ -331,14 +394,14 @@ class _Recorder:
 
     def weights(self, *streams):
         if self.attentions is not None:
-            for recorded, weights in zip(self.attentions, streams, strict=True):
+            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1], strict=False):
                 recorded.append(weights)
 
     def fields(self) -> dict:
         """Output fields: a tuple a stream, without the layers that had nothing; None for an absent modality."""
         fields = {}
         for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
-            for name, stream in zip(self.names, recorded or ([], [], []), strict=True):
+            for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):
                 fields[name + suffix] = tuple(x for x in stream if x is not None) or None
         return fields
 
@@ -346,4 +409,4 @@ class _Recorder:
 DeepAVFusionConfig.register_for_auto_class()
 DeepAVFusionModel.register_for_auto_class("AutoModel")
 
-__all__ = ["DeepAVFusionModel", "DeepAVFusionModelOutput", "DeepAVFusionPreTrainedModel"]
+__all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel"]

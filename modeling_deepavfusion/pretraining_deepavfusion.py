@@ -174,12 +174,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             audio_mask=None if audio_masking is None else audio_masking.mask,
             image_ids_restore=None if image_masking is None else image_masking.ids_restore,
             audio_ids_restore=None if audio_masking is None else audio_masking.ids_restore,
-            hidden_states=encoded.hidden_states,
-            image_hidden_states=encoded.image_hidden_states,
-            audio_hidden_states=encoded.audio_hidden_states,
-            attentions=encoded.attentions,
-            image_attentions=encoded.image_attentions,
-            audio_attentions=encoded.audio_attentions,
+            **self._recorded(encoded, kwargs),
         )
 
     def _reconstruct(

@@ -5,27 +5,29 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 from .fusion_deepavfusion import keep_present
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .outputs_deepavfusion import DeepAVFusionMapOutput
 
 
 @dataclass
-class DeepAVFusionSemanticSegmentationOutput(ModelOutput):
+class DeepAVFusionSemanticSegmentationOutput(DeepAVFusionMapOutput):
     r"""
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             Binary cross entropy (one label) or cross entropy (several).
         logits (`torch.FloatTensor` of shape `(batch, labels, height, width)`):
             Logits at the frame's full size.
+        hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
+            As the encoder gives them.
+        attentions, image_attentions, audio_attentions (`tuple`):
+            As the encoder gives them.
     """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
 
 
 class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
@@ -102,7 +104,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         )
         logits = self.predictor(hidden_states)
         loss = None if labels is None else self.segmentation_loss(logits, labels)
-        return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits)
+        return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, audio_present, tap):
         """(B, width) for each scale of the U-Net, from the grid's to the finest."""

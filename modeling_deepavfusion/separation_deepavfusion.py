@@ -5,27 +5,29 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 from .fusion_deepavfusion import keep_present
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .outputs_deepavfusion import DeepAVFusionMapOutput
 
 
 @dataclass
-class DeepAVFusionSourceSeparationOutput(ModelOutput):
+class DeepAVFusionSourceSeparationOutput(DeepAVFusionMapOutput):
     r"""
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             Binary cross entropy against the mask of the wanted source.
         logits (`torch.FloatTensor` of shape `(batch, 1, mels, time steps)`):
             Logits of the mask.
+        hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
+            As the encoder gives them.
+        attentions, image_attentions, audio_attentions (`tuple`):
+            As the encoder gives them.
     """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
 
 
 class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
@@ -99,7 +101,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is no power of two
             logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
         loss = None if labels is None else self.separation_loss(logits, labels, input_features)
-        return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits)
+        return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, image_present, tap):
         """(B, width) for each scale of the U-Net, from the grid's to the finest."""

@@ -73,6 +73,7 @@ def attend(
     num_heads: int,
     scaling: float,
     attention_mask: torch.Tensor | None = None,
+    need_weights: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Multi-head attention through the implementation that the configuration names (eager, sdpa, flash).
 
@@ -85,13 +86,14 @@ def attend(
         scaling: factor on the scores.
         attention_mask: bool (True = may attend) or added to the scores, broadcastable to (B, heads, n, m), or None.
             Flash kernels take neither such a mask nor values of another width than the keys': those go through sdpa.
+        need_weights: whether to attend eagerly whatever the configuration names, for the weights.
 
     Returns:
         (B, n, heads * e), and the weights (B, heads, n, m) where the implementation gives them (eager), else None.
     """
     batch, queries, _ = query.shape
     query, key, value = (x.view(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query, key, value))
-    implementation = module.config._attn_implementation
+    implementation = "eager" if need_weights else module.config._attn_implementation
     if "flash" in (implementation or "") and (attention_mask is not None or key.shape[-1] != value.shape[-1]):
         implementation = "sdpa"
     if attention_mask is not None and attention_mask.dtype != torch.bool:
@@ -151,7 +153,11 @@ class DeepAVFusionAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, query_states: torch.Tensor, key_value_states: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        query_states: torch.Tensor,
+        key_value_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        need_weights: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """query_states (B, n, D), key_value_states (B, m, D) -> (B, n, D) and, from eager attention, weights."""
         output, weights = attend(
@@ -162,6 +168,7 @@ class DeepAVFusionAttention(nn.Module):
             self.num_heads,
             self.scaling,
             attention_mask,
+            need_weights,
         )
         return self.dropout(self.o_proj(output)), weights
 
