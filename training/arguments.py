@@ -1,25 +1,15 @@
-"""Arguments of a pre-training run: four dataclasses, filled from a recipe (YAML) and `section.key=value` overrides.
+"""Arguments of a pre-training run: the sections `model`, `data`, `optim` and `run` of its recipe.
 
-A recipe is a YAML file with the sections `model`, `data`, `optim` and `run`. Keys of `model` that are not fields of
-[`ModelArguments`] are fields of `DeepAVFusionConfig`. Unknown keys and wrong types raise and say what exists.
+Keys of `model` that are not fields of [`ModelArguments`] are fields of `DeepAVFusionConfig`.
 """
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, ClassVar
 
 from deepavfusion import DeepAVFusionConfig
 
-
-class RecipeError(ValueError):
-    """A recipe or an override that cannot be used; the message says what was expected."""
+from .recipe import RecipeArguments, RecipeError, load_recipe
 
 
 @dataclass
@@ -158,20 +148,29 @@ class RunArguments:
 
 
 @dataclass
-class PretrainArguments:
-    """All of a run's arguments; `goal` is the recipe's first comment."""
+class PretrainArguments(RecipeArguments):
+    """Arguments of a pre-training run."""
 
-    recipe: str
-    goal: str
+    SECTIONS: ClassVar[dict[str, type]] = {
+        "model": ModelArguments,
+        "data": DataArguments,
+        "optim": OptimArguments,
+        "run": RunArguments,
+    }
+    COMMAND: ClassVar[str] = "pretrain"
+    # Of the heads: a pre-training model has none.
+    FIXED_CONFIG: ClassVar[frozenset[str]] = RecipeArguments.FIXED_CONFIG | {
+        "classifier_loss",
+        "classifier_input_norm",
+        "separation_mask",
+        "separation_weighted_loss",
+        "localization_map",
+    }
+
     model: ModelArguments = field(default_factory=ModelArguments)
     data: DataArguments = field(default_factory=DataArguments)
     optim: OptimArguments = field(default_factory=OptimArguments)
     run: RunArguments = field(default_factory=RunArguments)
-
-    def __post_init__(self):
-        if self.run.output_dir is None:
-            self.run.output_dir = str(Path("runs") / self.recipe)
-        self._check()
 
     def _check(self) -> None:
         choices = {
@@ -206,156 +205,10 @@ class PretrainArguments:
                 "model.init_from and model.init_image / init_audio exclude each other: give one or the other."
             )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Sections as plain dictionaries, `model.config` merged into `model`: what a recipe file holds."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in SECTIONS}
-        sections["model"].update(sections["model"].pop("config"))
-        return sections
-
-    def to_yaml(self, public: bool = False) -> str:
-        """This run as a recipe file, its goal as the first comment.
-
-        With `public`, without what was left at None and without folders of the machine that it ran on.
-        """
-        comment = "".join(f"# {line}".rstrip() + "\n" for line in self.goal.splitlines())
-        sections = self.to_dict()
-        if public:
-            for section, key in (
-                ("data", "path"),
-                ("data", "annotations"),
-                ("data", "cache_dir"),
-                ("run", "output_dir"),
-            ):
-                del sections[section][key]
-            sections = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}
-        return comment + yaml.safe_dump(sections, sort_keys=False)
-
-
-SECTIONS = {"model": ModelArguments, "data": DataArguments, "optim": OptimArguments, "run": RunArguments}
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("deepavfusion.training.recipes")
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
 
 def load_arguments(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> PretrainArguments:
-    """Arguments from a recipe, by its name or path, and `section.key=value` overrides (values are YAML).
-
-    Raises:
-        RecipeError: for a recipe, key, value or type that does not exist or fit.
-    """
-    name, text = _read_recipe(recipe)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"Recipe {recipe} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
-    sections = {section: {} for section in SECTIONS}
-    for section, entries in values.items():
-        if section not in SECTIONS:
-            raise RecipeError(_unknown(f"section {section!r} in recipe {recipe}", section, list(SECTIONS)))
-        if not isinstance(entries or {}, dict):
-            raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
-        sections[section].update(entries or {})
-    for override in overrides:
-        section, key, value = _parse_override(override)
-        sections[section][key] = value
-    built = {section: _build(cls, section, sections[section]) for section, cls in SECTIONS.items()}
-    return PretrainArguments(recipe=name, goal=_first_comment(text), **built)
-
-
-def _read_recipe(recipe: str) -> tuple[str, str]:
-    path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise RecipeError(f"There is no recipe file {recipe}.")
-        return path.stem, path.read_text(encoding="utf-8")
-    names = recipe_names()
-    if recipe not in names:
-        raise RecipeError(_unknown(f"recipe {recipe!r} (a name, or a path ending in .yaml)", recipe, names))
-    return recipe, (resources.files("deepavfusion.training.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
-
-
-def _first_comment(text: str) -> str:
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return "\n".join(lines)
-
-
-def _parse_override(override: str) -> tuple[str, str, Any]:
-    key, separator, text = override.partition("=")
-    section, dot, name = key.partition(".")
-    if not separator or not dot or not name:
-        raise RecipeError(f"Argument {override!r}: expected section.key=value, such as optim.epochs=10.")
-    if section not in SECTIONS:
-        raise RecipeError(_unknown(f"section {section!r} in {override!r}", section, list(SECTIONS)))
-    try:
-        return section, name, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"The value in {override!r} is not YAML: {error}") from error
-
-
-def _build(cls: type, section: str, values: dict[str, Any]):
-    hints = typing.get_type_hints(cls)
-    own = {name: value for name, value in values.items() if name in hints and name != "config"}
-    rest = {name: value for name, value in values.items() if name not in own}
-    config_fields = sorted(DeepAVFusionConfig.__annotations__) if section == "model" else []
-    for name in rest:
-        if name not in config_fields or name in _NOT_CONFIGURED:
-            valid = [*(n for n in hints if n != "config"), *(n for n in config_fields if n not in _NOT_CONFIGURED)]
-            raise RecipeError(_unknown(f"key {section}.{name}", name, valid))
-    own = {name: _convert(value, hints[name], f"{section}.{name}") for name, value in own.items()}
-    return cls(**own, **({"config": rest} if section == "model" else {}))
-
-
-# Annotated in the configuration class, yet no sizes or variants of the pre-training model.
-_NOT_CONFIGURED = {
-    "model_type",
-    "base_model_fsdp_plan",
-    "keys_to_ignore_at_inference",
-    "classifier_loss",
-    "classifier_input_norm",
-    "separation_mask",
-    "separation_weighted_loss",
-}
-
-
-def _convert(value: Any, hint: Any, key: str) -> Any:
-    """`value` as `hint`, where nothing is lost: integers are floats, and so is 1e-4, which YAML reads as text."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    for kind in allowed:
-        if typing.get_origin(kind) is list and isinstance(value, (list, str)):
-            entries = [value] if isinstance(value, str) else value  # run.trackers=wandb is a list of one
-            return [_convert(entry, typing.get_args(kind)[0], key) for entry in entries]
-        if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-            try:
-                return float(value)
-            except ValueError:
-                continue
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-        if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        if kind is str and value is False and key == "optim.mixed_precision":
-            return "no"  # YAML reads a bare no as false
-    expected = " or ".join(
-        "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind)) for kind in allowed
-    )
-    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {expected}.")
-
-
-def _unknown(what: str, name: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"Unknown {what}.{hint} Valid: {', '.join(valid)}."
+    """Arguments of a pre-training run from its recipe; see `load_recipe`."""
+    return load_recipe(PretrainArguments, recipe, overrides)
 
 
 __all__ = [
@@ -363,8 +216,6 @@ __all__ = [
     "ModelArguments",
     "OptimArguments",
     "PretrainArguments",
-    "RecipeError",
     "RunArguments",
     "load_arguments",
-    "recipe_names",
 ]

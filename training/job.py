@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from .arguments import PretrainArguments, RecipeError
+from .arguments import PretrainArguments
 from .batches import BrokenClips, ClipOrder, evaluation_loader, training_loader
 from .checkpointing import CheckpointFolder, gather_state, restore_state
 from .data import build_dataset
@@ -25,6 +25,7 @@ from .preparation import (
     fingerprint,
     open_output_folder,
 )
+from .recipe import RecipeError
 from .tracking import MetricsFile, Reporter, evaluation_line, training_line
 
 

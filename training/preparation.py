@@ -12,9 +12,10 @@ from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 
-from .arguments import PretrainArguments, RecipeError
+from .arguments import PretrainArguments
 from .checkpointing import CheckpointFolder, differences, lock_folder, write_atomically
 from .optimization import parameter_groups, scaled_learning_rate
+from .recipe import RecipeError
 from .tracking import MetricsFile, check_trackers, quiet_library
 
 # Arguments by which a run may differ from the checkpoint it goes on from: they change neither weights nor data.

@@ -22,12 +22,13 @@ import time
 import torch
 from accelerate.utils import gather_object
 
-from .arguments import PretrainArguments, RecipeError, load_arguments, recipe_names
+from .arguments import PretrainArguments, load_arguments
 from .batches import BrokenDataError, generator_for, mask_noise
 from .evaluation import model_inputs
 from .job import Job
 from .optimization import learning_rate, set_learning_rates, slow_start_factor
 from .preparation import num_patches, slow_start_epochs
+from .recipe import RecipeError, recipe_names
 from .results import finish
 
 _DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
@@ -201,7 +202,8 @@ def train(job: Job) -> int:
 def parse(argv: list[str]) -> PretrainArguments | None:
     """Arguments of a run; None after printing the help."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: deepavfusion pretrain RECIPE [section.key=value ...]\n\nrecipes: {', '.join(recipe_names())}\n")
+        names = ", ".join(recipe_names(PretrainArguments))
+        print(f"usage: deepavfusion pretrain RECIPE [section.key=value ...]\n\nrecipes: {names}\n")
         print(__doc__)
         return None
     return load_arguments(argv[0], argv[1:])

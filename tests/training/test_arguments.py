@@ -10,18 +10,18 @@ from deepavfusion.training.arguments import (
     DataArguments,
     ModelArguments,
     OptimArguments,
-    RecipeError,
+    PretrainArguments,
     RunArguments,
     load_arguments,
-    recipe_names,
 )
 from deepavfusion.training.optimization import scaled_learning_rate
+from deepavfusion.training.recipe import RecipeError, recipe_names
 
 RECIPES = ["audioset_base", "folder", "scenes_tiny", "vggsound_base"]
 
 
 def test_the_recipes_are_found():
-    assert recipe_names() == RECIPES
+    assert recipe_names(PretrainArguments) == RECIPES
 
 
 @pytest.mark.parametrize("name", RECIPES)
