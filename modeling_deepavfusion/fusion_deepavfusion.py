@@ -45,7 +45,7 @@ class DeepAVFusionPairAttention(nn.Module):
         self.o_proj = nn.Linear(value_dim, dim)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, states, image, audio, image_present=None, audio_present=None, need_weights=False):
+    def forward(self, states, image, audio, image_present=None, audio_present=None, **options):
         """states (B, n, D); image (B, nI, D) or None; audio (B, nA, D) or None -> (B, n, D) and the two softmaxes.
 
         An absent modality drops out of the sum: attention runs over the other side alone.
@@ -54,11 +54,11 @@ class DeepAVFusionPairAttention(nn.Module):
         output, weights = self.v_bias, [None, None]
         if image is not None:
             key, value = self.image_k_proj(image), self.image_v_proj(image)
-            part, weights[0] = attend(self, query, key, value, self.num_heads, self.scaling, need_weights=need_weights)
+            part, weights[0] = attend(self, query, key, value, self.num_heads, self.scaling, **options)
             output = output + keep_present(part, image_present)
         if audio is not None:
             key, value = self.audio_k_proj(audio), self.audio_v_proj(audio)
-            part, weights[1] = attend(self, query, key, value, self.num_heads, self.scaling, need_weights=need_weights)
+            part, weights[1] = attend(self, query, key, value, self.num_heads, self.scaling, **options)
             output = output + keep_present(part, audio_present)
         return self.dropout(self.o_proj(output)), weights
 
@@ -73,8 +73,8 @@ class DeepAVFusionDenseAttention(DeepAVFusionPairAttention):
         width = int(config.hidden_size * config.fusion_attention_ratio)
         super().__init__(config, width, width)
 
-    def forward(self, fusion, image, audio, image_present=None, audio_present=None, need_weights=False):
-        output, weights = super().forward(fusion, image, audio, image_present, audio_present, need_weights)
+    def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
+        output, weights = super().forward(fusion, image, audio, image_present, audio_present, **options)
         weights = [w for w in weights if w is not None]
         return output, torch.cat(weights, dim=-1) if weights else None
 
@@ -97,7 +97,7 @@ class DeepAVFusionTokenAttention(nn.Module):
         self.o_proj = nn.Linear(width, dim)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, fusion, image, audio, image_present=None, audio_present=None, need_weights=False):
+    def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
         streams = [(image, image_present), (audio, audio_present)]
         states = torch.cat([stream for stream, _ in streams if stream is not None], dim=1)
         output, weights = attend(
@@ -108,7 +108,7 @@ class DeepAVFusionTokenAttention(nn.Module):
             self.num_heads,
             self.scaling,
             self._mask(states, streams),
-            need_weights,
+            **options,
         )
         return self.dropout(self.o_proj(output)), weights
 
@@ -147,17 +147,17 @@ class DeepAVFusionFactorizedAttention(nn.Module):
         self.audio_attention = DeepAVFusionAttention(config, dim, heads)
         self.pair_attention = DeepAVFusionPairAttention(config, int(dim * config.fusion_attention_ratio), dim)
 
-    def forward(self, fusion, image, audio, image_present=None, audio_present=None, need_weights=False):
+    def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
         tokens, image_tokens, audio_tokens = fusion.split(self.split, dim=1)
         image_aggregate = audio_aggregate = image_weights = audio_weights = None
         if image is not None:
-            image_aggregate, image_weights = self.image_attention(image_tokens, image, need_weights=need_weights)
+            image_aggregate, image_weights = self.image_attention(image_tokens, image, **options)
             image_aggregate = keep_present(image_aggregate, image_present)
         if audio is not None:
-            audio_aggregate, audio_weights = self.audio_attention(audio_tokens, audio, need_weights=need_weights)
+            audio_aggregate, audio_weights = self.audio_attention(audio_tokens, audio, **options)
             audio_aggregate = keep_present(audio_aggregate, audio_present)
         pairs, pair_weights = self.pair_attention(
-            tokens, image_aggregate, audio_aggregate, image_present, audio_present, need_weights
+            tokens, image_aggregate, audio_aggregate, image_present, audio_present, **options
         )
         output = torch.cat(
             [
@@ -213,7 +213,7 @@ class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
         audio: torch.Tensor | None,
         image_present: torch.Tensor | None = None,
         audio_present: torch.Tensor | None = None,
-        need_weights: bool = False,
+        **options,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
@@ -222,7 +222,7 @@ class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
             audio: (B, nA, D), or None where no sample has audio.
             image_present: (B,) bool, or None where all samples have the image.
             audio_present: likewise for audio.
-            need_weights: whether to attend eagerly whatever the configuration names, for the weights.
+            options: `need_weights=True` attends eagerly whatever the configuration names, for the weights.
 
         Returns:
             (B, nF, D), and from eager attention the weights (B, heads, nF, nI + nA) over the patches that are there.
@@ -230,7 +230,7 @@ class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
         fusion = self.fusion_layernorm(fusion)
         image = None if image is None else self.image_layernorm(image)
         audio = None if audio is None else self.audio_layernorm(audio)
-        attended, weights = self.attention(fusion, image, audio, image_present, audio_present, need_weights)
+        attended, weights = self.attention(fusion, image, audio, image_present, audio_present, **options)
         fusion = fusion + self.drop_path(attended)
         return fusion + self.drop_path(self.mlp(self.layernorm_after(fusion))), weights
 

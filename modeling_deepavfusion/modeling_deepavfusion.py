@@ -214,6 +214,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         batch = (image if image is not None else audio).shape[0]
         fusion = self.fusion_tokens.expand(batch, -1, -1)
         record.states(fusion, image, audio)
+        fusion_options = {"need_weights": True} if output_fusion_attentions else {}
 
         for index in range(self.config.num_hidden_layers):
             key = str(index)
@@ -227,7 +228,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
                 new_audio, audio_weights = self.audio.layers[index](audio, context)
             if fusion_layer is not None:
                 fusion, fusion_weights = fusion_layer(
-                    fusion, image, audio, image_present, audio_present, output_fusion_attentions
+                    fusion, image, audio, image_present, audio_present, **fusion_options
                 )
             image, audio = new_image, new_audio
             record.states(fusion, image, audio)
