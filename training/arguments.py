@@ -79,8 +79,11 @@ class DataArguments:
 
     def source(self) -> dict[str, Any]:
         """What `build_dataset` is given: everything that was set but how the trainer uses it."""
-        trainer_keys = ("eval_split", "num_workers", "max_broken")
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in trainer_keys and v is not None}
+        own = self._trainer_keys()
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in own and v is not None}
+
+    def _trainer_keys(self) -> tuple[str, ...]:
+        return ("eval_split", "num_workers", "max_broken")
 
 
 @dataclass
@@ -165,6 +168,7 @@ class PretrainArguments(RecipeArguments):
         "separation_mask",
         "separation_weighted_loss",
         "localization_map",
+        "localization_loss",
     }
 
     model: ModelArguments = field(default_factory=ModelArguments)
@@ -173,31 +177,27 @@ class PretrainArguments(RecipeArguments):
     run: RunArguments = field(default_factory=RunArguments)
 
     def _check(self) -> None:
-        choices = {
-            "data.name": (self.data.name, ("scenes", "folder", "vggsound", "audioset")),
-            "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
-            "data.eval_split": (self.data.eval_split, ("validation", "test")),
-            "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
-        }
-        for key, (value, allowed) in choices.items():
-            if value not in allowed:
-                raise RecipeError(f"{key} is {value!r}: expected one of {', '.join(allowed)}.")
-        for tracker in self.run.trackers:
-            if tracker not in ("tensorboard", "wandb"):
-                raise RecipeError(f"run.trackers holds {tracker!r}: expected tensorboard or wandb.")
-        positive = {
-            "optim.batch_size": self.optim.batch_size,
-            "optim.gradient_accumulation": self.optim.gradient_accumulation,
-            "optim.epochs": self.optim.epochs,
-            "run.log_steps": self.run.log_steps,
-            "run.eval_epochs": self.run.eval_epochs,
-            "run.save_epochs": self.run.save_epochs,
-            "run.keep_checkpoints": self.run.keep_checkpoints,
-            "run.picture_samples": self.run.picture_samples,
-        }
-        for key, value in positive.items():
-            if value <= 0:
-                raise RecipeError(f"{key} is {value}: expected a positive number.")
+        self.check_choices(
+            {
+                "data.name": (self.data.name, ("scenes", "folder", "vggsound", "audioset")),
+                "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
+                "data.eval_split": (self.data.eval_split, ("validation", "test")),
+                "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
+            }
+        )
+        self.check_trackers()
+        self.check_positive(
+            {
+                "optim.batch_size": self.optim.batch_size,
+                "optim.gradient_accumulation": self.optim.gradient_accumulation,
+                "optim.epochs": self.optim.epochs,
+                "run.log_steps": self.run.log_steps,
+                "run.eval_epochs": self.run.eval_epochs,
+                "run.save_epochs": self.run.save_epochs,
+                "run.keep_checkpoints": self.run.keep_checkpoints,
+                "run.picture_samples": self.run.picture_samples,
+            }
+        )
         if len(self.optim.betas) != 2:
             raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
         if self.model.init_from and (self.model.init_image or self.model.init_audio):

@@ -121,7 +121,7 @@ def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
         batch_sampler=order,
         collate_fn=clips.collate,
         num_workers=num_workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
@@ -137,12 +137,12 @@ def evaluation_loader(clips, batch_size: int, processes: int, process: int, num_
         batch_sampler=[rows or mine[:1] or [0] for rows in lists],
         collate_fn=clips.collate,
         num_workers=num_workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """A scheduler signals the whole process group: workers must live until the training process has saved."""
     import signal
 
@@ -189,6 +189,7 @@ __all__ = [
     "evaluation_loader",
     "evaluation_noise",
     "generator_for",
+    "leave_signals_to_parent",
     "mask_noise",
     "training_loader",
 ]

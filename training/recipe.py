@@ -47,6 +47,28 @@ class RecipeArguments:
             self.run.output_dir = str(Path("runs") / self.recipe)
         self._check()
 
+    def _check(self) -> None:
+        """Raises `RecipeError` for values that do not exist or fit together."""
+        raise NotImplementedError
+
+    @staticmethod
+    def check_choices(choices: dict[str, tuple[Any, tuple]]) -> None:
+        """key -> (value, allowed values)."""
+        for key, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise RecipeError(f"{key} is {value!r}: expected one of {', '.join(allowed)}.")
+
+    @staticmethod
+    def check_positive(values: dict[str, float]) -> None:
+        for key, value in values.items():
+            if value <= 0:
+                raise RecipeError(f"{key} is {value}: expected a positive number.")
+
+    def check_trackers(self) -> None:
+        for tracker in self.run.trackers:
+            if tracker not in ("tensorboard", "wandb"):
+                raise RecipeError(f"run.trackers holds {tracker!r}: expected tensorboard or wandb.")
+
     def to_dict(self) -> dict[str, Any]:
         """Sections as plain dictionaries, `model.config` merged into `model`: what a recipe file holds."""
         sections = {name: dataclasses.asdict(getattr(self, name)) for name in self.SECTIONS}

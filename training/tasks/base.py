@@ -1,0 +1,172 @@
+"""What the tasks share: a task's model, its evaluation over held-out clips, and what a report shows of it."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from accelerate.utils import gather_object
+
+from deepavfusion.training.batches import BrokenClips, evaluation_loader
+from deepavfusion.training.evaluation import model_inputs
+from deepavfusion.training.report import Example, Table
+
+
+@dataclass
+class Evaluation:
+    """What one evaluation of a task found.
+
+    Attributes:
+        metrics: name -> value; shares lie in 0..1, decibels say so in their name.
+        tables: for the report and the terminal.
+        num_clips: that were read.
+        skipped: path -> why a clip was not.
+        left_out: what was read and could not be scored -> how many, such as silent sources.
+        examples: of the report, on the main process.
+        figures: (title, figure, caption, text for those who do not see it), on the main process.
+    """
+
+    task: str
+    protocol: str
+    metrics: dict[str, float]
+    num_clips: int
+    tables: list[Table] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
+
+
+class Task:
+    """
+    One of the five tasks. An object of it is made for a data set and holds no state between evaluations.
+
+    Args:
+        clips: the data set that is evaluated (see `build_dataset`).
+        processor: of the model.
+
+    Attributes:
+        NAME, MODEL: the task and the class of its model.
+        PROTOCOL: what the numbers mean, in a sentence or two.
+    """
+
+    NAME: ClassVar[str]
+    MODEL: ClassVar[type]
+    PROTOCOL: ClassVar[str]
+
+    def __init__(self, clips, processor):
+        self.clips, self.processor = clips, processor
+
+    @property
+    def primary(self) -> str:
+        """The metric by which checkpoints are chosen; larger is better."""
+        raise NotImplementedError
+
+    @classmethod
+    def head_config(cls, clips, semantic: bool) -> dict[str, Any]:
+        """Fields of the configuration that the data decide: number and names of the labels."""
+        return {}
+
+    def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
+        """What is kept of each clip of a batch.
+
+        Args:
+            inputs: `pixel_values` and `input_features`, on the device.
+            batch: the whole batch.
+            full: also the controls and the slower scores.
+        """
+        raise NotImplementedError
+
+    def summarize(self, rows: list[dict], full: bool) -> tuple[dict[str, float], list[Table], dict[str, int]]:
+        """Metrics, tables, and what was left out, of all clips' rows in the data set's order."""
+        raise NotImplementedError
+
+    def examples(self, model, inputs: dict, batch: dict) -> list[Example]:
+        """What the report shows of a batch of clips."""
+        raise NotImplementedError
+
+    def figures(self, rows: list[dict]) -> list[tuple[str, Any, str, str]]:
+        """Figures of the report over all clips."""
+        return []
+
+    def frames(self, pixel_values: torch.Tensor):
+        """Normalised frames (B, 3, H, W), or the middle ones of videos, as (B, H, W, 3) uint8 arrays."""
+        visual = self.processor.visual_processor
+        pixels = pixel_values.detach().float().cpu()
+        if pixels.ndim == 5:
+            pixels = pixels[:, pixels.shape[1] // 2]
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (visual.image_mean, visual.image_std))
+        return (pixels * std + mean).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+@torch.no_grad()
+def evaluate_task(
+    task: Task,
+    model,
+    accelerator,
+    *,
+    batch_size: int,
+    num_workers: int,
+    max_broken: float = 0.01,
+    full: bool = False,
+    examples: int = 0,
+) -> Evaluation:
+    """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
+
+    Args:
+        max_broken: largest share of clips that may be unreadable; more raise `BrokenDataError`.
+        full: controls, bounds and slow scores as well.
+        examples: how many of the first clips the report shows.
+    """
+    clips, broken = task.clips, BrokenClips(len(task.clips), max_broken)
+    loader = evaluation_loader(
+        clips, batch_size, accelerator.num_processes, accelerator.process_index, num_workers
+    )  # fmt: skip
+    was_training = model.training
+    model.eval()
+    rows, unreadable, shown = {}, [], []
+
+    try:
+        for batch in loader:
+            unreadable += batch["broken"]
+            if "pixel_values" not in batch:
+                continue
+            inputs = model_inputs(batch, model.config, accelerator.device)
+            with accelerator.autocast():
+                scored = task.score(model, inputs, batch, full)
+                rows.update(zip(batch["index"].tolist(), scored, strict=True))
+                if len(shown) < examples and accelerator.is_main_process:
+                    shown += task.examples(model, inputs, batch)[: examples - len(shown)]
+    finally:
+        model.train(was_training)
+    gathered = {}
+    for part in gather_object([rows]):
+        gathered.update(part)
+    broken.add(gather_object(unreadable))
+    if not gathered:
+        raise ValueError(f"None of the {len(clips)} clips of {clips.card} could be read.")
+    ordered = [gathered[index] for index in sorted(gathered)]
+    metrics, tables, left_out = task.summarize(ordered, full)
+    return Evaluation(
+        task=task.NAME,
+        protocol=f"{task.PROTOCOL} Data: {clips.card}.",
+        metrics=metrics,
+        num_clips=len(ordered),
+        tables=tables,
+        skipped=dict(broken.reasons),
+        left_out={name: count for name, count in left_out.items() if count},
+        examples=shown,
+        figures=task.figures(ordered) if full and accelerator.is_main_process else [],
+    )
+
+
+def percent(value: float | None) -> str:
+    """A share as text."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def decibels(value: float | None) -> str:
+    """A level or ratio in dB as text."""
+    return "-" if value is None else f"{value:.2f} dB"
+
+
+__all__ = ["Evaluation", "Task", "decibels", "evaluate_task", "percent"]

@@ -1,0 +1,152 @@
+"""Sound localization: where in the frame the sound comes from."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from deepavfusion import DeepAVFusionForSoundLocalization
+from deepavfusion.training.metrics.localization import average_precision, ciou, localization_auc, max_f1
+from deepavfusion.training.report import Example, Picture, Table
+from deepavfusion.training.report_figures import success_curves
+from deepavfusion.training.report_pictures import heat_overlay
+
+from .base import Task, percent
+
+_MAPS = {
+    "own": "own sound",
+    "shuffled": "another clip's sound",
+    "whole": "whole frame",
+    "centre": "centred box",
+}
+
+
+class Localization(Task):
+    NAME = "localization"
+    MODEL = DeepAVFusionForSoundLocalization
+    PROTOCOL = (
+        "The frame at the middle of the sound; maps resized bilinearly to the frame. cIoU = sum of the consensus map "
+        "within the found area over (sum of the consensus map + found area outside it). Found area: probability above "
+        "0.5 (absolute), or above the map's own median (EZ-VSL's). cIoU@0.5: share of frames whose cIoU reaches 0.5; "
+        "AUC: area under that share over thresholds 0, 0.05 ... 1. AP and max-F1 count a frame as found where its cIoU "
+        "at the absolute threshold reaches 0.5, ranked by confidence (mean of the map's top quarter), with frames whose "
+        "sound comes from nothing in sight as negatives. Another clip's sound: the next pair's."
+    )
+
+    @property
+    def primary(self) -> str:
+        return "ciou_50"
+
+    def score(self, model, inputs, batch, full):
+        truth = batch["labels"].float()
+        maps = {"own": self._maps(model(**inputs).logits, truth)}
+        if full:
+            step = 2 if "sounding" in batch and self._in_pairs() else 1
+            other = inputs["input_features"].roll(step, 0)
+            found = model(pixel_values=inputs["pixel_values"], input_features=other).logits
+            maps["shuffled"] = self._maps(found, truth)
+        rows = []
+        for i, consensus in enumerate(truth.numpy()):
+            row = {"sounding": bool(batch["sounding"][i]) if "sounding" in batch else bool(consensus.any())}
+            for name, values in maps.items():
+                heat = values[i]
+                row[name] = ciou(heat > 0, consensus)
+                row[f"{name}_median"] = ciou(heat > np.median(heat), consensus)
+            row["confidence"] = float(np.sort(maps["own"][i], axis=None)[-max(1, truth[0].numel() // 4) :].mean())
+            if full:
+                row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
+                row["centre"] = ciou(centred_box(consensus.shape), consensus)
+                row["median_bound"] = _median_bound(consensus)
+            rows.append(row)
+        return rows
+
+    def _in_pairs(self) -> bool:
+        return getattr(self.clips, "in_pairs", False)
+
+    @staticmethod
+    def _maps(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+        """(B, h, w) as (B, H, W)."""
+        size = truth.shape[-2:]
+        return F.interpolate(logits[:, None].float().cpu(), size=size, mode="bilinear", align_corners=False)[
+            :, 0
+        ].numpy()
+
+    def summarize(self, rows, full):
+        sounding = [row for row in rows if row["sounding"]]
+        if not sounding:
+            raise ValueError(f"Nothing sounds in any of the {len(rows)} frames: there is nothing to localize.")
+        metrics, table = {}, []
+        for name, title in _MAPS.items():
+            if name not in sounding[0]:
+                continue
+            values = np.array([row[name] for row in sounding])
+            scores = {"ciou_50": float((values >= 0.5).mean()), "auc": localization_auc(values)}
+            cells = [percent(scores["ciou_50"]), percent(scores["auc"])]
+            if f"{name}_median" in sounding[0]:
+                median = np.array([row[f"{name}_median"] for row in sounding])
+                scores |= {"median_ciou_50": float((median >= 0.5).mean()), "median_auc": localization_auc(median)}
+                cells += [percent(scores["median_ciou_50"]), percent(scores["median_auc"])]
+            else:
+                cells += ["-", "-"]
+            prefix = "" if name == "own" else f"{name}_"
+            metrics.update({f"{prefix}{key}": value for key, value in scores.items()})
+            table.append([title, *cells])
+        if len(sounding) < len(rows):
+            correct = np.array([row["sounding"] and row["own"] >= 0.5 for row in rows])
+            confidence = np.array([row["confidence"] for row in rows])
+            truth = np.array([row["sounding"] for row in rows])
+            metrics["ap"] = average_precision(confidence, correct, truth)
+            metrics["max_f1"] = max_f1(confidence, correct, truth)
+        if not full:
+            return metrics, [], {}
+        bound = np.array([row["median_bound"] for row in sounding])
+        metrics["median_bound_ciou_50"] = float((bound >= 0.5).mean())
+        columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
+        note = (
+            f"{len(sounding)} frames with a source in sight. At the median threshold half of every frame is found: no map "
+            f"can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
+        )
+        if "ap" in metrics:
+            note += f" With {len(rows) - len(sounding)} negatives: AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}."
+        return metrics, [Table("Sound localization", columns, table, note)], {}
+
+    def examples(self, model, inputs, batch):
+        truth = batch["labels"].float()
+        maps = self._maps(model(**inputs).logits, truth)
+        shown = []
+        for i, frame in enumerate(self.frames(inputs["pixel_values"])):
+            heat = 1 / (1 + np.exp(-maps[i].astype(np.float64)))
+            value = ciou(maps[i] > 0, truth[i].numpy())
+            text = (
+                f"cIoU {percent(value)}"
+                if truth[i].any()
+                else f"nothing in sight sounds; hottest {percent(heat.max())}"
+            )
+            pictures = [
+                Picture(frame, "the frame"),
+                Picture(
+                    heat_overlay(frame, heat, truth=truth[i].numpy(), limits=(0, 1)), "where it sounds; outline: truth"
+                ),
+            ]
+            shown.append(Example(batch["path"][i], pictures, text=text))
+        return shown
+
+    def figures(self, rows):
+        sounding = [row for row in rows if row["sounding"]]
+        curves = {title: [row[name] for row in sounding] for name, title in _MAPS.items() if name in sounding[0]}
+        figure = success_curves(curves, baselines=tuple(title for name, title in _MAPS.items() if name != "own"))
+        alt = "Share of frames whose cIoU reaches a threshold, for the own sound and for the controls."
+        return [("Success", figure, "At the absolute threshold.", alt)]
+
+
+def centred_box(size: tuple[int, int]) -> np.ndarray:
+    """A box of half the frame's sides in its middle, (H, W) bool."""
+    height, width = size
+    box = np.zeros(size, bool)
+    box[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+    return box
+
+
+def _median_bound(consensus: np.ndarray) -> float:
+    """The best cIoU of any map whose larger half is the found area."""
+    half = np.sort(consensus, axis=None)[::-1][: consensus.size // 2]
+    return float(half.sum() / (consensus.sum() + (half == 0).sum())) if consensus.any() else 0.0

@@ -1,0 +1,124 @@
+"""Recognition: which classes sound (paper, section 4.2)."""
+
+import numpy as np
+import torch
+
+from deepavfusion import DeepAVFusionForAudioVisualClassification
+from deepavfusion.training.metrics.classification import mean_average_precision, mean_roc_auc, top_k_accuracy
+from deepavfusion.training.report import Example, Picture, Table
+from deepavfusion.training.report_figures import MAX_CLASSES, confusion_counts, confusion_matrix
+
+from .base import Task, percent
+
+STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
+SENSES = ("sight alone", "sound alone")
+
+
+class Recognition(Task):
+    NAME = "recognition"
+    MODEL = DeepAVFusionForAudioVisualClassification
+    PROTOCOL = (
+        "One centred clip each. Joint: mean of the logits of the three streams, each of which has seen the others "
+        "through fusion. Alone: the other modality truly absent from the input."
+    )
+
+    @property
+    def multi_label(self) -> bool:
+        return self.clips.multi_label
+
+    @property
+    def primary(self) -> str:
+        return "map" if self.multi_label else "top1"
+
+    @classmethod
+    def head_config(cls, clips, semantic):
+        if clips.label_names is None:
+            raise ValueError(f"Recognition needs labels: {clips.card} has none.")
+        names = dict(enumerate(clips.label_names))
+        kind = "multi_label_classification" if clips.multi_label else "single_label_classification"
+        return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
+
+    def score(self, model, inputs, batch, full):
+        outputs = model(**inputs)
+        logits = {
+            "joint": outputs.logits,
+            "image stream": outputs.image_logits,
+            "audio stream": outputs.audio_logits,
+            "fusion stream": outputs.fusion_logits,
+        }
+        if full:
+            logits["sight alone"] = model(pixel_values=inputs["pixel_values"]).logits
+            logits["sound alone"] = model(input_features=inputs["input_features"]).logits
+        values = {name: self._scores(part).cpu().numpy() for name, part in logits.items()}
+        labels = batch["labels"].numpy()
+        return [{"label": labels[i], **{name: part[i] for name, part in values.items()}} for i in range(len(labels))]
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.float().sigmoid() if self.multi_label else logits.float().softmax(-1)
+
+    def summarize(self, rows, full):
+        labels = np.stack([row["label"] for row in rows])
+        found = {
+            name: self._metrics(np.stack([row[name] for row in rows]), labels) for name in rows[0] if name != "label"
+        }
+        metrics = dict(found["joint"])
+        for name, values in found.items():
+            if name != "joint":
+                metrics.update({f"{name.replace(' ', '_')}_{key}": value for key, value in values.items()})
+        titles = {"top1": "top-1", "top5": "top-5", "map": "mAP", "auc": "AUC", "hit1": "first is right"}
+        columns = ["from", *(titles[key] for key in found["joint"]), *(["best possible"] if self._bounds() else [])]
+        table = []
+        for name, values in found.items():
+            bound = [self._bounds().get(name)] if self._bounds() else []
+            table.append([name, *(percent(value) for value in values.values()), *(percent(b) for b in bound)])
+        return metrics, [Table("Recognition", columns, table)], {}
+
+    def _metrics(self, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        if self.multi_label:
+            first = labels[np.arange(len(labels)), scores.argmax(1)]
+            return {
+                "map": mean_average_precision(scores, labels),
+                "auc": mean_roc_auc(scores, labels),
+                "hit1": float((first > 0).mean()),
+            }
+        one_hot = np.eye(scores.shape[1])[labels]
+        result = {"top1": top_k_accuracy(scores, labels, 1), "map": mean_average_precision(scores, one_hot)}
+        if scores.shape[1] > 5:
+            result["top5"] = top_k_accuracy(scores, labels, 5)
+        return result
+
+    def _bounds(self) -> dict[str, float]:
+        """What each sense can reach at best in the primary metric, where the data set knows it."""
+        ceilings = self.clips.ceilings
+        if not ceilings:
+            return {}
+        key = "mAP" if self.multi_label else "accuracy"
+        senses = {"joint": "both", "sight alone": "sight", "sound alone": "sound"}
+        return {name: ceilings[sense][key] for name, sense in senses.items()}
+
+    def examples(self, model, inputs, batch):
+        scores = self._scores(model(**inputs).logits).cpu()
+        frames, names = self.frames(inputs["pixel_values"]), self.clips.label_names
+        shown = []
+        for i, (frame, row) in enumerate(zip(frames, scores, strict=True)):
+            label = batch["labels"][i]
+            truth = [int(label)] if label.ndim == 0 else label.nonzero().flatten().tolist()
+            best = row.topk(min(3, len(names)))
+            guesses = ", ".join(
+                f"{names[j]} {percent(p)}" for p, j in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            )
+            picture = Picture(frame, f"heard and seen: {guesses}", correct=int(best.indices[0]) in truth)
+            heard = "true: " + (" and ".join(names[j] for j in truth) or "none of the classes")
+            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [picture], text=heard))
+        return shown
+
+    def figures(self, rows):
+        names = self.clips.label_names
+        if self.multi_label or len(names) > MAX_CLASSES:
+            return []
+        labels = [int(row["label"]) for row in rows]
+        counts = confusion_counts(labels, [int(row["joint"].argmax()) for row in rows], len(names))
+        figure = confusion_matrix(counts, names)
+        right = percent(float(np.trace(counts)) / max(int(counts.sum()), 1))
+        alt = f"Confusion matrix of {len(names)} classes, rows the true class; {right} lie on the diagonal."
+        return [("Confusions", figure, "Each row the share of a true class's clips.", alt)]
