@@ -131,7 +131,7 @@ class Report:
                 if picture.correct is not None:
                     label = f"{'✓ right' if picture.correct else '✗ wrong'} · {label}"
                     kind += " right" if picture.correct else " wrong"
-                strip.append(page.figure(content, label, kind, inner=False))
+                strip.append(page.figure(content, label, kind))
             wide |= len(strip) > 4 or any(isinstance(picture.picture, Figure) for picture in example.pictures)
             if strip:
                 parts.append(f'<div class="strip">{"".join(strip)}</div>')
@@ -194,12 +194,12 @@ class Report:
         protocol, skipped = self.evaluation.get("protocol"), self.evaluation.get("skipped")
         if isinstance(protocol, Mapping):
             self.add_table(
-                "Protocol", ["", "how it was measured"], [[key, _line(item)] for key, item in protocol.items()]
+                "Protocol", ["what", "how it was measured"], [[key, _line(item)] for key, item in protocol.items()]
             )
         elif protocol:
             self.add_text("Protocol", [protocol] if isinstance(protocol, str) else protocol)
         if isinstance(skipped, Mapping) and skipped:
-            self.add_table("Skipped samples", ["", "samples"], [[key, _line(item)] for key, item in skipped.items()])
+            self.add_table("Skipped samples", ["why", "samples"], [[key, _line(item)] for key, item in skipped.items()])
         elif skipped is not None:
             self.add_text("Skipped samples", ["None." if not skipped else f"{_line(skipped)}."])
 
@@ -210,7 +210,7 @@ class Report:
         content = png(picture)
         self._keep("pictures", name, "png", content)
         if isinstance(picture, Figure):
-            return page.image(content, alt, scale=96 / DPI), "plate"
+            return page.image(content, alt, scale=96 / DPI), "chart"
         enlarged = max(1, -(-_SMALL // max(as_frame(picture).shape[:2])))
         return page.image(content, alt, scale=enlarged), "frame pixels" if enlarged > 1 else "frame"
 

@@ -74,13 +74,13 @@ def confusion_matrix(counts: Any, names: Sequence[str]) -> Figure:
     totals = counts.sum(axis=1)
     with np.errstate(invalid="ignore"):
         shares = counts / totals[:, None]
-    cell = 0.42 if size <= _NUMBERED else 0.26
-    text = 9 if size <= _NUMBERED else 7.5
+    cell = 0.42 if size <= _NUMBERED else 0.2
+    text = 9 if size <= _NUMBERED else 7
     figure = Figure(figsize=(cell * size + 3.4, cell * size + 2.2), layout="constrained")
     axes = figure.subplots()
     colormap = matplotlib.colormaps["Blues"].with_extremes(bad="#e3e5e8")
     drawn = axes.imshow(shares, cmap=colormap, vmin=0, vmax=1, interpolation="nearest")
-    labels = [shorten(name) for name in names]
+    labels = [shorten(name, 28) for name in names]
     axes.set_xticks(range(size), labels, rotation=50, ha="right", rotation_mode="anchor", fontsize=text)
     axes.set_yticks(range(size), [f"{label}  ({n:g})" for label, n in zip(labels, totals)], fontsize=text)
     axes.set_xlabel("predicted class")
@@ -151,7 +151,7 @@ def learning_curves(source: Any, names: Mapping[str, str] | Sequence[str] | None
     missing = [name for name in wanted if name not in panels]
     if missing or not wanted:
         raise ValueError(f"Expected quantities among {sorted(panels)}, got {missing or 'none'}.")
-    columns = min(len(wanted), 3)
+    columns = 2 if len(wanted) in (2, 4) else min(len(wanted), 3)
     rows = -(-len(wanted) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.6 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -242,6 +242,11 @@ def success_curves(
     return figure
 
 
+def _require(panels: Mapping[str, Any]) -> None:
+    if not panels:
+        raise ValueError("Expected at least one spectrogram, got none.")
+
+
 def _hz_to_mel(hz: Any) -> np.ndarray:
     return 2595 * np.log10(1 + np.asarray(hz, dtype=np.float64) / 700)  # HTK's
 
@@ -262,6 +267,7 @@ def log_mels(
         min_frequency, max_frequency: of the HTK mel filters, in Hz.
         unit: of the values.
     """
+    _require(panels)
     values = {}
     for name, panel in panels.items():
         panel = as_array(panel).astype(np.float64)
@@ -298,6 +304,7 @@ def stft_spectrograms(
         dynamic_range: dB that the colours span.
         max_frequency: Hz at the upper edge; half the rate by default.
     """
+    _require(panels)
     hop, window = n_fft // 4, np.hanning(n_fft + 1)[:-1]
     power, seconds = {}, {}
     bins = n_fft // 2 + 1
@@ -319,7 +326,7 @@ def stft_spectrograms(
         seconds,
         lambda _: ([hz * n_fft / rate for hz in ticks], ticks),
         (-dynamic_range, 0.0),
-        "dB below the peak",
+        "dB, loudest value 0",
     )
 
 
@@ -331,8 +338,6 @@ def _spectrograms(
     unit: str,
 ) -> Figure:
     """Panels (frequencies, time) in a row, at most four beside each other; one colour scale `limits` in `unit`."""
-    if not panels:
-        raise ValueError("Expected at least one spectrogram, got none.")
     columns = min(len(panels), 4)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(2.9 * columns + 1.1, 2.35 * lines + 0.35), layout="constrained")

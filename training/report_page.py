@@ -41,7 +41,7 @@ section { margin: 2.4rem 0; }
 .note, figcaption { margin: .6rem 0 0; max-width: 46rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
 .next { margin-top: 1.6rem; }
-.tall { max-height: 32rem; overflow-y: auto; }
+.tall { max-height: 32rem; overflow-y: auto; width: fit-content; padding-right: 1rem; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); font-weight: 400;
   vertical-align: baseline; }
@@ -67,7 +67,8 @@ img { max-width: 100%; height: auto; display: block; }
 .strip figcaption { margin: .25rem 0 0; font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
 .strip .frame { flex: 1 1 5.5rem; max-width: 11rem; }
 .strip .frame img { width: 100%; }
-.wide .strip .frame { flex-basis: 7rem; }
+.wide .strip .frame { flex: 0 1 min(10.5rem, 30%); }
+.strip .chart { flex: 1 1 30rem; }
 .right img { box-shadow: 0 0 0 3px var(--good); } .right figcaption { color: var(--good); }
 .wrong img { box-shadow: 0 0 0 3px var(--bad); } .wrong figcaption { color: var(--bad); }
 .sounds { list-style: none; margin: .8rem 0 0; padding: 0; display: grid; gap: .5rem 1.2rem;
@@ -89,6 +90,7 @@ _SCRIPT = """
 for (const table of document.querySelectorAll("table")) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
   heads.forEach((head, column) => {
+    if (!head.textContent) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
@@ -151,7 +153,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], label: str) -> 
         for i in range(len(columns))
     ]
     kinds = [' class="number"' if number else "" for number in numeric]
-    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(columns, kinds))
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' if name else "<td></td>" for name, kind in zip(columns, kinds)
+    )
     body = []
     for row in texts:
         cells = [f'<th scope="row"{kinds[0]}>{escape(row[0])}</th>']
@@ -170,11 +174,11 @@ def image(content: bytes, alt: str, scale: float = 1.0) -> str:
     return f'<img src="{data_uri(content, "image/png")}" alt="{escape(alt)}" width="{width}" height="{height}">'
 
 
-def figure(content: str, caption: str | None, kind: str, inner: bool = True) -> str:
-    """A <figure> around the HTML `content`; `kind`: the classes of its inside or, if not `inner`, its own."""
+def figure(content: str, caption: str | None, kind: str) -> str:
+    """A <figure> of an <img>, with its classes: "chart" (drawn on white, so on a white plate) or "frame"."""
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    if inner:
-        return f'<figure><div class="{kind}">{content}</div>{words}</figure>'
+    if "chart" in kind.split():
+        content = f'<div class="plate">{content}</div>'
     return f'<figure class="{kind}">{content}{words}</figure>'
 
 

@@ -20,6 +20,10 @@ from .report_media import as_array, as_frame, own_style
 SIDE = 224  # pixels
 IGNORED = 255  # label of pixels without truth
 _RIGHT, _WRONG = "#0b7a55", "#c0500c"
+_DISTINCT = [
+    *("9aa0a6", "e6194b", "3cb44b", "ffe119", "0082c8", "f58231", "911eb4", "46f0f0"),
+    *("f032e6", "d2f53c", "fabebe", "008080", "aa6e28", "800000", "aaffc3", "000080"),
+]
 _SOUNDING = (255, 140, 26)  # what a binary mask is painted with
 
 
@@ -91,7 +95,7 @@ def heat_overlay(
     Args:
         frame: (H, W, 3) uint8.
         heat: (h, w), any range, of any resolution.
-        truth: (h, w) where the truth is above 0.5, drawn as an outline.
+        truth: (h, w), outlined where it is 0.5.
         boxes: (n, 4), x1, y1, x2, y2 in pixels of the frame, drawn as outlines.
         limits: values of the coldest and the hottest colour; the map's own minimum and maximum by default.
         alpha: opacity of the hottest colour.
@@ -116,22 +120,22 @@ def heat_overlay(
 
 def _with_truth(picture: np.ndarray, truth: Any, boxes: Any, size: tuple[int, int]) -> np.ndarray:
     if truth is not None:
-        picture = outline(picture, stretched(truth, *picture.shape[:2], smooth=False) > 0.5)
+        picture = outline(picture, stretched(truth, *picture.shape[:2], smooth=True) > 0.5)
     return picture if boxes is None else box_outlines(picture, boxes, size)
 
 
 def class_colors(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 of classes: hues a golden angle apart, in three strengths; the same at every call."""
-    colors = []
-    for index in range(count):
-        hue = (0.58 + index * 0.61803398875) % 1
-        saturation, value = [(0.85, 0.95), (0.55, 1.0), (0.9, 0.7)][index % 3]
-        colors.append(colorsys.hsv_to_rgb(hue, saturation, value))
-    return np.round(255 * np.array(colors).reshape(-1, 3)).astype(np.uint8)
+    """Colours (count, 3) uint8 of classes, always the same: 16 that differ in hue and lightness, then more hues."""
+    colors = [tuple(bytes.fromhex(color)) for color in _DISTINCT[:count]]
+    for index in range(len(colors), count):
+        hue = index * 0.61803398875 % 1  # steps of the golden angle never meet an earlier hue
+        saturation, value = [(0.85, 0.95), (0.45, 1.0), (0.9, 0.6)][index % 3]
+        colors.append(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)))
+    return np.array(colors, dtype=np.uint8).reshape(-1, 3)
 
 
 def mask_overlay(
-    frame: Any, mask: Any, colors: Any = None, background: int | None = 0, alpha: float = 0.6
+    frame: Any, mask: Any, colors: Any = None, background: int | None = 0, alpha: float = 0.7
 ) -> np.ndarray:
     """A mask painted over a frame: True or above 0.5 of a binary mask, or a colour for every class.
 
@@ -191,10 +195,12 @@ def _check(rows: dict[str, Sequence[Any] | None]) -> int:
     return next(iter(lengths.values()))
 
 
-def _draw_rows(columns: dict[str, list[np.ndarray]], names: Sequence[str] | None) -> Figure:
+def _draw_rows(columns: dict[str, list[np.ndarray]], names: Sequence[str] | None, legend: float = 0.0) -> Figure:
+    """Rows of pictures under titles; `legend`: inches left for one on the right."""
     count = len(next(iter(columns.values())))
     height, width = next(iter(columns.values()))[0].shape[:2]
     figure, grid = _grid(count, len(columns), aspect=height / width)
+    figure.set_figwidth(figure.get_figwidth() + legend)
     for column, (title, pictures) in enumerate(columns.items()):
         grid[0, column].set_title(title, loc="left")
         for row, picture in enumerate(pictures):
@@ -263,9 +269,9 @@ def segmentation_examples(
         "predicted": [mask_overlay(frames[i], predictions[i], colors, background) for i in range(count)],
         "truth": [mask_overlay(frames[i], truths[i], colors, background) for i in range(count)],
     }
-    figure = _draw_rows(columns, names)
     if class_names is None:
-        return figure
+        return _draw_rows(columns, names)
+    figure = _draw_rows(columns, names, legend=2.2)
     present = {int(index) for masks in (predictions, truths) for mask in masks for index in np.unique(as_array(mask))}
     shown = sorted(present - {IGNORED, background})
     handles = [Patch(color=colors[index] / 255, label=shorten(class_names[index], 26)) for index in shown]
