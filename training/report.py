@@ -178,9 +178,7 @@ class Report:
     def _page(self) -> str:
         sections = [(f"section-{i}", title, body) for i, (title, body) in enumerate(self._sections, start=1)]
         if self.evaluation is not None:
-            body = page.details(
-                "evaluation.json", f'<div class="scroll"><pre>{page.escape(to_json(self.evaluation))}</pre></div>'
-            )
+            body = page.details("evaluation.json", page.listing(to_json(self.evaluation), "evaluation.json"))
             sections.append((f"section-{len(sections) + 1}", "All numbers", body))
         footer = f"Written by deepavfusion on {datetime.datetime.now().astimezone():%Y-%m-%d, %H:%M %Z}."
         return page.page(self.title, self.summary_lines, sections, footer)

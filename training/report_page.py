@@ -205,6 +205,12 @@ def details(title: str, body: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
+def listing(text: str, label: str) -> str:
+    """Text as it is, in a region that scrolls."""
+    region = f'class="scroll tall" tabindex="0" role="region" aria-label="{escape(label)}"'
+    return f"<div {region}><pre>{escape(text)}</pre></div>"
+
+
 def page(title: str, lines: Sequence[str], sections: Sequence[tuple[str, str, str]], footer: str) -> str:
     """The whole document; sections: (identifier, title, HTML)."""
     links = "".join(f'<li><a href="#{identifier}">{escape(name)}</a></li>' for identifier, name, _ in sections)
@@ -223,4 +229,4 @@ def page(title: str, lines: Sequence[str], sections: Sequence[tuple[str, str, st
     return "\n".join(part for part in parts if part)
 
 
-__all__ = ["cell_text", "details", "escape", "figure", "image", "note", "page", "section", "sounds", "table"]
+__all__ = ["cell_text", "details", "escape", "figure", "image", "listing", "note", "page", "section", "sounds", "table"]
