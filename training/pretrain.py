@@ -14,9 +14,7 @@ Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a chec
 
 import contextlib
 import math
-import signal
 import sys
-import threading
 import time
 
 import torch
@@ -30,34 +28,13 @@ from .optimization import learning_rate, set_learning_rates, slow_start_factor
 from .preparation import num_patches, slow_start_epochs
 from .recipe import RecipeError, recipe_names
 from .results import finish
+from .stopping import StopRequest
 
 _DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
 
 
 class NonFiniteError(RuntimeError):
     """The loss or the gradient is NaN or infinite; the message names the clips of the batch."""
-
-
-class StopRequest:
-    """Remembers SIGTERM and SIGINT while in use, so that the step at hand can end and be saved; a second one kills."""
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self):
-        self.previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.previous[number] = signal.signal(number, self._remember)
-        return self
-
-    def _remember(self, number, frame):
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-
-    def __exit__(self, *error):
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
 
 
 def train_step(job: Job, batches, step: int, stop: StopRequest) -> dict[str, float]:

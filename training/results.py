@@ -54,7 +54,7 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
             "seconds": job.seconds,
             "samples_per_second": job.clips / max(job.seconds, 1e-9),
             "waiting_share": sum(r["waiting_share"] for r in train) / max(len(train), 1),
-            "device": f"{job.accelerator.num_processes} x {_device_name(job.accelerator.device)}",
+            "device": f"{job.accelerator.num_processes} x {device_name(job.accelerator.device)}",
             "mixed_precision": args.optim.mixed_precision,
             "skipped": {**job.broken.reasons, **job.eval_broken.reasons},
         },
@@ -84,9 +84,9 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return torch.cuda.getdevice_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
@@ -133,4 +133,4 @@ def demonstrate(job: Job) -> None:
     job.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
 
 
-__all__ = ["collect", "demonstrate", "finish"]
+__all__ = ["collect", "demonstrate", "device_name", "finish"]

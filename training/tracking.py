@@ -103,7 +103,7 @@ def quiet_library():
 class Reporter:
     """Prints on the main process, above the progress bar, which shows only on a terminal."""
 
-    def __init__(self, main: bool, total_steps: int, step: int):
+    def __init__(self, main: bool, total_steps: int, step: int, name: str = "pretrain"):
         self.main = main
         self.total_steps = total_steps
         self.bar = tqdm(
@@ -112,15 +112,16 @@ class Reporter:
             disable=None if main else True,
             dynamic_ncols=True,
             unit="step",
-            desc="pretrain",
+            desc=name,
         )
 
     def print(self, text: str) -> None:
         if self.main:
             tqdm.write(text)
 
-    def advance(self, loss: float) -> None:
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+    def advance(self, loss: float | None = None) -> None:
+        if loss is not None:
+            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update()
 
     def close(self) -> None:

@@ -26,10 +26,10 @@ class Localization(Task):
     PROTOCOL = (
         "The frame at the middle of the sound; maps resized bilinearly to the frame. cIoU = sum of the consensus map "
         "within the found area over (sum of the consensus map + found area outside it). Found area: probability above "
-        "0.5 (absolute), or above the map's own median (EZ-VSL's). cIoU@0.5: share of frames whose cIoU reaches 0.5; "
-        "AUC: area under that share over thresholds 0, 0.05 ... 1. AP and max-F1 count a frame as found where its cIoU "
-        "at the absolute threshold reaches 0.5, ranked by confidence (mean of the map's top quarter), with frames whose "
-        "sound comes from nothing in sight as negatives. Another clip's sound: the next pair's."
+        "0.5 (absolute), or above the map's own median (EZ-VSL's). cIoU@0.5: share of frames whose cIoU reaches "
+        "0.5; AUC: area under that share over thresholds 0, 0.05 ... 1. AP and max-F1 count a frame as found where its "
+        "cIoU at the absolute threshold reaches 0.5, ranked by confidence (mean of the map's top quarter), with "
+        "frames whose sound comes from nothing in sight as negatives. Another clip's sound: the next pair's."
     )
 
     @property
@@ -102,11 +102,12 @@ class Localization(Task):
         metrics["median_bound_ciou_50"] = float((bound >= 0.5).mean())
         columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
         note = (
-            f"{len(sounding)} frames with a source in sight. At the median threshold half of every frame is found: no map "
-            f"can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
+            f"{len(sounding)} frames with a source in sight. At the median threshold half of every frame is found: no "
+            f"map can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
         )
         if "ap" in metrics:
-            note += f" With {len(rows) - len(sounding)} negatives: AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}."
+            scores = f"AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}"
+            note += f" With {len(rows) - len(sounding)} negatives: {scores}."
         return metrics, [Table("Sound localization", columns, table, note)], {}
 
     def examples(self, model, inputs, batch):

@@ -15,8 +15,8 @@ class Retrieval(Task):
     NAME = "retrieval"
     MODEL = DeepAVFusionModel
     PROTOCOL = (
-        "Frames and sounds encoded one modality at a time; every stream's mean over tokens, cosine similarity. R@k: share "
-        "of clips whose own counterpart is among the k most similar of all clips."
+        "Frames and sounds encoded one modality at a time; every stream's mean over tokens, cosine similarity. R@k: "
+        "share of clips whose own counterpart is among the k most similar of all clips."
     )
 
     @property

@@ -1,16 +1,14 @@
 """Segmentation: the pixels of what sounds (paper, section 4.4)."""
 
 import numpy as np
-import torch
 
 from deepavfusion import DeepAVFusionForSemanticSegmentation
-from deepavfusion.training.metrics.segmentation import F_THRESHOLDS, image_iou, precision_recall
+from deepavfusion.training.metrics.segmentation import class_scores, confusions, f_measure, image_iou, precision_recall
 from deepavfusion.training.report import Example, Picture, Table
 from deepavfusion.training.report_pictures import class_colors, mask_overlay
 
 from .base import Task, percent
 
-_IGNORED = 255
 _CONTROLS = {"shuffled": "another clip's sound", "silent": "no sound"}
 
 
@@ -19,8 +17,8 @@ class Segmentation(Task):
     MODEL = DeepAVFusionForSemanticSegmentation
     PROTOCOL = (
         "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
-        "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean over "
-        "classes of intersection over union, summed over frames). F: beta squared 0.3, from precision and recall "
+        "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "
+        "over classes of intersection over union, summed over frames). F: beta squared 0.3, from precision and recall "
         "averaged over frames, the best of 255 thresholds (with classes: mean over classes)."
     )
 
@@ -51,24 +49,24 @@ class Segmentation(Task):
             if self.semantic:
                 found = logits.argmax(1).cpu().numpy()
                 for row, labels, guess in zip(rows, truth, found, strict=True):
-                    row[name] = _confusions(labels, guess, logits.shape[1])
+                    row[name] = confusions(labels, guess, logits.shape[1])
                 continue
             probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
             for row, labels, share in zip(rows, truth, probabilities, strict=True):
                 row[name] = image_iou(share > 0.5, labels > 0.5)
                 if name == "own":
-                    row["curve"] = precision_remodel(share, labels > 0.5)
+                    row["curve"] = precision_recall(share, labels > 0.5)
                     row["area"] = float((labels > 0.5).mean())
         return rows
 
     def summarize(self, rows, full):
         names = [name for name in ("own", *_CONTROLS) if name in rows[0]]
         if self.semantic:
-            scores = {name: _class_scores(sum(row[name] for row in rows)) for name in names}
+            scores = {name: class_scores(sum(row[name] for row in rows)) for name in names}
         else:
             scores = {name: {"miou": float(np.mean([row[name] for row in rows]))} for name in names}
             precision, recall = np.mean([row["curve"] for row in rows], axis=0)
-            scores["own"]["f"] = float(_f_measure(precision, recall).max())
+            scores["own"]["f"] = float(f_measure(precision, recall).max())
         metrics = dict(scores["own"])
         metrics.update({f"{name}_miou": scores[name]["miou"] for name in names if name != "own"})
         if not full:
@@ -109,23 +107,3 @@ def segmentation_names(clips) -> list[str]:
     if names is None:
         raise ValueError(f"Semantic segmentation needs classes: {clips.card} has none.")
     return list(names)
-
-
-def _confusions(labels: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
-    """(count, count) pixels, rows the truth; ignored pixels are left out."""
-    seen = labels != _IGNORED
-    return np.bincount(labels[seen] * count + found[seen], minlength=count * count).reshape(count, count)
-
-
-def _f_measure(precision, recall):
-    """F with beta squared 0.3, 0 where both are 0."""
-    return 1.3 * precision * recall / np.maximum(0.3 * precision + recall, 1e-12)
-
-
-def _class_scores(confusions: np.ndarray) -> dict[str, float]:
-    """mIoU and mean F over the classes that occur in the truth or are found."""
-    hits, truth, found = np.diag(confusions), confusions.sum(1), confusions.sum(0)
-    there = truth + found > 0
-    iou = hits[there] / (truth + found - hits)[there]
-    f = _f_measure(hits[there] / np.maximum(found[there], 1), hits[there] / np.maximum(truth[there], 1))
-    return {"miou": float(iou.mean()), "f": float(f.mean())}

@@ -4,22 +4,20 @@ import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForSourceSeparation
-from deepavfusion.training.metrics.separation import bss_eval_sources, si_sdr
+from deepavfusion.training.metrics.separation import bss_eval, is_silent, si_sdr
 from deepavfusion.training.report import Example, Picture, Table
 from deepavfusion.training.report_figures import log_mels
 
 from .base import Task, decibels
-
-_QUIET = 1e-5  # RMS, relative to full scale, below which a source counts as silent (-100 dB)
 
 
 class Separation(Task):
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
     PROTOCOL = (
-        "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with the mixture's "
-        "phase. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means removed. "
-        "Improvements are over the unprocessed mixture. Mixtures with a silent source are left out and counted."
+        "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with "
+        "the mixture's phase. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
+        "removed. Improvements are over the unprocessed mixture. Mixtures with a silent source are left out and counted."
     )
 
     @property
@@ -36,19 +34,17 @@ class Separation(Task):
             oracle = extractor.separate(self.oracle(waveforms), mixture)
         rows = []
         for i, (wanted, other) in enumerate(waveforms.cpu().numpy()):
-            if min(np.sqrt(np.mean(wanted**2)), np.sqrt(np.mean(other**2))) < _QUIET:
+            if is_silent(np.stack([wanted, other])).any():
                 rows.append(None)
                 continue
             mix, found = mixture[i].cpu().numpy(), separated[i].cpu().numpy()
-            before = si_sdr(wanted, mix)
-            row = {"si_sdr": si_sdr(wanted, found), "si_sdri": si_sdr(wanted, found) - before}
+            before, after = si_sdr(wanted, mix), si_sdr(wanted, found)
+            row = {"si_sdr": after, "si_sdri": after - before}
             if full:
                 row["swapped"] = si_sdr(other, swapped[i].cpu().numpy()) - si_sdr(other, mix)
                 row["oracle"] = si_sdr(wanted, oracle[i].cpu().numpy()) - before
-                references = np.stack([wanted, other])
-                sdr, sir, sar = (values[0] for values in bss_eval_sources(references, np.stack([found, mix - found])))
-                row |= {"sdr": sdr, "sir": sir, "sar": sar}
-                row["sdri"] = sdr - bss_eval_sources(references, np.stack([mix, mix]))[0][0]
+                sdr, sir, sar = bss_eval(np.stack([wanted, other]), np.stack([found, mix]), targets=(0, 0))
+                row |= {"sdr": sdr[0], "sir": sir[0], "sar": sar[0], "sdri": sdr[0] - sdr[1]}
             rows.append(row)
         return rows
 
@@ -60,7 +56,7 @@ class Separation(Task):
         return model(pixel_values=swapped, input_features=inputs["input_features"]).logits
 
     def oracle(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Logits of the ideal ratio mask of sources (B, 2, N), over mel bins: what no mask of this kind can exceed far."""
+        """Logits of the ideal ratio mask of sources (B, 2, N), over mel bins: no mask of this kind does much better."""
         power = 10 ** self.processor.feature_extractor.log_mel(waveforms)
         share = power[:, :1] / power.sum(1, keepdim=True)
         return torch.logit(share.clamp(1e-6, 1 - 1e-6))
@@ -104,7 +100,7 @@ class Separation(Task):
         mixture, waveforms = mixture.cpu(), waveforms.cpu()
         frames, rate, shown = self.frames(inputs["pixel_values"]), extractor.sampling_rate, []
         for i, frame in enumerate(frames):
-            if waveforms[i].square().mean(1).sqrt().min() < _QUIET:
+            if is_silent(waveforms[i].numpy()).any():
                 continue
             sounds = {"mixture": mixture[i], "separated": separated[i], "true": waveforms[i, 0]}
             figure = log_mels(

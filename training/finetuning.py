@@ -1,0 +1,202 @@
+"""What fine-tuning, probing and evaluating share: data, model, task and result folder of a recipe."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from deepavfusion.processors import DeepAVFusionProcessor
+
+from .checkpointing import differences, lock_folder, write_atomically
+from .data import build_dataset
+from .finetune_arguments import FinetuneArguments
+from .model_card import package_versions
+from .recipe import RecipeError
+from .report import Report
+from .results import device_name
+from .tasks import TASKS, Evaluation
+from .tracking import quiet_library
+
+RECIPE_FILE = "recipe.yaml"
+
+
+def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
+    """The recipe's data of a split for its task; a data set without it, or a setting it has not, is a `RecipeError`."""
+    source = recipe.data.source()
+    if split == recipe.data.selection_split and not train and recipe.data.selection_size is not None:
+        source["eval_size"] = recipe.data.selection_size
+    task = "recognition" if recipe.task.name == "retrieval" else recipe.task.name
+    options = {"semantic": recipe.task.semantic} if task == "segmentation" else {}
+    try:
+        return build_dataset(source, config, split, train=train, seed=recipe.run.seed, task=task, **options)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+
+
+def task_processor(recipe: FinetuneArguments, config) -> DeepAVFusionProcessor:
+    """The processor of a task's model: dense predictions see the whole short side, as published."""
+    dense = recipe.task.name in ("segmentation", "localization")
+    return DeepAVFusionProcessor.from_config(config, **({"crop_pct": 1.0} if dense else {}))
+
+
+def build_task_model(recipe: FinetuneArguments, clips):
+    """The task's model for these clips: from `model.init_from` (any model of the package) or from random weights."""
+    task, given = TASKS[recipe.task.name], recipe.model
+    if given.init_image or given.init_audio:
+        raise RecipeError(
+            "model.init_image and model.init_audio start a pre-training: give model.init_from, "
+            "a folder or Hub name of a pre-trained model."
+        )
+    try:
+        head = task.head_config(clips, recipe.task.semantic)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    set_seed(recipe.run.seed)
+    if given.init_from is None:
+        model = task.MODEL(_configured(given.build_config(), head))
+    else:
+        model = _earlier_model(task, given, head)
+    if recipe.task.freeze_encoder:
+        model.freeze_encoder()
+    if given.gradient_checkpointing:
+        model.activation_checkpointing_enable()
+    return model
+
+
+def _configured(config, head: dict[str, Any]):
+    for name, value in head.items():
+        setattr(config, name, value)
+    return config
+
+
+def _earlier_model(task, given, head: dict[str, Any]):
+    from deepavfusion import DeepAVFusionConfig
+
+    origin = given.init_from
+    try:
+        config = DeepAVFusionConfig.from_pretrained(origin)
+        for name, value in given.config.items():
+            setattr(config, name, value)
+        config = _configured(type(config)(**config.to_dict()), head)  # checks that the fields fit together
+        with quiet_library():
+            model, info = task.MODEL.from_pretrained(
+                origin, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except Exception as error:  # the strict configuration raises classes of its own
+        raise RecipeError(f"model.init_from={origin} cannot be used: {error}") from error
+    encoder = "" if task.NAME == "retrieval" else "deepavfusion."
+    absent = sorted(name for name in info["missing_keys"] if name.startswith(encoder))
+    other = sorted(f"{entry[0]}" for entry in info["mismatched_keys"] if entry[0].startswith(encoder))
+    if absent or other:
+        raise RecipeError(
+            f"model.init_from={origin} does not give the encoder that the recipe asks for. "
+            f"Missing: {', '.join(absent) or 'nothing'}. Of another shape: {', '.join(other) or 'nothing'}."
+        )
+    return model
+
+
+def open_folder(recipe: FinetuneArguments, accelerator: Accelerator):
+    """Takes the result folder of a training run.
+
+    Returns:
+        the lock, to be closed when the run ends; None on other processes than the main one.
+
+    Raises:
+        RecipeError: for a folder that holds something else, another recipe's run, or a run at work.
+    """
+    folder = Path(recipe.run.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"run.output_dir={folder} is a file: expected a folder, or nothing.")
+    earlier = folder / RECIPE_FILE
+    if folder.is_dir() and any(e.name != ".lock" for e in folder.iterdir()) and not earlier.is_file():
+        raise RecipeError(f"run.output_dir={folder} is not empty and no earlier run's: name another folder.")
+    lock = None
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_folder(folder)
+        except BlockingIOError as error:
+            raise RecipeError(str(error)) from error
+    accelerator.wait_for_everyone()
+    if earlier.is_file() and (folder / "checkpoints").is_dir() and recipe.run.resume:
+        changed = differences(_decisive(_read(earlier)), _decisive(recipe.to_dict()))
+        if changed and not recipe.run.allow_changed_recipe:
+            raise RecipeError(
+                f"{folder} holds a run of another recipe (before -> now):\n  "
+                + "\n  ".join(changed)
+                + "\nName another run.output_dir, start over with run.resume=false, or go on all the same with "
+                "run.allow_changed_recipe=true."
+            )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_atomically(earlier, recipe.to_yaml())
+        write_atomically(folder / ".gitignore", ".lock\ncheckpoints/\ndeepavfusion/\nruns/\n")
+    accelerator.wait_for_everyone()
+    return lock
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _decisive(sections: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's weights."""
+    return {
+        "task": sections.get("task"),
+        "model": {k: v for k, v in sections["model"].items() if k != "gradient_checkpointing"},
+        "data": {k: v for k, v in sections["data"].items() if k not in ("cache_dir", "num_workers", "max_broken")},
+        "optim": sections["optim"],
+        "run": {key: sections["run"][key] for key in ("seed", "eval_epochs", "best")},
+    }
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    model_name: str,
+    split: str,
+    device: torch.device,
+    notes: list[str] | None = None,
+) -> dict[str, Any]:
+    """Writes evaluation.json and report.html into a folder; returns the JSON's content."""
+    content = {
+        "task": evaluation.task,
+        "date": datetime.date.today().isoformat(),
+        "model": model_name,
+        "split": split,
+        "protocol": evaluation.protocol,
+        "metrics": evaluation.metrics,
+        "num_clips": evaluation.num_clips,
+        "skipped": len(evaluation.skipped),
+        "skipped_clips": evaluation.skipped,
+        "left_out": evaluation.left_out,
+        "device": device_name(device),
+        "versions": package_versions(),
+    }
+    summary = [f"{evaluation.num_clips} clips of the split {split}, model {model_name}.", *(notes or [])]
+    for what, count in evaluation.left_out.items():
+        summary.append(f"Left out: {count} {what}.")
+    report = Report(folder, title, summary, evaluation.tables, content)
+    for name, figure, caption, alt in evaluation.figures:
+        report.add_figure(name, figure, caption, alt=alt)
+    if evaluation.examples:
+        report.add_gallery("Examples", evaluation.examples, "The first held-out clips, not chosen.")
+    report.write()
+    return content
+
+
+__all__ = [
+    "RECIPE_FILE",
+    "build_clips",
+    "build_task_model",
+    "open_folder",
+    "task_processor",
+    "write_report",
+]

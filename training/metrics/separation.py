@@ -1,0 +1,117 @@
+"""How well sources were separated: BSS-eval version 3 (Vincent et al. 2006) and SI-SDR (Le Roux et al. 2019)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+FILTER_TAPS = 512
+
+
+def bss_eval(
+    references: np.ndarray,
+    estimates: np.ndarray,
+    targets: Sequence[int] | None = None,
+    filter_taps: int = FILTER_TAPS,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    SDR, SIR and SAR of estimates, without permutation: the numbers of `mir_eval.separation.bss_eval_sources`.
+
+    An estimate is split by orthogonal projection: on its target under any filter of `filter_taps` taps, on all
+    references under such filters (interference), and the rest (artifacts).
+
+    Args:
+        references: (sources, N) true waveforms, none of them silent.
+        estimates: (estimates, N), none silent.
+        targets: which reference each estimate means; None takes them in order.
+        filter_taps: length of the allowed distortion filters, in samples.
+
+    Returns:
+        sdr, sir, sar: each (estimates,) in dB.
+
+    Raises:
+        ValueError: for other shapes, silent or non-finite waveforms.
+    """
+    references = _waveforms(references, "references")
+    estimates = _waveforms(estimates, "estimates")
+    if references.shape[1] != estimates.shape[1]:
+        raise ValueError(f"references have {references.shape[1]} samples, estimates {estimates.shape[1]}.")
+    wanted = np.arange(len(estimates)) if targets is None else np.asarray(targets)
+    if wanted.shape != (len(estimates),) or wanted.min() < 0 or wanted.max() >= len(references):
+        raise ValueError(f"targets {wanted} do not name one of {len(references)} references for each estimate.")
+    count, taps = len(references), filter_taps
+    size = 1 << int(np.ceil(np.log2(references.shape[1] + taps)))
+    spectra, found = np.fft.rfft(references, size), np.fft.rfft(estimates, size)
+    # Correlations at every lag: gram[i, j, a, b] = <reference i delayed by a, reference j delayed by b>.
+    lags = np.fft.irfft(spectra[:, None].conj() * spectra[None], size)
+    gram = lags[:, :, (np.arange(taps)[:, None] - np.arange(taps)[None]) % size]
+    cross = np.fft.irfft(spectra[None].conj() * found[:, None], size)[..., :taps]  # (estimates, sources, taps)
+    energy = np.sum(estimates**2, axis=1)
+    whole = _projected(
+        gram.transpose(0, 2, 1, 3).reshape(count * taps, count * taps), cross.reshape(len(estimates), -1)
+    )
+    alone = np.array([_projected(gram[j, j], cross[i, j][None])[0] for i, j in enumerate(wanted)])
+    return (
+        _ratio_db(alone, energy - alone),
+        _ratio_db(alone, whole - alone),
+        _ratio_db(whole, energy - whole),
+    )
+
+
+def _projected(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Energy of the projections whose inner products with the basis are the rows of `cross`."""
+    try:
+        weights = np.linalg.solve(gram, cross.T)
+    except np.linalg.LinAlgError:
+        weights = np.linalg.lstsq(gram, cross.T, rcond=None)[0]
+    return np.sum(weights * cross.T, axis=0)
+
+
+def _ratio_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    tiny = np.finfo(np.float64).tiny
+    return 10 * np.log10(np.maximum(signal, tiny) / np.maximum(noise, tiny))
+
+
+def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """
+    Scale-invariant signal-to-distortion ratio, means removed.
+
+    Args:
+        references, estimates: (..., N).
+
+    Returns:
+        (...) in dB; infinite where the estimate is the scaled reference.
+
+    Raises:
+        ValueError: for shapes that differ, or a silent (constant) reference.
+    """
+    reference, estimate = (np.asarray(x, np.float64) for x in (references, estimates))
+    if reference.shape != estimate.shape:
+        raise ValueError(f"references have shape {reference.shape}, estimates {estimate.shape}.")
+    reference = reference - reference.mean(-1, keepdims=True)
+    estimate = estimate - estimate.mean(-1, keepdims=True)
+    energy = np.sum(reference**2, -1, keepdims=True)
+    if not np.all(energy > 0):
+        raise ValueError("A reference is silent: its SI-SDR is not defined.")
+    target = np.sum(reference * estimate, -1, keepdims=True) / energy * reference
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(np.sum(target**2, -1) / np.sum((estimate - target) ** 2, -1))
+
+
+def is_silent(waveforms: np.ndarray, level: float = 1e-5) -> np.ndarray:
+    """Which of (..., N) have a root mean square below `level`, relative to full scale (1e-5: -100 dB)."""
+    return np.sqrt(np.mean(np.square(np.asarray(waveforms, np.float64)), axis=-1)) < level
+
+
+def _waveforms(values: np.ndarray, name: str) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"{name} have shape {values.shape}: expected (sources, samples).")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} hold NaN or infinity.")
+    silent = np.flatnonzero(~np.any(values, axis=1))
+    if len(silent):
+        raise ValueError(f"{name} {silent.tolist()} are silent: their ratios are not defined.")
+    return values
+
+
+__all__ = ["FILTER_TAPS", "bss_eval", "is_silent", "si_sdr"]
