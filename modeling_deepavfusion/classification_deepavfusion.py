@@ -61,10 +61,14 @@ class DeepAVFusionStreamClassifier(nn.Module):
         pooled = tokens.mean(dim=1)
         if present is None:
             return self.dense(self.norm(pooled))
-        logits = pooled.new_zeros(pooled.shape[0], self.dense.out_features)
-        if present.any():
-            logits[present] = self.dense(self.norm(pooled[present])).to(logits.dtype)
-        return logits
+        present = present.to(pooled.device)
+        if self.norm.training and isinstance(self.norm, nn.BatchNorm1d):  # statistics of those that are there
+            normed = torch.zeros_like(pooled)
+            if present.any():
+                normed[present] = self.norm(pooled[present]).to(normed.dtype)
+        else:
+            normed = self.norm(pooled)
+        return self.dense(normed).masked_fill(~present[:, None], 0.0)
 
 
 class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):

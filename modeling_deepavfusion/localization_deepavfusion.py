@@ -18,7 +18,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
 from .outputs_deepavfusion import DeepAVFusionMapOutput, DeepAVFusionModelOutput
 
 # Logit at every place of a sample without sound: nothing sounds. Finite in every dtype, and its sigmoid is 0.
@@ -105,7 +105,7 @@ class DeepAVFusionLocalizationSimilarity(nn.Module):
         return nn.functional.cosine_similarity(image, audio, dim=-1) * self.logit_scale.exp() + self.logit_bias
 
 
-class DeepAVFusionLocalizationAttention(nn.Module):
+class DeepAVFusionLocalizationRollout(nn.Module):
     """Attention of the fusion tokens over the image patches, rolled out over the layers with a fusion block.
 
     In factorized fusion these are the fusion tokens proper, whose attention to pairs is carried through the tokens that
@@ -138,7 +138,7 @@ class DeepAVFusionLocalizationAttention(nn.Module):
 LOCALIZATION_MAPS = {
     "head": DeepAVFusionLocalizationHead,
     "similarity": DeepAVFusionLocalizationSimilarity,
-    "attention": DeepAVFusionLocalizationAttention,
+    "attention": DeepAVFusionLocalizationRollout,
 }
 
 
@@ -201,8 +201,7 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             ValueError: without frames, for shapes other than the configured ones, for labels outside 0..1, or for a
                 loss where no sample has sound, or a matching loss of a single sample in training.
         """
-        if pixel_values is None or (image_present is not None and not bool(image_present.all())):
-            raise ValueError("Sound localization needs the frame: expected pixel_values for every sample.")
+        require_modality("Sound localization needs the frame", "image", pixel_values, image_present)
         matching = self.config.localization_loss == "matching"
         if return_loss is None:
             return_loss = labels is not None or (matching and self.training)

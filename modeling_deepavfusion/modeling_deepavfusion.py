@@ -335,6 +335,24 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         return image_present, audio_present
 
 
+def require_modality(needs: str, name: str, values: torch.Tensor | None, present: torch.Tensor | None) -> None:
+    """Raises `ValueError` where any sample lacks the modality that a task is about.
+
+    Args:
+        needs: what needs what, for the message: "Segmentation needs the frame".
+        name: "image" or "audio".
+        values: pixel_values or input_features, or None.
+        present: (B,) bool, or None where all samples have it.
+    """
+    everywhere = values is not None
+    if everywhere and present is not None:
+        present = _check_present(name, present, values)
+        everywhere = torch.compiler.is_compiling() or bool(present.all())
+    if not everywhere:
+        field = {"image": "pixel_values", "audio": "input_features"}[name]
+        raise ValueError(f"{needs}: expected {field} for every sample.")
+
+
 def _check_present(name: str, present: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor | None:
     if present is None:
         return None
@@ -410,4 +428,4 @@ class _Recorder:
 DeepAVFusionConfig.register_for_auto_class()
 DeepAVFusionModel.register_for_auto_class("AutoModel")
 
-__all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel"]
+__all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel", "require_modality"]

@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 from .fusion_deepavfusion import keep_present
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
 from .outputs_deepavfusion import DeepAVFusionMapOutput
 
 
@@ -86,8 +86,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         Raises:
             ValueError: without frames, or for shapes other than the configured ones.
         """
-        if pixel_values is None or (image_present is not None and not bool(image_present.all())):
-            raise ValueError("Segmentation needs the frame: expected pixel_values for every sample.")
+        require_modality("Segmentation needs the frame", "image", pixel_values, image_present)
         encoded = self.deepavfusion(
             pixel_values,
             input_features,

@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 from .fusion_deepavfusion import keep_present
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
 from .outputs_deepavfusion import DeepAVFusionMapOutput
 
 
@@ -81,8 +81,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         Raises:
             ValueError: without a mixture, or for shapes other than the configured ones.
         """
-        if input_features is None or (audio_present is not None and not bool(audio_present.all())):
-            raise ValueError("Source separation needs the mixture: expected input_features for every sample.")
+        require_modality("Source separation needs the mixture", "audio", input_features, audio_present)
         if labels is not None and labels.shape != input_features.shape:
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {tuple(input_features.shape)}.")
         encoded = self.deepavfusion(

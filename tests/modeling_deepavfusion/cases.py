@@ -1,12 +1,31 @@
-"""Small configurations and inputs that the tests of all models share. A new model class is added to `MODEL_CLASSES`."""
+"""Small configurations and inputs that the tests of all models share.
+
+A new head is added to `HEAD_CLASSES`. What differs between heads (widths, labels, weights without a use) is said here.
+"""
 
 import math
 
+import pytest
 import torch
 
-from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion import (
+    DeepAVFusionConfig,
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+)
 
-MODEL_CLASSES = [DeepAVFusionModel, DeepAVFusionForPreTraining]
+ENCODER_CLASSES = [DeepAVFusionModel, DeepAVFusionForPreTraining]
+HEAD_CLASSES = [
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+]
+MODEL_CLASSES = ENCODER_CLASSES + HEAD_CLASSES
 
 CASES = {
     "factorized": {},
@@ -27,6 +46,24 @@ CASES = {
     },
     "swin_video": {"num_frames": 4, "image_size": 40, "image_decoder_type": "swin"},
 }
+
+
+# Heads read what the encoder gives: these cases cover the ways in which that differs.
+HEAD_CASES = ("factorized", "late_fusion", "divided_video", "odd_grid")
+
+
+def model_cases(cases=CASES, head_cases=HEAD_CASES) -> list:
+    """(model class, case) parameters: all cases for the encoder and its pre-training, a few of them for heads."""
+    return [
+        pytest.param(model_class, case, id=f"{model_class.__name__}-{case}")
+        for model_class in MODEL_CLASSES
+        for case in cases
+        if model_class in ENCODER_CLASSES or (case in head_cases and _exists(model_class, case))
+    ]
+
+
+def _exists(model_class, case: str) -> bool:
+    return model_class is not DeepAVFusionForSemanticSegmentation or "num_frames" not in CASES[case]
 
 
 def make_config(**overrides) -> DeepAVFusionConfig:
@@ -54,13 +91,26 @@ def make_config(**overrides) -> DeepAVFusionConfig:
     )
 
 
+# Segmentation's U-Net is nowhere narrower than 128.
+CLASS_OVERRIDES = {
+    DeepAVFusionForAudioVisualClassification: {"num_labels": 5},
+    DeepAVFusionForSemanticSegmentation: {"hidden_size": 128, "num_labels": 3},
+}
+
+
 def make_model(model_class, seed: int = 0, attn_implementation: str = "sdpa", **overrides):
-    """A model in eval mode whose every parameter is random: zero biases and unit norms would hide mistakes."""
-    model = model_class._from_config(make_config(**overrides), attn_implementation=attn_implementation).eval()
+    """A model in eval mode whose every parameter is random: zero biases and unit norms would hide mistakes.
+
+    Convolutions are random as they are, and noise over their many channels would make the U-Nets' activations grow.
+    """
+    config = make_config(**{**CLASS_OVERRIDES.get(model_class, {}), **overrides})
+    model = model_class._from_config(config, attn_implementation=attn_implementation).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+            noise = torch.randn(parameter.shape, generator=generator) * 0.05
+            if parameter.ndim < 4:
+                parameter.add_(noise)
     return model
 
 
@@ -80,6 +130,44 @@ def make_inputs(config, model_class=DeepAVFusionModel, batch: int = 2, seed: int
         name: (torch.rand if name.endswith("noise") else torch.randn)(size, generator=generator)
         for name, size in sizes.items()
     }
+
+
+def make_labels(config, model_class, batch: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
+    """What `model_class` learns from; nothing for the encoder, and for pre-training, which labels itself."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    height, width = config.frame_size
+    if model_class is DeepAVFusionForAudioVisualClassification:
+        return {"labels": torch.randint(config.num_labels, (batch,), generator=generator)}
+    if model_class is DeepAVFusionForSourceSeparation:
+        return {"labels": torch.randn(batch, 1, config.num_mel_bins, config.spectrogram_length, generator=generator)}
+    if model_class is DeepAVFusionForSemanticSegmentation:
+        return {"labels": torch.randint(config.num_labels, (batch, height, width), generator=generator)}
+    if model_class is DeepAVFusionForSoundLocalization:
+        return {"labels": torch.rand(batch, height, width, generator=generator)}
+    return {}
+
+
+def idle_parameters(model) -> set[str]:
+    """Parameters that no output depends on.
+
+    Separation and segmentation read hidden states before the final norms; then nobody reads what the last layer's
+    fusion block gives.
+    """
+    if not isinstance(model, (DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation)):
+        return set()
+    idle = ["image.norm", "audio.norm", "fusion_norm", f"fusion_layers.{model.config.num_hidden_layers - 1}"]
+    return {
+        name for name, _ in model.named_parameters() if name.startswith(tuple(f"deepavfusion.{part}." for part in idle))
+    }
+
+
+def optional_modalities(model_class) -> tuple[str, ...]:
+    """Those that a sample may lack. Separation is of a sound; segmentation and localization are of a frame."""
+    if model_class is DeepAVFusionForSourceSeparation:
+        return ("image",)
+    if model_class in (DeepAVFusionForSemanticSegmentation, DeepAVFusionForSoundLocalization):
+        return ("audio",)
+    return ("image", "audio")
 
 
 def objective(outputs) -> torch.Tensor:

@@ -7,7 +7,17 @@ import torch
 from torch import nn
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
-from tests.modeling_deepavfusion.cases import CASES, MODEL_CLASSES, make_config, make_inputs, make_model
+from tests.modeling_deepavfusion.cases import (
+    CASES,
+    CLASS_OVERRIDES,
+    ENCODER_CLASSES,
+    HEAD_CASES,
+    MODEL_CLASSES,
+    make_config,
+    make_inputs,
+    make_model,
+    model_cases,
+)
 
 each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
 
@@ -32,9 +42,14 @@ def assert_xavier_uniform(weight):
 @each_class
 def test_initial_weights(model_class):
     torch.manual_seed(0)
-    model = model_class(make_config(image_size=64, num_fusion_tokens=40))
+    model = model_class(
+        make_config(**CLASS_OVERRIDES.get(model_class, {}) | {"image_size": 64, "num_fusion_tokens": 40})
+    )
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
+        if name == "localizer.predictor":
+            assert module.weight.std().item() == pytest.approx(0.01, rel=0.4)
+            assert not module.bias.any()
+        elif isinstance(module, nn.Linear):
             assert_xavier_uniform(module.weight)
             assert module.bias is None or not module.bias.any(), name
         elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name.endswith("patch_embed.projection"):
@@ -84,12 +99,11 @@ def test_positions_are_the_sine_cosine_tables(case, loaded, tmp_path):
             torch.testing.assert_close(row, torch.tensor(expected))
 
 
-@each_class
-@pytest.mark.parametrize("case", ["factorized", "divided_video"])
+@pytest.mark.parametrize(("model_class", "case"), model_cases(["factorized", "divided_video"], HEAD_CASES[:1]))
 def test_loading_keeps_patch_projections(model_class, case, tmp_path):
     model = make_model(model_class, **CASES[case])
     model.save_pretrained(tmp_path)
-    for loaded_class in MODEL_CLASSES:
+    for loaded_class in {*ENCODER_CLASSES, model_class}:
         loaded = loaded_class.from_pretrained(tmp_path)
         ours, theirs = (getattr(m, "deepavfusion", m) for m in (model, loaded))
         for name in ("image", "audio"):

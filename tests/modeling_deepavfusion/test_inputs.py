@@ -8,6 +8,7 @@ import torch
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 from tests.modeling_deepavfusion.cases import (
     CASES,
+    ENCODER_CLASSES,
     MODEL_CLASSES,
     assert_outputs_equal,
     make_config,
@@ -23,6 +24,7 @@ IMAGE_PRESENT = torch.tensor([True, True, False, True])
 AUDIO_PRESENT = torch.tensor([True, False, True, True])
 
 each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
+each_encoder = pytest.mark.parametrize("model_class", ENCODER_CLASSES, ids=lambda cls: cls.__name__)
 each_case = pytest.mark.parametrize("case", CASES)
 each_fusion = pytest.mark.parametrize("case", ["factorized", "dense", "token", "no_fusion", "divided_video", "swin"])
 
@@ -53,7 +55,7 @@ def gradients(model):
     return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
 
-@each_class
+@each_encoder
 @each_case
 @pytest.mark.parametrize("absent", ["image", "audio"])
 def test_one_modality_alone(model_class, case, absent):
@@ -110,7 +112,7 @@ def test_pretraining_treats_samples_of_a_batch_as_if_alone(case):
     torch.testing.assert_close(together, gradients(model), rtol=1e-3, atol=1e-5)
 
 
-@each_class
+@each_encoder
 @each_fusion
 def test_content_of_absent_inputs_changes_nothing(model_class, case):
     model = make_model(model_class, **CASES[case]).train()
@@ -138,7 +140,7 @@ def test_all_marked_present_is_the_default(model_class):
         assert_outputs_equal(outputs, model(**inputs), **CLOSE)
 
 
-@each_class
+@each_encoder
 def test_a_sample_needs_a_modality(model_class):
     model = make_model(model_class)
     inputs = make_inputs(model.config, model_class)
