@@ -135,6 +135,7 @@ class FinetuningRun:
             model=self.model,
             args=training_arguments(recipe, steps, metric),
             train_dataset=self.train_clips,
+            eval_dataset=self.selection,
             evaluator=None if selection_task is None else self._select(selection_task),
             weights=weights,
             callbacks=[
@@ -180,8 +181,8 @@ class FinetuningRun:
         recipe, trained = self.recipe, [p for p in self.model.parameters() if p.requires_grad]
         self.say(
             f"{recipe.recipe}: {recipe.task.name}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, "
-            f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips ({self.train_clips.card}), "
-            f"{self.trainer.args.max_steps} steps"
+            f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips "
+            f"({self.train_clips.card}), {self.trainer.args.max_steps} steps"
         )
         if self.resume_from is not None:
             self.say(f"resumed from {self.resume_from}")

@@ -28,6 +28,8 @@ class TaskArguments:
     """recognition: mixup's alpha, for frames and sounds of a pair alike; 0 is none."""
     label_smoothing: float = 0.0
     """recognition with one label a clip: how much of the label is spread over all classes."""
+    drop_modality: float = 0.0
+    """Share of training clips whose frame or sound (as often one as the other) is withheld."""
     class_balanced: bool = False
     """recognition: draw clips of rare classes as often as those of frequent ones."""
     init_bias: bool = True
@@ -142,6 +144,10 @@ class FinetuneArguments(RecipeArguments):
             raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
         if not 0 <= task.label_smoothing < 1:
             raise RecipeError(f"task.label_smoothing is {task.label_smoothing}: expected at least 0 and below 1.")
+        if not 0 <= task.drop_modality < 1:
+            raise RecipeError(f"task.drop_modality is {task.drop_modality}: expected at least 0 and below 1.")
+        if task.drop_modality and task.name != "recognition":
+            raise RecipeError(f"task.drop_modality belongs to recognition, but task.name is {task.name}.")
         if task.mixup < 0 or task.dense_windows < 0:
             raise RecipeError("task.mixup and task.dense_windows must not be negative.")
         allowed = {

@@ -22,7 +22,7 @@ from .optimization import LARS, learning_rate, parameter_groups, scaled_learning
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
 COMPLETE = "complete"  # a file of this name is the last thing written into a checkpoint
-_MIXUP_STREAM, _BALANCED_STREAM = 4, 5
+_MIXUP_STREAM, _BALANCED_STREAM, _DROP_STREAM = 4, 5, 6
 
 
 class EpochOrder:
@@ -110,7 +110,8 @@ class AudioVisualTrainer(Trainer):
         model: a model of this package with a task's head.
         args: `training_arguments(recipe, ...)`, or any of that kind.
         train_dataset: `Clips` (see `build_dataset`).
-        evaluator: called with the model, gives metrics by name; runs where the plain Trainer would evaluate a data set.
+        evaluator: called with the model, gives metrics by name; runs where the plain Trainer scores
+            `eval_dataset`.
         weights: (N,) how often training clips are drawn; None draws each once an epoch.
 
     Raises, while training:
@@ -202,16 +203,21 @@ class AudioVisualTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _soften(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        task = self.recipe.task
+        """Label smoothing, mixup and withheld modalities, as the recipe has them."""
+        task, step = self.recipe.task, self.state.global_step
+        self.micro = self.micro + 1 if self.mixed_step == step else 0  # which of the step's accumulated batches
+        self.mixed_step = step
+        position = (step, self.args.process_index, self.micro)
         if (task.mixup or task.label_smoothing) and not given["labels"].is_floating_point():
             labels = soft_labels(given["labels"], self.model.config.num_labels, task.label_smoothing)
             given = {**given, "labels": labels}
         if task.mixup:
-            numbers = (self.recipe.run.seed, _MIXUP_STREAM, self.state.global_step, self.args.process_index)
-            step = self.state.global_step
-            self.micro = self.micro + 1 if self.mixed_step == step else 0  # which of the step's accumulated batches
-            self.mixed_step = step
-            given = mixup(given, task.mixup, generator_for(*numbers, self.micro))
+            given = mixup(given, task.mixup, generator_for(self.recipe.run.seed, _MIXUP_STREAM, *position))
+        if task.drop_modality:
+            generator = generator_for(self.recipe.run.seed, _DROP_STREAM, *position)
+            draws = torch.rand(len(given["labels"]), generator=generator).to(given["labels"].device)
+            given["image_present"] = draws >= task.drop_modality / 2
+            given["audio_present"] = (draws < task.drop_modality / 2) | (draws >= task.drop_modality)
         return given
 
     def log_line(self, text: str) -> None:

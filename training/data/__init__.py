@@ -13,6 +13,7 @@ from deepavfusion.training.data.clips import BrokenClip, Clips, FileClips, colla
 
 __all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips"]
 
+TASKS = ("recognition", "separation", "segmentation", "localization")
 SPLITS = ("train", "validation", "test")
 _COMMON = {"name", "path", "train_size", "eval_size", "cache_dir"}
 _SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "scene_seed"}
@@ -24,7 +25,15 @@ _KEYS = {
 }
 
 
-def build_dataset(data_cfg: dict[str, Any], model_config, split: str, train: bool, seed: int) -> Clips:
+def build_dataset(
+    data_cfg: dict[str, Any],
+    model_config,
+    split: str,
+    train: bool,
+    seed: int,
+    task: str = "recognition",
+    semantic: bool = False,
+) -> Clips:
     """
     The data set that a recipe's `data` section names, as inputs of a model.
 
@@ -39,6 +48,9 @@ def build_dataset(data_cfg: dict[str, Any], model_config, split: str, train: boo
             not say which clip is which holds out `validation_share` of them, for validation and test alike.
         train: Whether to augment.
         seed: Of the augmentations.
+        task: `"recognition"` (pre-training, retrieval), `"separation"`, `"segmentation"` or `"localization"`: what the
+            samples hold beside frame and sound. Files of videos have labels alone.
+        semantic: Whether segmentation names classes.
 
     Raises:
         ValueError: Unknown names or keys, a missing path, a split without clips.
@@ -53,19 +65,22 @@ def build_dataset(data_cfg: dict[str, Any], model_config, split: str, train: boo
         raise ValueError(f"data.{unknown[0]} is no setting of {name}: expected {', '.join(sorted(_KEYS[name]))}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     processor = DeepAVFusionProcessor.from_config(model_config)
     size = settings.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
-        return _scenes(settings, processor, model_config, split, size, train, seed)
+        return _scenes(settings, processor, model_config, split, size, train, seed, task, semantic)
     if "path" not in settings:
         raise ValueError(f"data.path is missing: expected the folder of the data set {name}")
     rows = _rows(name, settings, split)
     return FileClips(rows, processor, train=train, seed=seed, size=size, name=f"{name}, split {split}")
 
 
-def _scenes(settings: dict, processor, model_config, split: str, size: int | None, train: bool, seed: int) -> Clips:
+def _scenes(settings, processor, model_config, split, size, train, seed, task, semantic) -> Clips:
     from deepavfusion.training.data.scenes_clips import SceneClips
     from deepavfusion.training.data.scenes_config import ScenesConfig
+    from deepavfusion.training.data.scenes_tasks import SceneTask
 
     world = {"seed" if key == "scene_seed" else key: settings[key] for key in _SCENES & settings.keys()}
     side = model_config.image_size
@@ -77,7 +92,8 @@ def _scenes(settings: dict, processor, model_config, split: str, size: int | Non
         **world,
     )
     size = size or (10_000 if split == "train" else 1_000)
-    return SceneClips(config, processor, split, size, train, seed, settings.get("cache_dir"))
+    rest = (config, processor, split, size, train, seed, settings.get("cache_dir"))
+    return SceneClips(*rest) if task == "recognition" else SceneTask(*rest, task=task, semantic=semantic)
 
 
 def _rows(name: str, settings: dict, split: str):

@@ -74,6 +74,10 @@ class Clips(Dataset):
         """What item i is, for messages."""
         raise NotImplementedError
 
+    def classes(self) -> list[list[int]]:
+        """The class indices of every clip, without reading media; of labelled clips only."""
+        raise NotImplementedError
+
     def __getitem__(self, i: int) -> dict | BrokenClip:
         return self.__getitems__([i])[0]
 
@@ -124,6 +128,9 @@ class FileClips(Clips):
 
     def describe(self, i: int) -> str:
         return self.rows[int(i)]["path"]
+
+    def classes(self) -> list[list[int]]:
+        return [label if isinstance(label, list) else [label] for label in self.rows["label"]]
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError

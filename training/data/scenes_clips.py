@@ -23,7 +23,7 @@ from deepavfusion.training.data.scenes_config import (
     ScenesConfig,
     modality_ceilings,
 )
-from deepavfusion.training.data.scenes_generation import generate_clip
+from deepavfusion.training.data.scenes_generation import generate_classes, generate_clip
 
 _STORE_FORMAT = 1
 _MOST_SOUNDING = 3
@@ -110,6 +110,9 @@ class SceneClips(Clips):
 
     def describe(self, i: int) -> str:
         return f"scene {self.split}/{i} (seed {self.config.seed})"
+
+    def classes(self) -> list[list[int]]:
+        return [generate_classes(self.config, self.scene_index(i)).tolist() for i in range(self.size)]
 
     def scene_index(self, i: int) -> int:
         """The index of item i in its world, for `generate_scene`."""

@@ -15,9 +15,9 @@ class Separation(Task):
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
     PROTOCOL = (
-        "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with "
-        "the mixture's phase. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
-        "removed. Improvements are over the unprocessed mixture. Mixtures with a silent source are left out and counted."
+        "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with the phase of "
+        "the mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
+        "removed. Improvements: over the unprocessed mixture. Mixtures with a silent source are left out and counted."
     )
 
     @property

@@ -1,0 +1,92 @@
+"""What a frozen encoder knows: nearest neighbours, then linear classifiers on its streams (paper, sections 4.2, 4.4).
+
+    deepavfusion probe scenes_probe model.init_from=runs/quickstart
+
+Takes recipes of `finetune` with task.freeze_encoder=true. The nearest-neighbour scores of the held-out clips (leave one
+out) are printed first and stand in nearest_neighbours.json; then the heads are trained, with LARS in the published
+recipes, and evaluated like any fine-tuned model.
+
+Exit codes are those of `finetune`.
+"""
+
+import json
+import sys
+
+import torch
+
+from .batches import evaluation_loader
+from .checkpointing import write_atomically
+from .finetune import FinetuningRun, guarded, print_help
+from .finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .model_card import aligned
+from .probing import chance, pool_streams, probe
+from .recipe import RecipeError
+from .stopping import StopRequest
+
+
+@torch.no_grad()
+def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers: int) -> dict[str, dict[str, float]]:
+    """Leave-one-out nearest-neighbour scores of labelled clips: stream -> metric -> score, and those of "chance".
+
+    Every process scores all clips.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    streams, labels = [], []
+    for batch in evaluation_loader(clips, batch_size, 1, 0, num_workers):
+        if "pixel_values" not in batch:
+            continue
+        with accelerator.autocast():
+            outputs = encoder(*(batch[name].to(accelerator.device) for name in ("pixel_values", "input_features")))
+        streams.append({name: values.cpu() for name, values in pool_streams(outputs).items()})
+        labels.append(batch["labels"])
+    encoder.train(was_training)
+    features = {name: torch.cat([part[name] for part in streams]) for name in streams[0]}
+    return {**probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
+
+
+def run(recipe: FinetuneArguments) -> int:
+    """Scores the frozen encoder and trains its heads; the exit code of the command."""
+    if recipe.task.name != "recognition" or not recipe.task.freeze_encoder:
+        raise RecipeError(
+            "A probe needs task.name=recognition and task.freeze_encoder=true; for the rest there is finetune."
+        )
+    stop = StopRequest()
+    job = FinetuningRun(recipe, stop)
+    try:
+        job.introduce()
+        found = nearest_neighbours(
+            job.trainer.model.deepavfusion,
+            job.test_clips,
+            job.trainer.accelerator,
+            recipe.optim.batch_size,
+            recipe.data.num_workers,
+        )
+        rows = [["1-NN", *found["chance"]]]
+        rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
+        job.say(aligned(rows))
+        if job.state.is_main_process:
+            write_atomically(job.folder / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
+        ended_by = job.train()
+        if ended_by:
+            job.say(
+                f"stopped by signal {ended_by} after step {job.trainer.state.global_step}; the same command goes on"
+            )
+            return 128 + ended_by
+        job.finish()
+    finally:
+        job.close()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code (see the module's docstring)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print_help("probe", __doc__)
+        return 0 if argv else 2
+    return guarded("probe", lambda: run(load_finetune_arguments(argv[0], argv[1:])))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
