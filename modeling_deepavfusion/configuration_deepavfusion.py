@@ -123,6 +123,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Training target of source separation: `"ideal_ratio"`, or the published `"ratio"` and `"binary"`.
         separation_weighted_loss (`bool`, *optional*, defaults to `False`):
             Whether time-frequency bins are weighted by the mixture's log magnitude.
+        semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
+            Label of pixels that segmentation does not learn from.
         localization_map (`str`, *optional*, defaults to `"head"`):
             What the map of sound localization is: a trained `"head"` on each image patch, the `"similarity"` of image
             patches to the sound, or the fusion tokens' `"attention"` over image patches, which needs no training.
@@ -205,6 +207,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     classifier_input_norm: bool = False
     separation_mask: str = "ideal_ratio"
     separation_weighted_loss: bool = False
+    semantic_loss_ignore_index: int = 255
     localization_map: str = "head"
     localization_loss: str = "supervised"
 

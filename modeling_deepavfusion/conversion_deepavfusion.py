@@ -212,7 +212,10 @@ def _task_of(model) -> str:
     for task, cls in task_classes().items():
         if isinstance(model, cls):
             return task
-    raise TypeError(f"{type(model).__name__} has no published form: expected one of {_names(task_classes())}.")
+    raise TypeError(
+        f"{type(model).__name__} has no published form: expected a model for one of {_names(task_classes())}. The "
+        "encoder that such a model is built on has one: model.deepavfusion."
+    )
 
 
 def derived_tensors(model) -> dict[str, torch.Tensor]:
@@ -395,8 +398,10 @@ def export_original_state_dict(model) -> dict[str, torch.Tensor]:
     """
     The state dict of a model under the published names, derived tables included, so that the published code loads it.
 
+    Sound localization was never published: its encoder alone can be exported, `model.deepavfusion`.
+
     Raises:
-        TypeError: for a model that was never published.
+        TypeError: for a model without a published form.
     """
     own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     layout = published_layout(model)

@@ -34,7 +34,8 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
     """
     The encoder with a U-Net over the frame's patches, conditioned on the sound at every scale.
 
-    With one label the logits say what sounds; with several, which class sounds there, and labels of -100 are ignored.
+    With one label the logits say what sounds; with several, which class sounds there, and pixels
+    labelled `semantic_loss_ignore_index` (255) or -100 are ignored.
     """
 
     def __init__(self, config: DeepAVFusionConfig):
@@ -123,7 +124,16 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {expected}.")
         if self.config.num_labels == 1:
             return nn.functional.binary_cross_entropy_with_logits(logits[:, 0].float(), labels.float())
-        return nn.functional.cross_entropy(logits.float(), labels.long())
+        labels, ignored = labels.long(), self.config.semantic_loss_ignore_index
+        labels = labels.masked_fill(labels == ignored, -100)
+        known = (labels == -100) | ((labels >= 0) & (labels < self.config.num_labels))
+        if not torch.compiler.is_compiling() and not bool(known.all()):
+            raise ValueError(
+                f"labels go from {labels.min()} to {labels.max()}: expected class indices below "
+                f"{self.config.num_labels}, or {ignored} to ignore a pixel."
+            )
+        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        return loss / (labels != -100).sum().clamp(min=1)
 
 
 DeepAVFusionForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")

@@ -48,8 +48,8 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         self.deepavfusion = DeepAVFusionModel(config)
         self.tap_layers = tap_layers(config.num_hidden_layers, num_scales + 1)
         widths = [dim // 2**scale for scale in range(num_scales + 1)]
-        self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for _ in self.tap_layers)
-        self.condition_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-5) for _ in self.tap_layers)
+        self.condition_norm = nn.LayerNorm(dim, eps=1e-5)
         self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
         self.unet = DeepAVFusionUNet(dim, widths)
         self.predictor = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)

@@ -13,6 +13,7 @@ from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
     conversion_config_deepavfusion,
@@ -26,6 +27,7 @@ from deepavfusion.vit_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
+from tests.modeling_deepavfusion.cases import make_config
 
 TINY = {
     "hidden_size": 64,
@@ -310,3 +312,14 @@ def test_pickles_with_code_are_refused(tmp_path):
         load_original_checkpoint(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="Expected a state dict of tensors"):
         load_original_checkpoint({"state_dict": {}, "epoch": 3})
+
+
+def test_localization_was_never_published():
+    """The head has no published names; its encoder has, and a published encoder starts a new head."""
+    model = DeepAVFusionForSoundLocalization(make_config())
+    with pytest.raises(TypeError, match=r"has no published form: .*'separation'.* model\.deepavfusion"):
+        export_original_state_dict(model)
+    again = load_original_checkpoint(export_original_state_dict(model.deepavfusion), config=model.config)
+    assert type(again) is DeepAVFusionModel
+    for name, value in model.deepavfusion.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name

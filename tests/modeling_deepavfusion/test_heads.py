@@ -1,4 +1,4 @@
-"""Recognition, separation and segmentation heads: losses, missing modalities, frozen encoders, saving and loading."""
+"""Heads: losses, missing modalities, frozen encoders, saving and loading. Localization has a file of its own."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
+    AutoModelForMaskGeneration,
     AutoModelForSemanticSegmentation,
     AutoModelForVideoClassification,
 )
@@ -13,7 +14,9 @@ from transformers import (
 from deepavfusion import (
     DeepAVFusionConfig,
     DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
@@ -164,6 +167,18 @@ def test_segmentation(inputs, patch_size, image_size):
         model(pixels, inputs["input_features"][:2], labels=labels[:, :8])
 
 
+def test_ignored_pixels_do_not_enter_the_segmentation_loss(inputs):
+    model = make(DeepAVFusionForSemanticSegmentation, num_labels=3)
+    labels = torch.randint(3, (3, 32, 32), generator=torch.Generator().manual_seed(0))
+    logits = model(**inputs).logits
+    labels[:, :20], labels[:, 20:24] = 255, -100
+    expected = torch.nn.functional.cross_entropy(logits[:, :, 24:], labels[:, 24:])
+    torch.testing.assert_close(model(**inputs, labels=labels).loss, expected)
+    assert model(**inputs, labels=torch.full_like(labels, 255)).loss == 0
+    with pytest.raises(ValueError, match=r"labels go from 0 to 3: expected class indices below 3, or 255 to ignore"):
+        model(**inputs, labels=labels.clamp(0, 3))
+
+
 def test_tap_layers_of_the_published_sizes():
     assert tap_layers(12, 5) == [0, 2, 5, 8, 11]
     assert tap_layers(12, 4) == [0, 3, 7, 11]
@@ -173,20 +188,23 @@ HEADS = {
     DeepAVFusionForAudioVisualClassification: (AutoModelForVideoClassification, AutoModelForAudioClassification),
     DeepAVFusionForSourceSeparation: (AutoModelForAudioFrameClassification,),
     DeepAVFusionForSemanticSegmentation: (AutoModelForSemanticSegmentation,),
+    DeepAVFusionForSoundLocalization: (AutoModelForMaskGeneration,),
 }
+each_head = pytest.mark.parametrize("cls", HEADS, ids=lambda cls: cls.__name__)
 
 
-@pytest.mark.parametrize("cls", HEADS)
+@each_head
 def test_saving_training_and_auto_classes(tmp_path, inputs, cls):
     model = make(cls)
     labels = {
         DeepAVFusionForAudioVisualClassification: torch.tensor([0, 1, 1]),
         DeepAVFusionForSourceSeparation: inputs["input_features"] - 1,
         DeepAVFusionForSemanticSegmentation: torch.ones(3, 32, 32, dtype=torch.long),
+        DeepAVFusionForSoundLocalization: torch.ones(3, 32, 32),
     }[cls]
     model.train()(**inputs, labels=labels).loss.backward()
     idle = {name for name, p in model.named_parameters() if p.grad is None}
-    if cls is DeepAVFusionForAudioVisualClassification:
+    if cls in (DeepAVFusionForAudioVisualClassification, DeepAVFusionForSoundLocalization):
         assert not idle
     else:  # the taps come before the final norms, and nobody reads what the last fusion layer gives
         after_taps = ("image.norm", "audio.norm", "fusion_norm", "fusion_layers.1")
@@ -200,3 +218,62 @@ def test_saving_training_and_auto_classes(tmp_path, inputs, cls):
     encoder = AutoModel.from_pretrained(tmp_path)
     assert type(encoder) is DeepAVFusionModel
     assert torch.equal(encoder.fusion_tokens, model.deepavfusion.fusion_tokens)
+
+
+@each_head
+def test_starts_from_a_pre_training(tmp_path, cls):
+    """The encoder is taken over whole, the decoders are left behind unsaid, and the head alone is new."""
+    pretrained = make(DeepAVFusionForPreTraining, decoder_num_hidden_layers=1)
+    pretrained.save_pretrained(tmp_path)
+    model, report = cls.from_pretrained(tmp_path, num_labels=4, output_loading_info=True)
+    assert not report["unexpected_keys"]
+    assert report["missing_keys"]
+    assert not [name for name in report["missing_keys"] if name.startswith("deepavfusion.")]
+    for name, value in pretrained.deepavfusion.state_dict().items():
+        assert torch.equal(model.deepavfusion.state_dict()[name], value), name
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("cls", [DeepAVFusionForAudioVisualClassification, DeepAVFusionForSemanticSegmentation])
+def test_another_number_of_labels(tmp_path, inputs, cls):
+    """Refused unless mismatches are allowed; then only what gives the labels is new."""
+    model = make(cls, num_labels=5)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="size mismatch|ignore_mismatched_sizes"):
+        cls.from_pretrained(tmp_path, num_labels=3)
+    other, report = cls.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True)
+    assert other(**inputs).logits.shape[:2] == (3, 3)
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    last = {name for name, value in model.state_dict().items() if value.ndim and value.shape[0] == 5}
+    assert mismatched == last
+    kept = other.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items() if name not in last)
+
+
+@each_head
+def test_inputs_of_another_size(tmp_path, inputs, cls):
+    """Positions are recomputed, and no head depends on the grid: a checkpoint loads for larger frames and sounds."""
+    model = make(cls)
+    model.save_pretrained(tmp_path)
+    larger, report = cls.from_pretrained(tmp_path, image_size=[48, 64], spectrogram_length=96, output_loading_info=True)
+    assert not any(report.values()), report
+    expected = {
+        DeepAVFusionForAudioVisualClassification: (2, 2),
+        DeepAVFusionForSourceSeparation: (2, 1, 32, 96),
+        DeepAVFusionForSemanticSegmentation: (2, 2, 48, 64),
+        DeepAVFusionForSoundLocalization: (2, 6, 8),
+    }[cls]
+    logits = larger(torch.randn(2, 3, 48, 64), torch.randn(2, 1, 32, 96)).logits
+    assert logits.shape == expected
+    assert logits.isfinite().all()
+
+
+@each_head
+def test_frozen_encoders_of_all_heads(inputs, cls):
+    model = make(cls, drop_path_rate=0.5)
+    model.freeze_encoder()
+    model.train()
+    assert not any(module.training for module in model.deepavfusion.modules())
+    model(**inputs).logits.square().mean().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {name for name, _ in model.named_parameters() if not name.startswith("deepavfusion.")}
