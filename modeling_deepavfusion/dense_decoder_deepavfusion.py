@@ -7,7 +7,10 @@ from transformers import initialization as init
 
 
 class DeepAVFusionDoubleConv(nn.Sequential):
-    """Twice a 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w)."""
+    """Twice a 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w).
+
+    Computed with channels last in memory: the same numbers, and on a CPU several times as fast where channels are few.
+    """
 
     def __init__(self, in_channels: int, out_channels: int):
         layers = []
@@ -15,6 +18,9 @@ class DeepAVFusionDoubleConv(nn.Sequential):
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False))
             layers += [nn.BatchNorm2d(out_channels), nn.ReLU()]
         super().__init__(*layers)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden_states.contiguous(memory_format=torch.channels_last))
 
 
 class DeepAVFusionLateral(nn.Module):
