@@ -1,12 +1,14 @@
 """
 Data sets for training. `build_dataset` makes what the training scripts read:
 
-- `scenes`: the built-in sounding scenes; needs no files;
+- `scenes`: the built-in sounding scenes; need no files, serve every task;
 - `folder`: any folder of videos;
-- `vggsound`, `audioset`: those data sets in their published layouts.
+- `vggsound`, `audioset`, `music`, `vggsound_music`: labels, and mixtures for separation;
+- `avsbench`: masks; `vggss`, `flickr_soundnet`: boxes.
+
+The module of each data set says how it lies on disk.
 """
 
-from pathlib import Path
 from typing import Any
 
 from deepavfusion.training.data.clips import BrokenClip, Clips, FileClips, collate_clips
@@ -15,14 +17,9 @@ __all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips"]
 
 TASKS = ("recognition", "separation", "segmentation", "localization")
 SPLITS = ("train", "validation", "test")
-_COMMON = {"name", "path", "train_size", "eval_size", "cache_dir"}
+_SIZES = {"train_size", "eval_size"}
 _SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "scene_seed"}
-_KEYS = {
-    "scenes": _COMMON - {"path"} | _SCENES,
-    "folder": _COMMON - {"cache_dir"} | {"annotations", "validation_share"},
-    "vggsound": _COMMON - {"cache_dir"} | {"annotations"},
-    "audioset": _COMMON - {"cache_dir"},
-}
+_DENSE = ("segmentation", "localization")
 
 
 def build_dataset(
@@ -38,43 +35,60 @@ def build_dataset(
     The data set that a recipe's `data` section names, as inputs of a model.
 
     Args:
-        data_cfg: `name` (scenes, folder, vggsound or audioset), `path` (of all but scenes), `train_size` and
-            `eval_size` (how many clips at most; of files the first in an order drawn from their names), and what the
-            name allows: scenes take `cache_dir`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`,
-            `motion` and `scene_seed`; folders `annotations` and `validation_share` (0.1); vggsound `annotations`. Keys
-            whose value is None count as absent.
+        data_cfg: `name`, `path` (of all but scenes), `train_size` and `eval_size` (how many items at most; of files the
+            first in an order drawn from their names), and what the name allows; keys whose value is None count as
+            absent:
+
+            - scenes: `cache_dir`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`, `motion`,
+              `scene_seed`;
+            - folder: `annotations` (csv or jsonl), `validation_share` (0.1);
+            - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_share`, `train_list` and `test_list`
+              (files that name the clips of the split), `drop_overlap` (leave out training clips that are test clips);
+            - audioset: `subset` (of the training clips: balanced, unbalanced or all), `validation_share`;
+            - music: `subset` (solo, solo21 or music), `validation_share`;
+            - avsbench: `subset` (s4, ms3 or avss), `train_list`, `test_list` (of the older release);
+            - vggss: `annotations` (vggss.json), `validation_share`, `train_list`, `test_list`, `drop_overlap`;
+            - flickr_soundnet: as vggss, without `annotations`.
         model_config: A `DeepAVFusionConfig`: picture size, frames, mel bins and spectrogram length are its.
-        split: `"train"`, `"validation"` or `"test"`. VGGSound and AudioSet have no validation clips. A folder that does
-            not say which clip is which holds out `validation_share` of them, for validation and test alike.
+        split: `"train"`, `"validation"` or `"test"`. Most data sets have validation clips only where
+            `validation_share` holds out a part of the training clips. A folder that does not say which clip is which
+            holds out that share, for validation and test alike.
         train: Whether to augment.
-        seed: Of the augmentations.
+        seed: Of the augmentations, and of the partners of training mixtures.
         task: `"recognition"` (pre-training, retrieval), `"separation"`, `"segmentation"` or `"localization"`: what the
-            samples hold beside frame and sound. Files of videos have labels alone.
+            samples hold beside frame and sound.
         semantic: Whether segmentation names classes.
 
     Raises:
-        ValueError: Unknown names or keys, a missing path, a split without clips.
+        ValueError: Unknown names or keys, a task that the data set does not support, a missing path, a split without
+            clips.
+        FileNotFoundError: The data set is not at its path.
     """
     from deepavfusion.processors import DeepAVFusionProcessor
+    from deepavfusion.training.data.sources import DATA_SETS, Request
 
     settings = {key: value for key, value in data_cfg.items() if value is not None}
-    name = settings.pop("name", None)
-    if name not in _KEYS:
-        raise ValueError(f"data.name must be one of {', '.join(_KEYS)}, got {name!r}")
-    if unknown := sorted(settings.keys() - _KEYS[name]):
-        raise ValueError(f"data.{unknown[0]} is no setting of {name}: expected {', '.join(sorted(_KEYS[name]))}")
+    name = settings.get("name")
+    if name != "scenes" and name not in DATA_SETS:
+        raise ValueError(f"data.name must be one of scenes, {', '.join(DATA_SETS)}, got {name!r}")
+    allowed = _SCENES | {"cache_dir"} if name == "scenes" else {"path"} | DATA_SETS[name].keys
+    if unknown := sorted(settings.keys() - allowed - _SIZES - {"name"}):
+        raise ValueError(f"data.{unknown[0]} is no setting of {name}: expected {', '.join(sorted(allowed | _SIZES))}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    processor = DeepAVFusionProcessor.from_config(model_config)
+    tasks = TASKS if name == "scenes" else DATA_SETS[name].tasks
+    if task not in tasks:
+        able = ", ".join(["scenes"] + [other for other, data in DATA_SETS.items() if task in data.tasks])
+        advice = f"; data sets for {task}: {able}" if task in TASKS else ""
+        raise ValueError(f"{name} supports the task {' and '.join(tasks)}, not {task!r}{advice}")
+    # Dense predictions see the whole short side, as published.
+    processor = DeepAVFusionProcessor.from_config(model_config, **({"crop_pct": 1.0} if task in _DENSE else {}))
     size = settings.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
         return _scenes(settings, processor, model_config, split, size, train, seed, task, semantic)
     if "path" not in settings:
         raise ValueError(f"data.path is missing: expected the folder of the data set {name}")
-    rows = _rows(name, settings, split)
-    return FileClips(rows, processor, train=train, seed=seed, size=size, name=f"{name}, split {split}")
+    return DATA_SETS[name].build(Request(settings, split, train, seed, task, semantic, size, processor))
 
 
 def _scenes(settings, processor, model_config, split, size, train, seed, task, semantic) -> Clips:
@@ -94,29 +108,3 @@ def _scenes(settings, processor, model_config, split, size, train, seed, task, s
     size = size or (10_000 if split == "train" else 1_000)
     rest = (config, processor, split, size, train, seed, settings.get("cache_dir"))
     return SceneClips(*rest) if task == "recognition" else SceneTask(*rest, task=task, semantic=semantic)
-
-
-def _rows(name: str, settings: dict, split: str):
-    """The rows of a data set on disk that belong to a split."""
-    from deepavfusion.training.data.audioset import read_audioset
-    from deepavfusion.training.data.folders import hold_out, read_folder
-    from deepavfusion.training.data.vggsound import read_vggsound
-
-    path = Path(settings["path"])
-    if name != "folder" and split == "validation":
-        raise ValueError(f"{name} has no validation split: expected train or test")
-    if name == "vggsound":
-        return read_vggsound(path, split, settings.get("annotations"))
-    if name == "audioset":
-        return read_audioset(path, ("eval",) if split == "test" else ("balanced_train", "unbalanced_train"))
-    rows = read_folder(path, settings.get("annotations"))
-    there = sorted({value for value in rows["split"] if value is not None})
-    if there:
-        chosen = [i for i, value in enumerate(rows["split"]) if value == split]
-        reason = f"its splits are {', '.join(there)}"
-    else:
-        chosen = hold_out(rows["path"], settings.get("validation_share", 0.1), split != "train")
-        reason = f"it has {len(rows)} in all"
-    if not chosen:
-        raise ValueError(f"{path} has no clips of the split {split!r}: {reason}")
-    return rows.select(chosen)

@@ -82,6 +82,23 @@ class Clips(Dataset):
         return self.__getitems__([i])[0]
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
+        from deepavfusion.processors import MediaError
+
+        samples: list[dict | BrokenClip] = []
+        for i in self._check(items):
+            try:
+                samples.append(self.read(i) | {"path": self.describe(i), "index": i})
+            except MediaError as error:
+                samples.append(BrokenClip(self.describe(i), str(error), i))
+        return samples
+
+    def read(self, i: int) -> dict:
+        """
+        Item i without `path` and `index`.
+
+        Raises:
+            MediaError: Its files cannot be read, or lack picture or sound.
+        """
         raise NotImplementedError
 
     def _check(self, items: Sequence[int]) -> list[int]:
@@ -132,40 +149,15 @@ class FileClips(Clips):
     def classes(self) -> list[list[int]]:
         return [label if isinstance(label, list) else [label] for label in self.rows["label"]]
 
-    def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
-        from deepavfusion.processors import MediaError
-
-        samples: list[dict | BrokenClip] = []
-        for i in self._check(items):
-            row = self.rows[i]
-            try:
-                samples.append(self.read(row, i) | {"path": row["path"], "index": i})
-            except MediaError as error:
-                samples.append(BrokenClip(row["path"], str(error), i))
-        return samples
-
-    def read(self, row: dict, i: int) -> dict:
-        """
-        A row's `pixel_values`, `input_features` and `label`.
-
-        Raises:
-            MediaError: The file cannot be read, or lacks picture or sound.
-        """
-        from deepavfusion.processors import load_clip
-
-        extractor, processor = self.processor.feature_extractor, self.processor
-        time = clip_time(row, extractor.seconds)
-        frames, seconds = processor.num_frames, extractor.seconds
-        clip = load_clip(row["path"], time, num_frames=frames, seconds=seconds, require="both")
-        if self.train:
-            generator = sample_generator(self.seed, self.epoch, i)
-            pixels = self.augmentation.pictures(clip.frames, generator)
-            waveform = self.augmentation.sound(clip.waveform, generator)
-        else:
-            pixels = processor.visual_processor.transform(torch.from_numpy(clip.frames).movedim(-1, 1))
-            waveform = clip.waveform
+    def read(self, i: int) -> dict:
+        row = self.rows[i]
+        clip = self.load(row)
+        generator = sample_generator(self.seed, self.epoch, i) if self.train else None
+        pixels = self.pictures(clip, generator)
+        waveform = self.augmentation.sound(clip.waveform, generator) if self.train else clip.waveform
+        extractor = self.processor.feature_extractor
         sample = {
-            "pixel_values": pixels if processor.video_processor is not None else pixels[0],
+            "pixel_values": pixels,
             "input_features": extractor(waveform, sampling_rate=clip.sampling_rate)["input_features"][0],
         }
         if self.label_names is not None:
@@ -174,3 +166,19 @@ class FileClips(Clips):
                 sample["label"] = torch.zeros(len(self.label_names))
                 sample["label"][row["label"]] = 1
         return sample
+
+    def load(self, row: dict):
+        """A row's `Clip`: the window in the middle of its part."""
+        from deepavfusion.processors import load_clip
+
+        seconds = self.processor.feature_extractor.seconds
+        frames = self.processor.num_frames
+        return load_clip(row["path"], clip_time(row, seconds), num_frames=frames, seconds=seconds, require="both")
+
+    def pictures(self, clip, generator: torch.Generator | None) -> torch.Tensor:
+        """`pixel_values` of a clip: augmented by draws from the generator, or as evaluated without one."""
+        if generator is not None:
+            pixels = self.augmentation.pictures(clip.frames, generator)
+        else:
+            pixels = self.processor.visual_processor.transform(torch.from_numpy(clip.frames).movedim(-1, 1))
+        return pixels if self.processor.video_processor is not None else pixels[0]

@@ -42,6 +42,11 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
     return rows
 
 
+def read_test_keys(path: str | Path) -> set[str]:
+    """`<id>_<start:06d>` of the clips that the annotations put into the test split."""
+    return {f"{row['id']}_{row['start']:06d}" for row in read_vggsound_csv(path) if row["split"] == "test"}
+
+
 def index_clips(folder: Path) -> dict[str, Path]:
     """Video files two levels down by `<folder>/<id>_<start:06d>`: one listing a folder, not one look-up a clip."""
     found = {}

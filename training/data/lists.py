@@ -1,0 +1,139 @@
+"""
+Published lists of clips, and the overlap of training lists with test sets.
+
+Lists come as one name a line, csv with or without header, tsv, or json; with LF or CRLF; the name alone or followed by
+the class, which may hold commas without quotes (`violin,_fiddle`). Names carry a suffix or none, and the moment in
+VGGSound's `<id>_<start:06d>`, with an end behind it or in milliseconds.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
+
+_HEADER = {"id", "file", "filename", "name", "video", "vid", "video_id", "ytid", "youtube_id", "source_1"}
+_SUFFIX = re.compile(r"\.(mp4|mkv|webm|avi|mov|mpg|wav|jpg|png)$", re.IGNORECASE)
+_PARTS = re.compile(r"(.{11})_(\d+)_(\d+)")
+
+
+class Listed(NamedTuple):
+    """An entry of a list."""
+
+    key: str
+    """The clip's name as `clip_key` writes it."""
+    label: str | None
+    """Its class, where the list says."""
+
+
+class FrameAndSound(NamedTuple):
+    """An entry of a list for sound localization: a frame and the sound that is played to it."""
+
+    picture: str
+    sound: str
+    negative: bool
+    """Whether the list says that nothing in the frame makes the sound."""
+
+
+def clip_key(name: str) -> str:
+    """
+    A clip's name without folder, suffix and end: `<id>_<start:06d>` of VGGSound's clips, whichever way they are written
+    (`<id>_000030_000040.mp4`, `<id>_30000_40000`); other names as they are.
+    """
+    name = _SUFFIX.sub("", name.strip().rpartition("/")[2])
+    parts = _PARTS.fullmatch(name)
+    if parts is None:
+        return name
+    clip, start, end = parts.groups()
+    length = int(end) - int(start)
+    if 1000 <= length <= 10_000 and start == str(int(start)):  # milliseconds
+        return f"{clip}_{int(start) // 1000:06d}"
+    return f"{clip}_{start}" if len(start) == len(end) == 6 and 0 < length < 1000 else name
+
+
+def _table(path: Path) -> list[list[str]]:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        return [fields for fields in rows if fields and fields[0].strip()]
+
+
+def read_list(path: str | Path) -> list[Listed]:
+    """
+    The entries of a list: a table whose first column names clips (of pairs: the first clip), a json list of objects
+    with `file` and `class`, or `{"videos": {class: [name]}}`.
+
+    Raises:
+        ValueError: No entries, or json of another kind.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict) and isinstance(content.get("videos"), dict):
+            found = [(name, label) for label, names in content["videos"].items() for name in names]
+        elif isinstance(content, list) and all(isinstance(row, dict) and "file" in row for row in content):
+            found = [(row["file"], row.get("class")) for row in content]
+        else:
+            raise ValueError(f'{path}: expected a list of objects with "file", or {{"videos": {{class: [name]}}}}')
+    else:
+        rows = _table(path)
+        found = [(fields[0], ",".join(fields[1:]) or None) for fields in rows[_has_header(rows) :]]
+    if not found:
+        raise ValueError(f"{path} names no clips")
+    return [Listed(clip_key(name), label) for name, label in found]
+
+
+def _has_header(rows: list[list[str]]) -> bool:
+    return bool(rows) and rows[0][0].strip().lower() in _HEADER
+
+
+def read_test_pairs(path: str | Path) -> list[FrameAndSound]:
+    """
+    The frames and sounds of a test list of sound localization: `read_list`'s entries, each frame with its own sound, or
+    a table with the columns video, audio and label, where the label `non-sounding` marks negatives.
+    """
+    path = Path(path)
+    rows = [] if path.suffix == ".json" else _table(path)
+    if not rows or [field.strip().lower() for field in rows[0][:2]] != ["video", "audio"]:
+        return [FrameAndSound(entry.key, entry.key, False) for entry in read_list(path)]
+    pairs = []
+    for number, fields in enumerate(rows[1:], start=2):
+        if len(fields) < 2:
+            raise ValueError(f"{path}, row {number}: expected video, audio and label, got {fields}")
+        negative = len(fields) > 2 and fields[2].strip().lower() == "non-sounding"
+        pairs.append(FrameAndSound(clip_key(fields[0]), clip_key(fields[1]), negative))
+    if not pairs:
+        raise ValueError(f"{path} names no clips")
+    return pairs
+
+
+def report_overlap(what: str, train: Sequence[str], test: Iterable[str], drop: bool) -> tuple[list[int], str]:
+    """
+    Training clips that are not test clips.
+
+    How many are is said in the log, whether they are left out or not.
+
+    Args:
+        what: The data set's name.
+        train: Keys of the training clips (see `clip_key`).
+        test: Keys of the test clips.
+        drop: Whether to leave out those in both.
+
+    Returns:
+        Positions of the training clips to use, and what to say of the rest; empty where there is none.
+    """
+    test = set(test)
+    common = [i for i, key in enumerate(train) if key in test]
+    if not common:
+        return list(range(len(train))), ""
+    note = f"{len(common)} of {len(train)} training clips are test clips, {'left out' if drop else 'kept'}"
+    hint = "" if drop else "; data.drop_overlap=true leaves them out"
+    logger.warning("%s: %s (first: %s)%s", what, note, train[common[0]], hint)
+    if not drop:
+        return list(range(len(train))), note
+    out = set(common)
+    return [i for i in range(len(train)) if i not in out], note

@@ -1,0 +1,274 @@
+"""
+The data sets on disk, by name: which tasks each supports, which settings it takes, and the clips of a split.
+
+A split `validation` exists where the data set has one (AVSBench) or where `validation_share` asks for it. Then it is
+taken out of what is trained on; where that has no annotation (VGG-SS, Flickr-SoundNet trained without boxes), out of
+the test set. Which clips it holds depends on a hash of their names, and parts of one video stay together.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from deepavfusion.training.data.clips import Clips, FileClips
+from deepavfusion.training.data.folders import hold_out, read_folder
+from deepavfusion.training.data.lists import FrameAndSound, clip_key, read_list, read_test_pairs, report_overlap
+from deepavfusion.training.data.mixtures import MixtureClips
+from deepavfusion.training.data.stills import BoxClips, MaskClips
+
+_LISTS = {"train_list", "test_list", "drop_overlap"}
+
+
+class Request(NamedTuple):
+    """What `build_dataset` was asked for."""
+
+    settings: dict
+    split: str
+    train: bool
+    seed: int
+    task: str
+    semantic: bool
+    size: int | None
+    processor: object
+
+    @property
+    def path(self) -> Path:
+        return Path(self.settings["path"])
+
+    def get(self, key: str, default=None):
+        return self.settings.get(key, default)
+
+
+class Videos(NamedTuple):
+    """Clips of a split: rows as `make_rows` makes them, what the card says of them, and what belongs together."""
+
+    rows: object
+    note: str = ""
+    groups: list[str] | None = None
+    pairs: list[tuple[int, int]] | None = None
+
+
+def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
+    """
+    Positions of the clips that `validation_share` leaves to a split.
+
+    Args:
+        keys: What belongs together has the same key.
+        request: Of which the split and the setting count.
+        divided: Whether validation is taken out of these clips.
+
+    Raises:
+        ValueError: Validation is asked for, and nothing held out.
+    """
+    share = request.get("validation_share")
+    if share is None:
+        if request.split == "validation":
+            raise ValueError(
+                f"{request.settings['name']} has no validation split: expected train or test, or "
+                "data.validation_share to hold out a part"
+            )
+        return list(range(len(keys)))
+    if not divided:
+        return list(range(len(keys)))
+    known = sorted(set(keys))
+    if len(known) < 2:
+        raise ValueError(f"data.validation_share cannot divide one recording ({known[0]})")
+    chosen = {known[i] for i in hold_out(known, share, request.split == "validation")}
+    return [i for i, key in enumerate(keys) if key in chosen]
+
+
+def _select(videos: Videos, chosen: list[int]) -> Videos:
+    if len(chosen) == len(videos.rows):
+        return videos
+    groups = None if videos.groups is None else [videos.groups[i] for i in chosen]
+    return videos._replace(rows=videos.rows.select(chosen), groups=groups)
+
+
+def _youtube_id(key: str) -> str:
+    """The video of a clip `<id>_<start:06d>`."""
+    return key.rpartition("_")[0] or key
+
+
+def _folder(request: Request) -> Videos:
+    rows, split = read_folder(request.path, request.get("annotations")), request.split
+    there = sorted({value for value in rows["split"] if value is not None})
+    if there:
+        chosen = [i for i, value in enumerate(rows["split"]) if value == split]
+        reason = f"its splits are {', '.join(there)}"
+    else:
+        chosen = hold_out(rows["path"], request.get("validation_share", 0.1), split != "train")
+        reason = f"it has {len(rows)} in all"
+    if not chosen:
+        raise ValueError(f"{request.path} has no clips of the split {split!r}: {reason}")
+    return Videos(rows.select(chosen))
+
+
+def _vggsound(request: Request) -> Videos:
+    from deepavfusion.training.data.vggsound import read_vggsound
+
+    side = "test" if request.split == "test" else "train"
+    listed = request.get(f"{side}_list")
+    rows = read_vggsound(request.path, side if listed is None else None, request.get("annotations"))
+    keys, note = [clip_key(path) for path in rows["path"]], ""
+    if listed is not None:
+        wanted = {entry.key for entry in read_list(listed)}
+        chosen = [i for i, key in enumerate(keys) if key in wanted]
+        if not chosen:
+            raise ValueError(f"none of the {len(wanted)} clips of {listed} is among VGGSound's {len(keys)} on disk")
+        rows, keys, note = rows.select(chosen), [keys[i] for i in chosen], f"of {Path(listed).name}"
+    if side == "train":
+        test = {entry.key for entry in read_list(request.get("test_list"))} if request.get("test_list") else set()
+        test.update(key for key, split in zip(keys, rows["split"], strict=True) if split == "test")
+        chosen, overlap = report_overlap("VGGSound", keys, test, bool(request.get("drop_overlap")))
+        rows, keys = rows.select(chosen), [keys[i] for i in chosen]
+        note = ", ".join(part for part in (note, overlap) if part)
+    groups = [_youtube_id(key) for key in keys]
+    videos = Videos(rows, note, groups)
+    return _select(videos, held_out(groups, request, side == "train"))
+
+
+def _audioset(request: Request) -> Videos:
+    from deepavfusion.training.data.audioset import read_audioset
+
+    subsets = {"balanced": ("balanced_train",), "unbalanced": ("unbalanced_train",)}
+    subsets["all"] = subsets["balanced"] + subsets["unbalanced"]
+    subset = request.get("subset", "all")
+    if subset not in subsets:
+        raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}")
+    test = request.split == "test"
+    rows = read_audioset(request.path, ("eval",) if test else subsets[subset])
+    groups = [_youtube_id(clip_key(path)) for path in rows["path"]]
+    note = "" if test or subset == "all" else f"{subset} subset"
+    return _select(Videos(rows, note, groups), held_out(groups, request, not test))
+
+
+def _music(request: Request) -> Videos:
+    from deepavfusion.training.data.music import read_music, video_of
+
+    side, subset = "test" if request.split == "test" else "train", request.get("subset", "solo")
+    rows = read_music(request.path, subset, side)
+    groups = [video_of(path) for path in rows["path"]]
+    return _select(Videos(rows, f"subset {subset}", groups), held_out(groups, request, side == "train"))
+
+
+def _vggsound_music(request: Request) -> Videos:
+    from deepavfusion.training.data import vggsound_music as music
+
+    if request.split == "test":
+        names = None
+        if request.task == "recognition":  # the classes that training knows
+            listed = music.find_list(request.path, request.get("train_list"), music.TRAIN_LIST)
+            names = sorted(set(music.read_instruments(listed).values()))
+        rows, pairs = music.read_evaluation_pairs(request.path, request.get("test_list"), names)
+        return Videos(rows, pairs=pairs)
+    training = music.read_training_clips(request.path, request.get("train_list"))
+    keys = [clip_key(path) for path in training["path"]]
+    chosen, note = report_overlap("VGGSound-Music", keys, _music_tests(request), bool(request.get("drop_overlap")))
+    videos = _select(Videos(training, note, [_youtube_id(key) for key in keys]), chosen)
+    return _select(videos, held_out(videos.groups, request, True))
+
+
+def _music_tests(request: Request) -> set[str]:
+    """Keys of the clips of the pairs and of VGGSound's test split, as far as their lists are there."""
+    from deepavfusion.training.data.vggsound_music import PAIR_LIST, find_list, read_pairs
+
+    tests = _vggsound_tests(request.path, request.get("annotations"))
+    try:
+        pairs = find_list(request.path, request.get("test_list"), PAIR_LIST)
+    except FileNotFoundError:
+        if request.get("test_list") or (request.get("drop_overlap") and not tests):
+            raise
+        return tests
+    return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
+
+
+def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
+    """Keys of VGGSound's test clips, where its annotations are there."""
+    from deepavfusion.training.data.vggsound import read_test_keys
+
+    path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
+    return read_test_keys(path) if given is not None or path.is_file() else set()
+
+
+_VIDEOS: dict[str, Callable[[Request], Videos]] = {
+    "folder": _folder,
+    "vggsound": _vggsound,
+    "audioset": _audioset,
+    "music": _music,
+    "vggsound_music": _vggsound_music,
+}
+
+
+def _of_videos(request: Request) -> Clips:
+    name = request.settings["name"]
+    videos = _VIDEOS[name](request)
+    title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
+    common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
+    if request.task == "recognition":
+        return FileClips(videos.rows, request.processor, **common)
+    return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
+
+
+def _avsbench(request: Request) -> Clips:
+    from deepavfusion.training.data.avsbench import read_avsbench
+
+    subset = request.get("subset", "s4")
+    frames = request.get(f"{request.split}_list")
+    rows, names = read_avsbench(request.path, subset, request.split, frames)
+    if request.semantic and names is None:
+        raise ValueError(f"AVSBench at {request.path} is the older release, whose masks know no classes: task.semantic")
+    names = names if request.semantic else None
+    title = f"avsbench {subset}, split {request.split}"
+    common = (rows, request.processor, request.train, request.seed, request.size, title)
+    return MaskClips(*common, label_names=names, task=request.task)
+
+
+def _boxes(request: Request) -> Clips:
+    from deepavfusion.training.data import flickr_soundnet, vggss
+
+    name, root, split = request.settings["name"], request.path, request.split
+    flickr = name == "flickr_soundnet"
+    if flickr:
+        boxes, needed = flickr_soundnet.read_annotations(root), flickr_soundnet.NEEDED
+    else:
+        boxes, needed = vggss.read_vggss(vggss.find_annotations(root, request.get("annotations"))), 1
+    listed = request.get("test_list")
+    tests = [FrameAndSound(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
+    training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
+    labelled = bool(training) and all(key in boxes for key in training)
+    title = f"{name}, split {split}"
+    if split == "train" or (split == "validation" and labelled):
+        if not training:
+            raise ValueError(f"{name} has boxes for tests alone: data.train_list names the clips to train on")
+        known = {pair.picture for pair in tests} | (set() if flickr else _vggsound_tests(root))
+        chosen, note = report_overlap(name, training, known, bool(request.get("drop_overlap")))
+        pairs = [FrameAndSound(training[i], training[i], False) for i in chosen]
+        boxes, title = boxes if labelled else None, f"{title}, {note}" if note else title
+    else:
+        pairs = tests
+    groups = [pair.picture if flickr else _youtube_id(pair.picture) for pair in pairs]
+    chosen = held_out(groups, request, labelled == (pairs is not tests))
+    find = vggss.locator(root, None if flickr else vggss.MOMENT)
+    rows = vggss.stills(title, [pairs[i] for i in chosen], find, boxes)
+    return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, needed)
+
+
+class DataSet(NamedTuple):
+    """A data set on disk: what it can be used for, the settings it takes, and what makes its clips."""
+
+    tasks: tuple[str, ...]
+    keys: frozenset[str]
+    build: Callable[[Request], Clips]
+
+
+_LABELS = ("recognition", "separation")
+DATA_SETS = {
+    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_share"}), _of_videos),
+    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_share"} | _LISTS), _of_videos),
+    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_share"}), _of_videos),
+    "music": DataSet(_LABELS, frozenset({"subset", "validation_share"}), _of_videos),
+    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_share"} | _LISTS), _of_videos),
+    "avsbench": DataSet(("segmentation", "localization"), frozenset({"subset", "train_list", "test_list"}), _avsbench),
+    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_share"} | _LISTS), _boxes),
+    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_share"} | _LISTS), _boxes),
+}
