@@ -26,7 +26,7 @@ def bss_eval(
         filter_taps: length of the allowed distortion filters, in samples.
 
     Returns:
-        sdr, sir, sar: each (estimates,) in dB.
+        sdr, sir, sar: each (estimates,) in dB, within +-156.5, the precision of double numbers.
 
     Raises:
         ValueError: for other shapes, silent or non-finite waveforms.
@@ -67,8 +67,9 @@ def _projected(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 
 def _ratio_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    tiny = np.finfo(np.float64).tiny
-    return 10 * np.log10(np.maximum(signal, tiny) / np.maximum(noise, tiny))
+    """The ratio of two energies in dB, within +-156: they are differences, so that what lies beyond is rounding."""
+    limit = np.finfo(np.float64).eps * np.maximum(np.maximum(signal, noise), np.finfo(np.float64).tiny)
+    return 10 * np.log10(np.maximum(signal, limit) / np.maximum(noise, limit))
 
 
 def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
@@ -82,16 +83,22 @@ def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         (...) in dB; infinite where the estimate is the scaled reference.
 
     Raises:
-        ValueError: for shapes that differ, or a silent (constant) reference.
+        ValueError: for shapes that differ, NaN or infinity, or a silent (constant) reference or estimate.
     """
     reference, estimate = (np.asarray(x, np.float64) for x in (references, estimates))
     if reference.shape != estimate.shape:
         raise ValueError(f"references have shape {reference.shape}, estimates {estimate.shape}.")
+    if not reference.size:
+        raise ValueError(f"references have shape {reference.shape}: expected one sample or more.")
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        raise ValueError("references or estimates hold NaN or infinity.")
     reference = reference - reference.mean(-1, keepdims=True)
     estimate = estimate - estimate.mean(-1, keepdims=True)
     energy = np.sum(reference**2, -1, keepdims=True)
     if not np.all(energy > 0):
         raise ValueError("A reference is silent: its SI-SDR is not defined.")
+    if not np.all(np.any(estimate, axis=-1)):
+        raise ValueError("An estimate is silent: its SI-SDR is not defined.")
     target = np.sum(reference * estimate, -1, keepdims=True) / energy * reference
     with np.errstate(divide="ignore"):
         return 10 * np.log10(np.sum(target**2, -1) / np.sum((estimate - target) ** 2, -1))
@@ -104,7 +111,7 @@ def is_silent(waveforms: np.ndarray, level: float = 1e-5) -> np.ndarray:
 
 def _waveforms(values: np.ndarray, name: str) -> np.ndarray:
     values = np.asarray(values, np.float64)
-    if values.ndim != 2 or not len(values):
+    if values.ndim != 2 or not values.size:
         raise ValueError(f"{name} have shape {values.shape}: expected (sources, samples).")
     if not np.isfinite(values).all():
         raise ValueError(f"{name} hold NaN or infinity.")
