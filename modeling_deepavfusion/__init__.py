@@ -28,6 +28,7 @@ from deepavfusion.processors import (
     MediaError,
     load_clip,
 )
+from deepavfusion.processors.pipelines_deepavfusion import register_pipelines
 
 from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
 from .configuration_deepavfusion import DeepAVFusionConfig
@@ -57,6 +58,21 @@ AutoImageProcessor.register(
     DeepAVFusionConfig,
     image_processor_classes={"torchvision": DeepAVFusionImageProcessor, "pil": DeepAVFusionImageProcessor},
 )
+register_pipelines()
+
+
+class _RegisteredPipelines:
+    """`config.custom_pipelines` names code beside a checkpoint, which `pipeline` would ask to trust. Here the tasks are
+    registered, so it is shown none; what a checkpoint says is kept for saving."""
+
+    def __get__(self, config, owner=None) -> dict:
+        return {}
+
+    def __set__(self, config, value: dict) -> None:
+        config.__dict__["custom_pipelines"] = value
+
+
+DeepAVFusionConfig.custom_pipelines = _RegisteredPipelines()
 
 __all__ = [
     "DeepAVFusionClassifierOutput",

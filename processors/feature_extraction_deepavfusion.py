@@ -302,12 +302,24 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 f"{self.spectrogram_length} frames, got shapes {tuple(waveforms.shape)} and {tuple(mask_logits.shape)}."
             )
         masks = F.pad(masks.float().sigmoid(), (0, 1))
+        return self.apply_mask(masks, fill_window(waveforms.float(), self.num_samples))[:, : waveforms.shape[1]]
+
+    def apply_mask(self, masks: torch.Tensor, waveforms: torch.Tensor) -> torch.Tensor:
+        """
+        Waveforms of any length under masks over mel bins, with their own phase.
+
+        Args:
+            masks: (..., num_mel_bins, N // hop_length + 1) in 0..1, a column for each frame of the spectrogram.
+            waveforms: (..., N) at the extractor's rate, longer than half a window.
+
+        Returns:
+            (..., N) float32.
+        """
         with torch.autocast(masks.device.type, enabled=False):
-            linear = torch.matmul(self._filters(masks.device), masks)  # (B, n_fft / 2 + 1, frames + 1)
-        spectrum = self.stft(fill_window(waveforms.float(), self.num_samples)) * linear
+            linear = torch.matmul(self._filters(masks.device), masks.float())  # (..., n_fft / 2 + 1, frames)
+        spectrum = self.stft(waveforms.float()) * linear
         window = _hann_window(self.n_fft, spectrum.device)
-        separated = torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=self.num_samples)
-        return separated[:, : waveforms.shape[1]]
+        return torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=waveforms.shape[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""

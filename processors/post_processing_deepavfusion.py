@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from .feature_extraction_deepavfusion import as_sounds, resample, to_mono
 from .image_processing_deepavfusion import PictureTransform
+from .windows_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
@@ -48,7 +49,10 @@ def place_on_picture(
 
 
 class PostProcessing:
-    """The `post_process_*` methods of [`DeepAVFusionProcessor`]; needs feature_extractor and visual_processor."""
+    """The `post_process_*` methods of [`DeepAVFusionProcessor`]; needs feature_extractor and visual_processor.
+
+    And what separates recordings of any length.
+    """
 
     def post_process_classification(
         self,
@@ -84,34 +88,103 @@ class PostProcessing:
             for row, found in zip(best.tolist(), indices.tolist(), strict=True)
         ]
 
-    def post_process_source_separation(self, outputs, audio, sampling_rate: int | None = None) -> list[torch.Tensor]:
+    def separation_windows(self, audio, sampling_rate: int | None = None, overlap: float = 0.5) -> SeparationWindows:
+        """
+        The windows in which a model hears a recording of any length, to separate it as a whole.
+
+        Ask the model once for each window (with the frame of its time, or one frame for all), and give the masks of all
+        windows, in their order, to [`post_process_source_separation`].
+
+        Args:
+            audio: one recording, as the processor takes it.
+            sampling_rate: of `audio` in Hz.
+            overlap: share of a window that it has in common with the next, from 0 to less than 1.
+
+        Returns:
+            [`SeparationWindows`]: `input_features` (W, 1, mels, time steps), `starts` and `times`.
+
+        Raises:
+            ValueError: for several recordings, or another overlap.
+        """
+        extractor = self.feature_extractor
+        waveforms = extractor.waveforms(audio, sampling_rate)
+        if len(waveforms) != 1:
+            raise ValueError(f"Expected one recording, got {len(waveforms)}.")
+        starts = window_starts(extractor, waveforms[0].shape[0], overlap)
+        windows = cut_windows(extractor, waveforms[0], starts)
+        features = extractor(list(windows), sampling_rate=extractor.sampling_rate).input_features
+        ends = [min(start + extractor.num_samples, waveforms[0].shape[0]) for start in starts]
+        times = [(start + end) / 2 / extractor.sampling_rate for start, end in zip(starts, ends, strict=True)]
+        return SeparationWindows(features, starts, times)
+
+    def consistent_masks(self, mask_logits: torch.Tensor) -> torch.Tensor:
+        """Mask logits (sources, ...) of one mixture, changed so that their masks add up to 1 over two or more sources.
+
+        The sources that they separate then add up to the mixture.
+        """
+        return consistent_masks(mask_logits)
+
+    def post_process_source_separation(
+        self, outputs, audio, sampling_rate: int | None = None, starts: Sequence | None = None
+    ) -> list[torch.Tensor]:
         """
         The wanted source of each mixture.
 
         Args:
-            outputs: of `DeepAVFusionForSourceSeparation`; `logits` (B, 1, mels, time steps) of masks.
+            outputs: of `DeepAVFusionForSourceSeparation`; `logits` (B, 1, mels, time steps) of masks, one a mixture, or
+                one for each window of each mixture.
             audio: the mixtures that the processor was given, in the same form.
             sampling_rate: theirs in Hz, as given to the processor.
+            starts: of the windows, as [`separation_windows`] gives them; of several mixtures a list of such lists. None
+                stands for windows that overlap by half, where there are as many masks as those, more than mixtures.
 
         Returns:
-            For each sample (N,) float32 at `sampling_rate`: mono, as long as the mixture, or as the model's window
-            where the mixture is longer, for the model heard no more.
+            For each mixture (N,) float32 at `sampling_rate`: mono, as long as the mixture. With one mask a mixture and
+            no starts, as long as the model's window where the mixture is longer, for the model heard no more.
 
         Raises:
-            ValueError: for another number of mixtures than masks, or logits of another shape.
+            ValueError: for another number of masks than mixtures or windows, logits of another shape, or windows that
+                do not cover a mixture.
         """
         logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
         extractor = self.feature_extractor
         waveforms = extractor.waveforms(audio, sampling_rate)
         rate = extractor.sampling_rate if sampling_rate is None else int(sampling_rate)
-        if len(waveforms) != logits.shape[0]:
-            raise ValueError(f"Expected a mixture for each of {logits.shape[0]} masks, got {len(waveforms)}.")
-        separated = []
-        for mask, waveform, sound in zip(logits, waveforms, as_sounds(audio), strict=True):
-            source = resample(extractor.separate(mask, waveform[None])[0], extractor.sampling_rate, rate)
-            length = min(to_mono(sound).shape[0], round(extractor.seconds * rate))
+        windows = self._windows_of_masks(logits.shape[0], waveforms, starts)
+        separated, first = [], 0
+        for waveform, sound, begins in zip(waveforms, as_sounds(audio), windows, strict=True):
+            masks, length = logits[first : first + len(begins or [0])], to_mono(sound).shape[0]
+            first += masks.shape[0]
+            if begins is None:
+                source, length = (
+                    extractor.separate(masks, waveform[None])[0],
+                    min(length, round(extractor.seconds * rate)),
+                )
+            else:
+                source = separate_windows(extractor, masks, waveform, begins)
+            source = resample(source, extractor.sampling_rate, rate)
             separated.append(F.pad(source[:length], (0, max(length - source.shape[0], 0))))
         return separated
+
+    def _windows_of_masks(self, count: int, waveforms: list[torch.Tensor], starts: Sequence | None) -> list:
+        """For each mixture the starts of its windows, `count` in all; None where it has one mask, for its beginning."""
+        if starts is not None:
+            windows = [list(starts)] if starts and isinstance(starts[0], int) else [list(begins) for begins in starts]
+            if len(windows) != len(waveforms) or sum(map(len, windows)) != count or not all(windows):
+                raise ValueError(
+                    f"Expected starts of {count} windows, as many as masks, in a list for each of {len(waveforms)} "
+                    f"mixtures, got {starts!r}."
+                )
+            return windows
+        if len(waveforms) == count:
+            return [None] * count
+        windows = [window_starts(self.feature_extractor, waveform.shape[0]) for waveform in waveforms]
+        if sum(map(len, windows)) != count:
+            raise ValueError(
+                f"Expected a mixture for each of {count} masks, got {len(waveforms)}, which would take "
+                f"{sum(map(len, windows))} masks in windows that overlap by half."
+            )
+        return windows
 
     def post_process_semantic_segmentation(
         self, outputs, target_sizes=None, threshold: float = 0.5, outside: int = 255

@@ -219,7 +219,10 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         return proper_class
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """Writes processor_config.json, with the settings of the parts that exist, and the code that reads it."""
+        """Writes processor_config.json, with the settings of the parts that exist, and the code, the pipelines' too."""
+        # Files are copied along imports; `custom_pipelines` of a saved configuration name what is in this one.
+        from .pipelines_deepavfusion import pipelines  # noqa: F401
+
         present = [name for name in _PARTS if getattr(self, name) is not None]
         # transformers saves every name that it gets here, and cannot save None.
         self.get_attributes = lambda: present
