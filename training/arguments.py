@@ -53,9 +53,17 @@ class DataArguments:
     cache_dir: str | None = None
     """Where prepared samples are kept; None prepares them anew."""
     annotations: str | None = None
-    """folder: csv or jsonl with columns file, label, start, end."""
+    """Annotation file; of a folder a csv or jsonl with columns file, label, start, end."""
     validation_share: float | None = None
-    """folder: share of the clips held out, by a hash of their names, where no column says which."""
+    """Share of the training clips held out for validation, by a hash of their names, where none are published."""
+    subset: str | None = None
+    """audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss."""
+    train_list: str | None = None
+    """Data sets with published lists: file that names the training clips."""
+    test_list: str | None = None
+    """The same for the test clips, or the pairs of test clips."""
+    drop_overlap: bool | None = None
+    """Leave out training clips that are test clips, too."""
     difficulty: str | None = None
     """scenes: easy, standard or hard."""
     min_objects: int | None = None

@@ -86,6 +86,8 @@ class RecipeArguments:
             for section, key in (
                 ("data", "path"),
                 ("data", "annotations"),
+                ("data", "train_list"),
+                ("data", "test_list"),
                 ("data", "cache_dir"),
                 ("run", "output_dir"),
             ):
