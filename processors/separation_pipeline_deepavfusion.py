@@ -46,7 +46,7 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
         return preprocess, {}, postprocess
 
     def preprocess(self, inputs, frames=None, overlap: float = 0.5) -> Iterator[dict[str, Any]]:
-        sound, rate, start = self._recording(inputs)
+        sound, rate, start = self.recording(inputs)
         if frames is None and isinstance(inputs, Mapping):
             frames = inputs.get("image")
             if frames is None:
@@ -67,8 +67,12 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
                     about |= {"sound": sound, "rate": rate, "starts": windows.starts}
                 yield {"is_last": last, **row, "about": about}
 
-    def _recording(self, inputs) -> tuple[Any, int | None, float]:
-        """All of the sound, its rate in Hz, and when it starts in the file (s)."""
+    def recording(self, inputs) -> tuple[Any, int | None, float]:
+        """All of the sound of an input, its rate in Hz, and when it starts in the file (s).
+
+        Raises:
+            MediaError: for a file without sound.
+        """
         if isinstance(inputs, Mapping):
             _, sound, rate = read_arrays({**inputs, "image": None}, "audio")
             return sound, rate, 0.0

@@ -6,6 +6,10 @@ import sys
 COMMANDS = {
     "pretrain": "train an encoder by masked reconstruction, from a recipe",
     "embed": "write the three streams of a video file to a safetensors file",
+    "classify": "print the likeliest labels of media files",
+    "separate": "write what a picture shows of the sound of media files, as wav files",
+    "segment": "write masks of what sounds in frames of media files",
+    "localize": "write heat maps of where the sound of media files comes from",
     "convert": "turn a published checkpoint into a Hub folder",
 }
 
