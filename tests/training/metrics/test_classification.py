@@ -1,0 +1,99 @@
+"""Top-k, mean average precision and area under the ROC: by hand, properties, and scikit-learn."""
+
+import numpy as np
+import pytest
+
+from deepavfusion.training.metrics.classification import (
+    mean_average_precision,
+    mean_roc_auc,
+    scored_classes,
+    top_k_accuracy,
+)
+
+
+@pytest.fixture
+def scores():
+    return np.random.default_rng(3).standard_normal((60, 7))
+
+
+@pytest.fixture
+def targets():
+    return np.random.default_rng(4).random((60, 7)) > 0.7
+
+
+def test_top_k_by_hand():
+    scores = np.array([[0.1, 0.5, 0.4], [0.9, 0.2, 0.3], [0.2, 0.3, 0.5], [0.5, 0.5, 0.1]])
+    labels = np.array([1, 2, 0, 0])
+    # Ranks of the true classes: 1, 2, 3, and 2, for a tie counts against it.
+    assert [top_k_accuracy(scores, labels, k) for k in (1, 2, 3)] == [0.25, 0.75, 1.0]
+
+
+def test_equal_scores_are_no_luck():
+    assert top_k_accuracy(np.zeros((5, 4)), np.arange(4).repeat(2)[:5], 1) == 0
+
+
+def test_mean_average_precision_and_auc_by_hand():
+    # Class 0, best first: right, wrong, right, wrong -> AP (1 + 2/3) / 2, three of four pairs in order.
+    # Class 1: wrong, wrong, right, right -> AP (1/3 + 1/2) / 2, no pair in order. Class 2 occurs nowhere.
+    scores = np.array([[4.0, 1, 0], [3, 2, 0], [2, 3, 0], [1, 4, 0]])
+    targets = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    assert scored_classes(targets).tolist() == [True, True, False]
+    assert mean_average_precision(scores, targets) == pytest.approx((5 / 6 + 5 / 12) / 2)
+    assert mean_roc_auc(scores, targets) == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_order_of_samples_and_classes_does_not_matter(scores, targets):
+    generator = np.random.default_rng(0)
+    rows, columns = generator.permutation(60), generator.permutation(7)
+    for measure in (mean_average_precision, mean_roc_auc):
+        expected = measure(scores, targets)
+        assert measure(scores[rows][:, columns], targets[rows][:, columns]) == pytest.approx(expected)
+        assert measure(np.exp(scores), targets) == pytest.approx(expected)  # any rising function of the scores
+    labels = generator.integers(0, 7, 60)
+    expected = top_k_accuracy(scores, labels, 3)
+    assert top_k_accuracy(scores[rows], labels[rows], 3) == expected
+    assert top_k_accuracy(scores[:, columns], np.argsort(columns)[labels], 3) == expected
+
+
+def test_top_k_rises_with_k(scores):
+    values = [top_k_accuracy(scores, np.arange(60) % 7, k) for k in range(1, 8)]
+    assert np.all(np.diff(values) > 0)
+    assert values[-1] == 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_same_as_scikit_learn(scores, targets, ties):
+    metrics = pytest.importorskip("sklearn.metrics")
+    values = np.round(scores) if ties else scores
+    expected = metrics.average_precision_score(targets, values, average="macro")
+    assert mean_average_precision(values, targets) == pytest.approx(expected, abs=1e-12)
+    assert mean_roc_auc(values, targets) == pytest.approx(metrics.roc_auc_score(targets, values, average="macro"))
+    if not ties:  # which side a tie falls on is arbitrary in scikit-learn
+        labels = np.arange(60) % 7
+        for k in (1, 2, 5):
+            assert top_k_accuracy(values, labels, k) == metrics.top_k_accuracy_score(labels, values, k=k)
+
+
+def test_refusals(scores, targets):
+    labels = np.arange(60) % 7
+    broken = scores.copy()
+    broken[11, 2] = np.nan
+    with pytest.raises(ValueError, match="1 of 60 samples hold NaN, first: sample 11"):
+        top_k_accuracy(broken, labels, 1)
+    for measure in (mean_average_precision, mean_roc_auc):
+        with pytest.raises(ValueError, match="sample 11"):
+            measure(broken, targets)
+        with pytest.raises(ValueError, match=r"shape \(60, 7\), targets \(60, 6\)"):
+            measure(scores, targets[:, 1:])
+        with pytest.raises(ValueError, match="nothing to score"):
+            measure(scores, np.ones_like(targets))
+        with pytest.raises(ValueError, match="nothing to score"):
+            measure(scores[:0], targets[:0])
+    with pytest.raises(ValueError, match="one sample or more"):
+        top_k_accuracy(scores[:0], labels[:0], 1)
+    with pytest.raises(ValueError, match=r"labels \(59,\)"):
+        top_k_accuracy(scores, labels[1:], 1)
+    with pytest.raises(ValueError, match=r"0 .. 7: expected 0 .. 6"):
+        top_k_accuracy(scores, np.arange(60) % 8, 1)
+    with pytest.raises(ValueError, match="k is 8"):
+        top_k_accuracy(scores, labels, 8)
