@@ -157,6 +157,21 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
     (`"matching"`): the strength of the map, [`pair_scores`], must tell a frame's own sound from that of the next sample
     in the batch. The matching loss pairs samples within a batch: accumulating gradients over smaller batches forms
     other pairs, so unlike the supervised loss it is not the same as one large batch.
+
+    Loads through `AutoModelForMaskGeneration`: a map over the frame of what a prompt, here the sound, points at.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from deepavfusion import DeepAVFusionConfig, DeepAVFusionForSoundLocalization
+
+    >>> model = DeepAVFusionForSoundLocalization(DeepAVFusionConfig.from_size("small")).eval()
+    >>> with torch.no_grad():
+    ...     outputs = model(pixel_values=torch.randn(1, 3, 224, 224), input_features=torch.randn(1, 1, 128, 192))
+    >>> outputs.logits.shape
+    torch.Size([1, 14, 14])
+    ```
     """
 
     def __init__(self, config: DeepAVFusionConfig):

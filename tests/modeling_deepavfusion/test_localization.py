@@ -307,6 +307,22 @@ def test_learns_where_a_patch_is_lit_by_its_sound():
     assert (wrong == other).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("kind", ["similarity", "attention"])  # the head: with all models
+def test_half_precision_and_compilation_of_the_other_maps(kind):
+    torch._dynamo.reset()
+    model = make(kind)
+    inputs = make_inputs(model.config)
+    with torch.no_grad():
+        expected = model(**inputs, return_loss=True)
+        compiled = torch.compile(model, fullgraph=True, backend="eager")(**inputs, return_loss=True)
+        torch.testing.assert_close(compiled.logits, expected.logits, **CLOSE)
+        torch.testing.assert_close(compiled.loss, expected.loss, **CLOSE)
+        half = model.to(torch.bfloat16)(**inputs, return_loss=True)
+    assert half.logits.dtype == torch.bfloat16
+    assert half.loss.dtype == torch.float32
+    assert (half.logits.float() - expected.logits).norm() < 0.05 * expected.logits.norm()
+
+
 def test_saved_and_loaded_with_another_map(tmp_path):
     """The map's own weights are new then; everything of the encoder is taken over."""
     source = make("head")
