@@ -27,7 +27,7 @@ def window_starts(extractor: DeepAVFusionFeatureExtractor, num_samples: int, ove
     Args:
         extractor: whose windows they are.
         num_samples: of the recording, at the extractor's rate.
-        overlap: share of a window that it has in common with the next, from 0 to less than 1.
+        overlap: share of a window that it has in common with the next, at least; from 0 to less than 1.
 
     Returns:
         Samples, ascending, each a multiple of the extractor's hop; `[0]` where one window holds the recording.
@@ -39,7 +39,7 @@ def window_starts(extractor: DeepAVFusionFeatureExtractor, num_samples: int, ove
         raise ValueError(f"overlap is {overlap}: expected a number from 0 to less than 1.")
     if num_samples <= extractor.num_samples:
         return [0]
-    hop = max(round(extractor.spectrogram_length * (1 - overlap)), 1)
+    hop = max(int(extractor.spectrogram_length * (1 - overlap) + 1e-6), 1)
     # The last window may reach beyond the end, by less than a hop of the spectrogram.
     last = -(-num_samples // extractor.hop_length) - extractor.spectrogram_length
     return [frame * extractor.hop_length for frame in [*range(0, last, hop), last]]
