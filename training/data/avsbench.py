@@ -56,11 +56,9 @@ def read_metadata(path: str | Path) -> list[dict]:
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        rows = list(reader)
-    if not set(_COLUMNS) <= set(reader.fieldnames or []):
-        raise ValueError(
-            f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(reader.fieldnames or [])}"
-        )
+        rows, columns = list(reader), reader.fieldnames or []
+    if not set(_COLUMNS) <= set(columns):
+        raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'none'}")
     return [{**row, "a_obj": (row.get("a_obj") or "").split("_")} for row in rows]
 
 

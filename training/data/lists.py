@@ -56,8 +56,9 @@ def clip_key(name: str) -> str:
 
 
 def _table(path: Path) -> list[list[str]]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
     with path.open(newline="", encoding="utf-8-sig") as file:
+        delimiter = "\t" if "\t" in file.readline() else ","
+        file.seek(0)
         rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         return [fields for fields in rows if fields and fields[0].strip()]
 
