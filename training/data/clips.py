@@ -160,12 +160,17 @@ class FileClips(Clips):
             "pixel_values": pixels,
             "input_features": extractor(waveform, sampling_rate=clip.sampling_rate)["input_features"][0],
         }
-        if self.label_names is not None:
-            sample["label"] = row["label"]
-            if self.multi_label:
-                sample["label"] = torch.zeros(len(self.label_names))
-                sample["label"][row["label"]] = 1
-        return sample
+        return sample | self.labels_of(row)
+
+    def labels_of(self, row: dict) -> dict:
+        """A row's `label`, where there are labels."""
+        if self.label_names is None:
+            return {}
+        if not self.multi_label:
+            return {"label": row["label"]}
+        label = torch.zeros(len(self.label_names))
+        label[row["label"]] = 1
+        return {"label": label}
 
     def load(self, row: dict):
         """A row's `Clip`: the window in the middle of its part."""

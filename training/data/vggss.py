@@ -7,8 +7,8 @@ VGG-SS: boxes around what sounds in clips of VGGSound's test split, at 5.0 s.
 
 Boxes are shares of the frame's width and height. Some leave it, one by -2.88e16, and 18 are degenerate: boxes are
 clipped to the frame, and those without area left out. A frame all of whose boxes are degenerate is left out: it is no
-negative.
-The consensus map is the union of the boxes.
+negative. The consensus map is the union of the boxes. Published code stretches frames to squares; here a model sees the
+middle of a frame, as everywhere, and what of a box lies beyond is cut off.
 
 Published training lists (`vggss_144k.txt`, `vggss_10k.txt`, `vggss_heard.txt`) name VGGSound's clips without boxes;
 vggss_144k holds 11,163 clips of VGGSound's test split.
