@@ -261,7 +261,8 @@ def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: 
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=run.keep_checkpoints,
+        # One more, for the best: the last but one must stay until the last is whole.
+        save_total_limit=max(run.keep_checkpoints, 2) + (metric is not None),
         load_best_model_at_end=metric is not None,
         metric_for_best_model=None if metric is None else f"eval_{metric}",
         greater_is_better=None if metric is None else True,

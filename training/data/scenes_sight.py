@@ -20,14 +20,14 @@ _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
 
 # Per difficulty: object radius (of the picture's short side), stretch, distance that colours keep from the ground (0..1
 # a channel), strength of textures, of the light's gradient and of pixel noise, and how near objects may come
-# (1: their circles touch).
+# (1: their circles touch), and the range of rotations in turns.
 _RANGES = {
-    "easy": {"radius": (0.17, 0.25), "stretch": 0.05, "contrast": 0.7, "texture": 0.15, "light": 0.1, "noise": 0.01,
-             "apart": 1.0},
+    "easy": {"radius": (0.2, 0.3), "stretch": 0.05, "contrast": 0.7, "texture": 0.15, "light": 0.1, "noise": 0.01,
+             "apart": 1.0, "rotation": 0.1},
     "standard": {"radius": (0.13, 0.26), "stretch": 0.15, "contrast": 0.45, "texture": 0.5, "light": 0.3, "noise": 0.03,
-                 "apart": 0.95},
+                 "apart": 0.95, "rotation": 1},
     "hard": {"radius": (0.11, 0.26), "stretch": 0.3, "contrast": 0.3, "texture": 0.8, "light": 0.5, "noise": 0.08,
-             "apart": 0.8},
+             "apart": 0.8, "rotation": 1},
 }  # fmt: skip
 
 
@@ -214,7 +214,8 @@ def _look(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
         direction = np.where(mean_ground < 0.5, 1.0, -1.0)
         main = np.clip(mean_ground + direction * max(r["contrast"], 0.35), 0, 1) * 0.9 + 0.1 * main
     other = main + (r["texture"] * v[26]) * (mean_ground[::-1] - main)
-    angle, stretch = 2 * np.pi * v[27], 1 + r["stretch"] * (2 * v[28] - 1)
+    turn = v[27] if r["rotation"] == 1 else r["rotation"] * (v[27] - 0.5)
+    angle, stretch = 2 * np.pi * turn, 1 + r["stretch"] * (2 * v[28] - 1)
     to_own = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / [[stretch], [1 / stretch]]
     return main.astype(np.float32), (other - main).astype(np.float32), to_own, v[29:32], stretch
 

@@ -13,7 +13,7 @@ from deepavfusion.training.data.scenes_generation import generate_members, gener
 
 SCENE_TASKS = ("separation", "segmentation", "localization")
 _FULL_SCALE = 32767
-_PARTNER_TRIALS = 1000
+_PARTNER_TRIALS = 200
 _PARTNER_STREAM = 1 << 32  # keeps a pair's draw apart from those of augmentations
 
 
@@ -32,7 +32,8 @@ class SceneTask(SceneClips):
       `semantic`, long class indices: 0 ground, c + 1 where class c sounds.
     - localization: `labels` (H, W), 1.0 within the tight boxes of what sounds and is seen, else 0.0; in evaluation also
       `sounding`. With `negatives`, evaluation items come in pairs: 2k is a scene as it is (`sounding` 1), 2k + 1 the
-      same frame with a sound that nothing in it can make (`sounding` 0, `labels` all 0).
+      same frame with the sound of another scene that nothing in it can make (or, where the split has none, with
+      background noise alone): `sounding` 0, `labels` all 0.
 
     Args:
         task: `"separation"`, `"segmentation"` or `"localization"`.
@@ -121,22 +122,28 @@ class SceneTask(SceneClips):
         return samples
 
     def _places_with_negatives(self, items: list[int]) -> list[dict]:
-        pairs = [self._pair(i // 2) for i in items]
-        samples = self._maps([first for first, _ in pairs], items)
-        others = self._maps([second for _, second in pairs], items)
-        for i, (_, second), sample, other in zip(items, pairs, samples, others, strict=True):
+        samples = self._maps([i // 2 for i in items], items)
+        for i, sample in zip(items, samples, strict=True):
             if i % 2:
-                sample["input_features"] = other["input_features"]
+                other = self._partner(i // 2, epoch=0)
+                if other is None:
+                    background = generate_scene(self.config, self.scene_index(i // 2)).background
+                    features, name = self._log_mels([background])[0], "background noise alone"
+                else:
+                    features, name = self._media([other])["features"][0], f"the sound of {self._name(other)}"
+                sample["input_features"] = torch.from_numpy(features)
                 sample["labels"] = torch.zeros_like(sample["labels"])
                 sample["sounding"] = 0
-                sample["path"] += f" with the sound of {self._name(second)}"
+                sample["path"] += f" with {name}"
         return samples
 
     def _mixtures(self, items: list[int]) -> list[dict]:
         if self.train:
-            pairs = [(i, self._partner(i, self.epoch)) for i in items]
+            pairs = [(i, self._mixture_partner(i, self.epoch)) for i in items]
         else:
-            pairs = [self._pair(i // 2)[:: -1 if i % 2 else 1] for i in items]
+            # The partners of pairs come from the half of the split that is in no other pair.
+            halves = [(i // 2, self._mixture_partner(i // 2, epoch=0, low=self.size // 2)) for i in items]
+            pairs = [pair[:: -1 if i % 2 else 1] for i, pair in zip(items, halves, strict=True)]
         wanted, other = (self._media([pair[k] for pair in pairs]) for k in (0, 1))
         pixels = as_pixels(wanted["frames"])
         waveforms = np.stack([wanted["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
@@ -179,18 +186,22 @@ class SceneTask(SceneClips):
         (heard_here, seen_here), (heard_there, seen_there) = self._members[i], self._members[j]
         return not (heard_there & seen_here or (self.task == "separation" and heard_here & seen_there))
 
-    def _partner(self, i: int, epoch: int, low: int = 0) -> int:
-        """A scene that fits to scene i, of index `low` or above; evaluation's pairs are the same for every seed."""
+    def _partner(self, i: int, epoch: int, low: int = 0) -> int | None:
+        """A scene that fits to scene i, of index `low` or above, or None; evaluation's are the same for every seed."""
         generator = sample_generator(_PARTNER_STREAM + (self.seed if self.train else 0), epoch, i)
         for _ in range(_PARTNER_TRIALS):
             j = int(torch.randint(low, self.size, (), generator=generator))
             if j != i and self._fits(i, j):
                 return j
-        raise ValueError(f"{self.card}: nothing fits to {self._name(i)}: expected more than {self.size} scenes")
+        return None
 
-    def _pair(self, k: int) -> tuple[int, int]:
-        """Evaluation pair k: scene k and, of the second half of the split, one that fits."""
-        return k, self._partner(k, epoch=0, low=self.size // 2)
+    def _mixture_partner(self, i: int, epoch: int, low: int = 0) -> int:
+        partner = self._partner(i, epoch, low)
+        if partner is None:
+            raise ValueError(
+                f"{self.card}: no sound fits beside {self._name(i)}: expected more scenes, or fewer objects"
+            )
+        return partner
 
 
 def boxes_of(classes_seen: torch.Tensor) -> torch.Tensor:

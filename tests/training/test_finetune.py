@@ -1,0 +1,206 @@
+"""`deepavfusion finetune`, `probe` and `evaluate` as a user calls them, on a handful of scenes and a tiny model."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from deepavfusion import (
+    DeepAVFusionConfig,
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSourceSeparation,
+)
+from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training import evaluate, finetune, probe
+from deepavfusion.training.finetune_arguments import FinetuneArguments, load_finetune_arguments
+from deepavfusion.training.recipe import RecipeError, recipe_names
+from deepavfusion.training.trainer import complete_checkpoints
+
+SIZES = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_mel_bins": 32,
+    "spectrogram_length": 64,
+    "audio_patch_size": 16,
+    "num_fusion_tokens": 2,
+    "num_image_aggregation_tokens": 2,
+    "num_audio_aggregation_tokens": 2,
+    "num_fusion_attention_heads": 2,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("pretrained")
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**SIZES))
+    model.save_pretrained(folder)
+    DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder)
+    return folder
+
+
+def arguments(pretrained, out, *extra):
+    return [
+        f"model.init_from={pretrained}",
+        f"run.output_dir={out}",
+        "data.train_size=24",
+        "data.eval_size=8",
+        "data.selection_size=4",
+        "data.cache_dir=null",
+        "data.num_workers=0",
+        "optim.batch_size=8",
+        "optim.epochs=2",
+        "optim.warmup_epochs=0.5",
+        "run.eval_epochs=1",
+        "run.log_steps=1",
+        "run.examples=2",
+        "run.cpu=true",
+        *extra,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("recognition", "top1"), ("separation", "si_sdri"), ("segmentation", "miou"), ("localization", "ciou_50")],
+)
+def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretrained, tmp_path, capsys):
+    out = tmp_path / task
+    assert finetune.main([f"scenes_{task}", *arguments(pretrained, out)]) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["task"] == task and found["num_clips"] == 8 and found["skipped"] == 0
+    assert math.isfinite(found["metrics"][metric]) and found["protocol"] and found["versions"]["torch"]
+    page = (out / "report.html").read_text()
+    assert "Examples" in page and "data:image/png" in page
+    assert ("<audio" in page) == (task == "separation")
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\n") and "library_name: transformers" in card and str(tmp_path) not in card
+    assert len(complete_checkpoints(out / "checkpoints")) >= 1
+    AutoProcessor.from_pretrained(out)
+    capsys.readouterr()
+    again = tmp_path / "again"
+    assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(again), *arguments("null", out)]) == 0
+    metrics = json.loads((again / "evaluation.json").read_text())["metrics"]
+    assert metrics == pytest.approx(found["metrics"], abs=1e-5)
+    assert "report" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
+    """Augmentation, mixup, withheld modalities, optimiser and schedule: all go on as if nothing had happened."""
+    extra = ("task.mixup=0.5", "optim.epochs=4", "model.drop_path_rate=0.2")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert finetune.main(["scenes_recognition", *arguments(pretrained, whole, *extra)]) == 0
+    code = (
+        "import os, sys\n"
+        "from deepavfusion.training import finetune, trainer\n"
+        "class Dying(trainer.CompleteCheckpoint):\n"
+        "    def on_save(self, args, state, control, **kwargs):\n"
+        "        if state.global_step >= 9:\n"
+        "            os._exit(9)\n"  # before the mark: this checkpoint does not count
+        "        super().on_save(args, state, control, **kwargs)\n"
+        "finetune.CompleteCheckpoint = Dying\n"
+        "sys.exit(finetune.main(sys.argv[1:]))\n"
+    )
+    command = ["scenes_recognition", *arguments(pretrained, broken, *extra)]
+    assert subprocess.run([sys.executable, "-c", code, *command]).returncode == 9
+    assert [path.name for path in complete_checkpoints(broken / "checkpoints")][-1] == "checkpoint-6"
+    assert not (broken / "evaluation.json").exists()
+    assert finetune.main(command) == 0
+    first = DeepAVFusionForAudioVisualClassification.from_pretrained(whole).state_dict()
+    second = DeepAVFusionForAudioVisualClassification.from_pretrained(broken).state_dict()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and len(steps) == len((whole / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(pretrained, tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["scenes_recognition", *arguments(pretrained, out)]
+    assert finetune.main(command) == 0
+    weights = (out / "model.safetensors").read_bytes()
+    assert finetune.main(command) == 0
+    assert (out / "model.safetensors").read_bytes() == weights
+    capsys.readouterr()
+    assert finetune.main([*command, "optim.base_lr=0.1"]) == 2
+    assert "optim.base_lr" in capsys.readouterr().err
+
+
+def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):
+    out = tmp_path / "probe"
+    assert probe.main(["scenes_probe", *arguments(pretrained, out)]) == 0
+    before = DeepAVFusionForPreTraining.from_pretrained(pretrained).deepavfusion.state_dict()
+    model = DeepAVFusionForAudioVisualClassification.from_pretrained(out)
+    for name, value in model.deepavfusion.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert model.config.classifier_input_norm
+    neighbours = json.loads((out / "nearest_neighbours.json").read_text())
+    assert set(neighbours) == {"fusion", "image", "audio", "all", "chance"}
+    assert "1-NN" in capsys.readouterr().out
+
+
+def test_retrieval_is_evaluated_on_an_encoder(pretrained, tmp_path):
+    out = tmp_path / "retrieval"
+    rest = [part for part in arguments("null", out) if not part.startswith("run.output_dir")]
+    assert evaluate.main(["scenes_retrieval", "--model", str(pretrained), "--out", str(out), *rest]) == 0
+    metrics = json.loads((out / "evaluation.json").read_text())["metrics"]
+    assert metrics["chance_r5"] == 5 / 8 and 0 <= metrics["audio_to_image_r1"] <= 1
+
+
+def test_random_weights_start_where_no_model_is_given(tmp_path):
+    sizes = [f"model.{name}={value}" for name, value in SIZES.items()]
+    out = tmp_path / "scratch"
+    assert finetune.main(["scenes_separation", *arguments("null", out, *sizes)]) == 0
+    assert DeepAVFusionForSourceSeparation.from_pretrained(out).config.hidden_size == 128
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.name=recogniton", "task.name is 'recogniton'"),
+        ("task.semantic=true", "belongs to segmentation"),
+        ("task.label_smoothing=1", "label_smoothing"),
+        ("optim.optimizer=sgd", "adamw, lars"),
+        ("task.mixing=1", "Unknown key task.mixing"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_finetune_arguments("scenes_recognition", [override])
+
+
+def test_recipes_of_the_two_kinds_are_not_mixed_up(capsys):
+    with pytest.raises(RecipeError, match="names no task"):
+        load_finetune_arguments("scenes_tiny")
+    assert finetune.main(["--help"]) == 0
+    assert "scenes_recognition" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", recipe_names(FinetuneArguments))
+def test_recipes_say_goal_cost_and_expectation(name):
+    recipe = load_finetune_arguments(name)
+    for word in ("Goal:", "Cost:", "Expected:"):
+        assert word in recipe.goal
+
+
+def test_a_model_without_the_head_is_refused(pretrained, tmp_path, capsys):
+    assert evaluate.main(["scenes_recognition", "--model", str(pretrained), "--out", str(tmp_path)]) == 2
+    assert "not fine-tuned for recognition" in capsys.readouterr().err
+
+
+def test_a_wrong_origin_is_told(tmp_path, capsys):
+    command = ["scenes_recognition", f"model.init_from={tmp_path / 'nothing'}", f"run.output_dir={tmp_path / 'out'}"]
+    assert finetune.main(command) == 2
+    assert "model.init_from" in capsys.readouterr().err
