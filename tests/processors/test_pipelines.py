@@ -1,0 +1,514 @@
+"""Pipelines of the five tasks: files of every kind to labels, sounds, masks, heat maps and features."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+from transformers import AutoModel, pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from deepavfusion import (
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+    DeepAVFusionProcessor,
+    MediaError,
+    load_clip,
+)
+from deepavfusion.processors.pipelines_deepavfusion import custom_pipelines, pipelines
+from tests.isolated import OPTIONAL, run_isolated
+from tests.media_factory import write_media
+from tests.modeling_deepavfusion.cases import make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+
+CLASSIFY, SEPARATE, SEGMENT = (
+    "audio-visual-classification",
+    "audio-visual-source-separation",
+    "audio-visual-segmentation",
+)
+LOCALIZE, EXTRACT = "sound-source-localization", "audio-visual-feature-extraction"
+MODELS = {
+    CLASSIFY: (DeepAVFusionForAudioVisualClassification, {"num_labels": 4}),
+    SEPARATE: (DeepAVFusionForSourceSeparation, {}),
+    SEGMENT: (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
+    LOCALIZE: (DeepAVFusionForSoundLocalization, {}),
+    EXTRACT: (DeepAVFusionModel, {}),
+}
+NEEDS = {CLASSIFY: "any", SEPARATE: "both", SEGMENT: "image", LOCALIZE: "image", EXTRACT: "any"}
+RATE = 22050
+each_task = pytest.mark.parametrize("task", MODELS)
+MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "clips"
+
+
+def paint(time):
+    """Frames with structure that changes with time."""
+    rows, columns = np.mgrid[:48, :64]
+    return np.stack([rows * 5, columns * 3, (rows + columns + round(time * 40)) % 256], -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for each model, with its processor, and files: whole, sound alone, pictures alone, text."""
+    folder = tmp_path_factory.mktemp("pipelines")
+    for seed, (task, (model_class, overrides)) in enumerate(MODELS.items()):
+        model = make_model(model_class, seed=seed, **overrides)
+        model.save_pretrained(folder / task)
+        crop = {"crop_pct": 1.0} if task == SEGMENT else {}
+        DeepAVFusionProcessor.from_config(model.config, **crop).save_pretrained(folder / task)
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (2, round(5.13 * RATE))).astype(np.float32)
+    lossless = {"audio_codec": "pcm_s16le", "audio": sound, "rate": RATE, "paint": paint}
+    write_media(folder / "clip.mov", seconds=5.1, **lossless)
+    write_media(folder / "sound.wav", codec=None, **lossless)
+    write_media(folder / "silent.mp4", seconds=2.0, audio_codec=None, paint=paint)
+    (folder / "text.mp4").write_text("no video")
+    Image.fromarray(paint(1.0)).save(folder / "picture.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipes(folder):
+    return {task: pipeline(task, model=str(folder / task), device="cpu") for task in MODELS}
+
+
+def assert_same(found, expected, **tolerance):
+    """Nested results are equal."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_same(found[name], value, **tolerance)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other, **tolerance)
+    elif isinstance(expected, str) or expected is None:
+        assert found == expected
+    else:
+        tensors = [torch.as_tensor(value) for value in (found, expected)]
+        assert_close(*tensors, **{"rtol": 1e-4, "atol": 1e-5, **tolerance})
+
+
+def run(pipe, **inputs):
+    with torch.no_grad():
+        return pipe.model(**inputs)
+
+
+class TestEveryPipeline:
+    @each_task
+    def test_is_registered_by_the_import(self, task):
+        _, registered, _ = PIPELINE_REGISTRY.check_task(task)
+        assert registered["impl"] is pipelines()[task]
+        assert [auto.__name__ for auto in registered["pt"]] == [pipelines()[task].auto_class]
+        assert pipelines()[task].model_name == MODELS[task][0].__name__
+
+    @each_task
+    def test_any_kind_of_file_gives_the_same(self, pipes, folder, task):
+        pipe, path = pipes[task], folder / "clip.mov"
+        expected = pipe(str(path))
+        assert_same(pipe(path), expected)
+        assert_same(pipe(path.read_bytes()), expected)
+        assert_same(pipe(io.BytesIO(path.read_bytes())), expected)
+        with open(path, "rb") as file:
+            assert_same(pipe(file), expected)
+
+    @each_task
+    def test_lists_tuples_and_generators(self, pipes, folder, task):
+        pipe, path = pipes[task], str(folder / "clip.mov")
+        expected = pipe(path)
+        assert_same(pipe([path, path]), [expected] * 2)
+        assert_same(pipe((path, path)), [expected] * 2)
+        stream = pipe(item for item in [path, path])
+        assert not isinstance(stream, list)
+        assert_same(list(stream), [expected] * 2)
+        assert pipe([]) == []
+
+    @each_task
+    def test_batches_change_nothing(self, pipes, folder, task):
+        """Of files that differ in their number of windows and in what they hold."""
+        pipe = pipes[task]
+        names = {"any": ("clip.mov", "sound.wav", "silent.mp4"), "image": ("clip.mov", "silent.mp4")}
+        files = [str(folder / name) for name in names.get(NEEDS[task], ("clip.mov",))] + [str(folder / "clip.mov")]
+        options = {"frames": [0.5, 3.0]} if task == SEPARATE else {"num_clips": 3}
+        expected = [pipe(file, **options) for file in files]
+        for size in (2, 3, 16):
+            assert_same(pipe(files, batch_size=size, **options), expected, atol=1e-4)
+
+    @each_task
+    def test_one_modality_where_it_is_enough(self, pipes, folder, task):
+        pipe, needs = pipes[task], NEEDS[task]
+        for name, has in (("sound.wav", "audio"), ("silent.mp4", "image")):
+            if needs in ("any", has):
+                assert pipe(str(folder / name))
+            else:
+                with pytest.raises(MediaError, match=name):
+                    pipe(str(folder / name))
+
+    @each_task
+    @pytest.mark.parametrize("name", ["text.mp4", "absent.mp4"])
+    def test_files_that_cannot_be_read_are_named(self, pipes, folder, task, name):
+        with pytest.raises(MediaError, match=name):
+            pipes[task](str(folder / name))
+        with pytest.raises(MediaError, match=name):
+            pipes[task]([str(folder / "clip.mov"), str(folder / name)], batch_size=2)
+
+    @each_task
+    def test_what_is_no_file_is_refused(self, pipes, task):
+        with pytest.raises(TypeError, match="Expected a media file .*, got int"):
+            pipes[task](7)
+        with pytest.raises(ValueError, match="Expected a mapping with image, audio, sampling_rate, got 'video'"):
+            pipes[task]({"video": "clip.mp4"})
+
+    @each_task
+    def test_unknown_parameters_are_refused(self, pipes, folder, task):
+        with pytest.raises(TypeError, match=r"Unexpected parameters: topk\. \w+Pipeline knows "):
+            pipes[task](str(folder / "clip.mov"), topk=3)
+
+    @each_task
+    def test_a_loaded_model_brings_its_processor(self, pipes, folder, task):
+        model = MODELS[task][0].from_pretrained(folder / task).train()
+        pipe = pipeline(task, model=model, device="cpu")
+        assert not model.training
+        assert_same(pipe(str(folder / "clip.mov")), pipes[task](str(folder / "clip.mov")))
+
+    @each_task
+    def test_a_model_that_was_never_saved_gets_a_processor_of_its_sizes(self, folder, task):
+        model_class, overrides = MODELS[task]
+        pipe = pipeline(task, model=make_model(model_class, image_size=[48, 80], patch_size=16, **overrides))
+        assert pipe.processor.visual_processor.output_size == (48, 80)
+        assert pipe.processor.visual_processor.crop_pct == (1.0 if task == SEGMENT else 0.875)
+        assert pipe(str(folder / "clip.mov"))
+
+    def test_a_folder_without_processor_is_named(self, folder, tmp_path):
+        make_model(DeepAVFusionModel).save_pretrained(tmp_path / "alone")
+        with pytest.raises(OSError, match="alone holds no processor"):
+            pipeline(EXTRACT, model=str(tmp_path / "alone"))
+
+    def test_the_model_of_another_task_is_refused(self, folder):
+        model = MODELS[SEPARATE][0].from_pretrained(folder / SEPARATE)
+        with pytest.raises(ValueError, match="Expected a DeepAVFusionForAudioVisualClassification .*ForSourceSep"):
+            pipeline(CLASSIFY, model=model)
+
+    @each_task
+    def test_half_precision(self, folder, task):
+        pipe = pipeline(task, model=str(folder / task), dtype=torch.bfloat16, device="cpu")
+        assert pipe.dtype == torch.bfloat16
+        assert pipe(str(folder / "clip.mov"))
+
+    @pytest.mark.parametrize("task", [CLASSIFY, LOCALIZE, EXTRACT])
+    def test_video_models(self, folder, task):
+        model_class, overrides = MODELS[task]
+        model = make_model(model_class, num_frames=4, **overrides)
+        pipe = pipeline(task, model=model, device="cpu")
+        files = [str(folder / "clip.mov"), str(folder / "silent.mp4")]
+        assert_same(pipe(files, batch_size=2), [pipe(file) for file in files])
+
+    @each_task
+    def test_real_clips(self, pipes, task):
+        clips = sorted(MEDIA.rglob("*.mp4"), key=lambda path: path.stat().st_size)[: 1 if task == SEPARATE else 2]
+        if not clips:
+            pytest.skip("needs the clips of shared/media/vggsound")
+        found = pipes[task]([str(clip) for clip in clips], batch_size=4)
+        assert len(found) == len(clips)
+        if task == SEPARATE:
+            for clip, result in zip(clips, found, strict=True):
+                sound = load_clip(clip, seconds=1000).waveform
+                assert result["audio"].shape == sound.shape[1:]
+
+
+class TestMoments:
+    @pytest.mark.parametrize("task", [SEGMENT, LOCALIZE, EXTRACT])
+    def test_each_moment_is_a_row(self, pipes, folder, task):
+        pipe, path = pipes[task], str(folder / "clip.mov")
+        several = pipe(path, timestamps=[1.0, 4.0], batch_size=2)
+        single = [pipe(path, timestamps=time) for time in (1.0, 4.0)]
+        if task == EXTRACT:
+            several = [{name: rows[i] for name, rows in several.items()} for i in range(2)]
+        assert_same(several, single)
+        assert len(pipe(path, timestamps=[1.0]) if task != EXTRACT else pipe(path, timestamps=[1.0])["fusion"]) == 1
+
+    def test_windows_spread_over_the_file(self, pipes, folder):
+        found = pipes[SEGMENT](str(folder / "clip.mov"), num_clips=3)
+        half = pipes[SEGMENT].processor.feature_extractor.seconds / 2
+        assert [entry["timestamp"] for entry in found] == pytest.approx([half, 2.55, 5.1 - half], abs=0.05)
+        for entry in found:
+            frame = load_clip(folder / "clip.mov", entry["timestamp"]).frames[0]
+            assert np.array_equal(entry["frame"], frame)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"timestamps": [1.0], "num_clips": 2}, "timestamps or num_clips, got both"),
+            ({"num_clips": 0}, "num_clips is 0"),
+            ({"timestamps": []}, "at least one timestamp"),
+        ],
+    )
+    def test_moments_that_make_no_sense_are_refused(self, pipes, folder, options, message):
+        with pytest.raises(ValueError, match=message):
+            pipes[CLASSIFY](str(folder / "clip.mov"), **options)
+        with pytest.raises(ValueError, match="choose windows of files"):
+            pipes[CLASSIFY]({"image": paint(0.0)}, **options)
+
+    def test_a_moment_beyond_the_file_is_named(self, pipes, folder):
+        with pytest.raises(MediaError, match=r"clip.mov: looked for the moment 9.00 s"):
+            pipes[CLASSIFY](str(folder / "clip.mov"), timestamps=9.0)
+
+
+class TestArrays:
+    """Pictures and sounds in memory instead of a file."""
+
+    @pytest.mark.parametrize("task", [CLASSIFY, SEGMENT, LOCALIZE, EXTRACT])
+    def test_give_what_their_file_gives(self, pipes, folder, task):
+        pipe = pipes[task]
+        clip = load_clip(folder / "clip.mov", seconds=pipe.processor.feature_extractor.seconds)
+        arrays = {"image": clip.frames[0], "audio": clip.waveform, "sampling_rate": clip.sampling_rate}
+        expected = pipe(str(folder / "clip.mov"))
+        if task in (SEGMENT, LOCALIZE):
+            expected["timestamp"] = None
+        assert_same(pipe(arrays), expected)
+        assert_same(pipe([{**arrays, "image": Image.fromarray(clip.frames[0])}] * 2, batch_size=2), [expected] * 2)
+
+    def test_what_is_missing_is_said(self, pipes):
+        with pytest.raises(ValueError, match="image or audio in the mapping, got none"):
+            pipes[CLASSIFY]({"sampling_rate": 16000})
+        with pytest.raises(ValueError, match="Expected image in the mapping, got none"):
+            pipes[SEGMENT]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
+        with pytest.raises(ValueError, match="Expected audio in the mapping, got none"):
+            pipes[SEPARATE]({"image": paint(0.0)})
+        with pytest.raises(ValueError, match="Expected the picture of what to keep"):
+            pipes[SEPARATE]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
+
+
+class TestClassification:
+    def test_scores_of_the_model(self, pipes, folder):
+        pipe, path = pipes[CLASSIFY], str(folder / "clip.mov")
+        logits = run(pipe, **pipe.processor(videos=path)).logits
+        expected = pipe.processor.post_process_classification({"logits": logits}, 5, pipe.model.config.id2label)[0]
+        found = pipe(path)
+        assert_same(found, expected)
+        assert sum(entry["score"] for entry in found) == pytest.approx(1)
+        assert [entry["label"] for entry in pipe(path, top_k=2)] == [entry["label"] for entry in found[:2]]
+
+    def test_logits_of_windows_are_averaged(self, pipes, folder):
+        pipe, path = pipes[CLASSIFY], str(folder / "clip.mov")
+        logits = run(pipe, **pipe.processor(videos=path, num_clips=4)).logits.mean(0)
+        found = {entry["label"]: entry["score"] for entry in pipe(path, num_clips=4, top_k=None)}
+        assert [found[f"LABEL_{i}"] for i in range(4)] == pytest.approx(logits.softmax(0).tolist(), rel=1e-4)
+
+    def test_several_labels(self, pipes, folder):
+        pipe, path = pipes[CLASSIFY], str(folder / "clip.mov")
+        expected = pipe(path, multi_label=True)
+        model = MODELS[CLASSIFY][0].from_pretrained(folder / CLASSIFY, problem_type="multi_label_classification")
+        assert_same(pipeline(CLASSIFY, model=model, device="cpu")(path), expected)
+        assert sum(entry["score"] for entry in expected) != pytest.approx(1)
+
+    def test_settings_can_be_those_of_the_pipeline(self, folder):
+        pipe = pipeline(CLASSIFY, model=str(folder / CLASSIFY), top_k=1, num_clips=2, batch_size=2)
+        assert len(pipe(str(folder / "clip.mov"))) == 1
+        assert len(pipe(str(folder / "clip.mov"), top_k=3)) == 3
+
+
+class TestMaps:
+    def test_mask_over_the_whole_frame(self, pipes, folder):
+        pipe, path = pipes[SEGMENT], str(folder / "clip.mov")
+        found = pipe(path)
+        logits = run(pipe, **pipe.processor(videos=path)).logits
+        (expected,) = pipe.processor.post_process_semantic_segmentation({"logits": logits}, [(48, 64)])
+        assert found["mask"].shape == found["frame"].shape[:2] == (48, 64)
+        assert np.array_equal(found["mask"], expected.numpy())
+        assert found["frame"].dtype == np.uint8
+        assert found["labels"] == {i: f"LABEL_{i}" for i in range(3) if (found["mask"] == i).any()}
+
+    def test_what_sounds(self, folder):
+        model = make_model(MODELS[SEGMENT][0], hidden_size=128, num_labels=1)
+        pipe = pipeline(SEGMENT, model=model, device="cpu")
+        path = str(folder / "clip.mov")
+        shares = [(pipe(path, threshold=threshold)["mask"] == 1).mean() for threshold in (0.0, 0.5, 0.999)]
+        assert shares[0] > shares[2]
+        assert pipe(path, threshold=0.0)["labels"] == {1: "sounding"}
+
+    def test_heat_over_the_whole_frame(self, pipes, folder):
+        pipe, path = pipes[LOCALIZE], str(folder / "clip.mov")
+        found = pipe(path)
+        logits = run(pipe, **pipe.processor(videos=path)).logits
+        (expected,) = pipe.processor.post_process_sound_localization({"logits": logits}, [(48, 64)])
+        assert found["heat_map"].shape == found["frame"].shape[:2] == (48, 64)
+        assert_same(found["heat_map"], expected)
+        assert 0 < found["score"] < 1
+        raw = pipe(path, normalize=False)["heat_map"]
+        assert raw.min() == pytest.approx(logits.min().item(), abs=1e-4)
+
+    def test_nothing_sounds_in_silence(self, pipes, folder):
+        found = pipes[LOCALIZE](str(folder / "silent.mp4"))
+        assert found["score"] == 0
+        assert not found["heat_map"].any()
+
+
+class TestFeatures:
+    def test_streams_of_the_encoder(self, pipes, folder):
+        pipe, path = pipes[EXTRACT], str(folder / "clip.mov")
+        outputs = run(pipe, **pipe.processor(videos=path))
+        expected = {
+            "fusion": outputs.last_hidden_state[0],
+            "image": outputs.image_last_hidden_state[0],
+            "audio": outputs.audio_last_hidden_state[0],
+        }
+        assert_same(pipe(path, tokens=True), expected)
+        assert_same(pipe(path), {name: tokens.mean(0) for name, tokens in expected.items()})
+        for vector in pipe(path, normalize=True).values():
+            assert vector.norm().item() == pytest.approx(1, abs=1e-5)
+        assert pipe(path, num_clips=3)["image"].shape == (3, 32)
+
+    def test_absent_streams_are_left_out(self, pipes, folder):
+        assert set(pipes[EXTRACT](str(folder / "sound.wav"))) == {"fusion", "audio"}
+        both = pipes[EXTRACT]([str(folder / "silent.mp4"), str(folder / "clip.mov")], batch_size=2)
+        assert [set(entry) for entry in both] == [{"fusion", "image"}, {"fusion", "image", "audio"}]
+
+    def test_any_head_has_them(self, folder):
+        found = pipeline(EXTRACT, model=str(folder / CLASSIFY), device="cpu")(str(folder / "clip.mov"))
+        head = MODELS[CLASSIFY][0].from_pretrained(folder / CLASSIFY)
+        assert_same(pipeline(EXTRACT, model=head, device="cpu")(str(folder / "clip.mov")), found)
+
+
+class TestSeparation:
+    @pytest.fixture
+    def recording(self, folder):
+        return load_clip(folder / "clip.mov", seconds=100).waveform
+
+    def test_whole_recording_by_the_frames_of_its_windows(self, pipes, folder, recording):
+        pipe = pipes[SEPARATE]
+        processor = pipe.processor
+        windows = processor.separation_windows(recording, RATE)
+        assert len(windows.starts) > 4
+        frames = [load_clip(folder / "clip.mov", time).frames[0] for time in windows.times]
+        pixels = processor(images=frames).pixel_values
+        logits = run(pipe, pixel_values=pixels, input_features=windows.input_features).logits
+        (expected,) = processor.post_process_source_separation({"logits": logits}, [recording], RATE, windows.starts)
+        found = pipe(str(folder / "clip.mov"))
+        assert found["sampling_rate"] == RATE
+        assert found["audio"].dtype == np.float32
+        assert found["audio"].shape == recording.shape[1:] == (round(5.13 * RATE),)
+        assert_same(found["audio"], expected)
+
+    def test_one_result_for_each_frame(self, pipes, folder):
+        pipe, path = pipes[SEPARATE], str(folder / "clip.mov")
+        picture = load_clip(folder / "picture.png").frames[0]
+        frames = [1.0, picture, Image.fromarray(picture), str(folder / "picture.png")]
+        found = pipe(path, frames=frames, batch_size=5)
+        assert_same(found, [pipe(path, frames=frame) for frame in frames])
+        assert_same(found[1:], [found[1]] * 3)
+        assert not np.array_equal(found[0]["audio"], found[1]["audio"])
+        assert_same(pipe(path, frames=[1.0]), found[:1])
+
+    def test_consistent_sources_add_up_to_the_mixture(self, pipes, folder, recording):
+        pipe, path = pipes[SEPARATE], str(folder / "clip.mov")
+        found = pipe(path, frames=[0.5, 2.0, 4.5], consistency=True)
+        everything = torch.full((7, 1, 32, 48), 100.0)
+        starts = pipe.processor.separation_windows(recording, RATE).starts
+        (mixture,) = pipe.processor.post_process_source_separation(
+            {"logits": everything[:1].expand(len(starts), -1, -1, -1)}, [recording], RATE, starts
+        )
+        assert_same(sum(entry["audio"] for entry in found), mixture, atol=1e-4)
+        with pytest.raises(ValueError, match="at least 2 sources"):
+            pipe(path, consistency=True)
+
+    def test_a_sound_alone_needs_a_picture(self, pipes, folder):
+        pipe, path = pipes[SEPARATE], str(folder / "sound.wav")
+        with pytest.raises(MediaError, match="sound.wav: looked for image"):
+            pipe(path)
+        assert pipe(path, frames=str(folder / "picture.png"))["audio"].shape == (round(5.13 * RATE),)
+
+    def test_arrays(self, pipes, folder, recording):
+        pipe = pipes[SEPARATE]
+        arrays = {"image": paint(1.0), "audio": recording, "sampling_rate": RATE}
+        expected = pipe(str(folder / "clip.mov"), frames=paint(1.0))
+        assert_same(pipe(arrays), expected)
+        assert_same(pipe({**arrays, "image": [paint(1.0)]}), [expected])
+        with pytest.raises(ValueError, match="A moment .* was asked for"):
+            pipe(arrays, frames=1.0)
+
+    def test_overlap(self, pipes, folder):
+        pipe, path = pipes[SEPARATE], str(folder / "clip.mov")
+        found = [pipe(path, overlap=overlap)["audio"] for overlap in (0.0, 0.75)]
+        assert found[0].shape == found[1].shape
+        assert not np.allclose(*found)
+
+
+PROCESS = """
+import sys
+import torch
+from pathlib import Path
+from transformers import pipeline
+
+folder, hidden = Path(sys.argv[1]), sys.argv[2].split(",")
+results = {}
+arrays = torch.load(folder / "arrays.pt", weights_only=True)
+item = {"image": arrays["image"], "audio": arrays["audio"].numpy(), "sampling_rate": 22050}
+for task in sys.argv[3].split(","):
+    pipe = pipeline(task, model=str(folder / "saved" / task), trust_remote_code=True, device="cpu")
+    assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
+    found = {"arrays": pipe(item)}
+    if "av" not in hidden:
+        found["file"] = pipe(str(folder / "clip.mov"))
+    pipe.save_pretrained(folder / "again" / task)
+    again = pipeline(task, model=str(folder / "again" / task), trust_remote_code=True, device="cpu")
+    found["again"] = again(item)
+    results[task] = found
+    try:
+        pipeline(task, model=str(folder / "saved" / task), trust_remote_code=False)
+    except ValueError as error:
+        assert "trust_remote_code=True" in str(error)
+    else:
+        raise AssertionError("loaded without trust")
+assert not [name for name in sys.modules if name.partition(".")[0] in hidden]
+torch.save(results, folder / "results.pt")
+"""
+
+
+@pytest.mark.parametrize("minimal", [False, True], ids=["everything", "the minimum"])
+def test_saved_pipelines_load_where_this_package_is_not_installed(pipes, folder, tmp_path, minimal):
+    arrays = {"image": torch.from_numpy(paint(1.0)), "audio": torch.from_numpy(load_clip(folder / "clip.mov").waveform)}
+    torch.save(arrays, tmp_path / "arrays.pt")
+    (tmp_path / "clip.mov").write_bytes((folder / "clip.mov").read_bytes())
+    for task, pipe in pipes.items():
+        pipe.save_pretrained(tmp_path / "saved" / task)
+    hidden = ("deepavfusion", *(OPTIONAL if minimal else ()))
+    run_isolated(PROCESS, str(tmp_path), ",".join(hidden), ",".join(MODELS), home=tmp_path / "home", without=hidden[1:])
+    results = torch.load(tmp_path / "results.pt", weights_only=False)
+    item = {"image": arrays["image"], "audio": arrays["audio"].numpy(), "sampling_rate": RATE}
+    for task, pipe in pipes.items():
+        found = results[task]
+        expected = pipe(item)
+        assert_same(found["arrays"], expected, rtol=0, atol=0)
+        assert_same(found["again"], expected, rtol=0, atol=0)
+        if not minimal:
+            assert_same(found["file"], pipe(str(folder / "clip.mov")), rtol=0, atol=0)
+
+
+@each_task
+def test_a_saved_pipeline_names_its_code(pipes, tmp_path, task):
+    pipes[task].save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]
+    assert stored == custom_pipelines(type(pipes[task].model).__name__)
+    assert set(stored) == {task, EXTRACT}
+    for entry in stored.values():
+        module, name = entry["impl"].split(".")
+        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text()
+
+
+@each_task
+def test_here_the_registered_pipeline_serves_saved_ones(pipes, folder, tmp_path, task):
+    """A configuration that names code does not make anyone trust it where the package is installed."""
+    pipes[task].save_pretrained(tmp_path)
+    pipe = pipeline(task, model=str(tmp_path), device="cpu")
+    assert type(pipe) is pipelines()[task]
+    assert_same(pipe(str(folder / "clip.mov")), pipes[task](str(folder / "clip.mov")))
+    # and what is saved from here names it still
+    AutoModel.from_pretrained(tmp_path).config.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["custom_pipelines"]
