@@ -127,14 +127,20 @@ def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
     )
 
 
-def evaluation_loader(clips, batch_size: int, processes: int, process: int, num_workers: int) -> DataLoader:
-    """Every `processes`-th clip from `process` on, in order; the same number of batches on every process."""
+def evaluation_loader(
+    clips, batch_size: int, processes: int, process: int, num_workers: int, group: int = 1
+) -> DataLoader:
+    """Every `processes`-th clip from `process` on, in order; the same number of batches on every process.
+
+    With `group`, so many neighbouring clips are dealt together, into one batch; a batch holds whole groups.
+    """
+    batch_size = max(batch_size // group, 1) * group
     batches = -(-len(clips) // (batch_size * processes))
-    mine = list(range(process, len(clips), processes))
+    mine = [i for i in range(len(clips)) if i // group % processes == process]
     lists = [mine[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
     return DataLoader(
         clips,
-        batch_sampler=[rows or mine[:1] or [0] for rows in lists],
+        batch_sampler=[rows or mine[:group] or list(range(group)) for rows in lists],
         collate_fn=clips.collate,
         num_workers=num_workers,
         worker_init_fn=leave_signals_to_parent,

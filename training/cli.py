@@ -5,6 +5,9 @@ import sys
 
 COMMANDS = {
     "pretrain": "train an encoder by masked reconstruction, from a recipe",
+    "finetune": "fine-tune for a task, from a recipe, and evaluate",
+    "probe": "score a frozen encoder: nearest neighbours and linear classifiers",
+    "evaluate": "evaluate a fine-tuned model on a data set, with a report",
     "embed": "write the three streams of a video file to a safetensors file",
     "classify": "print the likeliest labels of media files",
     "separate": "write what a picture shows of the sound of media files, as wav files",

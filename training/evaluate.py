@@ -16,9 +16,9 @@ from accelerate import Accelerator
 
 from .finetune import guarded, summary
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .finetuning import build_clips, task_processor, write_report
+from .finetuning import build_clips, evaluate_finally, task_processor, write_report
 from .recipe import RecipeError, recipe_names
-from .tasks import TASKS, evaluate_task
+from .tasks import TASKS
 from .tracking import quiet_library
 
 
@@ -59,16 +59,7 @@ def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerato
     processor = task_processor(recipe, model.config)
     task = TASKS[recipe.task.name](build_clips(recipe, model.config, split, train=False), processor)
     check_labels(task, model)
-    evaluation = evaluate_task(
-        task,
-        model,
-        accelerator,
-        batch_size=recipe.optim.batch_size,
-        num_workers=recipe.data.num_workers,
-        max_broken=recipe.data.max_broken,
-        full=True,
-        examples=recipe.run.examples,
-    )
+    evaluation = evaluate_finally(recipe, task.clips, processor, model, accelerator)
     content = {}
     if accelerator.is_main_process:
         name = Path(origin).resolve().name if Path(origin).is_dir() else origin

@@ -25,7 +25,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from .batches import BrokenDataError
 from .data.balance import class_balanced_weights, label_frequencies
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .finetuning import build_clips, build_task_model, open_folder, task_processor, write_report
+from .finetuning import (
+    build_clips,
+    build_task_model,
+    evaluate_finally,
+    open_folder,
+    task_processor,
+    write_report,
+)
 from .recipe import RecipeError, recipe_names
 from .stopping import StopRequest
 from .task_card import write_task_card
@@ -160,22 +167,19 @@ class FinetuningRun:
             raise RecipeError(f"model.init_from={origin} cannot be used: {error}") from error
 
     def _select(self, task):
+        """The quick evaluation during training: the metric by which the best checkpoint is chosen, and its like."""
+
         def evaluator(model) -> dict[str, float]:
-            return self.evaluate(task, model, full=False, examples=0).metrics
+            return evaluate_task(
+                task,
+                model,
+                self.trainer.accelerator,
+                batch_size=self.recipe.optim.batch_size,
+                num_workers=self.recipe.data.num_workers,
+                max_broken=self.recipe.data.max_broken,
+            ).metrics
 
         return evaluator
-
-    def evaluate(self, task, model, full: bool, examples: int) -> Evaluation:
-        return evaluate_task(
-            task,
-            model,
-            self.trainer.accelerator,
-            batch_size=self.recipe.optim.batch_size,
-            num_workers=self.recipe.data.num_workers,
-            max_broken=self.recipe.data.max_broken,
-            full=full,
-            examples=examples,
-        )
 
     def introduce(self) -> None:
         recipe, trained = self.recipe, [p for p in self.model.parameters() if p.requires_grad]
@@ -201,8 +205,8 @@ class FinetuningRun:
 
     def finish(self) -> None:
         """Evaluates on the test split and writes the result folder. All processes must call it together."""
-        recipe, task = self.recipe, TASKS[self.recipe.task.name](self.test_clips, self.processor)
-        evaluation = self.evaluate(task, self.model, full=True, examples=recipe.run.examples)
+        recipe = self.recipe
+        evaluation = evaluate_finally(recipe, self.test_clips, self.processor, self.model, self.trainer.accelerator)
         if self.state.is_main_process:
             with quiet_library():
                 self.model.save_pretrained(self.folder)

@@ -11,16 +11,30 @@ from accelerate.utils import set_seed
 from deepavfusion.processors import DeepAVFusionProcessor
 
 from .checkpointing import differences, lock_folder, write_atomically
-from .data import build_dataset
+from .data import FileClips, build_dataset
+from .data.dense import DenseClips
 from .finetune_arguments import FinetuneArguments
 from .model_card import package_versions
 from .recipe import RecipeError
-from .report import Report
+from .report import Report, Table
 from .results import device_name
-from .tasks import TASKS, Evaluation
+from .tasks import TASKS, Evaluation, evaluate_task
 from .tracking import quiet_library
 
 RECIPE_FILE = "recipe.yaml"
+# Fields of the configuration that a recipe may set for an encoder that exists; the others are the encoder's own.
+_FREE_OF_SHAPE = {
+    "attention_probs_dropout_prob",
+    "classifier_input_norm",
+    "classifier_loss",
+    "drop_path_rate",
+    "hidden_dropout_prob",
+    "localization_loss",
+    "localization_map",
+    "semantic_loss_ignore_index",
+    "separation_mask",
+    "separation_weighted_loss",
+}
 
 
 def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
@@ -79,7 +93,8 @@ def _earlier_model(task, given, head: dict[str, Any]):
     try:
         config = DeepAVFusionConfig.from_pretrained(origin)
         for name, value in given.config.items():
-            setattr(config, name, value)
+            if name in _FREE_OF_SHAPE:
+                setattr(config, name, value)
         config = _configured(type(config)(**config.to_dict()), head)  # checks that the fields fit together
         with quiet_library():
             model, info = task.MODEL.from_pretrained(
@@ -155,6 +170,27 @@ def _decisive(sections: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def evaluate_finally(recipe: FinetuneArguments, clips, processor, model, accelerator: Accelerator) -> Evaluation:
+    """The full evaluation on the test split: controls, bounds, examples, and recognition also over several windows."""
+    options = {
+        "batch_size": recipe.optim.batch_size,
+        "num_workers": recipe.data.num_workers,
+        "max_broken": recipe.data.max_broken,
+    }
+    task = TASKS[recipe.task.name]
+    evaluation = evaluate_task(
+        task(clips, processor), model, accelerator, **options, full=True, examples=recipe.run.examples
+    )
+    windows = recipe.task.dense_windows
+    if task.NAME == "recognition" and windows > 1 and isinstance(clips, FileClips):
+        options["batch_size"] = max(1, options["batch_size"] // windows)
+        dense = evaluate_task(task(DenseClips(clips, windows), processor), model, accelerator, **options, full=True)
+        evaluation.metrics.update({f"dense_{name}": value for name, value in dense.metrics.items()})
+        table = dense.tables[0]
+        evaluation.tables.append(Table(f"Mean over {windows} windows of each clip", table.columns, table.rows))
+    return evaluation
+
+
 def write_report(
     folder: Path,
     evaluation: Evaluation,
@@ -196,6 +232,7 @@ __all__ = [
     "RECIPE_FILE",
     "build_clips",
     "build_task_model",
+    "evaluate_finally",
     "open_folder",
     "task_processor",
     "write_report",

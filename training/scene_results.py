@@ -2,9 +2,12 @@
 
     python -m deepavfusion.training.scene_results --pretrained runs/quickstart
 
-Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under --out. Cells that are
-done are kept, cells that were interrupted go on, so the command can be repeated; cells run side by side on the cores
-that there are. At the end training/results/scenes_tasks.json and the table of the README are written anew.
+Recognition starts from the pre-trained weights, or from random ones; the other tasks start from the recognition model
+of the same origin, so the two columns differ in the pre-training alone. Each cell is one `deepavfusion finetune` of a
+recipe `scenes_<task>` in a folder of its own under --out. Cells that are done are kept, cells that were interrupted go
+on, so the command can be repeated; cells run side by side on the cores that there are. At the end
+training/results/scenes_tasks.json and the table of the README are written anew. With --designs the ways of localizing
+are compared, too, from the same pre-trained recognition model.
 """
 
 import argparse
@@ -25,8 +28,15 @@ from .model_card import package_versions
 from .summary import markdown_table, replace_between
 from .tracking import duration
 
-TASKS = ("separation", "segmentation", "recognition", "localization")  # the longest first
+TASKS = ("recognition", "separation", "segmentation", "localization")  # the others start from recognition
 STARTS = ("pretrained", "scratch")
+DESIGNS = {
+    "head": (),
+    "similarity": ("model.localization_map=similarity",),
+    "attention": ("model.localization_map=attention",),
+    "head, matching": ("model.localization_loss=matching",),
+    "similarity, matching": ("model.localization_map=similarity", "model.localization_loss=matching"),
+}
 # Metric of the table, its bounds and controls: (metric in evaluation.json, what the table calls it).
 SHOWN = {
     "recognition": [
@@ -62,17 +72,27 @@ class Cell:
     task: str
     start: str
     seed: int
-    folder: Path
+    out: Path
+    design: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        name = f"{self.task}-{self.start}-{self.seed}"
+        return self.out / (name if self.design is None else f"{name}-{self.design.replace(', ', '-')}")
 
     @property
     def done(self) -> bool:
         return (self.folder / "evaluation.json").is_file()
 
     def command(self, pretrained: str, overrides: list[str]) -> list[str]:
-        origin = pretrained if self.start == "pretrained" else "null"
+        if self.task != "recognition":
+            origin = str(Cell("recognition", self.start, self.seed, self.out).folder)
+        else:
+            origin = pretrained if self.start == "pretrained" else "null"
         return [
             *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{self.task}"),
             *(f"model.init_from={origin}", f"run.seed={self.seed}", f"run.output_dir={self.folder}"),
+            *(DESIGNS[self.design] if self.design else ()),
             *overrides,
         ]
 
@@ -83,11 +103,7 @@ class Cell:
 def all_cells(out: Path, tasks: list[str], seeds: int) -> list[Cell]:
     """Cells, the first seed of everything before the second of anything."""
     return [
-        Cell(task, start, seed, out / f"{task}-{start}-{seed}")
-        for seed in range(seeds)
-        for task in TASKS
-        if task in tasks
-        for start in STARTS
+        Cell(task, start, seed, out) for seed in range(seeds) for task in TASKS if task in tasks for start in STARTS
     ]
 
 
@@ -112,7 +128,17 @@ def run_cells(cells: list[Cell], pretrained: str, overrides: list[str], jobs: in
     todo = [cell for cell in cells if not cell.done]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} done, {jobs} at a time", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(run, cell) for cell in todo]:
+        recognition = {cell: pool.submit(run, cell) for cell in todo if cell.task == "recognition"}
+
+        def after_recognition(cell: Cell) -> None:
+            for other, future in recognition.items():
+                if (other.start, other.seed) == (cell.start, cell.seed):
+                    future.result()
+            run(cell)
+
+        for future in [pool.submit(after_recognition, cell) for cell in todo if cell.task != "recognition"]:
+            future.result()
+        for future in recognition.values():
             future.result()
 
 
@@ -142,7 +168,7 @@ def spread(values: list[float], unit: str) -> str:
 def table(results: dict[str, Any]) -> str:
     """The README's table."""
     rows = []
-    for task in ("recognition", "separation", "segmentation", "localization"):
+    for task in TASKS:
         if task not in results["tasks"]:
             continue
         found = results["tasks"][task]
@@ -157,11 +183,7 @@ def table(results: dict[str, Any]) -> str:
     minutes = results.get("minutes")
     if minutes:
         note += f" All of it took {mean([minutes]):.0f} minutes on 2 CPU cores."
-    return (
-        markdown_table(["task", "measure", "from the quickstart's weights", "from random weights"], rows)
-        + "\n\n"
-        + note
-    )
+    return markdown_table(["task", "measure", "with pre-training", "without"], rows) + "\n\n" + note
 
 
 def parser() -> argparse.ArgumentParser:
@@ -175,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
     result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
     result.add_argument("--results", type=Path, default=Path("training/results/scenes_tasks.json"))
     result.add_argument("--readme", type=Path, default=Path("README.md"), help="its table is written anew")
     result.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to all recipes")
@@ -193,6 +216,10 @@ def main(argv: list[str] | None = None) -> int:
     started = time.time()
     run_cells(cells, given.pretrained, given.overrides, given.jobs)
     results = collect(cells)
+    if given.designs:
+        designs = [Cell("localization", "pretrained", 0, given.out, design) for design in DESIGNS]
+        run_cells(designs, given.pretrained, given.overrides, given.jobs)
+        results["localization_designs"] = {cell.design: cell.read()["metrics"] for cell in designs}
     if fresh:
         results["minutes"] = round((time.time() - started) / 60, 1)
     elif given.results.is_file():

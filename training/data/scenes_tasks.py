@@ -12,8 +12,10 @@ from deepavfusion.training.data.scenes_config import CLASS_TIMBRE, COMPATIBLE_SH
 from deepavfusion.training.data.scenes_generation import generate_members, generate_scene, sounding_map
 
 SCENE_TASKS = ("separation", "segmentation", "localization")
+NEGATIVE_SHARE = 0.15
 _FULL_SCALE = 32767
 _PARTNER_TRIALS = 200
+_NEGATIVE_STREAM = 1 << 33
 _PARTNER_STREAM = 1 << 32  # keeps a pair's draw apart from those of augmentations
 
 
@@ -38,7 +40,8 @@ class SceneTask(SceneClips):
     Args:
         task: `"separation"`, `"segmentation"` or `"localization"`.
         semantic: Whether segmentation names classes.
-        negatives: Whether localization is evaluated with silent pictures, too.
+        negatives: Whether localization is evaluated with silent pictures, too, and segmentation and localization are
+            trained with some (`NEGATIVE_SHARE`): without them, a lone object would be the answer to any sound.
 
     The rest are those of [`SceneClips`].
     """
@@ -94,8 +97,17 @@ class SceneTask(SceneClips):
         if self.task == "separation":
             return self._mixtures(items)
         if self.in_pairs:
-            return self._places_with_negatives(items)
-        return self._maps(items, items)
+            samples = self._maps([i // 2 for i in items], items)
+            foreign = [(i // 2, sample) for i, sample in zip(items, samples, strict=True) if i % 2]
+        else:
+            samples, foreign = self._maps(items, items), []
+            if self.train and self.negatives:
+                draws = [sample_generator(self.seed + _NEGATIVE_STREAM, self.epoch, i) for i in items]
+                drawn = [float(torch.rand((), generator=generator)) < NEGATIVE_SHARE for generator in draws]
+                foreign = [pair for pair, chosen in zip(zip(items, samples, strict=True), drawn, strict=True) if chosen]
+        for i, sample in foreign:
+            self._silence(i, sample)
+        return samples
 
     def _maps(self, items: list[int], names: list[int]) -> list[dict]:
         made = self._media(items)
@@ -121,21 +133,19 @@ class SceneTask(SceneClips):
             samples.append(sample | {"path": self._name(items[k]), "index": name})
         return samples
 
-    def _places_with_negatives(self, items: list[int]) -> list[dict]:
-        samples = self._maps([i // 2 for i in items], items)
-        for i, sample in zip(items, samples, strict=True):
-            if i % 2:
-                other = self._partner(i // 2, epoch=0)
-                if other is None:
-                    background = generate_scene(self.config, self.scene_index(i // 2)).background
-                    features, name = self._log_mels([background])[0], "background noise alone"
-                else:
-                    features, name = self._media([other])["features"][0], f"the sound of {self._name(other)}"
-                sample["input_features"] = torch.from_numpy(features)
-                sample["labels"] = torch.zeros_like(sample["labels"])
-                sample["sounding"] = 0
-                sample["path"] += f" with {name}"
-        return samples
+    def _silence(self, i: int, sample: dict) -> None:
+        """Gives the sample of scene i a sound that nothing in it can make."""
+        other = self._partner(i, self.epoch if self.train else 0)
+        if other is None:
+            features = self._log_mels([generate_scene(self.config, self.scene_index(i)).background])[0]
+            name = "background noise alone"
+        else:
+            features, name = self._media([other])["features"][0], f"the sound of {self._name(other)}"
+        sample["input_features"] = torch.from_numpy(features)
+        sample["labels"] = torch.zeros_like(sample["labels"])
+        sample["path"] += f" with {name}"
+        if "sounding" in sample:
+            sample["sounding"] = 0
 
     def _mixtures(self, items: list[int]) -> list[dict]:
         if self.train:

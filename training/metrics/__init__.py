@@ -10,7 +10,6 @@
 are files of this package.
 """
 
-import uuid
 from pathlib import Path
 
 MODULES = (
@@ -41,7 +40,9 @@ def load(name: str, config_name: str | None = None, **options):
         name: of the metric.
         config_name: kind of inputs, where the metric knows several: `"single_label"` or `"multi_label"` for
             classification, `"binary"` or `"semantic"` for segmentation. The first is the default.
-        options: of `evaluate.load`, such as `num_process`, `process_id`, `experiment_id` and `keep_in_memory`.
+        options: of the metric (`threshold` of localization), and of `evaluate.load`: `num_process`, `process_id`,
+            `experiment_id`, `cache_dir`. What is kept of the samples stays in memory, unless several processes
+            exchange it by files or `keep_in_memory=False` is given.
 
     Raises:
         ValueError: for an unknown name or kind.
@@ -53,8 +54,8 @@ def load(name: str, config_name: str | None = None, **options):
     except ImportError as error:
         raise ImportError(f"The metric {name} needs `evaluate`: pip install deepavfusion[eval]") from error
     if options.get("num_process", 1) == 1:
-        # Several runs at once must not wait for each other's file of collected predictions.
-        options.setdefault("experiment_id", uuid.uuid4().hex)
+        # Several runs at once must not wait for each other's files, nor leave their locks behind.
+        options.setdefault("keep_in_memory", True)
     return evaluate.load(str(path), config_name, **options)
 
 

@@ -15,6 +15,10 @@ def rectangle(rows: Sequence[Sequence[float]], name: str, dtype: type = np.float
     Raises:
         ValueError: where there are none, they are empty or differ in length, or hold NaN or infinity.
     """
+    if hasattr(rows, "__array__"):  # not row by row, which is slow for tensors
+        rows = np.asarray(rows)
+        if rows.ndim != 2:
+            raise ValueError(f"{name}: the shape is {rows.shape}: expected (rows, length).")
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1 or lengths == [0]:
         raise ValueError(

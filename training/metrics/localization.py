@@ -86,6 +86,14 @@ def confidence(heat: np.ndarray) -> float:
     return float(np.partition(heat, heat.size - top)[heat.size - top :].mean())
 
 
+def upper_half(heat: np.ndarray) -> np.ndarray:
+    """The area (H, W) bool at or above the middle of a map's sorted values (EZ-VSL); all of a map without contrast."""
+    heat = np.asarray(heat, np.float64)
+    if not heat.size or not np.isfinite(heat).all():
+        raise ValueError(f"A map of {heat.size} pixels has no upper half, or it holds NaN or infinity.")
+    return heat >= np.partition(heat, heat.size // 2, axis=None)[heat.size // 2]
+
+
 def ciou(found: np.ndarray, consensus: np.ndarray) -> float:
     """
     Consensus intersection over union of a found area (Senocak et al. 2018).
@@ -131,6 +139,9 @@ def detection_curve(confidence: np.ndarray, correct: np.ndarray, sounding: np.nd
     """
     Precision and recall over confidence thresholds, most confident first; equal confidences are one threshold.
 
+    A sounding object that is found in the wrong place is a false alarm, and it is missed: recall is the share of all
+    pictures with a sounding object in which it was found.
+
     Args:
         confidence: (N,) of every picture, with and without a sounding object.
         correct: (N,) bool, whether the object was found; False for pictures without one.
@@ -139,6 +150,66 @@ def detection_curve(confidence: np.ndarray, correct: np.ndarray, sounding: np.nd
     Returns:
         precision, recall: (thresholds,).
     """
+    confidence, correct, sounding = _detections(confidence, correct, sounding)
+    order = np.argsort(-confidence, kind="stable")
+    last = np.append(np.diff(confidence[order]) != 0, True)
+    hits = np.cumsum(correct[order])[last]
+    return hits / (np.flatnonzero(last) + 1), hits / np.count_nonzero(sounding)
+
+
+def average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
+    """Sum of precision times gain in recall; see `detection_curve`."""
+    precision, recall = detection_curve(confidence, correct, sounding)
+    return float(np.sum(precision * np.diff(recall, prepend=0.0)))
+
+
+def max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
+    """Largest F1 over confidence thresholds; see `detection_curve`."""
+    precision, recall = detection_curve(confidence, correct, sounding)
+    return float(_f1(precision, recall).max())
+
+
+def slavc_average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
+    """
+    Average precision as SLAVC's published code counts it.
+
+    A sounding object that is found in the wrong place is a false alarm but not missed: recall is of the pictures with
+    a confidence below the threshold. Of the sorted confidences about 200 are thresholds, without the largest; recall up
+    to the first of them is not counted; precision is the largest of this and all lower thresholds.
+
+    Args:
+        As in `detection_curve`.
+    """
+    detections = _detections(confidence, correct, sounding)
+    thresholds = np.sort(detections[0])[:-1][:: -max(1, len(detections[0]) // 200)]
+    if not len(thresholds):
+        raise ValueError("One picture leaves no threshold: expected two or more.")
+    precision, recall = _slavc_precision_recall(thresholds, *detections)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(best[:-1] * np.diff(recall)))
+
+
+def slavc_max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
+    """Largest F1 as SLAVC's published code counts it, at about ten thresholds; see `slavc_average_precision`."""
+    detections = _detections(confidence, correct, sounding)
+    thresholds = np.sort(detections[0])[:: max(1, len(detections[0]) // 10)]
+    return float(_f1(*_slavc_precision_recall(thresholds, *detections)).max())
+
+
+def _slavc_precision_recall(thresholds, confidence, correct, sounding):
+    detected = confidence >= thresholds[:, None]
+    right, silent = (detected & correct).sum(1), (~detected & sounding).sum(1)
+    wrong = detected.sum(1) - right
+    return tuple(
+        np.where(right + others == 0, 1.0, right / np.maximum(right + others, 1)) for others in (wrong, silent)
+    )
+
+
+def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+
+
+def _detections(confidence, correct, sounding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     confidence, correct, sounding = np.asarray(confidence), np.asarray(correct, bool), np.asarray(sounding, bool)
     if not confidence.ndim == correct.ndim == sounding.ndim == 1 or not len(confidence) == len(correct) == len(
         sounding
@@ -153,22 +224,7 @@ def detection_curve(confidence: np.ndarray, correct: np.ndarray, sounding: np.nd
         raise ValueError("No picture has a sounding object: there is no recall.")
     if np.any(correct & ~sounding):
         raise ValueError("A picture without a sounding object cannot be correct.")
-    order = np.argsort(-confidence, kind="stable")
-    last = np.append(np.diff(confidence[order]) != 0, True)
-    hits = np.cumsum(correct[order])[last]
-    return hits / (np.flatnonzero(last) + 1), hits / np.count_nonzero(sounding)
-
-
-def average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """Sum of precision times gain in recall (SLAVC's AP); see `detection_curve`."""
-    precision, recall = detection_curve(confidence, correct, sounding)
-    return float(np.sum(precision * np.diff(recall, prepend=0.0)))
-
-
-def max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """Largest F1 over confidence thresholds (SLAVC's max-F1); see `detection_curve`."""
-    precision, recall = detection_curve(confidence, correct, sounding)
-    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
+    return confidence, correct, sounding
 
 
 __all__ = [
@@ -184,6 +240,9 @@ __all__ = [
     "flickr_soundnet_consensus",
     "localization_auc",
     "max_f1",
+    "slavc_average_precision",
+    "slavc_max_f1",
     "success_rate",
+    "upper_half",
     "vggss_consensus",
 ]

@@ -29,7 +29,12 @@ def published_scores(truth: np.ndarray, found: np.ndarray, num_classes: int, ign
         found; or None where the truth has no foreground.
     """
     counts = confusions(truth, found, num_classes, ignored)
-    hits, true, guessed = np.diag(counts), counts.sum(1), counts.sum(0)
+    return ratios_of_totals(np.stack([np.diag(counts), counts.sum(1), counts.sum(0)]))
+
+
+def ratios_of_totals(totals: np.ndarray):
+    """`published_scores` from a picture's pixel counts (3, classes): right, true, found."""
+    hits, true, guessed = totals
     if not true[1:].any():
         return None
     union = true + guessed - hits
@@ -85,4 +90,11 @@ def published_summary(scores: Sequence[np.ndarray | None]) -> dict[str, float]:
     return result
 
 
-__all__ = ["MEASURES", "THRESHOLDS", "published_binary_scores", "published_scores", "published_summary"]
+__all__ = [
+    "MEASURES",
+    "THRESHOLDS",
+    "published_binary_scores",
+    "published_scores",
+    "published_summary",
+    "ratios_of_totals",
+]

@@ -114,16 +114,46 @@ def confusions(truth: np.ndarray, found: np.ndarray, num_classes: int, ignored: 
     return np.bincount(truth * num_classes + found, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def class_totals(truth: np.ndarray, found: np.ndarray, ignored: int = IGNORED) -> np.ndarray:
+    """
+    What the scores of classes need of a picture, without `confusions`' table of all pairs.
+
+    Args:
+        truth, found: (H, W) class indices; pixels whose truth is `ignored` do not count.
+
+    Returns:
+        (3, classes) pixel counts: right, true, found; up to the largest class that counts.
+
+    Raises:
+        ValueError: for shapes that differ, an empty picture, or class indices below 0.
+    """
+    truth, found = (values.ravel().astype(np.int64) for values in class_pair(truth, found))
+    seen = truth != ignored
+    truth, found = truth[seen], found[seen]
+    if not len(truth):
+        return np.zeros((3, 0), np.int64)
+    if min(truth.min(), found.min()) < 0:
+        raise ValueError(f"The smallest class is {min(truth.min(), found.min())}: expected 0 or more.")
+    count = max(truth.max(), found.max()) + 1
+    return np.stack([np.bincount(values, minlength=count) for values in (truth[truth == found], truth, found)])
+
+
 def class_scores(counts: np.ndarray) -> dict[str, float]:
     """`miou` and `f`: means over the classes that occur or are found, from `confusions` summed over pictures."""
     counts = np.asarray(counts)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"The counts have shape {counts.shape}: expected (classes, classes).")
-    if not counts.any():
+    return scores_of_totals(np.stack([np.diag(counts), counts.sum(1), counts.sum(0)]))
+
+
+def scores_of_totals(totals: np.ndarray) -> dict[str, float]:
+    """`class_scores`, from `class_totals` summed over pictures."""
+    totals = np.asarray(totals)
+    if totals.ndim != 2 or len(totals) != 3:
+        raise ValueError(f"The totals have shape {totals.shape}: expected (3, classes).")
+    if not totals.any():
         raise ValueError("No pixel was counted: there is nothing to score.")
-    hits, truth, found = np.diag(counts), counts.sum(1), counts.sum(0)
-    there = truth + found > 0
-    hits, truth, found = hits[there], truth[there], found[there]
+    hits, truth, found = totals[:, totals[1:].any(0)]
     f = f_measure(hits / np.maximum(found, 1), hits / np.maximum(truth, 1))
     return {"miou": float((hits / (truth + found - hits)).mean()), "f": float(f.mean())}
 
@@ -135,6 +165,7 @@ __all__ = [
     "avsbench_f",
     "class_pair",
     "class_scores",
+    "class_totals",
     "confusions",
     "f_measure",
     "foreground_curve",
@@ -142,4 +173,5 @@ __all__ = [
     "max_f",
     "precision_recall",
     "probability_map",
+    "scores_of_totals",
 ]

@@ -67,7 +67,7 @@ def _projected(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 
 def _ratio_db(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """The ratio of two energies in dB, within +-156: they are differences, so that what lies beyond is rounding."""
+    """The ratio of two energies in dB, within +-156.5: what lies beyond is rounding, and would make means infinite."""
     limit = np.finfo(np.float64).eps * np.maximum(np.maximum(signal, noise), np.finfo(np.float64).tiny)
     return 10 * np.log10(np.maximum(signal, limit) / np.maximum(noise, limit))
 
@@ -80,7 +80,7 @@ def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         references, estimates: (..., N).
 
     Returns:
-        (...) in dB; infinite where the estimate is the scaled reference.
+        (...) in dB, within +-156.5, the precision of double numbers.
 
     Raises:
         ValueError: for shapes that differ, NaN or infinity, or a silent (constant) reference or estimate.
@@ -100,8 +100,7 @@ def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
     if not np.all(np.any(estimate, axis=-1)):
         raise ValueError("An estimate is silent: its SI-SDR is not defined.")
     target = np.sum(reference * estimate, -1, keepdims=True) / energy * reference
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(np.sum(target**2, -1) / np.sum((estimate - target) ** 2, -1))
+    return _ratio_db(np.sum(target**2, -1), np.sum((estimate - target) ** 2, -1))
 
 
 def is_silent(waveforms: np.ndarray, level: float = 1e-5) -> np.ndarray:

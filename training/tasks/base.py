@@ -119,8 +119,13 @@ def evaluate_task(
     """
     clips, broken = task.clips, BrokenClips(len(task.clips), max_broken)
     loader = evaluation_loader(
-        clips, batch_size, accelerator.num_processes, accelerator.process_index, num_workers
-    )  # fmt: skip
+        clips,
+        batch_size,
+        accelerator.num_processes,
+        accelerator.process_index,
+        num_workers,
+        group=2 if getattr(clips, "in_pairs", False) else 1,
+    )
     was_training = model.training
     model.eval()
     rows, unreadable, shown = {}, [], []

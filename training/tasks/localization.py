@@ -5,7 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from deepavfusion import DeepAVFusionForSoundLocalization
-from deepavfusion.training.metrics.localization import average_precision, ciou, localization_auc, max_f1
+from deepavfusion.training.metrics.localization import (
+    average_precision,
+    centred_box,
+    ciou,
+    confidence,
+    localization_auc,
+    max_f1,
+)
 from deepavfusion.training.report import Example, Picture, Table
 from deepavfusion.training.report_figures import success_curves
 from deepavfusion.training.report_pictures import heat_overlay
@@ -51,7 +58,7 @@ class Localization(Task):
                 heat = values[i]
                 row[name] = ciou(heat > 0, consensus)
                 row[f"{name}_median"] = ciou(heat > np.median(heat), consensus)
-            row["confidence"] = float(np.sort(maps["own"][i], axis=None)[-max(1, truth[0].numel() // 4) :].mean())
+            row["confidence"] = confidence(maps["own"][i])
             if full:
                 row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
                 row["centre"] = ciou(centred_box(consensus.shape), consensus)
@@ -92,10 +99,10 @@ class Localization(Task):
             table.append([title, *cells])
         if len(sounding) < len(rows):
             correct = np.array([row["sounding"] and row["own"] >= 0.5 for row in rows])
-            confidence = np.array([row["confidence"] for row in rows])
+            sureness = np.array([row["confidence"] for row in rows])
             truth = np.array([row["sounding"] for row in rows])
-            metrics["ap"] = average_precision(confidence, correct, truth)
-            metrics["max_f1"] = max_f1(confidence, correct, truth)
+            metrics["ap"] = average_precision(sureness, correct, truth)
+            metrics["max_f1"] = max_f1(sureness, correct, truth)
         if not full:
             return metrics, [], {}
         bound = np.array([row["median_bound"] for row in sounding])
@@ -137,14 +144,6 @@ class Localization(Task):
         figure = success_curves(curves, baselines=tuple(title for name, title in _MAPS.items() if name != "own"))
         alt = "Share of frames whose cIoU reaches a threshold, for the own sound and for the controls."
         return [("Success", figure, "At the absolute threshold.", alt)]
-
-
-def centred_box(size: tuple[int, int]) -> np.ndarray:
-    """A box of half the frame's sides in its middle, (H, W) bool."""
-    height, width = size
-    box = np.zeros(size, bool)
-    box[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
-    return box
 
 
 def _median_bound(consensus: np.ndarray) -> float:

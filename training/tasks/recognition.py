@@ -39,6 +39,9 @@ class Recognition(Task):
         return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
 
     def score(self, model, inputs, batch, full):
+        windows = getattr(self.clips, "num_windows", 1)
+        if windows > 1:  # (B, K, ...): several windows of each clip, whose logits are averaged
+            inputs = {name: values.flatten(0, 1) for name, values in inputs.items()}
         outputs = model(**inputs)
         logits = {
             "joint": outputs.logits,
@@ -49,6 +52,7 @@ class Recognition(Task):
         if full:
             logits["sight alone"] = model(pixel_values=inputs["pixel_values"]).logits
             logits["sound alone"] = model(input_features=inputs["input_features"]).logits
+        logits = {name: part.float().unflatten(0, (-1, windows)).mean(1) for name, part in logits.items()}
         values = {name: self._scores(part).cpu().numpy() for name, part in logits.items()}
         labels = batch["labels"].numpy()
         return [{"label": labels[i], **{name: part[i] for name, part in values.items()}} for i in range(len(labels))]

@@ -10,6 +10,8 @@ from deepavfusion.training.report_figures import log_mels
 
 from .base import Task, decibels
 
+_SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
+
 
 class Separation(Task):
     NAME = "separation"
@@ -17,7 +19,8 @@ class Separation(Task):
     PROTOCOL = (
         "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with the phase of "
         "the mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
-        "removed. Improvements: over the unprocessed mixture. Mixtures with a silent source are left out and counted."
+        "removed. Improvements: over the unprocessed mixture. Mixtures with a silent source or estimate are left out "
+        "and counted."
     )
 
     @property
@@ -34,10 +37,13 @@ class Separation(Task):
             oracle = extractor.separate(self.oracle(waveforms), mixture)
         rows = []
         for i, (wanted, other) in enumerate(waveforms.cpu().numpy()):
-            if is_silent(np.stack([wanted, other])).any():
-                rows.append(None)
-                continue
             mix, found = mixture[i].cpu().numpy(), separated[i].cpu().numpy()
+            if is_silent(np.stack([wanted, other])).any():
+                rows.append(_SILENT_SOURCE)
+                continue
+            if not found.any():
+                rows.append(_SILENT_ESTIMATE)
+                continue
             before, after = si_sdr(wanted, mix), si_sdr(wanted, found)
             row = {"si_sdr": after, "si_sdri": after - before}
             if full:
@@ -62,10 +68,10 @@ class Separation(Task):
         return torch.logit(share.clamp(1e-6, 1 - 1e-6))
 
     def summarize(self, rows, full):
-        whole = [row for row in rows if row is not None]
-        silent = len(rows) - len(whole)
+        whole = [row for row in rows if isinstance(row, dict)]
+        left_out = {f"mixtures with a {kind}": rows.count(kind) for kind in (_SILENT_SOURCE, _SILENT_ESTIMATE)}
         if not whole:
-            raise ValueError(f"All {len(rows)} mixtures have a silent source: there is nothing to score.")
+            raise ValueError(f"All {len(rows)} mixtures have a silent source or estimate: there is nothing to score.")
         values = {name: np.array([row[name] for row in whole]) for name in whole[0]}
         metrics = {name: float(column.mean()) for name, column in values.items()}
         metrics["si_sdri_median"] = float(np.median(values["si_sdri"]))
@@ -90,7 +96,7 @@ class Separation(Task):
                 "brings out its own source."
             )
             tables.append(Table("Separation", columns, table, note))
-        return metrics, tables, {"mixtures with a silent source": silent}
+        return metrics, tables, left_out
 
     def examples(self, model, inputs, batch):
         extractor = self.processor.feature_extractor

@@ -16,7 +16,7 @@ _DESCRIPTION = """\
 Scores of classes against labels. single_label: share of samples whose class is among the k highest scores (ties count
 against it), and, one class against the rest, mean average precision and area under the ROC. multi_label: mean average
 precision, area under the ROC, and the share of samples whose highest score is a true class. Means over the classes that
-are present in some samples and absent from others; the number of those is given.
+are present in some samples and absent from others; how many those are, and how many were left out, is given.
 """
 _INPUTS = """
 Args:
@@ -26,7 +26,7 @@ Args:
 Returns:
     top1, top5 (single_label) or hit1 (multi_label); map; auc: in 0..1. map and auc are left out where no class can be
     scored with single_label.
-    num_samples, num_scored_classes.
+    num_samples, num_scored_classes, num_left_out_classes.
 """
 
 
@@ -34,7 +34,7 @@ class AudioVisualClassification(evaluate.Metric):
     def _info(self):
         if self.config_name not in ("default", "single_label", "multi_label"):
             raise ValueError(f"The kind is {self.config_name!r}: expected 'single_label' or 'multi_label'.")
-        scores = datasets.List(datasets.Value("float32"))
+        scores = datasets.List(datasets.Value("float64"))
         several = datasets.List(datasets.Value("float32"))
         labels = several if self.config_name == "multi_label" else datasets.Value("int64")
         return evaluate.MetricInfo(
@@ -61,4 +61,9 @@ class AudioVisualClassification(evaluate.Metric):
             labels = np.arange(scores.shape[1]) == classes[:, None]
             if scored_classes(labels).any():
                 result |= {"map": mean_average_precision(scores, labels), "auc": mean_roc_auc(scores, labels)}
-        return result | {"num_samples": len(scores), "num_scored_classes": int(scored_classes(labels).sum())}
+        scored = int(scored_classes(labels).sum())
+        return result | {
+            "num_samples": len(scores),
+            "num_scored_classes": scored,
+            "num_left_out_classes": scores.shape[1] - scored,
+        }

@@ -24,7 +24,7 @@ Returns:
 
 class AudioVisualRetrieval(evaluate.Metric):
     def _info(self):
-        embedding = datasets.List(datasets.Value("float32"))
+        embedding = datasets.List(datasets.Value("float64"))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",

@@ -7,17 +7,19 @@ import numpy as np
 from deepavfusion.training.metrics.inputs import rectangle
 from deepavfusion.training.metrics.published_segmentation import (
     published_binary_scores,
-    published_scores,
     published_summary,
+    ratios_of_totals,
 )
+from deepavfusion.training.metrics.rows import KeepsRows
 from deepavfusion.training.metrics.segmentation import (
+    F_THRESHOLDS,
     IGNORED,
     avsbench_f,
-    class_scores,
-    confusions,
+    class_totals,
     image_iou,
     max_f,
     precision_recall,
+    scores_of_totals,
 )
 
 _DESCRIPTION = """\
@@ -33,7 +35,8 @@ _INPUTS = """
 Args:
     predictions: binary: probabilities (height, width) of every picture; semantic: class indices (height, width).
     references: binary: 0 or 1 (height, width); semantic: class indices, 0 the background, 255 ignored.
-    num_classes: for `compute` with semantic: the number of classes, the background among them.
+    num_classes: for `compute` with semantic: the number of classes, the background among them, where that is to be
+        checked. Means are over the classes that occur or are found.
 Returns:
     miou, f; f_avsbench (binary); published_miou, published_precision, published_recall, published_f, and each with
     the ending _no_background: in 0..1. f_avsbench and the published ones are left out where no picture has foreground.
@@ -46,11 +49,15 @@ _CITATION = """\
 """
 
 
-class AudioVisualSegmentation(evaluate.Metric):
+_PUBLISHED = (4, 2)
+_CURVE = (2, len(F_THRESHOLDS))
+
+
+class AudioVisualSegmentation(KeepsRows, evaluate.Metric):
     def _info(self):
         if self.config_name not in ("default", "binary", "semantic"):
             raise ValueError(f"The kind is {self.config_name!r}: expected 'binary' or 'semantic'.")
-        kind = "int32" if self.config_name == "semantic" else "float32"
+        kind = "int32" if self.semantic else "float32"
         picture = datasets.List(datasets.List(datasets.Value(kind)))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -59,41 +66,48 @@ class AudioVisualSegmentation(evaluate.Metric):
             features=datasets.Features({"predictions": picture, "references": picture}),
         )
 
-    def _compute(self, predictions, references, num_classes=None):
-        if not len(references):
-            raise ValueError("There is no picture to score.")
-        semantic = self.config_name == "semantic"
-        kind = np.int64 if semantic else np.float64
-        found = [rectangle(rows, f"Prediction {i}", kind) for i, rows in enumerate(predictions)]
-        truth = [rectangle(rows, f"Reference {i}", kind) for i, rows in enumerate(references)]
-        if semantic:
-            result, published = _semantic(found, truth, num_classes)
-        else:
-            result, published = _binary(found, truth)
-        without = sum(part is None for part in published)
-        if without < len(published):
-            result |= {f"published_{name}": value for name, value in published_summary(published).items()}
-        return result | {"num_pictures": len(truth), "num_without_foreground": without}
+    @property
+    def semantic(self) -> bool:
+        return self.config_name == "semantic"
 
-
-def _binary(found, truth):
-    for index, values in enumerate(truth):
-        if not np.isin(values, (0, 1)).all():
+    def _row(self, index, prediction, reference):
+        """semantic: pixel counts (3 * classes); binary: IoU, published ratios (4 * 2), curve (2 * 255); foreground."""
+        kind = np.int64 if self.semantic else np.float64
+        found = rectangle(prediction, f"Prediction {index}", kind)
+        truth = rectangle(reference, f"Reference {index}", kind)
+        if self.semantic:
+            totals = class_totals(truth, found, IGNORED)
+            return totals.ravel(), totals[1, 1:].any()
+        if not np.isin(truth, (0, 1)).all():
             raise ValueError(f"Reference {index} holds other values than 0 and 1.")
-    curves = [precision_recall(p, t) for p, t in zip(found, truth, strict=True)]
-    result = {
-        "miou": float(np.mean([image_iou(p > 0.5, t) for p, t in zip(found, truth, strict=True)])),
-        "f": max_f(curves),
-    }
-    foreground = [bool(t.any()) for t in truth]
-    if any(foreground):
+        curve = precision_recall(found, truth)
+        ratios = published_binary_scores(truth, found)
+        kept = np.zeros(_PUBLISHED) if ratios is None else ratios
+        return [image_iou(found > 0.5, truth), *kept.ravel(), *curve.ravel()], ratios is not None
+
+    def _compute(self, predictions, references, num_classes=None):
+        foreground = np.array(references, bool)
+        result, published = (
+            _semantic(predictions, num_classes) if self.semantic else _binary(np.array(predictions), foreground)
+        )
+        if foreground.any():
+            summary = published_summary([part for part, kept in zip(published, foreground, strict=True) if kept])
+            result |= {f"published_{name}": value for name, value in summary.items()}
+        return result | {"num_pictures": len(foreground), "num_without_foreground": int((~foreground).sum())}
+
+
+def _binary(rows, foreground):
+    published, curves = rows[:, 1:9].reshape(-1, *_PUBLISHED), rows[:, 9:].reshape(-1, *_CURVE)
+    result = {"miou": float(rows[:, 0].mean()), "f": max_f(curves)}
+    if foreground.any():
         result["f_avsbench"] = avsbench_f(curves, foreground)
-    return result, [published_binary_scores(t, p) for p, t in zip(found, truth, strict=True)]
+    return result, published
 
 
-def _semantic(found, truth, num_classes):
-    if num_classes is None:
-        raise ValueError("The number of classes is not known: expected compute(num_classes=...).")
-    pairs = list(zip(truth, found, strict=True))
-    counts = sum(confusions(t, f, num_classes, IGNORED) for t, f in pairs)
-    return class_scores(counts), [published_scores(t, f, num_classes, IGNORED) for t, f in pairs]
+def _semantic(rows, num_classes):
+    pictures = [np.reshape(row, (3, -1)).astype(np.int64) for row in rows]
+    largest = max(totals.shape[1] for totals in pictures)
+    if num_classes is not None and largest > num_classes:
+        raise ValueError(f"Labels reach up to {largest - 1}: expected 0 .. {num_classes - 1}.")
+    totals = np.stack([np.pad(totals, ((0, 0), (0, largest - totals.shape[1]))) for totals in pictures])
+    return scores_of_totals(totals.sum(0)), [ratios_of_totals(picture) for picture in totals]

@@ -1,27 +1,31 @@
 """Source separation as a module of `evaluate`: BSS-eval and SI-SDR, and what was gained over the mixture."""
 
+import logging
+
 import datasets
 import evaluate
 import numpy as np
 
 from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.rows import KeepsRows
 from deepavfusion.training.metrics.separation import bss_eval, is_silent, si_sdr
 
 _DESCRIPTION = """\
 How well the sources of mixtures were separated, estimate i meaning source i (no permutation). SDR, SIR and SAR are
 those of BSS-eval version 3 with filters of 512 taps; SI-SDR is scale-invariant, means removed; the improvements are
 over the unprocessed mixture, taken as the sum of the sources. Means over all sources of all mixtures, in dB. Mixtures
-with a silent source or a silent estimate (root mean square below -100 dB of full scale) are left out and counted.
+with a silent source or a silent estimate (root mean square below -100 dB of full scale) are skipped, counted, and named
+in the log.
 """
 _INPUTS = """
 Args:
     predictions: one entry for each mixture: estimates (sources, samples), all of one mixture equally long.
     references: the true sources, likewise.
-    mixtures: for `compute`: the mixtures, each (samples,), where they are not the sum of their sources.
+    mixtures: the mixtures, each (samples,), where they are not the sum of their sources.
 Returns:
     sdr, sir, sar, si_sdr, sdri, si_sdri: in dB.
     num_mixtures: that were scored.
-    silent_sources, silent_estimates: mixtures that were left out.
+    skipped: mixtures that were not, silent_sources and silent_estimates: for which reason.
 """
 _CITATION = """\
 @article{vincent2006performance, title={Performance measurement in blind audio source separation},
@@ -32,7 +36,15 @@ _CITATION = """\
 """
 
 
-class SourceSeparation(evaluate.Metric):
+logger = logging.getLogger(__name__)
+
+_SCORED, _SILENT_SOURCE, _SILENT_ESTIMATE = range(3)
+_NAMES = ("sdr", "sir", "sar", "si_sdr", "sdri", "si_sdri")
+
+
+class SourceSeparation(KeepsRows, evaluate.Metric):
+    EXTRAS = ("mixtures",)
+
     def _info(self):
         waveforms = datasets.List(datasets.List(datasets.Value("float32")))
         return evaluate.MetricInfo(
@@ -42,35 +54,42 @@ class SourceSeparation(evaluate.Metric):
             features=datasets.Features({"predictions": waveforms, "references": waveforms}),
         )
 
-    def _compute(self, predictions, references, mixtures=None):
-        if mixtures is not None and len(mixtures) != len(references):
-            raise ValueError(f"There are {len(mixtures)} mixtures for {len(references)} references.")
-        rows, silent_sources, silent_estimates = [], 0, 0
-        for index, (estimates, sources) in enumerate(zip(predictions, references, strict=True)):
-            estimates = rectangle(estimates, f"Predictions {index}")
-            sources = rectangle(sources, f"References {index}")
-            if estimates.shape != sources.shape:
-                raise ValueError(f"Predictions {index} have shape {estimates.shape}, references {sources.shape}.")
-            mixture = sources.sum(0) if mixtures is None else np.asarray(mixtures[index], np.float64)
-            if mixture.shape != sources.shape[1:]:
-                raise ValueError(f"Mixture {index} has shape {mixture.shape}, its sources {sources.shape}.")
-            if is_silent(sources).any():
-                silent_sources += 1
-            elif is_silent(estimates).any():
-                silent_estimates += 1
-            else:
-                rows.append(_scores(sources, estimates, mixture))
+    def _row(self, index, prediction, reference, mixture=None):
+        """Scores (6 * sources) of one mixture, or none and why."""
+        estimates = rectangle(prediction, f"Predictions {index}")
+        sources = rectangle(reference, f"References {index}")
+        if estimates.shape != sources.shape:
+            raise ValueError(f"Predictions {index} have shape {estimates.shape}, references {sources.shape}.")
+        mixture = sources.sum(0) if mixture is None else np.asarray(mixture, np.float64)
+        if mixture.shape != sources.shape[1:]:
+            raise ValueError(f"Mixture {index} has shape {mixture.shape}, its sources {sources.shape}.")
+        if is_silent(sources).any():
+            return (), _SILENT_SOURCE
+        if is_silent(estimates).any():
+            return (), _SILENT_ESTIMATE
+        return _scores(sources, estimates, mixture).ravel(), _SCORED
+
+    def _compute(self, predictions, references):
+        kinds = np.asarray(references)
+        silent = {
+            "silent_sources": np.flatnonzero(kinds == _SILENT_SOURCE).tolist(),
+            "silent_estimates": np.flatnonzero(kinds == _SILENT_ESTIMATE).tolist(),
+        }
+        for name, mixtures in silent.items():
+            if mixtures:
+                logger.warning("Skipped for %s: mixtures %s.", name.replace("_", " "), ", ".join(map(str, mixtures)))
+        counts = {name: len(mixtures) for name, mixtures in silent.items()}
+        rows = [np.reshape(row, (len(_NAMES), -1)) for row in predictions if row]
         if not rows:
             raise ValueError(
-                f"No mixture can be scored: of {len(references)}, {silent_sources} have a silent source and "
-                f"{silent_estimates} a silent estimate."
+                f"No mixture can be scored: of {len(kinds)}, {counts['silent_sources']} have a silent source and "
+                f"{counts['silent_estimates']} a silent estimate."
             )
         means = np.concatenate(rows, axis=1).mean(1)
-        names = ("sdr", "sir", "sar", "si_sdr", "sdri", "si_sdri")
-        return {name: float(value) for name, value in zip(names, means, strict=True)} | {
+        return {name: float(value) for name, value in zip(_NAMES, means, strict=True)} | {
             "num_mixtures": len(rows),
-            "silent_sources": silent_sources,
-            "silent_estimates": silent_estimates,
+            "skipped": sum(counts.values()),
+            **counts,
         }
 
 
