@@ -14,7 +14,10 @@ from deepavfusion.training.metrics.localization import (
     flickr_soundnet_consensus,
     localization_auc,
     max_f1,
+    slavc_average_precision,
+    slavc_max_f1,
     success_rate,
+    upper_half,
     vggss_consensus,
 )
 
@@ -110,6 +113,16 @@ def test_centred_box_has_half_the_sides():
     assert box[2:6, 3:9].all()
 
 
+def test_the_upper_half_of_a_map():
+    heat = np.random.default_rng(0).permutation(24).reshape(4, 6)
+    np.testing.assert_array_equal(upper_half(heat), heat >= 12)
+    np.testing.assert_array_equal(upper_half(0.1 * heat - 7), heat >= 12)
+    assert upper_half([[3.0, 1.0, 2.0]]).tolist() == [[True, False, True]]
+    assert upper_half([[5.0, 5.0, 5.0, 9.0]]).all()  # equal values fall on one side
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        upper_half([[1.0, np.nan]])
+
+
 def test_confidence_is_the_mean_of_the_top_quarter():
     heat = np.arange(16.0).reshape(4, 4)
     assert confidence(heat) == pytest.approx((12 + 13 + 14 + 15) / 4)
@@ -128,12 +141,51 @@ def test_detection_by_hand():
     assert max_f1(confidences, correct, sounding) == pytest.approx(2 * 0.6 * 0.75 / 1.35)
 
 
+def _slavc_by_counting(thresholds, sure, correct, sounding):
+    """Precision and recall, counted picture by picture."""
+    for threshold in thresholds:
+        right = wrong = silent = 0
+        for confidence_, found, there in zip(sure, correct, sounding, strict=True):
+            if confidence_ >= threshold:
+                right, wrong = right + found, wrong + (not found)
+            else:
+                silent += there
+        yield (right / (right + wrong) if right + wrong else 1.0), (right / (right + silent) if right + silent else 1.0)
+
+
+def test_detection_as_slavc_counts_it_by_hand():
+    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.3])
+    correct = np.array([True, False, False, True, True])
+    sounding = np.array([True, False, True, True, True])
+    # At 0.8: 1/2, 1/4. At 0.7, where the misplaced picture is no longer missed: 1/3, 1/3. At 0.6: 1/2, 2/3.
+    # At 0.3: 3/5, 1, which is the largest precision of all.
+    assert slavc_average_precision(confidences, correct, sounding) == pytest.approx(0.6 * (1 - 1 / 4))
+    assert slavc_max_f1(confidences, correct, sounding) == pytest.approx(2 * 0.6 / 1.6)
+    # One misplaced picture more is one recall less in the usual count only.
+    assert max_f1(confidences, correct, sounding) == pytest.approx(2 * 0.6 * 0.75 / 1.35)
+
+
+@pytest.mark.parametrize("count", [7, 43, 450])
+def test_detection_as_slavc_counts_it_picture_by_picture(count):
+    generator = np.random.default_rng(count)
+    sure, sounding = np.round(generator.random(count), 2), generator.random(count) > 0.3
+    correct = sounding & (generator.random(count) > 0.4)
+    thresholds = sorted(sure)
+    pairs = list(_slavc_by_counting(thresholds[-2 :: -max(1, count // 200)], sure, correct, sounding))
+    expected = sum(
+        max(precision for precision, _ in pairs[i:]) * (pairs[i + 1][1] - pairs[i][1]) for i in range(len(pairs) - 1)
+    )
+    assert slavc_average_precision(sure, correct, sounding) == pytest.approx(expected)
+    pairs = _slavc_by_counting(thresholds[:: max(1, count // 10)], sure, correct, sounding)
+    assert slavc_max_f1(sure, correct, sounding) == pytest.approx(max(2 * p * r / (p + r or 1) for p, r in pairs))
+
+
 def test_order_and_rising_functions_of_the_confidence_do_not_matter():
     generator = np.random.default_rng(1)
     sure, sounding = np.round(generator.random(80), 1), generator.random(80) > 0.3
     correct = sounding & (generator.random(80) > 0.4)
     order = generator.permutation(80)
-    for measure in (average_precision, max_f1):
+    for measure in (average_precision, max_f1, slavc_average_precision, slavc_max_f1):
         expected = measure(sure, correct, sounding)
         assert measure(sure[order], correct[order], sounding[order]) == pytest.approx(expected)
         assert measure(np.exp(3 * sure), correct, sounding) == pytest.approx(expected)
@@ -174,6 +226,8 @@ def test_refusals():
     with pytest.raises(ValueError, match="NaN or infinity"):
         confidence([[np.nan, 1.0]])
     yes, no = [True, True], [False, False]
+    with pytest.raises(ValueError, match="One picture leaves no threshold"):
+        slavc_average_precision([0.3], [True], [True])
     with pytest.raises(ValueError, match="there is no recall"):
         detection_curve([0.1, 0.2], no, no)
     with pytest.raises(ValueError, match="cannot be correct"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deepavfusion.training import metrics
 from deepavfusion.training.metrics.separation import bss_eval, si_sdr
@@ -54,6 +55,16 @@ def everything(seed):
     return {name: metric.compute() for name, metric in loaded.items()}
 
 
+def folders():
+    """Every metric's folder loads through `evaluate` itself."""
+    import evaluate
+
+    from deepavfusion.training import metrics
+
+    for name in metrics.MODULES:
+        assert evaluate.load(str(metrics.module_path(name).parent)).name == name
+
+
 @pytest.fixture(scope="module", autouse=True)
 def own_caches(tmp_path_factory):
     """Nothing is left in the user's caches; modules that were loaded from there before are loaded anew."""
@@ -71,13 +82,12 @@ def own_caches(tmp_path_factory):
 
 
 def _score(name, predictions, references, kind=None, **options):
-    metric = metrics.load(name, kind)
-    metric.add_batch(predictions=predictions, references=references)
-    return metric.compute(**options)
+    return metrics.load(name, kind).compute(predictions=predictions, references=references, **options)
 
 
 def test_offline_and_in_parallel(tmp_path):
-    source = f"{PREAMBLE}\n{inspect.getsource(everything)}\nprint(json.dumps(everything(int(sys.argv[1]))))"
+    source = f"{PREAMBLE}\n{inspect.getsource(everything)}\n{inspect.getsource(folders)}"
+    source += "\nfolders()\nprint(json.dumps(everything(int(sys.argv[1]))))"
     with ThreadPoolExecutor(2) as pool:
         runs = pool.map(lambda seed: run_python(source, seed, home=tmp_path), (0, 1))
     # The two share one cache, and yet each saw its own samples alone.
@@ -120,7 +130,65 @@ def test_names_and_files():
         metrics.load("bleu")
 
 
-def test_source_separation():
+def test_samples_may_come_one_by_one_or_as_tensors():
+    generator = np.random.default_rng(0)
+    maps, truth = generator.random((6, 8, 8)), generator.random((6, 8, 8)) > 0.5
+    sounds = generator.standard_normal((3, 2, 1500))
+    mixed = sounds + 0.2 * sounds[:, ::-1]
+    cases = [
+        ("sound_localization", None, maps, truth),
+        ("audio_visual_segmentation", None, maps, truth.astype(float)),
+        ("audio_visual_segmentation", "semantic", (5 * maps).astype(int), (3 * maps[::-1]).astype(int)),
+        ("source_separation", None, mixed, sounds),
+    ]
+    for name, kind, predictions, references in cases:
+        expected = _score(name, predictions, references, kind)
+        assert _score(name, torch.tensor(predictions), torch.tensor(references), kind) == expected
+        assert _score(name, predictions.tolist(), references.tolist(), kind) == pytest.approx(expected)
+        metric = metrics.load(name, kind, keep_in_memory=False)
+        for prediction, reference in zip(predictions, references, strict=True):
+            metric.add(prediction=prediction, reference=reference)
+        assert len(metric) == len(references)
+        assert metric.compute() == expected
+        with pytest.raises(ValueError, match="nothing to score"):
+            metric.compute()  # what was scored is gone
+
+
+def test_arrays_are_scored_when_they_come_and_not_kept():
+    metric, other = metrics.load("sound_localization"), metrics.load("sound_localization")
+    heat, truth = np.random.default_rng(0).random((2, 3, 64, 64))
+    expected = other.compute(predictions=heat, references=np.round(truth))
+    changing = heat.copy()
+    metric.add_batch(predictions=changing, references=np.round(truth))
+    changing[:] = np.nan
+    with pytest.raises(ValueError, match="Prediction 4: row 0 holds NaN"):
+        metric.add_batch(predictions=[heat[0], changing[0]], references=truth[:2])
+    assert len(metric) == 3  # nothing of the batch with an error
+    metric.add_batch(predictions=[], references=[])
+    assert metric.compute() == expected
+
+
+def test_no_files_are_left(tmp_path):
+    rows = np.eye(4)
+    for name, samples in (("sound_localization", rows[None]), ("audio_visual_retrieval", rows)):
+        metrics.load(name, cache_dir=str(tmp_path)).compute(predictions=samples, references=samples)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_modules_combine():
+    evaluate = pytest.importorskip("evaluate")
+    heat, truth = np.random.default_rng(0).random((2, 3, 8, 8))
+    pair = {"predictions": heat, "references": np.round(truth)}
+    names = ("sound_localization", "audio_visual_segmentation")
+    both = evaluate.combine([metrics.load(name) for name in names], force_prefix=True)
+    both.add_batch(**pair)
+    found = both.compute()
+    for name in names:
+        for key, value in _score(name, *pair.values()).items():
+            assert found[f"{name}_{key}"] == value
+
+
+def test_source_separation(caplog):
     generator = np.random.default_rng(0)
     lengths = (3000, 2000, 2500, 1500)
     sources = [generator.standard_normal((2, length)) for length in lengths]
@@ -128,8 +196,12 @@ def test_source_separation():
     sources[1][0] = 0
     estimates[2][1] = 0
     found = _score("source_separation", estimates, sources)
-    counts = {name: found.pop(name) for name in ("num_mixtures", "silent_sources", "silent_estimates")}
-    assert counts == {"num_mixtures": 2, "silent_sources": 1, "silent_estimates": 1}
+    counts = {name: found.pop(name) for name in ("num_mixtures", "skipped", "silent_sources", "silent_estimates")}
+    assert counts == {"num_mixtures": 2, "skipped": 2, "silent_sources": 1, "silent_estimates": 1}
+    assert [record.getMessage() for record in caplog.records] == [
+        "Skipped for silent sources: mixtures 1.",
+        "Skipped for silent estimates: mixtures 2.",
+    ]
     rows = []
     for index in (0, 3):
         mixture = np.broadcast_to(sources[index].sum(0), (2, lengths[index]))
@@ -138,7 +210,14 @@ def test_source_separation():
         rows.append([*after, plain, after[0] - before[0], plain - mixed])
     expected = np.concatenate(rows, axis=1).mean(1)
     names = ("sdr", "sir", "sar", "si_sdr", "sdri", "si_sdri")
-    assert found == pytest.approx(dict(zip(names, expected, strict=True)), abs=1e-4)
+    assert found == pytest.approx(dict(zip(names, expected, strict=True)), abs=1e-9)
+
+
+def test_perfect_separation_is_finite():
+    sources = np.random.default_rng(0).standard_normal((1, 2, 2000))
+    found = _score("source_separation", sources, sources, mixtures=sources[:, 0])
+    assert np.isfinite(list(found.values())).all()
+    assert found["si_sdr"] > 150
 
 
 def test_the_mixture_itself_gains_nothing():
@@ -154,17 +233,25 @@ def test_the_mixture_itself_gains_nothing():
 def test_classification_of_one_and_of_several_labels():
     scores = np.array([[0.1, 0.5, 0.4], [0.9, 0.2, 0.3], [0.2, 0.3, 0.5]])
     found = _score("audio_visual_classification", scores, [1, 2, 0], top_k=(1, 2, 5))
-    assert {key: found[key] for key in ("top1", "top2", "num_samples", "num_scored_classes")} == {
+    assert {key: value for key, value in found.items() if key not in ("map", "auc")} == {
         "top1": pytest.approx(1 / 3),
         "top2": pytest.approx(2 / 3),
         "num_samples": 3,
         "num_scored_classes": 3,
+        "num_left_out_classes": 0,
     }
     assert "top5" not in found  # there are three classes
     labels = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1]])
     found = _score("audio_visual_classification", scores, labels, "multi_label")
     # All classes in order; the third is everywhere, so it has no score.
-    assert found == {"hit1": 1.0, "map": 1.0, "auc": 1.0, "num_samples": 3, "num_scored_classes": 2}
+    assert found == {
+        "hit1": 1.0,
+        "map": 1.0,
+        "auc": 1.0,
+        "num_samples": 3,
+        "num_scored_classes": 2,
+        "num_left_out_classes": 1,
+    }
 
 
 def test_retrieval():
@@ -218,25 +305,36 @@ def test_localization_with_negatives():
     assert found["max_f1"] == pytest.approx(2 * (2 / 3) / (5 / 3))
     assert (found["whole_ciou_50"], found["centre_ciou_50"]) == (0.5, 0)
     assert (found["num_sounding"], found["num_negatives"]) == (2, 1)
+    # Nothing is misplaced, so SLAVC counts the same; its recall starts at the second picture.
+    assert found["slavc_max_f1"] == found["max_f1"]
+    assert found["slavc_ap"] == pytest.approx(2 / 3 * (1 - 1 / 2))
     assert "ap" not in _score("sound_localization", heat[:2], truth[:2])
 
 
-def test_several_processes_collect_into_one(tmp_path):
+def test_threshold_of_localization():
+    heat, truth = np.array([[[0.9, 0.4, 0.2, 0.1]]]), np.array([[[1.0, 1.0, 0.0, 0.0]]])
+    for threshold, share in ((0.4, 1.0), (0.15, 1.0), (0.95, 0.0)):
+        metric = metrics.load("sound_localization", threshold=threshold)
+        found = metric.compute(predictions=heat, references=truth)
+        assert (found["ciou_50"], found["median_ciou_50"]) == (share, 1.0)
+
+
+@pytest.mark.parametrize("name", ["audio_visual_retrieval", "sound_localization"])
+def test_several_processes_collect_into_one(tmp_path, name):
     """Two objects stand for two processes: what both were given is scored together, by the first."""
-    sounds = np.random.default_rng(0).standard_normal((8, 4))
+    samples = np.random.default_rng(0).random((8, 4) if name == "audio_visual_retrieval" else (8, 4, 4))
     options = {"num_process": 2, "experiment_id": "both", "cache_dir": str(tmp_path)}
 
     def run(process):
-        metric = metrics.load("audio_visual_retrieval", process_id=process, **options)
+        metric = metrics.load(name, process_id=process, **options)
         part = slice(4 * process, 4 * process + 4)
-        metric.add_batch(predictions=sounds[part], references=sounds[part])
+        metric.add_batch(predictions=samples[part], references=samples[part])
         return metric.compute()
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, (0, 1))
     assert second is None
-    assert first["num_samples"] == 8
-    assert first["audio_to_image_r1"] == 1
+    assert first == _score(name, samples, samples)
 
 
 BAD = np.array([[0.2, np.nan], [0.1, 0.4]])
@@ -249,7 +347,15 @@ BAD = np.array([[0.2, np.nan], [0.1, 0.4]])
         ("source_separation", None, [np.ones((2, 5))], [np.ones((2, 6))], {}, r"\(2, 5\), references \(2, 6\)"),
         ("source_separation", None, [[[1, 2], [1]]], [np.ones((2, 2))], {}, "Predictions 0: 2 rows of length 1, 2"),
         ("source_separation", None, [np.zeros((2, 5))], [np.zeros((2, 5))], {}, "of 1, 1 have a silent source"),
-        ("source_separation", None, [np.ones((1, 5))], [np.ones((1, 5))], {"mixtures": []}, "0 mixtures for 1"),
+        (
+            "source_separation",
+            None,
+            [np.ones((1, 5))],
+            [np.ones((1, 5))],
+            {"mixtures": []},
+            "'references': 1, 'mixtures': 0",
+        ),
+        ("source_separation", None, [BAD + 1], None, {}, "'references': None}: expected the same of all"),
         ("audio_visual_classification", None, BAD, [0, 1], {}, "Predictions: row 0 holds NaN"),
         ("audio_visual_classification", None, [[1, 2], [1]], [0, 1], {}, "Predictions: 2 rows of length 1, 2"),
         ("audio_visual_classification", None, [[1, 2]], [2], {}, "2 .. 2: expected 0 .. 1"),
@@ -261,13 +367,15 @@ BAD = np.array([[0.2, np.nan], [0.1, 0.4]])
         ("audio_visual_segmentation", None, [[[3.0]]], [[[1]]], {}, "not logits"),
         ("audio_visual_segmentation", None, [[[0.5]]], [[[2]]], {}, "Reference 0 holds other values than 0 and 1"),
         ("audio_visual_segmentation", None, [[[0.5]]], [[[1, 1]]], {}, r"\(1, 1\), the truth \(1, 2\)"),
-        ("audio_visual_segmentation", "semantic", [[[1]]], [[[1]]], {}, r"expected compute\(num_classes"),
-        ("audio_visual_segmentation", "semantic", [[[1]]], [[[2]]], {"num_classes": 2}, "2 .. 2, .*: expected 0 .. 1"),
+        ("audio_visual_segmentation", None, np.ones((1, 1, 4, 4)), np.ones((1, 1, 4, 4)), {}, r"shape is \(1, 4, 4\)"),
+        ("audio_visual_segmentation", "semantic", [[[1]]], [[[-1]]], {}, "smallest class is -1"),
+        ("audio_visual_segmentation", "semantic", [[[1]]], [[[2]]], {"num_classes": 2}, "up to 2: expected 0 .. 1"),
         ("sound_localization", None, [BAD], [BAD > 0], {}, "Prediction 0: row 0 holds NaN"),
         ("sound_localization", None, [[[0.5]]], [[[0.0]]], {}, "Nothing sounds in any of the 1"),
         ("sound_localization", None, [[[0.5]]], [[[1.0, 1.0]]], {}, r"\(1, 1\), the consensus map \(1, 2\)"),
         ("sound_localization", None, [[[0.5]]], [[[4.0]]], {}, "expected 0..1"),
-        ("sound_localization", None, [[[0.5]]], [[[1.0]], [[1.0]]], {}, "Mismatch in the number"),
+        ("sound_localization", None, [], [], {}, "nothing to score"),
+        ("sound_localization", None, [[[0.5]]], [[[1.0]], [[1.0]]], {}, "'predictions': 1, 'references': 2"),
     ],
 )
 def test_refusals(name, kind, predictions, references, options, message):

@@ -7,11 +7,13 @@ from deepavfusion.training.metrics.segmentation import (
     F_THRESHOLDS,
     avsbench_f,
     class_scores,
+    class_totals,
     confusions,
     f_measure,
     image_iou,
     max_f,
     precision_recall,
+    scores_of_totals,
 )
 
 
@@ -92,6 +94,16 @@ def test_names_of_classes_do_not_matter():
     )
 
 
+def test_totals_are_the_margins_of_the_confusions():
+    generator = np.random.default_rng(4)
+    truth, found = generator.integers(0, 6, (2, 15, 15))
+    truth[:3] = 255
+    counts, totals = confusions(truth, found, 8), class_totals(truth, found)
+    np.testing.assert_array_equal(totals, np.stack([np.diag(counts), counts.sum(1), counts.sum(0)])[:, :6])
+    assert scores_of_totals(totals) == class_scores(counts)
+    assert class_totals(np.full((2, 2), 255), np.ones((2, 2))).shape == (3, 0)
+
+
 def test_same_as_scikit_learn(maps):
     metrics = pytest.importorskip("sklearn.metrics")
     for probability, truth in zip(*maps, strict=True):
@@ -137,5 +149,9 @@ def test_refusals(maps):
         confusions(labels, 7 * labels, 2)
     with pytest.raises(ValueError, match=r"\(12, 10\), what was found \(120,\)"):
         confusions(labels, labels.ravel(), 2)
+    with pytest.raises(ValueError, match="smallest class is -1"):
+        class_totals(labels, -labels)
+    with pytest.raises(ValueError, match=r"\(2, 4\): expected \(3, classes\)"):
+        scores_of_totals(np.ones((2, 4)))
     with pytest.raises(ValueError, match="No pixel was counted"):
         class_scores(confusions(np.full((4, 4), 255), np.zeros((4, 4)), 3))
