@@ -13,20 +13,17 @@ are compared, too, from the same pre-trained recognition model.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median, stdev
 from typing import Any
 
+from .cells import Cell, cost, cost_line, run_cells
 from .checkpointing import write_atomically
 from .finetune_arguments import load_finetune_arguments
 from .model_card import package_versions
 from .summary import markdown_table, replace_between
-from .tracking import duration
 
 TASKS = ("recognition", "separation", "segmentation", "localization")  # the others start from recognition
 STARTS = ("pretrained", "scratch")
@@ -65,94 +62,40 @@ SHOWN = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training: a task, where its encoder starts, and a seed."""
-
-    task: str
-    start: str
-    seed: int
-    out: Path
-    design: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        name = f"{self.task}-{self.start}-{self.seed}"
-        return self.out / (name if self.design is None else f"{name}-{self.design.replace(', ', '-')}")
-
-    @property
-    def done(self) -> bool:
-        return (self.folder / "evaluation.json").is_file()
-
-    def command(self, pretrained: str, overrides: list[str]) -> list[str]:
-        if self.task != "recognition":
-            origin = str(Cell("recognition", self.start, self.seed, self.out).folder)
-        else:
-            origin = pretrained if self.start == "pretrained" else "null"
-        return [
-            *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{self.task}"),
-            *(f"model.init_from={origin}", f"run.seed={self.seed}", f"run.output_dir={self.folder}"),
-            *(DESIGNS[self.design] if self.design else ()),
-            *overrides,
-        ]
-
-    def read(self) -> dict[str, Any]:
-        return json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
+def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Cell:
+    """One training: a task, where its encoder comes from, a seed, and of localization a design."""
+    name = f"{task}-{start}-{seed}" + ("" if design is None else f"-{design.replace(', ', '-')}")
+    recognition = given.out / f"recognition-{start}-{seed}"
+    if task == "recognition":
+        origin = given.pretrained if start == "pretrained" else "null"
+    else:
+        origin = str(recognition)
+    command = (
+        *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{task}"),
+        *(f"model.init_from={origin}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
+        *(DESIGNS[design] if design else ()),
+        *given.overrides,
+    )
+    return Cell(given.out / name, command, "evaluation.json", () if task == "recognition" else (recognition,))
 
 
-def all_cells(out: Path, tasks: list[str], seeds: int) -> list[Cell]:
-    """Cells, the first seed of everything before the second of anything."""
-    return [
-        Cell(task, start, seed, out) for seed in range(seeds) for task in TASKS if task in tasks for start in STARTS
-    ]
+def headline(done: Cell) -> str:
+    metric, title = SHOWN[done.read()["task"]][0]
+    return f"{cost_line(done)}  {title}: {done.read()['metrics'][metric]:.3f}"
 
 
-def run_cells(cells: list[Cell], pretrained: str, overrides: list[str], jobs: int) -> None:
-    """Trains what is not done, `jobs` at a time, a core each; raises `RuntimeError` for a cell that fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-    def run(cell: Cell) -> None:
-        started = time.time()
-        cell.folder.parent.mkdir(parents=True, exist_ok=True)
-        log = cell.folder.with_suffix(".log")
-        with open(log, "a", encoding="utf-8") as file:
-            command = cell.command(pretrained, overrides)
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode
-        if code:
-            last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise RuntimeError(f"{cell.folder.name} ended with exit code {code} ({log}):\n{last}")
-        primary, title = SHOWN[cell.task][0]
-        value = cell.read()["metrics"][primary]
-        print(f"{cell.folder.name:<28} {duration(time.time() - started)}  {title}: {value:.3f}", flush=True)
-
-    todo = [cell for cell in cells if not cell.done]
-    print(f"{len(cells)} cells, {len(cells) - len(todo)} done, {jobs} at a time", flush=True)
-    with ThreadPoolExecutor(jobs) as pool:
-        recognition = {cell: pool.submit(run, cell) for cell in todo if cell.task == "recognition"}
-
-        def after_recognition(cell: Cell) -> None:
-            for other, future in recognition.items():
-                if (other.start, other.seed) == (cell.start, cell.seed):
-                    future.result()
-            run(cell)
-
-        for future in [pool.submit(after_recognition, cell) for cell in todo if cell.task != "recognition"]:
-            future.result()
-        for future in recognition.values():
-            future.result()
-
-
-def collect(cells: list[Cell]) -> dict[str, Any]:
-    """Content of scenes_tasks.json: for each task and start, every metric's values over the seeds."""
+def collect(cells: dict[tuple[str, str, int], Cell]) -> dict[str, Any]:
+    """Content of scenes_tasks.json: for each task and start, every metric's values over the seeds, and what it cost."""
     rows = {}
-    for cell in cells:
-        content = cell.read()
-        entry = rows.setdefault(cell.task, {}).setdefault(cell.start, {"seeds": [], "metrics": {}})
-        entry["seeds"].append(cell.seed)
+    for (task, start, seed), done in cells.items():
+        content, spent = done.read(), cost(done)
+        entry = rows.setdefault(task, {}).setdefault(start, {"seeds": [], "seconds": [], "metrics": {}})
+        entry["seeds"].append(seed)
+        entry["seconds"].append(round(spent["seconds"]))
         for name, value in content["metrics"].items():
             entry["metrics"].setdefault(name, []).append(value)
-        rows[cell.task]["protocol"], rows[cell.task]["num_clips"] = content["protocol"], content["num_clips"]
-        rows[cell.task]["device"] = content["device"]
+        rows[task]["protocol"], rows[task]["num_clips"] = content["protocol"], content["num_clips"]
+        rows[task]["device"] = content["device"]
     return {"tasks": rows, "versions": package_versions()}
 
 
@@ -182,7 +125,7 @@ def table(results: dict[str, Any]) -> str:
     note = f"Held-out scenes; {'one seed' if seeds == 1 else f'{seeds} seeds, median ± standard deviation'}."
     minutes = results.get("minutes")
     if minutes:
-        note += f" All of it took {mean([minutes]):.0f} minutes on 2 CPU cores."
+        note += f" All of it took {minutes:.0f} minutes on 2 CPU cores."
     return markdown_table(["task", "measure", "with pre-training", "without"], rows) + "\n\n" + note
 
 
@@ -211,19 +154,20 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for task in given.tasks:
         load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
-    cells = all_cells(given.out, given.tasks, given.seeds)
-    fresh = not any(cell.done for cell in cells)
-    started = time.time()
-    run_cells(cells, given.pretrained, given.overrides, given.jobs)
+    keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
+    cells = {key: cell(*key, given) for key in keys if key[0] in ("recognition", *given.tasks)}
+    fresh, started = not any(one.done for one in cells.values()), time.time()
+    run_cells(list(cells.values()), given.jobs, headline)
     results = collect(cells)
+    earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
+    # Of a whole run without a break; a repeated command would count only what was left.
+    results["minutes"] = round((time.time() - started) / 60, 1) if fresh else earlier.get("minutes")
     if given.designs:
-        designs = [Cell("localization", "pretrained", 0, given.out, design) for design in DESIGNS]
-        run_cells(designs, given.pretrained, given.overrides, given.jobs)
-        results["localization_designs"] = {cell.design: cell.read()["metrics"] for cell in designs}
-    if fresh:
-        results["minutes"] = round((time.time() - started) / 60, 1)
-    elif given.results.is_file():
-        results["minutes"] = json.loads(given.results.read_text(encoding="utf-8")).get("minutes")
+        designs = {design: cell("localization", "pretrained", 0, given, design) for design in DESIGNS}
+        run_cells(list(designs.values()), given.jobs, headline)
+        results["localization_designs"] = {design: one.read()["metrics"] for design, one in designs.items()}
+    elif "localization_designs" in earlier:
+        results["localization_designs"] = earlier["localization_designs"]
     given.results.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results, json.dumps(results, indent=1) + "\n")
     replace_between(given.readme, "results", table(results))
