@@ -168,7 +168,7 @@ def test_detection_as_slavc_counts_it_by_hand():
 @pytest.mark.parametrize("count", [7, 43, 450])
 def test_detection_as_slavc_counts_it_picture_by_picture(count):
     generator = np.random.default_rng(count)
-    sure, sounding = np.round(generator.random(count), 2), generator.random(count) > 0.3
+    sure, sounding = np.round(generator.random(count), 2 if count < 400 else 9), generator.random(count) > 0.3
     correct = sounding & (generator.random(count) > 0.4)
     thresholds = sorted(sure)
     pairs = list(_slavc_by_counting(thresholds[-2 :: -max(1, count // 200)], sure, correct, sounding))
