@@ -80,13 +80,20 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     out = tmp_path / task
     assert finetune.main([f"scenes_{task}", *arguments(pretrained, out)]) == 0
     found = json.loads((out / "evaluation.json").read_text())
-    assert found["task"] == task and found["num_clips"] == 8 and found["skipped"] == 0
-    assert math.isfinite(found["metrics"][metric]) and found["protocol"] and found["versions"]["torch"]
+    assert found["task"] == task
+    assert found["num_clips"] == 8
+    assert found["skipped"] == 0
+    assert math.isfinite(found["metrics"][metric])
+    assert found["protocol"]
+    assert found["versions"]["torch"]
     page = (out / "report.html").read_text()
-    assert "Examples" in page and "data:image/png" in page
+    assert "Examples" in page
+    assert "data:image/png" in page
     assert ("<audio" in page) == (task == "separation")
     card = (out / "README.md").read_text()
-    assert card.startswith("---\n") and "library_name: transformers" in card and str(tmp_path) not in card
+    assert card.startswith("---\n")
+    assert "library_name: transformers" in card
+    assert str(tmp_path) not in card
     assert len(complete_checkpoints(out / "checkpoints")) >= 1
     AutoProcessor.from_pretrained(out)
     capsys.readouterr()
@@ -123,7 +130,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps) and len(steps) == len((whole / "metrics.jsonl").read_text().splitlines())
+    assert steps == sorted(steps)
+    assert len(steps) == len((whole / "metrics.jsonl").read_text().splitlines())
 
 
 def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(pretrained, tmp_path, capsys):
@@ -156,7 +164,8 @@ def test_retrieval_is_evaluated_on_an_encoder(pretrained, tmp_path):
     rest = [part for part in arguments("null", out) if not part.startswith("run.output_dir")]
     assert evaluate.main(["scenes_retrieval", "--model", str(pretrained), "--out", str(out), *rest]) == 0
     metrics = json.loads((out / "evaluation.json").read_text())["metrics"]
-    assert metrics["chance_r5"] == 5 / 8 and 0 <= metrics["audio_to_image_r1"] <= 1
+    assert metrics["chance_r5"] == 5 / 8
+    assert 0 <= metrics["audio_to_image_r1"] <= 1
 
 
 def test_random_weights_start_where_no_model_is_given(tmp_path):

@@ -31,7 +31,8 @@ def test_an_incomplete_round_is_left_out_and_few_clips_wrap_around():
     assert len(list(EpochOrder(11, 4, 1, 0, seed=0))) == 2
     (batch,) = EpochOrder(3, 8, 1, 0, seed=0)
     clips = [clip for _, clip in batch]
-    assert len(clips) == 8 and {clips.count(clip) for clip in range(3)} == {2, 3}
+    assert len(clips) == 8
+    assert {clips.count(clip) for clip in range(3)} == {2, 3}
 
 
 def test_weights_decide_how_often_clips_are_drawn():
