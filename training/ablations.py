@@ -1,0 +1,194 @@
+"""The paper's claims at the scale of the built-in scenes: which fusion, and where it starts.
+
+    python -m deepavfusion.training.ablations
+
+Each cell pre-trains the quickstart's model with one thing changed and scores its streams by nearest neighbours along
+the way (paper, sections 4.4 and 4.5):
+
+- where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or nowhere;
+- how: attention over pairs as factorized, dense or token fusion, with time and memory;
+- where the towers start: from random weights, or from towers that were pre-trained without fusion.
+
+Cells that are done are kept, cells that were interrupted go on. training/results/ablations.json holds the numbers and
+training/results/ablations.md their table.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from statistics import median, stdev
+from typing import Any
+
+import torch
+
+from .arguments import load_arguments
+from .cells import Cell, cost, cost_line, run_cells
+from .checkpointing import write_atomically
+from .model_card import package_versions
+from .report_media import to_json
+from .summary import markdown_table
+from .tracking import MetricsFile, quiet_library
+
+STREAMS = ("fusion", "image", "audio", "all")
+_UNIMODAL = "no fusion"
+# What each cell changes in the recipe; the first is what all others are compared with.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "early, factorized": (),
+    "mid (upper half)": ("model.fusion_layers=[2, 3]",),
+    "late (last layer)": ("model.fusion_layers=[3]",),
+    _UNIMODAL: ("model.fusion_layers=none",),
+    "early, dense": ("model.fusion_type=dense",),
+    "early, token": ("model.fusion_type=token",),
+    "early, factorized, unimodal start": (),
+}
+_FROM_UNIMODAL = "early, factorized, unimodal start"
+
+
+def slug(variant: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in variant).strip("-").replace("--", "-")
+
+
+def cell(variant: str, seed: int, given: argparse.Namespace) -> Cell:
+    """One pre-training."""
+    folder = given.out / f"{slug(variant)}-{seed}"
+    changes, after = VARIANTS[variant], ()
+    if variant == _FROM_UNIMODAL:
+        source = given.out / f"{slug(_UNIMODAL)}-{seed}"
+        changes = tuple(f"model.init_{tower}={source}/{tower}_tower.pth" for tower in ("image", "audio"))
+        after = (source,)
+    command = (
+        *(sys.executable, "-m", "deepavfusion.training.ablations", "--cell", given.recipe),
+        *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *changes, *given.overrides),
+    )
+    return Cell(folder, command, "results.json", after)
+
+
+def pretrain_cell(arguments: list[str]) -> int:
+    """Runs a cell's pre-training; of a model without fusion it also leaves the towers as unimodal checkpoints."""
+    from . import pretrain
+
+    code = pretrain.main(arguments)
+    folder = Path(next(part for part in arguments if part.startswith("run.output_dir=")).partition("=")[2])
+    if not code and "model.fusion_layers=none" in arguments:
+        write_towers(folder)
+    return code
+
+
+def write_towers(folder: Path) -> None:
+    """Writes image_tower.pth and audio_tower.pth, in the format of MAE files, from the model in a folder."""
+    from deepavfusion import DeepAVFusionForPreTraining, export_original_state_dict
+
+    with quiet_library():
+        published = export_original_state_dict(DeepAVFusionForPreTraining.from_pretrained(folder))
+    for tower in ("image", "audio"):
+        prefix = f"encoder.{tower}."
+        weights = {name.removeprefix(prefix): value for name, value in published.items() if name.startswith(prefix)}
+        path = folder / f"{tower}_tower.pth"
+        torch.save({"model": weights}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+
+
+def collect(cells: dict[tuple[str, int], Cell]) -> dict[str, Any]:
+    """Content of ablations.json: for each variant and seed the scores over training and what it cost."""
+    variants: dict[str, Any] = {}
+    for (variant, _), done in cells.items():
+        results, spent = done.read(), cost(done)
+        entry = variants.setdefault(variant, {"runs": []})
+        evaluations = MetricsFile(done.folder / "metrics.jsonl").read("evaluation")
+        entry["runs"].append(
+            {
+                "loss": results["after"]["loss"],
+                "probe": {name: next(iter(scores.values())) for name, scores in results["after"]["probe"].items()},
+                "over_training": [
+                    {
+                        "epoch": record["epoch"],
+                        **{name: next(iter(scores.values())) for name, scores in record["probe"].items()},
+                    }
+                    for record in evaluations
+                ],
+                "samples_per_second": results["run"]["samples_per_second"],
+                "parameters": results["model"]["encoder_parameters"],
+                "minutes": round(spent["seconds"] / 60, 1),
+                "peak_memory_mb": round(spent["peak_memory_mb"]),
+                "device": results["run"]["device"],
+            }
+        )
+        entry["data"], entry["chance"] = results["data"]["description"], results["chance"]
+    return {"variants": variants, "versions": package_versions()}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The scores at the end of training, seeds as median and standard deviation."""
+    rows = []
+    for variant, entry in results["variants"].items():
+        runs = entry["runs"]
+
+        def text(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
+            middle = f"{scale * median(values):.{digits}f}"
+            return middle if len(values) == 1 else f"{middle} ± {scale * stdev(values):.{digits}f}"
+
+        rows.append(
+            [
+                variant,
+                *(text([run["probe"][name] for run in runs], 100) for name in STREAMS),
+                text([run["loss"] for run in runs], digits=3),
+                text([run["samples_per_second"] for run in runs], digits=0),
+                text([run["peak_memory_mb"] for run in runs], digits=0),
+                f"{runs[0]['parameters'] / 1e6:.2f}",
+                len(runs),
+            ]
+        )
+    columns = [
+        "variant",
+        *(f"1-NN {name}, %" for name in STREAMS),
+        "held-out loss",
+        "clips a second",
+        "peak memory, MB",
+        "encoder, M parameters",
+        "seeds",
+    ]
+    return markdown_table(columns, rows)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        "deepavfusion.training.ablations",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--recipe", default="scenes_tiny", help="what is pre-trained; two towers of four layers")
+    result.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the cells")
+    result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
+    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
+    result.add_argument("--results", type=Path, default=Path("training/results"), help="folder of the tables")
+    result.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the recipe of all cells")
+    return result
+
+
+def headline(done: Cell) -> str:
+    scores = done.read()["after"]["probe"]
+    return f"{cost_line(done)}  1-NN " + ", ".join(
+        f"{name} {100 * next(iter(values.values())):.1f} %" for name, values in scores.items()
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "--cell":
+        return pretrain_cell(argv[1:])
+    given = parser().parse_intermixed_args(argv)
+    load_arguments(given.recipe, given.overrides)  # a wrong override is told before hours of work
+    cells = {(variant, seed): cell(variant, seed, given) for seed in range(given.seeds) for variant in VARIANTS}
+    run_cells(list(cells.values()), given.jobs, headline)
+    results = collect(cells)
+    given.results.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.results / "ablations.json", to_json(results) + "\n")
+    text = "# Fusion at the scale of the built-in scenes\n\n" + table(results) + "\n"
+    write_atomically(given.results / "ablations.md", text)
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
