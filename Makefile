@@ -19,6 +19,13 @@ $(INSTALLED): setup.cfg constraints.txt
 quickstart: env  ## pre-train a tiny model on the built-in scenes and show what it learned (minutes on 2 CPU cores)
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
+results: env  ## fine-tune all tasks on the built-in scenes, with and without the quickstart's weights, and write the tables
+	test -f runs/quickstart/results.json || $(MAKE) quickstart
+	$(BIN)/python -m deepavfusion.training.scene_results --pretrained runs/quickstart
+
+ablations: env  ## pre-train variants of the quickstart's model on the built-in scenes and write their table (hours; resumes)
+	$(BIN)/python -m deepavfusion.training.ablations
+
 test: env  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
@@ -33,4 +40,4 @@ format: env  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart test test-slow lint format
+.PHONY: help env quickstart results ablations test test-slow lint format

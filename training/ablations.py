@@ -162,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
     result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
     result.add_argument("--results", type=Path, default=Path("training/results"), help="folder of the tables")
+    result.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     result.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the recipe of all cells")
     return result
 
@@ -179,7 +180,10 @@ def main(argv: list[str] | None = None) -> int:
         return pretrain_cell(argv[1:])
     given = parser().parse_intermixed_args(argv)
     load_arguments(given.recipe, given.overrides)  # a wrong override is told before hours of work
-    cells = {(variant, seed): cell(variant, seed, given) for seed in range(given.seeds) for variant in VARIANTS}
+    wanted = [variant for variant in VARIANTS if variant in given.variants]
+    if _FROM_UNIMODAL in wanted and _UNIMODAL not in wanted:
+        wanted.insert(0, _UNIMODAL)
+    cells = {(variant, seed): cell(variant, seed, given) for seed in range(given.seeds) for variant in wanted}
     run_cells(list(cells.values()), given.jobs, headline)
     results = collect(cells)
     given.results.mkdir(parents=True, exist_ok=True)

@@ -50,10 +50,10 @@ from .trainer import (
 
 
 class Progress(TrainerCallback):
-    """metrics.jsonl, one line a log, and a progress bar."""
+    """metrics.jsonl, one line a log, and a progress bar. Of an evaluation the line shows `metric` alone."""
 
-    def __init__(self, metrics: MetricsFile, main: bool):
-        self.metrics, self.main, self.reporter = metrics, main, None
+    def __init__(self, metrics: MetricsFile, main: bool, metric: str | None):
+        self.metrics, self.main, self.metric, self.reporter = metrics, main, metric, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.main:
@@ -70,17 +70,18 @@ class Progress(TrainerCallback):
         record = {"step": state.global_step, "kind": "evaluation" if evaluated else "train"}
         record |= {name.removeprefix("eval_"): value for name, value in logs.items()}
         self.metrics.append(record)
-        self.reporter.print(progress_line(record, state.max_steps))
+        self.reporter.print(progress_line(record, state.max_steps, self.metric if evaluated else None))
 
     def on_train_end(self, args, state, control, **kwargs):
         self.reporter.close()
 
 
-def progress_line(record: dict[str, Any], total_steps: int) -> str:
-    """One aligned line of a record of training or of an evaluation."""
+def progress_line(record: dict[str, Any], total_steps: int, metric: str | None = None) -> str:
+    """One aligned line of a record of training or of an evaluation; `metric` is the only one that it shows."""
     width = len(str(total_steps))
     word = "step" if record["kind"] == "train" else "eval"
-    values = {key: value for key, value in record.items() if key not in ("step", "kind", "epoch")}
+    shown = record if metric is None else {metric: record[metric]}
+    values = {key: value for key, value in shown.items() if key not in ("step", "kind", "epoch")}
     numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, (int, float)))
     return f"{word} {record['step']:>{width}}/{total_steps}  epoch {record.get('epoch', 0):7.2f}  {numbers}"
 
@@ -146,7 +147,7 @@ class FinetuningRun:
             evaluator=None if selection_task is None else self._select(selection_task),
             weights=weights,
             callbacks=[
-                Progress(MetricsFile(self.folder / "metrics.jsonl"), self.state.is_main_process),
+                Progress(MetricsFile(self.folder / "metrics.jsonl"), self.state.is_main_process, metric),
                 FlowControl(self.stop, metric is not None, self.state),
                 CompleteCheckpoint(self.processor),
             ],
