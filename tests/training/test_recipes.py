@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -313,3 +314,33 @@ def test_every_published_recipe_has_a_twin_on_scenes():
     twins = {load_finetune_arguments(name).task.name for name in FINETUNING if name.startswith("scenes_")}
     assert {load_finetune_arguments(name).task.name for name in ON_DISK} == twins == set(TASKS)
     assert load_finetune_arguments("scenes_probe").task.freeze_encoder
+
+
+def documented_commands():
+    """The commands of docs/data.md, as lists of words after `deepavfusion`."""
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"^(?:deepavfusion |accelerate launch -m deepavfusion\.training\.)(.+)$", blocks, re.MULTILINE)
+    return text, [line.split() for line in lines]
+
+
+def test_the_data_sets_are_documented():
+    text, commands = documented_commands()
+    for name in (*DATA_SETS, *PRETRAINING, *ON_DISK):
+        assert f"`{name}`" in text or f" {name} " in text, name
+    assert {words[1] for words in commands} == {*PRETRAINING, *FINETUNING}
+
+
+@pytest.mark.parametrize("words", documented_commands()[1], ids=" ".join)
+def test_documented_commands_are_accepted(words):
+    command, name, *rest = words
+    if "--model" in rest:
+        place = rest.index("--model")
+        assert command == "evaluate"
+        del rest[place : place + 2]
+    if command == "pretrain":
+        assert load_arguments(name, rest).recipe == name
+    else:
+        recipe = load_finetune_arguments(name, rest)
+        assert (command == "probe") == recipe.task.freeze_encoder
+        assert (command == "evaluate") or recipe.task.name != "retrieval"
