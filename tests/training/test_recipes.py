@@ -1,10 +1,12 @@
 """The recipes that come with the package: they parse, hold the published numbers, and fit models and data sets."""
 
+import json
 import re
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +19,9 @@ from deepavfusion.training.finetune_arguments import FinetuneArguments, load_fin
 from deepavfusion.training.optimization import scaled_learning_rate
 from deepavfusion.training.recipe import RecipeError, recipe_names
 from deepavfusion.training.tasks import TASKS
+from tests.media_factory import tone
+
+from .data.disk import make_clips, put, write_picture, write_sound
 
 PRETRAINING = recipe_names(PretrainArguments)
 FINETUNING = recipe_names(FinetuneArguments)
@@ -71,8 +76,8 @@ SOURCES = {
     "folder_recognition": ("folder", None),
 }
 TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 32,
     "image_size": 32,
@@ -344,3 +349,60 @@ def test_documented_commands_are_accepted(words):
         recipe = load_finetune_arguments(name, rest)
         assert (command == "probe") == recipe.task.freeze_encoder
         assert (command == "evaluate") or recipe.task.name != "retrieval"
+
+
+FEW = [
+    "data.max_broken=0",
+    "optim.epochs=1",
+    "optim.warmup_epochs=0",
+    "optim.batch_size=2",
+    "optim.gradient_accumulation=1",
+    "run.eval_epochs=1",
+    "run.examples=1",
+]
+
+
+def run_small(name, root, folder):
+    """The numbers of a recipe's run on a small data set, from a tiny model."""
+    torch.manual_seed(0)
+    DeepAVFusionModel(DeepAVFusionConfig(**TINY)).save_pretrained(folder / "origin")
+    words = command_of(name, folder / "origin", folder / "out", f"data.path={root}", *FEW)
+    assert cli.main(words) == 0
+    found = json.loads((folder / "out" / "evaluation.json").read_text())
+    assert found["skipped"] == 0
+    return found
+
+
+def test_separation_runs_on_clips_as_they_are_documented(tmp_path):
+    root = tmp_path / "data"
+    ids = ["abcdefghijk_000000", "bbcdefghijk_000030", "cbcdefghijk_000000", "dbcdefghijk_000010"]
+    instruments = ["harp", "oboe", "harp", "oboe"]
+    for key, instrument, clip in zip(ids, instruments, make_clips(tmp_path / "made"), strict=True):
+        put(clip, root / "clips" / f"playing_{instrument}" / f"{key}_000040.mp4")
+    (root / "annotations").mkdir()
+    listed = "".join(f"{key},{instrument}\n" for key, instrument in zip(ids, instruments, strict=True))
+    (root / "annotations" / "vggmusic_train.txt").write_text(listed)
+    pairs = f"source_1,source_2,class_1,class_2,sep_type\n{ids[0]},{ids[1]},harp,oboe,Easy\n"
+    (root / "annotations" / "vggmusic_eval_ss.csv").write_text(pairs)
+    found = run_small("vggsound_music_separation", root, tmp_path)
+    assert (found["task"], found["num_clips"]) == ("separation", 2)
+    written = load_finetune_arguments(str(tmp_path / "out" / "recipe.yaml"))
+    assert (written.optim.layer_decay, written.data.drop_overlap) == (0.75, True)
+
+
+def test_segmentation_with_classes_runs_on_frames_as_they_are_documented(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "label2idx.json").write_text(json.dumps({"background": 1, "cat": 2, "dog": 3}))
+    lines = ["vid,uid,s_min,s_sec,a_obj,split,label"]
+    for uid, split, label in (("a", "train", "v1s"), ("b", "train", "v2"), ("c", "val", "v1m"), ("d", "test", "v2")):
+        lines.append(f"vid,{uid},0,5,dog_cat,{split},{label}")
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:, :32] = 2
+        write_picture(root / label / uid / "frames" / "0.jpg", np.full((48, 64, 3), 90, np.uint8))
+        write_picture(root / label / uid / "labels_semantic" / "0.png", mask)
+        write_sound(root / label / uid / "audio.wav", tone(16000, 1.0)[0])
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = run_small("avsbench_avss", root, tmp_path)
+    assert (found["task"], found["num_clips"]) == ("segmentation", 1)
+    assert 0 <= found["metrics"]["miou"] <= 1
