@@ -31,9 +31,9 @@ ON_DISK = [name for name in FINETUNING if not name.startswith("scenes_")]
 # accumulation, base_lr. AudioSet's balanced part has numbers of its own.
 PUBLISHED = {
     "vggsound_finetune": ("recognition", 100, 20, 32, 4, 4, 3e-4),
-    "audioset_finetune": ("recognition", 200, 20, 32, 4, 4, 3e-4),
+    "audioset_finetune": ("recognition", 100, 20, 32, 4, 4, 3e-4),
     "vggsound_probe": ("recognition", 60, 10, 64, 4, 4, 0.3),
-    "audioset_probe": ("recognition", 300, 20, 256, 2, 1, 0.3),
+    "audioset_probe": ("recognition", 300, 20, 64, 4, 4, 0.3),
     "vggsound_music_separation": ("separation", 300, 40, 16, 4, 8, 3e-4),
     "music_separation": ("separation", 300, 40, 16, 4, 8, 3e-4),
     "avsbench_s4": ("segmentation", 100, 20, 16, 4, 8, 2e-4),
@@ -45,7 +45,7 @@ RATES = {
     "vggsound_finetune": 6e-4,
     "audioset_finetune": 6e-4,
     "vggsound_probe": 1.2,
-    "audioset_probe": 0.6,
+    "audioset_probe": 1.2,
     "vggsound_music_separation": 6e-4,
     "music_separation": 6e-4,
     "avsbench_s4": 4e-4,
