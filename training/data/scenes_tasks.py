@@ -12,7 +12,7 @@ from deepavfusion.training.data.scenes_config import CLASS_TIMBRE, COMPATIBLE_SH
 from deepavfusion.training.data.scenes_generation import generate_members, generate_scene, sounding_map
 
 SCENE_TASKS = ("separation", "segmentation", "localization")
-NEGATIVE_SHARE = 0.15
+NEGATIVE_SHARE = 0.3
 _FULL_SCALE = 32767
 _PARTNER_TRIALS = 200
 _NEGATIVE_STREAM = 1 << 33
