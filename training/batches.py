@@ -127,6 +127,11 @@ def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
     )
 
 
+def group_size(clips) -> int:
+    """How many neighbouring clips of a data set belong into one batch."""
+    return 2 if getattr(clips, "in_pairs", False) else 1
+
+
 def evaluation_loader(
     clips, batch_size: int, processes: int, process: int, num_workers: int, group: int = 1
 ) -> DataLoader:
@@ -195,6 +200,7 @@ __all__ = [
     "evaluation_loader",
     "evaluation_noise",
     "generator_for",
+    "group_size",
     "leave_signals_to_parent",
     "mask_noise",
     "training_loader",

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .batches import BrokenDataError
+from .batches import BrokenDataError, group_size
 from .data.balance import class_balanced_weights, label_frequencies
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
 from .finetuning import (
@@ -136,7 +136,11 @@ class FinetuningRun:
                 weights = class_balanced_weights(self.train_clips)
         selection_task = None if self.selection is None else task(self.selection, self.processor)
         metric = None if selection_task is None else selection_task.primary
-        order = EpochOrder(len(self.train_clips), recipe.optim.batch_size, self.state.num_processes, 0, 0)
+        size, group = len(self.train_clips), group_size(self.train_clips)
+        try:
+            order = EpochOrder(size, recipe.optim.batch_size, self.state.num_processes, 0, 0, group=group)
+        except ValueError as error:
+            raise RecipeError(f"optim.batch_size={recipe.optim.batch_size} cannot be used: {error}") from error
         steps = max(1, -(-len(order) // recipe.optim.gradient_accumulation))
         self.trainer = AudioVisualTrainer(
             recipe,

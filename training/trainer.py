@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .batches import BrokenClips, EpochClips, generator_for, leave_signals_to_parent
+from .batches import BrokenClips, EpochClips, generator_for, group_size, leave_signals_to_parent
 from .checkpointing import write_atomically
 from .finetune_arguments import FinetuneArguments
 from .mixup import mixup, soft_labels
@@ -37,10 +37,22 @@ class EpochOrder:
         processes, process: how many train, and which one this is.
         seed: of the order.
         weights: (num_clips,) how often clips are drawn, relative to each other; None shuffles.
+        group: so many neighbouring clips stay together, in one batch.
+
+    Raises:
+        ValueError: where a batch, or the training set, does not hold whole groups.
     """
 
-    def __init__(self, num_clips: int, batch_size: int, processes: int, process: int, seed: int, weights=None):
+    def __init__(
+        self, num_clips: int, batch_size: int, processes: int, process: int, seed: int, weights=None, group: int = 1
+    ):
+        if batch_size % group or num_clips % group:
+            raise ValueError(
+                f"This data set comes in groups of {group} clips that belong into one batch: expected a batch size "
+                f"that is a multiple of it, got {batch_size} (of {num_clips} clips)."
+            )
         self.num_clips, self.batch_size, self.seed, self.weights = num_clips, batch_size, seed, weights
+        self.group = group
         self.processes, self.process = processes, process
         self.epoch = 0
 
@@ -52,7 +64,8 @@ class EpochOrder:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if self.weights is None:
-            order = torch.randperm(self.num_clips, generator=generator_for(self.seed, self.epoch))
+            groups = torch.randperm(self.num_clips // self.group, generator=generator_for(self.seed, self.epoch))
+            order = (groups[:, None] * self.group + torch.arange(self.group)).flatten()
         else:
             generator = generator_for(self.seed, _BALANCED_STREAM, self.epoch)
             order = torch.multinomial(self.weights.double(), self.num_clips, replacement=True, generator=generator)
@@ -145,6 +158,7 @@ class AudioVisualTrainer(Trainer):
             self.args.process_index,
             self.recipe.run.seed,
             self.weights,
+            group_size(self.train_dataset),
         )
 
     def get_train_dataloader(self) -> DataLoader:

@@ -30,6 +30,7 @@ def build_dataset(
     seed: int,
     task: str = "recognition",
     semantic: bool = False,
+    foreign_sounds: bool = True,
 ) -> Clips:
     """
     The data set that a recipe's `data` section names, as inputs of a model.
@@ -58,6 +59,8 @@ def build_dataset(
         task: `"recognition"` (pre-training, retrieval), `"separation"`, `"segmentation"` or `"localization"`: what the
             samples hold beside frame and sound.
         semantic: Whether segmentation names classes.
+        foreign_sounds: Of scenes' segmentation and localization: whether frames also come with sounds that are not
+            theirs.
 
     Raises:
         ValueError: Unknown names or keys, a task that the data set does not support, a missing path, a split without
@@ -85,13 +88,13 @@ def build_dataset(
     processor = DeepAVFusionProcessor.from_config(model_config, **({"crop_pct": 1.0} if task in _DENSE else {}))
     size = settings.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
-        return _scenes(settings, processor, model_config, split, size, train, seed, task, semantic)
+        return _scenes(settings, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
     if "path" not in settings:
         raise ValueError(f"data.path is missing: expected the folder of the data set {name}")
     return DATA_SETS[name].build(Request(settings, split, train, seed, task, semantic, size, processor))
 
 
-def _scenes(settings, processor, model_config, split, size, train, seed, task, semantic) -> Clips:
+def _scenes(settings, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds) -> Clips:
     from deepavfusion.training.data.scenes_clips import SceneClips
     from deepavfusion.training.data.scenes_config import ScenesConfig
     from deepavfusion.training.data.scenes_tasks import SceneTask
@@ -107,4 +110,6 @@ def _scenes(settings, processor, model_config, split, size, train, seed, task, s
     )
     size = size or (10_000 if split == "train" else 1_000)
     rest = (config, processor, split, size, train, seed, settings.get("cache_dir"))
-    return SceneClips(*rest) if task == "recognition" else SceneTask(*rest, task=task, semantic=semantic)
+    if task == "recognition":
+        return SceneClips(*rest)
+    return SceneTask(*rest, task=task, semantic=semantic, foreign_sounds=foreign_sounds)

@@ -142,12 +142,11 @@ def generate_clip(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndar
     return _sight(plan, config)[0], _sound(plan, config)[0], plan.class_ids[plan.sounding]
 
 
-def sounding_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 of a scene's middle frame: c + 1 where an object of class c sounds, 0 elsewhere."""
+def shape_map(scene: Scene) -> np.ndarray:
+    """(H, W) uint8 of a scene's middle frame: s + 1 where an object of shape s is seen, 0 elsewhere."""
     result = np.zeros(scene.masks.shape[-2:], np.uint8)
-    for mask, label in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.class_ids, strict=True):
-        if label >= 0:
-            result[mask] = label + 1
+    for mask, shape in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.shape_ids, strict=True):
+        result[mask] = shape + 1
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import gather_object
 
-from deepavfusion.training.batches import BrokenClips, evaluation_loader
+from deepavfusion.training.batches import BrokenClips, evaluation_loader, group_size
 from deepavfusion.training.evaluation import model_inputs
 from deepavfusion.training.report import Example, Table
 
@@ -124,7 +124,7 @@ def evaluate_task(
         accelerator.num_processes,
         accelerator.process_index,
         num_workers,
-        group=2 if getattr(clips, "in_pairs", False) else 1,
+        group=group_size(clips),
     )
     was_training = model.training
     model.eval()

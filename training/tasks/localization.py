@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from deepavfusion import DeepAVFusionForSoundLocalization
+from deepavfusion.training.batches import group_size
 from deepavfusion.training.metrics.localization import (
     average_precision,
     centred_box,
@@ -47,8 +48,7 @@ class Localization(Task):
         truth = batch["labels"].float()
         maps = {"own": self._maps(model(**inputs).logits, truth)}
         if full:
-            step = 2 if "sounding" in batch and self._in_pairs() else 1
-            other = inputs["input_features"].roll(step, 0)
+            other = inputs["input_features"].roll(group_size(self.clips), 0)
             found = model(pixel_values=inputs["pixel_values"], input_features=other).logits
             maps["shuffled"] = self._maps(found, truth)
         rows = []
@@ -65,9 +65,6 @@ class Localization(Task):
                 row["median_bound"] = _median_bound(consensus)
             rows.append(row)
         return rows
-
-    def _in_pairs(self) -> bool:
-        return getattr(self.clips, "in_pairs", False)
 
     @staticmethod
     def _maps(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
