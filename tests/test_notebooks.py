@@ -115,8 +115,12 @@ def test_finetune_on_your_videos(model_folder, monkeypatch):
     monkeypatch.setenv("DEEPAVFUSION_MODEL", str(model_folder))
     monkeypatch.setenv("DEEPAVFUSION_EPOCHS", "8")
     monkeypatch.delenv("DEEPAVFUSION_VIDEOS", raising=False)
-    probe = "[len(files), before['eval_loss'], after['eval_loss'], [answer['label'] for answer in answers], labels]"
-    _, (count, before, after, answers, labels) = execute(NOTEBOOKS[2], monkeypatch, model_folder, probe)
+    probe = (
+        "[len(files), [loss for _, loss in history], [answer['label'] for answer in answers], labels, "
+        "[before['eval_top1'], after['eval_top1']]]"
+    )
+    _, (count, losses, answers, labels, accuracies) = execute(NOTEBOOKS[2], monkeypatch, model_folder, probe)
     assert count == 24
-    assert after < before
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
     assert sorted(answers) == labels == ["hiss zigzag", "rising triangle"]

@@ -28,6 +28,28 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
     assert done.stdout.split("\n")[1] == "torch.Size([1, 64, 64]) torch.Size([1, 48, 64])"
 
 
+def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, tmp_path):  # noqa: F811
+    from deepavfusion.training.data.scenes import CLASS_NAMES, ScenesConfig, generate_scene
+    from deepavfusion.training.data.scenes_export import write_scene
+
+    config = ScenesConfig(image_size=64, max_objects=1, max_sounding=1)
+    for index in range(6):
+        folder = tmp_path / "videos" / CLASS_NAMES[generate_scene(config, index).label]
+        write_scene(config, index=index, folder=folder / "made")
+        (folder / "made" / "clip.mp4").rename(folder / f"{index}.mp4")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
+    snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Trainer(" in block)
+    code = snippet + "\nprint('steps', trainer.state.global_step, len(labels), model.config.id2label[0] == labels[0])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folders = [path.name for path in (tmp_path / "videos").iterdir()]
+    assert done.stdout.splitlines()[-1] == f"steps 10 {len(folders)} True"
+    assert {"config.json", "model.safetensors", "processor_config.json"} <= {
+        path.name for path in (tmp_path / "runs" / "mine").iterdir()
+    }
+
+
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert len(links) > 5
@@ -35,7 +57,7 @@ def test_links_lead_somewhere():
     assert missing == []
 
 
-@pytest.mark.parametrize("word", ["pretrain", "embed", "convert"])
+@pytest.mark.parametrize("word", sorted(COMMANDS))
 def test_commands_exist(word):
     assert f"deepavfusion {word}" in README
     assert word in COMMANDS
