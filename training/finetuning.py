@@ -46,7 +46,7 @@ def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
     options = {"semantic": recipe.task.semantic} if task == "segmentation" else {}
     if task == "localization" and train:
         # Matching takes every frame for the source of the sound that it comes with.
-        options["foreign_sounds"] = (recipe.model.localization_loss or config.localization_loss) != "matching"
+        options["foreign_sounds"] = recipe.model.config.get("localization_loss", config.localization_loss) != "matching"
     try:
         return build_dataset(source, config, split, train=train, seed=recipe.run.seed, task=task, **options)
     except (OSError, ValueError) as error:

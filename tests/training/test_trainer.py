@@ -8,6 +8,22 @@ from deepavfusion.training.mixup import mixup, soft_labels
 from deepavfusion.training.trainer import COMPLETE, EpochOrder, complete_checkpoints, remove_incomplete_checkpoints
 
 
+def test_groups_of_clips_stay_together():
+    batches = [[clip for _, clip in batch] for batch in EpochOrder(24, 4, 1, 0, seed=0, group=2)]
+    assert sorted(sum(batches, [])) == list(range(24))
+    assert sum(batches, []) != list(range(24))
+    assert all(batch[k + 1] == batch[k] + 1 and batch[k] % 2 == 0 for batch in batches for k in (0, 2))
+    shares = [{clip for batch in EpochOrder(24, 4, 2, p, seed=0, group=2) for _, clip in batch} for p in (0, 1)]
+    assert shares[0].isdisjoint(shares[1])
+    assert shares[0] | shares[1] == set(range(24))
+
+
+@pytest.mark.parametrize(("clips", "batch"), [(24, 5), (23, 4)])
+def test_batches_hold_whole_groups(clips, batch):
+    with pytest.raises(ValueError, match=f"got {batch}"):
+        EpochOrder(clips, batch, 1, 0, seed=0, group=2)
+
+
 def test_an_epoch_has_every_clip_once_and_is_the_same_every_time():
     order = EpochOrder(num_clips=12, batch_size=4, processes=1, process=0, seed=3)
     order.set_epoch(2)
