@@ -9,6 +9,7 @@ import nbformat
 import pytest
 import torch
 from nbclient import NotebookClient
+from torch.nn.functional import cross_entropy
 
 from deepavfusion import (
     DeepAVFusionConfig,
@@ -18,6 +19,8 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionProcessor,
 )
+from tests.hub_server import HubServer
+from tests.isolated import hub_environment
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -94,33 +97,102 @@ def test_embed_and_reconstruct(model_folder, monkeypatch):
     assert losses[1] == 6
 
 
-def test_separate_localize_segment(model_folder, task_folders, monkeypatch):
+POINTING = """{
+    "untrained": untrained,
+    "lengths": [len(mixture), *(len(result["audio"]) for result in separated)],
+    "rates": [rate, *(result["sampling_rate"] for result in separated)],
+    "apart": float(np.abs(separated[0]["audio"] - separated[1]["audio"]).max()),
+    "improvements": [float(value) for value in improvements],
+    "filmed": [
+        [float(np.abs(deepavfusion.load_clip(duet, moment).frames[0].astype(float) - source.frames[0]).mean())
+         for source in sources] for moment in moments
+    ],
+    "sounding": int(scene.sounding.sum()), "objects": len(scene.masks), "truth": int(truth.sum()),
+    "frame": float(np.abs(found["frame"].astype(float) - scene.frames[0]).mean()),
+    "shapes": [place["heat_map"].shape, mask.shape, truth.shape],
+    "heat": [float(place["heat_map"].min()), float(place["heat_map"].max())],
+    "score": place["score"],
+    "overlap": float(overlap),
+    "expected_overlap": float((mask * truth).sum() / np.maximum(mask, truth).sum()),
+}"""
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["fine-tuned models", "no models"])
+def test_separate_localize_segment(trained, model_folder, task_folders, tmp_path, monkeypatch):
     for name, folder in task_folders.items():
-        monkeypatch.setenv(f"DEEPAVFUSION_{name}", str(folder))
-    probe = (
-        "[[len(result['audio']) for result in results], len(mixture), place['heat_map'].shape, found['mask'].shape, "
-        "place['score'], list(improvements.values())]"
-    )
-    outputs, (lengths, length, heat, mask, score, improvements) = execute(
-        NOTEBOOKS[1], monkeypatch, model_folder, probe
-    )
-    assert lengths == [length, length]
-    assert heat == mask == [64, 64]
-    assert 0 <= score <= 1
-    assert all(math.isfinite(value) for value in improvements)
+        monkeypatch.delenv(f"DEEPAVFUSION_{name}", raising=False)
+        if trained:
+            monkeypatch.setenv(f"DEEPAVFUSION_{name}", str(folder))
+    # What an interrupted training leaves is no model.
+    (tmp_path / "separation-pretrained-0" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setenv("DEEPAVFUSION_RESULTS", str(tmp_path))
+    outputs, found = execute(NOTEBOOKS[1], monkeypatch, model_folder, POINTING)
+
+    printed = "".join(output.get("text", "") for output in outputs)
+    tasks = ["separation", "localization", "segmentation"]
+    assert found["untrained"] == ([] if trained else tasks)
+    assert [f"UNTRAINED {task}" in printed for task in tasks] == [not trained] * 3
+
+    length, *lengths = found["lengths"]
+    assert all(length <= separated < length + 1024 for separated in lengths)  # AAC's blocks
+    assert found["rates"] == [16000] * 3
+    assert found["apart"] > 0  # the frame has a say
+    assert len(found["improvements"]) == 2
+    assert all(math.isfinite(value) for value in found["improvements"])
+    (first, other), (another, second) = found["filmed"]
+    assert max(first, second) < 8 < min(other, another)  # each moment shows its own source
+
+    assert (found["sounding"], found["objects"]) == (1, 2)
+    assert found["truth"] > 0
+    assert found["frame"] < 8  # the mask is that of the frame shown, not of one in which objects moved on
+    assert found["shapes"] == [[64, 64]] * 3
+    assert found["heat"] == pytest.approx([0, 1])
+    assert 0 < found["score"] < 1
+    assert found["overlap"] == pytest.approx(found["expected_overlap"])
     assert sum("text/html" in output.get("data", {}) for output in outputs) == 3  # sounds to hear
 
 
-def test_finetune_on_your_videos(model_folder, monkeypatch):
+def test_finetune_on_your_videos(model_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPAVFUSION_MODEL", str(model_folder))
-    monkeypatch.setenv("DEEPAVFUSION_EPOCHS", "8")
+    monkeypatch.setenv("DEEPAVFUSION_HUB", "tester/mine")
+    monkeypatch.delenv("DEEPAVFUSION_EPOCHS", raising=False)
     monkeypatch.delenv("DEEPAVFUSION_VIDEOS", raising=False)
-    probe = (
-        "[len(files), [loss for _, loss in history], [answer['label'] for answer in answers], labels, "
-        "[before['eval_top1'], after['eval_top1']]]"
-    )
-    _, (count, losses, answers, labels, accuracies) = execute(NOTEBOOKS[2], monkeypatch, model_folder, probe)
-    assert count == 24
-    assert sum(losses[-3:]) < sum(losses[:3])
-    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
-    assert sorted(answers) == labels == ["hiss zigzag", "rising triangle"]
+    probe = """{
+        "files": len(files),
+        "parts": [len(parts["train"]), len(parts["test"])],
+        "steps": trainer.state.global_step,
+        "losses": [loss for _, loss in history],
+        "labels": labels,
+        "names": [model.config.id2label, model.config.label2id],
+        "before": before, "after": after, "truth": parts["test"]["label"][:],
+        "answers": answers,
+        "logits": torch.cat([model.eval()(**collate([row])).logits for row in parts["test"]]).tolist(),
+        "saved": sorted(path.name for path in (out / "model").iterdir()),
+    }"""
+    with HubServer() as hub:
+        for name, value in hub_environment(tmp_path, hub.endpoint).items():
+            monkeypatch.setenv(name, value)
+        _, found = execute(NOTEBOOKS[2], monkeypatch, model_folder, probe)
+        published = set(hub.repositories["tester/mine"].files)
+
+    assert (found["files"], found["parts"]) == (24, [18, 6])
+    assert found["steps"] == 16  # five batches of up to four are two steps an epoch
+    assert len(found["losses"]) == 16
+    assert sum(found["losses"][-3:]) < 0.8 * sum(found["losses"][:3])
+    labels = ["hiss zigzag", "rising triangle"]
+    assert found["labels"] == labels
+    assert found["names"] == [{"0": labels[0], "1": labels[1]}, {labels[0]: 0, labels[1]: 1}]
+
+    # Untrained towers and six clips: what is held out need not get better, but has to be scored as it is.
+    logits, truth, after = torch.tensor(found["logits"]), torch.tensor(found["truth"]), found["after"]
+    assert after["eval_num_samples"] == 6
+    assert after["eval_loss"] == pytest.approx(cross_entropy(logits, truth).item(), abs=1e-3)
+    assert after["eval_top1"] == pytest.approx((logits.argmax(-1) == truth).float().mean().item())
+    assert {"eval_map", "eval_auc"} <= set(after)
+    assert after["eval_loss"] != found["before"]["eval_loss"]
+    # The pipeline has read the saved model.
+    scores = {answer["label"]: answer["score"] for answer in found["answers"]}
+    assert scores == pytest.approx(dict(zip(labels, logits[0].softmax(-1).tolist(), strict=True)), abs=1e-3)
+    complete = {"config.json", "model.safetensors", "processor_config.json", "classification_deepavfusion.py"}
+    assert complete <= set(found["saved"])
+    assert complete <= published

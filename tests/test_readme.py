@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import pipeline
 
+from deepavfusion import DeepAVFusionConfig
 from deepavfusion.training.cli import COMMANDS
 from tests.test_notebooks import model_folder  # noqa: F401  (a fixture)
 
@@ -40,14 +42,17 @@ def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, t
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Trainer(" in block)
-    code = snippet + "\nprint('steps', trainer.state.global_step, len(labels), model.config.id2label[0] == labels[0])"
+    code = snippet + "\nprint('steps', trainer.state.global_step, arguments.gradient_accumulation_steps)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    folders = [path.name for path in (tmp_path / "videos").iterdir()]
-    assert done.stdout.splitlines()[-1] == f"steps 10 {len(folders)} True"
-    assert {"config.json", "model.safetensors", "processor_config.json"} <= {
-        path.name for path in (tmp_path / "runs" / "mine").iterdir()
-    }
+    assert done.stdout.splitlines()[-1] == "steps 10 8"
+    names = sorted(path.name for path in (tmp_path / "videos").iterdir())
+    config = DeepAVFusionConfig.from_pretrained(tmp_path / "runs" / "mine")
+    assert config.id2label == dict(enumerate(names))
+    assert config.label2id == {name: index for index, name in enumerate(names)}
+    classify = pipeline("audio-visual-classification", model=str(tmp_path / "runs" / "mine"))
+    (clip,) = (tmp_path / "videos").glob("*/0.mp4")
+    assert sorted(answer["label"] for answer in classify(str(clip), top_k=None)) == names
 
 
 def test_links_lead_somewhere():
