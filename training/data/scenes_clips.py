@@ -25,7 +25,7 @@ from deepavfusion.training.data.scenes_config import (
 )
 from deepavfusion.training.data.scenes_generation import generate_classes, generate_clip
 
-_STORE_FORMAT = 1
+_STORE_FORMAT = 2  # another one wherever scenes or their front end change
 _MOST_SOUNDING = 3
 
 

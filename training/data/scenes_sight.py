@@ -22,8 +22,8 @@ _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
 # a channel), strength of textures, of the light's gradient and of pixel noise, and how near objects may come
 # (1: their circles touch), and the range of rotations in turns.
 _RANGES = {
-    "easy": {"radius": (0.2, 0.3), "stretch": 0.05, "contrast": 0.7, "texture": 0.15, "light": 0.1, "noise": 0.01,
-             "apart": 1.0, "rotation": 0.1},
+    "easy": {"radius": (0.25, 0.3), "stretch": 0.0, "contrast": 0.7, "texture": 0.1, "light": 0.1, "noise": 0.01,
+             "apart": 1.0, "rotation": 0.03},
     "standard": {"radius": (0.13, 0.26), "stretch": 0.15, "contrast": 0.45, "texture": 0.5, "light": 0.3, "noise": 0.03,
                  "apart": 0.95, "rotation": 1},
     "hard": {"radius": (0.11, 0.26), "stretch": 0.3, "contrast": 0.3, "texture": 0.8, "light": 0.5, "noise": 0.08,

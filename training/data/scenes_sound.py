@@ -19,14 +19,17 @@ _TABLE_SIZE = 2048
 _NOISE_SIZE = 1 << 17
 _FULL_LEVEL = 0.14  # RMS of a source at 0 dB
 
-# Within-family variation per difficulty, as (low, high) of uniform draws.
+# Within-family variation per difficulty, as (low, high) of uniform draws; at most so many harmonics.
 _RANGES = {
     "easy": {"pitch": (8.3, 9.3), "depth": (0.8, 1.0), "rate": (3.4, 4.2), "drift": 0.05, "noise": (0.01, 0.03),
-             "tremolo": (0.0, 0.1), "vibrato": (0.0, 0.01), "level": (-4.0, 0.0), "background": (0.005, 0.02)},
+             "tremolo": (0.0, 0.1), "vibrato": (0.0, 0.01), "level": (-4.0, 0.0), "background": (0.005, 0.02),
+             "harmonics": 6},
     "standard": {"pitch": (7.65, 9.65), "depth": (0.5, 1.0), "rate": (2.6, 5.2), "drift": 0.2, "noise": (0.01, 0.15),
-                 "tremolo": (0.0, 0.5), "vibrato": (0.0, 0.035), "level": (-12.0, 0.0), "background": (0.01, 0.12)},
+                 "tremolo": (0.0, 0.5), "vibrato": (0.0, 0.035), "level": (-12.0, 0.0), "background": (0.01, 0.12),
+                 "harmonics": 40},
     "hard": {"pitch": (7.65, 9.65), "depth": (0.3, 0.8), "rate": (2.2, 6.0), "drift": 0.35, "noise": (0.02, 0.3),
-             "tremolo": (0.0, 0.7), "vibrato": (0.0, 0.06), "level": (-15.0, 0.0), "background": (0.05, 0.3)},
+             "tremolo": (0.0, 0.7), "vibrato": (0.0, 0.06), "level": (-15.0, 0.0), "background": (0.05, 0.3),
+             "harmonics": 40},
 }  # fmt: skip
 
 
@@ -148,7 +151,7 @@ def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
 
     # Tone: two tables whose formants lie apart, read at the phase of the pitch.
     pitch = np.exp2(log_pitch)
-    harmonics = int(np.clip(0.47 * rate_sr / pitch.max(), 1, 40))
+    harmonics = int(np.clip(0.47 * rate_sr / pitch.max(), 1, r["harmonics"]))
     centre = 2.0 ** (9.3 + 1.2 * u[20]) / pitch.mean()
     apart = 2.0 ** (0.5 + 0.5 * u[21]) if timbre == 6 else 2.0 ** (0.5 * u[21])
     tilt, odd, width = 0.2 + 1.0 * u[22], 0.15 + 0.85 * u[23], 0.5 + 0.7 * u[24]
