@@ -27,6 +27,13 @@ def is_file(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
 
 
+class DeepAVFusionNoTokenizer:
+    """A tokenizer without tokens, for no text comes in."""
+
+    eos_token_id = bos_token_id = pad_token_id = None
+    init_kwargs: dict[str, Any] = {}
+
+
 class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     """
     Inputs of every DeepAVFusion model from video files, or from pictures and sounds; their outputs as labels, waveforms
@@ -82,6 +89,11 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         if processor is None:
             raise ValueError("This processor has neither image_processor nor video_processor: it takes sound alone.")
         return processor
+
+    @property
+    def tokenizer(self) -> "DeepAVFusionNoTokenizer":
+        """Stands in for one: transformers' `Trainer` asks every processor for its tokenizer's special tokens."""
+        return DeepAVFusionNoTokenizer()
 
     @property
     def num_frames(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import AutoProcessor, Trainer, TrainingArguments
 
 from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
@@ -19,6 +19,7 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.processors import DeepAVFusionProcessor
 from tests.modeling_deepavfusion.cases import HEAD_CLASSES, make_inputs, make_labels, make_model
 
 SIZE = 8
@@ -159,3 +160,20 @@ def test_losses_without_labels(tmp_path):
         assert len(losses) == 2
         assert all(0 < loss < 10 for loss in losses)
         assert ("eval_loss" in trainer.evaluate()) == (cls is DeepAVFusionForPreTraining)
+
+
+def test_the_processor_is_saved_with_the_model_where_it_is_given(tmp_path):
+    model = make(DeepAVFusionForAudioVisualClassification)
+    processor = DeepAVFusionProcessor.from_config(model.config)
+    trainer = Trainer(
+        model=model,
+        args=arguments(tmp_path, save_strategy="steps", save_steps=2),
+        train_dataset=Samples(model),
+        processing_class=processor,
+    )
+    trainer.train()
+    trainer.save_model()
+    for folder in (tmp_path, tmp_path / "checkpoint-2"):
+        loaded = AutoProcessor.from_pretrained(folder)
+        assert loaded.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
+        assert loaded.visual_processor.output_size == processor.visual_processor.output_size
