@@ -47,6 +47,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         if processor is None:
             processor = self._make_processor(model)
         super().__init__(model, processor=processor, **kwargs)
+        self.tokenizer = None  # the processor's stand-in would be asked to pad texts
         self.model.eval()
 
     def _make_processor(self, model) -> DeepAVFusionProcessor:
