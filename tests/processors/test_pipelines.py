@@ -79,7 +79,7 @@ def pipes(folder):
 
 
 def assert_same(found, expected, **tolerance):
-    """Nested results are equal."""
+    """Nested results are equal. With a tolerance, a pixel in a thousand of a mask may fall on its threshold's other side."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
@@ -92,6 +92,9 @@ def assert_same(found, expected, **tolerance):
         assert found == expected
     else:
         tensors = [torch.as_tensor(value) for value in (found, expected)]
+        if tolerance and tensors[1].dtype == torch.long and tensors[1].ndim == 2:
+            assert (tensors[0] != tensors[1]).float().mean() <= 1e-3
+            return
         assert_close(*tensors, **{"rtol": 1e-4, "atol": 1e-5, **tolerance})
 
 

@@ -112,8 +112,8 @@ def test_the_command_line_lists_what_exists(capsys):
     for command in cli.COMMANDS:
         assert command in usage
     assert cli.main([]) == 2
-    assert cli.main(["finetune"]) == 2
-    assert "there is no command 'finetune'" in capsys.readouterr().err
+    assert cli.main(["fine-tune"]) == 2
+    assert "there is no command 'fine-tune'" in capsys.readouterr().err
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("deepavfusion ")
 

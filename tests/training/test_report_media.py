@@ -5,7 +5,7 @@ import json
 import wave
 from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pytest
 import torch
