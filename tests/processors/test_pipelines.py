@@ -79,7 +79,7 @@ def pipes(folder):
 
 
 def assert_same(found, expected, **tolerance):
-    """Nested results are equal. With a tolerance, a mask's pixel in a thousand may fall on the threshold's other side."""
+    """Nested results are equal. With a tolerance, a pixel in a thousand may fall on its mask threshold's other side."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
