@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
-from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import ablations, scene_results
 from deepavfusion.training.cells import Cell, cost, run_cells
 
-from .test_finetune import SIZES
+from .test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
 
 SMALL = [
     "data.train_size=16",
@@ -78,17 +77,7 @@ def test_the_time_of_an_interrupted_cell_is_added_up(tmp_path):
     assert once < cost(cell)["seconds"] <= once + time.time() - started
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("pretrained")
-    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**SIZES))
-    model.save_pretrained(folder)
-    DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder)
-    return folder
-
-
-def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretrained, tmp_path, capsys):
+def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretrained, tmp_path, capsys):  # noqa: F811
     readme, results, out = tmp_path / "README.md", tmp_path / "results.json", tmp_path / "runs"
     readme.write_text("# Title\n<!-- results:begin -->\nold\n<!-- results:end -->\nrest\n")
     sizes = [f"model.{name}={value}" for name, value in SIZES.items() if not name.startswith("decoder")]
