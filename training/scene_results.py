@@ -122,7 +122,7 @@ def table(results: dict[str, Any]) -> str:
         len(entry["seeds"]) for task in results["tasks"].values() for name, entry in task.items() if name in STARTS
     )
     note = f"Held-out scenes; {'one seed' if seeds == 1 else f'{seeds} seeds, median ± standard deviation'}."
-    note += f" One seed of all of it took {results['core_minutes']:.0f} minutes of one CPU core."
+    note += f" One seed of what is shown took {results['core_minutes']:.0f} minutes of one CPU core."
     return markdown_table(["task", "measure", "with pre-training", "without"], rows) + "\n\n" + note
 
 
@@ -137,6 +137,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
     result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    result.add_argument(
+        "--collect", action="store_true", help="train nothing: write what the cells that are done found"
+    )
     result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
     result.add_argument("--results", type=Path, default=Path("training/results/scenes_tasks.json"))
     result.add_argument("--readme", type=Path, default=Path("README.md"), help="its table is written anew")
@@ -153,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
         load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
     cells = {key: cell(*key, given) for key in keys if key[0] in ("recognition", *given.tasks)}
+    if given.collect:
+        cells = {key: one for key, one in cells.items() if one.done}
     run_cells(list(cells.values()), given.jobs, headline)
     results = collect(cells)
     earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}

@@ -110,6 +110,13 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
     assert "4 runs, 4 done before" in capsys.readouterr().out
     assert json.loads(results.read_text()) == found
     assert readme.read_text() == text
+    # With a cell less, --collect shows the others.
+    (out / "localization-scratch-0" / "evaluation.json").unlink()
+    assert scene_results.main([*arguments, "--collect"]) == 0
+    assert list(json.loads(results.read_text())["tasks"]["localization"]) == [
+        *("pretrained", "protocol", "num_clips", "device"),
+    ]
+    assert not (out / "localization-scratch-0" / "evaluation.json").exists()
 
 
 def test_results_say_what_is_missing(tmp_path, capsys):
