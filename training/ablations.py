@@ -17,13 +17,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from statistics import median, stdev
 from typing import Any
 
 import torch
 
 from .arguments import load_arguments
-from .cells import Cell, cost, cost_line, run_cells
+from .cells import Cell, cost, cost_line, experiment_parser, run_cells, spread
 from .checkpointing import write_atomically
 from .model_card import package_versions
 from .report_media import to_json
@@ -123,18 +122,13 @@ def table(results: dict[str, Any]) -> str:
     rows = []
     for variant, entry in results["variants"].items():
         runs = entry["runs"]
-
-        def text(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
-            middle = f"{scale * median(values):.{digits}f}"
-            return middle if len(values) == 1 else f"{middle} ± {scale * stdev(values):.{digits}f}"
-
         rows.append(
             [
                 variant,
-                *(text([run["probe"][name] for run in runs], 100) for name in STREAMS),
-                text([run["loss"] for run in runs], digits=3),
-                text([run["samples_per_second"] for run in runs], digits=0),
-                text([run["peak_memory_mb"] for run in runs], digits=0),
+                *(spread([run["probe"][name] for run in runs], 100) for name in STREAMS),
+                spread([run["loss"] for run in runs], digits=3),
+                spread([run["samples_per_second"] for run in runs], digits=0),
+                spread([run["peak_memory_mb"] for run in runs], digits=0),
                 f"{runs[0]['parameters'] / 1e6:.2f}",
                 len(runs),
             ]
@@ -152,18 +146,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        "deepavfusion.training.ablations",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = experiment_parser("ablations", __doc__, "runs/ablations", "the recipe of all cells")
     result.add_argument("--recipe", default="scenes_tiny", help="what is pre-trained; two towers of four layers")
-    result.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the cells")
-    result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
-    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
     result.add_argument("--results", type=Path, default=Path("training/results"), help="folder of the tables")
     result.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
-    result.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the recipe of all cells")
     return result
 
 

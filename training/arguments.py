@@ -185,29 +185,9 @@ class PretrainArguments(RecipeArguments):
     run: RunArguments = field(default_factory=RunArguments)
 
     def _check(self) -> None:
-        self.check_choices(
-            {
-                "data.name": (self.data.name, ("scenes", "folder", "vggsound", "audioset")),
-                "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
-                "data.eval_split": (self.data.eval_split, ("validation", "test")),
-                "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
-            }
-        )
-        self.check_trackers()
-        self.check_positive(
-            {
-                "optim.batch_size": self.optim.batch_size,
-                "optim.gradient_accumulation": self.optim.gradient_accumulation,
-                "optim.epochs": self.optim.epochs,
-                "run.log_steps": self.run.log_steps,
-                "run.eval_epochs": self.run.eval_epochs,
-                "run.save_epochs": self.run.save_epochs,
-                "run.keep_checkpoints": self.run.keep_checkpoints,
-                "run.picture_samples": self.run.picture_samples,
-            }
-        )
-        if len(self.optim.betas) != 2:
-            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
+        self.check_training()
+        self.check_choices({"data.name": (self.data.name, ("scenes", "folder", "vggsound", "audioset"))})
+        self.check_positive({"run.save_epochs": self.run.save_epochs, "run.picture_samples": self.run.picture_samples})
         if self.model.init_from and (self.model.init_image or self.model.init_audio):
             raise RecipeError(
                 "model.init_from and model.init_image / init_audio exclude each other: give one or the other."

@@ -1,5 +1,6 @@
 """Experiments of many runs: each a command with a folder of its own, side by side, kept when done, resumed when not."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median, stdev
 
 from .checkpointing import write_atomically
 from .tracking import duration
@@ -112,10 +114,37 @@ def cost(cell: Cell) -> dict[str, float]:
     return json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "peak_memory_mb": 0.0}
 
 
+def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Median of the seeds times `scale`, with their standard deviation where there are several."""
+    text = f"{scale * median(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {scale * stdev(values):.{digits}f}"
+
+
+def experiment_parser(name: str, description: str | None, out: str, changes: str) -> argparse.ArgumentParser:
+    """The arguments that all experiments have.
+
+    Args:
+        name: of the module in this package.
+        description: the module's docstring.
+        out: default folder of the cells.
+        changes: which recipes the overrides change.
+    """
+    result = argparse.ArgumentParser(
+        f"deepavfusion.training.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--out", type=Path, default=Path(out), help="folder of the cells")
+    result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
+    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
+    result.add_argument("overrides", nargs="*", metavar="section.key=value", help=f"changes to {changes}")
+    return result
+
+
 def cost_line(cell: Cell) -> str:
     """Time and memory of a cell as text."""
     spent = cost(cell)
     return f"{duration(spent['seconds'])}, {spent['peak_memory_mb']:.0f} MB"
 
 
-__all__ = ["Cell", "cost", "cost_line", "run_cells"]
+__all__ = ["Cell", "cost", "cost_line", "experiment_parser", "run_cells", "spread"]

@@ -14,6 +14,7 @@ Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a chec
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from .trainer import (
     EpochOrder,
     NonFiniteError,
     complete_checkpoints,
+    on_cpu,
     remove_incomplete_checkpoints,
     training_arguments,
 )
@@ -108,6 +110,10 @@ class FinetuningRun:
         self.recipe, self.folder, self.stop = recipe, Path(recipe.run.output_dir), stop
         if recipe.task.name == "retrieval":
             raise RecipeError("task.name=retrieval is evaluated, not trained: use `deepavfusion evaluate`.")
+        if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):  # loss scaling is not made for CPUs
+            raise RecipeError(
+                "optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no."
+            )
         self.state = PartialState(cpu=recipe.run.cpu)
         self.lock = open_folder(recipe, self.state)
         self.checkpoints = self.folder / "checkpoints"
@@ -233,9 +239,26 @@ class FinetuningRun:
             self.say(summary(evaluation, self.folder))
         self.state.wait_for_everyone()
 
-    def close(self) -> None:
-        if self.lock is not None:
-            self.lock.close()
+    def run(self, before: Callable[["FinetuningRun"], None] | None = None) -> int:
+        """Introduces, trains, finishes, and gives the folder back; the exit code of the command.
+
+        Args:
+            before: what else to do with the model before it is trained.
+        """
+        try:
+            self.introduce()
+            if before is not None:
+                before(self)
+            ended_by = self.train()
+            if ended_by:
+                step = self.trainer.state.global_step
+                self.say(f"stopped by signal {ended_by} after step {step}; the same command goes on")
+                return 128 + ended_by
+            self.finish()
+        finally:
+            if self.lock is not None:
+                self.lock.close()
+        return 0
 
 
 def summary(evaluation: Evaluation, folder: Path) -> str:
@@ -255,20 +278,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
 
 def run(recipe: FinetuneArguments) -> int:
     """Trains and evaluates; the exit code of the command."""
-    stop = StopRequest()
-    job = FinetuningRun(recipe, stop)
-    try:
-        job.introduce()
-        ended_by = job.train()
-        if ended_by:
-            job.say(
-                f"stopped by signal {ended_by} after step {job.trainer.state.global_step}; the same command goes on"
-            )
-            return 128 + ended_by
-        job.finish()
-    finally:
-        job.close()
-    return 0
+    return FinetuningRun(recipe, StopRequest()).run()
 
 
 def guarded(command: str, action) -> int:

@@ -115,33 +115,18 @@ class FinetuneArguments(RecipeArguments):
     run: TaskRunArguments = field(default_factory=TaskRunArguments)
 
     def _check(self) -> None:
+        self.check_training()
         self.check_choices(
             {
                 "task.name": (self.task.name, TASKS),
-                "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
-                "data.eval_split": (self.data.eval_split, ("validation", "test")),
                 "data.selection_split": (self.data.selection_split, ("train", "validation", "test")),
                 "optim.optimizer": (self.optim.optimizer, OPTIMIZERS),
-                "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
-            }
-        )
-        self.check_trackers()
-        self.check_positive(
-            {
-                "optim.batch_size": self.optim.batch_size,
-                "optim.gradient_accumulation": self.optim.gradient_accumulation,
-                "optim.epochs": self.optim.epochs,
-                "run.log_steps": self.run.log_steps,
-                "run.eval_epochs": self.run.eval_epochs,
-                "run.keep_checkpoints": self.run.keep_checkpoints,
             }
         )
         self._check_task()
 
     def _check_task(self) -> None:
         task = self.task
-        if len(self.optim.betas) != 2:
-            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
         if not 0 <= task.label_smoothing < 1:
             raise RecipeError(f"task.label_smoothing is {task.label_smoothing}: expected at least 0 and below 1.")
         if not 0 <= task.drop_modality < 1:

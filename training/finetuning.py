@@ -10,10 +10,11 @@ from accelerate.utils import set_seed
 
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from .checkpointing import differences, lock_folder, write_atomically
+from .checkpointing import write_atomically
 from .data import FileClips, build_dataset
 from .data.dense import DenseClips
 from .finetune_arguments import FinetuneArguments
+from .folders import RECIPE_FILE, claim_folder, require_same_recipe
 from .model_card import package_versions
 from .recipe import RecipeError
 from .report import Report, Table
@@ -21,7 +22,6 @@ from .results import device_name
 from .tasks import TASKS, Evaluation, evaluate_task
 from .tracking import quiet_library
 
-RECIPE_FILE = "recipe.yaml"
 # Fields of the configuration that a recipe may set for an encoder that exists; the others are the encoder's own.
 _FREE_OF_SHAPE = {
     "attention_probs_dropout_prob",
@@ -44,13 +44,20 @@ def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
         source["eval_size"] = recipe.data.selection_size
     task = "recognition" if recipe.task.name == "retrieval" else recipe.task.name
     options = {"semantic": recipe.task.semantic} if task == "segmentation" else {}
+    supervised = recipe.model.config.get("localization_loss", config.localization_loss) == "supervised"
     if task == "localization" and train:
         # Matching takes every frame for the source of the sound that it comes with.
-        options["foreign_sounds"] = recipe.model.config.get("localization_loss", config.localization_loss) != "matching"
+        options["foreign_sounds"] = supervised
     try:
-        return build_dataset(source, config, split, train=train, seed=recipe.run.seed, task=task, **options)
+        clips = build_dataset(source, config, split, train=train, seed=recipe.run.seed, task=task, **options)
     except (OSError, ValueError) as error:
         raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+    if task == "localization" and train and supervised and not getattr(clips, "annotated", True):
+        raise RecipeError(
+            f"The frames to train on have no boxes ({clips.card}): expected annotations of them, or "
+            "model.localization_loss=matching, which needs none."
+        )
+    return clips
 
 
 def task_processor(recipe: FinetuneArguments, config) -> DeepAVFusionProcessor:
@@ -126,28 +133,10 @@ def open_folder(recipe: FinetuneArguments, accelerator: Accelerator):
         RecipeError: for a folder that holds something else, another recipe's run, or a run at work.
     """
     folder = Path(recipe.run.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"run.output_dir={folder} is a file: expected a folder, or nothing.")
+    lock = claim_folder(folder, accelerator)
     earlier = folder / RECIPE_FILE
-    if folder.is_dir() and any(e.name != ".lock" for e in folder.iterdir()) and not earlier.is_file():
-        raise RecipeError(f"run.output_dir={folder} is not empty and no earlier run's: name another folder.")
-    lock = None
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = lock_folder(folder)
-        except BlockingIOError as error:
-            raise RecipeError(str(error)) from error
-    accelerator.wait_for_everyone()
     if earlier.is_file() and (folder / "checkpoints").is_dir() and recipe.run.resume:
-        changed = differences(_decisive(_read(earlier)), _decisive(recipe.to_dict()))
-        if changed and not recipe.run.allow_changed_recipe:
-            raise RecipeError(
-                f"{folder} holds a run of another recipe (before -> now):\n  "
-                + "\n  ".join(changed)
-                + "\nName another run.output_dir, start over with run.resume=false, or go on all the same with "
-                "run.allow_changed_recipe=true."
-            )
+        require_same_recipe(folder, _decisive(_read(earlier)), _decisive(recipe.to_dict()), recipe.run)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         write_atomically(earlier, recipe.to_yaml())
@@ -232,7 +221,6 @@ def write_report(
 
 
 __all__ = [
-    "RECIPE_FILE",
     "build_clips",
     "build_task_model",
     "evaluate_finally",

@@ -13,7 +13,8 @@ from accelerate.utils import set_seed
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 
 from .arguments import PretrainArguments
-from .checkpointing import CheckpointFolder, differences, lock_folder, write_atomically
+from .checkpointing import CheckpointFolder, write_atomically
+from .folders import RECIPE_FILE, claim_folder, require_same_recipe
 from .optimization import parameter_groups, scaled_learning_rate
 from .recipe import RecipeError
 from .tracking import MetricsFile, check_trackers, quiet_library
@@ -105,29 +106,11 @@ def open_output_folder(
     output = Path(args.run.output_dir)
     checkpoints = CheckpointFolder(output / "checkpoints", args.run.keep_checkpoints)
     metrics = MetricsFile(output / "metrics.jsonl")
-    if output.exists() and not output.is_dir():
-        raise RecipeError(f"run.output_dir={output} is a file: expected a folder, or nothing.")
-    if output.is_dir() and any(e.name != ".lock" for e in output.iterdir()) and not (output / "recipe.yaml").is_file():
-        raise RecipeError(f"run.output_dir={output} is not empty and no earlier run's: name another folder.")
-    lock = None
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = lock_folder(output)
-        except BlockingIOError as error:
-            raise RecipeError(str(error)) from error
-    accelerator.wait_for_everyone()
+    lock = claim_folder(output, accelerator)
     steps = checkpoints.steps()
     resumes = bool(steps) and args.run.resume
     if resumes:
-        changed = differences(checkpoints.read_state(steps[-1])["fingerprint"], current)
-        if changed and not args.run.allow_changed_recipe:
-            raise RecipeError(
-                f"{output} holds a checkpoint of another recipe (checkpoint -> now):\n  "
-                + "\n  ".join(changed)
-                + "\nName another run.output_dir, start over with run.resume=false, or go on all the same with "
-                "run.allow_changed_recipe=true."
-            )
+        require_same_recipe(output, checkpoints.read_state(steps[-1])["fingerprint"], current, args.run)
     step = steps[-1] if resumes else 0
     accelerator.wait_for_everyone()  # all have looked before the main process changes anything
     if accelerator.is_main_process:
@@ -135,7 +118,7 @@ def open_output_folder(
         if not resumes and checkpoints.folder.exists():
             shutil.rmtree(checkpoints.folder)
         metrics.keep_until(step if resumes else -1)
-        write_atomically(output / "recipe.yaml", args.to_yaml())
+        write_atomically(output / RECIPE_FILE, args.to_yaml())
         write_atomically(output / ".gitignore", ".lock\n.initial/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
     accelerator.wait_for_everyone()
     return checkpoints, metrics, step, lock

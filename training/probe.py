@@ -51,32 +51,20 @@ def run(recipe: FinetuneArguments) -> int:
         raise RecipeError(
             "A probe needs task.name=recognition and task.freeze_encoder=true; for the rest there is finetune."
         )
-    stop = StopRequest()
-    job = FinetuningRun(recipe, stop)
-    try:
-        job.introduce()
-        found = nearest_neighbours(
-            job.trainer.model.deepavfusion,
-            job.test_clips,
-            job.trainer.accelerator,
-            recipe.optim.batch_size,
-            recipe.data.num_workers,
-        )
-        rows = [["1-NN", *found["chance"]]]
-        rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
-        job.say(aligned(rows))
-        if job.state.is_main_process:
-            write_atomically(job.folder / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
-        ended_by = job.train()
-        if ended_by:
-            job.say(
-                f"stopped by signal {ended_by} after step {job.trainer.state.global_step}; the same command goes on"
-            )
-            return 128 + ended_by
-        job.finish()
-    finally:
-        job.close()
-    return 0
+    return FinetuningRun(recipe, StopRequest()).run(before=score_neighbours)
+
+
+def score_neighbours(job: FinetuningRun) -> None:
+    """Prints the nearest-neighbour scores of a run's test clips and writes them into its folder."""
+    optim, data = job.recipe.optim, job.recipe.data
+    found = nearest_neighbours(
+        job.trainer.model.deepavfusion, job.test_clips, job.trainer.accelerator, optim.batch_size, data.num_workers
+    )
+    rows = [["1-NN", *found["chance"]]]
+    rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
+    job.say(aligned(rows))
+    if job.state.is_main_process:
+        write_atomically(job.folder / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -64,7 +64,27 @@ class RecipeArguments:
             if value <= 0:
                 raise RecipeError(f"{key} is {value}: expected a positive number.")
 
-    def check_trackers(self) -> None:
+    def check_training(self) -> None:
+        """What the arguments of every training have in common."""
+        self.check_choices(
+            {
+                "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
+                "data.eval_split": (self.data.eval_split, ("validation", "test")),
+                "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
+            }
+        )
+        self.check_positive(
+            {
+                "optim.batch_size": self.optim.batch_size,
+                "optim.gradient_accumulation": self.optim.gradient_accumulation,
+                "optim.epochs": self.optim.epochs,
+                "run.log_steps": self.run.log_steps,
+                "run.eval_epochs": self.run.eval_epochs,
+                "run.keep_checkpoints": self.run.keep_checkpoints,
+            }
+        )
+        if len(self.optim.betas) != 2:
+            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
         for tracker in self.run.trackers:
             if tracker not in ("tensorboard", "wandb"):
                 raise RecipeError(f"run.trackers holds {tracker!r}: expected tensorboard or wandb.")

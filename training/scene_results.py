@@ -12,13 +12,11 @@ are compared, too, from the same pre-trained recognition model.
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
-from statistics import median, stdev
 from typing import Any
 
-from .cells import Cell, cost, cost_line, run_cells
+from .cells import Cell, cost, cost_line, experiment_parser, run_cells, spread
 from .checkpointing import write_atomically
 from .finetune_arguments import load_finetune_arguments
 from .model_card import package_versions
@@ -98,15 +96,6 @@ def collect(cells: dict[tuple[str, str, int], Cell]) -> dict[str, Any]:
     return {"tasks": rows, "versions": package_versions()}
 
 
-def spread(values: list[float], unit: str) -> str:
-    """Median of the seeds, and their standard deviation where there are several."""
-    scale, digits = (1, 2) if unit == "dB" else (100, 1)
-    text = f"{scale * median(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {scale * stdev(values):.{digits}f}"
-    return f"{text} {'dB' if unit == 'dB' else '%'}"
-
-
 def table(results: dict[str, Any]) -> str:
     """The README's table."""
     rows = []
@@ -115,8 +104,11 @@ def table(results: dict[str, Any]) -> str:
             continue
         found = results["tasks"][task]
         for k, (metric, title) in enumerate(SHOWN[task]):
-            unit = "dB" if title.endswith("dB") else "share"
-            cells = [spread(found[start]["metrics"][metric], unit) if start in found else "-" for start in STARTS]
+            scale, digits, unit = (1, 2, "dB") if title.endswith("dB") else (100, 1, "%")
+            cells = [
+                f"{spread(found[start]['metrics'][metric], scale, digits)} {unit}" if start in found else "-"
+                for start in STARTS
+            ]
             rows.append([task.capitalize() if k == 0 else "", title.removesuffix(", dB"), *cells])
     seeds = max(
         len(entry["seeds"]) for task in results["tasks"].values() for name, entry in task.items() if name in STARTS
@@ -127,15 +119,8 @@ def table(results: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        "deepavfusion.training.scene_results",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = experiment_parser("scene_results", __doc__, "runs/results", "all recipes")
     result.add_argument("--pretrained", default="runs/quickstart", help="folder of the pre-trained model")
-    result.add_argument("--out", type=Path, default=Path("runs/results"), help="folder of the cells")
-    result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
-    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     result.add_argument(
         "--collect", action="store_true", help="train nothing: write what the cells that are done found"
@@ -143,7 +128,6 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
     result.add_argument("--results", type=Path, default=Path("training/results/scenes_tasks.json"))
     result.add_argument("--readme", type=Path, default=Path("README.md"), help="its table is written anew")
-    result.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to all recipes")
     return result
 
 

@@ -249,6 +249,11 @@ class AudioVisualTrainer(Trainer):
         return metrics
 
 
+def on_cpu(recipe: FinetuneArguments) -> bool:
+    """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
+    return recipe.run.cpu or not torch.accelerator.is_available()
+
+
 def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: str | None) -> TrainingArguments:
     """The Trainer's own arguments for a recipe.
 
@@ -267,7 +272,7 @@ def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: 
         max_grad_norm=optim.clip_grad_norm or 0.0,
         bf16=optim.mixed_precision == "bf16",
         fp16=optim.mixed_precision == "fp16",
-        use_cpu=run.cpu,
+        use_cpu=on_cpu(recipe),  # said also where there is nothing else, or bf16 would be refused
         seed=run.seed,
         logging_steps=run.log_steps,
         logging_nan_inf_filter=False,
@@ -296,6 +301,7 @@ __all__ = [
     "NonFiniteError",
     "checkpoint_path",
     "complete_checkpoints",
+    "on_cpu",
     "remove_incomplete_checkpoints",
     "training_arguments",
 ]

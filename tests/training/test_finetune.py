@@ -72,6 +72,15 @@ def arguments(pretrained, out, *extra):
     ]
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about machines without an accelerator")
+def test_half_precision_without_an_accelerator(pretrained, tmp_path, capsys):
+    """bfloat16 trains on CPUs without being told that there is nothing else; float16 has no loss scaling there."""
+    given = arguments(pretrained, tmp_path / "out", "run.cpu=false", "optim.epochs=1")
+    assert finetune.main(["scenes_separation", *given, "optim.mixed_precision=bf16"]) == 0
+    assert finetune.main(["scenes_separation", *given, "run.resume=false", "optim.mixed_precision=fp16"]) == 2
+    assert "optim.mixed_precision=fp16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("task", "metric"),
     [("recognition", "top1"), ("separation", "si_sdri"), ("segmentation", "miou"), ("localization", "ciou_50")],

@@ -190,7 +190,7 @@ class BoxClips(StillClips):
         if without and (len(without) < len(rows) or not train):
             first = without[0].name or without[0].picture
             raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}")
-        self.needed, self.says_sounding = needed, not train
+        self.needed, self.says_sounding, self.annotated = needed, not train, not without
         negatives = sum(row.boxes == () for row in self.rows)
         self.card += ", no labels" if without else f", {negatives} of them with nothing in sight that sounds"
 

@@ -13,6 +13,9 @@ from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.flickr_soundnet import read_annotations, read_boxes
 from deepavfusion.training.data.lists import FrameAndSound
 from deepavfusion.training.data.vggss import clean_boxes, locator, read_vggss, stills
+from deepavfusion.training.finetune_arguments import load_finetune_arguments
+from deepavfusion.training.finetuning import build_clips
+from deepavfusion.training.recipe import RecipeError
 from tests.media_factory import tone
 
 from .disk import MODEL, RATE, REAL_CLIPS, SAMPLES, make_clips, put, write, write_picture, write_sound
@@ -269,3 +272,14 @@ def test_flickr_training(tmp_path, caplog):
     clips = build_dataset(supervised, MODEL, "train", True, 0, task="localization")
     assert [Path(row.picture).stem for row in clips.rows] == ["2"]
     assert "labels" in clips[0]
+
+
+def test_supervised_training_without_boxes_is_told_before_it_starts(tmp_path):
+    make_flickr(tmp_path)
+    listed = write(tmp_path / "train.txt", "1\n3\n4\n")
+    changes = [f"data.path={tmp_path}", f"data.train_list={listed}", "model.init_from=null"]
+    supervised = load_finetune_arguments("flickr_localization", [*changes, "model.localization_loss=supervised"])
+    with pytest.raises(RecipeError, match=r"no boxes .*flickr.*model\.localization_loss=matching"):
+        build_clips(supervised, MODEL, "train", train=True)
+    matching = load_finetune_arguments("flickr_localization", [*changes, "model.localization_loss=matching"])
+    assert len(build_clips(matching, MODEL, "train", train=True)) == 1  # two are test clips
