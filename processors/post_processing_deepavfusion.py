@@ -120,7 +120,7 @@ class PostProcessing:
     def consistent_masks(self, mask_logits: torch.Tensor) -> torch.Tensor:
         """Mask logits (sources, ...) of one mixture, changed so that their masks add up to 1 over two or more sources.
 
-        The sources that they separate then add up to the mixture.
+        The sources that they separate then add up to the mixture, but for what no mel filter lets through.
         """
         return consistent_masks(mask_logits)
 

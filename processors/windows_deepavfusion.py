@@ -149,6 +149,10 @@ def consistent_masks(mask_logits: torch.Tensor) -> torch.Tensor:
     """
     Masks of several sources of one mixture, divided by their sum, so that the sources add up to the mixture.
 
+    They do so where the mel filters add up to 1. What those let through in part or not at all (the lowest and the
+    highest frequencies, and all above half the model's rate) and the last hop of the recording, which log-mel
+    spectrograms drop, stay out of every source.
+
     Args:
         mask_logits: (sources, ...); the masks are their sigmoid.
 
