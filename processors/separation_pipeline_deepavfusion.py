@@ -27,7 +27,8 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
     Parameters: `frames`, what says which source is wanted: None (each window goes with the frame of its middle), a
     moment of the file in seconds, a picture (PIL, numpy, torch, or a path), or a list of such, which gives a list of
     results. `consistency` (False): whether the masks of several frames are divided by their sum, so that the sources
-    add up to the mixture, but for what no mel filter lets through. `overlap` (0.5): share of a window that it has in common with the next.
+    add up to the mixture, but for what no mel filter lets through. `overlap` (0.5): share of a window that it has in
+    common with the next.
 
     In a mapping with `image` and `audio` the picture stands for `frames` and may be a list.
     """
