@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from .finetune import guarded, summary
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
 from .finetuning import build_clips, evaluate_finally, task_processor, write_report
+from .folders import check_origin
 from .recipe import RecipeError, recipe_names
 from .tasks import TASKS
 from .tracking import quiet_library
@@ -25,6 +26,7 @@ from .tracking import quiet_library
 def load_task_model(recipe: FinetuneArguments, origin: str):
     """The task's model of a folder or Hub name; one that lacks weights of encoder or head is refused."""
     task = TASKS[recipe.task.name]
+    check_origin(origin, "--model")
     try:
         with quiet_library():
             model, info = task.MODEL.from_pretrained(origin, output_loading_info=True)

@@ -34,6 +34,7 @@ from .finetuning import (
     task_processor,
     write_report,
 )
+from .folders import check_origin
 from .recipe import RecipeError, recipe_names
 from .stopping import StopRequest
 from .task_card import write_task_card
@@ -172,6 +173,7 @@ class FinetuningRun:
         origin = self.recipe.model.init_from
         if origin is None:
             return self.recipe.model.build_config()
+        check_origin(origin, "model.init_from")
         try:
             return DeepAVFusionConfig.from_pretrained(origin)
         except (OSError, ValueError) as error:

@@ -5,8 +5,10 @@ from typing import IO, Any
 
 from accelerate import Accelerator, PartialState
 
+from .arguments import PretrainArguments
 from .checkpointing import differences, lock_folder
-from .recipe import RecipeError
+from .finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .recipe import RecipeError, recipe_names
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -47,4 +49,35 @@ def require_same_recipe(folder: Path, earlier: dict[str, Any], current: dict[str
         )
 
 
-__all__ = ["RECIPE_FILE", "claim_folder", "require_same_recipe"]
+def check_origin(origin: str, argument: str) -> None:
+    """Tells of a model in `runs/`, where trainings leave theirs, that is not there; it is no name on the Hub.
+
+    Args:
+        origin: folder or Hub name of a model.
+        argument: what gave it, e.g. "model.init_from".
+
+    Raises:
+        RecipeError: with the command that makes the model, where it is a recipe's or the quickstart's.
+    """
+    path = Path(origin)
+    if path.parts[:1] != ("runs",) or (path / "config.json").is_file():
+        return
+    command = _maker(path.name) if len(path.parts) == 2 else None
+    hint = "" if command is None else f": `{command}` makes it"
+    raise RecipeError(f"{argument}={origin} cannot be used: there is no model in that folder{hint}.")
+
+
+def _maker(name: str) -> str | None:
+    """The command that fills runs/NAME, if one of the package does."""
+    if name == "quickstart":
+        return "make quickstart"
+    if name in recipe_names(PretrainArguments):
+        return f"deepavfusion pretrain {name}"
+    if name not in recipe_names(FinetuneArguments):
+        return None
+    task = load_finetune_arguments(name).task
+    command = "probe" if task.freeze_encoder else "finetune"
+    return None if task.name == "retrieval" else f"deepavfusion {command} {name}"
+
+
+__all__ = ["RECIPE_FILE", "check_origin", "claim_folder", "require_same_recipe"]

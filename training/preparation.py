@@ -14,7 +14,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVF
 
 from .arguments import PretrainArguments
 from .checkpointing import CheckpointFolder, write_atomically
-from .folders import RECIPE_FILE, claim_folder, require_same_recipe
+from .folders import RECIPE_FILE, check_origin, claim_folder, require_same_recipe
 from .optimization import parameter_groups, scaled_learning_rate
 from .recipe import RecipeError
 from .tracking import MetricsFile, check_trackers, quiet_library
@@ -152,6 +152,7 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
 
 def _earlier_model(origin: str) -> DeepAVFusionForPreTraining:
     """A saved model; one without decoders (an encoder, a classifier) gets new ones. An incomplete encoder raises."""
+    check_origin(origin, "model.init_from")
     try:
         with quiet_library():
             model, info = DeepAVFusionForPreTraining.from_pretrained(

@@ -2,12 +2,12 @@
 
     python -m deepavfusion.training.scene_results --pretrained runs/quickstart
 
-Recognition starts from the pre-trained weights, or from random ones; the other tasks start from the recognition model
-of the same origin, so the two columns differ in the pre-training alone. Each cell is one `deepavfusion finetune` of a
-recipe `scenes_<task>` in a folder of its own under --out. Cells that are done are kept, cells that were interrupted go
-on, so the command can be repeated; cells run side by side on the cores that there are. At the end
-training/results/scenes_tasks.json and the table of the README are written anew. With --designs the ways of localizing
-are compared, too, from the same pre-trained recognition model.
+Recognition starts from the pre-trained weights, or from random ones; separation and localization start from the
+recognition model of the same origin, and segmentation from that localization model: the two columns differ in the
+pre-training alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
+--out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
+by side on the cores that there are. At the end training/results/scenes_tasks.json and the table of the README are
+written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition model.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from .finetune_arguments import load_finetune_arguments
 from .model_card import package_versions
 from .summary import markdown_table, replace_between
 
-TASKS = ("recognition", "separation", "segmentation", "localization")  # the others start from recognition
+TASKS = ("recognition", "separation", "localization", "segmentation")
+# The task whose model, of the same origin, another starts from.
+FOUNDATIONS = {"separation": "recognition", "localization": "recognition", "segmentation": "localization"}
 STARTS = ("pretrained", "scratch")
 DESIGNS = {
     "head": (),
@@ -62,18 +64,18 @@ SHOWN = {
 def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Cell:
     """One training: a task, where its encoder comes from, a seed, and of localization a design."""
     name = f"{task}-{start}-{seed}" + ("" if design is None else f"-{design.replace(', ', '-')}")
-    recognition = given.out / f"recognition-{start}-{seed}"
-    if task == "recognition":
-        origin = given.pretrained if start == "pretrained" else "null"
+    if task in FOUNDATIONS:
+        after = (given.out / f"{FOUNDATIONS[task]}-{start}-{seed}",)
+        origin = after[0]
     else:
-        origin = str(recognition)
+        after, origin = (), given.pretrained if start == "pretrained" else "null"
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{task}"),
         *(f"model.init_from={origin}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
         *(DESIGNS[design] if design else ()),
         *given.overrides,
     )
-    return Cell(given.out / name, command, "evaluation.json", () if task == "recognition" else (recognition,))
+    return Cell(given.out / name, command, "evaluation.json", after)
 
 
 def headline(done: Cell) -> str:
@@ -139,7 +141,10 @@ def main(argv: list[str] | None = None) -> int:
     for task in given.tasks:
         load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
-    cells = {key: cell(*key, given) for key in keys if key[0] in ("recognition", *given.tasks)}
+    wanted = set(given.tasks)
+    for task in reversed(TASKS):
+        wanted |= {FOUNDATIONS[task]} if task in wanted and task in FOUNDATIONS else set()
+    cells = {key: cell(*key, given) for key in keys if key[0] in wanted}
     if given.collect:
         cells = {key: one for key, one in cells.items() if one.done}
     run_cells(list(cells.values()), given.jobs, headline)

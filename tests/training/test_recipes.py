@@ -287,11 +287,26 @@ def test_a_path_that_is_not_given_is_asked_for(name, origin, tmp_path, capsys):
     assert "data.path is missing" in capsys.readouterr().err
 
 
-def test_a_pre_training_that_was_not_run_is_told(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "origin", "maker"),
+    [
+        ("finetune vggsound_finetune", "runs/vggsound_base", "deepavfusion pretrain vggsound_base"),
+        ("finetune scenes_recognition", "runs/quickstart", "make quickstart"),
+        ("finetune scenes_separation", "runs/scenes_recognition", "deepavfusion finetune scenes_recognition"),
+        ("evaluate scenes_probe --model runs/scenes_probe", "runs/scenes_probe", "deepavfusion probe scenes_probe"),
+        ("pretrain scenes_tiny model.init_from=runs/mine", "runs/mine", None),
+        ("evaluate scenes_retrieval --model runs/a/scenes_tiny", "runs/a/scenes_tiny", None),
+    ],
+)
+def test_a_model_that_was_not_trained_yet_is_told_with_what_makes_it(
+    command, origin, maker, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # where the name is looked for next
-    assert cli.main(["finetune", "vggsound_finetune", f"data.path={tmp_path}", "run.cpu=true"]) == 2
-    assert "model.init_from=runs/vggsound_base cannot be used" in capsys.readouterr().err
+    sizes = ["data.train_size=8", "data.eval_size=8", "data.cache_dir=null"] if "scenes" in command else []
+    assert cli.main([*command.split(), *(sizes or [f"data.path={tmp_path}"]), "run.cpu=true"]) == 2
+    err = capsys.readouterr().err
+    assert f"{origin} cannot be used: there is no model in that folder" in err
+    assert ("makes it" not in err) if maker is None else f"`{maker}` makes it" in err
 
 
 def test_retrieval_is_not_trained(origin, tmp_path, capsys):
