@@ -78,6 +78,23 @@ def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: st
     return Cell(given.out / name, command, "evaluation.json", after)
 
 
+def design_cells(given: argparse.Namespace) -> dict[str, Cell]:
+    """The ways of localizing, from the pre-trained recognition model; the recipe's own is the table's cell."""
+    return {
+        design: cell("localization", "pretrained", 0, given, design if changes else None)
+        for design, changes in DESIGNS.items()
+    }
+
+
+def with_foundations(tasks: list[str]) -> list[str]:
+    """Tasks and what they start from, in the order of training."""
+    wanted = set(tasks)
+    for task in reversed(TASKS):
+        if task in wanted and task in FOUNDATIONS:
+            wanted.add(FOUNDATIONS[task])
+    return [task for task in TASKS if task in wanted]
+
+
 def headline(done: Cell) -> str:
     metric, title = SHOWN[done.read()["task"]][0]
     return f"{cost_line(done)}  {title}: {done.read()['metrics'][metric]:.3f}"
@@ -141,10 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     for task in given.tasks:
         load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
-    wanted = set(given.tasks)
-    for task in reversed(TASKS):
-        wanted |= {FOUNDATIONS[task]} if task in wanted and task in FOUNDATIONS else set()
-    cells = {key: cell(*key, given) for key in keys if key[0] in wanted}
+    cells = {key: cell(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
     if given.collect:
         cells = {key: one for key, one in cells.items() if one.done}
     run_cells(list(cells.values()), given.jobs, headline)
@@ -153,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     # Each cell runs on one core.
     results["core_minutes"] = round(sum(cost(one)["seconds"] for one in cells.values()) / 60 / given.seeds, 1)
     if given.designs:
-        designs = {design: cell("localization", "pretrained", 0, given, design) for design in DESIGNS}
+        designs = design_cells(given)
         run_cells(list(designs.values()), given.jobs, headline)
         results["localization_designs"] = {design: one.read()["metrics"] for design, one in designs.items()}
     elif "localization_designs" in earlier:

@@ -9,7 +9,7 @@ import torch
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.training import ablations, scene_results
-from deepavfusion.training.cells import Cell, cost, run_cells
+from deepavfusion.training.cells import Cell, cost, run_cells, spread
 
 from .test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
 
@@ -119,15 +119,35 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
     assert not (out / "localization-scratch-0" / "evaluation.json").exists()
 
 
+def test_a_task_is_trained_after_what_it_starts_from(tmp_path):
+    given = scene_results.parser().parse_args(["--out", str(tmp_path)])
+    assert scene_results.with_foundations(["segmentation"]) == ["recognition", "localization", "segmentation"]
+    assert scene_results.with_foundations(["recognition"]) == ["recognition"]
+    cell = scene_results.cell("segmentation", "scratch", 2, given)
+    assert f"model.init_from={tmp_path / 'localization-scratch-2'}" in cell.command
+    assert cell.after == (tmp_path / "localization-scratch-2",)
+    recognition = scene_results.cell("recognition", "scratch", 2, given)
+    assert "model.init_from=null" in recognition.command
+    assert recognition.after == ()
+
+
+def test_designs_share_the_localization_of_the_table(tmp_path):
+    given = scene_results.parser().parse_args(["--out", str(tmp_path)])
+    cells = scene_results.design_cells(given)
+    assert cells["head"] == scene_results.cell("localization", "pretrained", 0, given)
+    assert len({cell.folder for cell in cells.values()}) == len(scene_results.DESIGNS)
+    assert "model.localization_map=attention" in cells["attention"].command
+
+
 def test_results_say_what_is_missing(tmp_path, capsys):
     assert scene_results.main(["--pretrained", str(tmp_path / "none")]) == 2
     assert "make quickstart" in capsys.readouterr().err
 
 
 def test_spread_of_seeds():
-    assert scene_results.spread([0.5], "share") == "50.0 %"
-    assert scene_results.spread([0.5, 0.7, 0.6], "share") == "60.0 ± 10.0 %"
-    assert scene_results.spread([6.0, 8.0], "dB") == "7.00 ± 1.41 dB"
+    assert spread([0.5], 100) == "50.0"
+    assert spread([0.5, 0.7, 0.6], 100) == "60.0 ± 10.0"
+    assert spread([6.0, 8.0], digits=2) == "7.00 ± 1.41"
 
 
 def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
