@@ -105,7 +105,7 @@ def _earlier_model(task, given, head: dict[str, Any]):
         for name, value in given.config.items():
             if name in _FREE_OF_SHAPE:
                 setattr(config, name, value)
-        config = _configured(type(config)(**config.to_dict()), head)  # checks that the fields fit together
+        config = type(config)(**_configured(config, head).to_dict())  # checks that the fields fit together
         with quiet_library():
             model, info = task.MODEL.from_pretrained(
                 origin, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True

@@ -113,6 +113,23 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert "report" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("task", ["separation", "segmentation", "localization"])
+def test_a_task_starts_from_a_recognition_model_and_is_no_classifier(task, tmp_path):
+    names = {0: "dog", 1: "cello", 2: "rain"}
+    config = DeepAVFusionConfig(
+        **SIZES,
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        problem_type="single_label_classification",
+    )
+    classifier, out = tmp_path / "classifier", tmp_path / "out"
+    DeepAVFusionForAudioVisualClassification(config).save_pretrained(classifier)
+    assert finetune.main([f"scenes_{task}", *arguments(classifier, out, "optim.epochs=1")]) == 0
+    assert DeepAVFusionConfig.from_pretrained(out).problem_type is None
+    given = arguments("null", out)
+    assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(tmp_path / "again"), *given]) == 0
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
     """Augmentation, mixup, withheld modalities, optimiser and schedule: all go on as if nothing had happened."""
     extra = ("task.mixup=0.5", "optim.epochs=4", "model.drop_path_rate=0.2")

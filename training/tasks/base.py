@@ -63,8 +63,11 @@ class Task:
 
     @classmethod
     def head_config(cls, clips, semantic: bool) -> dict[str, Any]:
-        """Fields of the configuration that the data decide: number and names of the labels."""
-        return {}
+        """Fields of the configuration that task and data decide: number and names of the labels, and of which kind.
+
+        The kind is of classifiers alone: a model that starts from one must not keep it.
+        """
+        return {"problem_type": None}
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
         """What is kept of each clip of a batch.

@@ -32,10 +32,9 @@ class Segmentation(Task):
 
     @classmethod
     def head_config(cls, clips, semantic):
-        if not semantic:
-            return {"id2label": {0: "sounding"}, "label2id": {"sounding": 0}}
-        names = dict(enumerate(segmentation_names(clips)))
-        return {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+        names = dict(enumerate(segmentation_names(clips))) if semantic else {0: "sounding"}
+        labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+        return super().head_config(clips, semantic) | labels
 
     def score(self, model, inputs, batch, full):
         maps = {"own": model(**inputs).logits}
