@@ -145,6 +145,19 @@ def table(results: dict[str, Any]) -> str:
     return markdown_table(columns, rows)
 
 
+def course(results: dict[str, Any]) -> str:
+    """The streams' scores over training (paper, section 4.5): a table of epochs for each variant."""
+    texts = []
+    for variant, entry in results["variants"].items():
+        courses = [run["over_training"] for run in entry["runs"]]
+        rows = [
+            [round(at[0]["epoch"], 2), *(spread([record[name] for record in at], 100) for name in STREAMS)]
+            for at in zip(*courses, strict=False)  # an epoch's evaluation in every seed
+        ]
+        texts.append(f"{variant}\n\n" + markdown_table(["epoch", *(f"1-NN {name}, %" for name in STREAMS)], rows))
+    return "\n\n".join(texts)
+
+
 def parser() -> argparse.ArgumentParser:
     result = experiment_parser("ablations", __doc__, "runs/ablations", "the recipe of all cells")
     result.add_argument("--recipe", default="scenes_tiny", help="what is pre-trained; two towers of four layers")
@@ -170,11 +183,17 @@ def main(argv: list[str] | None = None) -> int:
     if _FROM_UNIMODAL in wanted and _UNIMODAL not in wanted:
         wanted.insert(0, _UNIMODAL)
     cells = {(variant, seed): cell(variant, seed, given) for seed in range(given.seeds) for variant in wanted}
+    if given.collect:
+        cells = {key: one for key, one in cells.items() if one.done}
     run_cells(list(cells.values()), given.jobs, headline)
     results = collect(cells)
     given.results.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results / "ablations.json", to_json(results) + "\n")
-    text = "# Fusion at the scale of the built-in scenes\n\n" + table(results) + "\n"
+    entry = next(iter(results["variants"].values()), None)
+    text = "# Fusion at the scale of the built-in scenes\n"
+    if entry is not None:
+        text += f"\n{entry['data']}; 1-NN by class, leave one out, median ± standard deviation of the seeds.\n"
+    text += "\n" + table(results) + "\n\n## Over training\n\n" + course(results) + "\n"
     write_atomically(given.results / "ablations.md", text)
     print(table(results))
     return 0

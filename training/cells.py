@@ -137,6 +137,9 @@ def experiment_parser(name: str, description: str | None, out: str, changes: str
     result.add_argument("--out", type=Path, default=Path(out), help="folder of the cells")
     result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
     result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
+    result.add_argument(
+        "--collect", action="store_true", help="train nothing: write what the cells that are done found"
+    )
     result.add_argument("overrides", nargs="*", metavar="section.key=value", help=f"changes to {changes}")
     return result
 

@@ -2,9 +2,9 @@
 
     python -m deepavfusion.training.scene_results --pretrained runs/quickstart
 
-Recognition starts from the pre-trained weights, or from random ones; separation and localization start from the
-recognition model of the same origin, and segmentation from that localization model: the two columns differ in the
-pre-training alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
+Recognition starts from the pre-trained weights, or from random ones; localization from the recognition model of the
+same origin, and separation and segmentation from that localization model: the two columns differ in the pre-training
+alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
 --out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
 by side on the cores that there are. At the end training/results/scenes_tasks.json and the table of the README are
 written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition model.
@@ -22,9 +22,9 @@ from .finetune_arguments import load_finetune_arguments
 from .model_card import package_versions
 from .summary import markdown_table, replace_between
 
-TASKS = ("recognition", "separation", "localization", "segmentation")
+TASKS = ("recognition", "localization", "separation", "segmentation")
 # The task whose model, of the same origin, another starts from.
-FOUNDATIONS = {"separation": "recognition", "localization": "recognition", "segmentation": "localization"}
+FOUNDATIONS = {"localization": "recognition", "separation": "localization", "segmentation": "localization"}
 STARTS = ("pretrained", "scratch")
 DESIGNS = {
     "head": (),
@@ -141,9 +141,6 @@ def parser() -> argparse.ArgumentParser:
     result = experiment_parser("scene_results", __doc__, "runs/results", "all recipes")
     result.add_argument("--pretrained", default="runs/quickstart", help="folder of the pre-trained model")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    result.add_argument(
-        "--collect", action="store_true", help="train nothing: write what the cells that are done found"
-    )
     result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
     result.add_argument("--results", type=Path, default=Path("training/results/scenes_tasks.json"))
     result.add_argument("--readme", type=Path, default=Path("README.md"), help="its table is written anew")

@@ -166,7 +166,18 @@ def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     assert len(run["over_training"]) >= 2
     assert 0 <= run["probe"]["fusion"] <= 1
     assert run["peak_memory_mb"] > 0
-    assert "| no fusion |" in (results / "ablations.md").read_text()
+    text = (results / "ablations.md").read_text()
+    assert "| no fusion |" in text
+    assert text.count("| epoch |") == 2  # the course of each variant
+    shown = f"| {run['over_training'][-1]['epoch']:g} | {100 * run['over_training'][-1]['fusion']:.1f} |"
+    assert shown in text.partition("## Over training")[2]
+    # With a cell less, --collect shows the others and trains nothing.
+    removed = out / "early-factorized-unimodal-start-0" / "results.json"
+    kept = removed.read_bytes()
+    removed.unlink()
+    assert ablations.main([*arguments, "--collect"]) == 0
+    assert list(json.loads((results / "ablations.json").read_text())["variants"]) == ["no fusion"]
+    removed.write_bytes(kept)
     # The towers that were written load as MAE files do, and are those of the model without fusion.
     source = out / "no-fusion-0"
     towers = {name: str(source / f"{name}_tower.pth") for name in ("image", "audio")}
