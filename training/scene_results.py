@@ -50,6 +50,8 @@ SHOWN = {
         ("miou", "foreground mIoU of what sounds"),
         ("f", "F"),
         ("shuffled_miou", "mIoU with another clip's sound (control)"),
+        ("silent_painted", "painted pixels of silent objects beside what sounds"),
+        ("sounding_painted", "painted pixels of what sounds beside them"),
     ],
     "localization": [
         ("ciou_50", "cIoU@0.5"),

@@ -94,6 +94,9 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert found["skipped"] == 0
     assert math.isfinite(found["metrics"][metric])
     assert found["protocol"]
+    if task == "segmentation":
+        assert 0 <= found["metrics"]["silent_painted"] <= 1
+        assert 0 <= found["metrics"]["sounding_painted"] <= 1
     assert found["versions"]["torch"]
     page = (out / "report.html").read_text()
     assert "Examples" in page

@@ -32,8 +32,9 @@ class SceneTask(SceneClips):
       In training the pairs are drawn anew in every epoch; in evaluation they are fixed, and samples hold `waveforms`
       (2, N): the wanted source, the other. A partner's sound could not come from the wanted scene's objects (no shape
       in sight is compatible with it), nor the other way round: so the frame always tells which source is meant.
-    - segmentation: `labels` (H, W), 1.0 where an object that sounds is seen, else 0.0; silent objects are ground. With
-      `semantic`, long class indices: 0 ground, c + 1 where class c sounds.
+    - segmentation: `labels` (H, W), 1.0 where an object that sounds is seen, else 0.0; silent objects are ground, and
+      evaluation samples hold `silent_objects` (H, W) bool, where those are. With `semantic`, long class indices: 0
+      ground, c + 1 where class c sounds.
     - localization: `labels` (H, W), 1.0 within the tight boxes of what sounds and is seen, else 0.0; in evaluation also
       `sounding`, and with `foreign_sounds` items come in pairs: 2k is a scene as it is (`sounding` 1), 2k + 1 the same
       frame with the sound of another scene that nothing in it can make (or, where the split has none, with background
@@ -140,6 +141,8 @@ class SceneTask(SceneClips):
                     sample["sounding"] = int(here == there)
             else:
                 sample["labels"] = maps[k].long() if self.semantic else (maps[k] > 0).float()
+                if not (self.train or self.semantic):
+                    sample["silent_objects"] = torch.from_numpy(made["shapes_seen"][k] > 0) & (maps[k] == 0)
             path = self._name(here)
             if here != there:
                 sound = "background noise alone" if there is None else f"the sound of {self._name(there)}"

@@ -19,7 +19,8 @@ class Segmentation(Task):
         "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
         "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "
         "over classes of intersection over union, summed over frames). F: beta squared 0.3, from precision and recall "
-        "averaged over frames, the best of 255 thresholds (with classes: mean over classes)."
+        "averaged over frames, the best of 255 thresholds (with classes: mean over classes). Painted: share of the "
+        "pixels of objects above probability 0.5, mean over frames where some sound and some are silent."
     )
 
     @property
@@ -43,6 +44,7 @@ class Segmentation(Task):
             maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=shuffled).logits
             maps["silent"] = model(pixel_values=inputs["pixel_values"]).logits
         truth = batch["labels"].numpy()
+        silent = batch["silent_objects"].numpy() if full and "silent_objects" in batch else [None] * len(truth)
         rows = [{} for _ in truth]
         for name, logits in maps.items():
             if self.semantic:
@@ -51,9 +53,11 @@ class Segmentation(Task):
                     row[name] = confusions(labels, guess, logits.shape[1])
                 continue
             probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
-            for row, labels, share in zip(rows, truth, probabilities, strict=True):
+            for row, labels, share, others in zip(rows, truth, probabilities, silent, strict=True):
                 row[name] = image_iou(share > 0.5, labels > 0.5)
                 if name == "own":
+                    if others is not None:
+                        row["painted"] = painted(share > 0.5, labels > 0.5), painted(share > 0.5, others)
                     row["curve"] = precision_recall(share, labels > 0.5)
                     row["area"] = float((labels > 0.5).mean())
         return rows
@@ -77,7 +81,18 @@ class Segmentation(Task):
         if not self.semantic:
             metrics["all_foreground_miou"] = float(np.mean([row["area"] for row in rows]))
             table.append(["the whole frame painted", percent(metrics["all_foreground_miou"]), "-"])
-        return metrics, [Table("Segmentation", ["with", "mIoU", "F"], table)], {}
+        note = None
+        shares = np.array([row["painted"] for row in rows if "painted" in row], float)
+        # Of frames with both kinds, so that it is the same frames in which the model could mistake one for the other.
+        shares = shares[~np.isnan(shares).any(axis=1)] if len(shares) else shares
+        if len(shares):
+            metrics["sounding_painted"], metrics["silent_painted"] = (float(value) for value in shares.mean(axis=0))
+            note = (
+                f"Where an object sounds and another is silent ({len(shares)} frames), "
+                f"{percent(metrics['sounding_painted'])} of the pixels of what sounds are painted and "
+                f"{percent(metrics['silent_painted'])} of what is silent."
+            )
+        return metrics, [Table("Segmentation", ["with", "mIoU", "F"], table, note)], {}
 
     def examples(self, model, inputs, batch):
         logits = model(**inputs).logits.float().cpu()
@@ -98,6 +113,11 @@ class Segmentation(Task):
             ]
             shown.append(Example(batch["path"][i], pictures, text=text))
         return shown
+
+
+def painted(found: np.ndarray, objects: np.ndarray) -> float:
+    """Share of the objects' pixels that were found, of masks (H, W) bool; NaN without objects."""
+    return float(found[objects].mean()) if objects.any() else float("nan")
 
 
 def segmentation_names(clips) -> list[str]:

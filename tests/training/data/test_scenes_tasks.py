@@ -12,6 +12,7 @@ from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.scenes import CLASS_SHAPE, CLASS_TIMBRE, generate_scene
 from deepavfusion.training.data.scenes_config import COMPATIBLE_SHAPES
 from deepavfusion.training.data.scenes_tasks import boxes_of
+from deepavfusion.training.tasks.segmentation import painted
 
 MODEL = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 
@@ -77,6 +78,9 @@ def test_masks_hold_what_sounds_and_nothing_else():
         scene = generate_scene(clips.config, clips.scene_index(i))
         (source,) = scene.masks[scene.sounding]
         assert torch.equal(clips[i]["labels"], torch.from_numpy(source[0]).float())
+        silent = torch.from_numpy(scene.masks[~scene.sounding, 0]).any(0)
+        assert torch.equal(clips[i]["silent_objects"], silent & ~torch.from_numpy(source[0]))
+        assert silent.any()
         assert set(classes[i]["labels"].unique().tolist()) == {0, scene.label + 1}
     assert classes.label_names is not None
 
@@ -183,3 +187,11 @@ def test_without_foreign_sounds_every_frame_comes_with_its_own():
 def test_what_cannot_be_paired_is_told(task, settings, words):
     with pytest.raises(ValueError, match=words):
         build(task, **settings).__getitems__([0])
+
+
+def test_shares_of_objects_that_were_painted():
+    found = np.array([[True, True, False], [False, False, False]])
+    objects = np.array([[False, True, True], [True, True, False]])
+    assert painted(found, objects) == 0.25
+    assert painted(found, ~found & objects) == 0
+    assert np.isnan(painted(found, np.zeros((2, 3), bool)))
