@@ -26,6 +26,8 @@ TASKS = ("recognition", "localization", "separation", "segmentation")
 # The task whose model, of the same origin, another starts from.
 FOUNDATIONS = {"localization": "recognition", "separation": "localization", "segmentation": "localization"}
 STARTS = ("pretrained", "scratch")
+# Ways of localizing, compared at a third of the recipe's length.
+DESIGN_LENGTH = ("optim.epochs=2",)
 DESIGNS = {
     "head": (),
     "similarity": ("model.localization_map=similarity",),
@@ -74,18 +76,41 @@ def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: st
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{task}"),
         *(f"model.init_from={origin}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
-        *(DESIGNS[design] if design else ()),
+        *((*DESIGN_LENGTH, *DESIGNS[design]) if design else ()),
         *given.overrides,
     )
     return Cell(given.out / name, command, "evaluation.json", after)
 
 
 def design_cells(given: argparse.Namespace) -> dict[str, Cell]:
-    """The ways of localizing, from the pre-trained recognition model; the recipe's own is the table's cell."""
-    return {
-        design: cell("localization", "pretrained", 0, given, design if changes else None)
-        for design, changes in DESIGNS.items()
-    }
+    """The ways of localizing, from the pre-trained recognition model, all trained equally long."""
+    return {design: cell("localization", "pretrained", 0, given, design) for design in DESIGNS}
+
+
+def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Trains what is not done, and writes localization_designs.md beside the results; every design's metrics."""
+    cells = design_cells(given)
+    run_cells(list(cells.values()), given.jobs, headline)
+    found = {design: one.read()["metrics"] for design, one in cells.items()}
+    text = (
+        "# Ways of localizing, on the built-in scenes\n\n"
+        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. "
+        f"{given.results.name} holds the whole numbers.\n\n{designs_table(found)}\n"
+    )
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.results.with_name("localization_designs.md"), text)
+    return found
+
+
+def designs_table(found: dict[str, dict[str, float]]) -> str:
+    """How the designs compare, with the controls of each."""
+    shown = [*SHOWN["localization"], ("auc", "AUC"), ("median_ciou_50", "cIoU@0.5 at the map's median")]
+    rows = [
+        [design, *(f"{100 * metrics[name]:.1f} %" for name, _ in shown if name in metrics)]
+        for design, metrics in found.items()
+    ]
+    names = [title for name, title in shown if name in next(iter(found.values()))]
+    return markdown_table(["design", *names], rows)
 
 
 def with_foundations(tasks: list[str]) -> list[str]:
@@ -166,9 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     # Each cell runs on one core.
     results["core_minutes"] = round(sum(cost(one)["seconds"] for one in cells.values()) / 60 / given.seeds, 1)
     if given.designs:
-        designs = design_cells(given)
-        run_cells(list(designs.values()), given.jobs, headline)
-        results["localization_designs"] = {design: one.read()["metrics"] for design, one in designs.items()}
+        results["localization_designs"] = compare_designs(given)
     elif "localization_designs" in earlier:
         results["localization_designs"] = earlier["localization_designs"]
     given.results.parent.mkdir(parents=True, exist_ok=True)

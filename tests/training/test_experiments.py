@@ -131,12 +131,23 @@ def test_a_task_is_trained_after_what_it_starts_from(tmp_path):
     assert recognition.after == ()
 
 
-def test_designs_share_the_localization_of_the_table(tmp_path):
+def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
     given = scene_results.parser().parse_args(["--out", str(tmp_path)])
     cells = scene_results.design_cells(given)
-    assert cells["head"] == scene_results.cell("localization", "pretrained", 0, given)
     assert len({cell.folder for cell in cells.values()}) == len(scene_results.DESIGNS)
+    for cell in cells.values():
+        assert {f"model.init_from={tmp_path / 'recognition-pretrained-0'}", *scene_results.DESIGN_LENGTH} <= {
+            *cell.command
+        }
     assert "model.localization_map=attention" in cells["attention"].command
+
+
+def test_table_of_designs():
+    metrics = {name: 0.25 for name, _ in scene_results.SHOWN["localization"]}
+    rows = scene_results.designs_table({"head": metrics | {"auc": 0.5}, "attention": metrics | {"auc": 0.125}})
+    assert "AUC" in rows.splitlines()[0]
+    assert rows.splitlines()[2].startswith("| head | 25.0 %")
+    assert rows.splitlines()[3].endswith("| 12.5 % |")
 
 
 def test_results_say_what_is_missing(tmp_path, capsys):
