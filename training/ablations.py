@@ -2,8 +2,8 @@
 
     python -m deepavfusion.training.ablations
 
-Each cell pre-trains the quickstart's model with one thing changed and scores its streams by nearest neighbours along
-the way (paper, sections 4.4 and 4.5):
+Each cell pre-trains the quickstart's model with one thing changed, for four of the quickstart's eleven epochs, after
+which its nearest neighbours change little, and scores its streams along the way (paper, sections 4.4 and 4.5):
 
 - where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or nowhere;
 - how: attention over pairs as factorized, dense or token fusion, with time and memory;
@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "early, token": ("model.fusion_type=token",),
     "early, factorized, unimodal start": (),
 }
+_LENGTH = ("optim.epochs=4", "optim.warmup_epochs=0.5", "run.eval_epochs=1")
 _FROM_UNIMODAL = "early, factorized, unimodal start"
 
 
@@ -58,7 +59,7 @@ def cell(variant: str, seed: int, given: argparse.Namespace) -> Cell:
         after = (source,)
     command = (
         *(sys.executable, "-m", "deepavfusion.training.ablations", "--cell", given.recipe),
-        *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *changes, *given.overrides),
+        *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *_LENGTH, *changes, *given.overrides),
     )
     return Cell(folder, command, "results.json", after)
 
