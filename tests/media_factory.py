@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 
 def grey_at(time: float) -> int:
@@ -130,3 +131,20 @@ def damage(path: Path, share: float = 0.5, length: int = 400) -> None:
     place = int(len(data) * share)
     data[place : place + length] = bytes((i * 37) % 256 for i in range(length))
     path.write_bytes(data)
+
+
+def paint_gradients(time: float) -> np.ndarray:
+    """(48, 64, 3) uint8: a frame with structure that changes with time."""
+    rows, columns = np.mgrid[:48, :64]
+    return np.stack([rows * 5, columns * 3, (rows + columns + round(time * 40)) % 256], -1).astype(np.uint8)
+
+
+def write_kinds(folder: Path, seconds: float, sound_seconds: float, silent_seconds: float, rate: int, picture: str):
+    """clip.mov (lossless stereo noise), sound.wav without pictures, silent.mp4, text.mp4 (which is none), a picture."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, round(sound_seconds * rate))).astype(np.float32)
+    lossless = {"audio_codec": "pcm_s16le", "audio": noise, "rate": rate}
+    write_media(folder / "clip.mov", seconds=seconds, paint=paint_gradients, **lossless)
+    write_media(folder / "sound.wav", codec=None, **lossless)
+    write_media(folder / "silent.mp4", seconds=silent_seconds, audio_codec=None, paint=paint_gradients)
+    (folder / "text.mp4").write_text("no video")
+    Image.fromarray(paint_gradients(1.0)).save(folder / picture)

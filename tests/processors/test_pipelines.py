@@ -24,7 +24,7 @@ from deepavfusion import (
 )
 from deepavfusion.processors.pipelines_deepavfusion import custom_pipelines, pipelines
 from tests.isolated import OPTIONAL, run_isolated
-from tests.media_factory import write_media
+from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
@@ -48,12 +48,6 @@ each_task = pytest.mark.parametrize("task", MODELS)
 MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "clips"
 
 
-def paint(time):
-    """Frames with structure that changes with time."""
-    rows, columns = np.mgrid[:48, :64]
-    return np.stack([rows * 5, columns * 3, (rows + columns + round(time * 40)) % 256], -1).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder for each model, with its processor, and files: whole, sound alone, pictures alone, text."""
@@ -63,13 +57,7 @@ def folder(tmp_path_factory):
         model.save_pretrained(folder / task)
         crop = {"crop_pct": 1.0} if task == SEGMENT else {}
         DeepAVFusionProcessor.from_config(model.config, **crop).save_pretrained(folder / task)
-    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (2, round(5.13 * RATE))).astype(np.float32)
-    lossless = {"audio_codec": "pcm_s16le", "audio": sound, "rate": RATE, "paint": paint}
-    write_media(folder / "clip.mov", seconds=5.1, **lossless)
-    write_media(folder / "sound.wav", codec=None, **lossless)
-    write_media(folder / "silent.mp4", seconds=2.0, audio_codec=None, paint=paint)
-    (folder / "text.mp4").write_text("no video")
-    Image.fromarray(paint(1.0)).save(folder / "picture.png")
+    write_kinds(folder, seconds=5.1, sound_seconds=5.13, silent_seconds=2.0, rate=RATE, picture="picture.png")
     return folder
 
 
@@ -256,7 +244,7 @@ class TestMoments:
         with pytest.raises(ValueError, match=message):
             pipes[CLASSIFY](str(folder / "clip.mov"), **options)
         with pytest.raises(ValueError, match="choose windows of files"):
-            pipes[CLASSIFY]({"image": paint(0.0)}, **options)
+            pipes[CLASSIFY]({"image": paint_gradients(0.0)}, **options)
 
     def test_a_moment_beyond_the_file_is_named(self, pipes, folder):
         with pytest.raises(MediaError, match=r"clip.mov: looked for the moment 9.00 s"):
@@ -283,7 +271,7 @@ class TestArrays:
         with pytest.raises(ValueError, match="Expected image in the mapping, got none"):
             pipes[SEGMENT]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
         with pytest.raises(ValueError, match="Expected audio in the mapping, got none"):
-            pipes[SEPARATE]({"image": paint(0.0)})
+            pipes[SEPARATE]({"image": paint_gradients(0.0)})
         with pytest.raises(ValueError, match="Expected the picture of what to keep"):
             pipes[SEPARATE]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
 
@@ -429,10 +417,10 @@ class TestSeparation:
 
     def test_arrays(self, pipes, folder, recording):
         pipe = pipes[SEPARATE]
-        arrays = {"image": paint(1.0), "audio": recording, "sampling_rate": RATE}
-        expected = pipe(str(folder / "clip.mov"), frames=paint(1.0))
+        arrays = {"image": paint_gradients(1.0), "audio": recording, "sampling_rate": RATE}
+        expected = pipe(str(folder / "clip.mov"), frames=paint_gradients(1.0))
         assert_same(pipe(arrays), expected)
-        assert_same(pipe({**arrays, "image": [paint(1.0)]}), [expected])
+        assert_same(pipe({**arrays, "image": [paint_gradients(1.0)]}), [expected])
         with pytest.raises(ValueError, match="A moment .* was asked for"):
             pipe(arrays, frames=1.0)
 
@@ -476,7 +464,10 @@ torch.save(results, folder / "results.pt")
 
 @pytest.mark.parametrize("minimal", [False, True], ids=["everything", "the minimum"])
 def test_saved_pipelines_load_where_this_package_is_not_installed(pipes, folder, tmp_path, minimal):
-    arrays = {"image": torch.from_numpy(paint(1.0)), "audio": torch.from_numpy(load_clip(folder / "clip.mov").waveform)}
+    arrays = {
+        "image": torch.from_numpy(paint_gradients(1.0)),
+        "audio": torch.from_numpy(load_clip(folder / "clip.mov").waveform),
+    }
     torch.save(arrays, tmp_path / "arrays.pt")
     (tmp_path / "clip.mov").write_bytes((folder / "clip.mov").read_bytes())
     for task, pipe in pipes.items():

@@ -19,7 +19,7 @@ from deepavfusion import (
 )
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.training import cli, inference
-from tests.media_factory import write_media
+from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
 MODELS = {
@@ -39,11 +39,6 @@ RATE, SECONDS = 22050, 2.51
 MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "clips"
 
 
-def paint(time):
-    rows, columns = np.mgrid[:48, :64]
-    return np.stack([rows * 5, columns * 3, (rows + columns + round(time * 40)) % 256], -1).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A saved model for each command, and files: whole, sound alone, pictures alone, text, a picture."""
@@ -52,13 +47,7 @@ def folder(tmp_path_factory):
         model = make_model(model_class, seed=seed, **overrides)
         model.save_pretrained(folder / name)
         DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
-    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (2, round(SECONDS * RATE))).astype(np.float32)
-    media = {"seconds": 2.5, "audio_codec": "pcm_s16le", "audio": sound, "rate": RATE, "paint": paint}
-    write_media(folder / "clip.mov", **media)
-    write_media(folder / "sound.wav", **media, codec=None)
-    write_media(folder / "silent.mp4", seconds=1.0, audio_codec=None, paint=paint)
-    (folder / "text.mp4").write_text("no video")
-    Image.fromarray(paint(1.0)).save(folder / "cello.png")
+    write_kinds(folder, seconds=2.5, sound_seconds=SECONDS, silent_seconds=1.0, rate=RATE, picture="cello.png")
     return folder
 
 
