@@ -44,7 +44,7 @@ SHOWN = {
     ],
     "separation": [
         ("si_sdri", "SI-SDR improvement, dB"),
-        ("swapped_si_sdri", "the other source's, when its frame is shown, dB"),
+        ("frame_decides", "mixtures of which each frame brings out its own source"),
         ("oracle_si_sdri", "ideal ratio mask (bound), dB"),
         ("sdr", "SDR, dB"),
     ],
