@@ -46,11 +46,9 @@ SHOWN = {
         ("si_sdri", "SI-SDR improvement, dB"),
         ("frame_decides", "mixtures of which each frame brings out its own source"),
         ("oracle_si_sdri", "ideal ratio mask (bound), dB"),
-        ("sdr", "SDR, dB"),
     ],
     "segmentation": [
         ("miou", "foreground mIoU of what sounds"),
-        ("f", "F"),
         ("shuffled_miou", "mIoU with another clip's sound (control)"),
         ("silent_painted", "painted pixels of silent objects beside what sounds"),
         ("sounding_painted", "painted pixels of what sounds beside them"),
@@ -59,7 +57,6 @@ SHOWN = {
         ("ciou_50", "cIoU@0.5"),
         ("shuffled_ciou_50", "with another clip's sound (control)"),
         ("centre_ciou_50", "centred box (control)"),
-        ("whole_ciou_50", "whole frame (control)"),
         ("ap", "AP, with silent frames as negatives"),
     ],
 }
@@ -104,7 +101,12 @@ def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def designs_table(found: dict[str, dict[str, float]]) -> str:
     """How the designs compare, with the controls of each."""
-    shown = [*SHOWN["localization"], ("auc", "AUC"), ("median_ciou_50", "cIoU@0.5 at the map's median")]
+    shown = [
+        *SHOWN["localization"],
+        ("whole_ciou_50", "whole frame (control)"),
+        ("auc", "AUC"),
+        ("median_ciou_50", "cIoU@0.5 at the map's median"),
+    ]
     rows = [
         [design, *(f"{100 * metrics[name]:.1f} %" for name, _ in shown if name in metrics)]
         for design, metrics in found.items()
