@@ -23,6 +23,8 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from deepavfusion.processors.pipelines_deepavfusion import custom_pipelines
+
 from .batches import BrokenDataError, group_size
 from .data.balance import class_balanced_weights, label_frequencies
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
@@ -203,6 +205,11 @@ class FinetuningRun:
         )
         if self.resume_from is not None:
             self.say(f"resumed from {self.resume_from}")
+        if recipe.optim.warmup_epochs >= recipe.optim.epochs:
+            self.say(
+                f"optim.warmup_epochs={recipe.optim.warmup_epochs:g} is as long as optim.epochs="
+                f"{recipe.optim.epochs:g} or longer: the learning rate does not reach its peak."
+            )
 
     def say(self, text: str) -> None:
         if self.state.is_main_process:
@@ -217,13 +224,15 @@ class FinetuningRun:
             return (self.stop.signal or 0) if stopped else 0
 
     def finish(self) -> None:
-        """Evaluates on the test split and writes the result folder. All processes must call it together."""
+        """Writes the result folder and evaluates on the test split. All processes must call it together."""
         recipe = self.recipe
-        evaluation = evaluate_finally(recipe, self.test_clips, self.processor, self.model, self.trainer.accelerator)
-        if self.state.is_main_process:
+        if self.state.is_main_process:  # before the evaluation: whatever becomes of that, the model is there
+            self.model.config.custom_pipelines = custom_pipelines(type(self.model).__name__)
             with quiet_library():
                 self.model.save_pretrained(self.folder)
             self.processor.save_pretrained(self.folder)
+        evaluation = evaluate_finally(recipe, self.test_clips, self.processor, self.model, self.trainer.accelerator)
+        if self.state.is_main_process:
             state = self.trainer.state
             notes = [f"Trained for {state.global_step} steps from {recipe.model.init_from or 'random weights'}."]
             if state.best_global_step:

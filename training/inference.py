@@ -36,7 +36,7 @@ def load_pipeline(
         OSError: where there is no such model, or no processor beside it.
         ValueError: for a folder that lacks weights of the task's model, or a wrong setting.
     """
-    if folder.startswith(("/", ".", "~")) and not Path(folder).is_dir():
+    if folder.startswith(("/", ".", "~", "runs/")) and not Path(folder).is_dir():
         raise OSError(f"Expected a saved model, but there is no folder {folder}.")
     pipeline_class = pipelines()[task]
     with quiet_library():

@@ -4,7 +4,9 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -19,6 +21,8 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe
 from deepavfusion.training.finetune_arguments import FinetuneArguments, load_finetune_arguments
 from deepavfusion.training.recipe import RecipeError, recipe_names
+from deepavfusion.training.task_card import PIPELINES
+from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.trainer import complete_checkpoints
 
 SIZES = {
@@ -106,6 +110,10 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert card.startswith("---\n")
     assert "library_name: transformers" in card
     assert str(tmp_path) not in card
+    # The card's pipeline is found without this package: the configuration names it, and its code is there.
+    named = json.loads((out / "config.json").read_text())["custom_pipelines"]
+    assert PIPELINES[task] in named
+    assert all((out / f"{entry['impl'].partition('.')[0]}.py").is_file() for entry in named.values())
     assert len(complete_checkpoints(out / "checkpoints")) >= 1
     AutoProcessor.from_pretrained(out)
     capsys.readouterr()
@@ -131,6 +139,26 @@ def test_a_task_starts_from_a_recognition_model_and_is_no_classifier(task, tmp_p
     assert DeepAVFusionConfig.from_pretrained(out).problem_type is None
     given = arguments("null", out)
     assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(tmp_path / "again"), *given]) == 0
+
+
+def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, monkeypatch, capsys):
+    def failing(*args, **kwargs):
+        raise RuntimeError("the evaluation broke")
+
+    monkeypatch.setattr(finetune, "evaluate_finally", failing)
+    given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=3")
+    with pytest.raises(RuntimeError, match="the evaluation broke"):
+        finetune.main(["scenes_recognition", *given])
+    assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
+    assert "optim.warmup_epochs=3 is as long as optim.epochs=1 or longer" in capsys.readouterr().out
+
+
+def test_clips_of_one_class_alone_have_no_average_precision():
+    task = Recognition.__new__(Recognition)
+    task.clips = SimpleNamespace(multi_label=False, label_names=["dog", "cello"])
+    scores = np.array([[0.9, 0.1], [0.4, 0.6]])
+    assert task._metrics(scores, np.array([0, 0])) == {"top1": 0.5}
+    assert task._metrics(scores, np.array([0, 1])) == {"top1": 1.0, "map": 1.0}
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):

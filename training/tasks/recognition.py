@@ -4,7 +4,12 @@ import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
-from deepavfusion.training.metrics.classification import mean_average_precision, mean_roc_auc, top_k_accuracy
+from deepavfusion.training.metrics.classification import (
+    mean_average_precision,
+    mean_roc_auc,
+    scored_classes,
+    top_k_accuracy,
+)
 from deepavfusion.training.report import Example, Picture, Table
 from deepavfusion.training.report_figures import MAX_CLASSES, confusion_counts, confusion_matrix
 
@@ -86,7 +91,9 @@ class Recognition(Task):
                 "hit1": float((first > 0).mean()),
             }
         one_hot = np.eye(scores.shape[1])[labels]
-        result = {"top1": top_k_accuracy(scores, labels, 1), "map": mean_average_precision(scores, one_hot)}
+        result = {"top1": top_k_accuracy(scores, labels, 1)}
+        if scored_classes(one_hot).any():  # not of clips of one class alone
+            result["map"] = mean_average_precision(scores, one_hot)
         if scores.shape[1] > 5:
             result["top5"] = top_k_accuracy(scores, labels, 5)
         return result
