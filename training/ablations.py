@@ -194,8 +194,8 @@ def main(argv: list[str] | None = None) -> int:
     text = "# Fusion at the scale of the built-in scenes\n"
     if entry is not None:
         text += (
-            f"\n{entry['data']}; 1-NN by class, leave one out, median ± standard deviation of the seeds. Runs share the "
-            "machine's cores with whatever else is at work, so clips a second compare roughly.\n"
+            f"\n{entry['data']}; 1-NN by class, leave one out, median ± standard deviation of the seeds. Runs share "
+            "the machine's cores with whatever else is at work, so clips a second compare roughly.\n"
         )
     text += "\n" + table(results) + "\n\n## Over training\n\n" + course(results) + "\n"
     write_atomically(given.results / "ablations.md", text)
