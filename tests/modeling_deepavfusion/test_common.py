@@ -206,7 +206,7 @@ def test_attentions_need_eager_attention(model_class):
 
 @each_model
 def test_eager_equals_sdpa(model_class, case):
-    """In float64, for the U-Nets' norms make much of the rounding in which the kernels of one CPU differ from another's."""
+    """In float64, for the U-Nets' norms amplify the rounding in which CPUs differ."""
     model = make_model(model_class, **CASES[case]).double()
     inputs = {name: x.double() if x.is_floating_point() else x for name, x in training_inputs(model).items()}
     results = []
