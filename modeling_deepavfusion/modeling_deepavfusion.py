@@ -45,6 +45,47 @@ def auto_classes() -> dict[str, str]:
     return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
 
 
+_PIPELINES = {  # task: (model class, Auto class, module and class of the pipeline)
+    "audio-visual-classification": (
+        "DeepAVFusionForAudioVisualClassification",
+        "AutoModelForVideoClassification",
+        "pipelines_deepavfusion.AudioVisualClassificationPipeline",
+    ),
+    "audio-visual-source-separation": (
+        "DeepAVFusionForSourceSeparation",
+        "AutoModelForAudioFrameClassification",
+        "separation_pipeline_deepavfusion.AudioVisualSourceSeparationPipeline",
+    ),
+    "audio-visual-segmentation": (
+        "DeepAVFusionForSemanticSegmentation",
+        "AutoModelForSemanticSegmentation",
+        "pipelines_deepavfusion.AudioVisualSegmentationPipeline",
+    ),
+    "sound-source-localization": (
+        "DeepAVFusionForSoundLocalization",
+        "AutoModelForMaskGeneration",
+        "pipelines_deepavfusion.SoundSourceLocalizationPipeline",
+    ),
+    "audio-visual-feature-extraction": (
+        "DeepAVFusionModel",
+        "AutoModel",
+        "pipelines_deepavfusion.AudioVisualFeatureExtractionPipeline",
+    ),
+}
+
+
+def custom_pipelines(model_name: str) -> dict[str, dict]:
+    """`config.custom_pipelines` of a model class: its own task, if it has one, and feature extraction.
+
+    The code that they name is saved with the processor.
+    """
+    return {
+        task: {"impl": pipeline, "pt": [auto], "type": "multimodal"}
+        for task, (model, auto, pipeline) in _PIPELINES.items()
+        if model in (model_name, "DeepAVFusionModel")
+    }
+
+
 class DeepAVFusionPreTrainedModel(PreTrainedModel):
     """Initialisation, loading and saving shared by the encoder and every model built on it."""
 
@@ -114,8 +155,10 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         }
 
     def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves weights, configuration and code: any Auto class loads the folder where this package is absent."""
+        """Saves weights, configuration and code: any Auto class loads the folder where this package is absent, and with
+        the processor saved beside them any pipeline does."""
         self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **auto_classes()}
+        self.config.custom_pipelines = custom_pipelines(type(self).__name__)
         return super().save_pretrained(save_directory, *args, **kwargs)
 
 

@@ -154,7 +154,6 @@ class DeepAVFusionPipeline(ChunkPipeline):
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Saves model and processor with their code and this pipeline's, as a folder that loads anywhere."""
-        self.model.config.custom_pipelines = custom_pipelines(type(self.model).__name__)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
@@ -330,19 +329,6 @@ def pipelines() -> dict[str, type[DeepAVFusionPipeline]]:
     }
 
 
-def custom_pipelines(model_name: str) -> dict[str, dict[str, Any]]:
-    """`config.custom_pipelines` of a model class: its own task, if it has one, and feature extraction."""
-    return {
-        task: {
-            "impl": f"{cls.__module__.split('.')[-1]}.{cls.__name__}",
-            "pt": [cls.auto_class],
-            "type": "multimodal",
-        }
-        for task, cls in pipelines().items()
-        if cls.model_name in (model_name, "DeepAVFusionModel")
-    }
-
-
 def register_pipelines() -> None:
     """Makes `transformers.pipeline` know the tasks."""
     for task, cls in pipelines().items():
@@ -356,7 +342,6 @@ __all__ = [
     "AudioVisualFeatureExtractionPipeline",
     "AudioVisualSegmentationPipeline",
     "SoundSourceLocalizationPipeline",
-    "custom_pipelines",
     "pipelines",
     "register_pipelines",
 ]

@@ -23,8 +23,6 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from deepavfusion.processors.pipelines_deepavfusion import custom_pipelines
-
 from .batches import BrokenDataError, group_size
 from .data.balance import class_balanced_weights, label_frequencies
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
@@ -227,7 +225,6 @@ class FinetuningRun:
         """Writes the result folder and evaluates on the test split. All processes must call it together."""
         recipe = self.recipe
         if self.state.is_main_process:  # before the evaluation: whatever becomes of that, the model is there
-            self.model.config.custom_pipelines = custom_pipelines(type(self.model).__name__)
             with quiet_library():
                 self.model.save_pretrained(self.folder)
             self.processor.save_pretrained(self.folder)
@@ -278,6 +275,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
 
     parts = [f"\n{evaluation.num_clips} clips"]
     for table in evaluation.tables:
+        parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
         parts.append(aligned([[str(cell) for cell in row] for row in (table.columns, *table.rows)]))
         parts += [table.note] if table.note else []
     for what, count in evaluation.left_out.items():

@@ -72,6 +72,7 @@ def write_task_card(
         content["protocol"],
     ]
     for table in evaluation.tables:
+        parts += [f"### {table.title}"] if len(evaluation.tables) > 1 else []
         parts.append(markdown_table(table.columns, table.rows))
         parts += [table.note] if table.note else []
     skipped, left_out = len(evaluation.skipped), evaluation.left_out

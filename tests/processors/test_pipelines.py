@@ -22,7 +22,7 @@ from deepavfusion import (
     MediaError,
     load_clip,
 )
-from deepavfusion.processors.pipelines_deepavfusion import custom_pipelines, pipelines
+from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from tests.isolated import OPTIONAL, run_isolated
 from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
@@ -486,14 +486,18 @@ def test_saved_pipelines_load_where_this_package_is_not_installed(pipes, folder,
 
 
 @each_task
-def test_a_saved_pipeline_names_its_code(pipes, tmp_path, task):
-    pipes[task].save_pretrained(tmp_path)
+def test_a_saved_model_names_the_code_of_its_pipelines(pipes, tmp_path, task):
+    pipes[task].model.save_pretrained(tmp_path)
+    pipes[task].processor.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())["custom_pipelines"]
-    assert stored == custom_pipelines(type(pipes[task].model).__name__)
     assert set(stored) == {task, EXTRACT}
-    for entry in stored.values():
-        module, name = entry["impl"].split(".")
-        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text()
+    for name, entry in stored.items():
+        served_by = pipelines()[name]
+        assert served_by.model_name in (type(pipes[task].model).__name__, "DeepAVFusionModel")
+        assert entry["pt"] == [served_by.auto_class]
+        module, class_name = entry["impl"].split(".")
+        assert class_name == served_by.__name__
+        assert f"class {class_name}(" in (tmp_path / f"{module}.py").read_text()
 
 
 @each_task

@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import gather_object
 
 from deepavfusion.training.batches import BrokenClips, evaluation_loader, group_size
+from deepavfusion.training.data.clips import BrokenClip
 from deepavfusion.training.evaluation import model_inputs
 from deepavfusion.training.report import Example, Table
 
@@ -90,6 +91,21 @@ class Task:
     def figures(self, rows: list[dict]) -> list[tuple[str, Any, str, str]]:
         """Figures of the report over all clips."""
         return []
+
+    def other_sounds(self, inputs: dict, batch: dict) -> torch.Tensor | None:
+        """For every clip of a batch the sound of another one, (B, 1, mels, time steps): the control of what a model
+        hears. None where the data set has no other clip that can be read."""
+        sounds, group = inputs["input_features"], group_size(self.clips)
+        if len(sounds) > group:
+            return sounds.roll(group, 0)
+        taken, total = {index // group for index in batch["index"].tolist()}, len(self.clips)
+        for step in range(1, total):
+            index = (int(batch["index"][-1]) + step) % total
+            if index // group not in taken:
+                sample = self.clips.__getitems__([index])[0]
+                if not isinstance(sample, BrokenClip):
+                    return sample["input_features"][None].to(sounds).expand_as(sounds)
+        return None
 
     def frames(self, pixel_values: torch.Tensor):
         """Normalised frames (B, 3, H, W), or the middle ones of videos, as (B, H, W, 3) uint8 arrays."""

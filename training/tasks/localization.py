@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from deepavfusion import DeepAVFusionForSoundLocalization
-from deepavfusion.training.batches import group_size
 from deepavfusion.training.metrics.localization import (
     average_precision,
     centred_box,
@@ -47,8 +46,8 @@ class Localization(Task):
     def score(self, model, inputs, batch, full):
         truth = batch["labels"].float()
         maps = {"own": self._maps(model(**inputs).logits, truth)}
-        if full:
-            other = inputs["input_features"].roll(group_size(self.clips), 0)
+        other = self.other_sounds(inputs, batch) if full else None
+        if other is not None:
             found = model(pixel_values=inputs["pixel_values"], input_features=other).logits
             maps["shuffled"] = self._maps(found, truth)
         rows = []

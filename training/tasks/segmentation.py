@@ -40,8 +40,9 @@ class Segmentation(Task):
     def score(self, model, inputs, batch, full):
         maps = {"own": model(**inputs).logits}
         if full:
-            shuffled = inputs["input_features"].roll(1, 0)
-            maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=shuffled).logits
+            other = self.other_sounds(inputs, batch)
+            if other is not None:
+                maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=other).logits
             maps["silent"] = model(pixel_values=inputs["pixel_values"]).logits
         truth = batch["labels"].numpy()
         silent = batch["silent_objects"].numpy() if full and "silent_objects" in batch else [None] * len(truth)
