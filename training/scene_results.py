@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from .cells import Cell, cost, cost_line, experiment_parser, run_cells, spread
@@ -144,6 +145,11 @@ def collect(cells: dict[tuple[str, str, int], Cell]) -> dict[str, Any]:
     return {"tasks": rows, "versions": package_versions()}
 
 
+def entries(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was found of each task with each start."""
+    return [task[start] for task in results["tasks"].values() for start in STARTS if start in task]
+
+
 def table(results: dict[str, Any]) -> str:
     """The README's table."""
     rows = []
@@ -158,10 +164,9 @@ def table(results: dict[str, Any]) -> str:
                 for start in STARTS
             ]
             rows.append([task.capitalize() if k == 0 else "", title.removesuffix(", dB"), *cells])
-    seeds = max(
-        len(entry["seeds"]) for task in results["tasks"].values() for name, entry in task.items() if name in STARTS
-    )
-    note = f"Held-out scenes; {'one seed' if seeds == 1 else f'{seeds} seeds, median ± standard deviation'}."
+    counts = {len(entry["seeds"]) for entry in entries(results)}
+    seeds = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} seeds, median ± standard deviation"
+    note = f"Held-out scenes; {'one seed' if counts == {1} else seeds}."
     note += f" One seed of what is shown took {results['core_minutes']:.0f} minutes of one CPU core."
     return markdown_table(["task", "measure", "with pre-training", "without"], rows) + "\n\n" + note
 
@@ -191,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     results = collect(cells)
     earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
     # Each cell runs on one core.
-    results["core_minutes"] = round(sum(cost(one)["seconds"] for one in cells.values()) / 60 / given.seeds, 1)
+    results["core_minutes"] = round(sum(median(entry["seconds"]) for entry in entries(results)) / 60, 1)
     if given.designs:
         results["localization_designs"] = compare_designs(given)
     elif "localization_designs" in earlier:
