@@ -219,7 +219,7 @@ class _Source:
         try:
             check()
         except OSError as error:
-            raise self.error("a media file", f"{type(error).__name__}: {error}") from error
+            raise self.error("a media file", _reason(error)) from error
 
     def _check_file(self) -> None:
         if isinstance(self.file, io.TextIOBase) or isinstance(self.file.read(0), str):
@@ -261,7 +261,7 @@ class _Source:
         except MediaError:
             raise
         except Exception as error:  # PyAV and FFmpeg answer with a dozen kinds; users should need to catch one
-            raise self.error(wanted, f"{type(error).__name__}: {error}") from error
+            raise self.error(wanted, _reason(error)) from error
 
     def probe(self, exact: bool = False) -> MediaInfo:
         """Streams and their spans; `exact` reads all packets (none is decoded) instead of believing the headers."""
@@ -334,6 +334,11 @@ class _Source:
                 if waveform is not None:
                     return np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0), rate
         return None, None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the number and the file that the system's and FFmpeg's own texts add."""
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
 __all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "load_clip", "probe_clip"]
