@@ -45,6 +45,7 @@ SHOWN = {
     ],
     "separation": [
         ("si_sdri", "SI-SDR improvement, dB"),
+        ("wrong_frame_si_sdri", "with the other source's frame (control), dB"),
         ("frame_decides", "mixtures of which each frame brings out its own source"),
         ("oracle_si_sdri", "ideal ratio mask (bound), dB"),
     ],
