@@ -17,6 +17,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
+from deepavfusion.modeling_deepavfusion import custom_pipelines
 from tests.isolated import OPTIONAL, run_isolated
 from tests.modeling_deepavfusion.cases import CASES, assert_outputs_equal, make_inputs, make_model
 
@@ -143,8 +144,10 @@ def test_loads_by_every_auto_class(results, models, checkpoint, auto_class, stag
     assert found["module"].startswith("transformers_modules.")
     assert found["config"] == "DeepAVFusionConfig"
     for name, value in json.loads(model.config.to_json_string(use_diff=False)).items():
-        if name not in ("_name_or_path", "architectures", "transformers_version"):
+        if name not in ("_name_or_path", "architectures", "transformers_version", "custom_pipelines"):
             assert found["config_values"][name] == value, name
+    saved_by = type(model) if stage == "loaded" else AUTO_CLASSES[auto_class]
+    assert found["config_values"]["custom_pipelines"] == custom_pipelines(saved_by.__name__)
     with torch.no_grad():
         inputs = make_inputs(model.config)
         assert_outputs_equal(found["encoded"], dict(model.base_model(**inputs)), **SAME)
