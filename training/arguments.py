@@ -11,6 +11,9 @@ from deepavfusion import DeepAVFusionConfig
 
 from .recipe import RecipeArguments, RecipeError, load_recipe
 
+# Keys of `model` that change how a model computes, not what.
+COMPUTATION = ("gradient_checkpointing", "attn_implementation")
+
 
 @dataclass
 class ModelArguments:
@@ -26,6 +29,8 @@ class ModelArguments:
     """Unimodal checkpoint for the audio tower: AudioMAE file."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    attn_implementation: str | None = None
+    """How attention is computed: eager, sdpa, flash_attention_2 ...; None is transformers' choice (sdpa)."""
     config: dict[str, Any] = field(default_factory=dict)
     """Fields of `DeepAVFusionConfig` that the recipe sets."""
 
@@ -36,6 +41,16 @@ class ModelArguments:
             return DeepAVFusionConfig(**self.config)
         except Exception as error:  # the strict dataclass raises classes of its own
             raise RecipeError(f"The recipe's model section does not give a configuration: {error}") from error
+
+    def set_computation(self, model) -> None:
+        """How a model trains, whatever it is: its attention and its activations, as these arguments have them."""
+        if self.attn_implementation is not None:
+            try:
+                model.set_attn_implementation(self.attn_implementation)
+            except (ImportError, ValueError) as error:
+                raise RecipeError(f"model.attn_implementation={self.attn_implementation}: {error}") from error
+        if self.gradient_checkpointing:
+            model.activation_checkpointing_enable()
 
 
 @dataclass
@@ -200,6 +215,7 @@ def load_arguments(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> 
 
 
 __all__ = [
+    "COMPUTATION",
     "DataArguments",
     "ModelArguments",
     "OptimArguments",

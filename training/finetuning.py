@@ -10,6 +10,7 @@ from accelerate.utils import set_seed
 
 from deepavfusion.processors import DeepAVFusionProcessor
 
+from .arguments import COMPUTATION
 from .checkpointing import write_atomically
 from .data import FileClips, build_dataset
 from .data.dense import DenseClips
@@ -85,8 +86,7 @@ def build_task_model(recipe: FinetuneArguments, clips):
         model = _earlier_model(task, given, head)
     if recipe.task.freeze_encoder:
         model.freeze_encoder()
-    if given.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+    given.set_computation(model)
     return model
 
 
@@ -155,7 +155,7 @@ def _decisive(sections: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's weights."""
     return {
         "task": sections.get("task"),
-        "model": {k: v for k, v in sections["model"].items() if k != "gradient_checkpointing"},
+        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
         "data": {k: v for k, v in sections["data"].items() if k not in ("cache_dir", "num_workers", "max_broken")},
         "optim": sections["optim"],
         "run": {key: sections["run"][key] for key in ("seed", "eval_epochs", "best")},

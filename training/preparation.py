@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 
-from .arguments import PretrainArguments
+from .arguments import COMPUTATION, PretrainArguments
 from .checkpointing import CheckpointFolder, write_atomically
 from .folders import RECIPE_FILE, check_origin, claim_folder, require_same_recipe
 from .optimization import parameter_groups, scaled_learning_rate
@@ -23,7 +23,7 @@ from .tracking import MetricsFile, check_trackers, quiet_library
 _FREE_ARGUMENTS = {
     "data": ("cache_dir", "num_workers", "max_broken"),
     "optim": ("batch_size", "gradient_accumulation", "fsdp"),  # the effective batch counts
-    "model": ("gradient_checkpointing",),
+    "model": COMPUTATION,
 }
 
 
@@ -143,8 +143,7 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
         model = _shard(model, Path(args.run.output_dir) / ".initial", accelerator)
     else:
         model = model.to(accelerator.device)
-    if args.model.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+    args.model.set_computation(model)
     if args.run.compile:
         model.compile()
     return model.train()
