@@ -131,6 +131,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         localization_loss (`str`, *optional*, defaults to `"supervised"`):
             What sound localization learns from: `"supervised"` (maps of the sounding place) or `"matching"` (whether
             frame and sound belong together, without labels).
+        localization_threshold (`float`, *optional*, defaults to 0.5):
+            Probability above which a place of the map counts as found, between 0 and 1. Recipes choose it on their
+            selection split: what is best for overlap lies below 0.5 where a model is unsure.
 
     Example:
 
@@ -210,6 +213,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     semantic_loss_ignore_index: int = 255
     localization_map: str = "head"
     localization_loss: str = "supervised"
+    localization_threshold: float = 0.5
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "DeepAVFusionConfig":
@@ -253,7 +257,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         return self.num_fusion_tokens + self.num_image_aggregation_tokens + self.num_audio_aggregation_tokens
 
     def validate_choices(self):
-        """Raises `ValueError` where a named variant does not exist."""
+        """Raises `ValueError` where a named variant does not exist or a threshold is no probability."""
         choices = {
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
@@ -267,6 +271,10 @@ class DeepAVFusionConfig(PreTrainedConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}.")
+        if not 0 < self.localization_threshold < 1:
+            raise ValueError(
+                f"localization_threshold is {self.localization_threshold}: expected a probability between 0 and 1."
+            )
 
     def validate_input_sizes(self):
         """Raises `ValueError` where an input does not divide into whole patches."""

@@ -4,6 +4,9 @@
 `trust_remote_code=True` where this package is not installed.
 """
 
+import difflib
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,11 +47,22 @@ class DeepAVFusionPipeline(ChunkPipeline):
         name = type(model).__name__
         if self.model_name != "DeepAVFusionModel" and name.startswith("DeepAVFusion") and name != self.model_name:
             raise ValueError(f"Expected a {self.model_name} for {type(self).__name__}, got a {name}.")
+        self._warn_of_new_head(model)
         if processor is None:
             processor = self._make_processor(model)
         super().__init__(model, processor=processor, **kwargs)
         self.tokenizer = None  # the processor's stand-in would be asked to pad texts
         self.model.eval()
+
+    def _warn_of_new_head(self, model) -> None:
+        """Says so where the checkpoint was of another task, whose head is none of this one's."""
+        stored = model.config.architectures or []
+        if self.model_name != "DeepAVFusionModel" and stored and self.model_name not in stored:
+            warnings.warn(
+                f"{model.config.name_or_path or 'The model'} was saved as {', '.join(stored)}, not as a "
+                f"{self.model_name}: unless you have trained it since, its head is random, and so are its answers.",
+                stacklevel=3,
+            )
 
     def _make_processor(self, model) -> DeepAVFusionProcessor:
         """The processor saved beside the model; of a model that was never saved, the one that its sizes need."""
@@ -215,9 +229,11 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     """
     A heat map of where the sound comes from, over the whole frame.
 
-    The result is `{"heat_map", "score", "frame", "timestamp"}`: heat map (height, width) float32 in 0..1 between its
-    own least and greatest value, score how likely anything sounds at all (0..1, of the hottest quarter of the map; 0
-    without sound), frame (height, width, 3) uint8, the moment in seconds. With several moments it is a list of them.
+    The result is `{"heat_map", "mask", "score", "frame", "timestamp"}`: heat map (height, width) float32 in 0..1
+    between its own least and greatest value, mask (height, width) bool of where the probability exceeds the
+    configuration's `localization_threshold`, score how likely anything sounds at all (0..1, of the hottest quarter of
+    the map; 0 without sound), frame (height, width, 3) uint8, the moment in seconds. With several moments it is a list
+    of them.
 
     Parameters: `normalize` (True; False keeps the model's logits), `timestamps`, `num_clips`.
     """
@@ -228,15 +244,19 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     post_parameters = ("normalize",)
 
     def postprocess(self, outputs, normalize: bool = True):
-        results = []
+        results, share = [], self.model.config.localization_threshold
         for output in outputs:
             logits = output["logits"].float()
             # Beyond the centre crop nothing is known: as cold as the coldest place that the model saw.
             outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
             heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
+            placed = self.processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
+            mask = (placed > math.log(share / (1 - share))).numpy()
             strongest = logits.flatten().topk(max(logits.numel() // 4, 1)).values
-            results.append({"heat_map": heat, "score": strongest.mean().sigmoid().item(), **_moment(output)})
+            results.append(
+                {"heat_map": heat, "mask": mask, "score": strongest.mean().sigmoid().item(), **_moment(output)}
+            )
         return results if outputs[0]["about"]["several"] else results[0]
 
 
@@ -305,7 +325,9 @@ def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
     """Picture, sound and its rate of a mapping; what is required has to be there."""
     unknown = set(inputs) - set(_ARRAYS)
     if unknown:
-        raise ValueError(f"Expected a mapping with {', '.join(_ARRAYS)}, got {', '.join(map(repr, inputs))}.")
+        close = {word: difflib.get_close_matches(str(word), _ARRAYS, n=1) for word in sorted(unknown, key=str)}
+        hint = "".join(f" Did you mean {names[0]!r} for {word!r}?" for word, names in close.items() if names)
+        raise ValueError(f"Expected a mapping with {', '.join(_ARRAYS)}, got {', '.join(map(repr, inputs))}.{hint}")
     picture, sound, rate = (inputs.get(name) for name in _ARRAYS)
     if (picture is None and sound is None) or {"image": picture, "audio": sound}.get(require, 0) is None:
         raise ValueError(f"Expected {'image or audio' if require == 'any' else require} in the mapping, got none.")

@@ -192,6 +192,7 @@ class PretrainArguments(RecipeArguments):
         "separation_weighted_loss",
         "localization_map",
         "localization_loss",
+        "localization_threshold",
     }
 
     model: ModelArguments = field(default_factory=ModelArguments)

@@ -8,7 +8,7 @@ COMMANDS = {
     "finetune": "fine-tune for a task, from a recipe, and evaluate",
     "probe": "score a frozen encoder: nearest neighbours and linear classifiers",
     "evaluate": "evaluate a fine-tuned model on a data set, with a report",
-    "embed": "write the three streams of a video file to a safetensors file",
+    "embed": "write the three streams of media files, as safetensors files",
     "classify": "print the likeliest labels of media files",
     "separate": "write what a picture shows of the sound of media files, as wav files",
     "segment": "write masks of what sounds in frames of media files",

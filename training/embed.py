@@ -1,7 +1,7 @@
-"""Embeds a video file: the three streams of a saved model, written to a safetensors file.
+"""Embeds media files: the three streams of a saved model, a safetensors file for each.
 
-deepavfusion embed CLIP.mp4 --model runs/scenes_tiny
-deepavfusion embed CLIP.mp4 --model ORG/NAME --num-clips 10 --output clip.safetensors
+deepavfusion embed --model runs/quickstart clip.mp4
+deepavfusion embed --model ORG/NAME --num-clips 10 --out streams *.mp4
 """
 
 import argparse
@@ -11,50 +11,33 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from transformers import AutoModel, AutoProcessor
 
-import deepavfusion
-import deepavfusion.processors  # noqa: F401
+from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline
 
 from .checkpointing import write_atomically
+from .inference import command_parser, load_pipeline, moments_of, run
 from .probing import STREAMS
-from .tracking import quiet_library
 
 
-def load(folder: str, device: str | torch.device = "cpu"):
-    """Encoder in eval mode and processor of a saved model, by the Auto classes.
-
-    Raises:
-        ValueError: for a folder whose weights are not all the encoder's needs; the message names the missing ones.
-    """
-    with quiet_library():
-        model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
-    if info["missing_keys"]:
-        raise ValueError(f"{folder} lacks weights of the encoder: {', '.join(sorted(info['missing_keys']))}.")
-    return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
+def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:
+    """The feature extraction of a saved model; see `load_pipeline`."""
+    return load_pipeline("audio-visual-feature-extraction", folder, device)
 
 
-@torch.no_grad()
-def embed(clip: str, model, processor, num_clips: int | None = None) -> dict[str, torch.Tensor]:
-    """Streams of a video file.
+def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **moments) -> dict[str, torch.Tensor]:
+    """Streams of a media file.
 
     Args:
+        pipeline: from `load`.
         clip: path of the file.
-        model, processor: from `load`.
-        num_clips: windows spread evenly over the file; None is one, at its middle.
+        batch_size: windows that the model sees at once.
+        moments: `num_clips`, or a list of `timestamps` (s); one window, in the middle, by default.
 
     Returns:
         "fusion", "image", "audio" -> (windows, tokens, hidden size) float32. A stream that the file lacks is absent.
     """
-    inputs = processor(videos=clip, num_clips=num_clips, return_tensors="pt")
-    outputs = model(**inputs.to(model.device))
-    states = (outputs.last_hidden_state, outputs.image_last_hidden_state, outputs.audio_last_hidden_state)
-    present = (None, inputs.get("image_present"), inputs.get("audio_present"))
-    streams = {}
-    for name, state, there in zip(STREAMS, states, present, strict=True):
-        if state is not None and (there is None or bool(there.any())):
-            streams[name] = state.float().cpu().contiguous()
-    return streams
+    streams = pipeline(clip, tokens=True, batch_size=batch_size, **(moments or {"timestamps": [None]}))
+    return {name: stream.float().cpu().contiguous() for name, stream in streams.items()}
 
 
 def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: str) -> None:
@@ -64,36 +47,39 @@ def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: s
         "model": model,
         "shapes": json.dumps({k: list(v.shape) for k, v in streams.items()}),
     }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, safetensors.torch.save(streams, metadata=metadata))
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="deepavfusion embed", description="Embed a video file with a saved model.")
-    result.add_argument("clip", help="video file, with pictures, sound or both")
-    result.add_argument("--model", required=True, help="folder or Hub name of a saved model")
-    result.add_argument("--output", help="safetensors file to write; beside the clip's name in this folder by default")
-    result.add_argument("--num-clips", type=int, help="windows spread over the file; one at its middle by default")
+    result = command_parser(
+        "embed",
+        "Write the tokens of the fusion, image and audio streams of media files, NAME.safetensors for each: tensors\n"
+        "(windows, tokens, hidden size). Files with pictures or sound alone have two of the streams.",
+        "Any saved model of the package will do; what stands on its encoder is left aside.",
+    )
+    place = result.add_mutually_exclusive_group()
+    place.add_argument("--out", type=Path, default=Path(), help="folder to write to (this one)")
+    place.add_argument("--output", type=Path, metavar="FILE", help="what to write instead, of a single file")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 1 with a message where the file or the model cannot be read."""
-    from deepavfusion.processors import MediaError
-
+    """Returns 0, or 2 with a message where a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
-    output = Path(arguments.output or f"{Path(arguments.clip).stem}.safetensors")
-    try:
-        model, processor = load(arguments.model)
-        streams = embed(arguments.clip, model, processor, arguments.num_clips)
-    except (MediaError, OSError, ValueError) as error:
-        print(f"deepavfusion embed: {error}", file=sys.stderr)
-        return 1
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save(streams, output, arguments.clip, arguments.model)
-    for name in STREAMS:
-        print(f"{name:<7} {tuple(streams[name].shape) if name in streams else 'not in the file'}")
-    print(f"written to {output}")
-    return 0
+    if arguments.output is not None and len(arguments.files) > 1:
+        print(f"deepavfusion embed: --output is for one file, got {len(arguments.files)}: use --out.", file=sys.stderr)
+        return 2
+
+    def work(pipeline, file: str, name: str) -> None:
+        streams = embed(pipeline, file, arguments.batch_size, **moments_of(arguments))
+        output = arguments.output or arguments.out / f"{name}.safetensors"
+        save(streams, output, file, arguments.model)
+        for stream in STREAMS:
+            print(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")
+        print(f"written to {output}", flush=True)
+
+    return run("embed", arguments, lambda: load(arguments.model, arguments.device), work)
 
 
 if __name__ == "__main__":

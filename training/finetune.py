@@ -224,16 +224,14 @@ class FinetuningRun:
     def finish(self) -> None:
         """Writes the result folder and evaluates on the test split. All processes must call it together."""
         recipe = self.recipe
+        self._calibrate()
         if self.state.is_main_process:  # before the evaluation: whatever becomes of that, the model is there
             with quiet_library():
                 self.model.save_pretrained(self.folder)
             self.processor.save_pretrained(self.folder)
         evaluation = evaluate_finally(recipe, self.test_clips, self.processor, self.model, self.trainer.accelerator)
         if self.state.is_main_process:
-            state = self.trainer.state
-            notes = [f"Trained for {state.global_step} steps from {recipe.model.init_from or 'random weights'}."]
-            if state.best_global_step:
-                notes.append(f"The checkpoint of step {state.best_global_step} was the best on the selection split.")
+            notes = self._notes()
             content = write_report(
                 self.folder,
                 evaluation,
@@ -243,9 +241,31 @@ class FinetuningRun:
                 device=self.trainer.accelerator.device,
                 notes=notes,
             )
-            write_task_card(self.folder, content, evaluation, recipe, self.model)
-            self.say(summary(evaluation, self.folder))
+            write_task_card(self.folder, content, evaluation, recipe, self.model, notes)
+            self.say("\n".join(["", *notes, summary(evaluation, self.folder)]))
         self.state.wait_for_everyone()
+
+    def _calibrate(self) -> None:
+        """Takes over what the evaluation of the best checkpoint on the selection split decides."""
+        state, metric = self.trainer.state, self.trainer.args.metric_for_best_model
+        for record in state.log_history:
+            if record["step"] == state.best_global_step and metric in record:
+                metrics = {name.removeprefix("eval_"): value for name, value in record.items()}
+                for name, value in TASKS[self.recipe.task.name].calibration(metrics).items():
+                    setattr(self.model.config, name, value)
+
+    def _notes(self) -> list[str]:
+        """How long was trained, and which checkpoint was taken."""
+        state, recipe = self.trainer.state, self.recipe
+        origin = "a pre-trained model" if recipe.model.init_from else "random weights"
+        notes = [f"Trained for {state.global_step} steps from {origin}."]
+        if state.best_global_step:
+            metric = self.trainer.args.metric_for_best_model.removeprefix("eval_")
+            notes.append(
+                f"The checkpoint of step {state.best_global_step} is the one kept: the last of the best on the split "
+                f"{recipe.data.selection_split} ({metric} {state.best_metric:.4g} on {len(self.selection)} clips)."
+            )
+        return notes
 
     def run(self, before: Callable[["FinetuningRun"], None] | None = None) -> int:
         """Introduces, trains, finishes, and gives the folder back; the exit code of the command.
@@ -278,8 +298,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
         parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
         parts.append(aligned([[str(cell) for cell in row] for row in (table.columns, *table.rows)]))
         parts += [table.note] if table.note else []
-    for what, count in evaluation.left_out.items():
-        parts.append(f"left out: {count} {what}")
+    parts += evaluation.remarks
     if evaluation.skipped:
         parts.append(f"skipped, cannot be read: {len(evaluation.skipped)} (evaluation.json names them)")
     return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])

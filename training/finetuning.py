@@ -32,6 +32,7 @@ _FREE_OF_SHAPE = {
     "hidden_dropout_prob",
     "localization_loss",
     "localization_map",
+    "localization_threshold",
     "semantic_loss_ignore_index",
     "separation_mask",
     "separation_weighted_loss",
@@ -209,8 +210,7 @@ def write_report(
         "versions": package_versions(),
     }
     summary = [f"{evaluation.num_clips} clips of the split {split}, model {model_name}.", *(notes or [])]
-    for what, count in evaluation.left_out.items():
-        summary.append(f"Left out: {count} {what}.")
+    summary += evaluation.remarks
     report = Report(folder, title, summary, evaluation.tables, content)
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)

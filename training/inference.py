@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def load_pipeline(
             f"Expected a {pipeline_class.model_name} in {folder}, found a {stored} that lacks {len(missing)} of its "
             f"weights: {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}."
         )
-    return pipeline_class(model, task=task, **({} if device is None else {"device": device}))
+    with warnings.catch_warnings():  # all weights are there, whatever model they were saved as
+        warnings.simplefilter("ignore")
+        return pipeline_class(model, task=task, **({} if device is None else {"device": device}))
 
 
 def command_parser(command: str, description: str, epilog: str, moments: bool = True) -> argparse.ArgumentParser:

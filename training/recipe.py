@@ -5,6 +5,7 @@ Unknown sections and keys and wrong types raise and say what exists.
 
 import dataclasses
 import difflib
+import itertools
 import os
 import types
 import typing
@@ -96,11 +97,15 @@ class RecipeArguments:
         return sections
 
     def to_yaml(self, public: bool = False) -> str:
-        """This run as a recipe file, its goal as the first comment.
+        """This run as a recipe file, its recipe's first comment before it.
 
-        With `public`, without what was left at None and without folders of the machine that it ran on.
+        With `public`, without what was left at None, without folders of the machine that it ran on, and of the comment
+        the goal alone: cost and expectation are those of the recipe as it was, not of what overrides made of it.
         """
-        comment = "".join(f"# {line}".rstrip() + "\n" for line in self.goal.splitlines())
+        lines = self.goal.splitlines()
+        if public:
+            lines = itertools.takewhile(lambda line: not line.startswith(("Cost:", "Expected:")), lines)
+        comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         sections = self.to_dict()
         if public:
             for section, key in (

@@ -116,7 +116,7 @@ def _print_summary(job: Job, results: dict[str, Any]) -> None:
 
 
 def demonstrate(job: Job) -> None:
-    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by Auto classes."""
+    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by its pipeline."""
     from . import embed
     from .data.scenes_config import SPLIT_OFFSETS, ScenesConfig
     from .data.scenes_export import write_scene
@@ -126,11 +126,10 @@ def demonstrate(job: Job) -> None:
         scenes = ScenesConfig(image_size=job.config.frame_size)
     write_scene(scenes, SPLIT_OFFSETS["test"], job.folder / "scene")
     clip = job.folder / "scene" / "clip.mp4"
-    model, processor = embed.load(str(job.folder))
-    streams = embed.embed(str(clip), model, processor)
+    streams = embed.embed(embed.load(str(job.folder), "cpu"), str(clip))
     embed.save(streams, job.folder / "scene" / "clip.safetensors", str(clip), job.folder.name)
     shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
-    job.reporter.print(f"\nembedded {clip} through AutoModel and AutoProcessor: {shapes}")
+    job.reporter.print(f"\nembedded {clip} with the saved model: {shapes}")
 
 
 __all__ = ["collect", "demonstrate", "device_name", "finish"]

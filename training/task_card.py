@@ -1,5 +1,6 @@
 """README.md of a fine-tuned model's folder, which is a Hub repository as it stands."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ _LIMITS = {
 
 
 def write_task_card(
-    folder: Path, content: dict[str, Any], evaluation: Evaluation, recipe: FinetuneArguments, model
+    folder: Path,
+    content: dict[str, Any],
+    evaluation: Evaluation,
+    recipe: FinetuneArguments,
+    model,
+    notes: Sequence[str] = (),
 ) -> None:
     """Writes README.md.
 
@@ -39,6 +45,7 @@ def write_task_card(
         content: of evaluation.json.
         evaluation: on the held-out split.
         model: that was evaluated.
+        notes: sentences on the training.
     """
     name, task = folder.resolve().name, recipe.task.name
     results = [
@@ -75,16 +82,15 @@ def write_task_card(
         parts += [f"### {table.title}"] if len(evaluation.tables) > 1 else []
         parts.append(markdown_table(table.columns, table.rows))
         parts += [table.note] if table.note else []
-    skipped, left_out = len(evaluation.skipped), evaluation.left_out
-    parts.append(
-        f"{evaluation.num_clips} clips of the split {content['split']}; {skipped} could not be read and were skipped"
-        + "".join(f"; {count} {what} were left out" for what, count in left_out.items())
-        + ". `evaluation.json` has all numbers, `report.html` shows and plays examples."
+    read = (
+        f"{evaluation.num_clips} clips of the split {content['split']}; {len(evaluation.skipped)} could not be read "
+        "and were skipped."
     )
+    shown = "`evaluation.json` has all numbers, `report.html` shows and plays examples."
+    parts.append(" ".join([read, *evaluation.remarks, shown]))
     parts += [
         "## Training",
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, from "
-        f"{'a pre-trained encoder' if recipe.model.init_from else 'random weights'}. The recipe:",
+        " ".join([f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters.", *notes, "The recipe:"]),
         f"```yaml\n{recipe.to_yaml(public=True).strip()}\n```",
         "## Limits",
         f"- {_LIMITS[task]}\n- Trained on {recipe.data.name}: expect little beyond what resembles it."
@@ -103,7 +109,9 @@ def _usage(task: str, name: str) -> str:
         f'pipe = pipeline("{PIPELINES[task]}", model="{name}", trust_remote_code=True)\n'
         'print(pipe("clip.mp4"))\n```\n\n'
         "`model` is this repository's name on the Hub, or its folder; `pip install deepavfusion` makes "
-        "`trust_remote_code` unnecessary after `import deepavfusion`."
+        "`trust_remote_code` unnecessary after `import deepavfusion`. The Hub's tag of this repository, "
+        f"{_HUB_TASKS[task]}, is the nearest that there is: its stock pipeline would give the model one of frame and "
+        "sound alone."
     )
 
 

@@ -244,6 +244,11 @@ class AudioVisualTrainer(Trainer):
         if self.evaluator is None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self.model).items()}
+        if (
+            self.state.best_metric is not None
+            and metrics.get(self.args.metric_for_best_model) == self.state.best_metric
+        ):
+            self.state.best_metric = None  # of equals the last is the best: it was trained the longest
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

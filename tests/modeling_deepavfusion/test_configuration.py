@@ -65,6 +65,7 @@ def test_derived_sizes():
         ({"image_decoder_type": "unet"}, "image_decoder_type is 'unet': expected one of 'plain', 'swin'"),
         ({"audio_decoder_type": ""}, "audio_decoder_type is '': expected one of 'plain', 'swin'"),
         ({"classifier_loss": "sum"}, "classifier_loss is 'sum'"),
+        ({"localization_threshold": 1.0}, "localization_threshold is 1.0: expected a probability"),
         ({"separation_mask": "phase"}, "separation_mask is 'phase'"),
         ({"image_size": [32]}, r"image_size is \[32\]: expected one int or a \[height, width\] pair"),
         ({"image_size": 36}, r"image height is 36: expected a positive multiple of patch_size \(8\)"),

@@ -181,6 +181,15 @@ class TestEveryPipeline:
         with pytest.raises(OSError, match="alone holds no processor"):
             pipeline(EXTRACT, model=str(tmp_path / "alone"))
 
+    def test_a_checkpoint_of_another_task_is_told_of(self, folder, recwarn):
+        """Transformers gives the wanted class a random head: after training it may be a good one, so it is used."""
+        with pytest.warns(UserWarning, match="saved as DeepAVFusionForSourceSeparation, not as a .*SoundLocalization"):
+            pipeline(LOCALIZE, model=str(folder / SEPARATE), device="cpu")
+        recwarn.clear()
+        for task in (LOCALIZE, EXTRACT):
+            pipeline(task, model=str(folder / (LOCALIZE if task == EXTRACT else task)), device="cpu")
+        assert not [warning for warning in recwarn if "saved as" in str(warning.message)]
+
     def test_the_model_of_another_task_is_refused(self, folder):
         model = MODELS[SEPARATE][0].from_pretrained(folder / SEPARATE)
         with pytest.raises(ValueError, match="Expected a DeepAVFusionForAudioVisualClassification .*ForSourceSep"):
@@ -268,6 +277,8 @@ class TestArrays:
     def test_what_is_missing_is_said(self, pipes):
         with pytest.raises(ValueError, match="image or audio in the mapping, got none"):
             pipes[CLASSIFY]({"sampling_rate": 16000})
+        with pytest.raises(ValueError, match="got 'images', 'audio'. Did you mean 'image' for 'images'?"):
+            pipes[CLASSIFY]({"images": paint_gradients(0.0), "audio": np.zeros(16000, np.float32)})
         with pytest.raises(ValueError, match="Expected image in the mapping, got none"):
             pipes[SEGMENT]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
         with pytest.raises(ValueError, match="Expected audio in the mapping, got none"):

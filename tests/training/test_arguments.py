@@ -167,4 +167,7 @@ def test_a_public_recipe_tells_no_folders():
     text = args.to_yaml(public=True)
     assert "/home/me" not in text
     assert "null" not in text
+    assert text.startswith("# Goal: ")
+    assert "Cost:" not in text
+    assert "Expected:" not in text
     assert yaml.safe_load(text)["optim"] == {k: v for k, v in args.to_dict()["optim"].items() if v is not None}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import AutoModel, AutoProcessor
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.processors import DeepAVFusionProcessor
@@ -64,7 +65,7 @@ def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, caps
     assert str(output) in printed
     assert metadata["clip"] == "clip.mp4"
     assert json.loads(metadata["shapes"])["audio"] == [1, 12, 32]
-    model, processor = embed.load(str(folder))
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     with torch.no_grad():
         expected = model(**processor(videos=str(folder / "clip.mp4"), return_tensors="pt"))
     torch.testing.assert_close(streams["fusion"], expected.last_hidden_state)
@@ -78,6 +79,16 @@ def test_several_windows_are_rows(folder, tmp_path, monkeypatch):
     assert not torch.equal(streams["audio"][0], streams["audio"][2])
 
 
+def test_several_files_each_have_one_of_their_own(folder, tmp_path, capsys):
+    files = [str(folder / name) for name in ("clip.mp4", "absent.mp4", "sound.wav")]
+    assert embed.main([*files, "--model", str(folder), "--out", str(tmp_path / "out"), "--at", "0.5", "1.5"]) == 2
+    assert "absent.mp4" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.safetensors", "sound.safetensors"]
+    assert read(tmp_path / "out" / "clip.safetensors")[0]["image"].shape[0] == 2
+    assert embed.main([*files, "--model", str(folder), "--output", str(tmp_path / "one.safetensors")]) == 2
+    assert "--output is for one file, got 3" in capsys.readouterr().err
+
+
 def test_a_sound_alone_has_no_image_stream(folder, tmp_path, capsys):
     output = tmp_path / "sound.safetensors"
     assert embed.main([str(folder / "sound.wav"), "--model", str(folder), "--output", str(output)]) == 0
@@ -89,9 +100,9 @@ def test_what_cannot_be_read_is_said_and_nothing_is_written(folder, tmp_path, ca
     output = tmp_path / "out.safetensors"
     (tmp_path / "text.mp4").write_text("no video")
     for clip in ("text.mp4", "absent.mp4"):
-        assert embed.main([str(tmp_path / clip), "--model", str(folder), "--output", str(output)]) == 1
+        assert embed.main([str(tmp_path / clip), "--model", str(folder), "--output", str(output)]) == 2
         assert clip in capsys.readouterr().err
-    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path), "--output", str(output)]) == 1
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path), "--output", str(output)]) == 2
     assert "deepavfusion embed:" in capsys.readouterr().err
     assert not output.exists()
 
@@ -102,8 +113,8 @@ def test_an_incomplete_model_is_refused(folder, tmp_path, capsys):
     for name in ("config.json", "processor_config.json"):
         (tmp_path / name).write_text((folder / name).read_text())
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 1
-    assert "lacks weights of the encoder: fusion_norm.weight" in capsys.readouterr().err
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 2
+    assert "lacks 1 of its weights: fusion_norm.weight" in capsys.readouterr().err
 
 
 def test_the_command_line_lists_what_exists(capsys):

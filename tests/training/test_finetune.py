@@ -101,6 +101,11 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     if task == "segmentation":
         assert 0 <= found["metrics"]["silent_painted"] <= 1
         assert 0 <= found["metrics"]["sounding_painted"] <= 1
+    if task == "localization":
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        chosen = [line["threshold"] for line in lines if line["kind"] == "evaluation"]
+        assert found["metrics"]["threshold"] in chosen
+        assert DeepAVFusionConfig.from_pretrained(out).localization_threshold == found["metrics"]["threshold"]
     assert found["versions"]["torch"]
     page = (out / "report.html").read_text()
     assert "Examples" in page
@@ -110,13 +115,19 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert card.startswith("---\n")
     assert "library_name: transformers" in card
     assert str(tmp_path) not in card
+    assert "The checkpoint of step" in card
+    assert "With 8 clips a score says little" in card
+    assert "Cost:" not in card
+    assert "its stock pipeline would give the model one of frame and sound alone" in card
+    printed = capsys.readouterr().out
+    assert "The checkpoint of step" in printed
+    assert "With 8 clips a score says little" in printed
     # The card's pipeline is found without this package: the configuration names it, and its code is there.
     named = json.loads((out / "config.json").read_text())["custom_pipelines"]
     assert PIPELINES[task] in named
     assert all((out / f"{entry['impl'].partition('.')[0]}.py").is_file() for entry in named.values())
     assert len(complete_checkpoints(out / "checkpoints")) >= 1
     AutoProcessor.from_pretrained(out)
-    capsys.readouterr()
     again = tmp_path / "again"
     assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(again), *arguments("null", out)]) == 0
     metrics = json.loads((again / "evaluation.json").read_text())["metrics"]
@@ -201,6 +212,37 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(pretr
     capsys.readouterr()
     assert finetune.main([*command, "optim.base_lr=0.1"]) == 2
     assert "optim.base_lr" in capsys.readouterr().err
+
+
+def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monkeypatch, capsys):
+    scores = iter([0.25, 0.5, 0.5, 0.25])
+
+    # Of the selection split alone: what stands in the report is evaluated elsewhere.
+    monkeypatch.setattr(finetune, "evaluate_task", lambda *a, **k: SimpleNamespace(metrics={"top1": next(scores)}))
+    out = tmp_path / "run"
+    given = arguments(pretrained, out, "optim.epochs=4", "run.keep_checkpoints=4")
+    assert finetune.main(["scenes_recognition", *given]) == 0
+    assert "The checkpoint of step 9 is the one kept" in capsys.readouterr().out
+    assert "(top1 0.5 on 4 clips)" in (out / "report.html").read_text()
+    kept = DeepAVFusionForAudioVisualClassification.from_pretrained(out / "checkpoints" / "checkpoint-9").state_dict()
+    found = DeepAVFusionForAudioVisualClassification.from_pretrained(out).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_recipes_choose_the_attention(name, pretrained, tmp_path, monkeypatch):
+    trained = []
+    build = finetune.build_task_model
+    monkeypatch.setattr(finetune, "build_task_model", lambda *given: trained.append(build(*given)) or trained[-1])
+    given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", f"model.attn_implementation={name}")
+    assert finetune.main(["scenes_recognition", *given]) == 0
+    assert trained[0].config._attn_implementation == name
+
+
+def test_an_attention_that_does_not_exist_is_told(pretrained, tmp_path, capsys):
+    given = arguments(pretrained, tmp_path / "out", "model.attn_implementation=flesh")
+    assert finetune.main(["scenes_recognition", *given]) == 2
+    assert "model.attn_implementation=flesh" in capsys.readouterr().err
 
 
 def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):

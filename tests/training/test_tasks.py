@@ -1,5 +1,6 @@
 """What evaluations say of models whose answers are known: ones that know the truth, and ones that do not listen."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -102,6 +103,26 @@ def test_localization_with_its_controls(deaf, batch_size):
     assert 0 < found["centre_auc"] < 1
 
 
+def test_localization_finds_its_threshold_on_the_selection_split():
+    """A model that knows the place and is never surer than 0.3: found with the threshold chosen, missed without."""
+    clips = build("localization", max_objects=3)
+    samples = clips.__getitems__(range(SIZE))
+    model = Answers(samples, [torch.where(sample["labels"] > 0.5, -0.847, -9.0) for sample in samples])
+    task = TASKS["localization"](clips, PROCESSOR)
+    quick = evaluate_task(task, model, Accelerator(cpu=True), batch_size=8, num_workers=0).metrics
+    assert quick["ciou_50"] == quick["auc"] == quick["ap"] == 1
+    assert 0 < quick["threshold"] < 0.3
+    missed = evaluate("localization", clips, model).metrics
+    assert missed["ciou_50"] == missed["even_ciou_50"] == 0
+    model.config = copy.deepcopy(CONFIG)
+    for name, value in TASKS["localization"].calibration(quick).items():
+        setattr(model.config, name, value)
+    found = evaluate("localization", clips, model)
+    assert found.metrics["ciou_50"] == 1
+    assert found.metrics["even_ciou_50"] == found.metrics["shuffled_ciou_50"] == 0
+    assert f"threshold: {quick['threshold']:g};" in found.tables[0].note
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("deaf", [False, True])
 def test_segmentation_with_its_controls(deaf, batch_size):
@@ -163,6 +184,13 @@ def test_a_lone_clip_has_no_other_sound_for_control(task, count):
     found = evaluate(task, clips, Answers(samples, maps))
     assert not any("shuffled" in name for name in found.metrics)
     assert "another clip's sound" not in np.array(found.tables[0].rows)[:, 0]
+
+
+def test_scores_of_few_clips_and_of_a_part_are_remarked_on():
+    few = Evaluation("separation", "", {}, 4, left_out={"silent sources": 3})
+    assert few.remarks[0] == "Left out: 3 silent sources."
+    assert "each moves a share by 25 points" in few.remarks[1]
+    assert Evaluation("separation", "", {}, 30).remarks == []
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):

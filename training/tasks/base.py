@@ -11,6 +11,8 @@ from deepavfusion.training.data.clips import BrokenClip
 from deepavfusion.training.evaluation import model_inputs
 from deepavfusion.training.report import Example, Table
 
+_FEW = 30  # clips: below that one clip is more than 3 percentage points
+
 
 @dataclass
 class Evaluation:
@@ -35,6 +37,17 @@ class Evaluation:
     left_out: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences that belong beside the numbers: what they leave out, and whether they are of too few clips."""
+        remarks = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
+        if 0 < self.num_clips < _FEW:
+            points = 100 / self.num_clips
+            remarks.append(
+                f"With {self.num_clips} clips a score says little: each moves a share by {points:.0f} points."
+            )
+        return remarks
 
 
 class Task:
@@ -69,6 +82,11 @@ class Task:
         The kind is of classifiers alone: a model that starts from one must not keep it.
         """
         return {"problem_type": None}
+
+    @classmethod
+    def calibration(cls, metrics: dict[str, float]) -> dict[str, Any]:
+        """Fields of the configuration that the selection split's metrics decide, such as a threshold."""
+        return {}
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
         """What is kept of each clip of a batch.

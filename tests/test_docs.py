@@ -1,0 +1,82 @@
+"""What the pages under docs/ show runs, and what they link to exists."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+from deepavfusion import (
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionProcessor,
+)
+from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.training import classify, embed, localize, segment, separate
+from tests.media_factory import paint_gradients, write_kinds
+from tests.modeling_deepavfusion.cases import make_model
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+INFERENCE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+MODELS = {
+    "runs/scenes_recognition": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3}),
+    "runs/scenes_separation": (DeepAVFusionForSourceSeparation, {}),
+    "runs/scenes_segmentation": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
+    "runs/scenes_localization": (DeepAVFusionForSoundLocalization, {}),
+}
+MAIN = {"classify": classify, "separate": separate, "segment": segment, "localize": localize, "embed": embed}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the models and files that the page names."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name, (model_class, overrides) in MODELS.items():
+        model = make_model(model_class, **overrides)
+        model.save_pretrained(folder / name)
+        DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
+    (folder / "runs" / "quickstart").symlink_to(folder / "runs" / "scenes_localization")
+    write_kinds(folder, seconds=4.0, sound_seconds=4.0, silent_seconds=1.0, rate=22050, picture="cello.png")
+    Image.fromarray(paint_gradients(0.5)).save(folder / "flute.png")
+    for name in ("clip.mp4", "duet.mp4", "CLIP.mp4", "DUET.mp4"):
+        (folder / name).write_bytes((folder / "clip.mov").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def here(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_the_pipelines_give_what_the_page_says(here):
+    (snippet,) = re.findall(r"```python\n(.*?)```", INFERENCE, re.DOTALL)
+    names = {"waveform": np.zeros(44100, np.float32)}
+    exec(snippet, names)
+    rows = re.findall(r"^\| `([a-z-]+)` \| .*? \| .*?`\{(.*?)\}`", INFERENCE, re.MULTILINE)
+    assert {task for task, _ in rows} == set(pipelines())
+    for task, fields in rows:
+        fits = [name for name, (cls, _) in MODELS.items() if cls.__name__ == pipelines()[task].model_name]
+        found = pipeline(task, model=(fits or ["runs/quickstart"])[0])("clip.mp4")
+        assert set(re.findall(r'"(\w+)"', fields)) == set(found[0] if isinstance(found, list) else found), task
+
+
+def test_the_commands_run(here, capsys):
+    lines = re.findall(r"^deepavfusion .*$", INFERENCE, re.MULTILINE)
+    assert {line.split()[1] for line in lines} == set(MAIN)
+    for line in lines:
+        words = line.partition("  #")[0].replace("*.mp4", "clip.mp4 duet.mp4").split()
+        assert MAIN[words[1]].main(words[2:]) == 0, capsys.readouterr().err
+    assert {path.name for path in (here / "streams").iterdir()} == {"clip.safetensors", "duet.safetensors"}
+    assert any((here / "sounds").glob("*flute.wav"))
