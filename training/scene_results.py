@@ -60,6 +60,7 @@ SHOWN = {
         ("shuffled_ciou_50", "with another clip's sound (control)"),
         ("centre_ciou_50", "centred box (control)"),
         ("ap", "AP, with silent frames as negatives"),
+        ("even_ciou_50", "cIoU@0.5 where a probability of 0.5 is the threshold"),
     ],
 }
 
@@ -93,7 +94,9 @@ def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     found = {design: one.read()["metrics"] for design, one in cells.items()}
     text = (
         "# Ways of localizing, on the built-in scenes\n\n"
-        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. "
+        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. A place is found "
+        "where its probability exceeds the threshold that was best on the validation split, each design's own. How far "
+        "a score lies above its control says how much the sound decides. "
         f"{given.results.name} holds the whole numbers.\n\n{designs_table(found)}\n"
     )
     given.results.parent.mkdir(parents=True, exist_ok=True)
