@@ -18,6 +18,7 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,19 +171,40 @@ def _resident_set() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _cpu_memory_child(connection, case, size, form, dtype, threads):
+def resident_growth(call: Callable[[], None]) -> int:
+    """Bytes by which a call's peak exceeds what was resident before it. Means something in a fresh process alone."""
+    gc.collect()
+    before = _resident_set()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
+    call()
+    status = Path("/proc/self/status").read_text()
+    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+    return peak - before
+
+
+def _send(connection, function, arguments):
+    connection.send(function(*arguments))
+
+
+def in_fresh_process(function: Callable, *arguments):
+    """What a function of a module gives in a process of its own; RuntimeError where that fails."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_send, args=(sender, function, arguments))
+    child.start()
+    child.join()
+    if child.exitcode != 0:
+        raise RuntimeError(f"A measurement in a process of its own failed with exit code {child.exitcode}.")
+    return receiver.recv()
+
+
+def _cpu_memory(case, size, form, dtype, threads) -> int:
     torch.set_num_threads(threads)
     workload = Workload(case, size, "cpu", dtype)
     module = workload.form(form)
     if form != "ours":
         del workload.module
-    gc.collect()
-    before = _resident_set()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
-    workload.call(module)
-    status = Path("/proc/self/status").read_text()
-    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-    connection.send(peak - before)
+    return resident_growth(lambda: workload.call(module))
 
 
 def peak_memory(case: Case, size: str, form: str, device: str, dtype: torch.dtype, threads: int) -> int:
@@ -196,14 +218,7 @@ def peak_memory(case: Case, size: str, form: str, device: str, dtype: torch.dtyp
         workload.call(module)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_cpu_memory_child, args=(sender, case, size, form, dtype, threads))
-    child.start()
-    child.join()
-    if child.exitcode != 0:
-        raise RuntimeError(f"Measuring the memory of {case.goal!r} ({form}) failed with exit code {child.exitcode}.")
-    return receiver.recv()
+    return in_fresh_process(_cpu_memory, case, size, form, dtype, threads)
 
 
 def run_case(name: str, args, peak: float) -> dict:
@@ -241,12 +256,10 @@ def _processor_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def describe_machine(args) -> dict:
+def describe_machine(device: str, threads: int) -> dict:
     return {
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else _processor_name(),
-        "threads": args.threads,
-        "dtype": args.dtype,
-        "size": args.size,
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
+        "threads": threads,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -269,7 +282,8 @@ def main(argv=None) -> dict:
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
     peak = matrix_product_peak(args.device, getattr(torch, args.dtype))
-    report = {"machine": describe_machine(args), "matrix_product_flops_per_second": peak, "cases": {}}
+    machine = {**describe_machine(args.device, args.threads), "dtype": args.dtype, "size": args.size}
+    report = {"machine": machine, "matrix_product_flops_per_second": peak, "cases": {}}
     print(f"matrix product peak: {peak / 1e9:.0f} GFLOP/s")
     header = ("case", "ours ms", "textbook ms", "speedup", "ours MB", "textbook MB", "GFLOP", "textbook", "% of peak")
     print("{:<22}{:>10}{:>13}{:>9}{:>10}{:>13}{:>9}{:>10}{:>11}".format(*header))

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from deepavfusion.training import benchmark
+from deepavfusion.training import benchmark, benchmark_attention
+
+from .test_finetune import SIZES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory on a CPU is read from /proc")
 
@@ -34,3 +36,22 @@ def test_results_are_complete(report):
             assert 0 < case[form]["share_of_peak"] < 1.5
     assert report["machine"]["threads"] == 1
     assert report["matrix_product_flops_per_second"] > 1e8
+
+
+def test_attention_of_a_recipe_is_timed_in_every_combination(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    small = [*(f"model.{name}={value}" for name, value in SIZES.items()), "optim.batch_size=4"]
+    benchmark_attention.main(["scenes_recognition", "--repeats", "3", "--output", str(path), "--overrides", *small])
+    found = json.loads(path.read_text())["recipes"]["scenes_recognition"]
+    assert list(found) == ["sdpa, float32", "eager, float32", "sdpa, bfloat16", "eager, bfloat16"]
+    assert found["sdpa, float32"]["ratios"] == [1, 1, 1]
+    for row in found.values():
+        assert row["seconds"] > 0
+        assert row["speedup"] > 0
+        assert row["peak_bytes"] > 0
+    assert capsys.readouterr().out.count("scenes_recognition") == 4
+
+
+def test_a_measurement_that_fails_in_its_process_is_told():
+    with pytest.raises(RuntimeError, match="failed with exit code 1"):
+        benchmark.in_fresh_process(int, "not a number")
