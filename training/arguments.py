@@ -42,13 +42,17 @@ class ModelArguments:
         except Exception as error:  # the strict dataclass raises classes of its own
             raise RecipeError(f"The recipe's model section does not give a configuration: {error}") from error
 
-    def set_computation(self, model) -> None:
-        """How a model trains, whatever it is: its attention and its activations, as these arguments have them."""
+    def set_attention(self, model) -> None:
+        """Gives a model the attention implementation of these arguments."""
         if self.attn_implementation is not None:
             try:
                 model.set_attn_implementation(self.attn_implementation)
             except (ImportError, ValueError) as error:
                 raise RecipeError(f"model.attn_implementation={self.attn_implementation}: {error}") from error
+
+    def set_computation(self, model) -> None:
+        """How a model trains, whatever it learns: its attention and its activations."""
+        self.set_attention(model)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable()
 

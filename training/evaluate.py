@@ -3,8 +3,8 @@
     deepavfusion evaluate scenes_separation --model runs/scenes_separation
     deepavfusion evaluate vggsound_finetune --model ORG/NAME data.path=/data/vggsound
 
-RECIPE says which task and which data; its training settings are not used. evaluation.json (numbers, protocol, versions,
-what was skipped) and report.html (pictures and sounds; opens anywhere) go to --out.
+RECIPE says which task and which data; of its training settings precision and attention are used. evaluation.json
+(numbers, protocol, versions, what was skipped) and report.html (pictures and sounds; opens anywhere) go to --out.
 
 Exit codes: 0 done; 2 for a recipe or model that cannot be used; 1 for too many unreadable clips.
 """
@@ -37,6 +37,7 @@ def load_task_model(recipe: FinetuneArguments, origin: str):
         raise RecipeError(
             f"--model {origin} was not fine-tuned for {task.NAME}: it lacks {len(missing)} weights, first {missing[0]}."
         )
+    recipe.model.set_attention(model)
     return model.eval()
 
 

@@ -79,7 +79,7 @@ def test_the_time_of_an_interrupted_cell_is_added_up(tmp_path):
 
 def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretrained, tmp_path, capsys):  # noqa: F811
     readme, results, out = tmp_path / "README.md", tmp_path / "results.json", tmp_path / "runs"
-    readme.write_text("# Title\n<!-- results:begin -->\nold\n<!-- results:end -->\nrest\n")
+    readme.write_text("# Title\n<!-- results:begin -->\nwhat stood here\n<!-- results:end -->\nrest\n")
     sizes = [f"model.{name}={value}" for name, value in SIZES.items() if not name.startswith("decoder")]
     arguments = [
         *("--pretrained", str(pretrained), "--out", str(out), "--tasks", "localization"),
@@ -102,7 +102,7 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
     text = readme.read_text()
     assert text.startswith("# Title\n")
     assert text.endswith("rest\n")
-    assert "old" not in text
+    assert "what stood here" not in text
     assert "cIoU@0.5" in text
     # Again: nothing is trained, the same table comes.
     capsys.readouterr()
