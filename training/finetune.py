@@ -293,7 +293,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
     """What the terminal shows of an evaluation."""
     from .model_card import aligned
 
-    parts = [f"\n{evaluation.num_clips} clips"]
+    parts = [f"\n{evaluation.counted}"]
     for table in evaluation.tables:
         parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
         parts.append(aligned([[str(cell) for cell in row] for row in (table.columns, *table.rows)]))

@@ -209,7 +209,7 @@ def write_report(
         "device": device_name(device),
         "versions": package_versions(),
     }
-    summary = [f"{evaluation.num_clips} clips of the split {split}, model {model_name}.", *(notes or [])]
+    summary = [f"{evaluation.counted} of the split {split}, model {model_name}.", *(notes or [])]
     summary += evaluation.remarks
     report = Report(folder, title, summary, evaluation.tables, content)
     for name, figure, caption, alt in evaluation.figures:

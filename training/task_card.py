@@ -83,7 +83,7 @@ def write_task_card(
         parts.append(markdown_table(table.columns, table.rows))
         parts += [table.note] if table.note else []
     read = (
-        f"{evaluation.num_clips} clips of the split {content['split']}; {len(evaluation.skipped)} could not be read "
+        f"{evaluation.counted} of the split {content['split']}; {len(evaluation.skipped)} could not be read "
         "and were skipped."
     )
     shown = "`evaluation.json` has all numbers, `report.html` shows and plays examples."

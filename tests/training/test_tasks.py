@@ -189,8 +189,9 @@ def test_a_lone_clip_has_no_other_sound_for_control(task, count):
 def test_scores_of_few_clips_and_of_a_part_are_remarked_on():
     few = Evaluation("separation", "", {}, 4, left_out={"silent sources": 3})
     assert few.remarks[0] == "Left out: 3 silent sources."
-    assert "each moves a share by 25 points" in few.remarks[1]
+    assert "one more or less is 25 percentage points" in few.remarks[1]
     assert Evaluation("separation", "", {}, 30).remarks == []
+    assert (Evaluation("separation", "", {}, 1).counted, few.counted) == ("1 clip", "4 clips")
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):

@@ -39,14 +39,17 @@ class Evaluation:
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
 
     @property
+    def counted(self) -> str:
+        """How many clips were read, in words."""
+        return f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
+
+    @property
     def remarks(self) -> list[str]:
         """Sentences that belong beside the numbers: what they leave out, and whether they are of too few clips."""
         remarks = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
         if 0 < self.num_clips < _FEW:
             points = 100 / self.num_clips
-            remarks.append(
-                f"With {self.num_clips} clips a score says little: each moves a share by {points:.0f} points."
-            )
+            remarks.append(f"So few clips say little: one more or less is {points:.0f} percentage points.")
         return remarks
 
 
