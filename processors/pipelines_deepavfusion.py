@@ -243,6 +243,10 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     require = "image"
     post_parameters = ("normalize",)
 
+    def _warn_of_new_head(self, model) -> None:
+        if model.config.localization_map == "head":  # the other maps mean something from the start
+            super()._warn_of_new_head(model)
+
     def postprocess(self, outputs, normalize: bool = True):
         results, share = [], self.model.config.localization_threshold
         for output in outputs:

@@ -187,7 +187,9 @@ class TestEveryPipeline:
             pipeline(LOCALIZE, model=str(folder / SEPARATE), device="cpu")
         recwarn.clear()
         for task in (LOCALIZE, EXTRACT):
-            pipeline(task, model=str(folder / (LOCALIZE if task == EXTRACT else task)), device="cpu")
+            pipeline(task, model=str(folder / LOCALIZE), device="cpu")
+        model = MODELS[LOCALIZE][0].from_pretrained(folder / SEPARATE, localization_map="attention")
+        pipeline(LOCALIZE, model=model, device="cpu")
         assert not [warning for warning in recwarn if "saved as" in str(warning.message)]
 
     def test_the_model_of_another_task_is_refused(self, folder):
