@@ -21,10 +21,10 @@ quickstart: env  ## pre-train a tiny model on the built-in scenes and show what 
 
 results: env  ## fine-tune all tasks on the built-in scenes, with and without the quickstart's weights, and write the tables
 	test -f runs/quickstart/results.json || $(MAKE) quickstart
-	$(BIN)/python -m deepavfusion.training.scene_results --pretrained runs/quickstart
+	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
 ablations: env  ## pre-train variants of the quickstart's model on the built-in scenes and write their table (hours; resumes)
-	$(BIN)/python -m deepavfusion.training.ablations
+	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
 test: env  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"

@@ -9,8 +9,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .dense_decoder_deepavfusion import init_convolution
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .unet_deepavfusion import init_convolution
 
 
 @dataclass

@@ -8,7 +8,8 @@ No map was published for this model, so these are ours. `config.localization_map
 
 Trained on maps of the built-in scenes for equally long, the attention finds objects whether they sound or not (as many
 with another clip's sound), while head and similarity follow the sound, and differ by no more than chance would; the
-head is the default, for it found least with another clip's sound (training/results/localization_designs.md).
+head is the default, for it found least with another clip's sound
+(training/experiments/results/localization_designs.md).
 """
 
 import math

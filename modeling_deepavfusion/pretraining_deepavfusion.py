@@ -9,8 +9,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .decoder_deepavfusion import DECODERS, DeepAVFusionDecoder, DeepAVFusionMasking
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder, DeepAVFusionMasking
 from .vit_deepavfusion import DeepAVFusionPatchEmbeddings, gather_tokens
 
 

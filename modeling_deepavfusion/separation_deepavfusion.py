@@ -9,10 +9,10 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .dense_decoder_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 from .fusion_deepavfusion import keep_present
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
 from .outputs_deepavfusion import DeepAVFusionMapOutput
+from .unet_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """What turns files, pictures and sounds into the inputs of DeepAVFusion models, and their outputs back."""
 
-from .augmentation_deepavfusion import ClipAugmentation
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor
 from .media_deepavfusion import Clip, MediaError, MediaInfo, dense_timestamps, load_clip, probe_clip
@@ -9,7 +8,6 @@ from .video_processing_deepavfusion import DeepAVFusionVideoProcessor
 
 __all__ = [
     "Clip",
-    "ClipAugmentation",
     "DeepAVFusionFeatureExtractor",
     "DeepAVFusionImageProcessor",
     "DeepAVFusionProcessor",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .decoding_deepavfusion import (
+from .streams_deepavfusion import (
     best_stream,
     collect_audio,
     decode,

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 from .feature_extraction_deepavfusion import as_sounds, resample, to_mono
 from .image_processing_deepavfusion import PictureTransform
-from .windows_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:

@@ -15,10 +15,11 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionProcessor,
 )
+from deepavfusion.inference import classify, embed, localize, segment, separate
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion.training import classify, embed, localize, segment, separate
-from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
+
+from .media_factory import paint_gradients, write_kinds
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -7,9 +7,10 @@ import torch
 from huggingface_hub import ModelCard
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel, DeepAVFusionProcessor
-from tests.hub_server import HubServer
-from tests.isolated import run_isolated, run_python
 from tests.modeling_deepavfusion.cases import assert_outputs_equal, make_inputs, make_model
+
+from .hub_server import HubServer
+from .isolated import run_isolated, run_python
 
 PUBLISH = """
 import sys

@@ -19,8 +19,9 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionProcessor,
 )
-from tests.hub_server import HubServer
-from tests.isolated import hub_environment
+
+from .hub_server import HubServer
+from .isolated import hub_environment
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -10,15 +10,16 @@ from transformers import pipeline
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.training.cli import COMMANDS
-from tests.test_notebooks import model_folder  # noqa: F401  (a fixture)
+
+from .test_notebooks import model_folder  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
-    from deepavfusion.training.data.scenes import ScenesConfig
-    from deepavfusion.training.data.scenes_export import write_scene
+    from deepavfusion.training.data.scenes.dataset import ScenesConfig
+    from deepavfusion.training.data.scenes.export import write_scene
 
     write_scene(ScenesConfig(image_size=64), index=0, folder=model_folder / "scene")
     (tmp_path / "runs").mkdir()
@@ -31,8 +32,8 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
 
 
 def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, tmp_path):  # noqa: F811
-    from deepavfusion.training.data.scenes import CLASS_NAMES, ScenesConfig, generate_scene
-    from deepavfusion.training.data.scenes_export import write_scene
+    from deepavfusion.training.data.scenes.dataset import CLASS_NAMES, ScenesConfig, generate_scene
+    from deepavfusion.training.data.scenes.export import write_scene
 
     config = ScenesConfig(image_size=64, max_objects=1, max_sounding=1)
     for index in range(6):

@@ -18,8 +18,9 @@ from deepavfusion import (
     DeepAVFusionModel,
 )
 from deepavfusion.modeling_deepavfusion import custom_pipelines
-from tests.isolated import OPTIONAL, run_isolated
 from tests.modeling_deepavfusion.cases import CASES, assert_outputs_equal, make_inputs, make_model
+
+from .isolated import OPTIONAL, run_isolated
 
 # checkpoint -> what saved it and under which configuration
 CHECKPOINTS = {

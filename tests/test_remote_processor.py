@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionModel, DeepAVFusionProcessor
-from tests.isolated import OPTIONAL, run_isolated
 from tests.modeling_deepavfusion.cases import assert_outputs_equal, make_model
+
+from .isolated import OPTIONAL, run_isolated
 
 CONFIGURATIONS = {"image": {"image_size": [32, 48]}, "video": {"num_frames": 4, "video_attention": "divided"}}
 ORDERS = {"model first": ("model", "processor"), "processor first": ("processor", "model")}

@@ -1,4 +1,4 @@
-"""The `deepavfusion` command: `deepavfusion <command> ...` runs `deepavfusion.training.<command>:main`."""
+"""The `deepavfusion` command: `deepavfusion <command> ...` runs the `main` of the command's module."""
 
 import importlib
 import sys
@@ -15,6 +15,9 @@ COMMANDS = {
     "localize": "write heat maps of where the sound of media files comes from",
     "convert": "turn a published checkpoint into a Hub folder",
 }
+
+
+INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
 
 
 def usage() -> str:
@@ -40,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         print(f"deepavfusion: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"deepavfusion.training.{argv[0]}").main(argv[1:]) or 0
+    package = "inference" if argv[0] in INFERENCE else "training"
+    return importlib.import_module(f"deepavfusion.{package}.{argv[0]}").main(argv[1:]) or 0
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from deepavfusion.inference.common import quiet_library
+
+from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .config.recipe import RecipeError, recipe_names
 from .finetune import guarded, summary
-from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .finetuning import build_clips, evaluate_finally, task_processor, write_report
-from .folders import check_origin
-from .recipe import RecipeError, recipe_names
+from .runs.finetuning import build_clips, evaluate_finally, task_processor, write_report
+from .runs.folder import check_origin
 from .tasks import TASKS
-from .tracking import quiet_library
 
 
 def load_task_model(recipe: FinetuneArguments, origin: str):

@@ -23,10 +23,13 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .batches import BrokenDataError, group_size
+from deepavfusion.inference.common import quiet_library
+
+from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .config.recipe import RecipeError, recipe_names
 from .data.balance import class_balanced_weights, label_frequencies
-from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .finetuning import (
+from .data.loading import BrokenDataError, group_size
+from .runs.finetuning import (
     build_clips,
     build_task_model,
     evaluate_finally,
@@ -34,13 +37,11 @@ from .finetuning import (
     task_processor,
     write_report,
 )
-from .folders import check_origin
-from .recipe import RecipeError, recipe_names
-from .stopping import StopRequest
-from .task_card import write_task_card
-from .tasks import TASKS, Evaluation, evaluate_task
-from .tracking import MetricsFile, Reporter, quiet_library
-from .trainer import (
+from .runs.folder import check_origin
+from .runs.logging import MetricsFile, Reporter
+from .runs.stopping import StopRequest
+from .runs.task_card import write_task_card
+from .runs.trainer import (
     AudioVisualTrainer,
     CompleteCheckpoint,
     EpochOrder,
@@ -50,6 +51,7 @@ from .trainer import (
     remove_incomplete_checkpoints,
     training_arguments,
 )
+from .tasks import TASKS, Evaluation, evaluate_task
 
 
 class Progress(TrainerCallback):
@@ -291,7 +293,7 @@ class FinetuningRun:
 
 def summary(evaluation: Evaluation, folder: Path) -> str:
     """What the terminal shows of an evaluation."""
-    from .model_card import aligned
+    from .report.tables import aligned
 
     parts = [f"\n{evaluation.counted}"]
     for table in evaluation.tables:

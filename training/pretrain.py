@@ -20,15 +20,15 @@ import time
 import torch
 from accelerate.utils import gather_object
 
-from .arguments import PretrainArguments, load_arguments
-from .batches import BrokenDataError, generator_for, mask_noise
-from .evaluation import model_inputs
-from .job import Job
-from .optimization import learning_rate, set_learning_rates, slow_start_factor
-from .preparation import num_patches, slow_start_epochs
-from .recipe import RecipeError, recipe_names
-from .results import finish
-from .stopping import StopRequest
+from .config.arguments import PretrainArguments, load_arguments
+from .config.recipe import RecipeError, recipe_names
+from .data.loading import BrokenDataError, generator_for, mask_noise
+from .runs.job import Job
+from .runs.optimization import learning_rate, set_learning_rates, slow_start_factor
+from .runs.preparation import num_patches, slow_start_epochs
+from .runs.results import finish
+from .runs.stopping import StopRequest
+from .tasks.pretraining import model_inputs
 
 _DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
 

@@ -14,14 +14,15 @@ import sys
 
 import torch
 
-from .batches import evaluation_loader
-from .checkpointing import write_atomically
+from deepavfusion.inference.files import write_atomically
+
+from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .config.recipe import RecipeError
+from .data.loading import evaluation_loader
 from .finetune import FinetuningRun, guarded, print_help
-from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .model_card import aligned
-from .probing import chance, pool_streams, probe
-from .recipe import RecipeError
-from .stopping import StopRequest
+from .metrics.knn import chance, pool_streams, probe
+from .report.tables import aligned
+from .runs.stopping import StopRequest
 
 
 @torch.no_grad()

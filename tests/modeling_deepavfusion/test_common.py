@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForSoundLocalization, DeepAVFusionModel
-from tests.modeling_deepavfusion.cases import (
+
+from .cases import (
     CASES,
     ENCODER_CLASSES,
     MODEL_CLASSES,

@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
-from tests.modeling_deepavfusion.cases import CASES, make_config
+
+from .cases import CASES, make_config
 
 
 @pytest.mark.parametrize("case", CASES)

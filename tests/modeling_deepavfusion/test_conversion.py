@@ -22,12 +22,13 @@ from deepavfusion import (
 )
 from deepavfusion.conversion_config_deepavfusion import infer_config
 from deepavfusion.conversion_deepavfusion import task_classes
-from deepavfusion.training import convert
+from deepavfusion.inference import convert
 from deepavfusion.vit_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
-from tests.modeling_deepavfusion.cases import make_config
+
+from .cases import make_config
 
 TINY = {
     "hidden_size": 64,

@@ -10,14 +10,8 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining
-from tests.modeling_deepavfusion.cases import (
-    CASES,
-    MODEL_CLASSES,
-    assert_outputs_equal,
-    make_inputs,
-    make_model,
-    model_cases,
-)
+
+from .cases import CASES, MODEL_CLASSES, assert_outputs_equal, make_inputs, make_model, model_cases
 
 each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
 each_model = pytest.mark.parametrize(("model_class", "case"), model_cases())

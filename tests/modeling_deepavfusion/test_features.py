@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionModel
-from tests.modeling_deepavfusion.cases import CASES, make_inputs, make_model
+
+from .cases import CASES, make_inputs, make_model
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

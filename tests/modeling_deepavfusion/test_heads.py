@@ -20,8 +20,8 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
-from deepavfusion.dense_decoder_deepavfusion import tap_layers
 from deepavfusion.separation_deepavfusion import separation_target
+from deepavfusion.unet_deepavfusion import tap_layers
 
 BASE = {
     "hidden_size": 128,

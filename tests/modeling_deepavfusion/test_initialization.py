@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
-from tests.modeling_deepavfusion.cases import (
+
+from .cases import (
     CASES,
     CLASS_OVERRIDES,
     ENCODER_CLASSES,

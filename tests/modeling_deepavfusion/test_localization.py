@@ -9,7 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similar
 
 from deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionModel
 from deepavfusion.localization_deepavfusion import pair_scores
-from tests.modeling_deepavfusion.cases import CASES, make_config, make_inputs, make_model
+
+from .cases import CASES, make_config, make_inputs, make_model
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 MAPS = ["head", "similarity", "attention"]

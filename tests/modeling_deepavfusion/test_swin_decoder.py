@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from deepavfusion.decoder_deepavfusion import DeepAVFusionMasking, DeepAVFusionPlainDecoder, DeepAVFusionSwinDecoder
-from tests.modeling_deepavfusion.cases import make_config
+from deepavfusion.reconstruction_deepavfusion import (
+    DeepAVFusionMasking,
+    DeepAVFusionPlainDecoder,
+    DeepAVFusionSwinDecoder,
+)
+
+from .cases import make_config
 
 GRIDS = [(8, 8), (8, 12), (6, 10), (5, 7), (9, 4), (3, 5), (1, 6)]
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.training import job, pretrain, results
-from deepavfusion.training.preparation import Schedule
+from deepavfusion.training import pretrain
 from deepavfusion.training.pretrain import StopRequest, Window, main
+from deepavfusion.training.runs import job, results
+from deepavfusion.training.runs.preparation import Schedule
 
 from .stand_in import TINY_RECIPE, StandInClips
 
@@ -322,7 +323,7 @@ def test_swin_decoders_and_video_train(run, tmp_path):
     ],
 )
 def test_unusable_runs_are_refused_before_they_start(run, monkeypatch, capsys, arguments, message):
-    from deepavfusion.training import tracking
+    from deepavfusion.training.runs import logging as tracking
 
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     assert run("out", *arguments) == 2

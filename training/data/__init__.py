@@ -11,7 +11,7 @@ The module of each data set says how it lies on disk.
 
 from typing import Any
 
-from deepavfusion.training.data.clips import BrokenClip, Clips, FileClips, collate_clips
+from .clips import BrokenClip, Clips, FileClips, collate_clips
 
 __all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips"]
 
@@ -68,7 +68,8 @@ def build_dataset(
         FileNotFoundError: The data set is not at its path.
     """
     from deepavfusion.processors import DeepAVFusionProcessor
-    from deepavfusion.training.data.sources import DATA_SETS, Request
+
+    from .sources import DATA_SETS, Request
 
     settings = {key: value for key, value in data_cfg.items() if value is not None}
     name = settings.get("name")
@@ -95,9 +96,9 @@ def build_dataset(
 
 
 def _scenes(settings, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds) -> Clips:
-    from deepavfusion.training.data.scenes_clips import SceneClips
-    from deepavfusion.training.data.scenes_config import ScenesConfig
-    from deepavfusion.training.data.scenes_tasks import SceneTask
+    from .scenes.clips import SceneClips
+    from .scenes.config import ScenesConfig
+    from .scenes.tasks import SceneTask
 
     world = {"seed" if key == "scene_seed" else key: settings[key] for key in _SCENES & settings.keys()}
     side = model_config.image_size

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from deepavfusion.training.data.clips import Clips
+from .clips import Clips
 
 
 def _labels(clips: Clips) -> tuple[np.ndarray, np.ndarray]:

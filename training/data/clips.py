@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from deepavfusion.training.data.folders import clip_time, label_info, order_by_name
+from .sets.folder import clip_time, label_info, order_by_name
 
 
 class BrokenClip(NamedTuple):
@@ -129,7 +129,7 @@ class FileClips(Clips):
     """
 
     def __init__(self, rows, processor, train: bool, seed: int, size: int | None = None, name: str = "videos"):
-        from deepavfusion.processors import ClipAugmentation
+        from .augmentation import ClipAugmentation
 
         super().__init__(seed)
         if size is not None and size < len(rows):

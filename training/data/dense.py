@@ -2,7 +2,7 @@
 
 import torch
 
-from deepavfusion.training.data.clips import Clips, FileClips
+from .clips import Clips, FileClips
 
 
 class DenseClips(Clips):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from deepavfusion.training.data.clips import BrokenClip, FileClips, sample_generator
-from deepavfusion.training.data.folders import order_by_name
+from .clips import BrokenClip, FileClips, sample_generator
+from .sets.folder import order_by_name
 
 _PARTNER_STREAM = 1 << 33  # keeps the draw of partners apart from that of augmentations
 _PARTNER_TRIALS = 100

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from deepavfusion.training.data.clips import Clips, FileClips
-from deepavfusion.training.data.folders import hold_out, read_folder
-from deepavfusion.training.data.lists import FrameAndSound, clip_key, read_list, read_test_pairs, report_overlap
-from deepavfusion.training.data.mixtures import MixtureClips
-from deepavfusion.training.data.stills import BoxClips, MaskClips
+from .clips import Clips, FileClips
+from .mixtures import MixtureClips
+from .sets.folder import hold_out, read_folder
+from .sets.lists import FrameAndSound, clip_key, read_list, read_test_pairs, report_overlap
+from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
 
@@ -104,7 +104,7 @@ def _folder(request: Request) -> Videos:
 
 
 def _vggsound(request: Request) -> Videos:
-    from deepavfusion.training.data.vggsound import read_vggsound
+    from .sets.vggsound import read_vggsound
 
     side = "test" if request.split == "test" else "train"
     listed = request.get(f"{side}_list")
@@ -128,7 +128,7 @@ def _vggsound(request: Request) -> Videos:
 
 
 def _audioset(request: Request) -> Videos:
-    from deepavfusion.training.data.audioset import read_audioset
+    from .sets.audioset import read_audioset
 
     subsets = {"balanced": ("balanced_train",), "unbalanced": ("unbalanced_train",)}
     subsets["all"] = subsets["balanced"] + subsets["unbalanced"]
@@ -143,7 +143,7 @@ def _audioset(request: Request) -> Videos:
 
 
 def _music(request: Request) -> Videos:
-    from deepavfusion.training.data.music import read_music, video_of
+    from .sets.music import read_music, video_of
 
     side, subset = "test" if request.split == "test" else "train", request.get("subset", "solo")
     rows = read_music(request.path, subset, side)
@@ -152,7 +152,7 @@ def _music(request: Request) -> Videos:
 
 
 def _vggsound_music(request: Request) -> Videos:
-    from deepavfusion.training.data import vggsound_music as music
+    from .sets import vggsound_music as music
 
     if request.split == "test":
         names = None
@@ -170,7 +170,7 @@ def _vggsound_music(request: Request) -> Videos:
 
 def _music_tests(request: Request) -> set[str]:
     """Keys of the clips of the pairs and of VGGSound's test split, as far as their lists are there."""
-    from deepavfusion.training.data.vggsound_music import PAIR_LIST, find_list, read_pairs
+    from .sets.vggsound_music import PAIR_LIST, find_list, read_pairs
 
     tests = _vggsound_tests(request.path, request.get("annotations"))
     try:
@@ -184,7 +184,7 @@ def _music_tests(request: Request) -> set[str]:
 
 def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
     """Keys of VGGSound's test clips, where its annotations are there."""
-    from deepavfusion.training.data.vggsound import read_test_keys
+    from .sets.vggsound import read_test_keys
 
     path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
     return read_test_keys(path) if given is not None or path.is_file() else set()
@@ -210,7 +210,7 @@ def _of_videos(request: Request) -> Clips:
 
 
 def _avsbench(request: Request) -> Clips:
-    from deepavfusion.training.data.avsbench import read_avsbench
+    from .sets.avsbench import read_avsbench
 
     subset = request.get("subset", "s4")
     frames = request.get(f"{request.split}_list")
@@ -224,7 +224,7 @@ def _avsbench(request: Request) -> Clips:
 
 
 def _boxes(request: Request) -> Clips:
-    from deepavfusion.training.data import flickr_soundnet, vggss
+    from .sets import flickr_soundnet, vggss
 
     name, root, split = request.settings["name"], request.path, request.split
     flickr = name == "flickr_soundnet"

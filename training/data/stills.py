@@ -5,17 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from deepavfusion.training.data.clips import Clips, sample_generator
-from deepavfusion.training.data.folders import is_video, order_by_name
-from deepavfusion.training.data.views import (
-    Box,
-    View,
-    evaluation_view,
-    read_class_map,
-    read_mask,
-    read_picture,
-    training_view,
-)
+from .clips import Clips, sample_generator
+from .sets.folder import is_video, order_by_name
+from .views import Box, View, evaluation_view, read_class_map, read_mask, read_picture, training_view
 
 
 class Still(NamedTuple):
@@ -59,7 +51,7 @@ class StillClips(Clips):
     says_sounding = False
 
     def __init__(self, rows: Sequence[Still], processor, train: bool, seed: int, size: int | None, name: str):
-        from deepavfusion.processors import ClipAugmentation
+        from .augmentation import ClipAugmentation
 
         super().__init__(seed)
         if not rows:

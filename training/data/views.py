@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deepavfusion.processors import ClipAugmentation, MediaError
-from deepavfusion.processors.augmentation_deepavfusion import draw_crop
+from deepavfusion.processors import MediaError
 from deepavfusion.processors.image_processing_deepavfusion import cover_size, crop_offsets
+
+from .augmentation import ClipAugmentation, draw_crop
 
 Box = tuple[float, float, float, float]
 

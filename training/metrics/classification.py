@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from deepavfusion.training.probing import average_precision, roc_auc
+from .knn import average_precision, roc_auc
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:

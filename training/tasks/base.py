@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import gather_object
 
-from deepavfusion.training.batches import BrokenClips, evaluation_loader, group_size
-from deepavfusion.training.data.clips import BrokenClip
-from deepavfusion.training.evaluation import model_inputs
-from deepavfusion.training.report import Example, Table
+from ..data.clips import BrokenClip
+from ..data.loading import BrokenClips, evaluation_loader, group_size
+from ..report.report import Example, Table
+from .pretraining import model_inputs
 
 _FEW = 30  # clips: below that one clip is more than 3 percentage points
 

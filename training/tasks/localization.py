@@ -7,18 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from deepavfusion import DeepAVFusionForSoundLocalization
-from deepavfusion.training.metrics.localization import (
-    average_precision,
-    centred_box,
-    ciou,
-    confidence,
-    localization_auc,
-    max_f1,
-)
-from deepavfusion.training.report import Example, Picture, Table
-from deepavfusion.training.report_figures import success_curves
-from deepavfusion.training.report_pictures import heat_overlay
+from deepavfusion.inference.drawing import heat_overlay
 
+from ..metrics.localization import average_precision, centred_box, ciou, confidence, localization_auc, max_f1
+from ..report.charts import success_curves
+from ..report.report import Example, Picture, Table
 from .base import Task, percent
 
 _MAPS = {

@@ -4,15 +4,10 @@ import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
-from deepavfusion.training.metrics.classification import (
-    mean_average_precision,
-    mean_roc_auc,
-    scored_classes,
-    top_k_accuracy,
-)
-from deepavfusion.training.report import Example, Picture, Table
-from deepavfusion.training.report_figures import MAX_CLASSES, confusion_counts, confusion_matrix
 
+from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
+from ..report.charts import MAX_CLASSES, confusion_counts, confusion_matrix
+from ..report.report import Example, Picture, Table
 from .base import Task, percent
 
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")

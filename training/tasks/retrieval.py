@@ -3,9 +3,9 @@
 import numpy as np
 
 from deepavfusion import DeepAVFusionModel
-from deepavfusion.training.metrics.retrieval import recall_at
-from deepavfusion.training.report import Table
 
+from ..metrics.retrieval import recall_at
+from ..report.report import Table
 from .base import Task, percent
 
 _CUTS = (1, 5, 10)

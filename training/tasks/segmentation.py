@@ -3,10 +3,10 @@
 import numpy as np
 
 from deepavfusion import DeepAVFusionForSemanticSegmentation
-from deepavfusion.training.metrics.segmentation import class_scores, confusions, f_measure, image_iou, precision_recall
-from deepavfusion.training.report import Example, Picture, Table
-from deepavfusion.training.report_pictures import class_colors, mask_overlay
+from deepavfusion.inference.drawing import class_colors, mask_overlay
 
+from ..metrics.segmentation import class_scores, confusions, f_measure, image_iou, precision_recall
+from ..report.report import Example, Picture, Table
 from .base import Task, percent
 
 _CONTROLS = {"shuffled": "another clip's sound", "silent": "no sound"}

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForSourceSeparation
-from deepavfusion.training.metrics.separation import bss_eval, is_silent, si_sdr
-from deepavfusion.training.report import Example, Picture, Table
-from deepavfusion.training.report_figures import log_mels
 
+from ..metrics.separation import bss_eval, is_silent, si_sdr
+from ..report.charts import log_mels
+from ..report.report import Example, Picture, Table
 from .base import Task, decibels
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"

@@ -6,7 +6,7 @@ import torch
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import BrokenClip, FileClips
 from deepavfusion.training.data.dense import DenseClips
-from deepavfusion.training.data.folders import make_rows
+from deepavfusion.training.data.sets.folder import make_rows
 from tests.media_factory import tone, write_media
 
 from .disk import MODEL, RATE, VIDEO, write

@@ -8,8 +8,8 @@ import torch
 
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import BrokenClip, build_dataset
-from deepavfusion.training.data.folders import make_rows
 from deepavfusion.training.data.mixtures import MixtureClips, pair_off
+from deepavfusion.training.data.sets.folder import make_rows
 
 from .disk import MODEL, REAL_CLIPS, VIDEO, make_clips, write
 

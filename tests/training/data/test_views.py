@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from deepavfusion import DeepAVFusionImageProcessor
-from deepavfusion.processors import ClipAugmentation, MediaError
+from deepavfusion.processors import MediaError
+from deepavfusion.training.data.augmentation import ClipAugmentation
 from deepavfusion.training.data.views import (
     View,
     evaluation_view,

@@ -4,8 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from deepavfusion.training.metrics.inputs import rectangle
-from deepavfusion.training.metrics.localization import (
+from ..inputs import rectangle
+from ..localization import (
     average_precision,
     centred_box,
     ciou,
@@ -17,7 +17,7 @@ from deepavfusion.training.metrics.localization import (
     success_rate,
     upper_half,
 )
-from deepavfusion.training.metrics.rows import KeepsRows
+from ..rows import KeepsRows
 
 _DESCRIPTION = """\
 Maps of where the sound comes from, against consensus maps of annotators' boxes. cIoU is the sum of the consensus within

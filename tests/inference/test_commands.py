@@ -1,0 +1,347 @@
+"""classify, separate, segment and localize: what they print and write, and what they answer to bad input."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepavfusion import (
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionProcessor,
+    load_clip,
+)
+from deepavfusion.inference import common as inference
+from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.training import cli
+from tests.media_factory import write_kinds
+from tests.modeling_deepavfusion.cases import make_model
+
+MODELS = {
+    "classify": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3, "hidden_size": 128}),
+    "separate": (DeepAVFusionForSourceSeparation, {}),
+    "segment": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
+    "localize": (DeepAVFusionForSoundLocalization, {}),
+    "pretrain": (DeepAVFusionForPreTraining, {}),
+}
+TASKS = {
+    "classify": "audio-visual-classification",
+    "separate": "audio-visual-source-separation",
+    "segment": "audio-visual-segmentation",
+    "localize": "sound-source-localization",
+}
+RATE, SECONDS = 22050, 2.51
+MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "clips"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model for each command, and files: whole, sound alone, pictures alone, text, a picture."""
+    folder = tmp_path_factory.mktemp("commands")
+    for seed, (name, (model_class, overrides)) in enumerate(MODELS.items()):
+        model = make_model(model_class, seed=seed, **overrides)
+        model.save_pretrained(folder / name)
+        DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
+    write_kinds(folder, seconds=2.5, sound_seconds=SECONDS, silent_seconds=1.0, rate=RATE, picture="cello.png")
+    return folder
+
+
+@pytest.fixture
+def command(folder, tmp_path, capsys):
+    """Runs a command with its model; gives the exit code, what it printed and wrote, and its complaints."""
+
+    def run(name, *arguments, model=None, device="cpu"):
+        out = [] if name == "classify" else ["--out", str(tmp_path / "out" / "here")]
+        argv = [name, *map(str, arguments), "--model", str(folder / (model or name)), "--device", device, *out]
+        capsys.readouterr()
+        try:
+            code = cli.main(argv)
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        written = {path.name: path for path in (tmp_path / "out" / "here").glob("*")}
+        return code, captured.out, captured.err, written
+
+    return run
+
+
+def pipe(folder, command):
+    return inference.load_pipeline(TASKS[command], str(folder / command), "cpu")
+
+
+def read_wav(path):
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768, file.getframerate()
+
+
+class TestClassify:
+    def test_prints_labels(self, command, folder):
+        code, out, _, _ = command("classify", folder / "clip.mov", folder / "sound.wav", "--top-k", 2)
+        assert code == 0
+        lines = out.splitlines()
+        assert lines[0] == str(folder / "clip.mov")
+        assert lines[3] == str(folder / "sound.wav")
+        assert len(lines) == 6
+        expected = pipe(folder, "classify")(str(folder / "clip.mov"), top_k=2)
+        assert lines[1:3] == [f"  {entry['score']:.3f}  {entry['label']}" for entry in expected]
+
+    @pytest.mark.parametrize(
+        ("options", "moments"),
+        [((), {}), (("--num-clips", 3), {"num_clips": 3}), (("--at", 0.5, 2), {"timestamps": [0.5, 2.0]})],
+    )
+    def test_json_lines(self, command, folder, options, moments):
+        files = [str(folder / name) for name in ("clip.mov", "silent.mp4")]
+        if "--at" in options:
+            files = files[:1]
+        code, out, _, _ = command("classify", *files, "--json", *options)
+        assert code == 0
+        found = [json.loads(line) for line in out.splitlines()]
+        assert [entry["file"] for entry in found] == files
+        for entry in found:
+            expected = pipe(folder, "classify")(entry["file"], **moments)
+            assert [label["label"] for label in entry["labels"]] == [label["label"] for label in expected]
+            scores = [label["score"] for label in expected]
+            assert [label["score"] for label in entry["labels"]] == pytest.approx(scores, abs=1e-5)
+
+
+class TestSeparate:
+    def test_writes_sound_and_spectrograms(self, command, folder):
+        code, out, _, written = command("separate", folder / "clip.mov")
+        assert code == 0
+        assert set(written) == {"clip_separated.wav", "clip_spectrograms.png"}
+        assert str(written["clip_separated.wav"]) in out
+        sound, rate = read_wav(written["clip_separated.wav"])
+        expected = pipe(folder, "separate")(str(folder / "clip.mov"))["audio"]
+        assert rate == RATE
+        assert len(sound) == round(SECONDS * RATE)
+        assert np.abs(sound - expected).max() < 1e-4
+        assert Image.open(written["clip_spectrograms.png"]).width > 300
+
+    def test_several_frames(self, command, folder):
+        code, _, _, written = command(
+            "separate", folder / "clip.mov", "--frame", "0.5", folder / "cello.png", "0.5", "--consistency"
+        )
+        assert code == 0
+        wavs = ["clip_at_0.50s.wav", "clip_cello.wav", "clip_at_0.50s_2.wav"]
+        assert set(written) == {*wavs, "clip_spectrograms.png"}
+        frames = [0.5, str(folder / "cello.png"), 0.5]
+        expected = pipe(folder, "separate")(str(folder / "clip.mov"), frames=frames, consistency=True)
+        for name, entry in zip(wavs, expected, strict=True):
+            assert np.abs(read_wav(written[name])[0] - entry["audio"]).max() < 1e-4
+
+    def test_a_sound_alone_by_a_picture(self, command, folder):
+        code, _, _, written = command("separate", folder / "sound.wav", "--frame", folder / "cello.png")
+        assert code == 0
+        assert len(read_wav(written["sound_cello.wav"])[0]) == round(SECONDS * RATE)
+
+    def test_loud_sounds_are_scaled_together(self, command, folder, monkeypatch):
+        loud = pipelines()[TASKS["separate"]].postprocess
+
+        def louder(self, *args, **kwargs):
+            found = loud(self, *args, **kwargs)
+            for entry, factor in zip(found, (8.0, 1.0), strict=True):
+                entry["audio"] = factor * entry["audio"] / np.abs(entry["audio"]).max()
+            return found
+
+        monkeypatch.setattr(pipelines()[TASKS["separate"]], "postprocess", louder)
+        code, out, _, written = command("separate", folder / "clip.mov", "--frame", "0.5", "2")
+        assert code == 0
+        assert "8.00 times softer" in out
+        peaks = [np.abs(read_wav(written[f"clip_at_{time}s.wav"])[0]).max() for time in ("0.50", "2.00")]
+        assert peaks == pytest.approx([1.0, 0.125], abs=1e-3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--consistency",), "at least 2 of --frame, got 0"),
+            (("--frame", "absent.png"), "absent.png: looked for a media file, but there is no such file"),
+            (("--frame", "-1"), "expected at least one argument|expected a moment"),
+            (("--overlap", "1"), "from 0 to less than 1, got '1'"),
+        ],
+    )
+    def test_bad_options(self, command, folder, options, message):
+        code, _, err, written = command("separate", folder / "clip.mov", *options)
+        assert code == 2
+        assert any(part in err for part in message.split("|"))
+        assert not written
+
+
+class TestSegment:
+    def test_writes_indices_and_overlay(self, command, folder):
+        code, out, _, written = command("segment", folder / "clip.mov")
+        assert code == 0
+        assert set(written) == {"clip_at_1.25s_mask.png", "clip_at_1.25s_overlay.png"}
+        expected = pipe(folder, "segment")(str(folder / "clip.mov"))
+        mask = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]))
+        assert np.array_equal(mask, expected["mask"])
+        assert 255 in mask  # beyond the centre crop
+        colors = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]).convert("RGB"))
+        assert len(np.unique(colors.reshape(-1, 3), axis=0)) == len(np.unique(mask))
+        overlay = Image.open(written["clip_at_1.25s_overlay.png"])
+        assert overlay.width / overlay.height == 64 / 48
+        assert out.startswith("clip_at_1.25s: LABEL_")
+
+    def test_several_moments_and_files_of_one_name(self, command, folder, tmp_path):
+        (tmp_path / "other").mkdir()
+        twin = tmp_path / "other" / "clip.mov"
+        twin.write_bytes((folder / "clip.mov").read_bytes())
+        code, out, _, written = command("segment", folder / "clip.mov", twin, "--at", "0.5", "2")
+        assert code == 0
+        stems = [f"clip{number}_at_{time}s" for number in ("", "_2") for time in ("0.50", "2.00")]
+        assert set(written) == {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
+        assert [line.split(":")[0] for line in out.splitlines()] == stems
+
+    def test_a_single_class(self, command, folder, tmp_path):
+        model = make_model(DeepAVFusionForSemanticSegmentation, hidden_size=128, num_labels=1)
+        model.save_pretrained(tmp_path / "one")
+        DeepAVFusionProcessor.from_config(model.config, crop_pct=1.0).save_pretrained(tmp_path / "one")
+        code, out, _, written = command("segment", folder / "silent.mp4", "--threshold", 0, model=tmp_path / "one")
+        assert code == 0
+        mask = np.asarray(Image.open(written["silent_at_0.50s_mask.png"]))
+        assert set(np.unique(mask)) == {1, 255}
+        assert out == "silent_at_0.50s: sounding 100.0%\n"
+
+
+class TestLocalize:
+    def test_writes_heat_maps(self, command, folder):
+        code, out, _, written = command("localize", folder / "clip.mov", "--num-clips", 2)
+        assert code == 0
+        found = pipe(folder, "localize")(str(folder / "clip.mov"), num_clips=2)
+        lines = out.splitlines()
+        assert len(written) == len(lines) == 2
+        for line, entry in zip(lines, found, strict=True):
+            row, column = np.unravel_index(entry["heat_map"].argmax(), (48, 64))
+            title = f"clip_at_{entry['timestamp']:.2f}s"
+            assert line == f"{title}: hottest at x {column}, y {row} of 64 x 48, score {entry['score']:.2f}"
+            picture = Image.open(written[f"{title}_heat.png"])
+            assert picture.width / picture.height == 64 / 48
+
+    def test_silence(self, command, folder):
+        code, out, _, written = command("localize", folder / "silent.mp4")
+        assert code == 0
+        assert out == "silent_at_0.50s: no place stands out of 64 x 48, score 0.00\n"
+        assert set(written) == {"silent_at_0.50s_heat.png"}
+
+    @pytest.mark.parametrize("kind", ["attention", "similarity"])
+    def test_maps_of_an_encoder(self, command, folder, kind):
+        code, out, _, written = command("localize", folder / "clip.mov", "--map", kind, model="pretrain")
+        assert code == 0
+        assert "hottest at" in out
+        assert set(written) == {"clip_at_1.25s_heat.png"}
+
+    def test_an_untrained_head_is_refused(self, command, folder):
+        code, _, err, written = command("localize", folder / "clip.mov", model="pretrain")
+        assert code == 2
+        assert "found a DeepAVFusionForPreTraining that lacks" in err
+        assert "localizer." in err
+        assert not written
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("name", TASKS)
+    def test_files_that_fail_are_named_and_the_others_done(self, command, folder, name):
+        files = [folder / "text.mp4", folder / "clip.mov", folder / "absent.mp4"]
+        code, out, err, written = command(name, *files)
+        assert code == 2
+        assert [line.split(":")[0] for line in err.splitlines()] == [f"deepavfusion {name}"] * 2
+        assert "text.mp4" in err.splitlines()[0]
+        assert "absent.mp4: looked for a media file, but there is no such file" in err.splitlines()[1]
+        assert "clip" in out
+        assert bool(written) == (name != "classify")
+        assert all(title.startswith("clip") for title in written)
+
+    @pytest.mark.parametrize(
+        ("name", "file", "missing"),
+        [
+            ("separate", "sound.wav", "image"),
+            ("separate", "silent.mp4", "audio"),
+            ("segment", "sound.wav", "image"),
+            ("localize", "sound.wav", "image"),
+        ],
+    )
+    def test_files_that_lack_what_is_needed(self, command, folder, name, file, missing):
+        code, out, err, written = command(name, folder / file)
+        assert (code, out, written) == (2, "", {})
+        assert f"{file}: looked for {missing}" in err
+        assert err.count("\n") == 1
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_models_that_are_not_there(self, command, folder, tmp_path, name):
+        for model in ("nowhere", tmp_path):
+            code, _, err, written = command(name, folder / "clip.mov", model=model)
+            assert (code, written) == (2, {})
+            assert err.startswith(f"deepavfusion {name}: ")
+            assert err.count("\n") == 1
+            assert str(model) in err
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_the_model_of_another_task(self, command, folder, name):
+        other = "classify" if name != "classify" else "separate"
+        code, _, err, _ = command(name, folder / "clip.mov", model=other)
+        assert code == 2
+        assert f"Expected a {MODELS[name][0].__name__} in {folder / other}, found a {MODELS[other][0].__name__}" in err
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_a_model_without_processor(self, command, folder, tmp_path, name):
+        make_model(MODELS[name][0], **MODELS[name][1]).save_pretrained(tmp_path / "alone")
+        code, _, err, _ = command(name, folder / "clip.mov", model=tmp_path / "alone")
+        assert code == 2
+        assert "alone holds no processor" in err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--at", "soon"), "expected a moment in seconds, got 'soon'"),
+            (("--num-clips", "0"), "expected a positive whole number, got '0'"),
+            (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
+            (("--top-k", "-1"), "expected a positive whole number"),
+        ],
+    )
+    def test_options(self, command, folder, options, message):
+        code, _, err, _ = command("classify", folder / "clip.mov", *options)
+        assert code == 2
+        assert message in err
+
+    def test_a_moment_beyond_the_file(self, command, folder):
+        code, _, err, _ = command("segment", folder / "clip.mov", "--at", "9")
+        assert code == 2
+        assert "clip.mov: looked for the moment 9.00 s" in err
+
+    def test_devices_that_are_not_there(self, command, folder):
+        code, _, err, _ = command("classify", folder / "clip.mov", device="toaster:7")
+        assert code == 2
+        assert "no device 'toaster:7' here" in err
+
+
+def test_names_stay_apart():
+    assert inference.unique_names(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"]) == ["x", "x_2", "x_2_2", "x_3"]
+
+
+def test_many_classes_are_written_in_16_bits(tmp_path):
+    from deepavfusion.inference.segment import index_picture
+
+    mask = np.arange(300).reshape(15, 20)
+    inference.write_picture(tmp_path / "mask.png", index_picture(mask, np.zeros((300, 3), np.uint8)))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_real_clips(command, name):
+    clips = sorted(MEDIA.rglob("*.mp4"), key=lambda path: path.stat().st_size)[: 1 if name == "separate" else 2]
+    if not clips:
+        pytest.skip("needs the clips of shared/media/vggsound")
+    code, out, err, written = command(name, *clips)
+    assert (code, err) == (0, "")
+    for clip in clips:
+        assert clip.stem in out
+    if name == "separate":
+        clip = load_clip(clips[0], seconds=1000)
+        sound, rate = read_wav(written[f"{clips[0].stem}_separated.wav"])
+        assert (len(sound), rate) == (clip.waveform.shape[1], clip.sampling_rate)

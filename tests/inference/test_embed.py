@@ -1,0 +1,140 @@
+"""The embed command on files that PyAV writes: streams, shapes, windows, missing modalities, errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoProcessor
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
+from deepavfusion.inference import embed
+from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training import cli
+from deepavfusion.training.data.scenes.export import write_video, write_wav
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "num_fusion_attention_heads": 2,
+    "image_size": 48,
+    "num_mel_bins": 48,
+    "spectrogram_length": 64,
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved pre-training model with its processor, a clip of 2 s and a sound alone."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**SIZES))
+    model.save_pretrained(folder)
+    DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder)
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
+    sound = generator.normal(0, 0.1, 32000).astype(np.float32)
+    write_video(folder / "clip.mp4", frames, sound, 16000)
+    write_wav(folder / "sound.wav", sound, 16000)
+    return folder
+
+
+def read(path):
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, capsys):
+    output = tmp_path / "deep" / "clip.safetensors"
+    assert cli.main(["embed", str(folder / "clip.mp4"), "--model", str(folder), "--output", str(output)]) == 0
+    streams, metadata = read(output)
+    printed = capsys.readouterr().out
+    assert {name: tuple(stream.shape) for name, stream in streams.items()} == {
+        "fusion": (1, 32, 32),
+        "image": (1, 9, 32),
+        "audio": (1, 12, 32),
+    }
+    assert "(1, 9, 32)" in printed
+    assert str(output) in printed
+    assert metadata["clip"] == "clip.mp4"
+    assert json.loads(metadata["shapes"])["audio"] == [1, 12, 32]
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        expected = model(**processor(videos=str(folder / "clip.mp4"), return_tensors="pt"))
+    torch.testing.assert_close(streams["fusion"], expected.last_hidden_state)
+
+
+def test_several_windows_are_rows(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(folder), "--num-clips", "3"]) == 0
+    streams, _ = read(tmp_path / "clip.safetensors")
+    assert streams["audio"].shape == (3, 12, 32)
+    assert not torch.equal(streams["audio"][0], streams["audio"][2])
+
+
+def test_several_files_each_have_one_of_their_own(folder, tmp_path, capsys):
+    files = [str(folder / name) for name in ("clip.mp4", "absent.mp4", "sound.wav")]
+    assert embed.main([*files, "--model", str(folder), "--out", str(tmp_path / "out"), "--at", "0.5", "1.5"]) == 2
+    assert "absent.mp4" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.safetensors", "sound.safetensors"]
+    assert read(tmp_path / "out" / "clip.safetensors")[0]["image"].shape[0] == 2
+    assert embed.main([*files, "--model", str(folder), "--output", str(tmp_path / "one.safetensors")]) == 2
+    assert "--output is for one file, got 3" in capsys.readouterr().err
+
+
+def test_a_sound_alone_has_no_image_stream(folder, tmp_path, capsys):
+    output = tmp_path / "sound.safetensors"
+    assert embed.main([str(folder / "sound.wav"), "--model", str(folder), "--output", str(output)]) == 0
+    assert set(read(output)[0]) == {"fusion", "audio"}
+    assert "image   not in the file" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_said_and_nothing_is_written(folder, tmp_path, capsys):
+    output = tmp_path / "out.safetensors"
+    (tmp_path / "text.mp4").write_text("no video")
+    for clip in ("text.mp4", "absent.mp4"):
+        assert embed.main([str(tmp_path / clip), "--model", str(folder), "--output", str(output)]) == 2
+        assert clip in capsys.readouterr().err
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path), "--output", str(output)]) == 2
+    assert "deepavfusion embed:" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_an_incomplete_model_is_refused(folder, tmp_path, capsys):
+    tensors, _ = read(folder / "model.safetensors")
+    del tensors["deepavfusion.fusion_norm.weight"]
+    for name in ("config.json", "processor_config.json"):
+        (tmp_path / name).write_text((folder / name).read_text())
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 2
+    assert "lacks 1 of its weights: fusion_norm.weight" in capsys.readouterr().err
+
+
+def test_the_command_line_lists_what_exists(capsys):
+    assert cli.main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert command in usage
+    assert cli.main([]) == 2
+    assert cli.main(["fine-tune"]) == 2
+    assert "there is no command 'fine-tune'" in capsys.readouterr().err
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("deepavfusion ")
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_every_listed_command_exists_and_explains_itself(command, capsys):
+    try:
+        code = cli.main([command, "--help"])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 0
+    assert f"deepavfusion {command}" in capsys.readouterr().out

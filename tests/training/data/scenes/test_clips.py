@@ -1,0 +1,209 @@
+"""Scenes as model inputs."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.augmentation import ClipAugmentation
+from deepavfusion.training.data.clips import sample_generator
+from deepavfusion.training.data.scenes.clips import SceneClips, amplify, crop_and_flip
+from deepavfusion.training.data.scenes.config import SPLIT_OFFSETS
+from deepavfusion.training.data.scenes.dataset import CLASS_SHAPE, CLASS_TIMBRE, ScenesConfig, generate_scene
+
+MODEL = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
+VIDEO = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64, num_frames=4)
+
+
+def build(train: bool = False, split: str = "train", seed: int = 0, model=MODEL, **settings) -> SceneClips:
+    return build_dataset({"name": "scenes", "train_size": 50, "eval_size": 20, **settings}, model, split, train, seed)
+
+
+def equal(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a | b)
+
+
+def test_a_sample_is_the_scene_through_the_processor():
+    clips = build(split="test", max_sounding=1)
+    processor = DeepAVFusionProcessor.from_config(MODEL)
+    scene = generate_scene(ScenesConfig(seconds=1.0, max_sounding=1), SPLIT_OFFSETS["test"] + 7)
+    sample = clips[7]
+    assert sample["path"] == "scene test/7"
+    assert sample["index"] == 7
+    assert sample["label"] == scene.label
+    assert sample["shape_label"] == CLASS_SHAPE[scene.label]
+    assert sample["timbre_label"] == CLASS_TIMBRE[scene.label]
+    expected = processor.feature_extractor(scene.waveform, sampling_rate=16000).input_features[0]
+    assert torch.allclose(sample["input_features"], expected, atol=1e-5)
+    seen = processor.image_processor.denormalize(sample["pixel_values"])
+    assert np.abs(seen.permute(1, 2, 0).numpy() * 255 - scene.frames[0]).max() < 1e-2
+
+
+def test_batches():
+    clips = build(max_sounding=1)
+    batch = next(iter(DataLoader(clips, batch_size=6, collate_fn=clips.collate)))
+    assert batch["pixel_values"].shape == (6, 3, 64, 64)
+    assert batch["input_features"].shape == (6, 1, 64, 64)
+    assert batch["pixel_values"].dtype == batch["input_features"].dtype == torch.float32
+    assert batch["labels"].dtype == batch["shape_label"].dtype == batch["index"].dtype == torch.long
+    assert batch["index"].tolist() == list(range(6))
+    assert batch["broken"] == []
+    assert not clips.multi_label
+    assert clips.ceilings["both"]["accuracy"] == 1
+    assert "scene train/3" in clips.describe(3)
+    several = build(max_sounding=2, min_objects=4)
+    labels = several.collate(several.__getitems__(range(20)))["labels"]
+    assert several.multi_label
+    assert labels.shape == (20, len(several.label_names))
+    assert set(labels.sum(1).tolist()) == {1.0, 2.0}
+
+
+def test_video_models_get_several_frames():
+    clips = build(model=VIDEO, train=True, motion=True, max_sounding=1)
+    pixels = clips[2]["pixel_values"]
+    assert pixels.shape == (4, 3, 64, 64)
+    assert not torch.equal(pixels[0], pixels[2])
+    still = build(model=VIDEO, train=True, max_sounding=1)[2]["pixel_values"]
+    assert torch.equal(still[0], still[3])  # one crop for all frames
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone():
+    clips = build(train=True, seed=3)
+    clips.set_epoch(5)
+    together = clips.__getitems__([9, 4, 30])
+    other = build(train=True, seed=3)
+    other.set_epoch(2)
+    assert not equal(other[4], together[1])
+    other.set_epoch(5)
+    assert equal(other[4], together[1])
+    assert equal(other[9], together[0])
+    reseeded = build(train=True, seed=4)
+    reseeded.set_epoch(5)
+    for key in ("pixel_values", "input_features"):
+        assert not torch.equal(reseeded[4][key], together[1][key])
+    plain = build(train=False, seed=3)[4]
+    assert equal(plain, build(train=False, seed=8)[4])
+    assert not torch.equal(plain["pixel_values"], together[1]["pixel_values"])
+
+
+def test_workers_give_what_the_process_itself_gives(tmp_path):
+    clips = build(train=True, cache_dir=str(tmp_path), train_size=12)
+    clips.set_epoch(1)
+    own = [clips[i] for i in range(12)]
+    loader = DataLoader(clips, batch_size=4, collate_fn=clips.collate, num_workers=2)
+    batches = list(loader)
+    assert torch.equal(torch.cat([b["pixel_values"] for b in batches]), torch.stack([s["pixel_values"] for s in own]))
+    assert torch.equal(
+        torch.cat([b["input_features"] for b in batches]), torch.stack([s["input_features"] for s in own])
+    )
+
+
+def test_cache_gives_the_same_samples_and_is_used(tmp_path, monkeypatch):
+    plain, kept = build(max_sounding=2), build(max_sounding=2, cache_dir=str(tmp_path))
+    first = kept.__getitems__([3, 8, 41])
+    for a, b in zip(first, plain.__getitems__([3, 8, 41])):
+        assert torch.equal(a["pixel_values"], b["pixel_values"])
+        assert torch.allclose(a["input_features"], b["input_features"], atol=2.1e-3)
+        assert torch.equal(a["label"], b["label"])
+    from deepavfusion.training.data.scenes import clips as scenes_clips
+
+    made = []
+    original = scenes_clips.generate_clip
+    monkeypatch.setattr(
+        scenes_clips, "generate_clip", lambda config, index: made.append(index) or original(config, index)
+    )
+    again = build(max_sounding=2, cache_dir=str(tmp_path))
+    assert all(equal(a, b) for a, b in zip(again.__getitems__([3, 8, 41]), first))
+    assert made == []
+    again.__getitems__([3, 9])
+    assert made == [9]
+    assert len(list(tmp_path.iterdir())) == 1
+    build(max_sounding=2, cache_dir=str(tmp_path), difficulty="hard")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_row_that_was_not_finished_is_made_again(tmp_path):
+    clips = build(cache_dir=str(tmp_path))
+    expected = clips[5]
+    clips.store.arrays["frames"][5] = 0  # as a process that died while it wrote would leave it
+    clips.store.arrays["filled"][5] = 0
+    assert equal(build(cache_dir=str(tmp_path))[5], expected)
+
+
+def test_pickles_without_its_data(tmp_path):
+    clips = build(cache_dir=str(tmp_path), train_size=2000)
+    data = pickle.dumps(clips)
+    assert len(data) < 50_000
+    assert equal(pickle.loads(data)[1], clips[1])
+
+
+def test_crop_of_everything_is_the_picture_and_a_flip_mirrors_it():
+    pixels = torch.rand(2, 1, 3, 8, 10)
+    result = crop_and_flip(pixels, [(0, 0, 8, 10)] * 2, [False, True])
+    assert torch.allclose(result[0], pixels[0], atol=1e-6)
+    assert torch.allclose(result[1], pixels[1].flip(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [MODEL, VIDEO])
+def test_augmentation_is_that_of_clips_from_files(model):
+    clips = build(train=True, seed=2, max_sounding=1, model=model)
+    clips.set_epoch(3)
+    processor = DeepAVFusionProcessor.from_config(model)
+    augmentation = ClipAugmentation(processor.visual_processor)
+    for i in range(8):
+        scene = generate_scene(clips.config, clips.scene_index(i))
+        generator = sample_generator(2, 3, i)
+        pixels = augmentation.pictures(scene.frames, generator)
+        features = processor.feature_extractor(augmentation.sound(scene.waveform, generator), sampling_rate=16000)
+        sample = clips[i]
+        ours = sample["pixel_values"] if model is VIDEO else sample["pixel_values"][None]
+        difference = (ours - pixels).abs()
+        # Two roundings to 8 bits; at the rim a crop repeats its last pixel, where ours still sees the next one.
+        assert difference[..., 2:-2, 2:-2].max() < 2.5 / 255 / 0.22
+        assert difference.mean() < 0.02
+        assert torch.allclose(sample["input_features"], features.input_features[0], atol=5e-3)
+
+
+def test_amplified_spectrogram_is_the_spectrogram_of_the_amplified_sound():
+    extractor = DeepAVFusionProcessor.from_config(MODEL).feature_extractor
+    waveform = torch.from_numpy(generate_scene(ScenesConfig(seconds=1.0), 0).waveform)
+    for decibels in (-6.0, 2.5, 6.0):
+        expected = extractor.log_mel(waveform * 10 ** (decibels / 20))
+        assert torch.allclose(amplify(extractor.log_mel(waveform)[None, None], [decibels])[0, 0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "scene"}, "scenes, folder, vggsound, audioset"),
+        ({"name": "scenes", "difculty": "hard"}, "difculty"),
+        ({"name": "scenes", "path": "/x"}, "path"),
+        ({"name": "folder"}, "data.path is missing"),
+        ({"name": "folder", "path": "x", "difficulty": "hard"}, "difficulty"),
+    ],
+)
+def test_settings_that_make_no_sense_say_so(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_dataset(settings, MODEL, "train", True, 0)
+
+
+def test_unknown_splits_and_items_are_refused():
+    with pytest.raises(ValueError, match="validation"):
+        build(split="dev")
+    clips = build()
+    for i in (50, -1):
+        with pytest.raises(IndexError):
+            clips[i]
+
+
+def test_a_processor_of_another_size_is_refused():
+    processor = DeepAVFusionProcessor.from_config(MODEL)
+    with pytest.raises(ValueError, match="picture size"):
+        SceneClips(ScenesConfig(seconds=1.0, image_size=96), processor, "train", 5, True, 0)
+    with pytest.raises(ValueError, match="samples"):
+        SceneClips(ScenesConfig(seconds=2.0), processor, "train", 5, True, 0)

@@ -1,0 +1,354 @@
+"""Data sets on disk: layouts, annotations, and clips from files as model inputs."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.processors import DeepAVFusionProcessor, MediaError
+from deepavfusion.training.data import BrokenClip, build_dataset, collate_clips
+from deepavfusion.training.data.scenes.export import write_video
+from deepavfusion.training.data.sets.audioset import read_audioset, read_segments
+from deepavfusion.training.data.sets.folder import (
+    clip_time,
+    hold_out,
+    label_info,
+    order_by_name,
+    read_annotations,
+    read_folder,
+    with_media,
+)
+from deepavfusion.training.data.sets.vggsound import class_folder, read_vggsound, read_vggsound_csv
+
+MEDIA = Path(__file__).parents[4] / ".." / "shared" / "media"
+MODEL = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectrogram_length=64)
+VIDEO = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectrogram_length=64, num_frames=4)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """2 s of a slope of colours that grows brighter, and noise that grows louder."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    slope = np.stack(np.broadcast_arrays(np.arange(64), np.arange(48)[:, None], 20), axis=-1)
+    frames = (slope + np.linspace(20, 170, 50)[:, None, None, None]).astype(np.uint8)
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 32000) * np.linspace(0.02, 1, 32000)
+    write_video(path, frames, sound.astype(np.float32), 16000)
+    return path
+
+
+def put(clip: Path, *paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(clip, path)
+
+
+def names(rows, root: Path) -> list[str]:
+    return [str(Path(path).relative_to(root)) for path in rows["path"]]
+
+
+def test_one_folder_a_class(clip, tmp_path):
+    put(clip, tmp_path / "dog" / "a b%20.mp4", tmp_path / "dog" / "-x.MKV", tmp_path / "cat" / "é.webm")
+    put(clip, tmp_path / "cat" / ".hidden.mp4", tmp_path / ".trash" / "b.mp4")
+    (tmp_path / "cat" / "notes.txt").write_text("no clip")
+    rows = read_folder(tmp_path)
+    assert names(rows, tmp_path) == ["cat/é.webm", "dog/-x.MKV", "dog/a b%20.mp4"]
+    assert rows["label"] == [0, 1, 1]
+    assert label_info(rows) == (["cat", "dog"], False)
+    assert rows["start"] == rows["end"] == [None] * 3
+
+
+def test_a_flat_folder_has_no_labels(clip, tmp_path):
+    put(clip, *(tmp_path / f"{n}.{s}" for n, s in enumerate(("mp4", "mkv", "webm", "avi", "mov", "mpg"))))
+    rows = read_folder(tmp_path)
+    assert len(rows) == 6
+    assert label_info(rows) == (None, False)
+
+
+def test_classes_lie_at_any_depth_and_splits_on_top(clip, tmp_path):
+    put(clip, tmp_path / "deep" / "clips" / "dog" / "a.mp4", tmp_path / "deep" / "clips" / "cat" / "b.mp4")
+    os.symlink(tmp_path / "deep", tmp_path / "deep" / "clips" / "up")
+    rows = read_folder(tmp_path / "deep")
+    assert names(rows, tmp_path / "deep") == ["clips/cat/b.mp4", "clips/dog/a.mp4"]
+    assert label_info(rows)[0] == ["cat", "dog"]
+    root = tmp_path / "split"
+    put(clip, root / "train" / "dog" / "a.mp4", root / "train" / "cat" / "b.mp4", root / "val" / "dog" / "c.mp4")
+    rows = read_folder(root)
+    assert rows["split"] == ["train", "train", "validation"]
+    assert label_info(rows)[0] == ["cat", "dog"]
+    flat = tmp_path / "flat"
+    put(clip, flat / "train" / "a.mp4", flat / "test" / "b.mp4")
+    rows = read_folder(flat)
+    assert sorted(rows["split"]) == ["test", "train"]
+    assert label_info(rows)[0] is None
+
+
+def test_csv_and_jsonl(clip, tmp_path):
+    put(clip, tmp_path / "a.mp4", tmp_path / "sub" / "b, c.mp4")
+    text = 'file,label,start,end\r\na.mp4,dog barking,0.5,1.5\r\n"sub/b, c.mp4",cat,1,\r\n'
+    (tmp_path / "list.csv").write_bytes(text.encode("utf-8-sig"))
+    rows = read_folder(tmp_path)
+    assert names(rows, tmp_path) == ["a.mp4", "sub/b, c.mp4"]
+    assert label_info(rows) == (["cat", "dog barking"], False)
+    assert rows["label"] == [1, 0]
+    assert (rows["start"], rows["end"]) == ([0.5, 1.0], [1.5, None])
+    lines = [{"file": "a.mp4", "label": ["dog", "cat"], "split": "train"}, {"file": "sub/b, c.mp4", "label": ["cat"]}]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    with pytest.raises(ValueError, match=r"list\.csv, list\.jsonl"):
+        read_folder(tmp_path)
+    rows = read_folder(tmp_path, tmp_path / "list.jsonl")
+    assert label_info(rows) == (["cat", "dog"], True)
+    assert rows["label"] == [[1, 0], [0]]
+    assert rows["split"] == ["train", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.mp4,dog\n", "line 2.*'file'"),
+        ("file,start\na.mp4,soon\n", "line 2.*'soon'"),
+        ("file,start,end\na.mp4,0,1\na.mp4,3,2\n", "line 3.*not after"),
+    ],
+)
+def test_annotations_that_make_no_sense_name_the_line(tmp_path, text, message):
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_annotations(path)
+
+
+def test_folders_that_cannot_be_read_say_why(clip, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        read_folder(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no videos"):
+        read_folder(tmp_path)
+    put(clip, tmp_path / "a.mp4", tmp_path / "dog" / "b.mp4")
+    with pytest.raises(ValueError, match="1 videos in folders and 1 beside"):
+        read_folder(tmp_path)
+    (tmp_path / "list.csv").write_text("file,label\na.mp4,x\ngone.mp4,y\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files.*gone\.mp4"):
+        read_folder(tmp_path)
+    (tmp_path / "list.csv").write_text("file,label\na.mp4,x\ndog/b.mp4,\n")
+    with pytest.raises(ValueError, match="1 of 2 clips have no label"):
+        read_folder(tmp_path)
+    (tmp_path / "list.txt").write_text("a.mp4")
+    with pytest.raises(ValueError, match=r"\.csv or \.jsonl"):
+        read_folder(tmp_path, tmp_path / "list.txt")
+
+
+def test_where_to_look():
+    assert clip_time({"start": None, "end": None}, 3.0) is None
+    assert clip_time({"start": 2.0, "end": 6.0}, 3.0) == 4.0
+    assert clip_time({"start": None, "end": 6.0}, 3.0) == 3.0
+    assert clip_time({"start": 2.0, "end": None}, 3.0) == 3.5
+
+
+def test_held_out_clips_depend_on_names_alone():
+    paths = [f"/data/dog/{i}.mp4" for i in range(50)]
+    held, kept = hold_out(paths, 0.2, True), hold_out(paths, 0.2, False)
+    assert len(held) == 10
+    assert sorted(held + kept) == list(range(50))
+    elsewhere = [f"/other/place/dog/{i}.mp4" for i in range(50)]
+    assert order_by_name(elsewhere) == order_by_name(paths)
+    backwards = paths[::-1]
+    assert {backwards[i] for i in hold_out(backwards, 0.2, True)} == {paths[i] for i in held}
+    assert len(hold_out(paths[:2], 0.01, True)) == len(hold_out(paths[:2], 0.99, False)) == 1
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        hold_out(paths, 1.0, True)
+
+
+def test_media_is_decoded_when_a_row_is_read(clip, tmp_path):
+    put(clip, tmp_path / "a.mp4")
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows = with_media(read_folder(tmp_path), num_frames=3, seconds=1.0)
+    row = rows[0]
+    assert np.asarray(row["frames"]).shape == (3, 48, 64, 3)
+    assert row["sampling_rate"] == 16000
+    assert np.asarray(row["waveform"]).shape[-1] == pytest.approx(16000, abs=1100)
+    assert row["path"].endswith("a.mp4")
+    with pytest.raises(MediaError, match=r"broken\.mp4"):
+        rows[1]
+    stream = with_media(read_folder(tmp_path).select([0]).to_iterable_dataset(), seconds=1.0)
+    assert np.asarray(next(iter(stream))["frames"]).shape == (1, 48, 64, 3)
+
+
+def test_clips_are_what_the_processor_makes_of_the_file(clip, tmp_path):
+    put(clip, tmp_path / "a.mp4", tmp_path / "b.mp4")
+    (tmp_path / "list.csv").write_text("file,label,start,end\na.mp4,x,0.0,1.0\nb.mp4,y,,\n")
+    for model in (MODEL, VIDEO):
+        clips = build_dataset({"name": "folder", "path": str(tmp_path)}, model, "train", False, 0)
+        others = build_dataset({"name": "folder", "path": str(tmp_path)}, model, "test", False, 0)
+        processor = DeepAVFusionProcessor.from_config(model)
+        for sample in (clips[0], others[0]):
+            time = 0.5 if sample["path"].endswith("a.mp4") else None
+            expected = processor(videos=sample["path"], timestamps=time)
+            assert torch.equal(sample["pixel_values"], expected["pixel_values"][0])
+            assert torch.equal(sample["input_features"], expected["input_features"][0])
+            assert sample["label"] == (0 if time else 1)
+        assert {clips.describe(0), others.describe(0)} == {str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")}
+        assert clips.label_names == ["x", "y"]
+        assert clips.ceilings is None
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_alone(clip, tmp_path):
+    put(clip, *(tmp_path / f"{i}.mp4" for i in range(3)))
+    settings = {"name": "folder", "path": str(tmp_path)}
+    clips = build_dataset(settings, VIDEO, "train", True, 3)
+    clips.set_epoch(4)
+    both = clips.__getitems__([0, 1])
+    other = build_dataset(settings, VIDEO, "train", True, 3)
+    plain = other[1]
+    other.set_epoch(4)
+    again = other[1]
+    reseeded = build_dataset(settings, VIDEO, "train", True, 5)
+    reseeded.set_epoch(4)
+    for key in ("pixel_values", "input_features"):
+        assert torch.equal(again[key], both[1][key])
+        assert not torch.equal(plain[key], both[1][key])
+        assert not torch.equal(reseeded[1][key], both[1][key])
+
+
+def test_broken_clips_are_reported_and_not_replaced(clip, tmp_path):
+    put(clip, tmp_path / "x" / "good.mp4", tmp_path / "y" / "good too.mp4")
+    (tmp_path / "x" / "empty.mp4").touch()
+    (tmp_path / "y" / "text.mp4").write_text("not a video")
+    rows = read_folder(tmp_path)
+    from deepavfusion.training.data import FileClips
+
+    clips = FileClips(rows, DeepAVFusionProcessor.from_config(MODEL), train=True, seed=0)
+    batch = next(iter(DataLoader(clips, batch_size=4, collate_fn=clips.collate, num_workers=1)))
+    assert batch["path"] == [str(tmp_path / "x" / "good.mp4"), str(tmp_path / "y" / "good too.mp4")]
+    assert batch["index"].tolist() == [1, 2]
+    assert batch["labels"].tolist() == [0, 1]
+    assert batch["pixel_values"].shape == (2, 3, 32, 32)
+    assert [path for path, _ in batch["broken"]] == [
+        str(tmp_path / "x" / "empty.mp4"),
+        str(tmp_path / "y" / "text.mp4"),
+    ]
+    assert all(reason for _, reason in batch["broken"])
+    broken = clips[0]
+    assert isinstance(broken, BrokenClip)
+    assert broken.index == 0
+    nothing = collate_clips([broken])
+    assert "pixel_values" not in nothing
+    assert nothing["path"] == []
+    assert nothing["broken"] == [(broken.path, broken.reason)]
+
+
+def test_sizes_choose_by_name_and_labels_may_be_several(clip, tmp_path):
+    put(clip, *(tmp_path / f"{i}.mp4" for i in range(6)))
+    lines = [
+        {"file": f"{i}.mp4", "label": ["a", "b"][: 1 + i % 2], "split": "train" if i else "test"} for i in range(6)
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    clips = build_dataset({"name": "folder", "path": str(tmp_path), "train_size": 3}, MODEL, "train", True, 0)
+    assert len(clips) == 3
+    assert clips.multi_label
+    assert {tuple(clips[i]["label"].tolist()) for i in range(3)} <= {(1.0, 0.0), (1.0, 1.0)}
+    assert "0.mp4" in build_dataset({"name": "folder", "path": str(tmp_path)}, MODEL, "test", False, 0).describe(0)
+    with pytest.raises(ValueError, match="splits are test, train"):
+        build_dataset({"name": "folder", "path": str(tmp_path)}, MODEL, "validation", False, 0)
+
+
+# VGGSound and AudioSet
+
+
+def test_names_of_class_folders():
+    assert class_folder("child speech, kid speaking") == "child_speech__kid_speaking"
+    assert class_folder("vehicle horn, car horn, honking") == "vehicle_horn__car_horn__honking"
+    assert class_folder("people eating (noisily)") == "people_eating__noisily_"
+
+
+def make_vggsound(clip: Path, root: Path) -> None:
+    (root / "annotations").mkdir(parents=True)
+    lines = ["-a,10,dog barking,train", 'b_c,5,"child speech, kid speaking",test', "gone,7,dog barking,train"]
+    (root / "annotations" / "vggsound.csv").write_bytes("\r\n".join([*lines, ""]).encode())
+    put(clip, root / "clips" / "dog_barking" / "-a_000010_000020.mp4")
+    put(clip, root / "clips" / "child_speech__kid_speaking" / "b_c_000005_000015.mkv")
+    put(clip, root / "clips" / "dog_barking" / "extra_000000_000010.mp4")
+
+
+def test_vggsound_layout(clip, tmp_path, caplog):
+    make_vggsound(clip, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        rows = read_vggsound(tmp_path)
+    assert names(rows, tmp_path / "clips") == [
+        "dog_barking/-a_000010_000020.mp4",
+        "child_speech__kid_speaking/b_c_000005_000015.mkv",
+    ]
+    assert label_info(rows) == (["child speech, kid speaking", "dog barking"], False)
+    assert rows["split"] == ["train", "test"]
+    assert "1 of 3 annotated clips are missing, first: dog_barking/gone_000007" in caplog.text
+    assert "1 clips on disk are not annotated" in caplog.text
+    train = build_dataset({"name": "vggsound", "path": str(tmp_path)}, MODEL, "train", True, 0)
+    assert len(train) == 1
+    assert len(train.label_names) == 2
+    assert train[0]["label"] == 1
+    with pytest.raises(ValueError, match="no validation split"):
+        build_dataset({"name": "vggsound", "path": str(tmp_path)}, MODEL, "validation", True, 0)
+
+
+def test_vggsound_that_is_not_there(clip, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"vggsound\.csv"):
+        read_vggsound(tmp_path)
+    make_vggsound(clip, tmp_path)
+    shutil.rmtree(tmp_path / "clips" / "dog_barking")
+    with pytest.raises(FileNotFoundError, match="none of VGGSound's 2 clips annotated as train.*-a_000010"):
+        read_vggsound(tmp_path, "train")
+    with pytest.raises(ValueError, match="train and test"):
+        read_vggsound(tmp_path, "dev")
+    (tmp_path / "annotations" / "vggsound.csv").write_text("id,start,label\n")
+    with pytest.raises(ValueError, match="line 1"):
+        read_vggsound(tmp_path)
+
+
+@pytest.mark.skipif(not (MEDIA / "vggsound").is_dir(), reason="no real clips in ../shared/media")
+def test_real_vggsound_clips():
+    root = MEDIA / "vggsound"
+    rows = read_vggsound(root)
+    assert len(rows) == len(read_vggsound_csv(root / "annotations" / "vggsound.csv")) == 9
+    assert label_info(rows)[0][-1] == "waterfall burbling"
+    clips = build_dataset({"name": "vggsound", "path": str(root)}, MODEL, "test", True, 0)
+    other = build_dataset({"name": "vggsound", "path": str(root)}, MODEL, "train", True, 0)
+    assert len(clips) + len(other) == 9
+    batch = clips.collate(clips.__getitems__([0, 4, 7]))
+    assert batch["broken"] == []
+    assert batch["pixel_values"].shape == (3, 3, 32, 32)
+    assert torch.isfinite(batch["input_features"]).all()
+    folder = build_dataset({"name": "folder", "path": str(root)}, MODEL, "train", True, 0)
+    held = build_dataset({"name": "folder", "path": str(root)}, MODEL, "validation", False, 0)
+    assert len(folder) + len(held) == 9
+    assert "playing_bongo" in folder.label_names
+
+
+def test_audioset_layout(clip, tmp_path, caplog):
+    labels = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/m/0bt9lr,"Dog"\n'
+    (tmp_path / "class_labels_indices.csv").write_text(labels)
+    header = "# Segments csv created Sun Mar  5 10:54:31 2017\n# YTID, start_seconds, end_seconds, positive_labels\n"
+    (tmp_path / "balanced_train_segments.csv").write_text(header + '--a, 30.000, 40.000, "/m/09x0r,/m/0bt9lr"\n')
+    (tmp_path / "unbalanced_train_segments.csv").write_text("YTID,start_seconds,end_seconds,positive_labels\r\n")
+    (tmp_path / "eval_segments.csv").write_text("x-y,0.000,10.000,/m/05zppz\r\ngone,1.000,2.000,/m/09x0r\r\n")
+    put(clip, tmp_path / "clips" / "--" / "--a_000030_000040.mp4", tmp_path / "clips" / "x-" / "x-y_000000_000010.mp4")
+    rows = read_audioset(tmp_path)
+    assert rows["label"] == [[0, 2]]
+    assert label_info(rows) == (["Speech", "Male speech, man speaking", "Dog"], True)
+    with caplog.at_level(logging.WARNING):
+        test = build_dataset({"name": "audioset", "path": str(tmp_path)}, MODEL, "test", False, 0)
+    assert "1 of 2 annotated clips are missing" in caplog.text
+    assert test.multi_label
+    assert test[0]["label"].tolist() == [0.0, 1.0, 0.0]
+    (tmp_path / "eval_segments.csv").write_text("x-y,zero,10.000,/m/05zppz\n")
+    with pytest.raises(ValueError, match="expected id, start, end, labels"):
+        read_audioset(tmp_path, ("eval",))
+
+
+@pytest.mark.skipif(not (MEDIA / "annotations-samples").is_dir(), reason="no annotation samples in ../shared/media")
+def test_real_audioset_annotations():
+    segments = read_segments(MEDIA / "annotations-samples" / "head_jarammm_balanced_train_segments.csv")
+    assert segments[0] == {"id": "--PJHxphWEs", "start": 30.0, "end": 40.0, "mids": ["/m/09x0r", "/t/dd00088"]}

@@ -1,0 +1,114 @@
+"""Order of clips and masks: functions of seed and position, whatever the number of processes."""
+
+import pytest
+import torch
+
+from deepavfusion.training.data.loading import (
+    BrokenClips,
+    BrokenDataError,
+    ClipOrder,
+    EpochClips,
+    evaluation_loader,
+    evaluation_noise,
+    generator_for,
+    mask_noise,
+    training_loader,
+)
+from tests.training.stand_in import StandInClips
+
+
+def order(**changes):
+    settings = {
+        "num_clips": 10,
+        "batch_size": 4,
+        "accumulation": 1,
+        "processes": 1,
+        "process": 0,
+        "seed": 0,
+        "start_step": 0,
+        "end_step": 5,
+    }
+    return ClipOrder(**{**settings, **changes})
+
+
+def test_every_clip_comes_once_an_epoch_in_an_order_of_its_own():
+    stream = [key for batch in order() for key in batch]
+    epochs = [[clip for epoch, clip in stream if epoch == e] for e in range(2)]
+    assert len(stream) == 20
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]
+    assert [key for batch in order(seed=1) for key in batch] != stream
+
+
+def test_a_resumed_order_goes_on_where_it_stopped():
+    assert list(order(start_step=3)) == list(order())[3:]
+    assert len(order(start_step=3, accumulation=2)) == 4
+
+
+def test_processes_and_accumulation_share_the_same_batches():
+    one = [sorted(a + b) for a, b in zip(*[iter(list(order(batch_size=2, accumulation=2)))] * 2)]
+    two = [sorted(a + b) for a, b in zip(*[list(order(batch_size=2, processes=2, process=p)) for p in range(2)])]
+    assert one == two == [sorted(batch) for batch in order()]
+
+
+def test_masks_are_shared_like_the_clips():
+    whole = mask_noise(0, 7, 0, order(), (6, 5))
+    assert [part.shape for part in whole] == [(4, 6), (4, 5)]
+    halves = [mask_noise(0, 7, 0, order(batch_size=2, processes=2, process=p), (6, 5)) for p in range(2)]
+    micros = [mask_noise(0, 7, m, order(batch_size=2, accumulation=2), (6, 5)) for m in range(2)]
+    for parts in (halves, micros):
+        assert torch.equal(torch.cat([part[0] for part in parts]), whole[0])
+        assert torch.equal(torch.cat([part[1] for part in parts]), whole[1])
+    assert not torch.equal(mask_noise(0, 8, 0, order(), (6, 5))[0], whole[0])
+
+
+def test_evaluation_masks_belong_to_the_clip():
+    image, audio = evaluation_noise(0, torch.tensor([3, 1, 3]), (6, 5))
+    assert torch.equal(image[0], image[2])
+    assert torch.equal(audio[0], audio[2])
+    assert not torch.equal(image[0], image[1])
+    assert not torch.equal(evaluation_noise(1, torch.tensor([3]), (6, 5))[0][0], image[0])
+
+
+def test_generators_of_neighbouring_numbers_differ():
+    seeds = {generator_for(a, b).initial_seed() for a in range(30) for b in range(30)}
+    assert len(seeds) == 900
+    assert (
+        generator_for(1, 2).initial_seed() == generator_for(1, 2).initial_seed() != generator_for(2, 1).initial_seed()
+    )
+
+
+class Sizes:
+    frame_size, num_mel_bins, spectrogram_length = (4, 4), 32, 2
+
+
+def test_a_batch_may_span_epochs_and_keeps_their_augmentations():
+    clips = StandInClips(Sizes, 10, train=True)
+    keys = [(0, 3), (1, 5), (0, 7), (1, 3)]
+    samples = EpochClips(clips).__getitems__(keys)
+    assert [sample[2] for sample in samples] == [3, 5, 7, 3]
+    assert set(clips.read) == set(keys)
+    assert not torch.equal(samples[0][0][0], samples[3][0][0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_loader_gives_the_order(workers):
+    batches = list(training_loader(StandInClips(Sizes, 10, train=True), order(), workers))
+    assert [batch["index"].tolist() for batch in batches] == [[clip for _, clip in keys] for keys in order()]
+
+
+@pytest.mark.parametrize(("size", "processes"), [(10, 1), (10, 2), (10, 3), (2, 3)])
+def test_evaluation_loaders_cover_all_clips_with_equally_many_batches(size, processes):
+    clips = StandInClips(Sizes, size, train=False)
+    loaders = [list(evaluation_loader(clips, 2, processes, p, 0)) for p in range(processes)]
+    assert len({len(batches) for batches in loaders}) == 1
+    assert {i for batches in loaders for batch in batches for i in batch["index"].tolist()} == set(range(size))
+
+
+def test_broken_clips_are_counted_once_named_and_limited():
+    broken = BrokenClips(100, 0.02)
+    assert broken.add([("a.mp4", "no frame"), ("a.mp4", "no frame")]) == ["skipped, cannot be read: a.mp4: no frame"]
+    assert broken.add([("a.mp4", "no frame")]) == []
+    broken.add([("b.mp4", "empty")])
+    with pytest.raises(BrokenDataError, match="(?s)3 of 100 clips.*a.mp4: no frame.*b.mp4: empty.*c.mp4: text"):
+        broken.add([("c.mp4", "text")])

@@ -1,0 +1,204 @@
+"""Experiments of many runs: cells that are kept and resumed, and the tables of results and ablations made from them."""
+
+import json
+import sys
+import time
+
+import pytest
+import torch
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion.training.experiments import ablations
+from deepavfusion.training.experiments import scenes as scene_results
+from deepavfusion.training.experiments.grid import Cell, cost, run_cells, spread
+from tests.training.test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
+
+SMALL = [
+    "data.train_size=16",
+    "data.eval_size=8",
+    "data.cache_dir=null",
+    "data.num_workers=0",
+    "optim.batch_size=8",
+    "optim.epochs=1",
+    "optim.warmup_epochs=0.5",
+    "run.cpu=true",
+]
+# Leaves a line in the log, the names of the folders beside it, and a result; or fails where told so.
+WORK = """
+import json, os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+print("at work on", folder.name)
+if "fail" in sys.argv:
+    sys.exit("it went wrong")
+folder.mkdir()
+beside = sorted(path.name for path in folder.parent.iterdir() if (path / "result.json").is_file())
+(folder / "result.json").write_text(json.dumps({"beside": beside, "threads": os.environ["OMP_NUM_THREADS"]}))
+"""
+
+
+def small_cell(folder, *words, after=()):
+    return Cell(folder, (sys.executable, "-c", WORK, str(folder), *words), "result.json", after)
+
+
+def test_cells_wait_for_those_they_need_and_are_kept(tmp_path, capsys):
+    last = small_cell(tmp_path / "a_last", after=(tmp_path / "z_first",))
+    first = small_cell(tmp_path / "z_first")
+    run_cells([last, first], jobs=2, headline=lambda cell: f"result of {cell.folder.name}")
+    assert last.read() == {"beside": ["z_first"], "threads": "1"}
+    assert first.log.read_text().startswith("at work on z_first")
+    assert cost(first)["seconds"] > 0
+    assert cost(first)["peak_memory_mb"] > 1
+    assert "result of a_last" in capsys.readouterr().out
+    changed = first.folder.stat().st_mtime_ns, first.log.stat().st_mtime_ns
+    run_cells([last, first], jobs=2, headline=str)
+    assert (first.folder.stat().st_mtime_ns, first.log.stat().st_mtime_ns) == changed
+    assert "2 runs, 2 done before" in capsys.readouterr().out
+
+
+def test_a_cell_that_fails_is_named_and_stops_only_what_needs_it(tmp_path):
+    broken = small_cell(tmp_path / "broken", "fail")
+    needs_it = small_cell(tmp_path / "needs_it", after=(broken.folder,))
+    other = small_cell(tmp_path / "other")
+    with pytest.raises(RuntimeError, match=r"broken: exit code 1 .*broken\.log") as caught:
+        run_cells([broken, needs_it, other], jobs=1, headline=str)
+    assert "it went wrong" in str(caught.value)
+    assert other.done
+    assert not needs_it.folder.exists()
+
+
+def test_the_time_of_an_interrupted_cell_is_added_up(tmp_path):
+    cell = small_cell(tmp_path / "cell")
+    run_cells([cell], 1, str)
+    once = cost(cell)["seconds"]
+    (cell.folder / "result.json").unlink()
+    cell.folder.rmdir()
+    started = time.time()
+    run_cells([cell], 1, str)
+    assert once < cost(cell)["seconds"] <= once + time.time() - started
+
+
+def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretrained, tmp_path, capsys):  # noqa: F811
+    readme, results, out = tmp_path / "README.md", tmp_path / "results.json", tmp_path / "runs"
+    readme.write_text("# Title\n<!-- results:begin -->\nwhat stood here\n<!-- results:end -->\nrest\n")
+    sizes = [f"model.{name}={value}" for name, value in SIZES.items() if not name.startswith("decoder")]
+    arguments = [
+        *("--pretrained", str(pretrained), "--out", str(out), "--tasks", "localization"),
+        *("--results", str(results), "--readme", str(readme)),
+        *SMALL,
+        *("data.selection_size=4", "run.eval_epochs=1", "run.examples=1"),
+        *sizes,
+    ]
+    assert scene_results.main(arguments) == 0
+    found = json.loads(results.read_text())
+    assert set(found["tasks"]) == {"recognition", "localization"}
+    assert found["core_minutes"] > 0
+    entry = found["tasks"]["localization"]["scratch"]
+    evaluation = json.loads((out / "localization-scratch-0" / "evaluation.json").read_text())
+    assert entry["metrics"]["ciou_50"] == [evaluation["metrics"]["ciou_50"]]
+    # The second task starts from the model of the first, of the same origin.
+    for start in scene_results.STARTS:
+        recipe = (out / f"localization-{start}-0" / "recipe.yaml").read_text()
+        assert f"init_from: {out / f'recognition-{start}-0'}" in recipe
+    text = readme.read_text()
+    assert text.startswith("# Title\n")
+    assert text.endswith("rest\n")
+    assert "what stood here" not in text
+    assert "cIoU@0.5" in text
+    # Again: nothing is trained, the same table comes.
+    capsys.readouterr()
+    assert scene_results.main(arguments) == 0
+    assert "4 runs, 4 done before" in capsys.readouterr().out
+    assert json.loads(results.read_text()) == found
+    assert readme.read_text() == text
+    # With a cell less, --collect shows the others.
+    (out / "localization-scratch-0" / "evaluation.json").unlink()
+    assert scene_results.main([*arguments, "--collect"]) == 0
+    assert list(json.loads(results.read_text())["tasks"]["localization"]) == [
+        *("pretrained", "protocol", "num_clips", "device"),
+    ]
+    assert not (out / "localization-scratch-0" / "evaluation.json").exists()
+
+
+def test_a_task_is_trained_after_what_it_starts_from(tmp_path):
+    given = scene_results.parser().parse_args(["--out", str(tmp_path)])
+    assert scene_results.with_foundations(["segmentation"]) == ["recognition", "localization", "segmentation"]
+    assert scene_results.with_foundations(["recognition"]) == ["recognition"]
+    cell = scene_results.cell("segmentation", "scratch", 2, given)
+    assert f"model.init_from={tmp_path / 'localization-scratch-2'}" in cell.command
+    assert cell.after == (tmp_path / "localization-scratch-2",)
+    recognition = scene_results.cell("recognition", "scratch", 2, given)
+    assert "model.init_from=null" in recognition.command
+    assert recognition.after == ()
+
+
+def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
+    given = scene_results.parser().parse_args(["--out", str(tmp_path)])
+    cells = scene_results.design_cells(given)
+    assert len({cell.folder for cell in cells.values()}) == len(scene_results.DESIGNS)
+    for cell in cells.values():
+        assert {f"model.init_from={tmp_path / 'recognition-pretrained-0'}", *scene_results.DESIGN_LENGTH} <= {
+            *cell.command
+        }
+    assert "model.localization_map=attention" in cells["attention"].command
+
+
+def test_table_of_designs():
+    metrics = {name: 0.25 for name, _ in scene_results.SHOWN["localization"]}
+    rows = scene_results.designs_table({"head": metrics | {"auc": 0.5}, "attention": metrics | {"auc": 0.125}})
+    assert "AUC" in rows.splitlines()[0]
+    assert rows.splitlines()[2].startswith("| head | 25.0 %")
+    assert rows.splitlines()[3].endswith("| 12.5 % |")
+
+
+def test_results_say_what_is_missing(tmp_path, capsys):
+    assert scene_results.main(["--pretrained", str(tmp_path / "none")]) == 2
+    assert "make quickstart" in capsys.readouterr().err
+
+
+def test_spread_of_seeds():
+    assert spread([0.5], 100) == "50.0"
+    assert spread([0.5, 0.7, 0.6], 100) == "60.0 ± 10.0"
+    assert spread([6.0, 8.0], digits=2) == "7.00 ± 1.41"
+
+
+def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
+    out, results = tmp_path / "runs", tmp_path / "results"
+    sizes = {**SIZES, "num_hidden_layers": 4}
+    arguments = [
+        *("--variants", "early, factorized, unimodal start", "--out", str(out), "--results", str(results)),
+        *SMALL,
+        "run.eval_epochs=1",
+        *(f"model.{name}={value}" for name, value in sizes.items()),
+    ]
+    assert ablations.main(arguments) == 0
+    found = json.loads((results / "ablations.json").read_text())["variants"]
+    assert set(found) == {"no fusion", "early, factorized, unimodal start"}
+    (run,) = found["early, factorized, unimodal start"]["runs"]
+    assert len(run["over_training"]) >= 2
+    assert 0 <= run["probe"]["fusion"] <= 1
+    assert run["peak_memory_mb"] > 0
+    text = (results / "ablations.md").read_text()
+    assert "| no fusion |" in text
+    assert text.count("| epoch |") == 2  # the course of each variant
+    shown = f"| {run['over_training'][-1]['epoch']:g} | {100 * run['over_training'][-1]['fusion']:.1f} |"
+    assert shown in text.partition("## Over training")[2]
+    # With a cell less, --collect shows the others and trains nothing.
+    removed = out / "early-factorized-unimodal-start-0" / "results.json"
+    kept = removed.read_bytes()
+    removed.unlink()
+    assert ablations.main([*arguments, "--collect"]) == 0
+    assert list(json.loads((results / "ablations.json").read_text())["variants"]) == ["no fusion"]
+    removed.write_bytes(kept)
+    # The towers that were written load as MAE files do, and are those of the model without fusion.
+    source = out / "no-fusion-0"
+    towers = {name: str(source / f"{name}_tower.pth") for name in ("image", "audio")}
+    shape = DeepAVFusionConfig.from_pretrained(out / "early-factorized-unimodal-start-0")
+    started = DeepAVFusionModel.from_unimodal_pretrained(**towers, config=shape)
+    alone = DeepAVFusionForPreTraining.from_pretrained(source).base_model.state_dict()
+    same = [
+        torch.equal(value, alone[name])
+        for name, value in started.state_dict().items()
+        if name.startswith(("image.", "audio.")) and name in alone
+    ]
+    assert len(same) > 50
+    assert all(same)

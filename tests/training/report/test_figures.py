@@ -1,0 +1,88 @@
+"""Figures: what they draw, checked in the arrays and on the written files."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
+from deepavfusion.training.report.figures import (
+    draw_reconstructions,
+    in_target_units,
+    reconstruction_pictures,
+    training_curves,
+)
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def pictures(**changes):
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_fusion_attention_heads": 2,
+        "image_size": 32,
+        "num_mel_bins": 32,
+        "spectrogram_length": 48,
+        "image_mask_ratio": 0.5,
+        "audio_mask_ratio": 0.5,
+        "decoder_hidden_size": 16,
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 16,
+    }
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**{**sizes, **changes})).eval()
+    frames = () if model.config.num_frames == 1 else (model.config.num_frames,)
+    unit = torch.rand(3, *frames, 3, 32, 32)
+    shape = (3, 1, 1)
+    pixels = (unit - torch.tensor(MEAN).view(shape)) / torch.tensor(STD).view(shape)
+    sound = torch.randn(3, 1, 32, 48)
+    with torch.no_grad():
+        outputs = model(pixels, sound)
+    return model, unit, sound, outputs, reconstruction_pictures(model, pixels, sound, outputs, MEAN, STD)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm_patch_loss": False}, {"num_frames": 2}])
+def test_pictures_show_original_mask_and_prediction(changes):
+    model, unit, sound, outputs, found = pictures(**changes)
+    first = unit[:, 0] if unit.ndim == 5 else unit
+    for row in range(3):
+        np.testing.assert_allclose(found["image_original"][row], first[row].permute(1, 2, 0).numpy(), atol=1e-5)
+        np.testing.assert_allclose(found["audio_original"][row], sound[row, 0].numpy(), atol=1e-6)
+        hidden = np.isnan(found["audio_masked"][row])
+        assert hidden.mean() == 0.5
+        np.testing.assert_array_equal(found["audio_masked"][row][~hidden], found["audio_original"][row][~hidden])
+        np.testing.assert_array_equal(found["audio_reconstructed"][row][~hidden], found["audio_original"][row][~hidden])
+        assert (found["audio_reconstructed"][row][hidden] != found["audio_original"][row][hidden]).mean() > 0.99
+    mask = outputs.image_mask.view(3, 2, 2).bool()
+    for row in range(3):
+        for i in range(2):
+            for j in range(2):
+                patch = found["image_masked"][row][16 * i : 16 * i + 16, 16 * j : 16 * j + 16]
+                assert bool((patch == 0.5).all()) == bool(mask[row, i, j])
+
+
+def test_predictions_get_the_patches_mean_and_deviation_back():
+    patches = 3 + 2 * torch.randn(2, 4, 64)
+    standardised = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(in_target_units(patches, standardised, True), patches, atol=1e-5, rtol=1e-5)
+    assert in_target_units(patches, standardised, False) is standardised
+
+
+def test_figures_are_written_and_not_empty(tmp_path):
+    found = pictures()[-1]
+    found["audio_original"][0] = np.full((32, 48), -7.0, np.float32)  # digital silence
+    draw_reconstructions(found, ["a", "b" * 60, "c"], tmp_path / "r.png", "title")
+    record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "lr": 1e-3, "grad_norm": 1.0}
+    train = [{**record, "epoch": e, "image_loss": 1 / (e + 1)} for e in range(5)]
+    scores = {name: {"accuracy": 0.5} for name in ("fusion", "image", "audio", "all")}
+    labelled = [{**record, "epoch": e, "probe": scores} for e in (0, 4)]
+    training_curves(train, labelled, {"accuracy": 0.1}, tmp_path / "c.png", "title")
+    training_curves(train, [{**row, "probe": None} for row in labelled], None, tmp_path / "n.png", "title")
+    for name in ("r.png", "c.png", "n.png"):
+        pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        assert pixels.shape[1] > 800
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20

@@ -1,0 +1,316 @@
+"""The page of a report, parsed: it needs nothing but itself, and holds what it was given."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import wave
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deepavfusion.training.report.page import cell_text, table
+from deepavfusion.training.report.report import Example, Picture, Report, Table
+
+VOID = {"meta", "link", "img", "br"}
+RATE = 8000
+EVIL = "<script>alert('x')</script>\"&"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, text by element; raises where elements are not closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements, self.texts, self.stack = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.stack[-1] if self.stack else None, data))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self, *tags):
+        return [data for tag, data in self.texts if tag in tags]
+
+
+def payload(uri: str, kind: str) -> bytes:
+    head, _, body = uri.partition(",")
+    assert head == f"data:{kind};base64"
+    return base64.b64decode(body, validate=True)
+
+
+def samples(content: bytes) -> np.ndarray:
+    with wave.open(io.BytesIO(content)) as file:
+        assert file.getframerate() == RATE
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+
+
+def chart() -> Figure:
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1])
+    return figure
+
+
+@pytest.fixture(scope="module")
+def material():
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (4, 16, 24, 3), dtype=np.uint8)
+    sounds = generator.uniform(-0.9, 0.9, (4, 500)).astype(np.float32)
+    return frames, sounds
+
+
+@pytest.fixture(scope="module")
+def written(material, tmp_path_factory):
+    frames, sounds = material
+    folder = tmp_path_factory.mktemp("evaluation") / "new" / "folder"
+    report = Report(
+        folder,
+        f"Title {EVIL}",
+        [f"Line {EVIL}"],
+        [Table("Scores", ["stream", "top-1"], [["fusion", "66.2 %"], [EVIL, 0.5], ["none", float("nan")]], "A note.")],
+        {
+            "protocol": {"clips": "centre", EVIL: [1, 2]},
+            "skipped": {"broken": 2},
+            "versions": {"torch": torch.__version__},
+            "metrics": {"score": np.float32(0.25), "nan": float("nan")},
+        },
+    )
+    report.add_figure("Chart", chart(), f"Caption {EVIL}", alt=f"Alt {EVIL}")
+    report.add_figure("Frame", frames[0], alt="A frame")
+    report.add_sounds("Sounds", [("first", sounds[0], RATE), (EVIL, torch.from_numpy(sounds[1]), RATE)], "Listen.")
+    report.add_gallery(
+        "Examples",
+        [
+            Example(
+                f"Example {EVIL}",
+                [Picture(frames[1], "found", correct=True), Picture(frames[2], "lost", alt="Lost", correct=False)],
+                [("query", sounds[2], RATE)],
+                EVIL,
+            ),
+            Example("Second", [Picture(chart(), "chart")]),
+        ],
+    )
+    path = report.write()
+    assert path == folder / "report.html"
+    text = path.read_text(encoding="utf-8")
+    return folder, text, Page(text)
+
+
+def test_refers_to_nothing_outside(written):
+    _, text, page = written
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", text.split("<body>")[0] + "".join(page.text("script")))
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            if name in {"src", "srcset", "poster", "data", "action", "background", "xlink:href", "formaction"}:
+                assert value.startswith("data:"), (tag, name)
+            if name == "href":
+                assert value.startswith("#") or value == "data:,"
+        assert tag not in {"iframe", "object", "embed", "form", "base"}
+        assert not any(name.startswith("on") for name in attributes)
+    assert all(attributes.get("rel") == "icon" for attributes in page.all("link"))
+
+
+def test_policy_allows_the_one_script_and_no_network(written):
+    _, _, page = written
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    (script,) = page.text("script")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert page.all("script") == [{}]
+
+
+def test_words_are_escaped(written):
+    _, text, page = written
+    assert "<script>alert" not in text
+    assert f"Title {EVIL}" in page.text("h1")
+    assert f"Line {EVIL}" in page.text("p")
+    assert EVIL in page.text("th")
+    assert f"Caption {EVIL}" in page.text("figcaption")
+    assert f"Alt {EVIL}" in [image["alt"] for image in page.all("img")]
+    assert EVIL in [sound["aria-label"] for sound in page.all("audio")]
+    assert EVIL in page.text("span")
+
+
+def test_pictures_decode_to_what_was_given(written, material):
+    folder, _, page = written
+    frames, _ = material
+    contents = [payload(image["src"], "image/png") for image in page.all("img")]
+    pictures = [np.asarray(Image.open(io.BytesIO(content))) for content in contents]
+    for index, frame in ((1, frames[0]), (2, frames[1]), (3, frames[2])):
+        np.testing.assert_array_equal(pictures[index], frame)
+    assert all(image["alt"].strip() for image in page.all("img"))
+    assert len(pictures) == 5
+    files = sorted((folder / "pictures").iterdir())
+    assert [file.read_bytes() for file in files] == contents
+    assert all(re.fullmatch(r"\d{3}-[a-z0-9-]+\.png", file.name) for file in files)
+
+
+def test_small_frames_are_enlarged_in_whole_steps(written):
+    _, _, page = written
+    assert [page.all("img")[1][side] for side in ("width", "height")] == ["240", "160"]
+
+
+def test_sounds_decode_to_what_was_given(written, material):
+    folder, _, page = written
+    _, sounds = material
+    players = page.all("audio")
+    assert len(players) == 3
+    assert all("controls" in player and player["aria-label"] for player in players)
+    contents = [payload(player["src"], "audio/wav") for player in players]
+    for content, sound in zip(contents, sounds[:3], strict=True):
+        assert np.abs(samples(content) - sound).max() <= 0.5 / 32768
+    assert [file.read_bytes() for file in sorted((folder / "sounds").iterdir())] == contents
+
+
+def test_right_and_wrong_are_said_in_words(written):
+    _, _, page = written
+    captions = page.text("figcaption")
+    assert "✓ right · found" in captions
+    assert "✗ wrong · lost" in captions
+
+
+def test_sections_are_linked_and_headings_name_them(written):
+    _, _, page = written
+    ids = [attributes["id"] for attributes in page.all("h2")]
+    assert len(set(ids)) == len(ids)
+    assert [link["href"][1:] for link in page.all("a") if link["href"] != "#content"] == ids
+    assert [section["aria-labelledby"] for section in page.all("section")] == ids
+    expected = ["Scores", "Protocol", "Skipped samples", "Chart", "Frame", "Sounds", "Examples", "All numbers"]
+    assert page.text("h2") == expected
+    assert page.all("html") == [{"lang": "en"}]
+
+
+def test_protocol_and_skipped_samples_stand_beside_the_scores(written):
+    _, _, page = written
+    cells = page.text("td", "th")
+    for words in ("66.2 %", "0.5", "–", "centre", "1, 2", "broken", "2"):
+        assert words in cells
+
+
+def test_evaluation_is_strict_json(written):
+    folder, _, page = written
+    text = (folder / "evaluation.json").read_text(encoding="utf-8")
+    evaluation = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert evaluation["metrics"] == {"score": 0.25, "nan": None}
+    assert page.text("pre") == [text]
+
+
+def test_same_title_joins_the_section_before(tmp_path):
+    report = Report(tmp_path, "t")
+    report.add_table("Same", ["a"], [[1]])
+    report.add_text("Same", ["words"])
+    report.add_text("Other", ["words"])
+    page = Page(report.write().read_text(encoding="utf-8"))
+    assert page.text("h2") == ["Same", "Other"]
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_loud_sounds_are_turned_down_together(tmp_path, material):
+    loud, soft = 2 * material[1][0], material[1][1]
+    report = Report(tmp_path, "t")
+    report.add_sounds("Loud", [("loud", loud, RATE), ("soft", soft, RATE)])
+    page = Page(report.write().read_text(encoding="utf-8"))
+    peak = np.abs(loud).max()
+    for player, sound in zip(page.all("audio"), (loud, soft), strict=True):
+        assert np.abs(samples(payload(player["src"], "audio/wav")) - sound / peak).max() <= 1 / 32768
+    assert f"Turned down by {20 * np.log10(peak):.1f} dB" in " ".join(page.text("p"))
+
+
+def test_confusions_are_drawn_or_listed(tmp_path):
+    report = Report(tmp_path, "t")
+    few, many = np.eye(3) * 4, np.eye(41) * 4
+    few[0, 1] = 2
+    many[7, 9] = 3
+    report.add_confusion("Few", few, ["a", "b", "c"])
+    report.add_confusion("Many", many, [f"class {i}" for i in range(41)])
+    report.add_confusion("None", np.eye(41), [f"class {i}" for i in range(41)])
+    page = Page(report.write().read_text(encoding="utf-8"))
+    (image,) = page.all("img")
+    assert "a taken for b" in image["alt"]
+    assert page.text("td", "th")[-6:] == ["class 7", "class 9", "3", "43 %", "57 %", "7"]
+    assert "None of the 41 classes is confused with another." in page.text("p")
+
+
+def test_a_second_report_replaces_the_first_and_leaves_other_files(tmp_path, material):
+    frames, sounds = material
+    report = Report(tmp_path, "first", evaluation={"n": 1})
+    report.add_figure("One", frames[0], alt="one")
+    report.add_figure("Two", frames[1], alt="two")
+    report.add_sounds("Sound", [("s", sounds[0], RATE)])
+    report.write()
+    (tmp_path / "pictures" / "mine.png").write_bytes(b"x")
+    report = Report(tmp_path, "second", evaluation={"n": 2})
+    report.add_figure("One", frames[2], alt="one")
+    report.write()
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["001-one.png", "mine.png"]
+    assert os.listdir(tmp_path / "sounds") == []
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"n": 2}
+
+
+def test_a_write_that_fails_leaves_the_old_page(tmp_path, monkeypatch):
+    old = Report(tmp_path, "first", evaluation={"n": 1}).write().read_bytes()
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        Report(tmp_path, "second", evaluation={"n": 2}).write()
+    assert (tmp_path / "report.html").read_bytes() == old
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == {"n": 1}
+
+
+def test_arguments_are_checked(tmp_path, material):
+    report = Report(tmp_path, "t")
+    with pytest.raises(ValueError, match="says? what the picture|say what the picture"):
+        report.add_figure("Chart", chart(), alt=" ")
+    with pytest.raises(ValueError, match="at least one sound"):
+        report.add_sounds("Sounds", [])
+    with pytest.raises(ValueError, match="Expected 2 cells"):
+        report.add_table("Table", ["a", "b"], [[1]])
+    with pytest.raises(TypeError, match="list of lines"):
+        Report(tmp_path, "t", "one text")
+    with pytest.raises(TypeError, match="JSON"):
+        Report(tmp_path, "t", evaluation={"a": object()})
+
+
+def test_cells_of_tables():
+    values = [
+        None,
+        True,
+        12345,
+        0.123456,
+        98765.4,
+        float("inf"),
+        float("-inf"),
+        np.float64("nan"),
+        torch.tensor(2),
+        "x",
+    ]
+    assert [cell_text(v) for v in values] == ["–", "yes", "12,345", "0.1235", "98,765", "∞", "−∞", "–", "2", "x"]
+
+
+def test_only_columns_of_numbers_stand_to_the_right():
+    columns = ["name", "score", "mixed", "none"]
+    page = Page(table(columns, [["a", "-1.5 dB", "1", None], ["b", None, "two", None]], "label"))
+    kinds = [head.get("class") for head in page.all("th") if head.get("scope") == "col"]
+    assert kinds == [None, "number", None, None]

@@ -1,0 +1,107 @@
+"""Run by test_resume.py in a process of its own: pre-training as it is, killed and resumed, on one or more processes.
+
+The processes of a run are forked from this one after its imports, which are what takes long. Prints a JSON object.
+"""
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import deepavfusion.training.runs.results  # noqa: F401  (everything that a run imports)
+from deepavfusion.training.pretrain import main
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(arguments: list[str], world: int, log: Path) -> list[int]:
+    """Forks the processes of one run; gives their ids."""
+    port, ids = free_port(), []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            if world > 1:
+                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = 99
+            try:
+                code = main(arguments)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        ids.append(child)
+    return ids
+
+
+def wait(ids: list[int]) -> list[int]:
+    """Exit codes, negative where a signal ended a process."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ids]
+
+
+def send_after(ids: list[int], number: int, metrics: Path, lines: int) -> list[int]:
+    """Sends a signal as soon as so many lines stand in metrics.jsonl; gives the exit codes."""
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= lines):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{metrics} did not get {lines} lines")
+        time.sleep(0.002)
+    for child in ids:
+        os.kill(child, number)
+    return wait(ids)
+
+
+def scenario(recipe: str, folder: Path, world: int, seed: int, extra: list[str]) -> dict:
+    """One run without interruption; one killed at a random step and, resumed, terminated at another, and resumed."""
+    log = folder / "log.txt"
+
+    def arguments(name: str) -> list[str]:
+        return [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra]
+
+    draw = random.Random(seed)
+    metrics = folder / "interrupted" / "metrics.jsonl"
+    killed_at, terminated_at = draw.randint(4, 8), draw.randint(10, 12)
+    result = {"whole": wait(start(arguments("whole"), world, log))}
+    result["killed"] = send_after(start(arguments("interrupted"), world, log), signal.SIGKILL, metrics, killed_at)
+    result["lines_after_kill"] = metrics.read_bytes().count(b"\n")
+    result["terminated"] = send_after(
+        start(arguments("interrupted"), world, log), signal.SIGTERM, metrics, terminated_at
+    )
+    result["lines_after_term"] = metrics.read_bytes().count(b"\n")
+    result["resumed"] = wait(start(arguments("interrupted"), world, log))
+    return result
+
+
+def layouts(recipe: str, folder: Path, extra: list[str]) -> dict:
+    """A run on one process, on two (DDP), on two with shards (FSDP2), and begun on one and ended on two shards."""
+    log = folder / "log.txt"
+
+    def arguments(name: str, world: int, *more: str) -> list[str]:
+        return [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra, *more]
+
+    result = {"one": wait(start(arguments("one", 1), 1, log))}
+    result["two"] = wait(start(arguments("two", 2), 2, log))
+    result["sharded"] = wait(start(arguments("sharded", 2, "optim.fsdp=true"), 2, log))
+    begun = start(arguments("moved", 1), 1, log)
+    result["begun"] = send_after(begun, signal.SIGTERM, folder / "moved" / "metrics.jsonl", 4)
+    result["moved"] = wait(start(arguments("moved", 2, "optim.fsdp=true"), 2, log))
+    return result
+
+
+if __name__ == "__main__":
+    mode, recipe, folder, *extra = sys.argv[1:]
+    if mode == "layouts":
+        print(json.dumps(layouts(recipe, Path(folder), extra)))
+    else:
+        print(json.dumps(scenario(recipe, Path(folder), int(mode), 0, extra)))

@@ -1,0 +1,177 @@
+"""Groups, schedule and LARS against the numbers of the published recipes (tests/golden/optim.safetensors)."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from deepavfusion.training.runs.optimization import (
+    LARS,
+    layer_index,
+    learning_rate,
+    parameter_groups,
+    scaled_learning_rate,
+    set_learning_rates,
+    slow_start_factor,
+    tower_of,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "optim.safetensors"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with safe_open(GOLDEN, "pt") as file:
+        return json.loads(file.metadata()["config"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = DeepAVFusionConfig(
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=192,
+        num_fusion_attention_heads=4,
+        image_size=64,
+        num_mel_bins=64,
+        spectrogram_length=96,
+        num_fusion_tokens=4,
+        num_image_aggregation_tokens=3,
+        num_audio_aggregation_tokens=2,
+    )
+    model = DeepAVFusionModel(config)
+    model.image_head = torch.nn.Linear(48, 5)
+    return model
+
+
+# Published names where they differ from ours, in order of application.
+PUBLISHED = [
+    (r"^(image|audio|fusion)", r"encoder.\1"),
+    (r"^encoder\.image_head", "image_head"),
+    (r"patch_embed\.projection", "patch_embed.proj"),
+    (r"\.fusion_layers\.", ".fusion_blocks."),
+    (r"(image|audio)\.layers\.", r"\1.blocks."),
+    (r"layernorm_before|fusion_layernorm", "norm1"),
+    (r"image_layernorm", "norm1_img"),
+    (r"audio_layernorm", "norm1_aud"),
+    (r"layernorm_after", "norm2"),
+    (r"(image\.blocks\.\d|audio\.blocks\.\d)\.attention\.[qkv]_proj", r"\1.attn.qkv"),
+    (r"attention\.image_attention", "attn.attn_v"),
+    (r"attention\.audio_attention", "attn.attn_a"),
+    (r"attention\.pair_attention", "attn"),
+    (r"(image|audio)_k_proj", "k"),
+    (r"(image|audio)_v_proj", "v"),
+    (r"v_bias", "v.bias"),
+    (r"attn_(.)\.[kv]_proj", r"attn_\1.kv"),
+    (r"q_proj", "q"),
+    (r"o_proj", "proj"),
+    (r"\.attention\.", ".attn."),
+    (r"(fusion_blocks\.\d)\.norm1\.", r"\1.norm1_mm."),
+]
+
+
+def published_name(name):
+    for pattern, replacement in PUBLISHED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def test_every_parameter_has_the_published_factor_and_decay(golden, model):
+    config, _ = golden
+    expected = config["lr_scale_and_weight_decay"]
+    groups = parameter_groups(model, config["weight_decay"], config["layer_decay"])
+    found = {}
+    for group in groups:
+        for name in group["names"]:
+            found.setdefault(published_name(name), set()).add((group["lr_scale"], group["weight_decay"]))
+    heads = {"audio_head.weight", "audio_head.bias", "fusion_head.weight", "fusion_head.bias"}
+    assert set(found) == set(expected) - heads
+    for name, values in found.items():
+        assert values == {tuple(expected[name])}, name
+
+
+def test_groups_hold_every_trainable_parameter_once(model):
+    groups = parameter_groups(model, 0.05)
+    names = [name for group in groups for name in group["names"]]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
+    assert {group["lr_scale"] for group in groups} == {1.0}
+    model.fusion_tokens.requires_grad_(False)
+    try:
+        assert "fusion_tokens" not in [n for g in parameter_groups(model, 0.05) for n in g["names"]]
+    finally:
+        model.fusion_tokens.requires_grad_(True)
+
+
+def test_layers_and_towers_are_told_by_name():
+    assert layer_index("deepavfusion.fusion_tokens", 12) == layer_index("image.patch_embed.projection.bias", 12) == 0
+    assert layer_index("deepavfusion.fusion_layers.11.mlp.fc1.weight", 12) == 12
+    assert layer_index("deepavfusion.audio.norm.weight", 12) == layer_index("image_decoder.norm.weight", 12) == 13
+    assert tower_of("deepavfusion.image.norm.weight") == tower_of("image.layers.0.mlp.fc1.bias") == "image"
+    assert tower_of("image_decoder.layers.0.mlp.fc1.weight") is None
+    assert tower_of("deepavfusion.fusion_norm.weight") is None
+
+
+def test_only_the_named_towers_start_slowly(model):
+    slow = [n for g in parameter_groups(model, 0.05, slow_towers=("audio",)) if g["slow_start"] for n in g["names"]]
+    assert sorted(slow) == sorted(n for n, _ in model.named_parameters() if n.startswith("audio."))
+    assert not any(group["slow_start"] for group in parameter_groups(model, 0.05))
+
+
+def test_schedule_equals_the_published_one(golden):
+    config, _ = golden
+    arguments = config["schedule_args"]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    slow = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW(
+        [{"params": [parameter], "lr_scale": 0.5}, {"params": [slow], "slow_start": True}], lr=arguments["lr"]
+    )
+    for epoch, scaled, pretrained in config["schedule"]:
+        lr = learning_rate(epoch, arguments["lr"], arguments["epochs"], arguments["warmup_epochs"])
+        set_learning_rates(optimizer, lr, slow_start_factor(epoch, arguments["pt_warmup_epochs"]))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(scaled, abs=1e-15)
+        assert optimizer.param_groups[1]["lr"] == pytest.approx(pretrained, abs=1e-15)
+
+
+def test_schedule_ends_at_the_minimum_and_without_warmup_starts_at_the_top():
+    assert learning_rate(10, 1e-3, 10, 2, min_lr=1e-5) == pytest.approx(1e-5)
+    assert learning_rate(11, 1e-3, 10, 2, min_lr=1e-5) == pytest.approx(1e-5)
+    assert learning_rate(0, 1e-3, 10, 0) == 1e-3
+    assert slow_start_factor(0, 0) == 1.0
+    assert scaled_learning_rate(1.5e-4, 512) == pytest.approx(3e-4)
+
+
+def test_lars_steps_equal_the_published_ones(golden):
+    config, tensors = golden
+    weight = torch.nn.Parameter(tensors["in.lars.weight"].clone())
+    bias = torch.nn.Parameter(tensors["in.lars.bias"].clone())
+    arguments = config["lars"]
+    optimizer = LARS(
+        [weight, bias],
+        lr=arguments["lr"],
+        weight_decay=arguments["weight_decay"],
+        momentum=arguments["momentum"],
+        trust_coefficient=arguments["trust_coefficient"],
+    )
+    for step in range(3):
+        weight.grad = tensors[f"in.lars.grad_weight_{step}"]
+        bias.grad = tensors[f"in.lars.grad_bias_{step}"]
+        optimizer.step()
+        torch.testing.assert_close(weight.detach(), tensors[f"out.lars.weight_{step}"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(bias.detach(), tensors[f"out.lars.bias_{step}"], rtol=0, atol=1e-6)
+
+
+def test_lars_takes_zero_weights_and_zero_gradients():
+    weight = torch.nn.Parameter(torch.zeros(2, 2))
+    still = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([weight, still], lr=0.1)
+    weight.grad, still.grad = torch.ones(2, 2), torch.zeros(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), -0.1))
+    assert torch.equal(still.detach(), torch.ones(2, 2))
+    assert not any(math.isnan(x) for x in still.flatten().tolist())

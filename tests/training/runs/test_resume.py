@@ -1,0 +1,94 @@
+"""A run that is killed and goes on is the run that was never killed: same losses, same weights, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.stand_in import TINY_RECIPE
+
+SCRIPT = Path(__file__).with_name("kill_and_resume.py")
+# Every step is logged, so that the moment of a kill can be chosen; clips are read by a process of their own.
+SETTINGS = ["run.log_steps=1", "run.save_epochs=0.5", "run.eval_epochs=1", "optim.epochs=4", "data.num_workers=1"]
+MODEL_DROPS = ["model.drop_path_rate=0.2", "model.hidden_dropout_prob=0.1"]
+
+
+def run(folder, mode, *extra):
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY_RECIPE)
+    command = [sys.executable, str(SCRIPT), str(mode), str(recipe), str(folder), *SETTINGS, *extra]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    log = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
+    assert done.returncode == 0, done.stderr + log
+    return json.loads(done.stdout), log
+
+
+def records(folder):
+    """What a run's metrics say, without its times."""
+    timing = ("samples_per_second", "waiting_share", "eta", "seconds")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """World size -> folder of an uninterrupted and an interrupted run on so many processes."""
+    cache = {}
+
+    def get(world):
+        if world not in cache:
+            folder = tmp_path_factory.mktemp(f"world{world}")
+            cache[world] = (folder, *run(folder, world, *MODEL_DROPS))
+        return cache[world]
+
+    return get
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_killed_and_resumed_equals_never_killed(runs, world):
+    folder, codes, log = runs(world)
+    assert codes["whole"] == codes["resumed"] == [0] * world, log
+    assert codes["killed"] == [-9] * world
+    assert codes["terminated"] == [143] * world, log
+    total = len(records(folder / "whole"))
+    assert codes["lines_after_kill"] < codes["lines_after_term"] < total
+    assert log.count("resumed after step") == 2
+    assert records(folder / "interrupted") == records(folder / "whole")
+    whole, interrupted = (load_file(folder / name / "model.safetensors") for name in ("whole", "interrupted"))
+    assert set(whole) == set(interrupted)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, interrupted[name]), name
+
+
+def test_every_record_stands_once(runs):
+    folder, _, _ = runs(1)
+    train = [record["step"] for record in records(folder / "interrupted") if record["kind"] == "train"]
+    assert train == list(range(1, 17))
+    assert [record["step"] for record in records(folder / "interrupted") if record["kind"] == "evaluation"] == [
+        0,
+        4,
+        8,
+        12,
+        16,
+    ]
+
+
+def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
+    codes, log = run(tmp_path, "layouts", "optim.epochs=2")
+    assert codes == {"one": [0], "two": [0, 0], "sharded": [0, 0], "begun": [143], "moved": [0, 0]}, log
+    assert log.count("resumed after step") == 1
+    one = load_file(tmp_path / "one" / "model.safetensors")
+    for name in ("two", "sharded", "moved"):
+        other = load_file(tmp_path / name / "model.safetensors")
+        assert set(other) == set(one)
+        assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-5, name
+        losses = [[row["loss"] for row in records(tmp_path / run_name)] for run_name in ("one", name)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        probes = [records(tmp_path / run_name)[0]["probe"] for run_name in ("one", name)]
+        assert probes[0] == probes[1]

@@ -1,0 +1,203 @@
+"""What evaluations say of models whose answers are known: ones that know the truth, and ones that do not listen."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.clips import BrokenClip
+from deepavfusion.training.finetune import summary
+from deepavfusion.training.report.report import Table
+from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
+
+CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
+PROCESSOR = DeepAVFusionProcessor.from_config(CONFIG)
+SIZE = 12
+
+
+class Answers(torch.nn.Module):
+    """Stands for a model: looks up what to answer to a frame and a sound (or to the frame alone).
+
+    Args:
+        answers: (frame, sound) -> logits, of the clips as they are.
+        deaf: whether the answer is the frame's, whatever is heard.
+    """
+
+    config = CONFIG
+
+    def __init__(self, samples, answers, deaf=False):
+        super().__init__()
+        self.deaf = deaf
+        asked = (self.key(sample["pixel_values"], sample["input_features"]) for sample in samples)
+        self.known = dict(zip(asked, answers, strict=True))
+
+    def key(self, frame, sound):
+        heard = None if self.deaf or sound is None else sound.numpy().tobytes()
+        return frame.numpy().tobytes(), heard
+
+    def forward(self, pixel_values, input_features=None):
+        sounds = [None] * len(pixel_values) if input_features is None else input_features
+        nothing = torch.full_like(next(iter(self.known.values())), -9.0)
+        found = [self.known.get(self.key(*pair), nothing) for pair in zip(pixel_values, sounds, strict=True)]
+        return SimpleNamespace(logits=torch.stack(found))
+
+
+def build(task, **settings):
+    data = {"name": "scenes", "train_size": 8, "eval_size": SIZE, "difficulty": "easy", "max_sounding": 1, **settings}
+    return build_dataset(data, CONFIG, "test", False, 0, task, False)
+
+
+def evaluate(task, clips, model, batch_size=8, examples=0):
+    task = TASKS[task](clips, PROCESSOR)
+    options = {"batch_size": batch_size, "num_workers": 0, "full": True, "examples": examples}
+    return evaluate_task(task, model, Accelerator(cpu=True), **options)
+
+
+def confident(truth):
+    """Logits that say what a mask says."""
+    return torch.where(truth > 0.5, 9.0, -9.0)
+
+
+def test_separation_by_a_model_that_knows_the_ideal_mask():
+    clips = build("separation", max_objects=1)
+    samples = clips.__getitems__(range(SIZE))
+    oracle = TASKS["separation"](clips, PROCESSOR).oracle
+    masks = list(oracle(torch.stack([sample["waveforms"] for sample in samples])))
+    found = evaluate("separation", clips, Answers(samples, masks))
+    assert found.metrics["si_sdri"] == pytest.approx(found.metrics["oracle_si_sdri"])
+    assert found.metrics["oracle_si_sdri"] > 5
+    assert found.metrics["frame_decides"] == 1
+    assert found.metrics["wrong_frame_si_sdri"] < -5  # the other source comes out instead
+    assert found.metrics["sir"] > 5
+
+
+def test_separation_by_a_model_that_does_not_look():
+    clips = build("separation", max_objects=1)
+    samples = clips.__getitems__(range(SIZE))
+    found = evaluate("separation", clips, Answers(samples, [torch.zeros(1, 64, 64)] * SIZE))
+    assert found.metrics["si_sdri"] == pytest.approx(found.metrics["wrong_frame_si_sdri"])
+    assert found.metrics["si_sdri"] == pytest.approx(0, abs=0.2)  # the last frame of the transform is no mask's
+    assert found.metrics["frame_decides"] == 0
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])
+@pytest.mark.parametrize("deaf", [False, True])
+def test_localization_with_its_controls(deaf, batch_size):
+    clips = build("localization", max_objects=3)
+    samples = clips.__getitems__(range(SIZE))
+    assert clips.in_pairs
+    if deaf:  # of both frames of a pair, which are the same, the answer to the first
+        samples = [samples[i - i % 2] for i in range(SIZE)]
+    maps = [confident(sample["labels"]) for sample in samples]
+    found = evaluate("localization", clips, Answers(samples, maps, deaf), batch_size).metrics
+    assert found["ciou_50"] == found["auc"] == 1
+    assert found["shuffled_ciou_50"] == (1 if deaf else 0)
+    assert found["ap"] < 0.9 if deaf else found["ap"] == pytest.approx(1)
+    assert found["whole_ciou_50"] < 1
+    assert 0 < found["centre_auc"] < 1
+
+
+def test_localization_finds_its_threshold_on_the_selection_split():
+    """A model that knows the place and is never surer than 0.3: found with the threshold chosen, missed without."""
+    clips = build("localization", max_objects=3)
+    samples = clips.__getitems__(range(SIZE))
+    model = Answers(samples, [torch.where(sample["labels"] > 0.5, -0.847, -9.0) for sample in samples])
+    task = TASKS["localization"](clips, PROCESSOR)
+    quick = evaluate_task(task, model, Accelerator(cpu=True), batch_size=8, num_workers=0).metrics
+    assert quick["ciou_50"] == quick["auc"] == quick["ap"] == 1
+    assert 0 < quick["threshold"] < 0.3
+    missed = evaluate("localization", clips, model).metrics
+    assert missed["ciou_50"] == missed["even_ciou_50"] == 0
+    model.config = copy.deepcopy(CONFIG)
+    for name, value in TASKS["localization"].calibration(quick).items():
+        setattr(model.config, name, value)
+    found = evaluate("localization", clips, model)
+    assert found.metrics["ciou_50"] == 1
+    assert found.metrics["even_ciou_50"] == found.metrics["shuffled_ciou_50"] == 0
+    assert f"threshold: {quick['threshold']:g};" in found.tables[0].note
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("deaf", [False, True])
+def test_segmentation_with_its_controls(deaf, batch_size):
+    clips = build("segmentation", max_objects=3)
+    samples = clips.__getitems__(range(SIZE))
+    maps = [confident(sample["labels"])[None] for sample in samples]
+    found = evaluate("segmentation", clips, Answers(samples, maps, deaf), batch_size).metrics
+    assert found["miou"] == found["f"] == found["sounding_painted"] == 1
+    assert found["silent_painted"] == 0
+    assert found["shuffled_miou"] == found["silent_miou"] == (1 if deaf else 0)
+    assert found["all_foreground_miou"] < 0.5
+
+
+def test_recognition_averages_what_the_streams_say():
+    clips = build("recognition", max_objects=1)
+
+    class Streams(torch.nn.Module):
+        config = CONFIG
+
+        def forward(self, pixel_values=None, input_features=None):
+            count = len(input_features if pixel_values is None else pixel_values)
+            truth = 9.0 * torch.nn.functional.one_hot(labels[:count], 16)
+            wrong = truth.roll(1, 1)
+            both = pixel_values is not None and input_features is not None
+            streams = {"image_logits": truth, "audio_logits": wrong, "fusion_logits": truth}
+            return SimpleNamespace(logits=(2 * truth + wrong) / 3 if both else wrong, **streams)
+
+    labels = torch.stack([torch.as_tensor(sample["label"]) for sample in clips.__getitems__(range(SIZE))])
+    found = evaluate("recognition", clips, Streams(), batch_size=SIZE).metrics
+    assert found["top1"] == found["image_stream_top1"] == found["fusion_stream_top1"] == 1
+    assert found["audio_stream_top1"] == found["sight_alone_top1"] == found["sound_alone_top1"] == 0
+    assert found["top5"] == 1
+
+
+def test_other_sounds_pass_over_clips_that_cannot_be_read():
+    class Three:
+        in_pairs = False
+
+        def __len__(self):
+            return 3
+
+        def __getitems__(self, items):
+            sounds = {1: BrokenClip("b.mp4", "broken", 1), 2: {"input_features": torch.full((1, 4, 4), 2.0)}}
+            return [sounds[i] for i in items]
+
+    task = TASKS["segmentation"](Three(), PROCESSOR)
+    batch = {"index": torch.tensor([0])}
+    assert task.other_sounds({"input_features": torch.zeros(1, 1, 4, 4)}, batch).eq(2).all()
+    two = torch.arange(2.0).view(2, 1, 1, 1)
+    assert task.other_sounds({"input_features": two}, batch).flatten().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("task", "count"), [("localization", 2), ("segmentation", 1)])
+def test_a_lone_clip_has_no_other_sound_for_control(task, count):
+    clips = build(task, eval_size=count, max_objects=2)
+    samples = clips.__getitems__(range(count))
+    maps = [confident(sample["labels"]) for sample in samples]
+    maps = maps if task == "localization" else [values[None] for values in maps]
+    found = evaluate(task, clips, Answers(samples, maps))
+    assert not any("shuffled" in name for name in found.metrics)
+    assert "another clip's sound" not in np.array(found.tables[0].rows)[:, 0]
+
+
+def test_scores_of_few_clips_and_of_a_part_are_remarked_on():
+    few = Evaluation("separation", "", {}, 4, left_out={"silent sources": 3})
+    assert few.remarks[0] == "Left out: 3 silent sources."
+    assert "one more or less is 25 percentage points" in few.remarks[1]
+    assert Evaluation("separation", "", {}, 30).remarks == []
+    assert (Evaluation("separation", "", {}, 1).counted, few.counted) == ("1 clip", "4 clips")
+
+
+def test_the_terminal_names_tables_where_there_are_several(tmp_path):
+    tables = [Table("Recognition", ["from", "top-1"], [["joint", "50.0 %"]]), Table("Mean over 10", ["a"], [["b"]])]
+    evaluation = Evaluation("recognition", "", {}, 4, tables[:1])
+    assert "Recognition" not in summary(evaluation, tmp_path)
+    evaluation.tables = tables
+    text = summary(evaluation, tmp_path)
+    assert text.index("Recognition:") < text.index("joint") < text.index("Mean over 10:")

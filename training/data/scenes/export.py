@@ -1,0 +1,198 @@
+"""Scenes as files to watch and listen to (mp4, wav, png), and a figure of several scenes with their ground truth."""
+
+import json
+import wave
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from .config import CLASS_NAMES, SHAPES, TIMBRES, ScenesConfig
+from .generation import Scene, generate_scene
+
+FRAME_RATE = 25
+
+
+def write_video(path: str | Path, frames: np.ndarray, waveform: np.ndarray, sampling_rate: int, rate: int = FRAME_RATE):
+    """
+    Write an mp4 with H.264 (MPEG-4 where PyAV lacks it) and AAC.
+
+    Args:
+        path: File to write.
+        frames: (T, H, W, 3) uint8; odd sizes lose their last row or column.
+        waveform: (N,) float32.
+        sampling_rate: In Hz.
+        rate: Frames a second.
+    """
+    import av
+
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
+    with av.open(str(path), "w", format="mp4") as container:
+        picture = container.add_stream(codec, rate=rate)
+        picture.height, picture.width = frames.shape[1:3]
+        picture.pix_fmt = "yuv420p"
+        picture.options = {"crf": "18"} if codec == "libx264" else {"qscale": "3"}
+        sound = container.add_stream("aac", rate=sampling_rate, layout="mono")
+        for array in frames:
+            for packet in picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")):
+                container.mux(packet)
+        for packet in picture.encode():
+            container.mux(packet)
+        for start in range(0, len(waveform), 1024):
+            block = av.AudioFrame.from_ndarray(waveform[None, start : start + 1024], format="fltp", layout="mono")
+            block.sample_rate, block.pts, block.time_base = sampling_rate, start, Fraction(1, sampling_rate)
+            for packet in sound.encode(block):
+                container.mux(packet)
+        for packet in sound.encode():
+            container.mux(packet)
+
+
+def write_wav(path: str | Path, waveform: np.ndarray, sampling_rate: int) -> None:
+    """Write (N,) float32 in [-1, 1] as 16-bit mono."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sampling_rate)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).round().astype("<i2").tobytes())
+
+
+def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bool = True) -> list[Path]:
+    """
+    Write a scene: `clip.mp4`, `mixture.wav`, `stem_<k>_<class>.wav`, `background.wav`, `frame.png`,
+    `mask_<k>_<shape>_<sounding or silent>.png` and `scene.json`.
+
+    Args:
+        config: Settings of the still picture and of the sound.
+        index: Which scene.
+        folder: Where to; made if absent.
+        motion: Whether the objects of the mp4 move.
+
+    Returns:
+        The files written.
+    """
+    from PIL import Image
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = generate_scene(replace(config, num_frames=1, motion=False), index)
+    frames = max(2, round(config.seconds * FRAME_RATE))
+    film = generate_scene(replace(config, num_frames=frames, motion=motion), index)
+    written = [folder / "clip.mp4", folder / "mixture.wav", folder / "background.wav", folder / "frame.png"]
+    write_video(written[0], film.frames, film.waveform, film.sampling_rate)
+    write_wav(written[1], scene.waveform, scene.sampling_rate)
+    write_wav(written[2], scene.background, scene.sampling_rate)
+    Image.fromarray(scene.frames[0]).save(written[3])
+    for k, (stem, c) in enumerate(zip(scene.stems, scene.class_ids[scene.sounding])):
+        written.append(folder / f"stem_{k}_{CLASS_NAMES[c].replace(' ', '_')}.wav")
+        write_wav(written[-1], stem, scene.sampling_rate)
+    objects = []
+    for k, (mask, shape, heard) in enumerate(zip(scene.masks[:, 0], scene.shape_ids, scene.sounding)):
+        written.append(folder / f"mask_{k}_{SHAPES[shape]}_{'sounding' if heard else 'silent'}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(written[-1])
+        name = CLASS_NAMES[scene.class_ids[k]] if heard else None
+        objects.append(
+            {"shape": SHAPES[shape], "sounding": bool(heard), "class": name, "box": scene.boxes[k, 0].tolist()}
+        )
+    written.append(folder / "scene.json")
+    about = {"index": index, "config": config.to_dict(), "sampling_rate": scene.sampling_rate, "objects": objects}
+    written[-1].write_text(json.dumps(about, indent=1) + "\n")
+    return written
+
+
+def _spectrogram(waveform: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, float]:
+    """Power in dB (bins, frames) up to 6 kHz, windows of 50 ms, for the eye only."""
+    size, hop = round(0.05 * sampling_rate), round(0.0125 * sampling_rate)
+    padded = np.pad(waveform, size // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size)
+    power = np.abs(np.fft.rfft(frames, n=2 * size)).T ** 2
+    top = int(6000 / sampling_rate * 2 * size)
+    return 10 * np.log10(power[:top] + 1e-6), top * sampling_rate / (2 * size) / 1000
+
+
+def _overlay(scene: Scene) -> np.ndarray:
+    """The frame, greyed, with sounding objects in orange and silent ones in blue."""
+    frame = scene.frames[0].astype(np.float32) / 255
+    picture = 0.35 + 0.4 * frame.mean(-1, keepdims=True).repeat(3, axis=-1)
+    for mask, heard in zip(scene.masks[:, 0], scene.sounding):
+        colour = np.array([1.0, 0.55, 0.1] if heard else [0.25, 0.5, 1.0])
+        picture[mask] = 0.25 * picture[mask] + 0.75 * colour
+    return picture
+
+
+def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) -> None:
+    """
+    Draw one row a scene: the frame, who sounds, the mixture's spectrogram and each stem's.
+
+    Args:
+        config: Settings.
+        indices: Which scenes.
+        path: Figure to write; the suffix decides the format.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch, Rectangle
+    from PIL import Image
+
+    scenes = [generate_scene(config, i) for i in indices]
+    stems = max(len(scene.stems) for scene in scenes)
+    columns = 3 + stems
+    figure, axes = plt.subplots(
+        len(scenes),
+        columns,
+        figsize=(2.1 * 2 + 2.9 * (columns - 2), 2.15 * len(scenes) + 0.45),
+        gridspec_kw={"width_ratios": [1, 1] + [1.35] * (columns - 2)},
+        squeeze=False,
+        layout="constrained",
+    )
+    plain = {"fontsize": 9, "pad": 4}
+    for row, (scene, cells) in enumerate(zip(scenes, axes)):
+        for cell in cells:
+            cell.set(xticks=[], yticks=[])
+            for side in cell.spines.values():
+                side.set_visible(False)
+        cells[0].imshow(scene.frames[0])
+        cells[1].imshow(_overlay(scene))
+        for k, heard in enumerate(scene.sounding):
+            x1, y1, x2, y2 = scene.boxes[k, 0] - 0.5
+            edge = "#ff8c1a" if heard else "#4080ff"
+            cells[1].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=1.4))
+        names = ", ".join(SHAPES[s] for s in scene.shape_ids)
+        cells[0].set_title(names, **plain)
+        cells[1].set_title(", ".join(SHAPES[s] for s in scene.shape_ids[scene.sounding]) + " sounding", **plain)
+        tracks = [("mixture", scene.waveform)]
+        tracks += [(f"stem: {TIMBRES[t]}", s) for t, s in zip(scene.timbre_ids[scene.sounding], scene.stems)]
+        peak = _spectrogram(scene.waveform, scene.sampling_rate)[0].max()
+        for cell, (title, waveform) in zip(cells[2:], tracks):
+            image, top = _spectrogram(waveform, scene.sampling_rate)
+            cell.imshow(
+                image, origin="lower", aspect="auto", cmap="magma", vmin=peak - 65, vmax=peak,
+                extent=(0, config.seconds, 0, top),
+            )  # fmt: skip
+            cell.set_title(title, **plain)
+            if row == len(scenes) - 1:
+                cell.set_xticks(range(int(config.seconds) + 1))
+                cell.tick_params(labelsize=8, length=2)
+                cell.set_xlabel("seconds", fontsize=8, labelpad=1)
+        cells[2].set_yticks([0, 2, 4, 6])
+        cells[2].tick_params(labelsize=8, length=2)
+        cells[2].set_ylabel("kHz", fontsize=8, labelpad=1)
+        for cell in cells[2 + len(tracks) :]:
+            cell.axis("off")
+    figure.legend(
+        handles=[Patch(color="#ff8c1a", label="sounding"), Patch(color="#4080ff", label="silent")],
+        loc="outside lower left", ncols=2, frameon=False, fontsize=9,
+    )  # fmt: skip
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    if path.suffix == ".png":
+        # Noise does not compress: 256 colours make the file a third, and look the same.
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        small.save(path, optimize=True)
+    plt.close(figure)

@@ -1,0 +1,264 @@
+"""Sounding scenes for the tasks that need more than a label: mixtures to separate, masks to paint, places to find."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from ..clips import sample_generator
+from .clips import SceneClips, amplify, as_pixels, crop_and_flip
+from .config import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES
+from .generation import generate_members, generate_scene, shape_map
+
+SCENE_TASKS = ("separation", "segmentation", "localization")
+SWAP_SHARE = 0.8  # of the foreign sounds, where a frame has silent objects: sounds that one of those could make
+_FULL_SCALE = 32767
+_PARTNER_TRIALS = 200
+_PARTNER_STREAM = 1 << 32  # keeps the draws apart from those of augmentations
+_FOREIGN_STREAM = 1 << 33
+_ORDER_STREAM = 1 << 34
+_CLASS_OF = {pair: c for c, pair in enumerate(zip(CLASS_SHAPE, CLASS_TIMBRE, strict=True))}
+
+
+class SceneTask(SceneClips):
+    """
+    A split of sounding scenes with the ground truth of a task.
+
+    Samples hold `pixel_values`, `input_features`, `index`, `path`, and
+
+    - separation: `labels` (1, mels, frames), the log-mel of the source that the frame shows; `input_features`, of its
+      scene's sound and another's together. Items 2k and 2k + 1 are the two sources of pair k, each with its own frame.
+      In training the pairs are drawn anew in every epoch; in evaluation they are fixed, and samples hold `waveforms`
+      (2, N): the wanted source, the other. A partner's sound could not come from the wanted scene's objects (no shape
+      in sight is compatible with it), nor the other way round: so the frame always tells which source is meant.
+    - segmentation: `labels` (H, W), 1.0 where an object that sounds is seen, else 0.0; silent objects are ground, and
+      evaluation samples hold `silent_objects` (H, W) bool, where those are. With `semantic`, long class indices: 0
+      ground, c + 1 where class c sounds.
+    - localization: `labels` (H, W), 1.0 within the tight boxes of what sounds and is seen, else 0.0; in evaluation also
+      `sounding`, and with `foreign_sounds` items come in pairs: 2k is a scene as it is (`sounding` 1), 2k + 1 the same
+      frame with the sound of another scene that nothing in it can make (or, where the split has none, with background
+      noise alone): `sounding` 0, `labels` all 0.
+
+    Segmentation and localization are trained in pairs too, with `foreign_sounds`: 2k is a scene as it is, 2k + 1 the
+    same frame with another scene's sound. Where the frame has silent objects, that sound is mostly (`SWAP_SHARE`) one
+    that exactly one of them could make, which then is what sounds; else one that nothing in sight could. So the answer
+    lies in frame and sound together, and never in the frame alone.
+
+    `in_pairs` says whether items 2k and 2k + 1 belong together, into one batch.
+
+    Args:
+        task: `"separation"`, `"segmentation"` or `"localization"`.
+        semantic: Whether segmentation names classes.
+        foreign_sounds: Whether frames also come with sounds that are not theirs, as above. What learns from whether
+            frame and sound belong together must be trained without.
+
+    The rest are those of [`SceneClips`].
+    """
+
+    def __init__(
+        self, config, processor, split, size, train, seed, cache_dir=None, *, task, semantic=False, foreign_sounds=True
+    ):
+        if task not in SCENE_TASKS:
+            raise ValueError(f"task must be one of {', '.join(SCENE_TASKS)}, got {task!r}")
+        if config.num_frames > 1:
+            raise ValueError(f"{task} on scenes needs num_frames = 1, got {config.num_frames}")
+        self.task, self.semantic = task, semantic
+        super().__init__(config, processor, split, size, train, seed, cache_dir)
+        self.card = f"{self.card}, {task}"
+        self.ceilings = None
+        if task == "segmentation" and not semantic:
+            self.label_names, self.multi_label = None, False
+        self.in_pairs = task == "separation" or (foreign_sounds and (train or task == "localization"))
+        if self.in_pairs and size < 2:
+            raise ValueError(f"{task} works with pairs of scenes: expected a size of at least 2, got {size}")
+        self._order = (-1, [])
+
+    def __len__(self) -> int:
+        return self.size // 2 * 2 if self.in_pairs else self.size
+
+    def _about(self) -> dict:
+        return {"task": "separation" if self.task == "separation" else "shapes"}
+
+    def _layout(self) -> dict:
+        layout = super()._layout()
+        if self.task == "separation":
+            del layout["features"]
+            return layout | {"waveforms": ((self.config.num_samples,), np.int16)}
+        return layout | {"shapes_seen": (self.config.size, np.uint8)}
+
+    def _make(self, items: list[int]) -> dict[str, np.ndarray]:
+        scenes = [generate_scene(self.config, self.scene_index(i)) for i in items]
+        made = {
+            "frames": np.stack([scene.frames for scene in scenes]),
+            "classes": self._class_rows([scene.class_ids[scene.sounding] for scene in scenes]),
+        }
+        waveforms = [scene.waveform for scene in scenes]
+        if self.task == "separation":
+            # Kept as a wav file would keep it; without a store the same, so that a store changes nothing.
+            rounded = np.clip(np.round(np.stack(waveforms) * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE)
+            return made | {"waveforms": rounded.astype(np.int16)}
+        return made | {
+            "features": self._log_mels(waveforms),
+            "shapes_seen": np.stack([shape_map(scene) for scene in scenes]),
+        }
+
+    def __getitems__(self, items: Sequence[int]) -> list[dict]:
+        items = self._check(items)
+        return self._mixtures(items) if self.task == "separation" else self._maps(items)
+
+    def _shuffled(self) -> list[int]:
+        """The scenes in this epoch's order, by which training pairs are formed."""
+        if self._order[0] != self.epoch:
+            generator = sample_generator(self.seed + _ORDER_STREAM, self.epoch, 0)
+            self._order = (self.epoch, torch.randperm(self.size, generator=generator).tolist())
+        return self._order[1]
+
+    def _maps(self, items: list[int]) -> list[dict]:
+        if not self.in_pairs:
+            seen, heard = items, items
+        else:
+            seen = [self._shuffled()[i // 2] if self.train else i // 2 for i in items]
+            draw = self._foreign_sound if self.train else self._partner
+            heard = [draw(j, self.epoch if self.train else 0) if i % 2 else j for i, j in zip(items, seen, strict=True)]
+        made = self._media(seen)
+        pixels, features = as_pixels(made["frames"]), self._sounds(seen, heard)
+        maps = [self._sounding(shapes, j) for shapes, j in zip(made["shapes_seen"], heard, strict=True)]
+        maps = torch.from_numpy(np.stack(maps)).float()[:, None, None]
+        if self.train:
+            # The two of a pair see the same part of the frame: they differ in the sound alone.
+            draws = [self._draw(i - i % 2 if self.in_pairs else i) for i in items]
+            boxes, flips = [box for box, _, _ in draws], [flip for _, flip, _ in draws]
+            pixels, maps = crop_and_flip(pixels, boxes, flips), crop_and_flip(maps, boxes, flips, mode="nearest")
+            features = amplify(features, [decibels for _, _, decibels in draws])
+        pixels, maps = self.pictures.normalize(pixels)[:, 0], maps[:, 0, 0]
+        samples = []
+        for k, (i, here, there) in enumerate(zip(items, seen, heard, strict=True)):
+            sample = {"pixel_values": pixels[k], "input_features": features[k]}
+            if self.task == "localization":
+                sample["labels"] = boxes_of(maps[k])
+                if not self.train:
+                    sample["sounding"] = int(here == there)
+            else:
+                sample["labels"] = maps[k].long() if self.semantic else (maps[k] > 0).float()
+                if not (self.train or self.semantic):
+                    sample["silent_objects"] = torch.from_numpy(made["shapes_seen"][k] > 0) & (maps[k] == 0)
+            path = self._name(here)
+            if here != there:
+                sound = "background noise alone" if there is None else f"the sound of {self._name(there)}"
+                path += f" with {sound}"
+            samples.append(sample | {"path": path, "index": i})
+        return samples
+
+    def _sounds(self, seen: list[int], heard: list[int | None]) -> torch.Tensor:
+        """(B, 1, mels, frames) of the sounds of scenes, or of the background noise of the scene seen for None."""
+        features = self._media([here if there is None else there for here, there in zip(seen, heard, strict=True)])
+        features = torch.from_numpy(features["features"]).clone()
+        for k, there in enumerate(heard):
+            if there is None:
+                noise = generate_scene(self.config, self.scene_index(seen[k])).background
+                features[k] = torch.from_numpy(self._log_mels([noise])[0])
+        return features
+
+    def _sounding(self, shapes_seen: np.ndarray, heard: int | None) -> np.ndarray:
+        """(H, W), c + 1 where an object of class c is seen that makes the sound of a scene; None: nothing does."""
+        result = np.zeros_like(shapes_seen)
+        for timbre in () if heard is None else self._members[heard][0]:
+            for shape in COMPATIBLE_SHAPES[timbre]:
+                result[shapes_seen == shape + 1] = _CLASS_OF[shape, timbre] + 1
+        return result
+
+    def _mixtures(self, items: list[int]) -> list[dict]:
+        if self.train:
+            firsts = [self._shuffled()[i // 2] for i in items]
+            pairs = [(j, self._mixture_partner(j, self.epoch)) for j in firsts]
+        else:
+            # The partners of pairs come from the half of the split that is in no other pair.
+            pairs = [(i // 2, self._mixture_partner(i // 2, epoch=0, low=self.size // 2)) for i in items]
+        pairs = [pair[:: -1 if i % 2 else 1] for i, pair in zip(items, pairs, strict=True)]
+        wanted, other = (self._media([pair[k] for pair in pairs]) for k in (0, 1))
+        pixels = as_pixels(wanted["frames"])
+        waveforms = np.stack([wanted["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
+        waveforms = torch.from_numpy(waveforms)  # (B, 2, N)
+        if self.train:
+            draws = [self._draw(i) for i in items]
+            pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
+            # Each source has its own level, the same in both samples of the pair.
+            decibels = torch.tensor([(self._draw(i)[2], self._draw(i + 1 - i % 2 * 2)[2]) for i in items])
+            waveforms = waveforms * 10 ** (decibels[..., None] / 20)
+        pixels = self.pictures.normalize(pixels)[:, 0]
+        log_mel = self.feature_extractor.log_mel
+        samples = []
+        for k, (i, (first, second)) in enumerate(zip(items, pairs, strict=True)):
+            sample = {
+                "pixel_values": pixels[k],
+                "input_features": log_mel(waveforms[k].sum(0))[None],
+                "labels": log_mel(waveforms[k, 0])[None],
+            }
+            if not self.train:
+                sample["waveforms"] = waveforms[k]
+            samples.append(sample | {"path": f"{self._name(first)} + {self._name(second)}", "index": i})
+        return samples
+
+    def _name(self, i: int) -> str:
+        return f"scene {self.split}/{i}"
+
+    @cached_property
+    def _members(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """For every scene: the timbres that are heard in it, and the shapes of all objects."""
+        members = []
+        for i in range(self.size):
+            classes, shapes = generate_members(self.config, self.scene_index(i))
+            members.append((tuple(CLASS_TIMBRE[c] for c in classes), tuple(shapes.tolist())))
+        return members
+
+    def _makers(self, i: int, j: int) -> list[int]:
+        """For each timbre that is heard in scene j, how many of the objects seen in scene i could make it."""
+        shapes = self._members[i][1]
+        return [sum(shape in COMPATIBLE_SHAPES[t] for shape in shapes) for t in self._members[j][0]]
+
+    def _fits(self, i: int, j: int) -> bool:
+        """Whether nothing seen in scene i could make what is heard in j; for mixtures, also the other way round."""
+        return not (any(self._makers(i, j)) or (self.task == "separation" and any(self._makers(j, i))))
+
+    def _foreign_sound(self, i: int, epoch: int) -> int | None:
+        """A scene whose sound goes with the frame of scene i in training; None for background noise."""
+        generator = sample_generator(_FOREIGN_STREAM + self.seed, epoch, i)
+        timbres, shapes = self._members[i]
+        swap = len(shapes) > len(timbres) and float(torch.rand((), generator=generator)) < SWAP_SHARE
+        for _ in range(_PARTNER_TRIALS):
+            j = int(torch.randint(self.size, (), generator=generator))
+            makers = self._makers(i, j)
+            # As in any scene, no more than one object may be able to make a sound; and it should be another one.
+            others = {s for t in self._members[j][0] for s in COMPATIBLE_SHAPES[t] if s in shapes}
+            own = {s for t in timbres for s in COMPATIBLE_SHAPES[t] if s in shapes}
+            if max(makers) <= 1 and (bool(others) if swap else not others) and not others & own:
+                return j
+        return self._partner(i, epoch)
+
+    def _partner(self, i: int, epoch: int, low: int = 0) -> int | None:
+        """A scene that fits to scene i, of index `low` or above, or None; evaluation's are the same for every seed."""
+        generator = sample_generator(_PARTNER_STREAM + (self.seed if self.train else 0), epoch, i)
+        for _ in range(_PARTNER_TRIALS):
+            j = int(torch.randint(low, self.size, (), generator=generator))
+            if j != i and self._fits(i, j):
+                return j
+        return None
+
+    def _mixture_partner(self, i: int, epoch: int, low: int = 0) -> int:
+        partner = self._partner(i, epoch, low)
+        if partner is None:
+            raise ValueError(
+                f"{self.card}: no sound fits beside {self._name(i)}: expected more scenes, or fewer objects"
+            )
+        return partner
+
+
+def boxes_of(classes_seen: torch.Tensor) -> torch.Tensor:
+    """(H, W) with c + 1 where class c sounds -> (H, W) float, 1 within the tight box of each class, else 0."""
+    result = torch.zeros_like(classes_seen, dtype=torch.float32)
+    for value in classes_seen.unique().tolist():
+        if value:
+            rows, columns = (classes_seen == value).nonzero().T
+            result[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = 1
+    return result

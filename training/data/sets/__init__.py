@@ -1,0 +1,1 @@
+"""Public data sets and folders of videos as they lie on disk."""

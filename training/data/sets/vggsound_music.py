@@ -1,0 +1,153 @@
+"""
+VGGSound-Music: VGGSound's clips of instruments, with lists for separation.
+
+    <root>/clips/playing_<instrument>/<id>_<start:06d>_<end:06d>.mp4     VGGSound's own layout
+    <root>/annotations/vggmusic_train.txt       <id>_<start:06d>,<instrument>; no header
+    <root>/annotations/vggmusic_eval_ss.csv     source_1,source_2,class_1,class_2,sep_type; header
+    <root>/annotations/vggsound.csv             optional: says which clips are VGGSound's test clips
+
+The training list calls two instruments by their first name alone: violin is the class violin, fiddle and steel_guitar
+the class steel guitar, slide guitar. It holds 1,221 clips of VGGSound's test split, among them clips of the pairs.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from .folder import make_rows
+from .lists import clip_key, read_list
+from .vggsound import class_folder, index_clips, report_missing
+
+TRAIN_LIST, PAIR_LIST = "vggmusic_train.txt", "vggmusic_eval_ss.csv"
+_FULL_NAMES = {"violin": "violin__fiddle", "steel_guitar": "steel_guitar__slide_guitar"}
+_PAIR_COLUMNS = ("source_1", "source_2", "class_1", "class_2")
+
+
+class Pair(NamedTuple):
+    """Two clips to mix: their keys `<id>_<start:06d>`, instruments, and "Easy" or "Hard" (one instrument twice)."""
+
+    keys: tuple[str, str]
+    instruments: tuple[str, str]
+    kind: str | None
+
+
+def instrument_name(name: str) -> str:
+    """An instrument as class folders write it after `playing_`: `violin` and `violin,_fiddle` -> `violin__fiddle`."""
+    name = class_folder(name.strip())
+    return _FULL_NAMES.get(name, name)
+
+
+def read_pairs(path: str | Path) -> list[Pair]:
+    """
+    The pairs of a csv with the columns source_1, source_2, class_1, class_2 and, where it is there, sep_type.
+
+    Raises:
+        ValueError: Columns or values are missing.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        rows = [(reader.line_num, row) for row in reader]
+        columns = reader.fieldnames or []
+    if not set(_PAIR_COLUMNS) <= set(columns):
+        raise ValueError(f"{path}: expected the columns {', '.join(_PAIR_COLUMNS)}, got {', '.join(columns) or 'none'}")
+    pairs = []
+    for line, row in rows:
+        if not all(row[column] for column in _PAIR_COLUMNS):
+            raise ValueError(f"{path}, line {line}: expected two clips and their classes, got {list(row.values())}")
+        keys = clip_key(row["source_1"]), clip_key(row["source_2"])
+        pairs.append(
+            Pair(keys, (instrument_name(row["class_1"]), instrument_name(row["class_2"])), row.get("sep_type"))
+        )
+    if not pairs:
+        raise ValueError(f"{path} names no pairs")
+    return pairs
+
+
+def read_instruments(path: str | Path) -> dict[str, str]:
+    """Keys to instruments of a training list.
+
+    Raises:
+        ValueError: A clip has no instrument.
+    """
+    entries = read_list(path)
+    bare = [entry.key for entry in entries if entry.label is None]
+    if bare:
+        raise ValueError(
+            f"{path}: {len(bare)} clips have no class, first: {bare[0]}; expected <id>_<start>,<instrument>"
+        )
+    return {entry.key: instrument_name(entry.label) for entry in entries}
+
+
+def find_list(root: Path, given: str | Path | None, name: str) -> Path:
+    """The list that was given, or `name` in the root or its folder annotations or metadata.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    candidates = [root / folder / name for folder in ("annotations", "metadata", "")]
+    if given is not None:
+        candidates = [Path(given)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"the list {name} is not at {candidates[0]}")
+
+
+def _clips_by_key(root: Path) -> dict[str, Path]:
+    clips = root / "clips" if (root / "clips").is_dir() else root
+    if not clips.is_dir():
+        raise FileNotFoundError(f"no folder of clips at {clips}")
+    return {key.partition("/")[2]: path for key, path in index_clips(clips).items()}
+
+
+def read_training_clips(root: str | Path, train_list: str | Path | None = None):
+    """
+    The training list's clips as a `datasets.Dataset` with the columns `path`, `label` (instrument), `start`, `end` and
+    `split`. Clips that are not on disk are left out, counted, and said in the log.
+
+    Raises:
+        FileNotFoundError: No list, no clips, or none of those listed.
+    """
+    root = Path(root)
+    instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
+    on_disk = _clips_by_key(root)
+    missing = [key for key in instruments if key not in on_disk]
+    report_missing("VGGSound-Music, train", len(instruments), missing, 0)
+    rows = [
+        {"path": on_disk[key], "label": instrument, "split": "train"}
+        for key, instrument in instruments.items()
+        if key in on_disk
+    ]
+    if not rows:
+        raise FileNotFoundError(
+            f"none of VGGSound-Music's {len(missing)} clips is in {root}, expected e.g. {missing[0]}"
+        )
+    return make_rows(rows, sorted(set(instruments.values())))
+
+
+def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None, label_names: list[str] | None = None):
+    """
+    The clips of the pairs as a `datasets.Dataset` like `read_training_clips`', and the pairs as positions in it.
+
+    Pairs of which a clip is not on disk are left out, counted, and said in the log.
+
+    Args:
+        root: Folder in the module's layout.
+        test_list: The csv of pairs, if it lies elsewhere.
+        label_names: All instruments; None takes those of the pairs.
+
+    Raises:
+        FileNotFoundError: No list, no clips, or none of the pairs.
+    """
+    root = Path(root)
+    pairs = read_pairs(find_list(root, test_list, PAIR_LIST))
+    on_disk = _clips_by_key(root)
+    whole = [pair for pair in pairs if all(key in on_disk for key in pair.keys)]
+    missing = [" + ".join(pair.keys) for pair in pairs if not all(key in on_disk for key in pair.keys)]
+    report_missing("VGGSound-Music, pairs", len(pairs), missing, 0)
+    if not whole:
+        raise FileNotFoundError(f"none of VGGSound-Music's {len(pairs)} pairs is in {root}, expected e.g. {missing[0]}")
+    labels = {key: name for pair in whole for key, name in zip(pair.keys, pair.instruments, strict=True)}
+    place = {key: i for i, key in enumerate(labels)}
+    rows = [{"path": on_disk[key], "label": label, "split": "test"} for key, label in labels.items()]
+    return make_rows(rows, label_names), [(place[pair.keys[0]], place[pair.keys[1]]) for pair in whole]

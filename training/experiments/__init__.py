@@ -1,0 +1,1 @@
+"""Results, ablations and benchmarks of this package; not part of the wheel."""

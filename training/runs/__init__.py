@@ -1,0 +1,1 @@
+"""How a run works: trainer, optimisation, checkpoints, folder, cards, logs."""
