@@ -18,7 +18,36 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-_NAME = re.compile(r"step-(\d{8,})")
+COMPLETE = "complete"  # the last file written into a checkpoint that is not renamed into place
+_NAME = re.compile(r"step-(\d{8,})|checkpoint-(\d+)")  # pre-training's and transformers' Trainer's
+_UNFINISHED = re.compile(rf"\.(?:writing|removing)-(?:{_NAME.pattern}|initial-model)(?:-\d+)?")
+
+
+def own_entries(folder: str | os.PathLike) -> list[Path]:
+    """Checkpoints in a folder and what killed processes left of some, by their names; everything else is foreign."""
+    folder = Path(folder)
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    own = [entry for entry in entries if _NAME.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)]
+    return [entry for entry in own if entry.is_dir() and not entry.is_symlink()]
+
+
+def checkpoint_step(path: Path) -> int:
+    """The optimiser step of a checkpoint, by its name."""
+    return int(path.name.rpartition("-")[2])
+
+
+def complete_checkpoints(folder: str | os.PathLike) -> list[Path]:
+    """Checkpoints that were written to the end, oldest first."""
+    found = [entry for entry in own_entries(folder) if _NAME.fullmatch(entry.name)]
+    whole = [entry for entry in found if entry.name.startswith("step-") or (entry / COMPLETE).is_file()]
+    return sorted(whole, key=checkpoint_step)
+
+
+def remove_entry(path: Path) -> None:
+    """Removes a checkpoint; a process that is killed meanwhile leaves none that looks complete."""
+    if _NAME.fullmatch(path.name):
+        path = path.replace(path.with_name(f".removing-{path.name}"))
+    shutil.rmtree(path)
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -62,6 +91,19 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
     return file
 
 
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Who has locked a folder, as text; None where nobody has. Writes nothing."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
+
+
 class CheckpointFolder:
     """The last `keep` checkpoints of a run. Saving is for the main process; loading for all.
 
@@ -76,10 +118,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Optimiser steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
-        return sorted(int(match[1]) for match in matches if match)
+        return [checkpoint_step(path) for path in complete_checkpoints(self.folder) if path.name.startswith("step-")]
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -108,14 +147,8 @@ class CheckpointFolder:
             os.replace(temporary, target)
             _sync_folder(self.folder)
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old))
+            remove_entry(self.path(old))
         return target
-
-    def remove_unfinished(self) -> None:
-        """Removes what a killed process was writing."""
-        if self.folder.is_dir():
-            for entry in self.folder.glob(".writing-*"):
-                shutil.rmtree(entry)
 
     def read_state(self, step: int) -> dict[str, Any]:
         return json.loads((self.path(step) / "state.json").read_text(encoding="utf-8"))
@@ -161,4 +194,17 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["CheckpointFolder", "differences", "gather_state", "lock_folder", "restore_state", "write_atomically"]
+__all__ = [
+    "COMPLETE",
+    "CheckpointFolder",
+    "checkpoint_step",
+    "complete_checkpoints",
+    "differences",
+    "folder_owner",
+    "gather_state",
+    "lock_folder",
+    "own_entries",
+    "remove_entry",
+    "restore_state",
+    "write_atomically",
+]

@@ -19,11 +19,11 @@ from deepavfusion import (
 )
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe
+from deepavfusion.training.checkpointing import complete_checkpoints
 from deepavfusion.training.finetune_arguments import FinetuneArguments, load_finetune_arguments
 from deepavfusion.training.recipe import RecipeError, recipe_names
 from deepavfusion.training.task_card import PIPELINES
 from deepavfusion.training.tasks.recognition import Recognition
-from deepavfusion.training.trainer import complete_checkpoints
 
 SIZES = {
     "hidden_size": 128,
