@@ -4,7 +4,8 @@
     deepavfusion evaluate vggsound_finetune --model ORG/NAME data.path=/data/vggsound
 
 RECIPE says which task and which data; of its training settings precision and attention are used. evaluation.json
-(numbers, protocol, versions, what was skipped) and report.html (pictures and sounds; opens anywhere) go to --out.
+(numbers, protocol, versions, what was skipped) and report.html (pictures and sounds; opens anywhere) go to --out,
+where the evaluation of another model or recipe is replaced only with --overwrite.
 
 Exit codes: 0 done; 2 for a recipe or model that cannot be used; 1 for too many unreadable clips.
 """
@@ -19,8 +20,10 @@ from deepavfusion.inference.common import quiet_library
 from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
 from .config.recipe import RecipeError, recipe_names
 from .finetune import guarded, summary
-from .runs.finetuning import build_clips, evaluate_finally, task_processor, write_report
-from .runs.folder import check_origin
+from .finetune_arguments import FinetuneArguments, load_finetune_arguments
+from .finetuning import build_clips, evaluate_finally, task_processor, write_report
+from .folders import RunFolder, check_origin
+from .recipe import RecipeError, recipe_names
 from .tasks import TASKS
 
 
@@ -55,9 +58,24 @@ def check_labels(task, model) -> None:
         )
 
 
-def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerator: Accelerator | None = None) -> dict:
-    """Evaluates `origin` on the recipe's test split and writes the report; returns the content of evaluation.json."""
-    accelerator = accelerator or Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
+def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, overwrite: bool = False) -> dict:
+    """Evaluates a model on the recipe's test split and writes the report.
+
+    Args:
+        origin: folder or Hub name of the model.
+        out: folder of the report.
+        overwrite: replace the evaluation of another model or recipe there.
+
+    Returns:
+        the content of evaluation.json; nothing on other processes than the main one.
+    """
+    accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
+    folder = RunFolder(
+        out, "evaluate", accelerator, overwrite=overwrite, arguments=("--out", "--overwrite"), repeatable=True
+    )
+    model_name = str(Path(origin).resolve()) if Path(origin).is_dir() else origin
+    sections = recipe.to_dict()
+    folder.plan({"model": model_name, "task": sections["task"], "data": sections["data"]})
     model = load_task_model(recipe, origin).to(accelerator.device)
     split = recipe.data.eval_split
     processor = task_processor(recipe, model.config)
@@ -65,18 +83,22 @@ def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerato
     check_labels(task, model)
     evaluation = evaluate_finally(recipe, task.clips, processor, model, accelerator)
     content = {}
-    if accelerator.is_main_process:
-        name = Path(origin).resolve().name if Path(origin).is_dir() else origin
-        content = write_report(
-            out,
-            evaluation,
-            title=f"{task.NAME.capitalize()}: {name}",
-            model_name=name,
-            split=split,
-            device=accelerator.device,
-        )
-        print(summary(evaluation, out), flush=True)
+    with folder.claimed():
+        folder.begin()
+        if accelerator.is_main_process:
+            name = Path(origin).resolve().name if Path(origin).is_dir() else origin
+            content = write_report(
+                folder.draft,
+                evaluation,
+                title=f"{task.NAME.capitalize()}: {name}",
+                model_name=name,
+                split=split,
+                device=accelerator.device,
+            )
+            folder.publish()
+            print(summary(evaluation, out), flush=True)
     accelerator.wait_for_everyone()
+    folder.close()
     return content
 
 
@@ -92,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes to the recipe")
     result.add_argument("--model", required=True, help="folder or Hub name of a fine-tuned model")
     result.add_argument("--out", type=Path, help="folder of the report (runs/evaluations/RECIPE)")
+    result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return result
 
 
@@ -102,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     def action() -> int:
         recipe = load_finetune_arguments(given.recipe, given.overrides)
         out = given.out or Path("runs") / "evaluations" / recipe.recipe
-        evaluate_model(recipe, given.model, out)
+        evaluate_model(recipe, given.model, out, given.overwrite)
         return 0
 
     return guarded("evaluate", action)

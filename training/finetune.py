@@ -12,7 +12,6 @@ Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a chec
 2 for a recipe that cannot be used; 1 for everything else (a loss that is not finite, too many unreadable clips).
 """
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,22 +32,22 @@ from .runs.finetuning import (
     build_clips,
     build_task_model,
     evaluate_finally,
-    open_folder,
+    fingerprint,
     task_processor,
     write_report,
 )
-from .runs.folder import check_origin
-from .runs.logging import MetricsFile, Reporter
-from .runs.stopping import StopRequest
-from .runs.task_card import write_task_card
-from .runs.trainer import (
+from .folders import BatchLayout, RunFolder, check_origin
+from .recipe import RecipeError, recipe_names
+from .stopping import StopRequest
+from .task_card import write_task_card
+from .tasks import TASKS, Evaluation, evaluate_task
+from .tracking import MetricsFile, Reporter, check_trackers, quiet_library
+from .trainer import (
     AudioVisualTrainer,
     CompleteCheckpoint,
     EpochOrder,
     NonFiniteError,
-    complete_checkpoints,
     on_cpu,
-    remove_incomplete_checkpoints,
     training_arguments,
 )
 from .tasks import TASKS, Evaluation, evaluate_task
@@ -61,8 +60,6 @@ class Progress(TrainerCallback):
         self.metrics, self.main, self.metric, self.reporter = metrics, main, metric, None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if self.main:
-            self.metrics.keep_until(state.global_step if state.global_step else -1)
         self.reporter = Reporter(self.main, state.max_steps, state.global_step, "finetune")
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -107,34 +104,54 @@ class FlowControl(TrainerCallback):
 
 
 class FinetuningRun:
-    """One run: data, model, trainer. `resume_from` is the checkpoint that it goes on from, or None."""
+    """One run: data, model, trainer, built before anything is written. Of a `finished` one only the data are built."""
 
     def __init__(self, recipe: FinetuneArguments, stop: StopRequest):
-        self.recipe, self.folder, self.stop = recipe, Path(recipe.run.output_dir), stop
+        self.recipe, self.stop = recipe, stop
         if recipe.task.name == "retrieval":
             raise RecipeError("task.name=retrieval is evaluated, not trained: use `deepavfusion evaluate`.")
         if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):  # loss scaling is not made for CPUs
             raise RecipeError(
                 "optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no."
             )
+        check_trackers(recipe.run.trackers)
         self.state = PartialState(cpu=recipe.run.cpu)
-        self.lock = open_folder(recipe, self.state)
-        self.checkpoints = self.folder / "checkpoints"
-        if self.state.is_main_process and self.checkpoints.is_dir():
-            remove_incomplete_checkpoints(self.checkpoints) if recipe.run.resume else shutil.rmtree(self.checkpoints)
-        self.state.wait_for_everyone()
-        complete = complete_checkpoints(self.checkpoints) if recipe.run.resume else []
-        self.resume_from = complete[-1] if complete else None
-        self._build()
+        self.run_folder = RunFolder(
+            recipe.run.output_dir,
+            recipe.COMMAND,
+            self.state,
+            resume=recipe.run.resume,
+            allow_changed=recipe.run.allow_changed_recipe,
+            overwrite=recipe.run.overwrite,
+        )
+        self._build_data()
+        self.finished = self.run_folder.finished
+        if not self.finished:
+            self._build()
 
-    def _build(self) -> None:
-        recipe, task = self.recipe, TASKS[self.recipe.task.name]
+    @property
+    def folder(self) -> Path:
+        return self.run_folder.path
+
+    def _build_data(self) -> None:
+        recipe = self.recipe
         shape = self._encoder_config()
         with self.state.main_process_first():  # prepares caches once
             self.train_clips = build_clips(recipe, shape, "train", train=True)
             selects = recipe.run.best
             self.selection = build_clips(recipe, shape, recipe.data.selection_split, train=False) if selects else None
             self.test_clips = build_clips(recipe, shape, recipe.data.eval_split, train=False)
+        size, group = len(self.train_clips), group_size(self.train_clips)
+        batch = BatchLayout(recipe.optim.batch_size, recipe.optim.gradient_accumulation, self.state.num_processes)
+        try:
+            order = EpochOrder(size, batch.batch_size, batch.processes, 0, 0, group=group)
+        except ValueError as error:
+            raise RecipeError(f"optim.batch_size={recipe.optim.batch_size} cannot be used: {error}") from error
+        self.steps_per_epoch = max(1, -(-len(order) // batch.gradient_accumulation))
+        self.run_folder.plan(fingerprint(recipe, shape, len(order) * batch.batch_size * batch.processes), batch)
+
+    def _build(self) -> None:
+        recipe, task = self.recipe, TASKS[self.recipe.task.name]
         self.model = build_task_model(recipe, self.train_clips)
         self.processor = task_processor(recipe, self.model.config)
         weights = None
@@ -145,28 +162,31 @@ class FinetuningRun:
                 weights = class_balanced_weights(self.train_clips)
         selection_task = None if self.selection is None else task(self.selection, self.processor)
         metric = None if selection_task is None else selection_task.primary
-        size, group = len(self.train_clips), group_size(self.train_clips)
-        try:
-            order = EpochOrder(size, recipe.optim.batch_size, self.state.num_processes, 0, 0, group=group)
-        except ValueError as error:
-            raise RecipeError(f"optim.batch_size={recipe.optim.batch_size} cannot be used: {error}") from error
-        steps = max(1, -(-len(order) // recipe.optim.gradient_accumulation))
-        self.trainer = AudioVisualTrainer(
+        arguments = training_arguments(recipe, self.steps_per_epoch, metric)
+        self.run_folder.require_space_for(self.model)
+        with self.run_folder.claimed():
+            self.trainer = self._build_trainer(arguments, selection_task, weights)
+            self.run_folder.begin(recipe.to_yaml())
+
+    def _build_trainer(self, arguments, selection_task, weights) -> AudioVisualTrainer:
+        recipe, metric = self.recipe, None if selection_task is None else selection_task.primary
+        trainer = AudioVisualTrainer(
             recipe,
             model=self.model,
-            args=training_arguments(recipe, steps, metric),
+            args=arguments,
             train_dataset=self.train_clips,
             eval_dataset=self.selection,
             evaluator=None if selection_task is None else self._select(selection_task),
             weights=weights,
             callbacks=[
-                Progress(MetricsFile(self.folder / "metrics.jsonl"), self.state.is_main_process, metric),
+                Progress(self.run_folder.metrics, self.state.is_main_process, metric),
                 FlowControl(self.stop, metric is not None, self.state),
-                CompleteCheckpoint(self.processor),
+                CompleteCheckpoint(self.processor, recipe.run.keep_checkpoints),
             ],
         )
         for callback in (PrinterCallback, ProgressCallback):
-            self.trainer.remove_callback(callback)
+            trainer.remove_callback(callback)
+        return trainer
 
     def _encoder_config(self):
         """The configuration that says how large frames and spectrograms are."""
@@ -203,8 +223,8 @@ class FinetuningRun:
             f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips "
             f"({self.train_clips.card}), {self.trainer.args.max_steps} steps"
         )
-        if self.resume_from is not None:
-            self.say(f"resumed from {self.resume_from}")
+        if self.run_folder.resume_from is not None:
+            self.say(f"resumed from {self.run_folder.resume_from}")
         if recipe.optim.warmup_epochs >= recipe.optim.epochs:
             self.say(
                 f"optim.warmup_epochs={recipe.optim.warmup_epochs:g} is as long as optim.epochs="
@@ -217,33 +237,37 @@ class FinetuningRun:
 
     def train(self) -> int:
         """Trains to the end. Returns 0, or the number of the signal that ended it early."""
+        checkpoint = self.run_folder.resume_from
         with self.stop:
             with quiet_library():
-                self.trainer.train(resume_from_checkpoint=None if self.resume_from is None else str(self.resume_from))
+                self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             stopped = self.trainer.state.global_step < self.trainer.args.max_steps
             return (self.stop.signal or 0) if stopped else 0
 
     def finish(self) -> None:
         """Writes the result folder and evaluates on the test split. All processes must call it together."""
-        recipe = self.recipe
+        recipe, draft, name = self.recipe, self.run_folder.draft, self.folder.resolve().name
         self._calibrate()
-        if self.state.is_main_process:  # before the evaluation: whatever becomes of that, the model is there
+        if self.state.is_main_process:
             with quiet_library():
-                self.model.save_pretrained(self.folder)
-            self.processor.save_pretrained(self.folder)
+                self.model.save_pretrained(draft)
+            self.processor.save_pretrained(draft)
+            if not self.run_folder.replaces:  # the model survives a failed evaluation
+                self.run_folder.publish(finished=False)
         evaluation = evaluate_finally(recipe, self.test_clips, self.processor, self.model, self.trainer.accelerator)
         if self.state.is_main_process:
             notes = self._notes()
             content = write_report(
-                self.folder,
+                draft,
                 evaluation,
-                title=f"{recipe.task.name.capitalize()}: {self.folder.resolve().name}",
-                model_name=self.folder.resolve().name,
+                title=f"{recipe.task.name.capitalize()}: {name}",
+                model_name=name,
                 split=recipe.data.eval_split,
                 device=self.trainer.accelerator.device,
                 notes=notes,
             )
-            write_task_card(self.folder, content, evaluation, recipe, self.model, notes)
+            write_task_card(draft, name, content, evaluation, recipe, self.model, notes)
+            self.run_folder.publish()
             self.say("\n".join(["", *notes, summary(evaluation, self.folder)]))
         self.state.wait_for_everyone()
 
@@ -275,6 +299,9 @@ class FinetuningRun:
         Args:
             before: what else to do with the model before it is trained.
         """
+        if self.finished:
+            self.run_folder.report_finished()
+            return 0
         try:
             self.introduce()
             if before is not None:
@@ -286,8 +313,7 @@ class FinetuningRun:
                 return 128 + ended_by
             self.finish()
         finally:
-            if self.lock is not None:
-                self.lock.close()
+            self.run_folder.close()
         return 0
 
 

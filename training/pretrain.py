@@ -194,6 +194,8 @@ def main(argv: list[str] | None = None) -> int:
         if args is None:
             return 0 if argv else 2
         job = Job.open(args)
+        if job is None:
+            return 0
     except (RecipeError, ImportError) as error:
         print(f"deepavfusion pretrain: {error}", file=sys.stderr)
         return 2

@@ -65,7 +65,7 @@ def score_neighbours(job: FinetuningRun) -> None:
     rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
     job.say(aligned(rows))
     if job.state.is_main_process:
-        write_atomically(job.folder / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
+        write_atomically(job.run_folder.work / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

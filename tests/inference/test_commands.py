@@ -328,7 +328,8 @@ def test_many_classes_are_written_in_16_bits(tmp_path):
     from deepavfusion.inference.segment import index_picture
 
     mask = np.arange(300).reshape(15, 20)
-    inference.write_picture(tmp_path / "mask.png", index_picture(mask, np.zeros((300, 3), np.uint8)))
+    colors = np.zeros((300, 3), np.uint8)
+    inference.write_files({tmp_path / "mask.png": inference.as_png(index_picture(mask, colors))}, overwrite=False)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
 
 

@@ -169,10 +169,14 @@ def test_a_changed_recipe_is_refused_unless_told(run, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "optim.weight_decay: 0.05 -> 0.1" in error
     assert "run.allow_changed_recipe=true" in error
-    assert run("out", "optim.epochs=3", "run.allow_changed_recipe=true") == 0
+    further = ["optim.epochs=3", "run.allow_changed_recipe=true"]
+    assert run("out", *further) == 2
+    assert "run.overwrite=true" in capsys.readouterr().err
+    assert run("out", *further, "run.overwrite=true") == 0
     assert metrics(tmp_path / "out", "train")[-1]["step"] == 12
     assert run("out", "data.max_broken=0.5", "optim.epochs=3") == 0  # changes no weights
-    assert run("out", "run.resume=false") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert run("out", "run.resume=false", "run.overwrite=true") == 0
     assert metrics(tmp_path / "out", "train")[-1]["step"] == 8
 
 

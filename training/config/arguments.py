@@ -168,7 +168,9 @@ class RunArguments:
     compile: bool = False
     """torch.compile the model."""
     resume: bool = True
-    """Go on from the output folder's last checkpoint, if there is one; false starts over and removes it."""
+    """Go on from the last checkpoint in the output folder, if there is one; false removes them and starts over."""
+    overwrite: bool = False
+    """Replace the finished model that an earlier run left in the output folder; it stays until the new one is whole."""
     allow_changed_recipe: bool = False
     """Go on even though the recipe differs from the checkpoint's."""
     demo: bool = False

@@ -44,6 +44,19 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
     return file
 
 
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Who has locked a folder, as text; None where nobody has. Writes nothing."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
+
+
 class CheckpointFolder:
     """The last `keep` checkpoints of a run. Saving is for the main process; loading for all.
 
@@ -58,10 +71,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Optimiser steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
-        return sorted(int(match[1]) for match in matches if match)
+        return [checkpoint_step(path) for path in complete_checkpoints(self.folder) if path.name.startswith("step-")]
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -90,14 +100,8 @@ class CheckpointFolder:
             os.replace(temporary, target)
             sync_folder(self.folder)
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old))
+            remove_entry(self.path(old))
         return target
-
-    def remove_unfinished(self) -> None:
-        """Removes what a killed process was writing."""
-        if self.folder.is_dir():
-            for entry in self.folder.glob(".writing-*"):
-                shutil.rmtree(entry)
 
     def read_state(self, step: int) -> dict[str, Any]:
         return json.loads((self.path(step) / "state.json").read_text(encoding="utf-8"))

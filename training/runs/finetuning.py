@@ -12,14 +12,10 @@ from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from ..config.arguments import COMPUTATION
-from ..config.finetune_arguments import FinetuneArguments
-from ..config.recipe import RecipeError
-from ..data import FileClips, build_dataset
-from ..data.dense import DenseClips
-from ..report.report import Report, Table
-from ..tasks import TASKS, Evaluation, evaluate_task
-from .folder import RECIPE_FILE, claim_folder, require_same_recipe
+from .arguments import COMPUTATION
+from .data import FileClips, build_dataset
+from .data.dense import DenseClips
+from .finetune_arguments import FinetuneArguments
 from .model_card import package_versions
 from .results import device_name
 
@@ -124,41 +120,25 @@ def _earlier_model(task, given, head: dict[str, Any]):
     return model
 
 
-def open_folder(recipe: FinetuneArguments, accelerator: Accelerator):
-    """Takes the result folder of a training run.
+def fingerprint(recipe: FinetuneArguments, config, clips_per_epoch: int) -> dict[str, Any]:
+    """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same.
 
-    Returns:
-        the lock, to be closed when the run ends; None on other processes than the main one.
-
-    Raises:
-        RecipeError: for a folder that holds something else, another recipe's run, or a run at work.
+    Args:
+        config: of the encoder.
+        clips_per_epoch: how many clips an epoch's batches hold. It tells apart ways of dealing out the same effective
+            batch that leave out other clips at the end of an epoch, and thus make other steps.
     """
-    folder = Path(recipe.run.output_dir)
-    lock = claim_folder(folder, accelerator)
-    earlier = folder / RECIPE_FILE
-    if earlier.is_file() and (folder / "checkpoints").is_dir() and recipe.run.resume:
-        require_same_recipe(folder, _decisive(_read(earlier)), _decisive(recipe.to_dict()), recipe.run)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_atomically(earlier, recipe.to_yaml())
-        write_atomically(folder / ".gitignore", ".lock\ncheckpoints/\ndeepavfusion/\nruns/\n")
-    accelerator.wait_for_everyone()
-    return lock
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def _decisive(sections: dict[str, Any]) -> dict[str, Any]:
-    """What decides a run's weights."""
+    sections = recipe.to_dict()
+    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation")}
+    matches = recipe.model.config.get("localization_loss", config.localization_loss) == "matching"
+    if recipe.task.mixup or (matches and recipe.task.name == "localization"):
+        # A clip's loss depends on the others of its micro-batch: these are not to be dealt out anew.
+        optim["batch_size"] = recipe.optim.batch_size
     return {
-        "task": sections.get("task"),
+        "task": sections["task"],
         "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
         "data": {k: v for k, v in sections["data"].items() if k not in ("cache_dir", "num_workers", "max_broken")},
-        "optim": sections["optim"],
+        "optim": {**optim, "clips_per_epoch": clips_per_epoch},
         "run": {key: sections["run"][key] for key in ("seed", "eval_epochs", "best")},
     }
 
@@ -224,7 +204,7 @@ __all__ = [
     "build_clips",
     "build_task_model",
     "evaluate_finally",
-    "open_folder",
+    "fingerprint",
     "task_processor",
     "write_report",
 ]

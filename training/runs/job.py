@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -11,15 +11,24 @@ from torch.utils.data import DataLoader
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from ..config.arguments import PretrainArguments
-from ..config.recipe import RecipeError
-from ..data import build_dataset
-from ..data.loading import BrokenClips, ClipOrder, evaluation_loader, training_loader
-from ..report.figures import draw_reconstructions
-from ..tasks.pretraining import evaluate
-from .checkpoints import CheckpointFolder, gather_state, restore_state
-from .logging import MetricsFile, Reporter, evaluation_line, training_line
-from .preparation import Schedule, build_accelerator, build_model, build_optimizer, fingerprint, open_output_folder
+from .arguments import PretrainArguments
+from .batches import BrokenClips, ClipOrder, evaluation_loader, training_loader
+from .checkpointing import CheckpointFolder, checkpoint_step, gather_state, restore_state
+from .data import build_dataset
+from .evaluation import evaluate
+from .figures import draw_reconstructions
+from .folders import RunFolder
+from .preparation import (
+    Schedule,
+    batch_layout,
+    build_accelerator,
+    build_model,
+    build_optimizer,
+    fingerprint,
+    shard,
+)
+from .recipe import RecipeError
+from .tracking import MetricsFile, Reporter, evaluation_line, training_line
 
 
 @dataclass
@@ -28,8 +37,8 @@ class Job:
 
     args: PretrainArguments
     accelerator: Accelerator
+    run_folder: RunFolder
     checkpoints: CheckpointFolder
-    metrics: MetricsFile
     schedule: Schedule
     order: ClipOrder
     train_clips: Any
@@ -40,7 +49,6 @@ class Job:
     optimizer: Any
     broken: BrokenClips
     eval_broken: BrokenClips
-    lock: IO[str] | None
     reporter: Reporter
     step: int = 0
     clips: int = 0
@@ -53,14 +61,33 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return Path(self.args.run.output_dir)
+        return self.run_folder.path
+
+    @property
+    def metrics(self) -> MetricsFile:
+        return self.run_folder.metrics
 
     @classmethod
-    def open(cls, args: PretrainArguments) -> "Job":
-        """Builds a run, and takes it to its last checkpoint where there is one."""
-        accelerator = build_accelerator(args)
-        effective = args.optim.batch_size * args.optim.gradient_accumulation * accelerator.num_processes
-        checkpoints, metrics, step, lock = open_output_folder(args, accelerator, fingerprint(args, effective))
+    def open(cls, args: PretrainArguments) -> "Job | None":
+        """Builds a run, and takes it to its last checkpoint where there is one; None where it is finished.
+
+        Nothing is written before everything is built.
+        """
+        accelerator, run = build_accelerator(args), args.run
+        run_folder = RunFolder(
+            run.output_dir,
+            args.COMMAND,
+            accelerator,
+            resume=run.resume,
+            allow_changed=run.allow_changed_recipe,
+            overwrite=run.overwrite,
+        )
+        batch = batch_layout(args, accelerator)
+        run_folder.plan(fingerprint(args), batch)
+        if run_folder.finished:
+            run_folder.report_finished()
+            accelerator.end_training()
+            return None
         module = build_model(args, accelerator)
         source, seed = args.data.source(), args.run.seed
         try:
@@ -69,7 +96,19 @@ class Job:
                 eval_clips = build_dataset(source, module.config, args.data.eval_split, train=False, seed=seed)
         except (OSError, ValueError) as error:
             raise RecipeError(f"The recipe's data cannot be used: {error}") from error
-        schedule = Schedule(args, len(train_clips), effective)
+        schedule = Schedule(args, len(train_clips), batch.effective)
+        run_folder.require_space_for(module)
+        with run_folder.claimed():
+            run_folder.begin(args.to_yaml())
+            return cls._build(args, accelerator, run_folder, schedule, train_clips, eval_clips, module)
+
+    @classmethod
+    def _build(cls, args, accelerator, run_folder, schedule, train_clips, eval_clips, module) -> "Job":
+        """The run in its folder: optimiser, last checkpoint, order of the clips, trackers."""
+        step = 0 if run_folder.resume_from is None else checkpoint_step(run_folder.resume_from)
+        checkpoints = CheckpointFolder(run_folder.checkpoints, args.run.keep_checkpoints)
+        if args.optim.fsdp:
+            module = shard(module, args, run_folder, accelerator)
         optimizer = build_optimizer(args, module)
         tensors = checkpoints.read_tensors(step) if step else None
         if tensors is not None:
@@ -80,15 +119,15 @@ class Job:
             args.optim.gradient_accumulation,
             accelerator.num_processes,
             accelerator.process_index,
-            seed,
+            args.run.seed,
             start_step=step,
             end_step=schedule.total_steps,
         )
         job = cls(
             args=args,
             accelerator=accelerator,
+            run_folder=run_folder,
             checkpoints=checkpoints,
-            metrics=metrics,
             schedule=schedule,
             order=order,
             train_clips=train_clips,
@@ -99,7 +138,6 @@ class Job:
             optimizer=accelerator.prepare_optimizer(optimizer),
             broken=BrokenClips(len(train_clips), args.data.max_broken),
             eval_broken=BrokenClips(len(eval_clips), args.data.max_broken),
-            lock=lock,
             reporter=Reporter(accelerator.is_main_process, schedule.total_steps, step),
         )
         if tensors is not None:
@@ -168,7 +206,8 @@ class Job:
         self.reporter.print(evaluation_line(record, self.schedule.total_steps))
         if found.pictures is not None:
             title = f"Held-out clips, epoch {record['epoch']:.2f} (step {step})"
-            draw_reconstructions(found.pictures, found.picture_names, self.folder / "reconstructions.png", title)
+            path = self.run_folder.work / "reconstructions.png"
+            draw_reconstructions(found.pictures, found.picture_names, path, title)
 
     def _record(self, record: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -186,7 +225,6 @@ class Job:
         if self.accelerator.scaler is not None:
             tensors["scaler"] = self.accelerator.scaler.state_dict()
         state = {
-            "fingerprint": fingerprint(self.args, self.schedule.effective_batch),
             "clips": self.clips,
             "seconds": self.seconds,
             "window": window,
@@ -201,8 +239,7 @@ class Job:
         """Ends bar, trackers and, where there are several processes, their group."""
         self.reporter.close()
         self.accelerator.end_training()
-        if self.lock is not None:
-            self.lock.close()
+        self.run_folder.close()
 
 
 def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:

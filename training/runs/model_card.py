@@ -65,9 +65,8 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     write_atomically(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_card(folder: Path, results: dict[str, Any], recipe_yaml: str, license_name: str) -> None:
-    """Writes README.md from `results` (what results.json holds) and the recipe."""
-    name = folder.resolve().name
+def write_card(folder: Path, name: str, results: dict[str, Any], recipe_yaml: str, license_name: str) -> None:
+    """Writes README.md of the model `name` from `results` (what results.json holds) and the recipe."""
     evaluations = [
         EvalResult(
             task_type="feature-extraction",

@@ -2,9 +2,7 @@
 
 import dataclasses
 import math
-import shutil
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,12 +12,12 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVF
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import write_atomically
 
-from ..config.arguments import COMPUTATION, PretrainArguments
-from ..config.recipe import RecipeError
-from .checkpoints import CheckpointFolder
-from .folder import RECIPE_FILE, check_origin, claim_folder, require_same_recipe
-from .logging import MetricsFile, check_trackers
+from .arguments import COMPUTATION, PretrainArguments
+from .checkpointing import remove_entry
+from .folders import BatchLayout, RunFolder, check_origin
 from .optimization import parameter_groups, scaled_learning_rate
+from .recipe import RecipeError
+from .tracking import check_trackers, quiet_library
 
 # Arguments by which a run may differ from the checkpoint it goes on from: they change neither weights nor data.
 _FREE_ARGUMENTS = {
@@ -35,7 +33,7 @@ def build_accelerator(args: PretrainArguments) -> Accelerator:
     if args.optim.fsdp and args.optim.mixed_precision == "fp16":
         raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=args.optim.mixed_precision,
             cpu=args.run.cpu,
             log_with=args.run.trackers or None,
@@ -43,6 +41,11 @@ def build_accelerator(args: PretrainArguments) -> Accelerator:
         )
     except ValueError as error:  # such as fp16 without a device for it
         raise RecipeError(f"optim.mixed_precision={args.optim.mixed_precision}: {error}") from error
+    if args.optim.fsdp and accelerator.num_processes == 1:
+        raise RecipeError(
+            "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
+        )
+    return accelerator
 
 
 @dataclasses.dataclass
@@ -79,55 +82,21 @@ class Schedule:
         return step * self.effective_batch / self.num_clips
 
 
-def fingerprint(args: PretrainArguments, effective_batch: int) -> dict[str, Any]:
-    """What decides a run's weights: a checkpoint is continued only under the same."""
+def fingerprint(args: PretrainArguments) -> dict[str, Any]:
+    """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same."""
     sections = args.to_dict()
     for section, names in _FREE_ARGUMENTS.items():
         for name in names:
             sections[section].pop(name)
-    return {
-        "model": sections["model"],
-        "data": sections["data"],
-        "optim": {**sections["optim"], "effective_batch": effective_batch},
-        "seed": args.run.seed,
-    }
+    return {**{name: sections[name] for name in ("model", "data", "optim")}, "seed": args.run.seed}
 
 
-def open_output_folder(
-    args: PretrainArguments, accelerator: Accelerator, current: dict[str, Any]
-) -> tuple[CheckpointFolder, MetricsFile, int, IO[str] | None]:
-    """Creates or reopens the result folder.
-
-    Returns:
-        its checkpoints, its metrics, the step to resume from (0: from the start), and on the main process the lock, to
-        be closed when the run ends.
-
-    Raises:
-        RecipeError: for a folder that holds something else, a checkpoint of another recipe, or another run at work.
-    """
-    output = Path(args.run.output_dir)
-    checkpoints = CheckpointFolder(output / "checkpoints", args.run.keep_checkpoints)
-    metrics = MetricsFile(output / "metrics.jsonl")
-    lock = claim_folder(output, accelerator)
-    steps = checkpoints.steps()
-    resumes = bool(steps) and args.run.resume
-    if resumes:
-        require_same_recipe(output, checkpoints.read_state(steps[-1])["fingerprint"], current, args.run)
-    step = steps[-1] if resumes else 0
-    accelerator.wait_for_everyone()  # all have looked before the main process changes anything
-    if accelerator.is_main_process:
-        checkpoints.remove_unfinished()
-        if not resumes and checkpoints.folder.exists():
-            shutil.rmtree(checkpoints.folder)
-        metrics.keep_until(step if resumes else -1)
-        write_atomically(output / RECIPE_FILE, args.to_yaml())
-        write_atomically(output / ".gitignore", ".lock\n.initial/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\n")
-    accelerator.wait_for_everyone()
-    return checkpoints, metrics, step, lock
+def batch_layout(args: PretrainArguments, accelerator: Accelerator) -> BatchLayout:
+    return BatchLayout(args.optim.batch_size, args.optim.gradient_accumulation, accelerator.num_processes)
 
 
 def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
-    """The model on its device, with random, earlier or unimodal weights; sharded where `optim.fsdp`."""
+    """The model with random, earlier or unimodal weights, on its device unless it is to be sharded."""
     set_seed(args.run.seed)
     if args.model.init_from is not None:
         model = _earlier_model(args.model.init_from)
@@ -142,9 +111,12 @@ def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusi
             raise RecipeError(f"model.init_image / model.init_audio cannot be used: {error}") from error
         model.deepavfusion.load_state_dict(encoder.state_dict())
     if args.optim.fsdp:
-        model = _shard(model, Path(args.run.output_dir) / ".initial", accelerator)
-    else:
-        model = model.to(accelerator.device)
+        args.model.set_attention(model)  # so that one that cannot be used is refused here
+        return model
+    return _ready(model.to(accelerator.device), args)
+
+
+def _ready(model: DeepAVFusionForPreTraining, args: PretrainArguments) -> DeepAVFusionForPreTraining:
     args.model.set_computation(model)
     if args.run.compile:
         model.compile()
@@ -167,14 +139,13 @@ def _earlier_model(origin: str) -> DeepAVFusionForPreTraining:
     return model
 
 
-def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
+def shard(
+    model: DeepAVFusionForPreTraining, args: PretrainArguments, run_folder: RunFolder, accelerator: Accelerator
+) -> DeepAVFusionForPreTraining:
     """The same model under FSDP2 as the library applies it: it shards while it loads, so it is saved first."""
     from transformers.distributed import DistributedConfig
 
-    if accelerator.num_processes == 1:
-        raise RecipeError(
-            "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
-        )
+    folder = run_folder.checkpoints / ".writing-initial-model"
     config = DistributedConfig(fsdp_size=accelerator.num_processes)
     with quiet_library():
         if accelerator.is_main_process:
@@ -183,8 +154,8 @@ def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Acceler
         sharded = DeepAVFusionForPreTraining.from_pretrained(folder, distributed_config=config, dtype=torch.float32)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(folder)
-    return sharded
+        remove_entry(folder)
+    return _ready(sharded, args)
 
 
 def slow_towers(args: PretrainArguments) -> tuple[str, ...]:
@@ -216,12 +187,13 @@ def num_patches(config: DeepAVFusionConfig) -> tuple[int, int]:
 
 __all__ = [
     "Schedule",
+    "batch_layout",
     "build_accelerator",
     "build_model",
     "build_optimizer",
     "fingerprint",
     "num_patches",
-    "open_output_folder",
+    "shard",
     "slow_start_epochs",
     "slow_towers",
 ]

@@ -17,20 +17,24 @@ from .preparation import num_patches
 
 def finish(job: Job) -> None:
     """Writes the result folder and prints where things are. All processes must call it together."""
-    accelerator, folder = job.accelerator, job.folder
+    accelerator, run_folder, draft = job.accelerator, job.run_folder, job.run_folder.draft
+    name = job.folder.resolve().name
     with quiet_library():
-        job.module.save_pretrained(folder, is_main_process=accelerator.is_main_process)
+        job.module.save_pretrained(draft, is_main_process=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        job.processor.save_pretrained(folder)
+        job.processor.save_pretrained(draft)
         train, evaluations = job.metrics.read("train"), job.metrics.read("evaluation")
         results = collect(job, train, evaluations)
-        write_results(folder, results)
-        training_curves(train, evaluations, results["chance"], folder / "training_curves.png", folder.resolve().name)
-        write_card(folder, results, job.args.to_yaml(public=True), job.args.run.license)
+        write_results(draft, results)
+        training_curves(train, evaluations, results["chance"], draft / "training_curves.png", name)
+        write_card(draft, name, results, job.args.to_yaml(public=True), job.args.run.license)
+        shapes = demonstrate(job) if job.args.run.demo else None
+        run_folder.publish()
         _print_summary(job, results)
-        if job.args.run.demo:
-            demonstrate(job)
+        if shapes is not None:
+            clip = job.folder / "scene" / "clip.mp4"
+            job.reporter.print(f"\nembedded {clip} with the saved model: {shapes}")
     accelerator.wait_for_everyone()
 
 
@@ -118,22 +122,25 @@ def _print_summary(job: Job, results: dict[str, Any]) -> None:
     )
 
 
-def demonstrate(job: Job) -> None:
-    """Writes a held-out scene (mp4, wav, png) into the folder and embeds it with the saved model, by its pipeline."""
-    from deepavfusion.inference import embed
+def demonstrate(job: Job) -> str:
+    """Writes a held-out scene (mp4, wav, png) into the draft and embeds it with the saved model, by its pipeline.
 
-    from ..data.scenes.config import SPLIT_OFFSETS, ScenesConfig
-    from ..data.scenes.export import write_scene
+    Returns:
+        the shapes of the streams, as text.
+    """
+    from . import embed
+    from .data.scenes_config import SPLIT_OFFSETS, ScenesConfig
+    from .data.scenes_export import write_scene
 
     scenes = getattr(job.eval_clips, "config", None)
     if not isinstance(scenes, ScenesConfig):
         scenes = ScenesConfig(image_size=job.config.frame_size)
-    write_scene(scenes, SPLIT_OFFSETS["test"], job.folder / "scene")
-    clip = job.folder / "scene" / "clip.mp4"
-    streams = embed.embed(embed.load(str(job.folder), "cpu"), str(clip))
-    embed.save(streams, job.folder / "scene" / "clip.safetensors", str(clip), job.folder.name)
-    shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
-    job.reporter.print(f"\nembedded {clip} with the saved model: {shapes}")
+    folder = job.run_folder.draft
+    write_scene(scenes, SPLIT_OFFSETS["test"], folder / "scene")
+    clip = folder / "scene" / "clip.mp4"
+    streams = embed.embed(embed.load(str(folder), "cpu"), str(clip))
+    embed.save(streams, folder / "scene" / "clip.safetensors", str(clip), job.folder.name)
+    return ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
 
 
 __all__ = ["collect", "demonstrate", "device_name", "finish"]

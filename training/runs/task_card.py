@@ -34,6 +34,7 @@ _LIMITS = {
 
 def write_task_card(
     folder: Path,
+    name: str,
     content: dict[str, Any],
     evaluation: Evaluation,
     recipe: FinetuneArguments,
@@ -43,12 +44,13 @@ def write_task_card(
     """Writes README.md.
 
     Args:
+        name: of the model.
         content: of evaluation.json.
         evaluation: on the held-out split.
         model: that was evaluated.
         notes: sentences on the training.
     """
-    name, task = folder.resolve().name, recipe.task.name
+    task = recipe.task.name
     results = [
         EvalResult(
             task_type=_HUB_TASKS[task],

@@ -4,7 +4,6 @@ Any model of the package also trains with the plain `Trainer`; this one adds wha
 """
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from deepavfusion.inference.files import write_atomically
-
-from ..config.finetune_arguments import FinetuneArguments
-from ..data.loading import BrokenClips, EpochClips, generator_for, group_size, leave_signals_to_parent
-from ..data.mixup import mixup, soft_labels
+from .batches import BrokenClips, EpochClips, generator_for, group_size, leave_signals_to_parent
+from .checkpointing import COMPLETE, complete_checkpoints, remove_entry, write_atomically
+from .finetune_arguments import FinetuneArguments
+from .mixup import mixup, soft_labels
 from .optimization import LARS, learning_rate, parameter_groups, scaled_learning_rate
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
-COMPLETE = "complete"  # a file of this name is the last thing written into a checkpoint
 _MIXUP_STREAM, _BALANCED_STREAM, _DROP_STREAM = 4, 5, 6
 
 
@@ -88,33 +85,28 @@ class NonFiniteError(RuntimeError):
 
 
 class CompleteCheckpoint(TrainerCallback):
-    """Puts the processor beside a checkpoint's model, so that it is loaded as any model is, then marks it complete."""
+    """Puts the processor beside a checkpoint's model, so that it is loaded as any model is, then marks it complete.
 
-    def __init__(self, processor):
-        self.processor = processor
+    Of the complete ones the last `keep` and the best stay. transformers' own removal of old checkpoints is not used: it
+    takes every folder whose name begins like theirs for one of them.
+    """
+
+    def __init__(self, processor, keep: int):
+        self.processor, self.keep = processor, keep
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             path = checkpoint_path(args.output_dir, state.global_step)
             self.processor.save_pretrained(path)
             write_atomically(path / COMPLETE, "")
+            best = state.best_model_checkpoint
+            for old in complete_checkpoints(args.output_dir)[: -self.keep]:
+                if best is None or old.name != Path(best).name:
+                    remove_entry(old)
 
 
 def checkpoint_path(folder: str | Path, step: int) -> Path:
     return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """Checkpoints that were written to the end, oldest first."""
-    found = [entry for entry in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (entry / COMPLETE).is_file()]
-    return sorted(found, key=lambda entry: int(entry.name.rpartition("-")[2]))
-
-
-def remove_incomplete_checkpoints(folder: str | Path) -> None:
-    """Removes what a killed process was writing."""
-    for entry in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (entry / COMPLETE).is_file():
-            shutil.rmtree(entry)
 
 
 class AudioVisualTrainer(Trainer):
@@ -286,8 +278,6 @@ def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: 
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        # One more, for the best: the last but one must stay until the last is whole.
-        save_total_limit=max(run.keep_checkpoints, 2) + (metric is not None),
         load_best_model_at_end=metric is not None,
         metric_for_best_model=None if metric is None else f"eval_{metric}",
         greater_is_better=None if metric is None else True,
@@ -306,8 +296,6 @@ __all__ = [
     "EpochOrder",
     "NonFiniteError",
     "checkpoint_path",
-    "complete_checkpoints",
     "on_cpu",
-    "remove_incomplete_checkpoints",
     "training_arguments",
 ]
