@@ -34,6 +34,38 @@ def quiet_library():
             logging.enable_progress_bar()
 
 
+def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
+    """A saved model that has the weights that it needs; others start at random.
+
+    Args:
+        auto_class: class of the model, or an Auto class.
+        origin: folder or Hub name of the model.
+        needed: beginning of the names of the weights that must be there, in the model's shapes; all by default.
+        fresh: beginnings of names that may be missing all the same.
+        options: for `from_pretrained`.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it lacks weights, or has others of other shapes.
+    """
+    if origin.startswith(("/", ".", "~", "runs/")) and not Path(origin).is_dir():
+        raise OSError(f"Expected a saved model, but there is no folder {origin}.")
+    with quiet_library():
+        model, info = auto_class.from_pretrained(
+            origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    absent = {name: name for name in info["missing_keys"]}
+    absent |= {entry[0]: f"{entry[0]} (another shape)" for entry in info["mismatched_keys"]}
+    lacking = [absent[name] for name in sorted(absent) if name.startswith(needed) and not name.startswith(tuple(fresh))]
+    if lacking:
+        stored = ", ".join(model.config.architectures or ["model"])
+        raise ValueError(
+            f"Expected a {type(model).__name__} in {origin}, found a {stored} that lacks {len(lacking)} of its "
+            f"weights: {', '.join(lacking[:4])}{', ...' if len(lacking) > 4 else ''}."
+        )
+    return model
+
+
 def load_pipeline(
     task: str, folder: str, device: str | None = None, fresh: Sequence[str] = (), **config
 ) -> DeepAVFusionPipeline:
@@ -50,20 +82,8 @@ def load_pipeline(
         OSError: where there is no such model, or no processor beside it.
         ValueError: for a folder that lacks weights of the task's model, or a wrong setting.
     """
-    if folder.startswith(("/", ".", "~", "runs/")) and not Path(folder).is_dir():
-        raise OSError(f"Expected a saved model, but there is no folder {folder}.")
     pipeline_class = pipelines()[task]
-    with quiet_library():
-        model, info = getattr(transformers, pipeline_class.auto_class).from_pretrained(
-            folder, output_loading_info=True, **config
-        )
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(tuple(fresh)))
-    if missing or info["mismatched_keys"]:
-        stored = ", ".join(model.config.architectures or ["model"])
-        raise ValueError(
-            f"Expected a {pipeline_class.model_name} in {folder}, found a {stored} that lacks {len(missing)} of its "
-            f"weights: {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}."
-        )
+    model = load_model(getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, **config)
     with warnings.catch_warnings():  # all weights are there, whatever model they were saved as
         warnings.simplefilter("ignore")
         return pipeline_class(model, task=task, **({} if device is None else {"device": device}))
@@ -231,6 +251,7 @@ __all__ = [
     "as_png",
     "check_absent",
     "command_parser",
+    "load_model",
     "load_pipeline",
     "moment_names",
     "moments_of",

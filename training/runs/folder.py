@@ -24,17 +24,26 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from accelerate import Accelerator, PartialState
 
-from ..config.arguments import PretrainArguments
-from ..config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from ..config.recipe import RecipeError, recipe_names
-from .checkpoints import differences, lock_folder
+from deepavfusion.inference.files import write_atomically
+
+from ..config.recipe import RecipeError
+from .checkpoints import (
+    checkpoint_step,
+    complete_checkpoints,
+    differences,
+    folder_owner,
+    lock_folder,
+    own_entries,
+    remove_entry,
+)
+from .logging import MetricsFile
+from .optimization import BatchLayout
 
 MARK_FILE = ".deepavfusion-run.json"
 RECIPE_FILE = "recipe.yaml"
@@ -45,37 +54,6 @@ _FORMAT = 1
 _WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
 _MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 _IGNORED = f".lock\n{MARK_FILE}\n{_DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\nruns/\n"
-
-
-@dataclass(frozen=True)
-class BatchLayout:
-    """How the clips of an optimiser step are dealt out. Their number decides a run's results, the split does not."""
-
-    batch_size: int
-    gradient_accumulation: int
-    processes: int
-
-    @property
-    def effective(self) -> int:
-        return self.batch_size * self.gradient_accumulation * self.processes
-
-    def __str__(self) -> str:
-        return (
-            f"{self.effective} = optim.batch_size={self.batch_size} x optim.gradient_accumulation="
-            f"{self.gradient_accumulation} x {self.processes} process{'es' if self.processes > 1 else ''}"
-        )
-
-    def keeping(self, effective: int) -> str:
-        """Settings that give this effective batch on as many processes, or on how many it is possible."""
-        for key, rest in (
-            ("gradient_accumulation", self.batch_size * self.processes),
-            ("batch_size", self.gradient_accumulation * self.processes),
-        ):
-            if effective % rest == 0:
-                return f"optim.{key}={effective // rest} keeps it"
-        if effective % self.processes == 0:
-            return f"optim.batch_size={effective // self.processes} optim.gradient_accumulation=1 keeps it"
-        return f"a number of processes that divides {effective} can keep it"
 
 
 class RunFolder:
@@ -384,35 +362,4 @@ def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
-def check_origin(origin: str, argument: str) -> None:
-    """Tells of a model in `runs/`, where trainings leave theirs, that is not there; it is no name on the Hub.
-
-    Args:
-        origin: folder or Hub name of a model.
-        argument: what gave it, e.g. "model.init_from".
-
-    Raises:
-        RecipeError: with the command that makes the model, where it is a recipe's or the quickstart's.
-    """
-    path = Path(origin)
-    if path.parts[:1] != ("runs",) or (path / "config.json").is_file():
-        return
-    command = _maker(path.name) if len(path.parts) == 2 else None
-    hint = "" if command is None else f": `{command}` makes it"
-    raise RecipeError(f"{argument}={origin} cannot be used: there is no model in that folder{hint}.")
-
-
-def _maker(name: str) -> str | None:
-    """The command that fills runs/NAME, if one of the package does."""
-    if name == "quickstart":
-        return "make quickstart"
-    if name in recipe_names(PretrainArguments):
-        return f"deepavfusion pretrain {name}"
-    if name not in recipe_names(FinetuneArguments):
-        return None
-    task = load_finetune_arguments(name).task
-    command = "probe" if task.freeze_encoder else "finetune"
-    return None if task.name == "retrieval" else f"deepavfusion {command} {name}"
-
-
-__all__ = ["MARK_FILE", "METRICS_FILE", "RECIPE_FILE", "BatchLayout", "RunFolder", "check_origin"]
+__all__ = ["MARK_FILE", "METRICS_FILE", "RECIPE_FILE", "RunFolder"]

@@ -1,7 +1,6 @@
-"""README.md and results.json of a result folder, which is a Hub repository as it stands."""
+"""README.md of a pre-trained model's folder, which is a ready-to-push Hub repository."""
 
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from deepavfusion.inference.files import write_atomically
 
+from ..tasks.pretraining import METRICS, Pretraining, nested_scores
 from .logging import duration
 
-PROTOCOL = (
-    "One frame and one window a clip, no augmentation. Losses: mean squared error of hidden patches "
-    "under "
-    "masks that are the same at every evaluation. Nearest neighbour: every stream's mean over tokens, unmasked, "
-    "normalised "
-    "to length 1; the clip itself left out; `all` adds the three cosine similarities."
-)
-_METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 _PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")
 
 
@@ -46,7 +38,7 @@ def score_table(results: dict[str, Any]) -> list[list[str]]:
             rows.append(
                 [
                     stream,
-                    _METRICS[metric],
+                    METRICS[metric],
                     f"{100 * before[stream][metric]:.1f} %",
                     f"{100 * value:.1f} %",
                     f"{100 * results['chance'][metric]:.1f} %",
@@ -61,12 +53,28 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    write_atomically(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+def _results(record: dict[str, Any]) -> dict[str, Any]:
+    """What the card shows, from the content of evaluation.json."""
+    ends = {"before": record["before"], "after": record["metrics"]}
+    scores = {end: nested_scores(metrics) for end, metrics in ends.items()}
+    random = [found.pop("chance") for found in scores.values() if found]
+    training, grids = record["training"], record["architecture"]
+    return {
+        **record,
+        **{end: {**metrics, "probe": scores[end]} for end, metrics in ends.items()},
+        "chance": random[-1] if random else None,
+        "initial_weights": training["initial_weights"],
+        "run": {**training, "skipped": training["skipped_clips"]},
+        "data": {**record["data"], "eval_clips": record["num_clips"], "eval_split": record["split"]},
+        "model": grids,
+    }
 
 
-def write_card(folder: Path, name: str, results: dict[str, Any], recipe_yaml: str, license_name: str) -> None:
-    """Writes README.md of the model `name` from `results` (what results.json holds) and the recipe."""
+def write_pretraining_card(
+    folder: Path, name: str, record: dict[str, Any], recipe_yaml: str, license_name: str
+) -> None:
+    """Writes README.md of the model `name` from the content of evaluation.json and the recipe."""
+    results = _results(record)
     evaluations = [
         EvalResult(
             task_type="feature-extraction",
@@ -75,7 +83,7 @@ def write_card(folder: Path, name: str, results: dict[str, Any], recipe_yaml: st
             dataset_name=results["data"]["description"],
             dataset_split=results["data"]["eval_split"],
             metric_type=metric,
-            metric_name=f"{_METRICS[metric]}, {stream} stream",
+            metric_name=f"{METRICS[metric]}, {stream} stream",
             metric_value=round(value, 4),
         )
         for stream, scores in (results["after"]["probe"] or {}).items()
@@ -139,7 +147,7 @@ def _body(name: str, results: dict[str, Any], recipe_yaml: str, probed: bool) ->
         "## Details",
         _markdown(details),
         "## Results",
-        f"{data['eval_clips']:,} clips of the {data['eval_split']} split. {PROTOCOL}",
+        f"{data['eval_clips']:,} clips of the {data['eval_split']} split. {Pretraining.PROTOCOL}",
         _markdown(losses),
     ]
     if probed:
@@ -156,7 +164,7 @@ def _body(name: str, results: dict[str, Any], recipe_yaml: str, probed: bool) ->
         ),
         "![Reconstructions](reconstructions.png)",
         "Made by `deepavfusion pretrain` on "
-        f"{results['date']}; all numbers are in `results.json`, every logged step is in `metrics.jsonl`.",
+        f"{results['date']}; all numbers are in `evaluation.json`, every logged step is in `metrics.jsonl`.",
         "## Limits",
         _limits(results, skipped),
         "## Recipe",
@@ -192,8 +200,8 @@ def _limits(results: dict[str, Any], skipped: int) -> str:
     if results["data"]["name"] == "scenes":
         lines.append("- The data are synthetic scenes, made to try the method; this is no model of real videos.")
     if skipped:
-        lines.append(f"- {skipped} clips could not be read and were skipped; `results.json` names them.")
+        lines.append(f"- {skipped} clips could not be read and were skipped; `evaluation.json` names them.")
     return "\n".join(lines)
 
 
-__all__ = ["PROTOCOL", "package_versions", "score_table", "write_card", "write_results"]
+__all__ = ["package_versions", "score_table", "write_pretraining_card"]

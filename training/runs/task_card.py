@@ -8,7 +8,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from deepavfusion.inference.files import write_atomically
 
-from ..config.finetune_arguments import FinetuneArguments
 from ..report.tables import markdown_table
 from ..tasks import Evaluation
 
@@ -37,8 +36,7 @@ def write_task_card(
     name: str,
     content: dict[str, Any],
     evaluation: Evaluation,
-    recipe: FinetuneArguments,
-    model,
+    recipe,
     notes: Sequence[str] = (),
 ) -> None:
     """Writes README.md.
@@ -47,7 +45,6 @@ def write_task_card(
         name: of the model.
         content: of evaluation.json.
         evaluation: on the held-out split.
-        model: that was evaluated.
         notes: sentences on the training.
     """
     task = recipe.task.name
@@ -93,7 +90,7 @@ def write_task_card(
     parts.append(" ".join([read, *evaluation.remarks, shown]))
     parts += [
         "## Training",
-        " ".join([f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters.", *notes, "The recipe:"]),
+        " ".join([f"{content['architecture']['parameters'] / 1e6:.1f} M parameters.", *notes, "The recipe:"]),
         f"```yaml\n{recipe.to_yaml(public=True).strip()}\n```",
         "## Limits",
         f"- {_LIMITS[task]}\n- Trained on {recipe.data.name}: expect little beyond what resembles it."

@@ -21,39 +21,34 @@ class Task:
     Args:
         clips: the data set that is evaluated (see `build_dataset`).
         processor: processor of the model.
+        recipe: settings of the run; `score` and `evaluate_task` need none.
 
     Attributes:
         NAME, MODEL: the task and the class of its model.
         PROTOCOL: what the numbers mean, in a sentence or two.
-        DATA: name of the task whose samples it is trained and evaluated on (see `build_dataset`).
         PROCESSOR: settings of the processor that differ from the default.
         ENCODER: beginning of the names of the encoder's weights in the model.
+        NEXT: commands for a trained model, with {folder} for where it is.
         LOSSES: fields of the model's output that are logged while it is trained.
+        SELECTS: whether a run ends with the best checkpoint on `data.selection_split`, if asked to. Otherwise
+            `data.eval_split` is evaluated while training, and the last one is kept.
         EVALUATES_FIRST: whether there is an evaluation before the first step.
     """
 
     NAME: ClassVar[str]
     MODEL: ClassVar[type]
     PROTOCOL: ClassVar[str]
-    DATA: ClassVar[str]
     PROCESSOR: ClassVar[dict[str, Any]] = {}
     ENCODER: ClassVar[str] = "deepavfusion."
+    NEXT: ClassVar[tuple[str, ...]] = ()
     LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
+    SELECTS: ClassVar[bool] = True
     EVALUATES_FIRST: ClassVar[bool] = False
 
-    def __init__(self, clips, processor):
-        self.clips, self.processor = clips, processor
+    def __init__(self, clips, processor, recipe=None):
+        self.clips, self.processor, self.recipe = clips, processor, recipe
 
     # How a run of it is trained.
-
-    @classmethod
-    def check(cls, recipe) -> None:
-        """Raises `ValueError` for a recipe that the task cannot be trained with."""
-        if recipe.model.init_image or recipe.model.init_audio:
-            raise ValueError(
-                "model.init_image and model.init_audio start a pre-training: give model.init_from, "
-                "a folder or Hub name of a pre-trained model."
-            )
 
     @classmethod
     def data_options(cls, recipe, config, train: bool) -> dict[str, Any]:
@@ -76,7 +71,8 @@ class Task:
         if size is not None:
             source["eval_size"] = size
         options = cls.data_options(recipe, config, train)
-        return build_dataset(source, config, split, train=train, seed=recipe.run.seed, task=cls.DATA, **options)
+        name, seed = recipe.task.data_task, recipe.run.seed
+        return build_dataset(source, config, split, train=train, seed=seed, task=name, **options)
 
     @classmethod
     def build_processor(cls, config) -> DeepAVFusionProcessor:
@@ -116,9 +112,9 @@ class Task:
         return inputs
 
     @classmethod
-    def evaluation_split(cls, recipe) -> str | None:
-        """Split that is evaluated while training; None for none."""
-        return recipe.data.selection_split if recipe.run.best else None
+    def depends_on_batch(cls, recipe, config) -> bool:
+        """Whether a clip's loss depends on the others of its micro-batch, which are then not to be dealt out anew."""
+        return False
 
     @classmethod
     def calibration(cls, metrics: dict[str, float]) -> dict[str, Any]:
@@ -169,13 +165,27 @@ class Task:
     def draw(self, pictures: Any, folder: Path, title: str) -> None:
         """Draws `pictures` into a folder."""
 
-    def evaluate(self, model, accelerator, recipe, full: bool, broken: BrokenClips | None = None) -> Evaluation:
-        """Evaluates a model by the settings of a recipe; see `evaluate_task`.
+    def add_training(self, evaluation: Evaluation, metrics, folder: Path, name: str) -> dict[str, Any]:
+        """Adds to the evaluation that ends a run what the run's records show.
+
+        Args:
+            metrics: the run's `MetricsFile`.
+            folder: where to draw, if anything.
+            name: of the model.
+
+        Returns:
+            what evaluation.json holds of it.
+        """
+        return {}
+
+    def evaluate(self, model, accelerator, full: bool, broken: BrokenClips | None = None) -> Evaluation:
+        """Evaluates a model by the settings of the recipe; see `evaluate_task`.
 
         Args:
             full: with controls, bounds and examples, as at the end of a run; else what training needs to know.
             broken: unreadable clips that are known.
         """
+        recipe = self.recipe
         return evaluate_task(
             self,
             model,
@@ -184,7 +194,7 @@ class Task:
             num_workers=recipe.data.num_workers,
             max_unreadable_fraction=recipe.data.max_unreadable_fraction,
             full=full,
-            examples=recipe.run.examples if full else 0,
+            examples=recipe.run.num_examples if full else 0,
             broken=broken,
         )
 
