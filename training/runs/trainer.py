@@ -97,8 +97,12 @@ class AudioVisualTrainer(Trainer):
         self.averages = LogAverages()
         self.current: _Step | None = None
         self.latest_evaluation: Evaluation | None = None
-        callbacks = [RunControl(self), progress, *(callbacks or [])]
-        super().__init__(data_collator=kwargs["train_dataset"].collate, callbacks=callbacks, **kwargs)
+        super().__init__(
+            data_collator=kwargs["train_dataset"].collate,
+            eval_dataset=None if evaluation is None else evaluation.clips,
+            callbacks=[RunControl(self), progress, *(callbacks or [])],
+            **kwargs,
+        )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         vars(self.model.config).pop("use_cache", None)  # set by Trainer, of language models
