@@ -16,15 +16,15 @@ from accelerate import Accelerator
 
 from deepavfusion.inference.common import quiet_library
 
-from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .config.recipe import RecipeError, recipe_names
+from .config.help import options_text, recipes_text
+from .config.recipe import Recipe, RecipeError, load_recipe
 from .finetune import guarded, summary
 from .runs.finetuning import build_clips, evaluate_finally, task_processor, write_report
 from .runs.folder import check_origin
 from .tasks import TASKS
 
 
-def load_task_model(recipe: FinetuneArguments, origin: str):
+def load_task_model(recipe: Recipe, origin: str):
     """The task's model of a folder or Hub name; one that lacks weights of encoder or head is refused."""
     task = TASKS[recipe.task.name]
     check_origin(origin, "--model")
@@ -55,7 +55,7 @@ def check_labels(task, model) -> None:
         )
 
 
-def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerator: Accelerator | None = None) -> dict:
+def evaluate_model(recipe: Recipe, origin: str, out: Path, accelerator: Accelerator | None = None) -> dict:
     """Evaluates `origin` on the recipe's test split and writes the report; returns the content of evaluation.json."""
     accelerator = accelerator or Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     model = load_task_model(recipe, origin).to(accelerator.device)
@@ -81,11 +81,10 @@ def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerato
 
 
 def parser() -> argparse.ArgumentParser:
-    names = ", ".join(recipe_names(FinetuneArguments))
     result = argparse.ArgumentParser(
         "deepavfusion evaluate",
         description=__doc__,
-        epilog=f"recipes: {names}",
+        epilog=f"{recipes_text('evaluate')}\n\n{options_text('evaluate')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("recipe", metavar="RECIPE", help="name of a recipe of the package, or the path of one")
@@ -100,8 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     given = parser().parse_intermixed_args(argv)
 
     def action() -> int:
-        recipe = load_finetune_arguments(given.recipe, given.overrides)
-        out = given.out or Path("runs") / "evaluations" / recipe.recipe
+        recipe = load_recipe("evaluate", given.recipe, given.overrides)
+        out = given.out or Path("runs") / "evaluations" / recipe.name
         evaluate_model(recipe, given.model, out)
         return 0
 

@@ -25,8 +25,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from deepavfusion.inference.common import quiet_library
 
-from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .config.recipe import RecipeError, recipe_names
+from .config.help import help_text
+from .config.recipe import Recipe, RecipeError, load_recipe
 from .data.balance import class_balanced_weights, label_frequencies
 from .data.loading import BrokenDataError, group_size
 from .runs.finetuning import (
@@ -109,10 +109,8 @@ class FlowControl(TrainerCallback):
 class FinetuningRun:
     """One run: data, model, trainer. `resume_from` is the checkpoint that it goes on from, or None."""
 
-    def __init__(self, recipe: FinetuneArguments, stop: StopRequest):
+    def __init__(self, recipe: Recipe, stop: StopRequest):
         self.recipe, self.folder, self.stop = recipe, Path(recipe.run.output_dir), stop
-        if recipe.task.name == "retrieval":
-            raise RecipeError("task.name=retrieval is evaluated, not trained: use `deepavfusion evaluate`.")
         if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):  # loss scaling is not made for CPUs
             raise RecipeError(
                 "optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no."
@@ -132,7 +130,7 @@ class FinetuningRun:
         shape = self._encoder_config()
         with self.state.main_process_first():  # prepares caches once
             self.train_clips = build_clips(recipe, shape, "train", train=True)
-            selects = recipe.run.best
+            selects = recipe.run.keep_best
             self.selection = build_clips(recipe, shape, recipe.data.selection_split, train=False) if selects else None
             self.test_clips = build_clips(recipe, shape, recipe.data.eval_split, train=False)
         self.model = build_task_model(recipe, self.train_clips)
@@ -191,7 +189,7 @@ class FinetuningRun:
                 self.trainer.accelerator,
                 batch_size=self.recipe.optim.batch_size,
                 num_workers=self.recipe.data.num_workers,
-                max_broken=self.recipe.data.max_broken,
+                max_unreadable_fraction=self.recipe.data.max_unreadable_fraction,
             ).metrics
 
         return evaluator
@@ -199,7 +197,7 @@ class FinetuningRun:
     def introduce(self) -> None:
         recipe, trained = self.recipe, [p for p in self.model.parameters() if p.requires_grad]
         self.say(
-            f"{recipe.recipe}: {recipe.task.name}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, "
+            f"{recipe.name}: {recipe.task.name}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, "
             f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips "
             f"({self.train_clips.card}), {self.trainer.args.max_steps} steps"
         )
@@ -306,7 +304,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
     return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])
 
 
-def run(recipe: FinetuneArguments) -> int:
+def run(recipe: Recipe) -> int:
     """Trains and evaluates; the exit code of the command."""
     return FinetuningRun(recipe, StopRequest()).run()
 
@@ -323,20 +321,14 @@ def guarded(command: str, action) -> int:
         return 1
 
 
-def print_help(command: str, text: str) -> None:
-    names = ", ".join(recipe_names(FinetuneArguments))
-    print(f"usage: deepavfusion {command} RECIPE [section.key=value ...]\n\nrecipes: {names}\n")
-    print(text)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Fine-tunes from a recipe and leaves a Hub folder. Returns the exit code (see the module's docstring)."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print_help("finetune", __doc__)
+    if not argv or {"-h", "--help"} & set(argv):
+        print(help_text("finetune", __doc__))
         return 0 if argv else 2
     torch.set_float32_matmul_precision("high")
-    return guarded("finetune", lambda: run(load_finetune_arguments(argv[0], argv[1:])))
+    return guarded("finetune", lambda: run(load_recipe("finetune", argv[0], argv[1:])))
 
 
 if __name__ == "__main__":

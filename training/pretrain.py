@@ -20,8 +20,8 @@ import time
 import torch
 from accelerate.utils import gather_object
 
-from .config.arguments import PretrainArguments, load_arguments
-from .config.recipe import RecipeError, recipe_names
+from .config.help import help_text
+from .config.recipe import Recipe, RecipeError, load_recipe
 from .data.loading import BrokenDataError, generator_for, mask_noise
 from .runs.job import Job
 from .runs.optimization import learning_rate, set_learning_rates, slow_start_factor
@@ -176,14 +176,12 @@ def train(job: Job) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> PretrainArguments | None:
+def parse(argv: list[str]) -> Recipe | None:
     """Arguments of a run; None after printing the help."""
-    if not argv or argv[0] in ("-h", "--help"):
-        names = ", ".join(recipe_names(PretrainArguments))
-        print(f"usage: deepavfusion pretrain RECIPE [section.key=value ...]\n\nrecipes: {names}\n")
-        print(__doc__)
+    if not argv or {"-h", "--help"} & set(argv):
+        print(help_text("pretrain", __doc__))
         return None
-    return load_arguments(argv[0], argv[1:])
+    return load_recipe("pretrain", argv[0], argv[1:])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
     deepavfusion probe scenes_probe model.init_from=runs/quickstart
 
-Takes recipes of `finetune` with task.freeze_encoder=true. The nearest-neighbour scores of the held-out clips (leave one
+The nearest-neighbour scores of the held-out clips (leave one
 out) are printed first and stand in nearest_neighbours.json; then the heads are trained, with LARS in the published
 recipes, and evaluated like any fine-tuned model.
 
@@ -16,10 +16,10 @@ import torch
 
 from deepavfusion.inference.files import write_atomically
 
-from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .config.recipe import RecipeError
+from .config.help import help_text
+from .config.recipe import Recipe, load_recipe
 from .data.loading import evaluation_loader
-from .finetune import FinetuningRun, guarded, print_help
+from .finetune import FinetuningRun, guarded
 from .metrics.knn import chance, pool_streams, probe
 from .report.tables import aligned
 from .runs.stopping import StopRequest
@@ -46,12 +46,8 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
     return {**probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
-def run(recipe: FinetuneArguments) -> int:
+def run(recipe: Recipe) -> int:
     """Scores the frozen encoder and trains its heads; the exit code of the command."""
-    if recipe.task.name != "recognition" or not recipe.task.freeze_encoder:
-        raise RecipeError(
-            "A probe needs task.name=recognition and task.freeze_encoder=true; for the rest there is finetune."
-        )
     return FinetuningRun(recipe, StopRequest()).run(before=score_neighbours)
 
 
@@ -71,10 +67,10 @@ def score_neighbours(job: FinetuningRun) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code (see the module's docstring)."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print_help("probe", __doc__)
+    if not argv or {"-h", "--help"} & set(argv):
+        print(help_text("probe", __doc__))
         return 0 if argv else 2
-    return guarded("probe", lambda: run(load_finetune_arguments(argv[0], argv[1:])))
+    return guarded("probe", lambda: run(load_recipe("probe", argv[0], argv[1:])))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import DeepAVFusionProcessor
 
 from ..config.arguments import COMPUTATION
-from ..config.finetune_arguments import FinetuneArguments
-from ..config.recipe import RecipeError
+from ..config.recipe import Recipe, RecipeError
 from ..data import FileClips, build_dataset
 from ..data.dense import DenseClips
 from ..report.report import Report, Table
@@ -39,12 +38,12 @@ _FREE_OF_SHAPE = {
 }
 
 
-def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
+def build_clips(recipe: Recipe, config, split: str, train: bool):
     """The recipe's data of a split for its task; a data set without it, or a setting it has not, is a `RecipeError`."""
     source = recipe.data.source()
     if split == recipe.data.selection_split and not train and recipe.data.selection_size is not None:
         source["eval_size"] = recipe.data.selection_size
-    task = "recognition" if recipe.task.name == "retrieval" else recipe.task.name
+    task = recipe.task.data_task
     options = {"semantic": recipe.task.semantic} if task == "segmentation" else {}
     supervised = recipe.model.config.get("localization_loss", config.localization_loss) == "supervised"
     if task == "localization" and train:
@@ -62,20 +61,15 @@ def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
     return clips
 
 
-def task_processor(recipe: FinetuneArguments, config) -> DeepAVFusionProcessor:
+def task_processor(recipe: Recipe, config) -> DeepAVFusionProcessor:
     """The processor of a task's model: dense predictions see the whole short side, as published."""
     dense = recipe.task.name in ("segmentation", "localization")
     return DeepAVFusionProcessor.from_config(config, **({"crop_pct": 1.0} if dense else {}))
 
 
-def build_task_model(recipe: FinetuneArguments, clips):
+def build_task_model(recipe: Recipe, clips):
     """The task's model for these clips: from `model.init_from` (any model of the package) or from random weights."""
     task, given = TASKS[recipe.task.name], recipe.model
-    if given.init_image or given.init_audio:
-        raise RecipeError(
-            "model.init_image and model.init_audio start a pre-training: give model.init_from, "
-            "a folder or Hub name of a pre-trained model."
-        )
     try:
         head = task.head_config(clips, recipe.task.semantic)
     except ValueError as error:
@@ -124,7 +118,7 @@ def _earlier_model(task, given, head: dict[str, Any]):
     return model
 
 
-def open_folder(recipe: FinetuneArguments, accelerator: Accelerator):
+def open_folder(recipe: Recipe, accelerator: Accelerator):
     """Takes the result folder of a training run.
 
     Returns:
@@ -157,22 +151,26 @@ def _decisive(sections: dict[str, Any]) -> dict[str, Any]:
     return {
         "task": sections.get("task"),
         "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
-        "data": {k: v for k, v in sections["data"].items() if k not in ("cache_dir", "num_workers", "max_broken")},
+        "data": {
+            k: v
+            for k, v in sections["data"].items()
+            if k not in ("cache_dir", "num_workers", "max_unreadable_fraction")
+        },
         "optim": sections["optim"],
-        "run": {key: sections["run"][key] for key in ("seed", "eval_epochs", "best")},
+        "run": {key: sections["run"][key] for key in ("seed", "eval_epochs", "keep_best")},
     }
 
 
-def evaluate_finally(recipe: FinetuneArguments, clips, processor, model, accelerator: Accelerator) -> Evaluation:
+def evaluate_finally(recipe: Recipe, clips, processor, model, accelerator: Accelerator) -> Evaluation:
     """The full evaluation on the test split: controls, bounds, examples, and recognition also over several windows."""
     options = {
         "batch_size": recipe.optim.batch_size,
         "num_workers": recipe.data.num_workers,
-        "max_broken": recipe.data.max_broken,
+        "max_unreadable_fraction": recipe.data.max_unreadable_fraction,
     }
     task = TASKS[recipe.task.name]
     evaluation = evaluate_task(
-        task(clips, processor), model, accelerator, **options, full=True, examples=recipe.run.examples
+        task(clips, processor), model, accelerator, **options, full=True, examples=recipe.run.num_examples
     )
     windows = recipe.task.dense_windows
     if task.NAME == "recognition" and windows > 1 and isinstance(clips, FileClips):

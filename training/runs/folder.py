@@ -5,9 +5,7 @@ from typing import IO, Any
 
 from accelerate import Accelerator, PartialState
 
-from ..config.arguments import PretrainArguments
-from ..config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from ..config.recipe import RecipeError, recipe_names
+from ..config.recipe import RecipeError, recipe_command
 from .checkpoints import differences, lock_folder
 
 RECIPE_FILE = "recipe.yaml"
@@ -71,13 +69,8 @@ def _maker(name: str) -> str | None:
     """The command that fills runs/NAME, if one of the package does."""
     if name == "quickstart":
         return "make quickstart"
-    if name in recipe_names(PretrainArguments):
-        return f"deepavfusion pretrain {name}"
-    if name not in recipe_names(FinetuneArguments):
-        return None
-    task = load_finetune_arguments(name).task
-    command = "probe" if task.freeze_encoder else "finetune"
-    return None if task.name == "retrieval" else f"deepavfusion {command} {name}"
+    command = recipe_command(name)
+    return None if command in (None, "evaluate") else f"deepavfusion {command} {name}"
 
 
 __all__ = ["RECIPE_FILE", "check_origin", "claim_folder", "require_same_recipe"]

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 
-from ..config.arguments import PretrainArguments
-from ..config.recipe import RecipeError
+from ..config.recipe import Recipe, RecipeError
 from ..data import build_dataset
 from ..data.loading import BrokenClips, ClipOrder, evaluation_loader, training_loader
 from ..report.figures import draw_reconstructions
@@ -26,7 +25,7 @@ from .preparation import Schedule, build_accelerator, build_model, build_optimiz
 class Job:
     """State of a run. `step` optimiser steps are done; `module` is the model without any wrapper around it."""
 
-    args: PretrainArguments
+    args: Recipe
     accelerator: Accelerator
     checkpoints: CheckpointFolder
     metrics: MetricsFile
@@ -56,7 +55,7 @@ class Job:
         return Path(self.args.run.output_dir)
 
     @classmethod
-    def open(cls, args: PretrainArguments) -> "Job":
+    def open(cls, args: Recipe) -> "Job":
         """Builds a run, and takes it to its last checkpoint where there is one."""
         accelerator = build_accelerator(args)
         effective = args.optim.batch_size * args.optim.gradient_accumulation * accelerator.num_processes
@@ -97,8 +96,8 @@ class Job:
             module=module,
             model=module if args.optim.fsdp else accelerator.prepare_model(module),
             optimizer=accelerator.prepare_optimizer(optimizer),
-            broken=BrokenClips(len(train_clips), args.data.max_broken),
-            eval_broken=BrokenClips(len(eval_clips), args.data.max_broken),
+            broken=BrokenClips(len(train_clips), args.data.max_unreadable_fraction),
+            eval_broken=BrokenClips(len(eval_clips), args.data.max_unreadable_fraction),
             lock=lock,
             reporter=Reporter(accelerator.is_main_process, schedule.total_steps, step),
         )
@@ -120,7 +119,7 @@ class Job:
     def _introduce(self) -> None:
         parameters = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
         self.reporter.print(
-            f"{self.args.recipe}: {parameters / 1e6:.1f} M parameters, {len(self.train_clips)} clips "
+            f"{self.args.name}: {parameters / 1e6:.1f} M parameters, {len(self.train_clips)} clips "
             f"({self.train_clips.card}), {self.schedule.total_steps} steps of {self.schedule.effective_batch}, "
             f"lr {self.schedule.lr:.2e}, {self.accelerator.num_processes} x {self.accelerator.device.type}"
         )
@@ -149,7 +148,7 @@ class Job:
             self.accelerator,
             self.args.run.seed,
             self.eval_broken,
-            self.args.run.picture_samples,
+            self.args.run.num_reconstructions,
             (list(pictures.image_mean), list(pictures.image_std)),
         )
         for line in lines:

@@ -14,8 +14,8 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVF
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import write_atomically
 
-from ..config.arguments import COMPUTATION, PretrainArguments
-from ..config.recipe import RecipeError
+from ..config.arguments import COMPUTATION
+from ..config.recipe import Recipe, RecipeError
 from .checkpoints import CheckpointFolder
 from .folder import RECIPE_FILE, check_origin, claim_folder, require_same_recipe
 from .logging import MetricsFile, check_trackers
@@ -23,13 +23,13 @@ from .optimization import parameter_groups, scaled_learning_rate
 
 # Arguments by which a run may differ from the checkpoint it goes on from: they change neither weights nor data.
 _FREE_ARGUMENTS = {
-    "data": ("cache_dir", "num_workers", "max_broken"),
+    "data": ("cache_dir", "num_workers", "max_unreadable_fraction"),
     "optim": ("batch_size", "gradient_accumulation", "fsdp"),  # the effective batch counts
     "model": COMPUTATION,
 }
 
 
-def build_accelerator(args: PretrainArguments) -> Accelerator:
+def build_accelerator(args: Recipe) -> Accelerator:
     """The accelerator of the launched processes; raises `RecipeError` for combinations that it cannot run."""
     check_trackers(args.run.trackers)
     if args.optim.fsdp and args.optim.mixed_precision == "fp16":
@@ -54,7 +54,7 @@ class Schedule:
         effective_batch: clips per optimiser step, over all processes and accumulated micro-batches.
     """
 
-    args: PretrainArguments
+    args: Recipe
     num_clips: int
     effective_batch: int
 
@@ -79,12 +79,12 @@ class Schedule:
         return step * self.effective_batch / self.num_clips
 
 
-def fingerprint(args: PretrainArguments, effective_batch: int) -> dict[str, Any]:
+def fingerprint(args: Recipe, effective_batch: int) -> dict[str, Any]:
     """What decides a run's weights: a checkpoint is continued only under the same."""
     sections = args.to_dict()
     for section, names in _FREE_ARGUMENTS.items():
         for name in names:
-            sections[section].pop(name)
+            sections[section].pop(name, None)
     return {
         "model": sections["model"],
         "data": sections["data"],
@@ -94,7 +94,7 @@ def fingerprint(args: PretrainArguments, effective_batch: int) -> dict[str, Any]
 
 
 def open_output_folder(
-    args: PretrainArguments, accelerator: Accelerator, current: dict[str, Any]
+    args: Recipe, accelerator: Accelerator, current: dict[str, Any]
 ) -> tuple[CheckpointFolder, MetricsFile, int, IO[str] | None]:
     """Creates or reopens the result folder.
 
@@ -126,7 +126,7 @@ def open_output_folder(
     return checkpoints, metrics, step, lock
 
 
-def build_model(args: PretrainArguments, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
+def build_model(args: Recipe, accelerator: Accelerator) -> DeepAVFusionForPreTraining:
     """The model on its device, with random, earlier or unimodal weights; sharded where `optim.fsdp`."""
     set_seed(args.run.seed)
     if args.model.init_from is not None:
@@ -187,7 +187,7 @@ def _shard(model: DeepAVFusionForPreTraining, folder: Path, accelerator: Acceler
     return sharded
 
 
-def slow_towers(args: PretrainArguments) -> tuple[str, ...]:
+def slow_towers(args: Recipe) -> tuple[str, ...]:
     """Towers that start from unimodal weights, and thus slowly."""
     if args.optim.tower_warmup_epochs == 0:
         return ()
@@ -195,12 +195,12 @@ def slow_towers(args: PretrainArguments) -> tuple[str, ...]:
     return tuple(tower for tower, origin in origins.items() if origin is not None)
 
 
-def slow_start_epochs(args: PretrainArguments) -> float:
+def slow_start_epochs(args: Recipe) -> float:
     given = args.optim.tower_warmup_epochs
     return args.optim.epochs / 2 if given is None else given
 
 
-def build_optimizer(args: PretrainArguments, model: torch.nn.Module) -> torch.optim.AdamW:
+def build_optimizer(args: Recipe, model: torch.nn.Module) -> torch.optim.AdamW:
     """AdamW over the recipe's parameter groups. `model` is not wrapped."""
     groups = parameter_groups(model, args.optim.weight_decay, slow_towers=slow_towers(args))
     for group in groups:

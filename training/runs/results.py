@@ -44,7 +44,7 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
     frames = f"{config.num_frames} x " if config.num_frames > 1 else ""
     return {
         "date": datetime.date.today().isoformat(),
-        "recipe": args.recipe,
+        "recipe": args.name,
         "initial_weights": ", ".join(origin for origin in origins if origin) or "random",
         "before": before,
         "after": after,

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from deepavfusion.inference.files import write_atomically
 
-from ..config.finetune_arguments import FinetuneArguments
+from ..config.recipe import Recipe
 from ..report.tables import markdown_table
 from ..tasks import Evaluation
 
@@ -36,7 +36,7 @@ def write_task_card(
     folder: Path,
     content: dict[str, Any],
     evaluation: Evaluation,
-    recipe: FinetuneArguments,
+    recipe: Recipe,
     model,
     notes: Sequence[str] = (),
 ) -> None:

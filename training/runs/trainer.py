@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from deepavfusion.inference.files import write_atomically
 
-from ..config.finetune_arguments import FinetuneArguments
+from ..config.recipe import Recipe
 from ..data.loading import BrokenClips, EpochClips, generator_for, group_size, leave_signals_to_parent
 from ..data.mixup import mixup, soft_labels
 from .optimization import LARS, learning_rate, parameter_groups, scaled_learning_rate
@@ -130,12 +130,12 @@ class AudioVisualTrainer(Trainer):
 
     Raises, while training:
         NonFiniteError: the loss is NaN or infinite.
-        BrokenDataError: more clips than `data.max_broken` cannot be read.
+        BrokenDataError: more clips than `data.max_unreadable_fraction` cannot be read.
     """
 
     def __init__(
         self,
-        recipe: FinetuneArguments,
+        recipe: Recipe,
         *,
         evaluator: Callable[[Any], dict[str, float]] | None = None,
         weights: torch.Tensor | None = None,
@@ -144,7 +144,7 @@ class AudioVisualTrainer(Trainer):
         self.recipe, self.evaluator, self.weights = recipe, evaluator, weights
         super().__init__(data_collator=kwargs["train_dataset"].collate, **kwargs)
         self.mixed_step, self.micro = -1, 0
-        self.broken = BrokenClips(len(self.train_dataset), recipe.data.max_broken)
+        self.broken = BrokenClips(len(self.train_dataset), recipe.data.max_unreadable_fraction)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -228,11 +228,11 @@ class AudioVisualTrainer(Trainer):
             given = {**given, "labels": labels}
         if task.mixup:
             given = mixup(given, task.mixup, generator_for(self.recipe.run.seed, _MIXUP_STREAM, *position))
-        if task.drop_modality:
+        if task.modality_dropout:
             generator = generator_for(self.recipe.run.seed, _DROP_STREAM, *position)
             draws = torch.rand(len(given["labels"]), generator=generator).to(given["labels"].device)
-            given["image_present"] = draws >= task.drop_modality / 2
-            given["audio_present"] = (draws < task.drop_modality / 2) | (draws >= task.drop_modality)
+            given["image_present"] = draws >= task.modality_dropout / 2
+            given["audio_present"] = (draws < task.modality_dropout / 2) | (draws >= task.modality_dropout)
         return given
 
     def log_line(self, text: str) -> None:
@@ -255,12 +255,12 @@ class AudioVisualTrainer(Trainer):
         return metrics
 
 
-def on_cpu(recipe: FinetuneArguments) -> bool:
+def on_cpu(recipe: Recipe) -> bool:
     """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
     return recipe.run.cpu or not torch.accelerator.is_available()
 
 
-def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: str | None) -> TrainingArguments:
+def training_arguments(recipe: Recipe, steps_per_epoch: int, metric: str | None) -> TrainingArguments:
     """The Trainer's own arguments for a recipe.
 
     Args:

@@ -146,18 +146,18 @@ def evaluate_task(
     *,
     batch_size: int,
     num_workers: int,
-    max_broken: float = 0.01,
+    max_unreadable_fraction: float = 0.01,
     full: bool = False,
     examples: int = 0,
 ) -> Evaluation:
     """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
 
     Args:
-        max_broken: largest share of clips that may be unreadable; more raise `BrokenDataError`.
+        max_unreadable_fraction: largest share of clips that may be unreadable; more raise `BrokenDataError`.
         full: controls, bounds and slow scores as well.
         examples: how many of the first clips the report shows.
     """
-    clips, broken = task.clips, BrokenClips(len(task.clips), max_broken)
+    clips, broken = task.clips, BrokenClips(len(task.clips), max_unreadable_fraction)
     loader = evaluation_loader(
         clips,
         batch_size,

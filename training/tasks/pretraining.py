@@ -61,7 +61,7 @@ def evaluate(
     accelerator: Accelerator,
     seed: int,
     broken: BrokenClips,
-    picture_samples: int,
+    num_reconstructions: int,
     normalization: tuple[list[float], list[float]],
 ) -> tuple[Evaluation, list[str]]:
     """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
@@ -92,7 +92,7 @@ def evaluate(
             if not readable:
                 continue
             if pictures is None and accelerator.is_main_process:
-                names = batch["path"][:picture_samples]
+                names = batch["path"][:num_reconstructions]
                 pictures = _draw(model, inputs, outputs, len(names), normalization)
             errors = _losses_by_clip(model, inputs, outputs)
             streams = {name: stream.float().cpu() for name, stream in streams.items()}
