@@ -225,8 +225,8 @@ class BrokenClips:
         if len(self.reasons) > self.max_share * self.num_clips:
             listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
             raise BrokenDataError(
-                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than data.max_broken = "
-                f"{self.max_share:g} allows:\n{listing}"
+                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than "
+                f"data.max_unreadable_fraction = {self.max_share:g} allows:\n{listing}"
             )
         return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
 

@@ -25,7 +25,7 @@ from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import to_json
 
-from ..config.arguments import load_arguments
+from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.model_card import package_versions
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] == "--cell":
         return pretrain_cell(argv[1:])
     given = parser().parse_intermixed_args(argv)
-    load_arguments(given.recipe, given.overrides)  # a wrong override is told before hours of work
+    load_recipe("pretrain", given.recipe, given.overrides)  # a wrong override is told before hours of work
     wanted = [variant for variant in VARIANTS if variant in given.variants]
     if _FROM_UNIMODAL in wanted and _UNIMODAL not in wanted:
         wanted.insert(0, _UNIMODAL)

@@ -7,7 +7,8 @@ same origin, and separation and segmentation from that localization model: the t
 alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
 --out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
 by side on the cores that there are. At the end training/experiments/results/scenes_tasks.json and the table of the
-README are written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition model.
+README are written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition
+model.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 from deepavfusion.inference.files import write_atomically
 
-from ..config.finetune_arguments import load_finetune_arguments
+from ..config.recipe import load_recipe
 from ..report.tables import markdown_table, replace_between
 from ..runs.model_card import package_versions
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no pre-trained model at {given.pretrained}: `make quickstart` makes one.", file=sys.stderr)
         return 2
     for task in given.tasks:
-        load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
+        load_recipe("finetune", f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
     cells = {key: cell(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
     if given.collect:

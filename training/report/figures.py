@@ -63,7 +63,7 @@ def training_curves(
     _style(axes[0, 0], "Reconstruction loss of hidden patches", "epoch", "mean squared error")
     axes[0, 0].legend(frameon=False, fontsize=9)
     _probe_panel(axes[0, 1], evaluations, chance)
-    axes[1, 0].plot(epochs, [record["lr"] for record in train], color=COLORS["total"], linewidth=1.4)
+    axes[1, 0].plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"], linewidth=1.4)
     _style(axes[1, 0], "Learning rate", "epoch", "learning rate")
     axes[1, 1].plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
     if any(record["grad_norm"] > 0 for record in train):

@@ -132,4 +132,12 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
-__all__ = ["device_name", "evaluation_record", "summary", "training_record", "training_summary", "write_card", "write_report"]
+__all__ = [
+    "device_name",
+    "evaluation_record",
+    "summary",
+    "training_record",
+    "training_summary",
+    "write_card",
+    "write_report",
+]

@@ -129,9 +129,7 @@ class Run:
                 model = shard(model, self.folder)
             recipe.model.set_computation(model)
             headline = () if evaluation is None else evaluation.headline
-            self.progress = ProgressLog(
-                self.folder.metrics, self.processes.is_main_process, recipe.command, headline
-            )
+            self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
             self.trainer = AudioVisualTrainer(
                 recipe,
                 task,
@@ -243,9 +241,7 @@ class Run:
             )
         return notes
 
-    def run(
-        self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None
-    ) -> int:
+    def run(self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None) -> int:
         """Trains, finishes, and gives the folder back; the exit code of the command.
 
         Args:

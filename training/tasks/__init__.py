@@ -9,9 +9,7 @@ from .retrieval import Retrieval
 from .segmentation import Segmentation
 from .separation import Separation
 
-TASKS = {
-    task.NAME: task for task in (Pretraining, Recognition, Separation, Segmentation, Localization, Retrieval)
-}
+TASKS = {task.NAME: task for task in (Pretraining, Recognition, Separation, Segmentation, Localization, Retrieval)}
 
 __all__ = [
     "MODEL_INPUTS",

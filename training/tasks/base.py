@@ -13,6 +13,7 @@ from ..data.loading import BatchPlace, BrokenClips, group_size
 from ..report.report import Example, Table
 from .evaluation import Evaluation, evaluate_task
 
+
 class Task:
     """
     What is learned and how it is scored. The class says how a run of it is trained; an object is made for the data set

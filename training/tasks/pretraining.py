@@ -1,7 +1,6 @@
 """Masked pre-training: reconstruction of hidden patches of a frame and its sound (paper, section 3.4)."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,11 +102,13 @@ class Pretraining(Task):
 
     def add_training(self, evaluation, metrics, folder, name):
         records = metrics.read("evaluation")
-        before, scores = records[0], nested_scores(evaluation.metrics)
+        before = {name: value for name, value in records[0].items() if name in evaluation.metrics}
         evaluation.tables = _tables(evaluation.metrics, before)
-        steps = [{**record, "probe": nested_scores(record)} for record in records]
-        random = scores and scores.pop("chance")
-        training_curves(metrics.read("train"), steps, random, folder / "training_curves.png", name)
+        scores = [nested_scores(record) for record in records]
+        random = [found.pop("chance") for found in scores if found][-1:]
+        steps = [{**record, "probe": found} for record, found in zip(records, scores, strict=True)]
+        path, train = folder / "training_curves.png", metrics.read("train")
+        training_curves(train, steps, random[0] if random else None, path, name)
         return {"before": before, "ceilings": self.clips.ceilings}
 
 

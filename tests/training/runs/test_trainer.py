@@ -9,7 +9,6 @@ from deepavfusion.training.runs.trainer import (
     COMPLETE,
     EpochOrder,
     complete_checkpoints,
-    remove_incomplete_checkpoints,
 )
 
 
