@@ -36,7 +36,7 @@ def demonstrate(run: Run) -> str:
     draft, folder = run.folder.draft, run.folder.path
     write_scene(scenes, SPLIT_OFFSETS["test"], draft / "scene")
     clip = draft / "scene" / "clip.mp4"
-    streams = embed.embed(embed.load(str(draft), "cpu"), str(clip))
+    streams = embed.embed(embed.load(str(run.folder.work), "cpu"), str(clip))
     embed.save(streams, draft / "scene" / "clip.safetensors", str(clip), folder.name)
     shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
     return f"embedded {folder / 'scene' / 'clip.mp4'} with the saved model: {shapes}"

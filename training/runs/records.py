@@ -1,4 +1,4 @@
-"""What is reported of a model once it is evaluated: evaluation.json, report.html, the card and the summary on screen."""
+"""What is reported of an evaluated model: evaluation.json, report.html, card, and the summary on the terminal."""
 
 import datetime
 import math

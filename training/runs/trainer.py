@@ -209,8 +209,8 @@ class AudioVisualTrainer(Trainer):
     def save_training_state(self, path: Path) -> None:
         """Adds to a checkpoint what resumes the training, and marks it complete; old ones are removed.
 
-        Of the complete ones the last `run.keep_checkpoints` and the best stay. transformers' own removal is not used: it
-        takes every folder whose name begins like theirs for one of them.
+        Of the complete ones the last `run.keep_checkpoints` and the best stay. transformers' own removal is not used:
+        it takes every folder whose name begins like theirs for one of them.
         """
         optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler
         state = gather_training_state(self.model, optimizer, self.lr_scheduler, scaler)
