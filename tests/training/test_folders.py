@@ -16,6 +16,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli, finetune, folders, job, pretrain, results
 from deepavfusion.training.checkpointing import COMPLETE, lock_folder
+from deepavfusion.training.data import scenes
 from deepavfusion.training.finetune_arguments import load_finetune_arguments
 from deepavfusion.training.finetuning import fingerprint
 from deepavfusion.training.folders import MARK_FILE, BatchLayout, RunFolder
@@ -464,3 +465,14 @@ def test_old_checkpoints_go_and_those_that_a_user_renamed_stay(pretrained, tmp_p
     assert all(after[name] == before[name] for name in FOREIGN)
     left = {path.name for path in (out / "checkpoints").iterdir()}
     assert left == {"checkpoint-12", *(name.split("/")[1] for name in FOREIGN if name.startswith("checkpoints/"))}
+
+
+def test_scenes_are_written_over_scenes_alone(tmp_path, capsys):
+    put(tmp_path / "mine", ["clip.mp4"])
+    small = ["--index", "3", "--image-size", "32", "--seconds", "0.2", "--still", "--out"]
+    with pytest.raises(SystemExit):
+        scenes.main([*small, str(tmp_path / "mine")])
+    assert snapshot(tmp_path / "mine") == {"clip.mp4": b"a user's clip.mp4"}
+    scenes.main([*small, str(tmp_path / "scene")])
+    scenes.main([*small, str(tmp_path / "scene")])
+    assert (tmp_path / "scene" / "clip.mp4").stat().st_size > 1000
