@@ -293,7 +293,7 @@ def train_from_recipe(command: str, argv: list[str] | None, description: str, **
         the exit code.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(help_text(command, description))
         return 0 if argv else 2
     return run_command(command, lambda: Run(load_recipe(command, argv[0], argv[1:])).run(**hooks))
