@@ -20,7 +20,7 @@ from .config.finetune_arguments import FinetuneArguments, load_finetune_argument
 from .config.recipe import RecipeError
 from .data.loading import evaluation_loader
 from .finetune import FinetuningRun, guarded, print_help
-from .metrics.knn import chance, pool_streams, probe
+from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
 from .runs.stopping import StopRequest
 
@@ -43,7 +43,7 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
         labels.append(batch["labels"])
     encoder.train(was_training)
     features = {name: torch.cat([part[name] for part in streams]) for name in streams[0]}
-    return {**probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
+    return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
 def run(recipe: FinetuneArguments) -> int:
