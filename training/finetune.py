@@ -29,6 +29,7 @@ from .config.finetune_arguments import FinetuneArguments, load_finetune_argument
 from .config.recipe import RecipeError, recipe_names
 from .data.balance import class_balanced_weights, label_frequencies
 from .data.loading import BrokenDataError, group_size
+from .runs.card import write_card
 from .runs.finetuning import (
     build_clips,
     build_task_model,
@@ -40,7 +41,6 @@ from .runs.finetuning import (
 from .runs.folder import check_origin
 from .runs.logging import MetricsFile, Reporter
 from .runs.stopping import StopRequest
-from .runs.task_card import write_task_card
 from .runs.trainer import (
     AudioVisualTrainer,
     CompleteCheckpoint,
@@ -243,7 +243,9 @@ class FinetuningRun:
                 device=self.trainer.accelerator.device,
                 notes=notes,
             )
-            write_task_card(self.folder, content, evaluation, recipe, self.model, notes)
+            parameters = sum(p.numel() for p in self.model.parameters())
+            card_notes = [f"{parameters / 1e6:.1f} M parameters.", *notes]
+            write_card(self.folder, content, recipe, evaluation, card_notes)
             self.say("\n".join(["", *notes, summary(evaluation, self.folder)]))
         self.state.wait_for_everyone()
 

@@ -20,8 +20,7 @@ from ..data.dense import DenseClips
 from ..report.report import Report, Table
 from ..tasks import TASKS, Evaluation, evaluate_task
 from .folder import RECIPE_FILE, claim_folder, require_same_recipe
-from .model_card import package_versions
-from .results import device_name
+from .record import device_name, package_versions
 
 # Fields of the configuration that a recipe may set for an encoder that exists; the others are the encoder's own.
 _FREE_OF_SHAPE = {

@@ -15,7 +15,7 @@ from ..config.arguments import PretrainArguments
 from ..config.recipe import RecipeError
 from ..data import build_dataset
 from ..data.loading import BrokenClips, ClipOrder, evaluation_loader, training_loader
-from ..report.figures import draw_reconstructions
+from ..report.reconstructions import draw_reconstructions
 from ..tasks.pretraining import evaluate
 from .checkpoints import CheckpointFolder, gather_state, restore_state
 from .logging import MetricsFile, Reporter, evaluation_line, training_line

@@ -3,16 +3,15 @@
 import datetime
 from typing import Any
 
-import torch
-
 from deepavfusion.inference.common import quiet_library
 
-from ..report.figures import training_curves
+from ..report.charts import training_curves
 from ..report.tables import aligned
+from .card import score_table, write_card
 from .job import Job
 from .logging import duration
-from .model_card import package_versions, score_table, write_card, write_results
 from .preparation import num_patches
+from .record import device_name, package_versions, write_results
 
 
 def finish(job: Job) -> None:
@@ -27,7 +26,7 @@ def finish(job: Job) -> None:
         results = collect(job, train, evaluations)
         write_results(folder, results)
         training_curves(train, evaluations, results["chance"], folder / "training_curves.png", folder.resolve().name)
-        write_card(folder, results, job.args.to_yaml(public=True), job.args.run.license)
+        write_card(folder, results, job.args)
         _print_summary(job, results)
         if job.args.run.demo:
             demonstrate(job)
@@ -87,12 +86,6 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
     }
 
 
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
-
-
 def _print_summary(job: Job, results: dict[str, Any]) -> None:
     folder, run, say = job.folder, results["run"], job.reporter.print
     say(
@@ -136,4 +129,4 @@ def demonstrate(job: Job) -> None:
     job.reporter.print(f"\nembedded {clip} with the saved model: {shapes}")
 
 
-__all__ = ["collect", "demonstrate", "device_name", "finish"]
+__all__ = ["collect", "demonstrate", "finish"]
