@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 
 from ..data.loading import BrokenClips, evaluation_noise
-from ..metrics.knn import STREAMS, chance, pool_streams, probe
-from ..report.figures import reconstruction_pictures
+from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
+from ..report.reconstructions import reconstruction_images
 from ..runs.preparation import num_patches
 
 INPUTS = ("pixel_values", "input_features")
@@ -124,7 +124,7 @@ def _draw(model, inputs, outputs, count, normalization):
     first = {name: values[:count] for name, values in inputs.items()}
     fields = ("image_mask", "audio_mask", "image_logits", "audio_logits")
     shown = type(outputs)(**{name: outputs[name][:count] for name in fields})
-    return reconstruction_pictures(model, first["pixel_values"], first["input_features"], shown, *normalization)
+    return reconstruction_images(model, first["pixel_values"], first["input_features"], shown, *normalization)
 
 
 def _losses_by_clip(model, inputs, outputs) -> list[tuple[float, float]]:
@@ -153,7 +153,7 @@ def _summarise(rows: dict[int, Any], pictures, names: list[str]) -> Evaluation:
         labels = torch.stack([torch.as_tensor(row[2]) for row in ordered])
         features = {name: torch.stack([row[1][k] for row in ordered]) for k, name in enumerate(STREAMS)}
         if labels.ndim == 1 or bool(((labels > 0).any(0) & (labels <= 0).any(0)).any()):
-            scores, random = probe(features, labels), chance(labels)
+            scores, random = knn_probe(features, labels), chance(labels)
     losses = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
     return Evaluation(losses, scores, random, len(ordered), pictures, names)
 
