@@ -15,8 +15,8 @@ from deepavfusion.processors import load_clip
 
 from .checkpointing import write_atomically
 from .inference import command_parser, load_pipeline, run, share, unique_names, write_picture
-from .report_figures import stft_spectrograms
 from .report_media import wav
+from .report_pictures import stft_spectrograms
 
 _SHOWN = 30  # s of a recording that its picture shows: more would be a blur
 
