@@ -121,8 +121,8 @@ class Localization(Task):
         metrics["ciou_50_at_0.5"] = float((np.array([row["at_0.5"] for row in sounding]) >= 0.5).mean())
         columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
         note = (
-            f"{len(sounding)} frames with a visible source. Absolute threshold: {metrics['threshold']:g}; at a threshold "
-            f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of each frame: "
+            f"{len(sounding)} frames with a visible source. Threshold: {metrics['threshold']:g}; at a threshold "
+            f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of a frame: "
             f"no map can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
         )
         if "ap" in metrics:

@@ -120,7 +120,7 @@ def test_localization_finds_its_threshold_on_the_selection_split():
     found = evaluate("localization", clips, model)
     assert found.metrics["ciou_50"] == 1
     assert found.metrics["ciou_50_at_0.5"] == found.metrics["shuffled_ciou_50"] == 0
-    assert f"threshold: {quick['threshold']:g};" in found.tables[0].note
+    assert f"Threshold: {quick['threshold']:g};" in found.tables[0].note
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
