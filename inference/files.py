@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a small file so that readers, and a power cut, find the old content or the new one."""
+    """Write a small file atomically: after a crash, readers find the old content or the new one."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
@@ -21,6 +21,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -95,8 +95,8 @@ class Separation(Task):
                 for key, title in names.items()
             ]
             note = (
-                f"In {100 * metrics['both_sources_improved']:.1f} % of the mixtures both sources improve, each with its own "
-                "frame."
+                f"Both sources improve, each by its own frame, in {100 * metrics['both_sources_improved']:.1f} % of "
+                "the mixtures."
             )
             tables.append(Table("Separation", columns, table, note))
         return metrics, tables, left_out

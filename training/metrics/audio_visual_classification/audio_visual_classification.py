@@ -31,6 +31,8 @@ Returns:
 
 
 class AudioVisualClassification(evaluate.Metric):
+    """Top-k accuracy or precision at 1, mean average precision and area under the ROC curve; see `_DESCRIPTION`."""
+
     def _info(self):
         if self.config_name not in ("default", "single_label", "multi_label"):
             raise ValueError(

@@ -23,6 +23,8 @@ Returns:
 
 
 class AudioVisualRetrieval(evaluate.Metric):
+    """Recall at k and median rank in both directions; see `_DESCRIPTION`."""
+
     def _info(self):
         embedding = datasets.List(datasets.Value("float64"))
         return evaluate.MetricInfo(

@@ -53,6 +53,8 @@ _CURVE = (2, len(F_THRESHOLDS))
 
 
 class AudioVisualSegmentation(StreamingMetric, evaluate.Metric):
+    """mIoU and F of binary or semantic masks; see `_DESCRIPTION`."""
+
     def _info(self):
         if self.config_name not in ("default", "binary", "semantic"):
             raise ValueError(f"Unknown configuration {self.config_name!r}. Valid configurations: 'binary', 'semantic'.")
@@ -67,6 +69,7 @@ class AudioVisualSegmentation(StreamingMetric, evaluate.Metric):
 
     @property
     def semantic(self) -> bool:
+        """Whether inputs are class indices."""
         return self.config_name == "semantic"
 
     def _row(self, index, prediction, reference):

@@ -55,6 +55,8 @@ _AREAS = ("", "median_", "whole_", "centre_")
 
 
 class SoundLocalization(StreamingMetric, evaluate.Metric):
+    """cIoU success rates, AUC, AP and max-F1 of heat maps; see `_DESCRIPTION`."""
+
     def __init__(self, *args, threshold: float = 0.5, **kwargs):
         self.threshold = threshold
         super().__init__(*args, **kwargs)

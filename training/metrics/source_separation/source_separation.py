@@ -42,6 +42,8 @@ _NAMES = ("sdr", "sir", "sar", "si_sdr", "sdri", "si_sdri")
 
 
 class SourceSeparation(StreamingMetric, evaluate.Metric):
+    """BSS-eval and SI-SDR with improvements over the mixture; see `_DESCRIPTION`."""
+
     EXTRAS = ("mixtures",)
 
     def _info(self):
