@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
         "classify",
         "Print the likeliest labels of media files; one with pictures or sound alone will do.",
         "With several moments the model's logits are averaged.",
+        writes=False,
     )
     result.add_argument("--top-k", type=positive, default=5, help="labels to print (5)")
     result.add_argument("--json", action="store_true", help="print a JSON object on a line for each file")

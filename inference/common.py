@@ -5,10 +5,9 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -19,9 +18,6 @@ from deepavfusion.processors import MediaError
 from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline, pipelines
 
 from .files import write_atomically
-from .media import png
-
-pass
 
 
 @contextlib.contextmanager
@@ -36,6 +32,38 @@ def quiet_library():
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
+    """A saved model that has the weights that it needs; others start at random.
+
+    Args:
+        auto_class: class of the model, or an Auto class.
+        origin: folder or Hub name of the model.
+        needed: beginning of the names of the weights that must be there, in the model's shapes; all by default.
+        fresh: beginnings of names that may be missing all the same.
+        options: for `from_pretrained`.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it lacks weights, or has others of other shapes.
+    """
+    if origin.startswith(("/", ".", "~", "runs/")) and not Path(origin).is_dir():
+        raise OSError(f"Expected a saved model, but there is no folder {origin}.")
+    with quiet_library():
+        model, info = auto_class.from_pretrained(
+            origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    absent = {name: name for name in info["missing_keys"]}
+    absent |= {entry[0]: f"{entry[0]} (another shape)" for entry in info["mismatched_keys"]}
+    lacking = [absent[name] for name in sorted(absent) if name.startswith(needed) and not name.startswith(tuple(fresh))]
+    if lacking:
+        stored = ", ".join(model.config.architectures or ["model"])
+        raise ValueError(
+            f"Expected a {type(model).__name__} in {origin}, found a {stored} that lacks {len(lacking)} of its "
+            f"weights: {', '.join(lacking[:4])}{', ...' if len(lacking) > 4 else ''}."
+        )
+    return model
 
 
 def load_pipeline(
@@ -54,27 +82,22 @@ def load_pipeline(
         OSError: where there is no such model, or no processor beside it.
         ValueError: for a folder that lacks weights of the task's model, or a wrong setting.
     """
-    if folder.startswith(("/", ".", "~", "runs/")) and not Path(folder).is_dir():
-        raise OSError(f"Expected a saved model, but there is no folder {folder}.")
     pipeline_class = pipelines()[task]
-    with quiet_library():
-        model, info = getattr(transformers, pipeline_class.auto_class).from_pretrained(
-            folder, output_loading_info=True, **config
-        )
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(tuple(fresh)))
-    if missing or info["mismatched_keys"]:
-        stored = ", ".join(model.config.architectures or ["model"])
-        raise ValueError(
-            f"Expected a {pipeline_class.model_name} in {folder}, found a {stored} that lacks {len(missing)} of its "
-            f"weights: {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}."
-        )
+    model = load_model(getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, **config)
     with warnings.catch_warnings():  # all weights are there, whatever model they were saved as
         warnings.simplefilter("ignore")
         return pipeline_class(model, task=task, **({} if device is None else {"device": device}))
 
 
-def command_parser(command: str, description: str, epilog: str, moments: bool = True) -> argparse.ArgumentParser:
-    """A parser with the arguments of all these commands; `moments` adds those that choose moments of a file."""
+def command_parser(
+    command: str, description: str, epilog: str, moments: bool = True, writes: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the arguments of all these commands.
+
+    Args:
+        moments: add those that choose moments of a file.
+        writes: add the one that lets files be replaced.
+    """
     parser = argparse.ArgumentParser(
         prog=f"deepavfusion {command}",
         description=description,
@@ -86,6 +109,8 @@ def command_parser(command: str, description: str, epilog: str, moments: bool = 
     parser.add_argument(
         "--device", type=device, help="such as cpu or cuda:1; the first accelerator by default, else the CPU"
     )
+    if writes:
+        parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--batch-size", type=positive, default=8, help="windows that the model sees at once (8)")
     if moments:
         group = parser.add_mutually_exclusive_group()
@@ -192,19 +217,45 @@ def moment_names(name: str, times: Sequence[float]) -> list[str]:
     return unique_names([f"{name}_at_{time:.2f}s.png" for time in times])
 
 
-def write_picture(path: Path, picture: np.ndarray | Image.Image) -> None:
-    """Writes a PNG, whole or not at all, of a frame (H, W, 3) uint8, a figure or a PIL image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(picture, Image.Image):
-        file = io.BytesIO()
-        picture.save(file, format="png", optimize=True)
-        write_atomically(path, file.getvalue())
-    else:
-        write_atomically(path, png(picture))
+def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raises `FileExistsError` for a file that would be replaced, unless `overwrite`."""
+    for path in paths:
+        if not overwrite and path.exists():
+            raise FileExistsError(f"{path} exists: name another place to write to, or replace it with --overwrite.")
+
+
+def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
+    """Writes files, each whole or not at all.
+
+    Raises:
+        FileExistsError: where one exists, unless `overwrite`; none is written then.
+    """
+    check_absent(files, overwrite)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """A PIL image in the mode that it has, as PNG; for frames and figures there is `png`."""
+    file = io.BytesIO()
+    picture.save(file, format="png", optimize=True)
+    return file.getvalue()
 
 
 def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-__all__ = ["command_parser", "load_pipeline", "moment_names", "moments_of", "quiet_library", "run", "write_picture"]
+__all__ = [
+    "as_png",
+    "check_absent",
+    "command_parser",
+    "load_model",
+    "load_pipeline",
+    "moment_names",
+    "moments_of",
+    "quiet_library",
+    "run",
+    "write_files",
+]

@@ -9,8 +9,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
+
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training.config.recipe import RecipeError
+from deepavfusion.training.runs.folder import RunFolder
 
 
 def parse_arguments(argv=None):
@@ -21,6 +25,7 @@ def parse_arguments(argv=None):
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--task", help="encoder, pretraining, classification, separation or segmentation; inferred")
     parser.add_argument("--config", help="folder or Hub id with the config.json, where sizes cannot be inferred")
+    parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
     parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="repository to publish the folder in")
     return parser.parse_args(argv)
 
@@ -44,14 +49,31 @@ def main(argv=None) -> int:
         print(f"deepavfusion convert: there is no file {args.checkpoint}.", file=sys.stderr)
         return 2
     try:
+        folder = RunFolder(
+            args.output,
+            "convert",
+            PartialState(cpu=True),
+            overwrite=args.overwrite,
+            arguments=("output", "--overwrite"),
+            repeatable=True,
+        )
+        folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
+    except RecipeError as error:
+        print(f"deepavfusion convert: {error}", file=sys.stderr)
+        return 2
+    try:
         config = deepavfusion.DeepAVFusionConfig.from_pretrained(args.config) if args.config else None
         model = deepavfusion.load_original_checkpoint(args.checkpoint, config=config, task=args.task)
     except (OSError, ValueError) as error:
         print(f"deepavfusion convert: {args.checkpoint}: {error}", file=sys.stderr)
         return 1
     processor = DeepAVFusionProcessor.from_config(model.config)
-    model.save_pretrained(args.output)
-    processor.save_pretrained(args.output)
+    with folder.claimed():
+        folder.begin()
+        model.save_pretrained(folder.draft)
+        processor.save_pretrained(folder.draft)
+        folder.publish()
+    folder.close()
     number = sum(p.numel() for p in model.parameters())
     print(f"{type(model).__name__} with {number / 1e6:.1f} M parameters written to {args.output}")
     print(describe(model.config))

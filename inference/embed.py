@@ -15,7 +15,7 @@ import torch
 from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.training.metrics.knn import STREAMS
 
-from .common import command_parser, load_pipeline, moments_of, run
+from .common import check_absent, command_parser, load_pipeline, moments_of, run
 from .files import write_atomically
 
 
@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     def work(pipeline, file: str, name: str) -> None:
-        streams = embed(pipeline, file, arguments.batch_size, **moments_of(arguments))
         output = arguments.output or arguments.out / f"{name}.safetensors"
+        check_absent([output], arguments.overwrite)
+        streams = embed(pipeline, file, arguments.batch_size, **moments_of(arguments))
         save(streams, output, file, arguments.model)
         for stream in STREAMS:
             print(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")

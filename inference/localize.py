@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import command_parser, load_pipeline, moment_names, moments_of, run, write_picture
+from .common import command_parser, load_pipeline, moment_names, moments_of, run, write_files
 from .drawing import heat_overlay
+from .media import png
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         found = pipeline(file, batch_size=arguments.batch_size, **moments_of(arguments))
         for entry, title in zip(found, moment_names(name, [entry["timestamp"] for entry in found]), strict=True):
             heat = entry["heat_map"]
-            write_picture(arguments.out / f"{title}_heat.png", heat_overlay(entry["frame"], heat))
+            picture = png(heat_overlay(entry["frame"], heat))
+            write_files({arguments.out / f"{title}_heat.png": picture}, arguments.overwrite)
             row, column = np.unravel_index(heat.argmax(), heat.shape)
             place = f"hottest at x {column}, y {row}" if heat.any() else "no place stands out"
             print(f"{title}: {place} of {heat.shape[1]} x {heat.shape[0]}, score {entry['score']:.2f}", flush=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .common import command_parser, load_pipeline, moment_names, moments_of, run, share, write_picture
+from .common import as_png, command_parser, load_pipeline, moment_names, moments_of, run, share, write_files
 from .drawing import IGNORED, class_colors, mask_overlay
+from .media import png
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         for entry, title in zip(found, moment_names(name, [entry["timestamp"] for entry in found]), strict=True):
             mask = entry["mask"]
             overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            write_picture(arguments.out / f"{title}_mask.png", index_picture(mask, colors))
-            write_picture(arguments.out / f"{title}_overlay.png", overlay)
+            files = {"mask": as_png(index_picture(mask, colors)), "overlay": png(overlay)}
+            write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()
             shares = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
             print(f"{title}: {', '.join(shares)}", flush=True)

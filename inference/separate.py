@@ -13,10 +13,9 @@ import torch
 
 from deepavfusion.processors import load_clip
 
-from .common import command_parser, load_pipeline, run, share, unique_names, write_picture
+from .common import check_absent, command_parser, load_pipeline, run, share, unique_names, write_files
 from .drawing import stft_spectrograms
-from .files import write_atomically
-from .media import wav
+from .media import png, wav
 
 _SHOWN = 30  # s of a recording that its picture shows: more would be a blur
 
@@ -81,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
         return load_pipeline("audio-visual-source-separation", arguments.model, arguments.device)
 
     def separate(pipeline, file: str, name: str) -> None:
+        paths = [arguments.out / f"{name}_{end}.wav" for end in ends_of(arguments.frame)]
+        picture = arguments.out / f"{name}_spectrograms.png"
+        check_absent([*paths, picture], arguments.overwrite)
         options = {"consistency": arguments.consistency, "overlap": arguments.overlap}
         if arguments.frame is not None:
             options["frames"] = arguments.frame
@@ -90,16 +92,13 @@ def main(argv: list[str] | None = None) -> int:
         sounds = dict(zip(ends_of(arguments.frame), (entry["audio"] for entry in found), strict=True))
         # All by one factor, so that the files of a recording stay comparable.
         peak = max(1.0, *(float(abs(sound).max()) for sound in sounds.values()))
-        for end, sound in sounds.items():
-            path = arguments.out / f"{name}_{end}.wav"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, wav(sound / peak, rate))
+        for path, sound in zip(paths, sounds.values(), strict=True):
+            write_files({path: wav(sound / peak, rate)}, arguments.overwrite)
             print(f"written to {path}" + (f", {peak:.2f} times softer to fit full scale" if peak > 1 else ""))
         shown = {"mixture": torch.from_numpy(mixture).mean(0).numpy(), **sounds}
         panels = {title: sound[: _SHOWN * rate] for title, sound in shown.items()}
-        path = arguments.out / f"{name}_spectrograms.png"
-        write_picture(path, stft_spectrograms(panels, rate, max_frequency=8000))
-        print(f"written to {path}", flush=True)
+        write_files({picture: png(stft_spectrograms(panels, rate, max_frequency=8000))}, arguments.overwrite)
+        print(f"written to {picture}", flush=True)
 
     return run("separate", arguments, load, separate)
 

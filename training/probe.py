@@ -2,9 +2,9 @@
 
     deepavfusion probe scenes_probe model.init_from=runs/quickstart
 
-Takes recipes of `finetune` with task.freeze_encoder=true. The nearest-neighbour scores of the held-out clips (leave one
-out) are printed first and stand in nearest_neighbours.json; then the heads are trained, with LARS in the published
-recipes, and evaluated like any fine-tuned model.
+The nearest-neighbour scores of the held-out clips (leave one out) are printed first and are in
+nearest_neighbours.json; then the heads are trained, with LARS in the published recipes, and evaluated like any
+fine-tuned model.
 
 Exit codes are those of `finetune`.
 """
@@ -16,13 +16,10 @@ import torch
 
 from deepavfusion.inference.files import write_atomically
 
-from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .config.recipe import RecipeError
 from .data.loading import evaluation_loader
-from .finetune import FinetuningRun, guarded, print_help
 from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
-from .runs.stopping import StopRequest
+from .runs.run import Run, train_from_recipe
 
 
 @torch.no_grad()
@@ -46,35 +43,21 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
     return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
-def run(recipe: FinetuneArguments) -> int:
-    """Scores the frozen encoder and trains its heads; the exit code of the command."""
-    if recipe.task.name != "recognition" or not recipe.task.freeze_encoder:
-        raise RecipeError(
-            "A probe needs task.name=recognition and task.freeze_encoder=true; for the rest there is finetune."
-        )
-    return FinetuningRun(recipe, StopRequest()).run(before=score_neighbours)
-
-
-def score_neighbours(job: FinetuningRun) -> None:
+def score_neighbours(run: Run) -> None:
     """Prints the nearest-neighbour scores of a run's test clips and writes them into its folder."""
-    optim, data = job.recipe.optim, job.recipe.data
-    found = nearest_neighbours(
-        job.trainer.model.deepavfusion, job.test_clips, job.trainer.accelerator, optim.batch_size, data.num_workers
-    )
+    optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
+    encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator
+    found = nearest_neighbours(encoder, run.final.clips, accelerator, optim.batch_size, data.num_workers)
     rows = [["1-NN", *found["chance"]]]
     rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
-    job.say(aligned(rows))
-    if job.state.is_main_process:
-        write_atomically(job.folder / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
+    run.progress.print(aligned(rows))
+    if run.processes.is_main_process:
+        write_atomically(run.folder.work / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code (see the module's docstring)."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print_help("probe", __doc__)
-        return 0 if argv else 2
-    return guarded("probe", lambda: run(load_finetune_arguments(argv[0], argv[1:])))
+    return train_from_recipe("probe", argv, __doc__, before=score_neighbours)
 
 
 if __name__ == "__main__":

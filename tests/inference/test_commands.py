@@ -320,6 +320,20 @@ class TestBadInput:
         assert "no device 'toaster:7' here" in err
 
 
+@pytest.mark.parametrize("name", ["separate", "segment", "localize"])
+def test_files_that_exist_are_replaced_only_on_request(name, command, folder):
+    code, _, _, written = command(name, folder / "clip.mov")
+    assert code == 0
+    for path in written.values():
+        path.write_text("a user's")
+    code, out, err, again = command(name, folder / "clip.mov")
+    assert (code, out, again) == (2, "", written)
+    assert "--overwrite" in err
+    assert {path.read_text() for path in again.values()} == {"a user's"}
+    assert command(name, folder / "clip.mov", "--overwrite")[0] == 0
+    assert all(path.stat().st_size > 60 for path in written.values())
+
+
 def test_names_stay_apart():
     assert inference.unique_names(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"]) == ["x", "x_2", "x_2_2", "x_3"]
 
@@ -328,7 +342,8 @@ def test_many_classes_are_written_in_16_bits(tmp_path):
     from deepavfusion.inference.segment import index_picture
 
     mask = np.arange(300).reshape(15, 20)
-    inference.write_picture(tmp_path / "mask.png", index_picture(mask, np.zeros((300, 3), np.uint8)))
+    colors = np.zeros((300, 3), np.uint8)
+    inference.write_files({tmp_path / "mask.png": inference.as_png(index_picture(mask, colors))}, overwrite=False)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
 
 

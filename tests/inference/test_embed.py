@@ -97,6 +97,17 @@ def test_a_sound_alone_has_no_image_stream(folder, tmp_path, capsys):
     assert "image   not in the file" in capsys.readouterr().out
 
 
+def test_a_file_that_exists_is_replaced_only_on_request(folder, tmp_path, capsys):
+    output = tmp_path / "model.safetensors"
+    output.write_text("a model")
+    given = [str(folder / "sound.wav"), "--model", str(folder), "--output", str(output)]
+    assert embed.main(given) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "a model"
+    assert embed.main([*given, "--overwrite"]) == 0
+    assert set(read(output)[0]) == {"fusion", "audio"}
+
+
 def test_what_cannot_be_read_is_said_and_nothing_is_written(folder, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     (tmp_path / "text.mp4").write_text("no video")

@@ -8,6 +8,8 @@ TINY_RECIPE = """\
 # Goal: test the loop.
 # Cost: seconds.
 # Expected: runs.
+command: pretrain
+task: {name: pretraining}
 model:
   hidden_size: 32
   num_hidden_layers: 2
@@ -25,8 +27,8 @@ model:
   num_image_aggregation_tokens: 2
   num_audio_aggregation_tokens: 2
 data: {name: scenes, train_size: 32, eval_size: 12, num_workers: 0, max_sounding: 1}
-optim: {epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2}
-run: {log_steps: 3, eval_epochs: 2, save_epochs: 0.5, picture_samples: 2, cpu: true}
+optim: {epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2, betas: [0.9, 0.95]}
+run: {log_steps: 3, eval_epochs: 2, save_epochs: 0.5, num_reconstructions: 2, cpu: true}
 """
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.training import pretrain
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.pretrain import StopRequest, Window, main
 from deepavfusion.training.runs import job, results
 from deepavfusion.training.runs.preparation import Schedule
@@ -169,10 +169,14 @@ def test_a_changed_recipe_is_refused_unless_told(run, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "optim.weight_decay: 0.05 -> 0.1" in error
     assert "run.allow_changed_recipe=true" in error
-    assert run("out", "optim.epochs=3", "run.allow_changed_recipe=true") == 0
+    further = ["optim.epochs=3", "run.allow_changed_recipe=true"]
+    assert run("out", *further) == 2
+    assert "run.overwrite=true" in capsys.readouterr().err
+    assert run("out", *further, "run.overwrite=true") == 0
     assert metrics(tmp_path / "out", "train")[-1]["step"] == 12
-    assert run("out", "data.max_broken=0.5", "optim.epochs=3") == 0  # changes no weights
-    assert run("out", "run.resume=false") == 0
+    assert run("out", "data.max_unreadable_fraction=0.5", "optim.epochs=3") == 0  # changes no weights
+    assert "nothing to do" in capsys.readouterr().out
+    assert run("out", "run.resume=false", "run.overwrite=true") == 0
     assert metrics(tmp_path / "out", "train")[-1]["step"] == 8
 
 
@@ -187,7 +191,7 @@ def test_a_foreign_folder_is_left_alone(run, tmp_path, capsys):
 
 
 def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
-    assert run("out", "data.max_broken=0.1", broken=[3, 17]) == 0
+    assert run("out", "data.max_unreadable_fraction=0.1", broken=[3, 17]) == 0
     printed = capsys.readouterr().out
     assert printed.count("skipped, cannot be read: clip-3.mp4: no decodable frame") == 1
     found = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -199,12 +203,12 @@ def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
 def test_too_many_broken_clips_stop_the_run_with_a_list(run, capsys):
     assert run("out", broken=[3]) == 1
     error = capsys.readouterr().err
-    assert "1 of 32 clips cannot be read, more than data.max_broken = 0.01" in error
+    assert "1 of 32 clips cannot be read, more than data.max_unreadable_fraction = 0.01" in error
     assert "clip-3.mp4: no decodable frame" in error
 
 
 def test_a_batch_without_a_single_readable_clip_moves_nothing_and_breaks_nothing(run, tmp_path):
-    assert run("out", "data.max_broken=1.0", "optim.weight_decay=0.0", broken=range(32)) == 0
+    assert run("out", "data.max_unreadable_fraction=1.0", "optim.weight_decay=0.0", broken=range(32)) == 0
     assert run("still", "optim.base_lr=0.0", "optim.weight_decay=0.0") == 0
     assert largest_difference(weights(tmp_path / "out"), weights(tmp_path / "still")) == 0.0
 
@@ -338,12 +342,14 @@ def test_tensorboard_gets_the_records(run, tmp_path):
 
 def test_help_and_no_arguments(capsys):
     assert main(["--help"]) == 0
-    assert "recipes: audioset_base, folder, scenes_tiny, vggsound_base" in capsys.readouterr().out
+    found = capsys.readouterr().out
+    assert "  scenes_tiny " in found
+    assert "run.save_epochs  float" in found
     assert main([]) == 2
 
 
 def test_steps_and_epochs_of_a_schedule(run):
-    args = pretrain.load_arguments("scenes_tiny", ["optim.epochs=2.5", "optim.base_lr=0.1"])
+    args = load_recipe("pretrain", "scenes_tiny", ["optim.epochs=2.5", "optim.base_lr=0.1"])
     schedule = Schedule(args, num_clips=100, effective_batch=16)
     assert schedule.total_steps == 16
     assert schedule.steps(1e-9) == 1
@@ -353,7 +359,7 @@ def test_steps_and_epochs_of_a_schedule(run):
 
 def test_the_window_weighs_clips_and_starts_anew():
     class Job:
-        schedule = Schedule(pretrain.load_arguments("scenes_tiny"), num_clips=100, effective_batch=10)
+        schedule = Schedule(load_recipe("pretrain", "scenes_tiny"), num_clips=100, effective_batch=10)
 
     window = Window()
     window.add({"loss": 6.0, "image_loss": 4.0, "audio_loss": 2.0, "clips": 2, "grad_norm": 1.0, "wait": 0.1}, 0.5)

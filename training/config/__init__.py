@@ -1,1 +1,1 @@
-"""What a run is asked: recipes and their arguments."""
+"""Recipes and their options."""

@@ -1,38 +1,112 @@
-"""Arguments of a pre-training run: the sections `model`, `data`, `optim` and `run` of its recipe.
+"""Sections of a recipe: `task`, `model`, `data`, `optim` and `run`.
 
 Keys of `model` that are not fields of [`ModelArguments`] are fields of `DeepAVFusionConfig`.
 """
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
 
-from .recipe import RecipeArguments, RecipeError, load_recipe
+from ..data import data_sets
+from .options import RecipeError, option
 
+TASKS = ("pretraining", "recognition", "separation", "segmentation", "localization", "retrieval")
+# Command -> tasks that it is for.
+COMMANDS = {
+    "pretrain": ("pretraining",),
+    "finetune": ("recognition", "separation", "segmentation", "localization"),
+    "probe": ("recognition",),
+    "evaluate": ("recognition", "separation", "segmentation", "localization", "retrieval"),
+}
+# Commands that train, and those that train a task's head.
+TRAINING = ("pretrain", "finetune", "probe")
+FINETUNING = ("finetune", "probe")
+# Limits of the options of training for recognition.
+_RECOGNITION = {"tasks": ("recognition",), "commands": FINETUNING}
 # Keys of `model` that change how a model computes, not what.
 COMPUTATION = ("gradient_checkpointing", "attn_implementation")
 
 
 @dataclass
-class ModelArguments:
-    """Which model. Any other key of the section is a field of `DeepAVFusionConfig` and is kept in `config`."""
+class TaskArguments:
+    """What is learned."""
 
-    size: str | None = None
-    """small, base, large or huge; None for the configuration's own defaults (base)."""
-    init_from: str | None = None
-    """Folder or Hub name of a model of this package to start from; its configuration then holds."""
-    init_image: str | None = None
-    """Unimodal checkpoint for the image tower: MAE file, or folder or Hub name of a ViTMAE model."""
-    init_audio: str | None = None
-    """Unimodal checkpoint for the audio tower: AudioMAE file."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    attn_implementation: str | None = None
-    """How attention is computed: eager, sdpa, flash_attention_2 ...; None is transformers' choice (sdpa)."""
+    name: str = option("recognition", "Task to train or evaluate.", choices=TASKS)
+    freeze_encoder: bool = option(
+        False, "Train only the heads, on the features of a frozen encoder (linear probe).", commands=FINETUNING
+    )
+    semantic: bool = option(
+        False, "Segment each class; by default only what sounds from what does not.", tasks=("segmentation",)
+    )
+    mixup: float = option(
+        0.0, "Mixup's alpha, for image and audio of a pair alike; 0 turns mixup off.", at_least=0, **_RECOGNITION
+    )
+    label_smoothing: float = option(
+        0.0,
+        "Fraction of the label that is spread over all classes, for data with one label per clip.",
+        at_least=0,
+        below=1,
+        **_RECOGNITION,
+    )
+    modality_dropout: float = option(
+        0.0,
+        "Fraction of training clips whose image or audio (each equally often) is dropped.",
+        at_least=0,
+        below=1,
+        **_RECOGNITION,
+    )
+    class_balanced: bool = option(
+        False, "Sample clips of rare classes as often as those of frequent ones.", **_RECOGNITION
+    )
+    init_bias: bool = option(True, "Initialize the biases of the heads from the class frequencies.", **_RECOGNITION)
+    dense_windows: int = option(
+        10,
+        "In the final evaluation, windows spread over each clip whose logits are averaged; 0 turns it off.",
+        at_least=0,
+        tasks=("recognition",),
+    )
+
+    @property
+    def data_task(self) -> str:
+        """The task that `build_dataset` prepares samples for: pre-training and retrieval use clips with labels."""
+        return "recognition" if self.name in ("pretraining", "retrieval") else self.name
+
+
+@dataclass
+class ModelArguments:
+    """Which model.
+
+    Args:
+        config: Fields of `DeepAVFusionConfig` that the recipe sets, which are keys of the section like the others.
+    """
+
+    size: str | None = option(
+        None,
+        "Named size, small, base, large or huge; null for the defaults of the configuration (base).",
+        commands=TRAINING,
+    )
+    init_from: str | None = option(
+        None,
+        "Folder or Hub name of a model of this package to start from; sizes are then those of that model.",
+        commands=TRAINING,
+    )
+    init_image: str | None = option(
+        None,
+        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub name of a ViTMAE model.",
+        tasks=("pretraining",),
+    )
+    init_audio: str | None = option(
+        None, "Unimodal checkpoint for the audio tower: AudioMAE file.", tasks=("pretraining",)
+    )
+    gradient_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass: less memory, about a third more time.", commands=TRAINING
+    )
+    attn_implementation: str | None = option(
+        None, "Attention implementation: eager, sdpa, flash_attention_2 ...; null for the default of transformers."
+    )
     config: dict[str, Any] = field(default_factory=dict)
-    """Fields of `DeepAVFusionConfig` that the recipe sets."""
 
     def build_config(self) -> DeepAVFusionConfig:
         try:
@@ -40,10 +114,10 @@ class ModelArguments:
                 return DeepAVFusionConfig.from_size(self.size, **self.config)
             return DeepAVFusionConfig(**self.config)
         except Exception as error:  # the strict dataclass raises classes of its own
-            raise RecipeError(f"The recipe's model section does not give a configuration: {error}") from error
+            raise RecipeError(f"Invalid model section: {error}") from error
 
     def set_attention(self, model) -> None:
-        """Gives a model the attention implementation of these arguments."""
+        """Sets the attention implementation of a model."""
         if self.attn_implementation is not None:
             try:
                 model.set_attn_implementation(self.attn_implementation)
@@ -51,7 +125,7 @@ class ModelArguments:
                 raise RecipeError(f"model.attn_implementation={self.attn_implementation}: {error}") from error
 
     def set_computation(self, model) -> None:
-        """How a model trains, whatever it learns: its attention and its activations."""
+        """Sets the attention implementation and the gradient checkpointing of a model that is trained."""
         self.set_attention(model)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable()
@@ -59,172 +133,171 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which data, and how clips are read. Keys left at None are the data set's own defaults."""
+    """Which data, and how clips are read. Options left at null take the default of the data set."""
 
-    name: str = "scenes"
-    """scenes (built in), folder, vggsound or audioset."""
-    path: str | None = None
-    """Root folder of the clips; scenes have none."""
-    train_size: int | None = None
-    """How many training clips; None is all of a data set on disk."""
-    eval_size: int | None = None
-    """How many held-out clips."""
-    cache_dir: str | None = None
-    """Where prepared samples are kept; None prepares them anew."""
-    annotations: str | None = None
-    """Annotation file; of a folder a csv or jsonl with columns file, label, start, end."""
-    validation_share: float | None = None
-    """Share of the training clips held out for validation, by a hash of their names, where none are published."""
-    subset: str | None = None
-    """audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss."""
-    train_list: str | None = None
-    """Data sets with published lists: file that names the training clips."""
-    test_list: str | None = None
-    """The same for the test clips, or the pairs of test clips."""
-    drop_overlap: bool | None = None
-    """Leave out training clips that are test clips, too."""
-    difficulty: str | None = None
-    """scenes: easy, standard or hard."""
-    min_objects: int | None = None
-    """scenes: fewest objects in sight."""
-    max_objects: int | None = None
-    """scenes: most objects in sight."""
-    max_sounding: int | None = None
-    """scenes: most objects that sound; 1 gives every clip one class."""
-    noise: float | None = None
-    """scenes: level of the noise."""
-    motion: bool | None = None
-    """scenes: whether objects move."""
-    scene_seed: int | None = None
-    """scenes: seed of the scenes themselves."""
-    eval_split: str = "test"
-    """Held-out split that is evaluated on: validation or test."""
-    num_workers: int = 2
-    """Processes that read clips, per training process; 0 reads in the training process."""
-    max_broken: float = 0.01
-    """Share of a split's clips; the run stops and lists the unreadable ones when they are more."""
+    name: str = option("scenes", "Data set; scenes are built in.", choices=data_sets())
+    path: str | None = option(None, "Root folder of the data set.", local=True)
+    train_size: int | None = option(None, "Maximum number of training clips.", commands=TRAINING)
+    eval_size: int | None = option(None, "Maximum number of held-out clips.")
+    cache_dir: str | None = option(
+        None,
+        "Folder of generated scenes; null generates them again in every run.",
+        local=True,
+    )
+    annotations: str | None = option(
+        None,
+        "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.",
+        local=True,
+    )
+    validation_fraction: float | None = option(
+        None,
+        "Fraction of the training clips held out for validation, by a hash of their names.",
+        above=0,
+        below=1,
+    )
+    subset: str | None = option(
+        None,
+        "audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss.",
+    )
+    train_list: str | None = option(None, "File that names the training clips.", local=True)
+    test_list: str | None = option(
+        None,
+        "File that names the test clips, or the pairs of test clips.",
+        local=True,
+    )
+    drop_overlap: bool | None = option(None, "Leave out training clips that are also test clips.")
+    difficulty: str | None = option(
+        None,
+        "Difficulty of the scenes.",
+        choices=("easy", "standard", "hard"),
+    )
+    min_objects: int | None = option(None, "Minimum number of objects in the image.")
+    max_objects: int | None = option(None, "Maximum number of objects in the image.")
+    max_sounding: int | None = option(
+        None,
+        "Maximum number of objects that sound; 1 gives every clip a single class.",
+    )
+    noise: float | None = option(None, "Level of the noise.")
+    motion: bool | None = option(None, "Whether objects move.")
+    scene_seed: int | None = option(None, "Seed of the scenes.")
+    eval_split: str = option("test", "Held-out split of the reported metrics.", choices=("validation", "test"))
+    selection_split: str = option(
+        "validation",
+        "Split on which the best checkpoint is selected.",
+        choices=("train", "validation", "test"),
+        commands=FINETUNING,
+    )
+    selection_size: int | None = option(
+        None, "Maximum number of clips of that split; null for eval_size.", commands=FINETUNING
+    )
+    num_workers: int = option(
+        2, "Worker processes that read clips, per training process; 0 reads in the training process.", at_least=0
+    )
+    max_unreadable_fraction: float = option(
+        0.01, "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read.", at_least=0
+    )
 
     def source(self) -> dict[str, Any]:
-        """What `build_dataset` is given: everything that was set but how the trainer uses it."""
-        own = self._trainer_keys()
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in own and v is not None}
-
-    def _trainer_keys(self) -> tuple[str, ...]:
-        return ("eval_split", "num_workers", "max_broken")
+        """What `build_dataset` is given: all options that are set, without those on splits and reading."""
+        reading = ("eval_split", "selection_split", "selection_size", "num_workers", "max_unreadable_fraction")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in reading and v is not None}
 
 
 @dataclass
 class OptimArguments:
-    """Optimiser, schedule, precision."""
+    """Optimizer, schedule, precision."""
 
-    base_lr: float = 1.5e-4
-    """Learning rate of a batch of 256; the real one is base_lr * effective batch / 256."""
-    min_lr: float = 0.0
-    """Where the cosine ends."""
-    epochs: float = 200.0
-    """Passes over the training clips."""
-    warmup_epochs: float = 40.0
-    """Linear warm-up."""
-    tower_warmup_epochs: float | None = None
-    """Slow start of towers that come from unimodal checkpoints; None is half the epochs, 0 is none."""
-    batch_size: int = 64
-    """Clips per device and micro-batch."""
-    gradient_accumulation: int = 1
-    """Micro-batches per optimiser step."""
-    weight_decay: float = 0.05
-    """On parameters of two or more dimensions."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    """AdamW's."""
-    clip_grad_norm: float | None = None
-    """Largest norm of the gradient; None does not clip."""
-    mixed_precision: str = "no"
-    """no, bf16 or fp16."""
-    fsdp: bool = False
-    """Shard parameters over the processes (FSDP2, the configuration's plan) instead of replicating them."""
+    optimizer: str = option("adamw", "Optimizer.", choices=("adamw", "lars"), commands=FINETUNING)
+    base_lr: float = option(
+        3e-4,
+        "Learning rate for a batch of 256; the peak learning rate is base_lr * effective batch / 256.",
+        commands=TRAINING,
+    )
+    min_lr: float = option(0.0, "Learning rate at the end of the cosine schedule.", commands=TRAINING)
+    epochs: float = option(100.0, "Passes over the training clips.", above=0, commands=TRAINING)
+    warmup_epochs: float = option(20.0, "Epochs of linear warm-up.", commands=TRAINING)
+    tower_warmup_epochs: float | None = option(
+        None,
+        "Epochs of slower training for towers initialized from unimodal checkpoints; null for half the epochs.",
+        commands=("pretrain",),
+    )
+    batch_size: int = option(32, "Clips per device and micro-batch.", above=0)
+    gradient_accumulation: int = option(1, "Micro-batches per optimizer step.", above=0, commands=TRAINING)
+    weight_decay: float = option(0.05, "Weight decay of parameters with two or more dimensions.", commands=TRAINING)
+    betas: list[float] = option([0.9, 0.999], "Betas of AdamW.", commands=TRAINING)
+    momentum: float = option(0.9, "Momentum of LARS.", commands=FINETUNING)
+    layer_decay: float | None = option(
+        None,
+        "Factor per layer on the learning rate, from the heads down; null for the same rate in all layers.",
+        commands=FINETUNING,
+    )
+    clip_grad_norm: float | None = option(
+        None, "Maximum gradient norm; null turns clipping off.", above=0, commands=TRAINING
+    )
+    mixed_precision: str = option("no", "Mixed precision.", choices=("no", "bf16", "fp16"))
+    fsdp: bool = option(
+        False, "Shard parameters over the processes (FSDP2) instead of replicating them.", commands=TRAINING
+    )
 
 
 @dataclass
 class RunArguments:
     """Output, evaluation, logging."""
 
-    output_dir: str | None = None
-    """Result folder; None is runs/<recipe>."""
-    seed: int = 0
-    """Of initial weights, order of the clips, augmentations and masks."""
-    log_steps: int = 20
-    """Optimiser steps between two log lines."""
-    eval_epochs: float = 10.0
-    """Epochs between two evaluations; there is always one before the first step and one after the last."""
-    save_epochs: float = 1.0
-    """Epochs between two checkpoints."""
-    keep_checkpoints: int = 2
-    """How many of the last checkpoints stay."""
-    picture_samples: int = 6
-    """Clips in the picture of reconstructions."""
-    trackers: list[str] = field(default_factory=list)
-    """tensorboard, wandb."""
-    cpu: bool = False
-    """Train on the CPU even where there is an accelerator."""
-    compile: bool = False
-    """torch.compile the model."""
-    resume: bool = True
-    """Go on from the output folder's last checkpoint, if there is one; false starts over and removes it."""
-    allow_changed_recipe: bool = False
-    """Go on even though the recipe differs from the checkpoint's."""
-    demo: bool = False
-    """At the end write one built-in scene as mp4 into the output folder and embed it with the saved model."""
-    license: str = "apache-2.0"
-    """Licence of the weights, for the model card."""
-
-
-@dataclass
-class PretrainArguments(RecipeArguments):
-    """Arguments of a pre-training run."""
-
-    SECTIONS: ClassVar[dict[str, type]] = {
-        "model": ModelArguments,
-        "data": DataArguments,
-        "optim": OptimArguments,
-        "run": RunArguments,
-    }
-    COMMAND: ClassVar[str] = "pretrain"
-    # Of the heads: a pre-training model has none.
-    FIXED_CONFIG: ClassVar[frozenset[str]] = RecipeArguments.FIXED_CONFIG | {
-        "classifier_loss",
-        "classifier_input_norm",
-        "separation_mask",
-        "separation_weighted_loss",
-        "localization_map",
-        "localization_loss",
-        "localization_threshold",
-    }
-
-    model: ModelArguments = field(default_factory=ModelArguments)
-    data: DataArguments = field(default_factory=DataArguments)
-    optim: OptimArguments = field(default_factory=OptimArguments)
-    run: RunArguments = field(default_factory=RunArguments)
-
-    def _check(self) -> None:
-        self.check_training()
-        self.check_choices({"data.name": (self.data.name, ("scenes", "folder", "vggsound", "audioset"))})
-        self.check_positive({"run.save_epochs": self.run.save_epochs, "run.picture_samples": self.run.picture_samples})
-        if self.model.init_from and (self.model.init_image or self.model.init_audio):
-            raise RecipeError(
-                "model.init_from and model.init_image / init_audio exclude each other: give one or the other."
-            )
-
-
-def load_arguments(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> PretrainArguments:
-    """Arguments of a pre-training run from its recipe; see `load_recipe`."""
-    return load_recipe(PretrainArguments, recipe, overrides)
+    output_dir: str | None = option(None, "Result folder; null for runs/RECIPE.", commands=TRAINING, local=True)
+    seed: int = option(0, "Seed of initial weights, clip order, augmentations and masks.")
+    log_steps: int = option(20, "Optimizer steps between two log lines.", above=0, commands=TRAINING)
+    eval_epochs: float = option(
+        5.0, "Epochs between two evaluations; the last step is always evaluated.", above=0, commands=TRAINING
+    )
+    save_epochs: float | None = option(
+        None, "Epochs between two checkpoints; null for one at each evaluation.", above=0, commands=TRAINING
+    )
+    keep_checkpoints: int = option(2, "Number of latest checkpoints to keep.", above=0, commands=TRAINING)
+    keep_best: bool = option(
+        True,
+        "End with the checkpoint that scores best on data.selection_split instead of the last one.",
+        commands=FINETUNING,
+    )
+    num_examples: int = option(12, "Clips shown in the report.", at_least=0, commands=("finetune", "probe", "evaluate"))
+    num_reconstructions: int = option(
+        6, "Clips in the image of masked reconstructions.", above=0, commands=("pretrain",)
+    )
+    trackers: list[str] = option(
+        [], "Experiment trackers that transformers knows: tensorboard, wandb, trackio ...", commands=TRAINING
+    )
+    cpu: bool = option(False, "Run on the CPU even if there is an accelerator.")
+    compile: bool = option(False, "Compile the model with torch.compile.", commands=TRAINING)
+    resume: bool = option(
+        True,
+        "Resume from the last checkpoint in output_dir, if there is one; false removes it and starts over.",
+        commands=TRAINING,
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the finished model that an earlier run left in output_dir; it stays until the new one is complete.",
+        commands=TRAINING,
+    )
+    allow_changed_recipe: bool = option(
+        False, "Resume even if the recipe differs from that of the checkpoint.", commands=TRAINING
+    )
+    demo: bool = option(
+        False,
+        "At the end, write a built-in scene as mp4 into the result folder and embed it with the saved model.",
+        commands=("pretrain",),
+    )
+    license: str = option("apache-2.0", "License of the weights, for the model card.", commands=TRAINING)
 
 
 __all__ = [
+    "COMMANDS",
     "COMPUTATION",
+    "FINETUNING",
+    "TASKS",
+    "TRAINING",
     "DataArguments",
     "ModelArguments",
     "OptimArguments",
-    "PretrainArguments",
     "RunArguments",
-    "load_arguments",
+    "TaskArguments",
 ]

@@ -1,258 +1,242 @@
-"""Recipes: YAML files with sections, and `section.key=value` overrides, as dataclasses.
+"""Recipes: YAML files of sections, and `section.key=value` overrides, as dataclasses.
 
-Unknown sections and keys and wrong types raise and say what exists.
+A recipe starts with a comment that gives its goal, cost and expectation, and names the `command` that it is for.
+Unknown sections and options, wrong types and values raise a `RecipeError` that lists what is valid.
 """
 
-import dataclasses
-import difflib
 import itertools
 import os
-import types
-import typing
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 import yaml
 
-from deepavfusion import DeepAVFusionConfig
+from ..data import data_sets
+from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
+from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
+from .sections import SECTIONS, section_options
 
-
-class RecipeError(ValueError):
-    """A recipe or an override that cannot be used; the message says what was expected."""
+# Command -> commands whose recipes it accepts.
+_ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
 
 
 @dataclass
-class RecipeArguments:
-    """All of a run's arguments; `goal` is the recipe's first comment.
-
-    Attributes:
-        SECTIONS: name of each section -> its dataclass.
-        COMMAND: the command whose recipes these are.
-        FIXED_CONFIG: fields of the configuration that recipes of this kind do not set.
-    """
-
-    SECTIONS: ClassVar[dict[str, type]]
-    COMMAND: ClassVar[str]
-    FIXED_CONFIG: ClassVar[frozenset[str]] = frozenset(
-        {"model_type", "base_model_fsdp_plan", "keys_to_ignore_at_inference"}
-    )
-
-    recipe: str
-    goal: str
-
-    def __post_init__(self):
-        if self.run.output_dir is None:
-            self.run.output_dir = str(Path("runs") / self.recipe)
-        self._check()
-
-    def _check(self) -> None:
-        """Raises `RecipeError` for values that do not exist or fit together."""
-        raise NotImplementedError
-
-    @staticmethod
-    def check_choices(choices: dict[str, tuple[Any, tuple]]) -> None:
-        """key -> (value, allowed values)."""
-        for key, (value, allowed) in choices.items():
-            if value not in allowed:
-                raise RecipeError(f"{key} is {value!r}: expected one of {', '.join(allowed)}.")
-
-    @staticmethod
-    def check_positive(values: dict[str, float]) -> None:
-        for key, value in values.items():
-            if value <= 0:
-                raise RecipeError(f"{key} is {value}: expected a positive number.")
-
-    def check_training(self) -> None:
-        """What the arguments of every training have in common."""
-        self.check_choices(
-            {
-                "data.difficulty": (self.data.difficulty or "standard", ("easy", "standard", "hard")),
-                "data.eval_split": (self.data.eval_split, ("validation", "test")),
-                "optim.mixed_precision": (self.optim.mixed_precision, ("no", "bf16", "fp16")),
-            }
-        )
-        self.check_positive(
-            {
-                "optim.batch_size": self.optim.batch_size,
-                "optim.gradient_accumulation": self.optim.gradient_accumulation,
-                "optim.epochs": self.optim.epochs,
-                "run.log_steps": self.run.log_steps,
-                "run.eval_epochs": self.run.eval_epochs,
-                "run.keep_checkpoints": self.run.keep_checkpoints,
-            }
-        )
-        if len(self.optim.betas) != 2:
-            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
-        for tracker in self.run.trackers:
-            if tracker not in ("tensorboard", "wandb"):
-                raise RecipeError(f"run.trackers holds {tracker!r}: expected tensorboard or wandb.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Sections as plain dictionaries, `model.config` merged into `model`: what a recipe file holds."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in self.SECTIONS}
-        sections["model"].update(sections["model"].pop("config"))
-        return sections
-
-    def to_yaml(self, public: bool = False) -> str:
-        """This run as a recipe file, its recipe's first comment before it.
-
-        With `public`, without what was left at None, without folders of the machine that it ran on, and of the comment
-        the goal alone: cost and expectation are those of the recipe as it was, not of what overrides made of it.
-        """
-        lines = self.goal.splitlines()
-        if public:
-            lines = itertools.takewhile(lambda line: not line.startswith(("Cost:", "Expected:")), lines)
-        comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
-        sections = self.to_dict()
-        if public:
-            for section, key in (
-                ("data", "path"),
-                ("data", "annotations"),
-                ("data", "train_list"),
-                ("data", "test_list"),
-                ("data", "cache_dir"),
-                ("run", "output_dir"),
-            ):
-                del sections[section][key]
-            sections = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}
-        return comment + yaml.safe_dump(sections, sort_keys=False)
-
-
-def recipe_names(kind: type[RecipeArguments]) -> list[str]:
-    """Names of the recipes of a kind that come with the package."""
-    folder = resources.files("deepavfusion.training.recipes")
-    files = [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return sorted(f.name.removesuffix(".yaml") for f in files if _has_task(f.read_text()) == ("task" in kind.SECTIONS))
-
-
-def _has_task(text: str) -> bool:
-    return any(line.startswith("task:") for line in text.splitlines())
-
-
-Arguments = TypeVar("Arguments", bound=RecipeArguments)
-
-
-def load_recipe(kind: type[Arguments], recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Arguments:
-    """Arguments from a recipe, by its name or path, and `section.key=value` overrides (values are YAML).
+class Recipe:
+    """All settings of a run.
 
     Args:
-        kind: of recipe: `PretrainArguments` or `FinetuneArguments`.
+        name: Name of the recipe.
+        goal: Its first comment.
+        command: The command that it is for: pretrain, finetune, probe or evaluate.
 
     Raises:
-        RecipeError: for a recipe, key, value or type that does not exist or fit.
+        RecipeError: Values do not exist, do not fit together, or do not apply to the command, task or data set.
     """
-    name, text = _read_recipe(recipe, kind)
-    valid = kind.SECTIONS
+
+    name: str
+    goal: str
+    command: str
+    task: TaskArguments = field(default_factory=TaskArguments)
+    model: ModelArguments = field(default_factory=ModelArguments)
+    data: DataArguments = field(default_factory=DataArguments)
+    optim: OptimArguments = field(default_factory=OptimArguments)
+    run: RunArguments = field(default_factory=RunArguments)
+
+    def __post_init__(self):
+        if self.run.output_dir is None and self.command != "evaluate":
+            self.run.output_dir = str(Path("runs") / self.name)
+        self._check_command_task_and_data_set()
+        for section in SECTIONS:
+            for option, value in self._values(section):
+                key = f"{section}.{option.name}"
+                mismatch = self.scope.mismatch(option)
+                if mismatch and value != option.default:
+                    valid = [other.name for other in section_options(section) if not self.scope.mismatch(other)]
+                    raise RecipeError(f"Unknown option {key} for {mismatch}. Valid options: {', '.join(valid)}.")
+                check_value(value, option, key)
+        self._check_combinations()
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.command, self.task.name, self.data.name)
+
+    def _values(self, section: str) -> list[tuple[Option, Any]]:
+        """Options of a section with their values; of the model's configuration those that are set."""
+        values = vars(getattr(self, section))
+        values = {**values, **values.get("config", {})}
+        return [(option, values[option.name]) for option in section_options(section) if option.name in values]
+
+    def _check_command_task_and_data_set(self) -> None:
+        if self.command not in COMMANDS:
+            raise RecipeError(f"The recipe's command is {self.command!r}: expected one of {', '.join(COMMANDS)}.")
+        if self.task.name not in COMMANDS[self.command]:
+            raise RecipeError(
+                f"task.name is {self.task.name!r}: expected {_one_of(COMMANDS[self.command])} "
+                f"for `deepavfusion {self.command}`."
+            )
+        suitable = data_sets(task=self.task.data_task)
+        if self.data.name not in suitable:
+            raise RecipeError(
+                f"data.name is {self.data.name!r}: expected {_one_of(suitable)} for task {self.task.name!r}."
+            )
+
+    def _check_combinations(self) -> None:
+        if len(self.optim.betas) != 2:
+            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
+        if self.model.init_from and (self.model.init_image or self.model.init_audio):
+            raise RecipeError("model.init_from and model.init_image / init_audio are mutually exclusive.")
+        if self.command == "probe" and not self.task.freeze_encoder:
+            raise RecipeError(
+                "task.freeze_encoder is false: a probe needs task.freeze_encoder=true; "
+                "`deepavfusion finetune` trains the encoder as well."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a recipe file: the command, and of every section the options that apply."""
+        sections = {
+            section: {option.name: value for option, value in self._values(section) if not self.scope.mismatch(option)}
+            for section in SECTIONS
+        }
+        return {"command": self.command, **sections}
+
+    def to_yaml(self, public: bool = False) -> str:
+        """This run as a recipe file, which starts with the comment of its recipe.
+
+        Args:
+            public: Leave out options at null, paths of this machine and, from the comment, cost and expectation, which
+                overrides may have made wrong.
+        """
+        lines, content = self.goal.splitlines(), self.to_dict()
+        if public:
+            lines = itertools.takewhile(lambda line: not line.startswith(("Cost:", "Expected:")), lines)
+            for section in SECTIONS:
+                local = {option.name for option in section_options(section) if option.local}
+                entries = content[section].items()
+                content[section] = {k: v for k, v in entries if v is not None and k not in local}
+        comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
+        return comment + yaml.safe_dump(content, sort_keys=False)
+
+
+def _one_of(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+def recipe_names(command: str) -> list[str]:
+    """Names of the packaged recipes that a command accepts."""
+    files = resources.files("deepavfusion.training.recipes").iterdir()
+    names = sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return [name for name in names if recipe_command(name) in _ACCEPTED[command]]
+
+
+def recipe_command(name: str) -> str | None:
+    """The command that a packaged recipe is for; None if there is no such recipe."""
+    file = _packaged(name)
+    found = re.search(r"^command: *(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
+    return found and found[1]
+
+
+def recipe_goal(name: str) -> str:
+    """The goal of a packaged recipe as one line."""
+    comment = _first_comment(_packaged(name).read_text(encoding="utf-8"))
+    return " ".join(comment.removeprefix("Goal:").partition("\nCost:")[0].split())
+
+
+def _packaged(name: str):
+    return resources.files("deepavfusion.training.recipes") / f"{name}.yaml"
+
+
+def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """Loads a recipe for a command.
+
+    Args:
+        command: The command that runs it: pretrain, finetune, probe or evaluate.
+        recipe: Name of a packaged recipe, or path of a YAML file.
+        overrides: `section.key=value` strings, whose values are YAML.
+
+    Raises:
+        RecipeError: The recipe does not exist or is for another command, or an option, type or value is not valid.
+    """
+    name, text = _read(command, recipe)
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"Recipe {recipe} is not YAML: {error}") from error
+        raise RecipeError(f"Recipe {recipe} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(valid)}.")
-    sections = {section: {} for section in valid}
+        raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
+    own_command = _check_command(command, recipe, values.pop("command", None))
+    sections = {section: {} for section in SECTIONS}
     for section, entries in values.items():
-        if section not in valid:
-            raise RecipeError(_unknown(f"section {section!r} in recipe {recipe}", section, list(valid)))
+        if section not in SECTIONS:
+            raise unknown(f"section {section!r} in recipe {recipe}", str(section), "sections", SECTIONS)
         if not isinstance(entries or {}, dict):
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
     for override in overrides:
-        section, key, value = _parse_override(override, valid)
+        section, key, value = _parse_override(override)
         sections[section][key] = value
-    built = {section: _build(cls, section, sections[section], kind) for section, cls in valid.items()}
-    return kind(recipe=name, goal=_first_comment(text), **built)
+    built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
+    return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
 
 
-def _read_recipe(recipe: str, kind: type[RecipeArguments]) -> tuple[str, str]:
+def _read(command: str, recipe: str) -> tuple[str, str]:
+    """Name and text of a recipe."""
     path = Path(recipe)
-    packaged = resources.files("deepavfusion.training.recipes") / f"{recipe}.yaml"
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise RecipeError(f"There is no recipe file {recipe}.")
-        name, text = path.stem, path.read_text(encoding="utf-8")
-    elif os.sep not in recipe and packaged.is_file():
-        name, text = recipe, packaged.read_text(encoding="utf-8")
-    else:
-        names = recipe_names(kind)
-        raise RecipeError(_unknown(f"recipe {recipe!r} (a name, or a path ending in .yaml)", recipe, names))
-    if _has_task(text) and "task" not in kind.SECTIONS:
-        raise RecipeError(f"Recipe {recipe} names a task: use `deepavfusion finetune {recipe}`.")
-    if not _has_task(text) and "task" in kind.SECTIONS:
+        return path.stem, path.read_text(encoding="utf-8")
+    if os.sep not in recipe and _packaged(recipe).is_file():
+        return recipe, _packaged(recipe).read_text(encoding="utf-8")
+    names = recipe_names(command)
+    raise unknown(f"recipe {recipe!r} (neither a name nor a path ending in .yaml)", recipe, "recipes", names)
+
+
+def _check_command(command: str, recipe: str, own: Any) -> str:
+    if own is None:
+        raise RecipeError(f"Recipe {recipe} names no command: add the line `command: {command}` to it.")
+    if own not in tuple(COMMANDS):  # own may be of any type
+        raise RecipeError(f"The command of recipe {recipe} is {own!r}: expected one of {', '.join(COMMANDS)}.")
+    if own not in _ACCEPTED[command]:
+        model = " --model MODEL" if own == "evaluate" else ""
         raise RecipeError(
-            f"Recipe {recipe} names no task: it is one of `deepavfusion pretrain`. "
-            f"Recipes of `{kind.COMMAND}`: {', '.join(recipe_names(kind))}."
+            f"Recipe {recipe} is not for `deepavfusion {command}`: use `deepavfusion {own} {recipe}{model}`."
         )
-    return name, text
+    return own
 
 
 def _first_comment(text: str) -> str:
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return "\n".join(lines)
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
-def _parse_override(override: str, sections: Iterable[str]) -> tuple[str, str, Any]:
+def _parse_override(override: str) -> tuple[str, str, Any]:
     key, separator, text = override.partition("=")
     section, dot, name = key.partition(".")
     if not separator or not dot or not name:
         raise RecipeError(f"Argument {override!r}: expected section.key=value, such as optim.epochs=10.")
-    if section not in sections:
-        raise RecipeError(_unknown(f"section {section!r} in {override!r}", section, list(sections)))
+    if section not in SECTIONS:
+        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS)
     try:
         return section, name, yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"The value in {override!r} is not YAML: {error}") from error
+        raise RecipeError(f"The value in {override!r} is not valid YAML: {error}") from error
 
 
-def _build(cls: type, section: str, values: dict[str, Any], kind: type[RecipeArguments]):
-    hints = typing.get_type_hints(cls)
-    own = {name: value for name, value in values.items() if name in hints and name != "config"}
-    rest = {name: value for name, value in values.items() if name not in own}
-    config_fields = sorted(set(DeepAVFusionConfig.__annotations__) - kind.FIXED_CONFIG) if section == "model" else []
-    for name in rest:
-        if name not in config_fields:
-            valid = [*(n for n in hints if n != "config"), *config_fields]
-            raise RecipeError(_unknown(f"key {section}.{name}", name, valid))
-    own = {name: _convert(value, hints[name], f"{section}.{name}") for name, value in own.items()}
-    return cls(**own, **({"config": rest} if section == "model" else {}))
+def _build(section: str, values: dict[str, Any], command: str):
+    """The dataclass of a section from a recipe's values."""
+    known = {option.name for option in section_options(section)}
+    for name in values:
+        if name not in known:
+            valid = [option.name for option in section_options(section, command)]
+            raise unknown(f"option {section}.{name}", str(name), "options", valid)
+    own = {option.name: option for option in field_options(SECTIONS[section])}
+    given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
+    if section == "model":
+        given["config"] = {name: value for name, value in values.items() if name not in own}
+    return SECTIONS[section](**given)
 
 
-def _convert(value: Any, hint: Any, key: str) -> Any:
-    """`value` as `hint`, where nothing is lost: integers are floats, and so is 1e-4, which YAML reads as text."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    for kind in allowed:
-        if typing.get_origin(kind) is list and isinstance(value, (list, str)):
-            entries = [value] if isinstance(value, str) else value  # run.trackers=wandb is a list of one
-            return [_convert(entry, typing.get_args(kind)[0], key) for entry in entries]
-        if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-            try:
-                return float(value)
-            except ValueError:
-                continue
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-        if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        if kind is str and value is False and key == "optim.mixed_precision":
-            return "no"  # YAML reads a bare no as false
-    expected = " or ".join(
-        "nothing" if kind is type(None) else getattr(kind, "__name__", str(kind)) for kind in allowed
-    )
-    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {expected}.")
-
-
-def _unknown(what: str, name: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"Unknown {what}.{hint} Valid: {', '.join(valid)}."
-
-
-__all__ = ["RecipeArguments", "RecipeError", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]

@@ -13,13 +13,30 @@ from typing import Any
 
 from .clips import BrokenClip, Clips, FileClips, collate_clips
 
-__all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips"]
+__all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips", "data_sets"]
 
 TASKS = ("recognition", "separation", "segmentation", "localization")
 SPLITS = ("train", "validation", "test")
 _SIZES = {"train_size", "eval_size"}
 _SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "scene_seed"}
 _DENSE = ("segmentation", "localization")
+
+
+def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, ...]:
+    """Names of the data sets, those that serve a task of `build_dataset` or take an option of `data_cfg`."""
+    from .sources import DATA_SETS
+
+    names = ("scenes", *DATA_SETS)
+    if task is not None:
+        names = tuple(name for name in names if task in (TASKS if name == "scenes" else DATA_SETS[name].tasks))
+    return names if option is None else tuple(name for name in names if option in _options(name))
+
+
+def _options(name: str) -> set[str]:
+    """Options that a data set takes besides its name."""
+    from .sources import DATA_SETS
+
+    return _SIZES | (_SCENES | {"cache_dir"} if name == "scenes" else {"path"} | DATA_SETS[name].keys)
 
 
 def build_dataset(
@@ -42,17 +59,17 @@ def build_dataset(
 
             - scenes: `cache_dir`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`, `motion`,
               `scene_seed`;
-            - folder: `annotations` (csv or jsonl), `validation_share` (0.1);
-            - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_share`, `train_list` and `test_list`
+            - folder: `annotations` (csv or jsonl), `validation_fraction` (0.1);
+            - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_fraction`, `train_list`, `test_list`
               (files that name the clips of the split), `drop_overlap` (leave out training clips that are test clips);
-            - audioset: `subset` (of the training clips: balanced, unbalanced or all), `validation_share`;
-            - music: `subset` (solo, solo21 or music), `validation_share`;
+            - audioset: `subset` (of the training clips: balanced, unbalanced or all), `validation_fraction`;
+            - music: `subset` (solo, solo21 or music), `validation_fraction`;
             - avsbench: `subset` (s4, ms3 or avss), `train_list`, `test_list` (of the older release);
-            - vggss: `annotations` (vggss.json), `validation_share`, `train_list`, `test_list`, `drop_overlap`;
+            - vggss: `annotations` (vggss.json), `validation_fraction`, `train_list`, `test_list`, `drop_overlap`;
             - flickr_soundnet: as vggss, without `annotations`.
         model_config: A `DeepAVFusionConfig`: picture size, frames, mel bins and spectrogram length are its.
         split: `"train"`, `"validation"` or `"test"`. Most data sets have validation clips only where
-            `validation_share` holds out a part of the training clips. A folder that does not say which clip is which
+            `validation_fraction` holds out a part of the training clips. A folder that does not say which clip is which
             holds out that share, for validation and test alike.
         train: Whether to augment.
         seed: Of the augmentations, and of the partners of training mixtures.
@@ -75,14 +92,16 @@ def build_dataset(
     name = settings.get("name")
     if name != "scenes" and name not in DATA_SETS:
         raise ValueError(f"data.name must be one of scenes, {', '.join(DATA_SETS)}, got {name!r}")
-    allowed = _SCENES | {"cache_dir"} if name == "scenes" else {"path"} | DATA_SETS[name].keys
-    if unknown := sorted(settings.keys() - allowed - _SIZES - {"name"}):
-        raise ValueError(f"data.{unknown[0]} is no setting of {name}: expected {', '.join(sorted(allowed | _SIZES))}")
+    allowed = _options(name)
+    if unknown := sorted(settings.keys() - allowed - {"name"}):
+        raise ValueError(
+            f"Unknown option data.{unknown[0]} for dataset {name!r}. Valid options: {', '.join(sorted(allowed))}."
+        )
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     tasks = TASKS if name == "scenes" else DATA_SETS[name].tasks
     if task not in tasks:
-        able = ", ".join(["scenes"] + [other for other, data in DATA_SETS.items() if task in data.tasks])
+        able = ", ".join(data_sets(task))
         advice = f"; data sets for {task}: {able}" if task in TASKS else ""
         raise ValueError(f"{name} supports the task {' and '.join(tasks)}, not {task!r}{advice}")
     # Dense predictions see the whole short side, as published.

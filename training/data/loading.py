@@ -2,15 +2,17 @@
 
 Training reads one endless stream: the clips shuffled, then shuffled anew, epoch after epoch, cut into batches. What
 stands at a position never depends on what was read before or on how many processes read, so a run resumes at any
-batch, and two processes see what one process with two accumulated batches sees.
+batch, and two processes see what one process with two accumulated batches sees. Where clips are drawn by weights, an
+epoch is as many draws as there are clips.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-_MASK_STREAM, _EVAL_MASK_STREAM = 1, 2  # keep the generators of one seed apart
+_MASK_STREAM, _EVAL_MASK_STREAM, _BALANCED_STREAM = 1, 2, 5  # keep the generators of one seed apart
 
 
 def generator_for(*numbers: int) -> torch.Generator:
@@ -30,13 +32,21 @@ class ClipOrder:
     Optimiser step s covers positions [s * effective, (s + 1) * effective); its micro-batch m and process r read
     `batch_size` of them from m * processes * batch_size + r * batch_size on.
 
+    The sampler always says that it holds the batches of all steps, `end_step` * `accumulation`, and yields those from
+    `start_step` on: a trainer that resumes counts steps from the start of the run.
+
     Args:
         num_clips: clips in the training set.
         batch_size: clips per process and micro-batch.
         accumulation: micro-batches per optimiser step.
         processes, process: how many train, and which one this is.
-        seed: of the shuffles.
+        seed: seed of the shuffles.
         start_step, end_step: optimiser steps to yield.
+        weights: (num_clips,) how often clips are drawn, relative to each other; None shuffles.
+        group: this many neighbouring clips stay together, in one batch.
+
+    Raises:
+        ValueError: where a batch, or the training set, does not hold whole groups, or weights are given for groups.
     """
 
     def __init__(
@@ -49,7 +59,16 @@ class ClipOrder:
         seed: int,
         start_step: int,
         end_step: int,
+        weights: torch.Tensor | None = None,
+        group: int = 1,
     ):
+        if batch_size % group or num_clips % group:
+            raise ValueError(
+                f"This data set comes in groups of {group} clips that belong into one batch: expected a batch size "
+                f"that is a multiple of it, got {batch_size} (of {num_clips} clips)."
+            )
+        if weights is not None and group > 1:
+            raise ValueError(f"Clips in groups of {group} cannot be drawn by weights: expected none.")
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.accumulation = accumulation
@@ -58,14 +77,16 @@ class ClipOrder:
         self.seed = seed
         self.start_step = start_step
         self.end_step = end_step
-        self._shuffled: dict[int, torch.Tensor] = {}
+        self.weights = weights
+        self.group = group
+        self._epochs: dict[int, torch.Tensor] = {}
 
     @property
     def effective_batch(self) -> int:
         return self.batch_size * self.accumulation * self.processes
 
     def __len__(self) -> int:
-        return (self.end_step - self.start_step) * self.accumulation
+        return self.end_step * self.accumulation
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start_step, self.end_step):
@@ -76,10 +97,30 @@ class ClipOrder:
     def clip_at(self, position: int) -> tuple[int, int]:
         """(epoch, clip) at a position of the stream."""
         epoch, place = divmod(position, self.num_clips)
-        if epoch not in self._shuffled:
-            self._shuffled = {e: order for e, order in self._shuffled.items() if e >= epoch - 1}
-            self._shuffled[epoch] = torch.randperm(self.num_clips, generator=generator_for(self.seed, epoch))
-        return epoch, int(self._shuffled[epoch][place])
+        if epoch not in self._epochs:
+            self._epochs = {e: order for e, order in self._epochs.items() if e >= epoch - 1}
+            self._epochs[epoch] = self._order(epoch)
+        return epoch, int(self._epochs[epoch][place])
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        if self.weights is not None:
+            generator = generator_for(self.seed, _BALANCED_STREAM, epoch)
+            return torch.multinomial(self.weights.double(), self.num_clips, replacement=True, generator=generator)
+        groups = torch.randperm(self.num_clips // self.group, generator=generator_for(self.seed, epoch))
+        return (groups[:, None] * self.group + torch.arange(self.group)).flatten()
+
+
+class BatchPlace(NamedTuple):
+    """Which micro-batch of a run a process trains on: what its random numbers are a function of."""
+
+    seed: int
+    step: int
+    micro: int
+    order: ClipOrder
+
+    def generator(self, stream: int) -> torch.Generator:
+        """Generator of this process for this micro-batch; `stream` keeps purposes apart."""
+        return generator_for(self.seed, stream, self.step, self.order.process, self.micro)
 
 
 class EpochClips(Dataset):
@@ -97,7 +138,9 @@ class EpochClips(Dataset):
         return [samples[key] for key in keys]
 
 
-def mask_noise(seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]) -> tuple:
+def mask_noise(
+    seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]
+) -> tuple[torch.Tensor, ...]:
     """Uniform noise (batch_size, patches) for image and audio of one micro-batch of this process."""
     generator = generator_for(seed, _MASK_STREAM, step)
     rows = order.effective_batch
@@ -182,8 +225,8 @@ class BrokenClips:
         if len(self.reasons) > self.max_share * self.num_clips:
             listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
             raise BrokenDataError(
-                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than data.max_broken = "
-                f"{self.max_share:g} allows:\n{listing}"
+                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than "
+                f"data.max_unreadable_fraction = {self.max_share:g} allows:\n{listing}"
             )
         return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
 
@@ -193,6 +236,7 @@ class BrokenDataError(RuntimeError):
 
 
 __all__ = [
+    "BatchPlace",
     "BrokenClips",
     "BrokenDataError",
     "ClipOrder",

@@ -1,7 +1,7 @@
 """
 The data sets on disk, by name: which tasks each supports, which settings it takes, and the clips of a split.
 
-A split `validation` exists where the data set has one (AVSBench) or where `validation_share` asks for it. Then it is
+A split `validation` exists where the data set has one (AVSBench) or where `validation_fraction` asks for it. Then it is
 taken out of what is trained on; where that has no annotation (VGG-SS, Flickr-SoundNet trained without boxes), out of
 the test set. Which clips it holds depends on a hash of their names, and parts of one video stay together.
 """
@@ -50,7 +50,7 @@ class Videos(NamedTuple):
 
 def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
     """
-    Positions of the clips that `validation_share` leaves to a split.
+    Positions of the clips that `validation_fraction` leaves to a split.
 
     Args:
         keys: What belongs together has the same key.
@@ -60,19 +60,19 @@ def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
     Raises:
         ValueError: Validation is asked for, and nothing held out.
     """
-    share = request.get("validation_share")
+    share = request.get("validation_fraction")
     if share is None:
         if request.split == "validation":
             raise ValueError(
                 f"{request.settings['name']} has no validation split: expected train or test, or "
-                "data.validation_share to hold out a part"
+                "data.validation_fraction to hold out a part"
             )
         return list(range(len(keys)))
     if not divided:
         return list(range(len(keys)))
     known = sorted(set(keys))
     if len(known) < 2:
-        raise ValueError(f"data.validation_share cannot divide one recording ({known[0]})")
+        raise ValueError(f"data.validation_fraction cannot divide one recording ({known[0]})")
     chosen = {known[i] for i in hold_out(known, share, request.split == "validation")}
     return [i for i, key in enumerate(keys) if key in chosen]
 
@@ -96,7 +96,7 @@ def _folder(request: Request) -> Videos:
         chosen = [i for i, value in enumerate(rows["split"]) if value == split]
         reason = f"its splits are {', '.join(there)}"
     else:
-        chosen = hold_out(rows["path"], request.get("validation_share", 0.1), split != "train")
+        chosen = hold_out(rows["path"], request.get("validation_fraction", 0.1), split != "train")
         reason = f"it has {len(rows)} in all"
     if not chosen:
         raise ValueError(f"{request.path} has no clips of the split {split!r}: {reason}")
@@ -263,12 +263,12 @@ class DataSet(NamedTuple):
 
 _LABELS = ("recognition", "separation")
 DATA_SETS = {
-    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_share"}), _of_videos),
-    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_share"} | _LISTS), _of_videos),
-    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_share"}), _of_videos),
-    "music": DataSet(_LABELS, frozenset({"subset", "validation_share"}), _of_videos),
-    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_share"} | _LISTS), _of_videos),
+    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"}), _of_videos),
+    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _of_videos),
+    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_fraction"}), _of_videos),
+    "music": DataSet(_LABELS, frozenset({"subset", "validation_fraction"}), _of_videos),
+    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _of_videos),
     "avsbench": DataSet(("segmentation", "localization"), frozenset({"subset", "train_list", "test_list"}), _avsbench),
-    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_share"} | _LISTS), _boxes),
-    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_share"} | _LISTS), _boxes),
+    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_fraction"} | _LISTS), _boxes),
+    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_fraction"} | _LISTS), _boxes),
 }

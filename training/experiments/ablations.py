@@ -24,10 +24,10 @@ import torch
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import to_json, write_atomically
 
-from ..config.arguments import load_arguments
+from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
-from ..runs.record import package_versions
+from ..runs.records import package_versions
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
 
 STREAMS = ("fusion", "image", "audio", "all")
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0] == "--cell":
         return pretrain_cell(argv[1:])
     given = parser().parse_intermixed_args(argv)
-    load_arguments(given.recipe, given.overrides)  # a wrong override is told before hours of work
+    load_recipe("pretrain", given.recipe, given.overrides)  # a wrong override is told before hours of work
     wanted = [variant for variant in VARIANTS if variant in given.variants]
     if _FROM_UNIMODAL in wanted and _UNIMODAL not in wanted:
         wanted.insert(0, _UNIMODAL)

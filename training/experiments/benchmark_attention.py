@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ..config.finetune_arguments import load_finetune_arguments
+from ..config.recipe import load_recipe
 from ..runs.finetuning import build_clips, build_task_model
 from ..runs.optimization import parameter_groups
 from ..runs.trainer import MODEL_INPUTS
@@ -29,7 +29,7 @@ class Step:
 
     def __init__(self, recipe: str, overrides: list[str], attention: str, precision: str):
         fixed = ["model.init_from=null", f"model.attn_implementation={attention}", "data.cache_dir=null"]
-        given = load_finetune_arguments(recipe, [*overrides, *fixed])
+        given = load_recipe("finetune", recipe, [*overrides, *fixed])
         if given.data.name == "scenes":
             given.data.train_size = given.optim.batch_size  # no more are looked at
         clips = build_clips(given, given.model.build_config(), "train", train=True)

@@ -20,9 +20,9 @@ from typing import Any
 
 from deepavfusion.inference.files import write_atomically
 
-from ..config.finetune_arguments import load_finetune_arguments
+from ..config.recipe import load_recipe
 from ..report.tables import markdown_table, replace_between
-from ..runs.record import package_versions
+from ..runs.records import package_versions
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
 
 TASKS = ("recognition", "localization", "separation", "segmentation")
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no pre-trained model at {given.pretrained}: `make quickstart` makes one.", file=sys.stderr)
         return 2
     for task in given.tasks:
-        load_finetune_arguments(f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
+        load_recipe("finetune", f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
     cells = {key: cell(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
     if given.collect:

@@ -133,7 +133,7 @@ def training_curves(
     chart_axes(losses, "Reconstruction loss of masked patches", "epoch", "mean squared error")
     losses.legend()
     _probe_panel(probe, evaluations, chance)
-    rate.plot(epochs, [record["lr"] for record in train], color=COLORS["total"])
+    rate.plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"])
     chart_axes(rate, "Learning rate", "epoch", "learning rate")
     norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
     if any(record["grad_norm"] > 0 for record in train):

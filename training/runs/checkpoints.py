@@ -1,13 +1,13 @@
-"""Checkpoints that exist whole or not at all, and the state that makes a resumed run the same run.
+"""Checkpoints of a run: folders of transformers' Trainer that count once they are complete.
 
-A checkpoint is a folder `step-<n>` with model.safetensors, optimizer.pt (weights-only pickle) and state.json. It is
-written beside its final name, flushed to the disk and renamed, so a process killed at any moment leaves the one
-before intact. States are gathered whole and keyed by parameter name: a run saved on some number of processes loads on
-any other.
+A checkpoint is a folder `checkpoint-<step>`: model and processor, loadable as any model is; trainer_state.json; and
+training_state.pt (weights-only pickle) with optimiser, schedule and loss scale. States are gathered whole and keyed by
+parameter name: a run saved on some number of processes, with shards or without, resumes on any other. The last file of
+a checkpoint is `complete`, written when the others are on the disk, so a process killed at any time leaves the
+checkpoint before intact.
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -15,12 +15,96 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from deepavfusion.inference.files import sync_folder
+from deepavfusion.inference.files import sync_folder, write_atomically
 
-_NAME = re.compile(r"step-(\d{8,})")
+COMPLETE = "complete"
+TRAINING_STATE = "training_state.pt"
+INITIAL_MODEL = ".writing-initial-model"  # of a run with shards, while it starts
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+_REMOVING = re.compile(rf"\.removing-{_NAME.pattern}")
+
+
+def own_entries(folder: str | os.PathLike) -> list[Path]:
+    """Checkpoints in a folder and what killed processes left of some, by their names; everything else is foreign."""
+    folder = Path(folder)
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    own = [e for e in entries if _NAME.fullmatch(e.name) or _REMOVING.fullmatch(e.name) or e.name == INITIAL_MODEL]
+    return [entry for entry in own if entry.is_dir() and not entry.is_symlink()]
+
+
+def checkpoint_path(folder: str | os.PathLike, step: int) -> Path:
+    """Where the checkpoint of an optimiser step is."""
+    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def checkpoint_step(path: Path) -> int:
+    """The optimiser step of a checkpoint, by its name."""
+    return int(path.name.rpartition("-")[2])
+
+
+def complete_checkpoints(folder: str | os.PathLike) -> list[Path]:
+    """Checkpoints that were written to the end, oldest first."""
+    found = [entry for entry in own_entries(folder) if _NAME.fullmatch(entry.name)]
+    return sorted((entry for entry in found if (entry / COMPLETE).is_file()), key=checkpoint_step)
+
+
+def mark_complete(path: Path) -> None:
+    """Marks a checkpoint as complete once all its files are on the disk."""
+    for file in path.iterdir():
+        with open(file, "rb+") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(path)
+    write_atomically(path / COMPLETE, "")
+
+
+def remove_entry(path: Path) -> None:
+    """Removes a checkpoint; a process that is killed meanwhile leaves none that looks complete."""
+    if _NAME.fullmatch(path.name):
+        path = path.replace(path.with_name(f".removing-{path.name}"))
+    shutil.rmtree(path)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def gather_training_state(model, optimizer: torch.optim.Optimizer, scheduler, scaler=None) -> dict[str, Any]:
+    """State of optimiser, schedule and loss scale, for `torch.save`. All processes must call it together.
+
+    Args:
+        model: the model whose parameters are optimised, not wrapped. Under FSDP only the main process gets the content.
+    """
+    state = {
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_WHOLE),
+        "scheduler": scheduler.state_dict(),
+    }
+    return state if scaler is None else {**state, "scaler": scaler.state_dict()}
+
+
+def restore_training_state(path: Path, model, optimizer: torch.optim.Optimizer, scheduler, scaler=None) -> None:
+    """Inverse of `gather_training_state`, from a checkpoint; every process reads the whole state."""
+    state = torch.load(path / TRAINING_STATE, map_location="cpu", weights_only=True)
+    options = StateDictOptions(full_state_dict=True)
+    set_optimizer_state_dict(model, optimizer, optim_state_dict=state["optimizer"], options=options)
+    scheduler.load_state_dict(state["scheduler"])
+    if scaler is not None and "scaler" in state:
+        scaler.load_state_dict(state["scaler"])
+
+
+def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> None:
+    """Loads the weights of a checkpoint into a model, sharded or not."""
+    state = {}
+    for file in sorted(Path(path).glob("model*.safetensors")):
+        state.update(load_file(file))
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
 
 
 def lock_folder(folder: str | os.PathLike) -> IO[str]:
@@ -44,91 +128,17 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
     return file
 
 
-class CheckpointFolder:
-    """The last `keep` checkpoints of a run. Saving is for the main process; loading for all.
-
-    Args:
-        folder: where the checkpoints are, e.g. runs/scenes_tiny/checkpoints.
-        keep: how many of the last ones stay.
-    """
-
-    def __init__(self, folder: str | os.PathLike, keep: int):
-        self.folder = Path(folder)
-        self.keep = keep
-
-    def steps(self) -> list[int]:
-        """Optimiser steps of the complete checkpoints, ascending."""
-        if not self.folder.is_dir():
-            return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
-        return sorted(int(match[1]) for match in matches if match)
-
-    def path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
-
-    def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any]) -> Path:
-        """Writes one checkpoint and removes the oldest beyond `keep`.
-
-        Args:
-            tensors: "model" -> tensors by name, "optimizer" -> its state, as `gather_state` gives them, and anything
-                else that `torch.load(weights_only=True)` reads.
-            state: what goes into state.json.
-        """
-        target = self.path(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            temporary = self.folder / f".writing-{target.name}-{os.getpid()}"
-            temporary.mkdir()
-            tensors = dict(tensors)
-            save_file({k: v.contiguous() for k, v in tensors.pop("model").items()}, temporary / "model.safetensors")
-            torch.save(tensors, temporary / "optimizer.pt")
-            (temporary / "state.json").write_text(json.dumps({"step": step, **state}, indent=1), encoding="utf-8")
-            for file in temporary.iterdir():
-                with open(file, "rb+") as opened:
-                    os.fsync(opened.fileno())
-            sync_folder(temporary)
-            os.replace(temporary, target)
-            sync_folder(self.folder)
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.path(old))
-        return target
-
-    def remove_unfinished(self) -> None:
-        """Removes what a killed process was writing."""
-        if self.folder.is_dir():
-            for entry in self.folder.glob(".writing-*"):
-                shutil.rmtree(entry)
-
-    def read_state(self, step: int) -> dict[str, Any]:
-        return json.loads((self.path(step) / "state.json").read_text(encoding="utf-8"))
-
-    def read_tensors(self, step: int) -> dict[str, Any]:
-        """What `save` was given as `tensors`, on the CPU."""
-        others = torch.load(self.path(step) / "optimizer.pt", map_location="cpu", weights_only=True)
-        return {"model": load_file(self.path(step) / "model.safetensors"), **others}
-
-
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def gather_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Whole model and optimiser states on the CPU, keyed by parameter name. All processes must call it together.
-
-    Under FSDP only the main process gets the content.
-    """
-    model_state, optimizer_state = get_state_dict(model, optimizer, options=_WHOLE)
-    return {"model": model_state, "optimizer": optimizer_state}
-
-
-def restore_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Any]) -> None:
-    """Inverse of `gather_state`; every process passes the whole states."""
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=tensors["model"],
-        optim_state_dict=tensors["optimizer"],
-        options=StateDictOptions(full_state_dict=True),
-    )
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Who has locked a folder, as text; None where nobody has. Writes nothing."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -143,4 +153,20 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["CheckpointFolder", "differences", "gather_state", "lock_folder", "restore_state"]
+__all__ = [
+    "COMPLETE",
+    "INITIAL_MODEL",
+    "TRAINING_STATE",
+    "checkpoint_path",
+    "checkpoint_step",
+    "complete_checkpoints",
+    "differences",
+    "folder_owner",
+    "gather_training_state",
+    "load_weights",
+    "lock_folder",
+    "mark_complete",
+    "own_entries",
+    "remove_entry",
+    "restore_training_state",
+]

@@ -1,16 +1,16 @@
-"""What a run says while it runs: metrics.jsonl, one aligned line, a progress bar, and trackers by name."""
+"""What a run reports while it runs: metrics.jsonl, aligned lines, a progress bar, and trackers by name."""
 
 import datetime
-import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from transformers import TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
-
-TRACKER_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",)}
 
 
 class MetricsFile:
@@ -46,12 +46,19 @@ class MetricsFile:
             file.write(json.dumps(record) + "\n")
 
 
-def check_trackers(names: list[str]) -> None:
-    """Raises `ImportError` for a tracker whose package is missing, before the run starts."""
+def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
+    """transformers' callbacks of experiment trackers.
+
+    Raises:
+        ValueError: a tracker that transformers does not know, or whose package is missing.
+    """
+    callbacks = []
     for name in names:
-        packages = TRACKER_PACKAGES[name]
-        if not any(importlib.util.find_spec(package) for package in packages):
-            raise ImportError(f"run.trackers names {name}, but the package {packages[0]} is not installed.")
+        try:
+            callbacks += [kind() for kind in get_reporting_integration_callbacks([name])]
+        except (RuntimeError, ValueError, ImportError) as error:
+            raise ValueError(f"run.trackers={name} cannot be used: {error}") from error
+    return callbacks
 
 
 def duration(seconds: float) -> str:
@@ -59,64 +66,121 @@ def duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
+class LogAverages:
+    """Sums since the last log line and over the whole run; part of a checkpoint, so that a resumed run logs the same.
+
+    Attributes:
+        sums: since the last log line, by name.
+        clips, seconds: that training has taken so far.
+    """
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.clips, self.seconds, self.waited = 0, 0.0, 0.0
+
+    def add(self, totals: dict[str, float], seconds: float) -> None:
+        """Adds an optimiser step.
+
+        Args:
+            totals: losses times clips, "clips", "grad_norm" and "wait", the seconds that were waited for clips.
+            seconds: that the step took.
+        """
+        for key, value in {**totals, "seconds": seconds, "steps": 1.0}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.clips += int(totals["clips"])
+        self.seconds += seconds
+        self.waited += totals["wait"]
+
+    def record(self, losses: Sequence[str], remaining_steps: int) -> dict[str, float]:
+        """Means of what was added since the last record; the sums start anew."""
+        sums, self.sums = self.sums, {}
+        clips = max(sums["clips"], 1.0)
+        return {
+            **{name: sums[name] / clips for name in losses},
+            "grad_norm": sums["grad_norm"] / sums["steps"],
+            "samples_per_second": sums["clips"] / sums["seconds"],
+            "data_wait_fraction": sums["wait"] / sums["seconds"],
+            "eta": remaining_steps * sums["seconds"] / sums["steps"],
+        }
+
+
 def training_line(record: dict[str, Any], total_steps: int) -> str:
     """One aligned line of a training record."""
-    width = len(str(total_steps))
+    losses = "  ".join(
+        f"{name.removesuffix('_loss')} {value:.4f}" for name, value in record.items() if name.endswith("loss")
+    )
     return (
-        f"step {record['step']:>{width}}/{total_steps}  epoch {record['epoch']:7.2f}  loss {record['loss']:.4f}  "
-        f"image {record['image_loss']:.4f}  audio {record['audio_loss']:.4f}  lr {record['lr']:.2e}  "
-        f"grad {record['grad_norm']:8.3f}  {record['samples_per_second']:8.1f} samples/s  eta {duration(record['eta'])}"
+        f"step {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {losses}  "
+        f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:8.3f}  "
+        f"{record['samples_per_second']:8.1f} samples/s  eta {duration(record['eta'])}"
     )
 
 
-def evaluation_line(record: dict[str, Any], total_steps: int) -> str:
-    """One line of an evaluation record: held-out losses, then the nearest-neighbour score of every stream."""
-    width = len(str(total_steps))
-    line = (
-        f"eval {record['step']:>{width}}/{total_steps}  epoch {record['epoch']:7.2f}  loss {record['loss']:.4f}  "
-        f"image {record['image_loss']:.4f}  audio {record['audio_loss']:.4f}"
-    )
-    for name, scores in (record.get("probe") or {}).items():
-        metric, value = next(iter(scores.items()))
-        line += f"  {name} {100 * value:.1f} %"
-        if metric != "accuracy":
-            line += f" ({metric})"
-    return line
+def evaluation_line(record: dict[str, Any], total_steps: int, shown: Sequence[str]) -> str:
+    """One line of an evaluation record, with the metrics of `shown` that it has."""
+    metrics = "  ".join(f"{name} {record[name]:.4f}" for name in shown if name in record)
+    return f"eval {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {metrics}"
 
 
-class Reporter:
-    """Prints on the main process, above the progress bar, which shows only on a terminal."""
+class ProgressLog(TrainerCallback):
+    """Writes metrics.jsonl, a line on the terminal per record, and a progress bar. All but the main process are silent.
 
-    def __init__(self, main: bool, total_steps: int, step: int, name: str = "pretrain"):
-        self.main = main
-        self.total_steps = total_steps
-        self.bar = tqdm(
-            total=total_steps,
-            initial=step,
-            disable=None if main else True,
-            dynamic_ncols=True,
-            unit="step",
-            desc=name,
-        )
+    Args:
+        metrics: the run's records.
+        main: whether this is the main process.
+        name: what runs, for the bar, which shows only on a terminal.
+        headline: metrics that the line of an evaluation shows.
+    """
+
+    def __init__(self, metrics: MetricsFile, main: bool, name: str, headline: Sequence[str] = ()):
+        self.metrics, self.main, self.name, self.headline = metrics, main, name, headline
+        self.bar = None
 
     def print(self, text: str) -> None:
+        """A line above the bar."""
         if self.main:
             tqdm.write(text)
 
-    def advance(self, loss: float | None = None) -> None:
-        if loss is not None:
-            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+    def advance(self, loss: float) -> None:
+        """Moves the bar by one step."""
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update()
 
     def close(self) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            disable=None if self.main else True,
+            dynamic_ncols=True,
+            unit="step",
+            desc=self.name,
+        )
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not self.main or logs is None or "train_runtime" in logs:
+            return
+        evaluated = any(name.startswith("eval_") for name in logs)
+        values = {name.removeprefix("eval_"): value for name, value in logs.items() if name != "epoch"}
+        kind = "evaluation" if evaluated else "train"
+        record = {"step": state.global_step, "kind": kind, "epoch": logs["epoch"], **values}
+        self.metrics.append(record)
+        line = evaluation_line(record, state.max_steps, self.headline) if evaluated else None
+        self.print(line or training_line(record, state.max_steps))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.close()
 
 
 __all__ = [
+    "LogAverages",
     "MetricsFile",
-    "Reporter",
-    "check_trackers",
+    "ProgressLog",
     "duration",
     "evaluation_line",
+    "tracker_callbacks",
     "training_line",
 ]

@@ -1,12 +1,13 @@
 """Parameter groups, learning-rate schedule and LARS: the optimisation of the published recipes (paper, section 4).
 
-An optimiser's groups carry two keys of their own: `lr_scale` (layer-wise decay) and `slow_start` (a tower that starts
-from unimodal weights). `set_learning_rates` reads them at every optimiser step, so there is no scheduler state to
-save.
+An optimiser's groups carry two keys of their own, which the scheduler reads: `lr_scale` (layer-wise decay) and
+`slow_start` (a tower that starts from unimodal weights).
 """
 
 import math
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,11 +91,115 @@ def slow_start_factor(epoch: float, slow_start_epochs: float) -> float:
     return 0.5 - 0.5 * math.cos(math.pi * epoch / slow_start_epochs)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, lr: float, slow_factor: float = 1.0) -> None:
-    """Gives every group `lr`, times its `lr_scale`, times `slow_factor` where it is marked for the slow start."""
-    for group in optimizer.param_groups:
-        factor = slow_factor if group.get("slow_start", False) else 1.0
-        group["lr"] = lr * group.get("lr_scale", 1.0) * factor
+@dataclass(frozen=True)
+class BatchLayout:
+    """How the clips of an optimiser step are dealt out. Their number decides a run's results, the split does not."""
+
+    batch_size: int
+    gradient_accumulation: int
+    processes: int
+
+    @property
+    def effective(self) -> int:
+        return self.batch_size * self.gradient_accumulation * self.processes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.effective} = optim.batch_size={self.batch_size} x optim.gradient_accumulation="
+            f"{self.gradient_accumulation} x {self.processes} process{'es' if self.processes > 1 else ''}"
+        )
+
+    def keeping(self, effective: int) -> str:
+        """Settings that give this effective batch on as many processes, or on how many it is possible."""
+        for key, rest in (
+            ("gradient_accumulation", self.batch_size * self.processes),
+            ("batch_size", self.gradient_accumulation * self.processes),
+        ):
+            if effective % rest == 0:
+                return f"optim.{key}={effective // rest} keeps it"
+        if effective % self.processes == 0:
+            return f"optim.batch_size={effective // self.processes} optim.gradient_accumulation=1 keeps it"
+        return f"a number of processes that divides {effective} can keep it"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run's length and learning rate in optimiser steps.
+
+    Args:
+        optim: the recipe's section.
+        num_clips: clips in the training set.
+        effective_batch: clips per optimiser step, over all processes and accumulated micro-batches.
+    """
+
+    optim: Any
+    num_clips: int
+    effective_batch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps(self.optim.epochs)
+
+    @property
+    def peak(self) -> float:
+        """The learning rate after the warm-up."""
+        return scaled_learning_rate(self.optim.base_lr, self.effective_batch)
+
+    def steps(self, epochs: float) -> int:
+        """Optimiser steps in so many epochs, at least 1."""
+        return max(1, math.ceil(epochs * self.num_clips / self.effective_batch - 1e-9))
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training clips that `step` optimiser steps make."""
+        return step * self.effective_batch / self.num_clips
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of an optimiser step, the first being 0."""
+        optim = self.optim
+        return learning_rate(self.epoch(step), self.peak, optim.epochs, optim.warmup_epochs, optim.min_lr)
+
+    def slow_start(self, step: int) -> float:
+        """Factor on the learning rate of towers that start slowly."""
+        given = self.optim.tower_warmup_epochs
+        return slow_start_factor(self.epoch(step), self.optim.epochs / 2 if given is None else given)
+
+
+def slow_towers(recipe) -> tuple[str, ...]:
+    """Towers that start from unimodal weights, and thus slowly."""
+    if recipe.optim.tower_warmup_epochs == 0:
+        return ()
+    origins = {"image": recipe.model.init_image, "audio": recipe.model.init_audio}
+    return tuple(tower for tower, origin in origins.items() if origin is not None)
+
+
+def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimiser over its parameter groups; `build_scheduler` sets their learning rates.
+
+    Args:
+        model: a model of this package, not wrapped for distribution.
+    """
+    optim = recipe.optim
+    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay, slow_towers(recipe))
+    for group in groups:
+        group.pop("names")
+    if optim.optimizer == "lars":
+        return LARS(groups, lr=1.0, weight_decay=optim.weight_decay, momentum=optim.momentum)
+    fused = None if optim.fsdp else True  # one kernel a group instead of a dozen a tensor
+    return torch.optim.AdamW(groups, lr=1.0, betas=tuple(optim.betas), fused=fused)
+
+
+def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LambdaLR:
+    """Sets every group's learning rate before each step: the schedule's, times the group's own factors.
+
+    Args:
+        optimizer: with a learning rate of 1 and groups of `parameter_groups`.
+    """
+
+    def of(group: dict):
+        scale, slow = group.get("lr_scale", 1.0), group.get("slow_start", False)
+        return lambda step: schedule.learning_rate(step) * scale * (schedule.slow_start(step) if slow else 1.0)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, [of(group) for group in optimizer.param_groups])
 
 
 class LARS(torch.optim.Optimizer):
@@ -139,11 +244,15 @@ class LARS(torch.optim.Optimizer):
 
 __all__ = [
     "LARS",
+    "BatchLayout",
+    "Schedule",
+    "build_optimizer",
+    "build_scheduler",
     "layer_index",
     "learning_rate",
     "parameter_groups",
     "scaled_learning_rate",
-    "set_learning_rates",
     "slow_start_factor",
+    "slow_towers",
     "tower_of",
 ]

@@ -3,11 +3,13 @@
 import signal
 import threading
 
-import torch
-
 
 class StopRequest:
-    """Remembers SIGTERM and SIGINT while in use, so that the step at hand can end and be saved; a second one kills."""
+    """Remembers SIGTERM and SIGINT while in use, so that the step at hand can end and be saved; a second one kills.
+
+    Attributes:
+        signal: the number of the signal, or None. The trainer gives every process the signal that any of them got.
+    """
 
     def __init__(self):
         self.signal: int | None = None
@@ -26,16 +28,6 @@ class StopRequest:
     def __exit__(self, *error):
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-
-    def agreed(self, state) -> bool:
-        """Whether any process got a signal; `state` is accelerate's, and all processes must ask together."""
-        if state.num_processes == 1:
-            return self.signal is not None
-        flag = torch.tensor(float(self.signal or 0), device=state.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        if flag and self.signal is None:
-            self.signal = int(flag)
-        return self.signal is not None
 
 
 __all__ = ["StopRequest"]

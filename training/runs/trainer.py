@@ -1,313 +1,289 @@
-"""transformers' Trainer for this package's tasks: reproducible order, layer-wise decay, mixup, whole checkpoints.
+"""transformers' Trainer for the tasks of this package.
 
-Any model of the package also trains with the plain `Trainer`; this one adds what the published recipes need.
+It adds what exact and safe runs need: an endless order of the clips, random numbers by position, agreement of all
+processes in every step, checkpoints that count once they are complete. Any model of the package also trains with the
+plain `Trainer`.
 """
 
 import math
-import shutil
-from collections.abc import Callable, Iterator
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from deepavfusion.inference.files import write_atomically
+from ..data.loading import BatchPlace, BrokenClips, ClipOrder, generator_for, training_loader
+from ..tasks import MODEL_INPUTS, Evaluation, Task, model_inputs
+from .checkpoints import (
+    TRAINING_STATE,
+    checkpoint_path,
+    complete_checkpoints,
+    gather_training_state,
+    load_weights,
+    mark_complete,
+    remove_entry,
+    restore_training_state,
+)
+from .folder import RunFolder
+from .logging import LogAverages, ProgressLog
+from .optimization import Schedule, build_optimizer, build_scheduler
+from .stopping import StopRequest
 
-from ..config.finetune_arguments import FinetuneArguments
-from ..data.loading import BrokenClips, EpochClips, generator_for, group_size, leave_signals_to_parent
-from ..data.mixup import mixup, soft_labels
-from .optimization import LARS, learning_rate, parameter_groups, scaled_learning_rate
-
-MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
-COMPLETE = "complete"  # a file of this name is the last thing written into a checkpoint
-_MIXUP_STREAM, _BALANCED_STREAM, _DROP_STREAM = 4, 5, 6
-
-
-class EpochOrder:
-    """Batch sampler of an epoch's clips for one process: lists of (epoch, clip), a function of seed and epoch alone.
-
-    Clips are shuffled, or drawn with replacement by `weights`; batches are dealt out to the processes in turn, and an
-    incomplete last round is left out. Fewer clips than a round wrap around.
-
-    Args:
-        num_clips: in the training set.
-        batch_size: clips per process and batch.
-        processes, process: how many train, and which one this is.
-        seed: of the order.
-        weights: (num_clips,) how often clips are drawn, relative to each other; None shuffles.
-        group: so many neighbouring clips stay together, in one batch.
-
-    Raises:
-        ValueError: where a batch, or the training set, does not hold whole groups.
-    """
-
-    def __init__(
-        self, num_clips: int, batch_size: int, processes: int, process: int, seed: int, weights=None, group: int = 1
-    ):
-        if batch_size % group or num_clips % group:
-            raise ValueError(
-                f"This data set comes in groups of {group} clips that belong into one batch: expected a batch size "
-                f"that is a multiple of it, got {batch_size} (of {num_clips} clips)."
-            )
-        self.num_clips, self.batch_size, self.seed, self.weights = num_clips, batch_size, seed, weights
-        self.group = group
-        self.processes, self.process = processes, process
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return max(1, self.num_clips // (self.batch_size * self.processes))
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.weights is None:
-            groups = torch.randperm(self.num_clips // self.group, generator=generator_for(self.seed, self.epoch))
-            order = (groups[:, None] * self.group + torch.arange(self.group)).flatten()
-        else:
-            generator = generator_for(self.seed, _BALANCED_STREAM, self.epoch)
-            order = torch.multinomial(self.weights.double(), self.num_clips, replacement=True, generator=generator)
-        clips = order.tolist()
-        for batch in range(len(self)):
-            first = (batch * self.processes + self.process) * self.batch_size
-            yield [(self.epoch, clips[place % self.num_clips]) for place in range(first, first + self.batch_size)]
-
-
-class EpochLoader(DataLoader):
-    """A loader whose batch sampler is told the epoch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)
+_DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
 
 
 class NonFiniteError(RuntimeError):
-    """The loss is NaN or infinite; the message names the clips of the batch."""
+    """The loss or the gradient is NaN or infinite; the message names the clips of the batch."""
 
 
-class CompleteCheckpoint(TrainerCallback):
-    """Puts the processor beside a checkpoint's model, so that it is loaded as any model is, then marks it complete."""
+@dataclass
+class _Step:
+    """What this process saw in an optimiser step."""
 
-    def __init__(self, processor):
-        self.processor = processor
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            path = checkpoint_path(args.output_dir, state.global_step)
-            self.processor.save_pretrained(path)
-            write_atomically(path / COMPLETE, "")
-
-
-def checkpoint_path(folder: str | Path, step: int) -> Path:
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """Checkpoints that were written to the end, oldest first."""
-    found = [entry for entry in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (entry / COMPLETE).is_file()]
-    return sorted(found, key=lambda entry: int(entry.name.rpartition("-")[2]))
-
-
-def remove_incomplete_checkpoints(folder: str | Path) -> None:
-    """Removes what a killed process was writing."""
-    for entry in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (entry / COMPLETE).is_file():
-            shutil.rmtree(entry)
+    started: float
+    wait: float
+    sums: torch.Tensor  # losses times clips, and clips
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    micro: int = 0
+    grad_norm: float = 0.0
+    totals: dict[str, float] = field(default_factory=dict)  # over all processes
 
 
 class AudioVisualTrainer(Trainer):
     """
     Args:
-        recipe: arguments of the run; optimiser, schedule, mixup and sampling follow them.
-        model: a model of this package with a task's head.
-        args: `training_arguments(recipe, ...)`, or any of that kind.
-        train_dataset: `Clips` (see `build_dataset`).
-        evaluator: called with the model, gives metrics by name; runs where the plain Trainer scores
-            `eval_dataset`.
-        weights: (N,) how often training clips are drawn; None draws each once an epoch.
+        recipe: settings of the run.
+        task: the task that the model learns.
+        order: order of the training clips, of this process, from the step that the run resumes from.
+        schedule: length and learning rate.
+        folder: where checkpoints and pictures go.
+        progress: where log lines go.
+        stop: how the run is asked to stop.
+        evaluation: the task on the held-out clips that are evaluated while training; None for none.
+        processor: of the model; saved with every checkpoint.
+        model, args, train_dataset, callbacks: see `Trainer`; `training_arguments` gives the second.
 
-    Raises, while training:
-        NonFiniteError: the loss is NaN or infinite.
-        BrokenDataError: more clips than `data.max_broken` cannot be read.
+    Raises, while training, on all processes alike:
+        NonFiniteError: the loss or the gradient is NaN or infinite.
+        BrokenDataError: more clips than `data.max_unreadable_fraction` cannot be read.
     """
 
     def __init__(
         self,
-        recipe: FinetuneArguments,
+        recipe,
+        task: type[Task],
         *,
-        evaluator: Callable[[Any], dict[str, float]] | None = None,
-        weights: torch.Tensor | None = None,
+        order: ClipOrder,
+        schedule: Schedule,
+        folder: RunFolder,
+        progress: ProgressLog,
+        stop: StopRequest,
+        evaluation: Task | None,
+        processor,
+        callbacks: list[TrainerCallback] | None = None,
         **kwargs,
     ):
-        self.recipe, self.evaluator, self.weights = recipe, evaluator, weights
-        super().__init__(data_collator=kwargs["train_dataset"].collate, **kwargs)
-        self.mixed_step, self.micro = -1, 0
-        self.broken = BrokenClips(len(self.train_dataset), recipe.data.max_broken)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        batches = len(self._order())
-        return max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
-
-    def _order(self) -> EpochOrder:
-        return EpochOrder(
-            len(self.train_dataset),
-            self.args.per_device_train_batch_size,
-            self.args.world_size,
-            self.args.process_index,
-            self.recipe.run.seed,
-            self.weights,
-            group_size(self.train_dataset),
+        self.recipe, self.task, self.order, self.schedule, self.folder = recipe, task, order, schedule, folder
+        self.progress, self.stop, self.evaluation, self.processor = progress, stop, evaluation, processor
+        fraction = recipe.data.max_unreadable_fraction
+        self.broken = BrokenClips(len(kwargs["train_dataset"]), fraction)
+        self.evaluation_broken = None if evaluation is None else BrokenClips(len(evaluation.clips), fraction)
+        self.averages = LogAverages()
+        self.current: _Step | None = None
+        self.latest_evaluation: Evaluation | None = None
+        super().__init__(
+            data_collator=kwargs["train_dataset"].collate,
+            eval_dataset=None if evaluation is None else evaluation.clips,
+            callbacks=[RunControl(self), progress, *(callbacks or [])],
+            **kwargs,
         )
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        vars(self.model.config).pop("use_cache", None)  # set by Trainer, of language models
 
     def get_train_dataloader(self) -> DataLoader:
-        workers = self.args.dataloader_num_workers
-        return EpochLoader(
-            EpochClips(self.train_dataset),
-            batch_sampler=self._order(),
-            collate_fn=self.data_collator,
-            num_workers=workers,
-            worker_init_fn=leave_signals_to_parent,
-            pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
-        )
+        """The batches of the whole run: transformers takes it for one epoch."""
+        return training_loader(self.train_dataset, self.order, self.recipe.data.num_workers)
 
     def create_optimizer(self, model=None):
-        optim = self.recipe.optim
         if self.optimizer is None:
-            groups = parameter_groups(self.model, optim.weight_decay, optim.layer_decay)
-            effective = optim.batch_size * optim.gradient_accumulation * self.args.world_size
-            lr = scaled_learning_rate(optim.base_lr, effective)
-            for group in groups:
-                group.pop("names")
-                group["lr"] = lr * group["lr_scale"]
-            if optim.optimizer == "lars":
-                self.optimizer = LARS(groups, lr=lr, weight_decay=optim.weight_decay, momentum=optim.momentum)
-            else:
-                self.optimizer = torch.optim.AdamW(groups, lr=lr, betas=tuple(optim.betas), fused=True)
+            self.optimizer = build_optimizer(self.recipe, self.model)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         if self.lr_scheduler is None:
-            optim, steps = self.recipe.optim, self.steps_per_epoch
-            floor = optim.min_lr / optim.base_lr if optim.base_lr else 0.0
-
-            def factor(step: int) -> float:
-                return learning_rate(step / steps, 1.0, optim.epochs, optim.warmup_epochs, floor)
-
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self.lr_scheduler = build_scheduler(optimizer or self.optimizer, self.schedule)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        started = time.perf_counter()
+        samples = super().get_batch_samples(epoch_iterator, num_batches, device)
+        sums = torch.zeros(len(self.task.LOSSES) + 1, dtype=torch.float64)
+        self.current = _Step(started, time.perf_counter() - started, sums)
+        return samples
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        for line in self.broken.add(inputs["broken"]):
-            self.log_line(line)
-        given = {name: inputs[name] for name in MODEL_INPUTS if name in inputs}
-        if "pixel_values" not in given:  # no clip of the batch could be read
-            return sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad) * 0.0
-        if self.recipe.task.name == "recognition":
-            given = self._soften(given)
-        outputs = model(**given)
-        if not bool(torch.isfinite(outputs.loss)):
-            names = "\n".join(f"  {path}" for path in inputs["path"])
-            raise NonFiniteError(
-                f"The loss of step {self.state.global_step + 1} is not finite. The clips of its batch:\n{names}"
-            )
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        current, config = self.current, self.model.config
+        clips = len(inputs["path"]) if "pixel_values" in inputs else 0
+        current.broken += inputs["broken"]
+        current.paths += inputs["path"]
+        if clips:
+            given = {name: inputs[name] for name in MODEL_INPUTS if name in inputs}
+            place = BatchPlace(self.args.seed, self.state.global_step, current.micro, self.order)
+            outputs = model(**self.task.training_inputs(given, config, place, self.recipe))
+            loss = outputs.loss
+            losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().double().cpu()
+            current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
+        else:  # a blank clip that weighs nothing, for the processes exchange data in every pass
+            outputs = model(**model_inputs(inputs, config, self.args.device))
+            values = outputs.to_tuple() if outputs.loss is None else (outputs.loss,)
+            loss = sum(value.sum() for value in values if torch.is_tensor(value) and value.requires_grad) * 0.0
+        current.micro += 1
+        return (loss, outputs) if return_outputs else loss
 
-    def _soften(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Label smoothing, mixup and withheld modalities, as the recipe has them."""
-        task, step = self.recipe.task, self.state.global_step
-        self.micro = self.micro + 1 if self.mixed_step == step else 0  # which of the step's accumulated batches
-        self.mixed_step = step
-        position = (step, self.args.process_index, self.micro)
-        if (task.mixup or task.label_smoothing) and not given["labels"].is_floating_point():
-            labels = soft_labels(given["labels"], self.model.config.num_labels, task.label_smoothing)
-            given = {**given, "labels": labels}
-        if task.mixup:
-            given = mixup(given, task.mixup, generator_for(self.recipe.run.seed, _MIXUP_STREAM, *position))
-        if task.drop_modality:
-            generator = generator_for(self.recipe.run.seed, _DROP_STREAM, *position)
-            draws = torch.rand(len(given["labels"]), generator=generator).to(given["labels"].device)
-            given["image_present"] = draws >= task.drop_modality / 2
-            given["audio_present"] = (draws < task.drop_modality / 2) | (draws >= task.drop_modality)
-        return given
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.current.grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return norm
 
-    def log_line(self, text: str) -> None:
-        """A line on the main process's terminal, above the progress bar."""
-        if self.is_world_process_zero():
-            print(text, flush=True)
+    def agree(self) -> None:
+        """Adds what the processes saw before the weights move; all of them go on, or all raise for the same reason."""
+        current, accelerator = self.current, self.accelerator
+        finite = bool(current.sums.isfinite().all())
+        flags = torch.zeros(2 + accelerator.num_processes, dtype=torch.float64)
+        flags[0], flags[1] = not finite, len(current.broken)
+        flags[2 + accelerator.process_index] = self.stop.signal or 0
+        seen = torch.cat([torch.where(current.sums.isfinite(), current.sums, 0.0), flags])
+        dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+        total = accelerator.reduce(seen.to(accelerator.device, dtype), "sum").cpu()
+        sums, (non_finite, broken), signals = total.split([len(current.sums), 2, accelerator.num_processes])
+        if non_finite:
+            self._raise_non_finite("loss", [] if finite else current.paths)
+        if broken:
+            for line in self.broken.add(gather_object(current.broken)):
+                self.progress.print(line)
+        if not math.isfinite(current.grad_norm) and accelerator.scaler is None:
+            self._raise_non_finite("gradient", current.paths)
+        self.stop.signal = int(signals.max()) or None
+        current.totals = dict(zip((*self.task.LOSSES, "clips"), sums.tolist(), strict=True))
+        current.totals |= {"grad_norm": current.grad_norm, "wait": current.wait}
+
+    def _raise_non_finite(self, what: str, paths: list[str]) -> None:
+        names = "\n".join(f"  {path}" for path in gather_object(paths))
+        step = self.state.global_step + 1
+        raise NonFiniteError(f"The {what} of step {step} is not finite. The clips of its batch:\n{names}")
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and "grad_norm" in logs:  # of training: means over clips and processes instead of a loss
+            step = self.state.global_step
+            record = self.averages.record(self.task.LOSSES, self.state.max_steps - step)
+            logs = {**record, "learning_rate": self.schedule.learning_rate(step - 1)}
+        super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Runs the evaluator; metrics by name, with the prefix. All processes must call it together."""
-        if self.evaluator is None:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluator(self.model).items()}
-        if (
-            self.state.best_metric is not None
-            and metrics.get(self.args.metric_for_best_model) == self.state.best_metric
-        ):
-            self.state.best_metric = None  # of equals the last is the best: it was trained the longest
+        """Evaluates the task on its held-out clips. All processes must call it together."""
+        started, known = time.perf_counter(), set(self.evaluation_broken.reasons)
+        found = self.evaluation.evaluate(self.model, self.accelerator, full=False, broken=self.evaluation_broken)
+        self.latest_evaluation = found
+        for path, reason in self.evaluation_broken.reasons.items():
+            if path not in known:
+                self.progress.print(f"skipped, cannot be read: {path}: {reason}")
+        values = {**found.metrics, "clips": found.num_clips, "seconds": time.perf_counter() - started}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        best = self.state.best_metric
+        if best is not None and metrics.get(self.args.metric_for_best_model) == best:
+            self.state.best_metric = None  # ties go to the latest checkpoint
         self.log(dict(metrics))
+        if found.pictures is not None:
+            title = f"Held-out clips, epoch {self.state.epoch:.2f} (step {self.state.global_step})"
+            self.evaluation.draw(found.pictures, self.folder.work, title)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def save_training_state(self, path: Path) -> None:
+        """Adds to a checkpoint what resumes the training, and marks it complete; old ones are removed.
 
-def on_cpu(recipe: FinetuneArguments) -> bool:
-    """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
-    return recipe.run.cpu or not torch.accelerator.is_available()
+        Of the complete ones the last `run.keep_checkpoints` and the best stay. transformers' own removal is not used:
+        it takes every folder whose name begins like theirs for one of them.
+        """
+        optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler
+        state = gather_training_state(self.model, optimizer, self.lr_scheduler, scaler)
+        if self.is_world_process_zero():
+            torch.save(state, path / TRAINING_STATE)
+            self.processor.save_pretrained(path)
+            mark_complete(path)
+            best = self.state.best_model_checkpoint
+            for old in complete_checkpoints(path.parent)[: -self.recipe.run.keep_checkpoints]:
+                if best is None or old.name != Path(best).name:
+                    remove_entry(old)
+        self.accelerator.wait_for_everyone()
 
+    # Trainer's own neither reads states that other numbers of processes wrote nor loads sharded models.
 
-def training_arguments(recipe: FinetuneArguments, steps_per_epoch: int, metric: str | None) -> TrainingArguments:
-    """The Trainer's own arguments for a recipe.
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if checkpoint is not None:
+            optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler
+            restore_training_state(Path(checkpoint), self.model, optimizer, self.lr_scheduler, scaler)
 
-    Args:
-        steps_per_epoch: optimiser steps.
-        metric: name of the evaluator's metric by which the best checkpoint is chosen, larger being better; None keeps
-            the last.
-    """
-    run, optim = recipe.run, recipe.optim
-    every = max(1, round(run.eval_epochs * steps_per_epoch))
-    return TrainingArguments(
-        output_dir=str(Path(run.output_dir) / "checkpoints"),
-        per_device_train_batch_size=optim.batch_size,
-        gradient_accumulation_steps=optim.gradient_accumulation,
-        max_steps=max(1, math.ceil(optim.epochs * steps_per_epoch - 1e-9)),
-        max_grad_norm=optim.clip_grad_norm or 0.0,
-        bf16=optim.mixed_precision == "bf16",
-        fp16=optim.mixed_precision == "fp16",
-        use_cpu=on_cpu(recipe),  # said also where there is nothing else, or bf16 would be refused
-        seed=run.seed,
-        logging_steps=run.log_steps,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if metric else "no",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        # One more, for the best: the last but one must stay until the last is whole.
-        save_total_limit=max(run.keep_checkpoints, 2) + (metric is not None),
-        load_best_model_at_end=metric is not None,
-        metric_for_best_model=None if metric is None else f"eval_{metric}",
-        greater_is_better=None if metric is None else True,
-        dataloader_num_workers=recipe.data.num_workers,
-        remove_unused_columns=False,
-        report_to=run.trackers or "none",
-        torch_compile=run.compile,
-        disable_tqdm=None,
-    )
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        load_weights(self.model, resume_from_checkpoint)
+
+    def _load_best_model(self):
+        load_weights(self.model, self.state.best_model_checkpoint)
 
 
-__all__ = [
-    "AudioVisualTrainer",
-    "CompleteCheckpoint",
-    "EpochLoader",
-    "EpochOrder",
-    "NonFiniteError",
-    "checkpoint_path",
-    "complete_checkpoints",
-    "on_cpu",
-    "remove_incomplete_checkpoints",
-    "training_arguments",
-]
+class RunControl(TrainerCallback, ExportableState):
+    """What happens around a step, and what of a run beside the weights is part of a checkpoint."""
+
+    def __init__(self, trainer: AudioVisualTrainer):
+        self.trainer = trainer
+
+    def state(self) -> dict:
+        trainer, held_out = self.trainer, self.trainer.evaluation_broken
+        kept = {
+            "averages": vars(trainer.averages),
+            "broken": trainer.broken.reasons,
+            "evaluation_broken": {} if held_out is None else held_out.reasons,
+        }
+        return {"args": {}, "attributes": kept}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        trainer, kept = self.trainer, state.stateful_callbacks[type(self).__name__]["attributes"]
+        vars(trainer.averages).update(kept["averages"])
+        trainer.broken.reasons = dict(kept["broken"])
+        if trainer.evaluation_broken is not None:
+            trainer.evaluation_broken.reasons = dict(kept["evaluation_broken"])
+        state.compute_steps(args, state.max_steps)  # a checkpoint holds those that it was written with
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        torch.manual_seed(
+            generator_for(args.seed, _DROPOUT_STREAM, state.global_step, args.process_index).initial_seed()
+        )
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.agree()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        trainer, totals = self.trainer, self.trainer.current.totals
+        trainer.averages.add(totals, time.perf_counter() - trainer.current.started)
+        trainer.progress.advance(totals["loss"] / max(totals["clips"], 1.0))
+        state.epoch = trainer.schedule.epoch(state.global_step)
+        last = state.global_step >= state.max_steps
+        control.should_log |= last
+        every = trainer.recipe.run.save_epochs
+        if every is not None:
+            control.should_save |= state.global_step % trainer.schedule.steps(every) == 0
+        if trainer.stop.signal and not last:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer.save_training_state(checkpoint_path(args.output_dir, state.global_step))
+
+
+__all__ = ["AudioVisualTrainer", "NonFiniteError", "RunControl"]

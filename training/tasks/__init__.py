@@ -1,22 +1,27 @@
-"""The five tasks: model, evaluation and report of each."""
+"""What is learned and scored: pre-training, and the five tasks that start from it."""
 
-from .base import Evaluation, Task, evaluate_task
+from .base import Task
+from .evaluation import MODEL_INPUTS, Evaluation, evaluate_task, model_inputs
 from .localization import Localization
+from .pretraining import Pretraining
 from .recognition import Recognition
 from .retrieval import Retrieval
 from .segmentation import Segmentation
 from .separation import Separation
 
-TASKS = {task.NAME: task for task in (Recognition, Separation, Segmentation, Localization, Retrieval)}
+TASKS = {task.NAME: task for task in (Pretraining, Recognition, Separation, Segmentation, Localization, Retrieval)}
 
 __all__ = [
+    "MODEL_INPUTS",
     "TASKS",
     "Evaluation",
     "Localization",
+    "Pretraining",
     "Recognition",
     "Retrieval",
     "Segmentation",
     "Separation",
     "Task",
     "evaluate_task",
+    "model_inputs",
 ]

@@ -1,95 +1,141 @@
-"""What the tasks share: a task's model, its evaluation over held-out clips, and what a report shows of it."""
+"""What a task is: how it is trained, how a model of it is scored, and what a report shows of that."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import gather_object
 
+from deepavfusion.processors import DeepAVFusionProcessor
+
+from ..data import build_dataset
 from ..data.clips import BrokenClip
-from ..data.loading import BrokenClips, evaluation_loader, group_size
+from ..data.loading import BatchPlace, BrokenClips, group_size
 from ..report.report import Example, Table
-from .pretraining import model_inputs
-
-_FEW = 30  # clips: below that one clip is more than 3 percentage points
-
-
-@dataclass
-class Evaluation:
-    """What one evaluation of a task found.
-
-    Attributes:
-        metrics: name -> value; shares lie in 0..1, decibels say so in their name.
-        tables: for the report and the terminal.
-        num_clips: that were read.
-        skipped: path -> why a clip was not.
-        left_out: what was read and could not be scored -> how many, such as silent sources.
-        examples: of the report, on the main process.
-        figures: (title, figure, caption, text for those who do not see it), on the main process.
-    """
-
-    task: str
-    protocol: str
-    metrics: dict[str, float]
-    num_clips: int
-    tables: list[Table] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    examples: list[Example] = field(default_factory=list)
-    figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
-
-    @property
-    def counted(self) -> str:
-        """How many clips were read, in words."""
-        return f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
-
-    @property
-    def remarks(self) -> list[str]:
-        """Sentences that belong beside the numbers: what they leave out, and whether they are of too few clips."""
-        remarks = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
-        if 0 < self.num_clips < _FEW:
-            points = 100 / self.num_clips
-            remarks.append(f"So few clips say little: one more or less is {points:.0f} percentage points.")
-        return remarks
+from .evaluation import Evaluation, evaluate_task
 
 
 class Task:
     """
-    One of the five tasks. An object of it is made for a data set and holds no state between evaluations.
+    What is learned and how it is scored. The class says how a run of it is trained; an object is made for the data set
+    that is evaluated and holds no state between evaluations.
 
     Args:
         clips: the data set that is evaluated (see `build_dataset`).
-        processor: of the model.
+        processor: processor of the model.
+        recipe: settings of the run; `score` and `evaluate_task` need none.
 
     Attributes:
         NAME, MODEL: the task and the class of its model.
         PROTOCOL: what the numbers mean, in a sentence or two.
+        PROCESSOR: settings of the processor that differ from the default.
+        ENCODER: beginning of the names of the encoder's weights in the model.
+        NEXT: commands for a trained model, with {folder} for where it is.
+        LOSSES: fields of the model's output that are logged while it is trained.
+        SELECTS: whether a run ends with the best checkpoint on `data.selection_split`, if asked to. Otherwise
+            `data.eval_split` is evaluated while training, and the last one is kept.
+        EVALUATES_FIRST: whether there is an evaluation before the first step.
     """
 
     NAME: ClassVar[str]
     MODEL: ClassVar[type]
     PROTOCOL: ClassVar[str]
+    PROCESSOR: ClassVar[dict[str, Any]] = {}
+    ENCODER: ClassVar[str] = "deepavfusion."
+    NEXT: ClassVar[tuple[str, ...]] = ()
+    LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
+    SELECTS: ClassVar[bool] = True
+    EVALUATES_FIRST: ClassVar[bool] = False
 
-    def __init__(self, clips, processor):
-        self.clips, self.processor = clips, processor
+    def __init__(self, clips, processor, recipe=None):
+        self.clips, self.processor, self.recipe = clips, processor, recipe
 
-    @property
-    def primary(self) -> str:
-        """The metric by which checkpoints are chosen; larger is better."""
-        raise NotImplementedError
+    # How a run of it is trained.
 
     @classmethod
-    def head_config(cls, clips, semantic: bool) -> dict[str, Any]:
+    def data_options(cls, recipe, config, train: bool) -> dict[str, Any]:
+        """Arguments of `build_dataset` that the task decides. `config` is that of the encoder."""
+        return {}
+
+    @classmethod
+    def build_clips(cls, recipe, config, split: str, train: bool, size: int | None = None):
+        """The recipe's data of a split.
+
+        Args:
+            config: configuration that says how large frames and spectrograms are.
+            size: how many held-out clips at most; None is the recipe's `data.eval_size`.
+
+        Raises:
+            ValueError, OSError: a data set that cannot be found or has no clips for the task, or a setting that it
+                does not have.
+        """
+        source = recipe.data.source()
+        if size is not None:
+            source["eval_size"] = size
+        options = cls.data_options(recipe, config, train)
+        name, seed = recipe.task.data_task, recipe.run.seed
+        return build_dataset(source, config, split, train=train, seed=seed, task=name, **options)
+
+    @classmethod
+    def build_processor(cls, config) -> DeepAVFusionProcessor:
+        """The processor of the task's model."""
+        return DeepAVFusionProcessor.from_config(config, **cls.PROCESSOR)
+
+    @classmethod
+    def head_config(cls, clips, recipe) -> dict[str, Any]:
         """Fields of the configuration that task and data decide: number and names of the labels, and of which kind.
 
         The kind is of classifiers alone: a model that starts from one must not keep it.
+
+        Raises:
+            ValueError: clips without what the task learns.
         """
         return {"problem_type": None}
+
+    @classmethod
+    def prepare_model(cls, model, clips, recipe) -> None:
+        """Sets the weights that training starts from, where they are neither random nor an earlier model's."""
+        if recipe.task.freeze_encoder:
+            model.freeze_encoder()
+
+    @classmethod
+    def sampling_weights(cls, clips, recipe) -> torch.Tensor | None:
+        """(N,) how often training clips are drawn, relative to each other; None draws each once an epoch."""
+        return None
+
+    @classmethod
+    def training_inputs(cls, inputs: dict[str, torch.Tensor], config, place: BatchPlace, recipe) -> dict:
+        """Arguments of the model's forward pass for a training batch.
+
+        Args:
+            inputs: those of `MODEL_INPUTS` that the batch has, on the device.
+            place: which batch it is, for random numbers.
+        """
+        return inputs
+
+    @classmethod
+    def depends_on_batch(cls, recipe, config) -> bool:
+        """Whether a clip's loss depends on the others of its micro-batch, which are then not to be dealt out anew."""
+        return False
 
     @classmethod
     def calibration(cls, metrics: dict[str, float]) -> dict[str, Any]:
         """Fields of the configuration that the selection split's metrics decide, such as a threshold."""
         return {}
+
+    # How a model of it is scored.
+
+    @property
+    def primary(self) -> str | None:
+        """The metric by which checkpoints are chosen, larger being better; None keeps the last."""
+        raise NotImplementedError
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics that a log line of an evaluation shows, of those that there are."""
+        return (self.primary,)
+
+    def check_model(self, model) -> None:
+        """Raises `ValueError` where a trained model does not fit the data set."""
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
         """What is kept of each clip of a batch.
@@ -107,11 +153,51 @@ class Task:
 
     def examples(self, model, inputs: dict, batch: dict) -> list[Example]:
         """What the report shows of a batch of clips."""
-        raise NotImplementedError
+        return []
 
     def figures(self, rows: list[dict]) -> list[tuple[str, Any, str, str]]:
         """Figures of the report over all clips."""
         return []
+
+    def pictures(self, model, inputs: dict, batch: dict) -> Any:
+        """What `draw` draws of the first batch, at every evaluation; None for nothing."""
+        return None
+
+    def draw(self, pictures: Any, folder: Path, title: str) -> None:
+        """Draws `pictures` into a folder."""
+
+    def add_training(self, evaluation: Evaluation, metrics, folder: Path, name: str) -> dict[str, Any]:
+        """Adds to the evaluation that ends a run what the run's records show.
+
+        Args:
+            metrics: the run's `MetricsFile`.
+            folder: where to draw, if anything.
+            name: of the model.
+
+        Returns:
+            what evaluation.json holds of it.
+        """
+        return {}
+
+    def evaluate(self, model, accelerator, full: bool, broken: BrokenClips | None = None) -> Evaluation:
+        """Evaluates a model by the settings of the recipe; see `evaluate_task`.
+
+        Args:
+            full: with controls, bounds and examples, as at the end of a run; else what training needs to know.
+            broken: unreadable clips that are known.
+        """
+        recipe = self.recipe
+        return evaluate_task(
+            self,
+            model,
+            accelerator,
+            batch_size=recipe.optim.batch_size,
+            num_workers=recipe.data.num_workers,
+            max_unreadable_fraction=recipe.data.max_unreadable_fraction,
+            full=full,
+            examples=recipe.run.num_examples if full else 0,
+            broken=broken,
+        )
 
     def other_sounds(self, inputs: dict, batch: dict) -> torch.Tensor | None:
         """For every clip of a batch the sound of another one, (B, 1, mels, time steps): the control of what a model
@@ -138,72 +224,6 @@ class Task:
         return (pixels * std + mean).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-@torch.no_grad()
-def evaluate_task(
-    task: Task,
-    model,
-    accelerator,
-    *,
-    batch_size: int,
-    num_workers: int,
-    max_broken: float = 0.01,
-    full: bool = False,
-    examples: int = 0,
-) -> Evaluation:
-    """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
-
-    Args:
-        max_broken: largest share of clips that may be unreadable; more raise `BrokenDataError`.
-        full: controls, bounds and slow scores as well.
-        examples: how many of the first clips the report shows.
-    """
-    clips, broken = task.clips, BrokenClips(len(task.clips), max_broken)
-    loader = evaluation_loader(
-        clips,
-        batch_size,
-        accelerator.num_processes,
-        accelerator.process_index,
-        num_workers,
-        group=group_size(clips),
-    )
-    was_training = model.training
-    model.eval()
-    rows, unreadable, shown = {}, [], []
-
-    try:
-        for batch in loader:
-            unreadable += batch["broken"]
-            if "pixel_values" not in batch:
-                continue
-            inputs = model_inputs(batch, model.config, accelerator.device)
-            with accelerator.autocast():
-                scored = task.score(model, inputs, batch, full)
-                rows.update(zip(batch["index"].tolist(), scored, strict=True))
-                if len(shown) < examples and accelerator.is_main_process:
-                    shown += task.examples(model, inputs, batch)[: examples - len(shown)]
-    finally:
-        model.train(was_training)
-    gathered = {}
-    for part in gather_object([rows]):
-        gathered.update(part)
-    broken.add(gather_object(unreadable))
-    if not gathered:
-        raise ValueError(f"None of the {len(clips)} clips of {clips.card} could be read.")
-    ordered = [gathered[index] for index in sorted(gathered)]
-    metrics, tables, left_out = task.summarize(ordered, full)
-    return Evaluation(
-        task=task.NAME,
-        protocol=f"{task.PROTOCOL} Data: {clips.card}.",
-        metrics=metrics,
-        num_clips=len(ordered),
-        tables=tables,
-        skipped=dict(broken.reasons),
-        left_out={name: count for name, count in left_out.items() if count},
-        examples=shown,
-        figures=task.figures(ordered) if full and accelerator.is_main_process else [],
-    )
-
-
 def percent(value: float | None) -> str:
     """A share as text."""
     return "-" if value is None else f"{100 * value:.1f} %"
@@ -214,4 +234,4 @@ def decibels(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} dB"
 
 
-__all__ = ["Evaluation", "Task", "decibels", "evaluate_task", "percent"]
+__all__ = ["Task", "decibels", "percent"]

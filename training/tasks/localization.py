@@ -28,6 +28,8 @@ _THRESHOLDS = tuple(k / 20 for k in range(1, 20))
 class Localization(Task):
     NAME = "localization"
     MODEL = DeepAVFusionForSoundLocalization
+    NEXT = ("deepavfusion localize CLIP.mp4 --model {folder} --out OUT",)
+    PROCESSOR = {"crop_pct": 1.0}  # dense predictions see the whole short side, as published
     PROTOCOL = (
         "The frame at the middle of the sound; maps resized bilinearly to the frame. cIoU = sum of the consensus map "
         "within the found area over (sum of the consensus map + found area outside it). Found area: probability above "
@@ -42,6 +44,29 @@ class Localization(Task):
     @property
     def primary(self) -> str:
         return "ciou_50"
+
+    @classmethod
+    def _supervised(cls, recipe, config) -> bool:
+        return recipe.model.config.get("localization_loss", config.localization_loss) == "supervised"
+
+    @classmethod
+    def data_options(cls, recipe, config, train):
+        # Matching takes every frame for the source of the sound that it comes with.
+        return {"foreign_sounds": cls._supervised(recipe, config)} if train else {}
+
+    @classmethod
+    def build_clips(cls, recipe, config, split, train, size=None):
+        clips = super().build_clips(recipe, config, split, train, size)
+        if train and cls._supervised(recipe, config) and not getattr(clips, "annotated", True):
+            raise ValueError(
+                f"The frames to train on have no boxes ({clips.card}): expected annotations of them, or "
+                "model.localization_loss=matching, which needs none."
+            )
+        return clips
+
+    @classmethod
+    def depends_on_batch(cls, recipe, config):
+        return not cls._supervised(recipe, config)
 
     @classmethod
     def calibration(cls, metrics):

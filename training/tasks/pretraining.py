@@ -1,130 +1,150 @@
-"""Evaluation during pre-training: held-out losses under fixed masks, nearest-neighbour probe, reconstructions."""
+"""Masked pre-training: reconstruction of hidden patches of a frame and its sound (paper, section 3.4)."""
 
-import contextlib
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 
-from ..data.loading import BrokenClips, evaluation_noise
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+
+from ..data.loading import evaluation_noise, mask_noise
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
-from ..report.reconstructions import reconstruction_images
-from ..runs.preparation import num_patches
+from ..report.charts import training_curves
+from ..report.reconstructions import draw_reconstructions, reconstruction_images
+from ..report.tables import Table
+from .base import Task, percent
 
-INPUTS = ("pixel_values", "input_features")
-
-
-@dataclass
-class Evaluation:
-    """What one evaluation found.
-
-    Args:
-        losses: "loss", "image_loss", "audio_loss", means over the clips.
-        probe: stream -> metric -> score in 0..1; None where clips have no labels.
-        chance: metric -> score of random neighbours; None where clips have no labels.
-        num_clips: how many were read.
-        pictures: of the first clips, on the main process; None elsewhere.
-        picture_names: the clips on them.
-    """
-
-    losses: dict[str, float]
-    probe: dict[str, dict[str, float]] | None
-    chance: dict[str, float] | None
-    num_clips: int
-    pictures: dict[str, list[np.ndarray]] | None
-    picture_names: list[str]
+METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 
 
-def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch's tensors on the device; one blank clip where no clip of it could be read.
-
-    The blank one keeps processes together: their forward passes exchange data, so each must make as many.
-    """
-    if "pixel_values" in batch:
-        return {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
-    frames = () if config.num_frames == 1 else (config.num_frames,)
-    shapes = (
-        (1, *frames, config.num_channels, *config.frame_size),
-        (1, 1, config.num_mel_bins, config.spectrogram_length),
+class Pretraining(Task):
+    NAME = "pretraining"
+    MODEL = DeepAVFusionForPreTraining
+    LOSSES = ("loss", "image_loss", "audio_loss")
+    SELECTS = False
+    EVALUATES_FIRST = True
+    NEXT = (
+        "deepavfusion embed CLIP.mp4 --model {folder}",
+        "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
     )
-    return {name: torch.zeros(shape, device=device) for name, shape in zip(INPUTS, shapes, strict=True)}
+    PROTOCOL = (
+        "One frame and one window a clip, no augmentation. Losses: mean squared error of hidden patches under masks "
+        "that are the same at every evaluation. Nearest neighbour: every stream's mean over tokens, unmasked, "
+        "normalised to length 1; the clip itself left out; `all` adds the three cosine similarities."
+    )
+
+    @classmethod
+    def prepare_model(cls, model, clips, recipe):
+        """Unimodal checkpoints for the towers, where the recipe names them."""
+        given = recipe.model
+        if given.init_image is not None or given.init_audio is not None:
+            try:
+                encoder = DeepAVFusionModel.from_unimodal_pretrained(
+                    image=given.init_image, audio=given.init_audio, config=model.config
+                )
+            except (OSError, ValueError) as error:
+                raise ValueError(f"model.init_image / model.init_audio cannot be used: {error}") from error
+            model.deepavfusion.load_state_dict(encoder.state_dict())
+
+    @classmethod
+    def training_inputs(cls, inputs, config, place, recipe):
+        """With the masks' noise, a function of seed, step and position."""
+        pixels = inputs["pixel_values"]
+        noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, num_patches(config)))
+        image_noise, audio_noise = noise
+        names = ("pixel_values", "input_features")
+        return {**{name: inputs[name] for name in names}, "image_noise": image_noise, "audio_noise": audio_noise}
+
+    @property
+    def primary(self):
+        return None
+
+    @property
+    def headline(self):
+        return (*self.LOSSES, *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")))
+
+    def score(self, model, inputs, batch, full):
+        outputs = self._outputs(model, inputs, batch)
+        streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
+        rows = []
+        for place, losses in enumerate(_losses_by_clip(model, inputs, outputs)):
+            label = batch["labels"][place] if "labels" in batch else None
+            rows.append({"losses": losses, "streams": [streams[name][place] for name in STREAMS], "label": label})
+        return rows
+
+    def _outputs(self, model, inputs, batch):
+        noise = evaluation_noise(self.recipe.run.seed, batch["index"], num_patches(model.config))
+        image_noise, audio_noise = (part.to(inputs["pixel_values"].device) for part in noise)
+        return model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
+
+    def summarize(self, rows, full):
+        image, audio = np.array([row["losses"] for row in rows], dtype=np.float64).mean(axis=0).tolist()
+        metrics = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
+        if len(rows) >= 2 and all(row["label"] is not None for row in rows):
+            labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
+            features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
+            if labels.ndim == 1 or bool(((labels > 0).any(0) & (labels <= 0).any(0)).any()):
+                scores = {**knn_probe(features, labels), "chance": chance(labels)}
+                for name, values in scores.items():
+                    metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
+        return metrics, _tables(metrics, None), {}
+
+    def pictures(self, model, inputs, batch):
+        names = batch["path"][: self.recipe.run.num_reconstructions]
+        first = {name: values[: len(names)] for name, values in inputs.items()}
+        outputs = self._outputs(model, first, {"index": batch["index"][: len(names)]})
+        visual = self.processor.visual_processor
+        mean, std = list(visual.image_mean), list(visual.image_std)
+        return reconstruction_images(model, *first.values(), outputs, mean, std), names
+
+    def draw(self, pictures, folder, title):
+        draw_reconstructions(*pictures, folder / "reconstructions.png", title)
+
+    def add_training(self, evaluation, metrics, folder, name):
+        records = metrics.read("evaluation")
+        before = {name: value for name, value in records[0].items() if name in evaluation.metrics}
+        evaluation.tables = _tables(evaluation.metrics, before)
+        scores = [nested_scores(record) for record in records]
+        random = [found.pop("chance") for found in scores if found][-1:]
+        steps = [{**record, "probe": found} for record, found in zip(records, scores, strict=True)]
+        path, train = folder / "training_curves.png", metrics.read("train")
+        training_curves(train, steps, random[0] if random else None, path, name)
+        return {"before": before, "ceilings": self.clips.ceilings}
 
 
-@torch.no_grad()
-def evaluate(
-    model,
-    loader: DataLoader,
-    accelerator: Accelerator,
-    seed: int,
-    broken: BrokenClips,
-    picture_samples: int,
-    normalization: tuple[list[float], list[float]],
-) -> tuple[Evaluation, list[str]]:
-    """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
-
-    Args:
-        loader: this process's share of the clips, from `evaluation_loader`: as many batches on every process.
-        seed: of the masks.
-        broken: unreadable clips so far; raises `BrokenDataError` when they are too many.
-        normalization: mean and deviation of the image's channels.
-
-    Returns:
-        the evaluation, the same on all processes but for the pictures, and lines on newly found unreadable clips.
-    """
-    was_training = model.training
-    model.eval()
-    patches = num_patches(model.config)
-    rows, unreadable, pictures, names = {}, [], None, []
-    with _unsharded(model):
-        for batch in loader:
-            unreadable += batch["broken"]
-            readable = "pixel_values" in batch
-            clips = batch["index"] if readable else torch.zeros(1, dtype=torch.long)
-            inputs = model_inputs(batch, model.config, accelerator.device)
-            noise = [part.to(accelerator.device) for part in evaluation_noise(seed, clips, patches)]
-            with accelerator.autocast():
-                outputs = model(**inputs, image_noise=noise[0], audio_noise=noise[1])
-                streams = pool_streams(model.deepavfusion(**inputs))
-            if not readable:
-                continue
-            if pictures is None and accelerator.is_main_process:
-                names = batch["path"][:picture_samples]
-                pictures = _draw(model, inputs, outputs, len(names), normalization)
-            errors = _losses_by_clip(model, inputs, outputs)
-            streams = {name: stream.float().cpu() for name, stream in streams.items()}
-            for place, clip in enumerate(clips.tolist()):
-                label = batch["labels"][place] if "labels" in batch else None
-                rows[clip] = (errors[place], [streams[name][place] for name in STREAMS], label)
-    model.train(was_training)
-    gathered = {}
-    for part in gather_object([rows]):
-        gathered.update(part)
-    lines = broken.add(gather_object(unreadable))
-    return _summarise(gathered, pictures, names), lines
+def num_patches(config) -> tuple[int, int]:
+    """Patches of the image (or video) and of the spectrogram."""
+    return math.prod(config.image_grid), math.prod(config.audio_grid)
 
 
-@contextlib.contextmanager
-def _unsharded(model):
-    """Under FSDP, the parameters outside the sharded layers whole: the encoder is called without its root."""
-    sharded = hasattr(model, "unshard")
-    if sharded:
-        model.unshard()
-    try:
-        yield
-    finally:
-        if sharded:
-            model.reshard()
+def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None:
+    """Stream -> metric -> score of the nearest neighbours in metrics by name; None where there are none."""
+    found = {
+        stream: {name: metrics[f"{stream}_{name}"] for name in METRICS if f"{stream}_{name}" in metrics}
+        for stream in (*STREAMS, "all", "chance")
+    }
+    return found if found["chance"] else None
 
 
-def _draw(model, inputs, outputs, count, normalization):
-    first = {name: values[:count] for name, values in inputs.items()}
-    fields = ("image_mask", "audio_mask", "image_logits", "audio_logits")
-    shown = type(outputs)(**{name: outputs[name][:count] for name in fields})
-    return reconstruction_images(model, first["pixel_values"], first["input_features"], shown, *normalization)
+def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Table]:
+    """Losses and nearest-neighbour scores; `before` holds the metrics before training."""
+    ends = {"before training": before, "trained": metrics}
+    ends = {title: values for title, values in ends.items() if values is not None}
+    losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
+    rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in ends.items()]
+    tables = [Table("Held-out losses", ["", *losses.values()], rows)]
+    scores = {title: nested_scores(values) for title, values in ends.items()}
+    trained = scores["trained"]
+    if trained is not None:
+        random = trained.pop("chance")
+        rows = [
+            [stream, METRICS[name], *(percent(of[stream][name]) for of in scores.values()), percent(random[name])]
+            for stream in trained
+            for name in trained[stream]
+        ]
+        tables.append(Table("Nearest neighbours", ["stream", "metric", *scores, "chance"], rows))
+    return tables
 
 
 def _losses_by_clip(model, inputs, outputs) -> list[tuple[float, float]]:
@@ -141,21 +161,3 @@ def _losses_by_clip(model, inputs, outputs) -> list[tuple[float, float]]:
         errors = (logits.float() - targets).square().mean(-1)
         losses.append(((errors * mask).sum(1) / mask.sum(1)).tolist())
     return list(zip(*losses, strict=True))
-
-
-def _summarise(rows: dict[int, Any], pictures, names: list[str]) -> Evaluation:
-    if not rows:
-        raise RuntimeError("Not one held-out clip could be read: there is nothing to evaluate on.")
-    ordered = [rows[clip] for clip in sorted(rows)]
-    image, audio = np.array([row[0] for row in ordered], dtype=np.float64).mean(axis=0).tolist()
-    scores = random = None
-    if len(ordered) >= 2 and all(row[2] is not None for row in ordered):
-        labels = torch.stack([torch.as_tensor(row[2]) for row in ordered])
-        features = {name: torch.stack([row[1][k] for row in ordered]) for k, name in enumerate(STREAMS)}
-        if labels.ndim == 1 or bool(((labels > 0).any(0) & (labels <= 0).any(0)).any()):
-            scores, random = knn_probe(features, labels), chance(labels)
-    losses = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
-    return Evaluation(losses, scores, random, len(ordered), pictures, names)
-
-
-__all__ = ["Evaluation", "evaluate", "model_inputs"]

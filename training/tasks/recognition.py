@@ -6,17 +6,24 @@ from sklearn.metrics import confusion_matrix
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
 
+from ..data import FileClips
+from ..data.balance import class_balanced_weights, label_frequencies
+from ..data.dense import DenseClips
+from ..data.mixup import mixup, soft_labels
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
+from .evaluation import evaluate_task
 
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
+_MIXUP_STREAM, _MODALITY_STREAM = 4, 6  # keep these generators apart from those of other purposes
 
 
 class Recognition(Task):
     NAME = "recognition"
     MODEL = DeepAVFusionForAudioVisualClassification
+    NEXT = ("deepavfusion classify CLIP.mp4 --model {folder}",)
     PROTOCOL = (
         "One centred clip each. Joint: mean of the logits of the three streams, each of which has seen the others "
         "through fusion. Image only, audio only: the other modality absent from the input."
@@ -31,12 +38,68 @@ class Recognition(Task):
         return "map" if self.multi_label else "top1"
 
     @classmethod
-    def head_config(cls, clips, semantic):
+    def head_config(cls, clips, recipe):
         if clips.label_names is None:
             raise ValueError(f"Recognition needs labels: {clips.card} has none.")
         names = dict(enumerate(clips.label_names))
         kind = "multi_label_classification" if clips.multi_label else "single_label_classification"
         return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
+
+    @classmethod
+    def prepare_model(cls, model, clips, recipe):
+        super().prepare_model(model, clips, recipe)
+        if recipe.task.init_bias:
+            model.init_bias_from_frequencies(label_frequencies(clips))
+
+    @classmethod
+    def sampling_weights(cls, clips, recipe):
+        return class_balanced_weights(clips) if recipe.task.class_balanced else None
+
+    @classmethod
+    def depends_on_batch(cls, recipe, config):
+        return recipe.task.mixup > 0
+
+    @classmethod
+    def training_inputs(cls, inputs, config, place, recipe):
+        """With label smoothing, mixup and modality dropout, as the recipe has them."""
+        task = recipe.task
+        if (task.mixup or task.label_smoothing) and not inputs["labels"].is_floating_point():
+            inputs = {**inputs, "labels": soft_labels(inputs["labels"], config.num_labels, task.label_smoothing)}
+        if task.mixup:
+            inputs = mixup(inputs, task.mixup, place.generator(_MIXUP_STREAM))
+        if task.modality_dropout:
+            draws = torch.rand(len(inputs["labels"]), generator=place.generator(_MODALITY_STREAM))
+            draws, half = draws.to(inputs["labels"].device), task.modality_dropout / 2
+            present = {"image_present": draws >= half, "audio_present": (draws < half) | (draws >= 2 * half)}
+            inputs = {**inputs, **present}
+        return inputs
+
+    def check_model(self, model):
+        names = self.clips.label_names
+        own = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        if names is not None and list(names) != own:
+            different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
+            first = f"; the first that differs is {different[0]}" if different else ""
+            raise ValueError(f"The model has {len(own)} classes, the data {len(names)}{first}.")
+
+    def evaluate(self, model, accelerator, full, broken=None):
+        """At the end of a run also over several windows of each clip."""
+        evaluation, recipe = super().evaluate(model, accelerator, full, broken), self.recipe
+        windows = recipe.task.dense_windows
+        if full and windows > 1 and isinstance(self.clips, FileClips):
+            dense = evaluate_task(
+                type(self)(DenseClips(self.clips, windows), self.processor),
+                model,
+                accelerator,
+                batch_size=max(1, recipe.optim.batch_size // windows),
+                num_workers=recipe.data.num_workers,
+                max_unreadable_fraction=recipe.data.max_unreadable_fraction,
+                full=True,
+            )
+            evaluation.metrics.update({f"dense_{name}": value for name, value in dense.metrics.items()})
+            table = dense.tables[0]
+            evaluation.tables.append(Table(f"Mean over {windows} windows of each clip", table.columns, table.rows))
+        return evaluation
 
     def score(self, model, inputs, batch, full):
         windows = getattr(self.clips, "num_windows", 1)

@@ -14,6 +14,7 @@ _CUTS = (1, 5, 10)
 class Retrieval(Task):
     NAME = "retrieval"
     MODEL = DeepAVFusionModel
+    ENCODER = ""
     PROTOCOL = (
         "Frames and sounds encoded one modality at a time; every stream's mean over tokens, cosine similarity. R@k: "
         "share of clips whose own counterpart is among the k most similar of all clips."

@@ -15,6 +15,8 @@ _CONTROLS = {"shuffled": "another clip's sound", "silent": "no sound"}
 class Segmentation(Task):
     NAME = "segmentation"
     MODEL = DeepAVFusionForSemanticSegmentation
+    NEXT = ("deepavfusion segment CLIP.mp4 --model {folder} --out OUT",)
+    PROCESSOR = {"crop_pct": 1.0}  # dense predictions see the whole short side, as published
     PROTOCOL = (
         "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
         "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "
@@ -32,10 +34,14 @@ class Segmentation(Task):
         return self.clips.label_names is not None
 
     @classmethod
-    def head_config(cls, clips, semantic):
-        names = dict(enumerate(segmentation_names(clips))) if semantic else {0: "sounding"}
+    def data_options(cls, recipe, config, train):
+        return {"semantic": recipe.task.semantic}
+
+    @classmethod
+    def head_config(cls, clips, recipe):
+        names = dict(enumerate(segmentation_names(clips))) if recipe.task.semantic else {0: "sounding"}
         labels = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-        return super().head_config(clips, semantic) | labels
+        return super().head_config(clips, recipe) | labels
 
     def score(self, model, inputs, batch, full):
         maps = {"own": model(**inputs).logits}

@@ -16,6 +16,7 @@ _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
 class Separation(Task):
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
+    NEXT = ("deepavfusion separate CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
         "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with the phase of "
         "the mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "

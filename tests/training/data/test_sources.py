@@ -40,7 +40,7 @@ def test_validation_is_taken_out_of_train_by_video(clip, tmp_path):
     settings = {"name": "vggsound", "path": str(tmp_path)}
     everything = build_dataset(settings, MODEL, "train", False, 0)
     assert len(everything) == 10
-    share = settings | {"validation_share": 0.4}
+    share = settings | {"validation_fraction": 0.4}
     train, held = (build_dataset(share, MODEL, split, False, 0) for split in ("train", "validation"))
     assert sorted(names(train) + names(held)) == sorted(names(everything))
     assert len(held) == 4
@@ -80,7 +80,7 @@ def test_vggsound_and_folders_support_separation(clip, tmp_path):
     test = build_dataset(settings, MODEL, "test", False, 0, task="separation")
     assert len(test) == 4
     assert "2 of them of one class" in test.card
-    folder = {"name": "folder", "path": str(tmp_path / "clips"), "validation_share": 0.5}
+    folder = {"name": "folder", "path": str(tmp_path / "clips"), "validation_fraction": 0.5}
     clips = build_dataset(folder, MODEL, "validation", False, 0, task="separation")
     assert len(clips) == 6
     assert clips[0]["waveforms"].shape == (2, 16000)
@@ -107,7 +107,8 @@ def test_audiosets_subsets(clip, tmp_path):
     }
     assert sizes == {"balanced": 2, "unbalanced": 4, "all": 6, None: 6}
     assert len(build_dataset(settings | {"subset": "balanced"}, MODEL, "test", True, 0)) == 1
-    held = build_dataset(settings | {"subset": "unbalanced", "validation_share": 0.25}, MODEL, "validation", False, 0)
+    held_out = settings | {"subset": "unbalanced", "validation_fraction": 0.25}
+    held = build_dataset(held_out, MODEL, "validation", False, 0)
     assert len(held) == 1
     assert Path(held.describe(0)).name.startswith("unb")
     with pytest.raises(ValueError, match="must be one of balanced, unbalanced, all, got 'eval'"):
@@ -120,8 +121,8 @@ def test_audiosets_subsets(clip, tmp_path):
         ({"name": "vgg"}, "recognition", "one of scenes, folder, vggsound, audioset, music, .*, got 'vgg'"),
         ({}, "recognition", "got None"),
         ({"name": "folder"}, "recognition", "data.path is missing"),
-        ({"name": "folder", "path": "x", "subset": "s4"}, "recognition", r"data\.subset is no setting of folder"),
-        ({"name": "scenes", "path": "x"}, "recognition", r"data\.path is no setting of scenes"),
+        ({"name": "folder", "path": "x", "subset": "s4"}, "recognition", r"option data\.subset for dataset 'folder'"),
+        ({"name": "scenes", "path": "x"}, "recognition", r"Unknown option data\.path for dataset 'scenes'"),
         (
             {"name": "vggsound", "path": "x"},
             "segmentation",
@@ -141,11 +142,12 @@ def test_splits_that_are_not_there(clip, tmp_path):
     settings = {"name": "vggsound", "path": str(tmp_path)}
     with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'dev'"):
         build_dataset(settings, MODEL, "dev", True, 0)
-    with pytest.raises(ValueError, match=r"vggsound has no validation split: .*data\.validation_share"):
+    with pytest.raises(ValueError, match=r"vggsound has no validation split: .*data\.validation_fraction"):
         build_dataset(settings, MODEL, "validation", True, 0)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        build_dataset(settings | {"validation_share": 1.0}, MODEL, "validation", True, 0)
-    one = settings | {"train_list": str(write(tmp_path / "one.txt", "train000000_000000\n")), "validation_share": 0.5}
+        build_dataset(settings | {"validation_fraction": 1.0}, MODEL, "validation", True, 0)
+    listed = str(write(tmp_path / "one.txt", "train000000_000000\n"))
+    one = settings | {"train_list": listed, "validation_fraction": 0.5}
     with pytest.raises(ValueError, match=r"cannot divide one recording \(train000000\)"):
         build_dataset(one, MODEL, "train", True, 0)
 

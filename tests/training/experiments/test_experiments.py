@@ -85,7 +85,7 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
         *("--pretrained", str(pretrained), "--out", str(out), "--tasks", "localization"),
         *("--results", str(results), "--readme", str(readme)),
         *SMALL,
-        *("data.selection_size=4", "run.eval_epochs=1", "run.examples=1"),
+        *("data.selection_size=4", "run.eval_epochs=1", "run.num_examples=1"),
         *sizes,
     ]
     assert scene_results.main(arguments) == 0

@@ -10,9 +10,12 @@ import torch
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.training.runs.checkpoints import (
     CheckpointFolder,
+    complete_checkpoints,
     differences,
     gather_state,
     lock_folder,
+    own_entries,
+    remove_entry,
     restore_state,
 )
 from deepavfusion.training.runs.optimization import LARS
@@ -77,7 +80,9 @@ def test_a_crash_while_writing_leaves_the_checkpoint_before(tmp_path, monkeypatc
     assert folder.steps() == [1]
     assert torch.equal(folder.read_tensors(1)["model"]["0.weight"], tensors["model"]["0.weight"])
     assert len(list(folder.folder.iterdir())) == 2
-    folder.remove_unfinished()
+    for entry in own_entries(folder.folder):
+        if entry not in complete_checkpoints(folder.folder):
+            remove_entry(entry)
     assert [entry.name for entry in folder.folder.iterdir()] == ["step-00000001"]
     folder.save(2, tensors, {})
     assert folder.steps() == [2]

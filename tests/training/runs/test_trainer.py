@@ -9,7 +9,6 @@ from deepavfusion.training.runs.trainer import (
     COMPLETE,
     EpochOrder,
     complete_checkpoints,
-    remove_incomplete_checkpoints,
 )
 
 
@@ -105,5 +104,3 @@ def test_only_whole_checkpoints_are_gone_on_from(tmp_path):
         if step != 100:
             (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
-    remove_incomplete_checkpoints(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]

@@ -183,8 +183,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
     if options.out is not None:
-        for i, index in zip(options.index, indices):
-            folder = options.out if len(indices) == 1 else options.out / str(i)
+        targets = [options.out] if len(indices) == 1 else [options.out / str(i) for i in options.index]
+        for folder in targets:
+            if (
+                folder.exists()
+                and not (folder / "scene.json").is_file()
+                and (folder.is_file() or any(folder.iterdir()))
+            ):
+                parser.error(f"{folder} exists and holds no scene: name another folder")
+        for folder, index in zip(targets, indices):
             for path in write_scene(config, index, folder, motion=not options.still):
                 print(path)
     if options.sheet is not None:

@@ -189,7 +189,7 @@ def test_what_cannot_be_paired_is_told(task, settings, words):
         build(task, **settings).__getitems__([0])
 
 
-def test_shares_of_objects_that_were_painted():
+def test_coverage_of_objects():
     found = np.array([[True, True, False], [False, False, False]])
     objects = np.array([[False, True, True], [True, True, False]])
     assert coverage(found, objects) == 0.25

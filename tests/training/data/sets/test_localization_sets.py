@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training.config.finetune_arguments import load_finetune_arguments
-from deepavfusion.training.config.recipe import RecipeError
+from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sets.flickr_soundnet import read_annotations, read_boxes
 from deepavfusion.training.data.sets.lists import FrameAndSound
@@ -143,7 +142,7 @@ def test_training_lists_overlap_test_sets(clips_root, tmp_path, caplog):
 
 
 def test_validation_comes_from_where_the_boxes_are(clips_root, tmp_path):
-    settings = {"name": "vggss", "path": str(clips_root), "validation_share": 0.5}
+    settings = {"name": "vggss", "path": str(clips_root), "validation_fraction": 0.5}
     settings["train_list"] = str(write(tmp_path / "train.txt", f"{key('e')}\n{key('f')}\n"))
     sizes = {
         split: build_dataset(settings, MODEL, split, split == "train", 0, task="localization")
@@ -287,8 +286,8 @@ def test_supervised_training_without_boxes_is_told_before_it_starts(tmp_path):
     make_flickr(tmp_path)
     listed = write(tmp_path / "train.txt", "1\n3\n4\n")
     changes = [f"data.path={tmp_path}", f"data.train_list={listed}", "model.init_from=null"]
-    supervised = load_finetune_arguments("flickr_localization", [*changes, "model.localization_loss=supervised"])
+    supervised = load_recipe("finetune", "flickr_localization", [*changes, "model.localization_loss=supervised"])
     with pytest.raises(RecipeError, match=r"no boxes .*flickr.*model\.localization_loss=matching"):
         build_clips(supervised, MODEL, "train", train=True)
-    matching = load_finetune_arguments("flickr_localization", [*changes, "model.localization_loss=matching"])
+    matching = load_recipe("finetune", "flickr_localization", [*changes, "model.localization_loss=matching"])
     assert len(build_clips(matching, MODEL, "train", train=True)) == 1  # two are test clips

@@ -84,7 +84,7 @@ def test_music_as_a_data_set(clip, tmp_path):
     train = build_dataset(settings, MODEL, "train", True, 0)
     assert train.multi_label
     assert train[0]["label"].tolist() in ([0.0, 1.0], [1.0, 1.0])
-    held = settings | {"validation_share": 0.4}
+    held = settings | {"validation_fraction": 0.4}
     kept, out = (build_dataset(held, MODEL, split, False, 0) for split in ("train", "validation"))
     videos = [{video_of(path) for path in clips.rows["path"]} for clips in (train, kept, out)]
     assert videos[1] | videos[2] == videos[0]
@@ -197,7 +197,7 @@ def test_vggsound_music_labels_and_vggsounds_own_test_split(clip, tmp_path):
     )
     dropped = build_dataset(settings | {"drop_overlap": True}, MODEL, "train", False, 0)
     assert {Path(path).name[0] for path in dropped.rows["path"]} == {"b", "c"}
-    share = settings | {"validation_share": 0.5}
+    share = settings | {"validation_fraction": 0.5}
     halves = [build_dataset(share, MODEL, split, False, 0) for split in ("train", "validation")]
     assert sorted(len(half) for half in halves) == [2, 2]
 

@@ -1,0 +1,219 @@
+"""Recipes and overrides: what they give, and what they refuse."""
+
+import pytest
+import yaml
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.training.config.arguments import COMMANDS
+from deepavfusion.training.config.recipe import (
+    Recipe,
+    RecipeError,
+    load_recipe,
+    recipe_command,
+    recipe_goal,
+    recipe_names,
+)
+
+
+def test_every_command_has_its_recipes():
+    assert recipe_names("pretrain") == ["audioset_base", "folder", "scenes_tiny", "vggsound_base"]
+    assert recipe_names("probe") == ["audioset_probe", "scenes_probe", "vggsound_probe"]
+    assert recipe_command("scenes_retrieval") == "evaluate"
+    assert recipe_command("no_such_recipe") is None
+    own = {command: {name for name in recipe_names(command) if recipe_command(name) == command} for command in COMMANDS}
+    assert set(recipe_names("finetune")) == own["finetune"]
+    assert set(recipe_names("evaluate")) == own["finetune"] | own["probe"] | own["evaluate"]
+
+
+def test_evaluate_accepts_what_was_finetuned_and_probed():
+    assert load_recipe("evaluate", "scenes_recognition").command == "finetune"
+    assert load_recipe("evaluate", "scenes_probe").command == "probe"
+    with pytest.raises(RecipeError, match="use `deepavfusion pretrain scenes_tiny`"):
+        load_recipe("evaluate", "scenes_tiny")
+
+
+def test_overrides_are_typed_like_their_fields():
+    overrides = [
+        "optim.base_lr=1e-4",
+        "optim.epochs=2",
+        "run.trackers=wandb",
+        "optim.mixed_precision=no",
+        "data.path=1",
+    ]
+    recipe = load_recipe("pretrain", "folder", overrides)
+    assert recipe.optim.base_lr == 1e-4
+    assert isinstance(recipe.optim.epochs, float)
+    assert recipe.run.trackers == ["wandb"]
+    assert recipe.optim.mixed_precision == "no"
+    assert recipe.data.path == "1"
+    assert load_recipe("pretrain", "scenes_tiny", ["data.difficulty=null"]).data.difficulty is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.epoch=3", "Unknown option optim.epoch. Did you mean epochs.*Valid options: base_lr, min_lr, epochs"),
+        ("model.hidden_siz=3", "Did you mean hidden_size.*Valid options: size, init_from.*fusion_type"),
+        ("model.config=3", "Unknown option model.config"),
+        ("optimizer.epochs=3", "Unknown section 'optimizer'.*Valid sections: task, model, data, optim, run"),
+        ("command.name=probe", "Unknown section 'command'"),
+        ("epochs=3", "expected section.key=value"),
+        ("optim.epochs", "expected section.key=value"),
+        ("optim.epochs=many", "optim.epochs is 'many' .str.: expected float"),
+        ("optim.batch_size=1.5", "optim.batch_size is 1.5 .float.: expected int"),
+        ("optim.batch_size=true", "expected int"),
+        ("run.cpu=1", "run.cpu is 1 .int.: expected bool"),
+        ("data.cache_dir=[a]", "expected str or null"),
+        ("run.seed=null", "run.seed is None .NoneType.: expected int"),
+        ("optim.batch_size=0", "optim.batch_size is 0: expected a number above 0"),
+        ("optim.mixed_precision=fp8", "expected one of no, bf16, fp16"),
+        ("run.trackers=[mlflow]", "run.trackers is 'mlflow': expected one of tensorboard, wandb"),
+        ("data.name=imagenet", "data.name is 'imagenet': expected one of scenes, folder.* for task 'pretraining'"),
+        ("data.name=avsbench", "data.name is 'avsbench': expected one of scenes, folder.* for task 'pretraining'"),
+        ("task.name=separation", "task.name is 'separation': expected pretraining for `deepavfusion pretrain`"),
+        ("optim.betas=[0.9]", "expected two numbers"),
+        ("optim.betas=[0.9, high]", "optim.betas is 'high' .str.: expected float"),
+        ("run.seed=[", "not valid YAML"),
+    ],
+)
+def test_invalid_overrides_report_what_was_expected(override, message):
+    with pytest.raises(RecipeError, match=f"(?s){message}"):
+        load_recipe("pretrain", "scenes_tiny", [override])
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "override", "message"),
+    [
+        ("pretrain", "scenes_tiny", "run.num_examples=3", "option run.num_examples for command 'pretrain'"),
+        ("pretrain", "scenes_tiny", "model.separation_mask=binary", "model.separation_mask for task 'pretraining'"),
+        (
+            "pretrain",
+            "folder",
+            "data.noise=0.1",
+            "Unknown option data.noise for dataset 'folder'. Valid options: name, p",
+        ),
+        ("pretrain", "scenes_tiny", "data.path=x", "option data.path for dataset 'scenes'"),
+        ("finetune", "scenes_recognition", "task.semantic=true", "option task.semantic for task 'recognition'"),
+        ("finetune", "scenes_recognition", "task.mixing=1", "Unknown option task.mixing. Did you mean mixup"),
+        ("finetune", "scenes_recognition", "task.label_smoothing=1", "expected a number of at least 0 and below 1"),
+        ("finetune", "scenes_recognition", "task.modality_dropout=-0.1", "expected a number of at least 0 and below 1"),
+        ("finetune", "scenes_recognition", "task.drop_modality=0.1", "Did you mean modality_dropout"),
+        ("finetune", "scenes_recognition", "optim.optimizer=sgd", "expected one of adamw, lars"),
+        ("finetune", "scenes_recognition", "task.name=recogniton", "task.name is 'recogniton': expected one of recog"),
+        ("finetune", "scenes_recognition", "run.save_epochs=3", "option run.save_epochs for command 'finetune'"),
+        ("finetune", "scenes_separation", "task.mixup=1", "option task.mixup for task 'separation'"),
+        ("finetune", "scenes_separation", "task.init_bias=false", "option task.init_bias for task 'separation'"),
+        ("finetune", "scenes_separation", "model.init_image=x", "option model.init_image for task 'separation'"),
+        ("finetune", "scenes_separation", "task.name=retrieval", "for `deepavfusion finetune`"),
+        ("probe", "scenes_probe", "task.freeze_encoder=false", "a probe needs task.freeze_encoder=true"),
+        ("evaluate", "scenes_retrieval", "optim.epochs=3", "option optim.epochs for command 'evaluate'"),
+        ("finetune", "flickr_localization", "data.validation_fraction=1", "expected a number above 0 and below 1"),
+    ],
+)
+def test_options_that_do_not_apply_are_unknown(command, name, override, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(command, name, [override])
+    assert message in str(caught.value)
+
+
+def test_an_option_that_does_not_apply_may_stand_at_its_default():
+    recipe = load_recipe("finetune", "scenes_separation", ["task.mixup=0", "data.path=null"])
+    assert (recipe.task.mixup, recipe.data.path) == (0.0, None)
+    assert "mixup" not in recipe.to_dict()["task"]
+
+
+@pytest.mark.parametrize(
+    "override", ["model.patch_size=7", "model.fusion_type=late", "model.hidden_size=wide", "model.size=tiny"]
+)
+def test_an_impossible_model_is_refused(override):
+    with pytest.raises(RecipeError, match="Invalid model section"):
+        load_recipe("pretrain", "scenes_tiny", [override]).model.build_config()
+
+
+def test_two_origins_exclude_each_other():
+    with pytest.raises(RecipeError, match="mutually exclusive"):
+        load_recipe("pretrain", "scenes_tiny", ["model.init_from=a", "model.init_image=b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "expected sections"),
+        ("command: pretrain\nmodel: 3\n", "expected key: value"),
+        ("command: pretrain\ntrain: {}\n", "Unknown section"),
+        ("a: [", "not valid YAML"),
+        ("task: {name: pretraining}\n", "names no command: add the line `command: pretrain`"),
+        ("command: train\n", "is 'train': expected one of pretrain, finetune, probe, evaluate"),
+        ("command: pretrain\n", "task.name is 'recognition': expected pretraining"),
+        ("command: [pretrain]\n", "expected one of pretrain"),
+    ],
+)
+def test_invalid_recipe_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("pretrain", str(path))
+
+
+def test_a_recipe_file_needs_only_command_and_task(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("command: pretrain\ntask: {name: pretraining}\n")
+    recipe = load_recipe("pretrain", str(path))
+    assert (recipe.name, recipe.goal, recipe.run.output_dir) == ("mine", "", "runs/mine")
+    assert isinstance(recipe.model.build_config(), DeepAVFusionConfig)
+
+
+def test_an_unknown_recipe_lists_those_of_the_command():
+    with pytest.raises(RecipeError, match="Did you mean scenes_tiny.*vggsound_base") as caught:
+        load_recipe("pretrain", "scene_tiny")
+    assert "vggsound_finetune" not in str(caught.value)
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe("pretrain", "missing.yaml")
+
+
+def test_the_data_source_holds_what_was_set():
+    recipe = load_recipe("pretrain", "folder", ["data.path=clips", "data.validation_fraction=0.2"])
+    assert recipe.data.source() == {"name": "folder", "path": "clips", "validation_fraction": 0.2}
+
+
+def test_a_written_recipe_reads_back_with_its_overrides(tmp_path):
+    recipe = load_recipe("pretrain", "vggsound_base", ["optim.epochs=3", "model.fusion_layers=[0, 1]"])
+    path = tmp_path / "vggsound_base.yaml"
+    path.write_text(recipe.to_yaml())
+    assert load_recipe("pretrain", str(path)) == recipe
+
+
+def test_yaml_of_a_run_holds_the_goal_and_what_applies():
+    recipe = load_recipe("pretrain", "folder")
+    text = recipe.to_yaml()
+    assert text.startswith("# Goal: pre-train a small model")
+    written = yaml.safe_load(text)
+    assert list(written) == ["command", "task", "model", "data", "optim", "run"]
+    assert written == recipe.to_dict()
+    assert written["task"] == {"name": "pretraining"}
+    assert "noise" not in written["data"]
+    assert "num_examples" not in written["run"]
+    assert written["model"]["decoder_hidden_size"] == 256
+
+
+def test_a_public_recipe_has_no_local_paths():
+    recipe = load_recipe("pretrain", "folder", ["data.path=/home/me/clips", "run.output_dir=/home/me/out"])
+    text = recipe.to_yaml(public=True)
+    assert "/home/me" not in text
+    assert "null" not in text
+    assert text.startswith("# Goal: ")
+    assert "Cost:" not in text
+    assert "Expected:" not in text
+    assert yaml.safe_load(text)["optim"] == {k: v for k, v in recipe.to_dict()["optim"].items() if v is not None}
+
+
+def test_a_goal_is_one_line():
+    goal = recipe_goal("audioset_base")
+    assert goal.startswith("the published pre-training on AudioSet-2M")
+    assert goal.endswith("effective batch 2048.")
+
+
+def test_recipes_are_built_without_a_file():
+    with pytest.raises(RecipeError, match="command is 'train'"):
+        Recipe(name="mine", goal="", command="train")
+    assert Recipe(name="mine", goal="", command="finetune").task.name == "recognition"

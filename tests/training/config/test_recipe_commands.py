@@ -1,0 +1,195 @@
+"""The packaged recipes as commands: what is missing is reported, and small data sets run to the end."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from deepavfusion.training import cli
+from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.sources import DATA_SETS
+from tests.media_factory import tone
+from tests.training.data.disk import make_clips, put, write_picture, write_sound
+
+PRETRAINING = recipe_names("pretrain")
+FINETUNING = recipe_names("evaluate")
+ON_DISK = [name for name in FINETUNING if not name.startswith("scenes_")]
+TINY = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "num_mel_bins": 32,
+    "spectrogram_length": 64,
+    "num_fusion_attention_heads": 2,
+    "decoder_hidden_size": 16,
+    "decoder_num_attention_heads": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A model to start from: of any size, for nothing of it is trained here."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("origin")
+    DeepAVFusionModel(DeepAVFusionConfig(**TINY)).save_pretrained(folder)
+    return folder
+
+
+def command_of(name, origin, folder, *overrides):
+    """The command of a recipe, as its comment gives it, with other folders."""
+    command, common = recipe_command(name), ["run.cpu=true", "data.num_workers=0", *overrides]
+    if command == "evaluate":
+        return ["evaluate", name, *common, "--model", str(origin), "--out", str(folder)]
+    return [command, name, f"model.init_from={origin}", f"run.output_dir={folder}", *common]
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_a_folder_that_is_not_there_is_told(name, origin, tmp_path, capsys):
+    missing = tmp_path / "no such folder"
+    assert cli.main(command_of(name, origin, tmp_path / "out", f"data.path={missing}")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("deepavfusion ")
+    assert str(missing) in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ON_DISK)
+def test_a_path_that_is_not_given_is_asked_for(name, origin, tmp_path, capsys):
+    assert cli.main(command_of(name, origin, tmp_path / "out")) == 2
+    assert "data.path is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "origin", "maker"),
+    [
+        ("finetune vggsound_finetune", "runs/vggsound_base", "deepavfusion pretrain vggsound_base"),
+        ("finetune scenes_recognition", "runs/quickstart", "make quickstart"),
+        ("finetune scenes_separation", "runs/scenes_localization", "deepavfusion finetune scenes_localization"),
+        ("evaluate scenes_probe --model runs/scenes_probe", "runs/scenes_probe", "deepavfusion probe scenes_probe"),
+        ("pretrain scenes_tiny model.init_from=runs/mine", "runs/mine", None),
+        ("evaluate scenes_retrieval --model runs/a/scenes_tiny", "runs/a/scenes_tiny", None),
+    ],
+)
+def test_a_model_that_was_not_trained_yet_is_told_with_what_makes_it(
+    command, origin, maker, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["data.eval_size=8", "data.cache_dir=null"] if "scenes" in command else []
+    assert cli.main([*command.split(), *(sizes or [f"data.path={tmp_path}"]), "run.cpu=true"]) == 2
+    err = capsys.readouterr().err
+    assert f"{origin} cannot be used: there is no model in that folder" in err
+    assert ("makes it" not in err) if maker is None else f"`{maker}` makes it" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "right"),
+    [
+        ("finetune", "vggsound_retrieval", "evaluate vggsound_retrieval --model MODEL"),
+        ("finetune", "scenes_tiny", "pretrain scenes_tiny"),
+        ("finetune", "vggsound_probe", "probe vggsound_probe"),
+        ("probe", "vggsound_finetune", "finetune vggsound_finetune"),
+        ("pretrain", "vggsound_finetune", "finetune vggsound_finetune"),
+    ],
+)
+def test_a_recipe_of_another_command_names_the_right_one(command, name, right, tmp_path, capsys):
+    assert cli.main([command, name, f"run.output_dir={tmp_path / 'out'}"]) == 2
+    assert f"use `deepavfusion {right}`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_localization_without_boxes_needs_a_list(tmp_path):
+    recipe = load_recipe("finetune", "vggss_localization")
+    (tmp_path / "vggss.json").write_text('[{"file": "abcdefghijk_000010", "bbox": [[0, 0, 0.5, 0.5]]}]')
+    source = {**recipe.data.source(), "path": str(tmp_path)}
+    with pytest.raises(ValueError, match="data.train_list names the clips to train on"):
+        build_dataset(source, DeepAVFusionConfig(**TINY), "train", train=True, seed=0, task="localization")
+
+
+def documented_commands():
+    """The commands of docs/data.md, as lists of words after `deepavfusion`."""
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"^(?:deepavfusion |accelerate launch -m deepavfusion\.training\.)(.+)$", blocks, re.MULTILINE)
+    return text, [line.split() for line in lines]
+
+
+def test_the_data_sets_are_documented():
+    text, commands = documented_commands()
+    for name in (*DATA_SETS, *PRETRAINING, *ON_DISK):
+        assert f"`{name}`" in text or f" {name} " in text, name
+    assert {words[1] for words in commands} == {*PRETRAINING, *FINETUNING}
+
+
+@pytest.mark.parametrize("words", documented_commands()[1], ids=" ".join)
+def test_documented_commands_are_accepted(words):
+    command, name, *rest = words
+    if "--model" in rest:
+        place = rest.index("--model")
+        assert command == "evaluate"
+        del rest[place : place + 2]
+    assert load_recipe(command, name, rest).name == name
+
+
+FEW = [
+    "data.max_unreadable_fraction=0",
+    "optim.epochs=1",
+    "optim.warmup_epochs=0",
+    "optim.batch_size=2",
+    "optim.gradient_accumulation=1",
+    "run.eval_epochs=1",
+    "run.num_examples=1",
+]
+
+
+def run_small(name, root, folder):
+    """The numbers of a recipe's run on a small data set, from a tiny model."""
+    torch.manual_seed(0)
+    DeepAVFusionModel(DeepAVFusionConfig(**TINY)).save_pretrained(folder / "origin")
+    words = command_of(name, folder / "origin", folder / "out", f"data.path={root}", *FEW)
+    assert cli.main(words) == 0
+    found = json.loads((folder / "out" / "evaluation.json").read_text())
+    assert found["skipped"] == 0
+    return found
+
+
+def test_separation_runs_on_clips_as_they_are_documented(tmp_path):
+    root = tmp_path / "data"
+    ids = ["abcdefghijk_000000", "bbcdefghijk_000030", "cbcdefghijk_000000", "dbcdefghijk_000010"]
+    instruments = ["harp", "oboe", "harp", "oboe"]
+    for key, instrument, clip in zip(ids, instruments, make_clips(tmp_path / "made"), strict=True):
+        put(clip, root / "clips" / f"playing_{instrument}" / f"{key}_000040.mp4")
+    (root / "annotations").mkdir()
+    listed = "".join(f"{key},{instrument}\n" for key, instrument in zip(ids, instruments, strict=True))
+    (root / "annotations" / "vggmusic_train.txt").write_text(listed)
+    pairs = f"source_1,source_2,class_1,class_2,sep_type\n{ids[0]},{ids[1]},harp,oboe,Easy\n"
+    (root / "annotations" / "vggmusic_eval_ss.csv").write_text(pairs)
+    found = run_small("vggsound_music_separation", root, tmp_path)
+    assert (found["task"], found["num_clips"]) == ("separation", 2)
+    written = load_recipe("finetune", str(tmp_path / "out" / "recipe.yaml"))
+    assert (written.optim.layer_decay, written.data.drop_overlap) == (0.75, True)
+
+
+def test_segmentation_with_classes_runs_on_frames_as_they_are_documented(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "label2idx.json").write_text(json.dumps({"background": 1, "cat": 2, "dog": 3}))
+    lines = ["vid,uid,s_min,s_sec,a_obj,split,label"]
+    for uid, split, label in (("a", "train", "v1s"), ("b", "train", "v2"), ("c", "val", "v1m"), ("d", "test", "v2")):
+        lines.append(f"vid,{uid},0,5,dog_cat,{split},{label}")
+        mask = np.zeros((48, 64), np.uint8)
+        mask[:, :32] = 2
+        write_picture(root / label / uid / "frames" / "0.jpg", np.full((48, 64, 3), 90, np.uint8))
+        write_picture(root / label / uid / "labels_semantic" / "0.png", mask)
+        write_sound(root / label / uid / "audio.wav", tone(16000, 1.0)[0])
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = run_small("avsbench_avss", root, tmp_path)
+    assert (found["task"], found["num_clips"]) == ("segmentation", 1)
+    assert 0 <= found["metrics"]["miou"] <= 1

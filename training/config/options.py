@@ -1,0 +1,175 @@
+"""Options of recipes: what a field of a section says about itself, and the checks that follow from it."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class RecipeError(ValueError):
+    """A recipe or an override that cannot be used; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One `section.key` of a recipe.
+
+    Args:
+        type: Annotation of the field: plain types, lists of them, and unions with None.
+        help: Description for `--help`.
+        commands, tasks, data_sets: Names of those that the option applies to; empty for all.
+        choices: Allowed values; of a list, allowed entries.
+        above, at_least, below: Bounds of a number.
+        local: Whether the value is a path that means nothing on another machine.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    commands: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    data_sets: Sequence[str] = ()
+    choices: Sequence[str] = ()
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The command, task and data set of a recipe; None stands for any."""
+
+    command: str | None = None
+    task: str | None = None
+    data_set: str | None = None
+
+    def mismatch(self, option: Option) -> str | None:
+        """What the option does not apply to, such as "dataset 'folder'"; None if it applies."""
+        for title, name, allowed in (
+            ("command", self.command, option.commands),
+            ("task", self.task, option.tasks),
+            ("dataset", self.data_set, option.data_sets),
+        ):
+            if name is not None and allowed and name not in allowed:
+                return f"{title} {name!r}"
+        return None
+
+
+def option(default: Any, help: str, **limits):
+    """A dataclass field with the attributes of an `Option`; a list as the default is copied for every object."""
+    metadata = {"help": help, **limits}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def field_options(cls: type) -> list[Option]:
+    """The options among the fields of a section's dataclass, in their order."""
+    hints, found = typing.get_type_hints(cls), []
+    for field in dataclasses.fields(cls):
+        if "help" in field.metadata:
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            found.append(Option(field.name, hints[field.name], default, **field.metadata))
+    return found
+
+
+def convert(value: Any, option: Option, key: str) -> Any:
+    """`value` in the type of the option where nothing is lost: an int as float, and 1e-4, which YAML reads as text.
+
+    Raises:
+        RecipeError: The value has another type.
+    """
+    if value is False and "no" in option.choices:
+        return "no"  # YAML reads a bare no as false
+    return _convert(value, option.type, key)
+
+
+def _convert(value: Any, hint: Any, key: str) -> Any:
+    allowed = _alternatives(hint)
+    if value is None and type(None) in allowed:
+        return None
+    for kind in allowed:
+        if typing.get_origin(kind) is list and isinstance(value, (list, str)):
+            entries = [value] if isinstance(value, str) else value  # run.trackers=wandb is a list of one
+            return [_convert(entry, typing.get_args(kind)[0], key) for entry in entries]
+        if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+            try:
+                return float(value)
+            except ValueError:
+                continue
+        if isinstance(kind, type) and type(value) is kind:
+            return value
+        if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {type_name(hint)}.")
+
+
+def check_value(value: Any, option: Option, key: str) -> None:
+    """Raises `RecipeError` for a value that is not among the option's choices or within its bounds."""
+    if value is None:
+        return
+    for entry in value if isinstance(value, list) else [value]:
+        if option.choices and entry not in option.choices:
+            raise RecipeError(f"{key} is {entry!r}: expected one of {', '.join(option.choices)}.")
+    if (
+        (option.above is not None and value <= option.above)
+        or (option.at_least is not None and value < option.at_least)
+        or (option.below is not None and value >= option.below)
+    ):
+        raise RecipeError(f"{key} is {value}: expected a number {bounds(option)}.")
+
+
+def bounds(option: Option) -> str:
+    """The bounds of a number in words; empty if it has none."""
+    parts = (("above", option.above), ("of at least", option.at_least), ("below", option.below))
+    return " and ".join(f"{words} {limit:g}" for words, limit in parts if limit is not None)
+
+
+def type_name(hint: Any) -> str:
+    """A type as recipes write it, such as "int or null"."""
+    names = []
+    for kind in _alternatives(hint):
+        if typing.get_origin(kind) in (list, tuple):
+            entries = [entry for entry in typing.get_args(kind) if entry is not Ellipsis]
+            name = f"list of {' or '.join(entry.__name__ for entry in entries)}"
+        else:
+            name = "null" if kind is type(None) else kind.__name__
+        if name not in names:
+            names.append(name)
+    return " or ".join(names)
+
+
+def _alternatives(hint: Any) -> tuple:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def unknown(what: str, name: str, title: str, valid: Iterable[str]) -> RecipeError:
+    """The error for a name that does not exist, with the nearest one that does and all the others.
+
+    Args:
+        what: What is unknown, e.g. "option optim.epoch".
+        title: What the valid names are, e.g. "options".
+    """
+    valid = list(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
+
+
+__all__ = [
+    "Option",
+    "RecipeError",
+    "Scope",
+    "bounds",
+    "check_value",
+    "convert",
+    "field_options",
+    "option",
+    "type_name",
+    "unknown",
+]

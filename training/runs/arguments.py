@@ -1,0 +1,58 @@
+"""The arguments of transformers' Trainer for a recipe."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from .optimization import Schedule
+
+
+def on_cpu(recipe) -> bool:
+    """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
+    return recipe.run.cpu or not torch.accelerator.is_available()
+
+
+def training_arguments(
+    recipe, schedule: Schedule, folder: Path, evaluates: bool, metric: str | None, evaluates_first: bool
+) -> TrainingArguments:
+    """The Trainer's own arguments for a recipe.
+
+    Args:
+        folder: where checkpoints go.
+        evaluates: whether held-out clips are evaluated while training.
+        metric: the metric by which the best checkpoint is chosen, larger being better; None keeps the last.
+        evaluates_first: whether they are also evaluated before the first step.
+    """
+    run, optim, every = recipe.run, recipe.optim, schedule.steps(recipe.run.eval_epochs)
+    return TrainingArguments(
+        output_dir=str(folder),
+        run_name=recipe.name,
+        per_device_train_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.gradient_accumulation,
+        max_steps=schedule.total_steps,
+        max_grad_norm=optim.clip_grad_norm or 0.0,
+        bf16=optim.mixed_precision == "bf16",
+        fp16=optim.mixed_precision == "fp16",
+        use_cpu=on_cpu(recipe),  # said also where there is nothing else, or bf16 would be refused
+        seed=run.seed,
+        logging_steps=run.log_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=every,
+        eval_on_start=evaluates_first,
+        save_strategy="steps",
+        save_steps=every,
+        save_only_model=True,  # the trainer saves the rest itself
+        ignore_data_skip=True,  # the order of the clips begins at the step that a run resumes from
+        load_best_model_at_end=metric is not None,
+        metric_for_best_model=None if metric is None else f"eval_{metric}",
+        greater_is_better=None if metric is None else True,
+        remove_unused_columns=False,
+        torch_compile=run.compile,
+        report_to="none",  # trackers are among the callbacks, so that a missing one is found before the run
+        disable_tqdm=None,
+    )
+
+
+__all__ = ["on_cpu", "training_arguments"]

@@ -1,0 +1,147 @@
+"""What is reported of an evaluated model: evaluation.json, report.html, and the summary on the terminal."""
+
+import datetime
+import importlib.metadata
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..report.report import Report
+from ..report.tables import aligned
+from ..tasks import Evaluation
+from .logging import duration
+
+_PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")
+
+
+def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: torch.device) -> dict[str, Any]:
+    """What evaluation.json says of any evaluation on the recipe's `data.eval_split`."""
+    return {
+        "task": evaluation.task,
+        "recipe": recipe.name,
+        "date": datetime.date.today().isoformat(),
+        "model": model_name,
+        "split": recipe.data.eval_split,
+        "protocol": evaluation.protocol,
+        "metrics": evaluation.metrics,
+        "num_clips": evaluation.num_clips,
+        "skipped": len(evaluation.skipped),
+        "skipped_clips": evaluation.skipped,
+        "left_out": evaluation.left_out,
+        "device": device_name(device),
+        "versions": package_versions(),
+    }
+
+
+def training_record(trainer) -> dict[str, Any]:
+    """What evaluation.json says of the run that an evaluation ends: training, data and model."""
+    recipe, averages, clips, model = trainer.recipe, trainer.averages, trainer.train_dataset, trainer.model
+    given, config, accelerator = recipe.model, trainer.model.config, trainer.accelerator
+    origins = [given.init_from, given.init_image, given.init_audio]
+    held_out = {} if trainer.evaluation_broken is None else trainer.evaluation_broken.reasons
+    encoder = getattr(model, "deepavfusion", model)
+    frames = f"{config.num_frames} x " if config.num_frames > 1 else ""
+    return {
+        "training": {
+            "initial_weights": ", ".join(origin for origin in origins if origin) or "random",
+            "steps": trainer.state.global_step,
+            "effective_batch": trainer.schedule.effective_batch,
+            "clips_seen": averages.clips,
+            "seconds": averages.seconds,
+            "samples_per_second": averages.clips / max(averages.seconds, 1e-9),
+            "data_wait_fraction": averages.waited / max(averages.seconds, 1e-9),
+            "device": f"{accelerator.num_processes} x {device_name(accelerator.device)}",
+            "mixed_precision": recipe.optim.mixed_precision,
+            "skipped_clips": {**trainer.broken.reasons, **held_out},
+        },
+        "data": {"name": recipe.data.name, "description": clips.card, "train_clips": len(clips)},
+        "architecture": {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
+            "hidden_size": config.hidden_size,
+            "num_hidden_layers": config.num_hidden_layers,
+            "num_attention_heads": config.num_attention_heads,
+            "fusion_type": config.fusion_type,
+            "fusion_layers": str(config.fusion_layers),
+            "fusion_tokens": config.num_all_fusion_tokens,
+            "frame": f"{frames}{config.frame_size[0]} x {config.frame_size[1]}",
+            "spectrogram": f"{config.num_mel_bins} mels x {config.spectrogram_length} steps",
+            "image_patches": math.prod(config.image_grid),
+            "audio_patches": math.prod(config.audio_grid),
+            "norm_patch_loss": config.norm_patch_loss,
+        },
+    }
+
+
+def write_report(
+    folder: Path, evaluation: Evaluation, record: dict[str, Any], title: str, notes: list[str] | None = None
+) -> None:
+    """Writes evaluation.json, with the content of `record`, and report.html into a folder."""
+    lines = [f"{evaluation.counted} of the split {record['split']}, model {record['model']}.", *(notes or [])]
+    report = Report(folder, title, lines + evaluation.remarks, evaluation.tables, record)
+    for name, figure, caption, alt in evaluation.figures:
+        report.add_figure(name, figure, caption, alt=alt)
+    if evaluation.examples:
+        report.add_gallery("Examples", evaluation.examples, "The first held-out clips, not chosen.")
+    report.write()
+
+
+def summary(evaluation: Evaluation, folder: Path) -> str:
+    """What the terminal shows of an evaluation."""
+    parts = [f"\n{evaluation.counted}"]
+    for table in evaluation.tables:
+        parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
+        parts.append(aligned([table.columns, *table.rows]))
+        parts += [table.note] if table.note else []
+    parts += evaluation.remarks
+    if evaluation.skipped:
+        parts.append(f"skipped, cannot be read: {len(evaluation.skipped)} (evaluation.json names them)")
+    return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])
+
+
+def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...]) -> str:
+    """What the terminal shows of a finished run beside its evaluation; `commands` are what to do next."""
+    training = record["training"]
+    parts = [
+        f"{training['clips_seen']:,} clips in {duration(training['seconds'])} "
+        f"({training['samples_per_second']:.3g} a second)"
+    ]
+    if training["skipped_clips"]:
+        parts.append(f"{len(training['skipped_clips'])} clips could not be read and were skipped.")
+    parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
+    images = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
+    parts += [f"image   {path}" for path in images]
+    following = [*(command.format(folder=folder) for command in commands), f"hf upload ORG/NAME {folder}"]
+    return "\n".join([*parts, "\nnext:", *(f"  {command}" for command in following)])
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; "absent" for packages not installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a device for reports: the GPU's model, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+__all__ = [
+    "device_name",
+    "evaluation_record",
+    "package_versions",
+    "summary",
+    "training_record",
+    "training_summary",
+    "write_report",
+]

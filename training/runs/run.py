@@ -1,0 +1,303 @@
+"""A training run from a recipe: data, model, trainer, result folder."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from deepavfusion.inference.common import quiet_library
+
+from ..config.arguments import COMPUTATION
+from ..config.help import help_text
+from ..config.recipe import Recipe, RecipeError, load_recipe
+from ..data.loading import BrokenDataError, ClipOrder, group_size
+from ..tasks import TASKS
+from .arguments import on_cpu, training_arguments
+from .card import write_card
+from .checkpoints import checkpoint_step
+from .folder import RunFolder
+from .logging import ProgressLog, tracker_callbacks
+from .models import build_model, encoder_config, shard
+from .optimization import BatchLayout, Schedule
+from .records import evaluation_record, summary, training_record, training_summary, write_report
+from .stopping import StopRequest
+from .trainer import AudioVisualTrainer, NonFiniteError
+
+
+class Run:
+    """One run, built before anything is written. Of a `finished` one, which has nothing to do, only the data are built.
+
+    Args:
+        recipe: settings of the run.
+
+    Raises:
+        RecipeError: for settings, data, models or folders that cannot be used.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.task, self.stop = recipe, TASKS[recipe.task.name], StopRequest()
+        self._check()
+        self.processes = PartialState(cpu=on_cpu(recipe))
+        if recipe.optim.fsdp and self.processes.num_processes == 1:
+            raise RecipeError(
+                "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
+            )
+        run = recipe.run
+        self.folder = RunFolder(
+            run.output_dir,
+            recipe.command,
+            self.processes,
+            resume=run.resume,
+            allow_changed=run.allow_changed_recipe,
+            overwrite=run.overwrite,
+        )
+        config = encoder_config(recipe)
+        self._build_data(config)
+        self.folder.plan(self._fingerprint(config), self.batch)
+        self.finished = self.folder.finished
+        if not self.finished:
+            self._build_trainer()
+
+    def _check(self) -> None:
+        precision = self.recipe.optim.mixed_precision
+        if precision == "fp16" and on_cpu(self.recipe):  # loss scaling is not made for CPUs
+            raise RecipeError(
+                "optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no."
+            )
+        if precision == "fp16" and self.recipe.optim.fsdp:
+            raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
+        try:
+            self.trackers = tracker_callbacks(self.recipe.run.trackers)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+
+    def _build_data(self, config) -> None:
+        recipe, task, data = self.recipe, self.task, self.recipe.data
+        processor = task.build_processor(config)
+        try:
+            with self.processes.main_process_first():  # prepares caches once
+                self.train_clips = task.build_clips(recipe, config, "train", train=True)
+                self.final = task(task.build_clips(recipe, config, data.eval_split, train=False), processor, recipe)
+                self.evaluation = None if task.SELECTS else self.final
+                if task.SELECTS and recipe.run.keep_best:
+                    held_out = (data.selection_split, False, data.selection_size)
+                    self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+        if not len(self.train_clips):
+            raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
+        optim = recipe.optim
+        self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
+        self.schedule = Schedule(optim, len(self.train_clips), self.batch.effective)
+
+    def _fingerprint(self, config) -> dict[str, Any]:
+        """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same."""
+        sections, free = self.recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
+        optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
+        if self.task.depends_on_batch(self.recipe, config):
+            optim["batch_size"] = self.recipe.optim.batch_size
+        decisive = ("seed", "eval_epochs", "keep_best") if self.task.SELECTS else ("seed",)
+        return {
+            "task": sections["task"],
+            "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
+            "data": {k: v for k, v in sections["data"].items() if k not in free},
+            "optim": optim,
+            "run": {k: v for k, v in sections["run"].items() if k in decisive},
+        }
+
+    def _build_trainer(self) -> None:
+        recipe, task, evaluation = self.recipe, self.task, self.evaluation
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")
+        model = build_model(task, recipe, self.train_clips)
+        metric = None if evaluation is None else evaluation.primary
+        resume_from = self.folder.resume_from
+        arguments = training_arguments(
+            recipe,
+            self.schedule,
+            self.folder.checkpoints,
+            evaluates=evaluation is not None,
+            metric=metric,
+            evaluates_first=task.EVALUATES_FIRST and resume_from is None,
+        )
+        order = self._order(0 if resume_from is None else checkpoint_step(resume_from))
+        self.folder.require_space_for(model)
+        with self.folder.claimed():
+            self.folder.begin(recipe.to_yaml())
+            if recipe.optim.fsdp:
+                model = shard(model, self.folder)
+            recipe.model.set_computation(model)
+            headline = () if evaluation is None else evaluation.headline
+            self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
+            self.trainer = AudioVisualTrainer(
+                recipe,
+                task,
+                model=model,
+                args=arguments,
+                train_dataset=self.train_clips,
+                order=order,
+                schedule=self.schedule,
+                folder=self.folder,
+                progress=self.progress,
+                stop=self.stop,
+                evaluation=evaluation,
+                processor=self.final.processor,
+                callbacks=self.trackers,
+            )
+
+    def _order(self, start_step: int) -> ClipOrder:
+        batch, clips = self.batch, self.train_clips
+        try:
+            return ClipOrder(
+                len(clips),
+                batch.batch_size,
+                batch.gradient_accumulation,
+                batch.processes,
+                self.processes.process_index,
+                self.recipe.run.seed,
+                start_step=start_step,
+                end_step=self.schedule.total_steps,
+                weights=self.task.sampling_weights(clips, self.recipe),
+                group=group_size(clips),
+            )
+        except ValueError as error:
+            raise RecipeError(f"optim.batch_size={batch.batch_size} cannot be used: {error}") from error
+
+    def introduce(self) -> None:
+        """Prints what is trained."""
+        recipe, optim, model = self.recipe, self.recipe.optim, self.trainer.model
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.progress.print(
+            f"{recipe.name}: {self.task.NAME}, {parameters / 1e6:.2f} M trained parameters, "
+            f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips "
+            f"({self.train_clips.card}), {self.schedule.total_steps} steps of {self.batch.effective}, "
+            f"lr {self.schedule.peak:.2e}, {self.batch.processes} x {self.trainer.accelerator.device.type}"
+        )
+        if self.folder.resume_from is not None:
+            step = checkpoint_step(self.folder.resume_from)
+            self.progress.print(f"resumed after step {step} from {self.folder.resume_from}")
+        if optim.warmup_epochs >= optim.epochs:
+            self.progress.print(
+                f"optim.warmup_epochs={optim.warmup_epochs:g} is as long as optim.epochs={optim.epochs:g} or longer: "
+                "the learning rate does not reach its peak."
+            )
+
+    def train(self) -> int:
+        """Trains to the end. Returns 0, or the number of the signal that ended it early."""
+        checkpoint = self.folder.resume_from
+        with self.stop, quiet_library():
+            self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        stopped = self.trainer.state.global_step < self.trainer.args.max_steps
+        return (self.stop.signal or 0) if stopped else 0
+
+    def finish(self, after: Callable[["Run"], str] | None = None) -> None:
+        """Evaluates on `data.eval_split` and writes the result folder. All processes must call it together."""
+        recipe, trainer, draft, name = self.recipe, self.trainer, self.folder.draft, self.folder.path.resolve().name
+        self._calibrate()
+        with quiet_library():  # before the evaluation, so that the model survives a failed one
+            trainer.model.save_pretrained(draft, is_main_process=self.processes.is_main_process)
+        if self.processes.is_main_process:
+            self.final.processor.save_pretrained(draft)
+            if not self.folder.replaces:
+                self.folder.publish(finished=False)
+        evaluation = trainer.latest_evaluation if self.evaluation is self.final else None
+        if evaluation is None:
+            evaluation = self.final.evaluate(trainer.model, trainer.accelerator, full=True)
+        if self.processes.is_main_process:
+            notes = self._notes()
+            record = evaluation_record(evaluation, recipe, name, trainer.accelerator.device)
+            record |= self.final.add_training(evaluation, self.folder.metrics, draft, name)
+            record |= training_record(trainer)
+            write_report(draft, evaluation, record, f"{self.task.NAME.capitalize()}: {name}", notes)
+            write_card(draft, name, record, evaluation, recipe, notes)
+            line = None if after is None else after(self)
+            self.folder.publish()
+            lines = ["", *notes, summary(evaluation, self.folder.path)]
+            lines.append(training_summary(record, self.folder.path, self.task.NEXT))
+            self.progress.print("\n".join([*lines, *([f"\n{line}"] if line else [])]))
+        self.processes.wait_for_everyone()
+
+    def _calibrate(self) -> None:
+        """Takes over what the evaluation of the best checkpoint on the selection split decides."""
+        state, metric = self.trainer.state, self.trainer.args.metric_for_best_model
+        for record in state.log_history:
+            if record["step"] == state.best_global_step and metric in record:
+                metrics = {name.removeprefix("eval_"): value for name, value in record.items()}
+                for name, value in self.task.calibration(metrics).items():
+                    setattr(self.trainer.model.config, name, value)
+
+    def _notes(self) -> list[str]:
+        """How long was trained, and which checkpoint was taken."""
+        state, recipe = self.trainer.state, self.recipe
+        origin = "a pre-trained model" if recipe.model.init_from else "random weights"
+        notes = [f"Trained for {state.global_step} steps from {origin}."]
+        if state.best_global_step:
+            metric = self.trainer.args.metric_for_best_model.removeprefix("eval_")
+            notes.append(
+                f"The checkpoint of step {state.best_global_step} is the one kept: the last of the best on the split "
+                f"{recipe.data.selection_split} ({metric} {state.best_metric:.4g} on "
+                f"{len(self.evaluation.clips)} clips)."
+            )
+        return notes
+
+    def run(self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None) -> int:
+        """Trains, finishes, and gives the folder back; the exit code of the command.
+
+        Args:
+            before: what else to do with the model before it is trained.
+            after: what else to write into the folder at the end, on the main process; returns a line to print.
+        """
+        if self.finished:
+            self.folder.report_finished()
+            return 0
+        try:
+            self.introduce()
+            if before is not None:
+                before(self)
+            ended_by = self.train()
+            if ended_by:
+                step = self.trainer.state.global_step
+                self.progress.print(f"stopped by signal {ended_by} after step {step}; the same command goes on")
+                return 128 + ended_by
+            self.finish(after)
+        finally:
+            self.progress.close()
+            self.folder.close()
+        return 0
+
+
+def run_command(command: str, action: Callable[[], int]) -> int:
+    """Runs an action of a command; errors that a user can fix become one message and an exit code."""
+    try:
+        return action()
+    except (RecipeError, ImportError) as error:
+        code = 2
+        message = f"deepavfusion {command}: {error}"
+    except (NonFiniteError, BrokenDataError) as error:
+        code, message = 1, f"deepavfusion {command}: {error}"
+    if PartialState._shared_state == {} or PartialState().is_main_process:
+        print(message, file=sys.stderr)
+    return code
+
+
+def train_from_recipe(command: str, argv: list[str] | None, description: str, **hooks) -> int:
+    """The `main` of a command that trains.
+
+    Args:
+        argv: a recipe and overrides; those of the process by default.
+        description: for the help.
+        hooks: see `Run.run`.
+
+    Returns:
+        the exit code.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(help_text(command, description))
+        return 0 if argv else 2
+    return run_command(command, lambda: Run(load_recipe(command, argv[0], argv[1:])).run(**hooks))
+
+
+__all__ = ["Run", "run_command", "train_from_recipe"]
