@@ -1,135 +1,120 @@
-"""Pictures over frames: heat maps, masks, boxes and outlines; rows of examples; what was retrieved.
+"""Images without matplotlib: heat maps, masks and outlines over frames, and spectrograms.
 
-Maps and masks may be coarser than their frame: they are stretched over it, maps smoothly, masks in blocks. Everything
-is drawn on frames enlarged to at least `SIDE` pixels, so that lines are fine on small frames too.
+Maps and masks may be coarser than their frame and are resized to it, maps bilinearly, masks by nearest neighbour.
+Frames are enlarged to at least `SIDE` pixels first, so that lines stay thin on small frames.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
 
-from deepavfusion.training.report.charts import shorten
-
-from .media import as_array, as_frame, own_style
+from .media import as_array, as_frame, as_waveform
 
 SIDE = 224  # pixels
-IGNORED = 255  # label of pixels without truth
-_RIGHT, _WRONG = "#0b7a55", "#c0500c"
-_DISTINCT = [
+IGNORED = 255  # label of ignored pixels
+_SILENCE = 1e-10  # floor of a spectrogram's power, which keeps its logarithm finite
+# matplotlib's perceptually uniform "inferno" at 17 evenly spaced values; interpolation is off by 7 of 255 at most.
+_INFERNO = (
+    *("000004", "0b0724", "210c4a", "3d0965", "57106e", "71196e", "8a226a", "a32c61", "bc3754"),
+    *("d24644", "e45a31", "f1731d", "f98e09", "fcac11", "f9cb35", "f2ea69", "fcffa4"),
+)
+_DISTINCT = (
     *("9aa0a6", "e6194b", "3cb44b", "ffe119", "0082c8", "f58231", "911eb4", "46f0f0"),
     *("f032e6", "d2f53c", "fabebe", "008080", "aa6e28", "800000", "aaffc3", "000080"),
-]
-_SOUNDING = (255, 140, 26)  # what a binary mask is painted with
+)
+_LUMA = np.array([0.299, 0.587, 0.114])
+_PANEL = (720, 160)  # width and height of a spectrogram in pixels
+_MARGINS = (56, 30, 26)  # pixels left of it, above and below
+_SOUNDING = (255, 140, 26)  # colour of a binary mask
 
 
 def enlarged(frame: Any, side: int = SIDE) -> np.ndarray:
-    """The frame, its pixels repeated until the longer side has at least `side`."""
+    """Repeat the pixels of a frame by a whole factor until its longer side has at least `side`."""
     frame = as_frame(frame)
     times = max(1, -(-side // max(frame.shape[:2])))
     return frame.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def stretched(values: Any, height: int, width: int, smooth: bool) -> np.ndarray:
-    """A map (h, w) or (1, h, w) at (height, width): bilinear between pixels' centres, or the nearest value."""
+def resized(values: Any, height: int, width: int, smooth: bool) -> np.ndarray:
+    """Resize a map (h, w) or (1, h, w) to (height, width), bilinearly if `smooth`, else by nearest neighbour."""
     values = as_array(values)
     values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"Expected a map (H, W), got shape {values.shape}.")
     tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))[None, None]
     mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest-exact"}
-    return torch.nn.functional.interpolate(tensor, size=(height, width), **mode)[0, 0].numpy()
+    return F.interpolate(tensor, size=(height, width), **mode)[0, 0].numpy()
 
 
-def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`picture` (H, W, 3) with the border of `mask` (H, W) bool: a white line with a dark rim, seen on any ground."""
-    picture = picture.copy()
-    inner = mask & ~_eroded(mask, 2)
-    picture[_grown(inner, 1) & ~inner] = 20
-    picture[inner] = 255
-    return picture
+def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw the border of a mask (H, W) bool on an image (H, W, 3): white with a dark rim, visible on any background."""
+    image = image.copy()
+    # Padding makes the image's edge a border, so that a full mask has an outline.
+    eroded = ~_dilated(np.pad(~mask, 2, constant_values=True), 2)[2:-2, 2:-2]
+    inner = mask & ~eroded
+    image[_dilated(inner, 1) & ~inner] = 20
+    image[inner] = 255
+    return image
 
 
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    for _ in range(pixels):
-        padded = np.pad(mask, 1)
-        mask = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3))
-    return mask
+def _dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
+    values = torch.from_numpy(mask.astype(np.float32))[None]
+    return F.max_pool2d(values, 2 * pixels + 1, stride=1, padding=pixels)[0].numpy() > 0
 
 
-def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """What remains `pixels` inside; the frame's edge counts as a border, so that a full mask has an outline."""
-    for _ in range(pixels):
-        padded = np.pad(mask, 1)
-        mask = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).all(axis=(2, 3))
-    return mask
-
-
-def box_outlines(picture: np.ndarray, boxes: Any, size: tuple[int, int]) -> np.ndarray:
-    """`picture` with outlines of boxes (n, 4): x1, y1, x2, y2 in pixels of a frame of `size` (height, width)."""
-    boxes = as_array(boxes).astype(np.float64).reshape(-1, 4)
-    height, width = picture.shape[:2]
-    for x1, y1, x2, y2 in boxes * np.array([width / size[1], height / size[0]] * 2):
-        left, right = np.clip(np.round([x1, x2]), 0, width).astype(int)
-        top, bottom = np.clip(np.round([y1, y2]), 0, height).astype(int)
-        mask = np.zeros((height, width), dtype=bool)
-        mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
-        picture = outline(picture, mask)
-    return picture
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """Colours (..., 3), float 0..255, of values 0..1 (...): from black over red to light yellow."""
+    stops = np.array([tuple(bytes.fromhex(color)) for color in _INFERNO], dtype=np.float64)
+    positions = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(values, positions, channel) for channel in stops.T], axis=-1)
 
 
 def heat_overlay(
     frame: Any,
     heat: Any,
-    truth: Any = None,
-    boxes: Any = None,
+    target: Any = None,
     limits: tuple[float, float] | None = None,
     alpha: float = 0.85,
 ) -> np.ndarray:
-    """A heat map over a frame made grey: the hotter, the brighter and the less transparent.
+    """Overlay a heat map on a desaturated frame: the hotter, the brighter and the more opaque.
 
     Args:
         frame: (H, W, 3) uint8.
-        heat: (h, w), any range, of any resolution.
-        truth: (h, w), outlined where it is 0.5.
-        boxes: (n, 4), x1, y1, x2, y2 in pixels of the frame, drawn as outlines.
-        limits: values of the coldest and the hottest colour; the map's own minimum and maximum by default.
-        alpha: opacity of the hottest colour.
+        heat: (h, w), of any range and resolution.
+        target: (h, w), outlined at the level 0.5.
+        limits: Values of the coldest and the hottest colour; by default the map's minimum and maximum.
+        alpha: Opacity of the hottest colour.
 
-    Returns: (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
+    Returns:
+        (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
+
+    Raises:
+        ValueError: For a heat map with NaN or infinity, or of another shape.
     """
-    frame = as_frame(frame)
     large = enlarged(frame)
-    height, width = large.shape[:2]
-    heat = stretched(heat, height, width, smooth=True)
+    heat = resized(heat, *large.shape[:2], smooth=True)
     if not np.isfinite(heat).all():
         raise ValueError("Expected a finite heat map, got NaN or infinities.")
     low, high = (heat.min(), heat.max()) if limits is None else limits
-    share = np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
-    grey = (large @ np.array([0.299, 0.587, 0.114]))[..., None]
-    ground = 0.75 * (0.8 * grey + 0.2 * large)
-    colors = 255 * matplotlib.colormaps["inferno"](0.15 + 0.85 * share)[..., :3]
-    weight = (alpha * share)[..., None]
-    picture = np.round((1 - weight) * ground + weight * colors).astype(np.uint8)
-    return _with_truth(picture, truth, boxes, frame.shape[:2])
-
-
-def _with_truth(picture: np.ndarray, truth: Any, boxes: Any, size: tuple[int, int]) -> np.ndarray:
-    if truth is not None:
-        picture = outline(picture, stretched(truth, *picture.shape[:2], smooth=True) > 0.5)
-    return picture if boxes is None else box_outlines(picture, boxes, size)
+    heat = np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
+    background = 0.75 * (0.8 * (large @ _LUMA)[..., None] + 0.2 * large)
+    weight = (alpha * heat)[..., None]
+    image = np.round((1 - weight) * background + weight * heat_colors(0.15 + 0.85 * heat)).astype(np.uint8)
+    if target is not None:
+        image = outline(image, resized(target, *image.shape[:2], smooth=True) > 0.5)
+    return image
 
 
 def class_colors(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 of classes, always the same: 16 that differ in hue and lightness, then more hues."""
+    """Colours (count, 3) uint8 of classes, the same for any count: 16 of distinct hue and lightness, then more hues."""
     colors = [tuple(bytes.fromhex(color)) for color in _DISTINCT[:count]]
     for index in range(len(colors), count):
-        hue = index * 0.61803398875 % 1  # steps of the golden angle never meet an earlier hue
+        hue = index * 0.61803398875 % 1  # golden-ratio steps never repeat a hue
         saturation, value = [(0.85, 0.95), (0.45, 1.0), (0.9, 0.6)][index % 3]
         colors.append(tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value)))
     return np.array(colors, dtype=np.uint8).reshape(-1, 3)
@@ -138,215 +123,116 @@ def class_colors(count: int) -> np.ndarray:
 def mask_overlay(
     frame: Any, mask: Any, colors: Any = None, background: int | None = 0, alpha: float = 0.7
 ) -> np.ndarray:
-    """A mask painted over a frame: True or above 0.5 of a binary mask, or a colour for every class.
+    """Overlay a mask on a frame: one colour for a binary mask, or a colour per class.
 
     Args:
         frame: (H, W, 3) uint8.
-        mask: (h, w); bool or floats are binary, integers are classes if `colors` is given, else binary. Pixels that are
-            `IGNORED` are hatched, but not in a bool or float mask.
+        mask: (h, w); bool or float (foreground above 0.5) are binary, integers are classes if `colors` is given, else
+            binary. `IGNORED` pixels of an integer mask are hatched.
         colors: (classes, 3) uint8, such as `class_colors`.
-        background: class that stays unpainted.
-        alpha: opacity of the paint.
+        background: Class that is not coloured.
+        alpha: Opacity of the colours.
 
-    Returns: (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
+    Returns:
+        (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
+
+    Raises:
+        ValueError: For a mask of another shape, with classes out of range, or with `colors` but not of integers.
     """
     mask = as_array(mask)
     large = enlarged(frame)
-    height, width = large.shape[:2]
-    values = stretched(mask, height, width, smooth=False)
-    ignored = np.zeros(values.shape, dtype=bool)
-    if np.issubdtype(mask.dtype, np.integer):
-        ignored = values == IGNORED
+    values = resized(mask, *large.shape[:2], smooth=False)
+    integers = np.issubdtype(mask.dtype, np.integer)
+    ignored = values == IGNORED if integers else np.zeros(values.shape, dtype=bool)
     if colors is None:
-        painted = (values > 0.5) & ~ignored
-        paint = np.broadcast_to(np.array(_SOUNDING), large.shape)
+        foreground = (values > 0.5) & ~ignored
+        color = np.broadcast_to(np.array(_SOUNDING), large.shape)
     else:
-        if not np.issubdtype(mask.dtype, np.integer):
+        if not integers:
             raise ValueError(f"Expected a mask of class indices, got {mask.dtype}.")
         colors, classes = as_array(colors), np.where(ignored, 0, values).astype(np.int64)
         if classes.min() < 0 or classes.max() >= len(colors):
             raise ValueError(
                 f"Expected classes 0..{len(colors) - 1} or {IGNORED}, got {classes.min()}..{classes.max()}."
             )
-        painted = ~ignored if background is None else ~ignored & (classes != background)
-        paint = colors[classes]
-    grey = np.repeat((large @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
-    ground = 0.55 * large + 0.3 * grey
-    picture = np.where(painted[..., None], (1 - alpha) * grey + alpha * paint, ground)
+        foreground = ~ignored if background is None else ~ignored & (classes != background)
+        color = colors[classes]
+    grey = np.repeat((large @ _LUMA)[..., None], 3, axis=2)
+    image = np.where(foreground[..., None], (1 - alpha) * grey + alpha * color, 0.55 * large + 0.3 * grey)
     rows, columns = np.indices(values.shape)
     hatch = (rows + columns) // 4 % 2 == 0
-    picture = np.where(ignored[..., None], np.where(hatch[..., None], 150.0, 110.0), picture)
-    return np.round(picture).astype(np.uint8)
+    image = np.where(ignored[..., None], np.where(hatch[..., None], 150.0, 110.0), image)
+    return np.round(image).astype(np.uint8)
 
 
-def _grid(rows: int, columns: int, width: float = 1.9, aspect: float = 1.0) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width * columns + 0.2, width * aspect * rows + 0.42), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    return figure, grid
-
-
-def _check(rows: dict[str, Sequence[Any] | None]) -> int:
-    lengths = {name: len(items) for name, items in rows.items() if items is not None}
-    if len(set(lengths.values())) != 1 or not all(lengths.values()):
-        raise ValueError(f"Expected as many of each, and at least one, got {lengths}.")
-    return next(iter(lengths.values()))
-
-
-def _draw_rows(columns: dict[str, list[np.ndarray]], names: Sequence[str] | None, legend: float = 0.0) -> Figure:
-    """Rows of pictures under titles; `legend`: inches left for one on the right."""
-    count = len(next(iter(columns.values())))
-    height, width = next(iter(columns.values()))[0].shape[:2]
-    figure, grid = _grid(count, len(columns), aspect=height / width)
-    figure.set_figwidth(figure.get_figwidth() + legend)
-    for column, (title, pictures) in enumerate(columns.items()):
-        grid[0, column].set_title(title, loc="left")
-        for row, picture in enumerate(pictures):
-            grid[row, column].imshow(picture, interpolation="nearest" if picture.shape[0] <= SIDE else "antialiased")
-    for row, name in enumerate(names or []):
-        grid[row, 0].set_ylabel(shorten(name, 26), fontsize=8)
-    return figure
-
-
-@own_style
-def localization_examples(
-    frames: Sequence[Any],
-    maps: Sequence[Any],
-    truths: Sequence[Any] | None = None,
-    boxes: Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A row for each example: frame | map | truth, whose outline is on the map as well.
+def stft_spectrograms(
+    panels: Mapping[str, Any],
+    rate: int,
+    n_fft: int = 1024,
+    dynamic_range: float = 80.0,
+    max_frequency: float | None = None,
+) -> Image.Image:
+    """Draw power spectrograms of waveforms, one below the other, on common axes of seconds and Hz.
 
     Args:
-        frames: each (H, W, 3) uint8.
-        maps: each (h, w), of any resolution.
-        truths: each (h, w), consensus maps in 0..1.
-        boxes: each (n, 4), in pixels of the frame; drawn instead of, or beside, the truths.
-        names: of the rows.
-        limits: one colour scale for all maps; each map's own range by default.
+        panels: Title -> waveform (N,) of floats.
+        rate: Sampling rate in Hz.
+        n_fft: Length of the Hann window in samples; the hop is a quarter of it.
+        dynamic_range: dB below the maximum of all panels that the colours span.
+        max_frequency: Upper edge in Hz; by default half the sampling rate.
+
+    Raises:
+        ValueError: For no panels, or anything but finite waveforms of floats.
     """
-    count = _check({"frames": frames, "maps": maps, "truths": truths, "boxes": boxes, "names": names})
-    columns: dict[str, list[np.ndarray]] = {"frame": [], "map, truth outlined": [], "truth": []}
-    for i in range(count):
-        truth = None if truths is None else truths[i]
-        marks = None if boxes is None else boxes[i]
-        columns["frame"].append(enlarged(frames[i]))
-        columns["map, truth outlined"].append(heat_overlay(frames[i], maps[i], truth, marks, limits))
-        painted = enlarged(frames[i]) if truth is None else heat_overlay(frames[i], truth, limits=(0, 1), alpha=0.7)
-        columns["truth"].append(_with_truth(painted, truth, marks, as_frame(frames[i]).shape[:2]))
-    if truths is None and boxes is None:
-        columns = {"frame": columns["frame"], "map": columns["map, truth outlined"]}
-    return _draw_rows(columns, names)
+    if not panels:
+        raise ValueError("Expected at least one spectrogram, got none.")
+    top = rate / 2 if max_frequency is None else min(max_frequency, rate / 2)
+    power = {name: stft_power(waveform, n_fft)[: int(top / rate * n_fft) + 1] for name, waveform in panels.items()}
+    peak = max(max(float(values.max()) for values in power.values()), _SILENCE)
+    longest = max(len(waveform) for waveform in panels.values()) / rate
+    (width, height), (left, above, below) = _PANEL, _MARGINS
+    page = Image.new("RGB", (left + width + 16, len(panels) * (above + height + below)), "white")
+    draw = ImageDraw.Draw(page)
+    for index, (name, values) in enumerate(power.items()):
+        level = 1 + 10 * np.log10(np.maximum(values / peak, _SILENCE)) / dynamic_range
+        colors = np.round(heat_colors(np.clip(level, 0, 1)[::-1])).astype(np.uint8)  # low frequencies at the bottom
+        y = index * (above + height + below) + above
+        size = (max(1, round(width * len(panels[name]) / rate / longest)), height)
+        page.paste(Image.fromarray(colors).resize(size, Image.Resampling.BOX), (left, y))
+        draw.text((left, y - 6), " ".join(name.split()), fill="black", anchor="ls", font_size=14)
+        for hz in _ticks(top):
+            draw.text((left - 6, y + height * (1 - hz / top)), f"{hz:g} Hz", fill="#555555", anchor="rm", font_size=11)
+        for time in _ticks(longest):
+            x = left + width * time / longest
+            draw.text((x, y + height + 4), f"{time:g} s", fill="#555555", anchor="mt", font_size=11)
+    return page
 
 
-@own_style
-def segmentation_examples(
-    frames: Sequence[Any],
-    predictions: Sequence[Any],
-    truths: Sequence[Any],
-    class_names: Sequence[str] | None = None,
-    background: int | None = 0,
-    names: Sequence[str] | None = None,
-) -> Figure:
-    """A row for each example: frame | predicted | truth.
-
-    Args:
-        frames: each (H, W, 3) uint8.
-        predictions, truths: each (h, w): binary (bool, or floats painted above 0.5), or class indices where
-            `class_names` are given; `IGNORED` pixels of the truth are hatched.
-        class_names: of all classes; those that occur stand in the legend.
-        background: class that stays unpainted.
-        names: of the rows.
-    """
-    count = _check({"frames": frames, "predictions": predictions, "truths": truths, "names": names})
-    colors = None if class_names is None else class_colors(len(class_names))
-    columns = {
-        "frame": [enlarged(frame) for frame in frames],
-        "predicted": [mask_overlay(frames[i], predictions[i], colors, background) for i in range(count)],
-        "truth": [mask_overlay(frames[i], truths[i], colors, background) for i in range(count)],
-    }
-    if class_names is None:
-        return _draw_rows(columns, names)
-    figure = _draw_rows(columns, names, legend=2.2)
-    present = {int(index) for masks in (predictions, truths) for mask in masks for index in np.unique(as_array(mask))}
-    shown = sorted(present - {IGNORED, background})
-    handles = [Patch(color=colors[index] / 255, label=shorten(class_names[index], 26)) for index in shown]
-    if any(bool((as_array(mask) == IGNORED).any()) for mask in truths):
-        handles.append(Patch(facecolor="#828282", edgecolor="#969696", hatch="////", label="ignored"))
-    if handles:
-        figure.legend(handles=handles, loc="outside right upper", handlelength=1.1)
-    return figure
+def stft_power(waveform: Any, n_fft: int) -> np.ndarray:
+    """Power spectrogram (n_fft // 2 + 1, frames) of a waveform (N,): Hann window, centred frames, hop n_fft // 4."""
+    waveform = torch.from_numpy(as_waveform(waveform)).double()
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
+    return spectrum.abs().square().numpy()
 
 
-@own_style
-def retrieval_examples(
-    queries: Sequence[Any],
-    results: Sequence[Sequence[Any]],
-    correct: Sequence[Sequence[bool]],
-    query_names: Sequence[str] | None = None,
-    result_names: Sequence[Sequence[str]] | None = None,
-) -> Figure:
-    """A row for each query and what was found for it, best first; right and wrong by mark, border and colour.
-
-    Args:
-        queries: each a frame (H, W, 3) uint8, or a spectrogram (frequencies, time) of floats.
-        results: of each query, the pictures found (usually five), of the same two kinds.
-        correct: of each query, which of them are right.
-        query_names, result_names: words under the pictures.
-    """
-    count = _check({"queries": queries, "results": results, "correct": correct})
-    widest = max(len(found) for found in results)
-    figure, grid = _grid(count, widest + 1, width=1.55, aspect=1.16)
-    for row in range(count):
-        _check({"results": results[row], "correct": correct[row]})
-        _draw(grid[row, 0], queries[row])
-        grid[row, 0].set_xlabel(shorten(query_names[row]) if query_names else "", fontsize=8)
-        for column, (picture, right) in enumerate(zip(results[row], correct[row]), start=1):
-            axes, color = grid[row, column], _RIGHT if right else _WRONG
-            _draw(axes, picture)
-            name = f" {shorten(result_names[row][column - 1], 20)}" if result_names else ""
-            axes.set_xlabel(f"{'✓' if right else '✗'}{name}", fontsize=8, color=color)
-            axes.add_patch(
-                Rectangle(
-                    (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=color, linewidth=3, clip_on=False
-                )
-            )
-        for axes in grid[row, 1 + len(results[row]) :]:
-            axes.set_axis_off()
-    for column, axes in enumerate(grid[0]):
-        axes.set_title("query" if column == 0 else f"{column}.", loc="left")
-    return figure
-
-
-def _draw(axes, picture: Any) -> None:
-    """A frame as it is, or a spectrogram with its low frequencies below."""
-    values = as_array(picture)
-    if values.dtype == np.uint8:
-        axes.imshow(enlarged(values))
-        return
-    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
-    if values.ndim != 2:
-        raise ValueError(f"Expected a frame of uint8 or a spectrogram (frequencies, time), got shape {values.shape}.")
-    axes.imshow(values, origin="lower", aspect="auto", cmap="magma")
-    axes.set_box_aspect(1)
+def _ticks(end: float) -> np.ndarray:
+    """At most six round numbers from 0 to `end`."""
+    power = 10.0 ** np.floor(np.log10(end / 5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if end / (factor * power) < 6)
+    return np.arange(int(end / step) + 1) * step
 
 
 __all__ = [
     "IGNORED",
     "SIDE",
-    "box_outlines",
     "class_colors",
     "enlarged",
+    "heat_colors",
     "heat_overlay",
-    "localization_examples",
     "mask_overlay",
     "outline",
-    "retrieval_examples",
-    "segmentation_examples",
-    "stretched",
+    "resized",
+    "stft_power",
+    "stft_spectrograms",
 ]

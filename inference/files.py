@@ -1,11 +1,15 @@
-"""Files that exist whole or not at all."""
+"""Atomic writing of files, and strict JSON."""
 
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a small file so that readers, and a power cut, find the old content or the new one."""
+    """Write a small file atomically: after a crash, readers find the old content or the new one."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
@@ -17,6 +21,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -24,4 +29,32 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["sync_folder", "write_atomically"]
+def plain(value: Any) -> Any:
+    """Convert a value to JSON types: arrays and tensors to lists, paths to strings, NaN and infinities to None.
+
+    Raises:
+        TypeError: For anything that has no JSON equivalent.
+    """
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(plain(item) for item in value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    raise TypeError(f"Expected JSON types, arrays, tensors or paths, got {type(value).__name__}: {value!r}.")
+
+
+def to_json(value: Any) -> str:
+    """Format `plain(value)` as indented JSON without NaN, which any JSON parser accepts."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+__all__ = ["plain", "sync_folder", "to_json", "write_atomically"]

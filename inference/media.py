@@ -1,43 +1,19 @@
-"""Pictures, sounds and numbers in the forms in which a report keeps them: PNG, 16-bit WAV, JSON without NaN."""
+"""Frames as PNG and waveforms as WAV, as bytes or data URIs, without matplotlib."""
 
 import base64
-import functools
 import io
-import json
-import math
 import wave
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
-DPI = 144  # of figures: one and a half pixels for each that a page gives them, so that text is sharp on fine screens
-_STYLE = {
-    "font.size": 10,
-    "text.color": "#1d2126",
-    "axes.labelcolor": "#3c444c",
-    "axes.edgecolor": "#9aa3ac",
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "axes.linewidth": 0.8,
-    "xtick.color": "#5a6470",
-    "ytick.color": "#5a6470",
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "text.parse_math": False,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
 _PNG_SIZE = slice(16, 24)  # of a PNG file: width and height, 4 bytes each
 
 
 def as_array(values: Any) -> np.ndarray:
-    """A numpy array of a tensor (any device, any dtype), array or list."""
+    """Convert a tensor (any device, any dtype), array or list to a numpy array."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -45,7 +21,11 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def as_frame(values: Any) -> np.ndarray:
-    """A frame (H, W, 3) of uint8. Grey (H, W) and RGBA frames are accepted; other dtypes are refused."""
+    """Convert a frame to (H, W, 3) uint8, from (H, W, 3), (H, W, 4) or grey (H, W).
+
+    Raises:
+        ValueError: For another dtype than uint8, or another shape.
+    """
     frame = as_array(values)
     if frame.dtype != np.uint8:
         raise ValueError(f"Expected a frame of uint8 (0..255), got {frame.dtype}.")
@@ -57,7 +37,11 @@ def as_frame(values: Any) -> np.ndarray:
 
 
 def as_waveform(values: Any) -> np.ndarray:
-    """A waveform (N,) of float32, full scale 1. Integers, several channels, NaN and infinities are refused."""
+    """Convert a waveform (N,) of floats, full scale 1, to float32.
+
+    Raises:
+        ValueError: For integers, several channels, an empty waveform, NaN or infinity.
+    """
     waveform = as_array(values)
     if waveform.ndim != 1 or not len(waveform) or not np.issubdtype(waveform.dtype, np.floating):
         raise ValueError(f"Expected a waveform of floats (N,), got {waveform.dtype} of shape {waveform.shape}.")
@@ -66,48 +50,29 @@ def as_waveform(values: Any) -> np.ndarray:
     return waveform.astype(np.float32)
 
 
-def own_style(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs `function` with matplotlib's defaults and this report's, whatever the process has set.
-
-    Drawing too, not only building a figure: matplotlib makes some of its parts as late as that.
-    """
-
-    @functools.wraps(function)
-    def styled(*args, **kwargs):
-        defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-        with matplotlib.rc_context({**defaults, **_STYLE}):
-            return function(*args, **kwargs)
-
-    return styled
-
-
-@own_style
-def png(picture: Any) -> bytes:
-    """PNG of a matplotlib figure (on white, at `DPI`, without margins) or of a frame of uint8."""
+def png(frame: Any) -> bytes:
+    """Encode a frame (see `as_frame`) as PNG."""
     file = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(
-            file,
-            format="png",
-            dpi=DPI,
-            bbox_inches="tight",
-            pad_inches=0.06,
-            facecolor="white",
-            metadata={"Software": None},
-        )
-    else:
-        Image.fromarray(as_frame(picture)).save(file, format="png", optimize=True)
+    Image.fromarray(as_frame(frame)).save(file, format="png", optimize=True)
     return file.getvalue()
 
 
 def png_size(content: bytes) -> tuple[int, int]:
-    """(width, height) in pixels, from a PNG's header."""
+    """Width and height in pixels, from a PNG's header."""
     numbers = content[_PNG_SIZE]
     return int.from_bytes(numbers[:4], "big"), int.from_bytes(numbers[4:], "big")
 
 
 def wav(waveform: Any, rate: int) -> bytes:
-    """Mono 16-bit PCM of a waveform (N,) at `rate` Hz. Samples beyond full scale are clipped: scale before."""
+    """Encode a waveform (N,) as mono 16-bit PCM; samples beyond full scale are clipped.
+
+    Args:
+        waveform: See `as_waveform`.
+        rate: Sampling rate in Hz, a positive integer.
+
+    Raises:
+        ValueError: For anything else.
+    """
     if int(rate) != rate or rate <= 0:
         raise ValueError(f"Expected a sampling rate as a positive whole number of Hz, got {rate!r}.")
     samples = np.clip(np.round(as_waveform(waveform).astype(np.float64) * 32768), -32768, 32767).astype("<i2")
@@ -121,48 +86,8 @@ def wav(waveform: Any, rate: int) -> bytes:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """`content` of media type `kind` as a data URI."""
+    """Encode `content` of media type `kind` as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: numpy and torch become numbers and lists, paths text, NaN and infinities None."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return plain(as_array(value).tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(plain(item) for item in value)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    raise TypeError(
-        f"Expected what JSON can hold, or arrays, tensors and paths, got {type(value).__name__}: {value!r}."
-    )
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON of `plain(value)`; any JSON reader takes it, since it has no NaN."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-__all__ = [
-    "DPI",
-    "as_array",
-    "as_frame",
-    "as_waveform",
-    "data_uri",
-    "own_style",
-    "plain",
-    "png",
-    "png_size",
-    "to_json",
-    "wav",
-]
+__all__ = ["as_array", "as_frame", "as_waveform", "data_uri", "png", "png_size", "wav"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from deepavfusion.processors import load_clip
-from deepavfusion.training.report.charts import stft_spectrograms
 
 from .common import check_absent, command_parser, load_pipeline, run, share, unique_names, write_files
+from .drawing import stft_spectrograms
 from .media import png, wav
 
 _SHOWN = 30  # s of a recording that its picture shows: more would be a blur

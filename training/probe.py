@@ -17,7 +17,7 @@ import torch
 from deepavfusion.inference.files import write_atomically
 
 from .data.loading import evaluation_loader
-from .metrics.knn import chance, pool_streams, probe
+from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
 from .runs.run import Run, train_from_recipe
 
@@ -40,7 +40,7 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
         labels.append(batch["labels"])
     encoder.train(was_training)
     features = {name: torch.cat([part[name] for part in streams]) for name in streams[0]}
-    return {**probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
+    return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
 def score_neighbours(run: Run) -> None:

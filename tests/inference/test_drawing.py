@@ -1,50 +1,49 @@
-"""Pictures over frames: what is hot, painted, outlined or framed is where it was given."""
+"""Overlays and spectrograms: positions, colours and errors."""
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 
 from deepavfusion.inference.drawing import (
-    box_outlines,
     class_colors,
     enlarged,
+    heat_colors,
     heat_overlay,
-    localization_examples,
     mask_overlay,
     outline,
-    retrieval_examples,
-    segmentation_examples,
-    stretched,
+    resized,
+    stft_power,
+    stft_spectrograms,
 )
-from deepavfusion.inference.media import png
 
 
 def frame(height=64, width=64, seed=0):
     return np.random.default_rng(seed).integers(60, 120, (height, width, 3), dtype=np.uint8)
 
 
-def brightness(picture):
-    return picture.astype(float).sum(axis=2)
+def brightness(image):
+    return image.astype(float).sum(axis=2)
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 6), (7, 2)])
 def test_the_hottest_pixel_is_the_maximum_of_the_map(row, column):
     heat = torch.zeros(8, 8)
     heat[row, column] = 5.0
-    picture = heat_overlay(np.full((64, 64, 3), 90, np.uint8), heat)
-    assert picture.shape == (256, 256, 3)
-    assert picture.dtype == np.uint8
-    y, x = np.unravel_index(np.argmax(brightness(picture)), picture.shape[:2])
+    image = heat_overlay(np.full((64, 64, 3), 90, np.uint8), heat)
+    assert image.shape == (256, 256, 3)
+    assert image.dtype == np.uint8
+    y, x = np.unravel_index(np.argmax(brightness(image)), image.shape[:2])
     assert (y // 32, x // 32) == (row, column)
 
 
-def test_a_hotter_pixel_is_brighter_and_a_cold_one_is_the_frame():
+def test_hotter_pixels_are_brighter_and_cold_ones_show_the_frame():
     values = np.repeat(np.linspace(0, 1, 256)[None], 256, axis=0)
-    picture = heat_overlay(np.full((256, 256, 3), 60, np.uint8), values)
-    profile = brightness(picture)[128]
+    image = heat_overlay(np.full((256, 256, 3), 60, np.uint8), values)
+    profile = brightness(image)[128]
     assert (np.diff(profile[64:]) >= -3).all()
     assert profile[-1] > profile[0] + 200
-    assert (picture[:, 0] == 45).all()  # three quarters of the grey frame
+    assert (image[:, 0] == 45).all()  # three quarters of the grey frame
 
 
 def test_limits_make_maps_comparable_and_flat_maps_cold():
@@ -59,57 +58,49 @@ def test_limits_make_maps_comparable_and_flat_maps_cold():
         heat_overlay(ground, np.zeros((2, 4, 4)))
 
 
-def test_outlines_run_along_the_mask_inside_it():
+def test_outlines_follow_the_inside_of_the_mask():
     mask = np.zeros((40, 40), bool)
     mask[10:30, 12:34] = True
-    picture = outline(np.full((40, 40, 3), 128, np.uint8), mask)
-    white = (picture == 255).all(axis=2)
+    image = outline(np.full((40, 40, 3), 128, np.uint8), mask)
+    white = (image == 255).all(axis=2)
     expected = mask.copy()
     expected[12:28, 14:32] = False
     np.testing.assert_array_equal(white, expected)
-    dark = (picture == 20).all(axis=2)
+    dark = (image == 20).all(axis=2)
     assert dark[9, 20]
     assert dark[12, 20]
-    assert (picture[0] == 128).all()
+    assert (image[0] == 128).all()
 
 
-def test_boxes_are_in_pixels_of_the_frame():
-    picture = box_outlines(np.full((256, 256, 3), 128, np.uint8), [[8, 16, 24, 48]], (64, 64))
-    rows, columns = np.nonzero((picture == 255).all(axis=2))
-    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (64, 192, 32, 96)
-    plain = np.full((256, 256, 3), 128, np.uint8)
-    np.testing.assert_array_equal(box_outlines(plain, np.zeros((0, 4)), (64, 64)), plain)
-
-
-def test_truth_is_outlined_on_the_map():
-    truth = np.zeros((64, 64))
-    truth[16:32, 16:48] = 1
-    picture = heat_overlay(frame(), np.zeros((4, 4)), truth=truth)
-    rows, columns = np.nonzero((picture == 255).all(axis=2))
+def test_the_target_is_outlined_on_the_map():
+    target = np.zeros((64, 64))
+    target[16:32, 16:48] = 1
+    image = heat_overlay(frame(), np.zeros((4, 4)), target=target)
+    rows, columns = np.nonzero((image == 255).all(axis=2))
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (64, 128, 64, 192)
 
 
-def test_frames_are_enlarged_in_whole_steps_and_never_shrunk():
+def test_frames_are_enlarged_by_whole_factors_and_never_reduced():
     small = frame(20, 30)
     np.testing.assert_array_equal(enlarged(small)[::8, ::8], small)
     assert enlarged(frame(300, 400)).shape == (300, 400, 3)
 
 
-def test_stretching_keeps_labels_whole_and_places_values_at_pixel_centres():
+def test_resizing_keeps_labels_and_aligns_pixel_centres():
     labels = np.array([[0, 255], [7, 3]])
-    large = stretched(labels, 8, 8, smooth=False)
+    large = resized(labels, 8, 8, smooth=False)
     np.testing.assert_array_equal(large, labels.repeat(4, 0).repeat(4, 1))
-    smooth = stretched(np.array([[0.0, 1.0]]), 1, 4, smooth=True)
+    smooth = resized(np.array([[0.0, 1.0]]), 1, 4, smooth=True)
     np.testing.assert_allclose(smooth, [[0, 0.25, 0.75, 1]])
 
 
 @pytest.mark.parametrize("kind", [bool, np.float32, np.int64])
-def test_binary_masks_are_painted_where_they_are(kind):
+def test_binary_masks_are_coloured_at_their_pixels(kind):
     mask = np.zeros((64, 64), kind)
     mask[10:20, 30:40] = 1
     ground = np.full((64, 64, 3), 100, np.uint8)
-    picture = mask_overlay(ground, mask)
-    orange = picture[..., 0].astype(int) - picture[..., 2] > 60
+    image = mask_overlay(ground, mask)
+    orange = image[..., 0].astype(int) - image[..., 2] > 60
     np.testing.assert_array_equal(orange, mask.astype(bool).repeat(4, 0).repeat(4, 1))
 
 
@@ -118,11 +109,11 @@ def test_classes_have_their_colours_and_ignored_pixels_are_hatched():
     mask = torch.zeros(64, 64, dtype=torch.long)
     mask[:16], mask[16:32], mask[48:] = 1, 2, 255
     ground = np.full((64, 64, 3), 100, np.uint8)
-    picture = mask_overlay(ground, mask, colors, alpha=1.0)
-    assert (picture[:64] == colors[1]).all()
-    assert (picture[64:128] == colors[2]).all()
-    assert (picture[128:192] == 85).all()  # the frame, darkened
-    assert set(np.unique(picture[192:])) == {110, 150}
+    image = mask_overlay(ground, mask, colors, alpha=1.0)
+    assert (image[:64] == colors[1]).all()
+    assert (image[64:128] == colors[2]).all()
+    assert (image[128:192] == 85).all()  # the frame, darkened
+    assert set(np.unique(image[192:])) == {110, 150}
     everything = mask_overlay(ground, mask, colors, background=None, alpha=1.0)
     assert (everything[128:192] == colors[0]).all()
 
@@ -142,63 +133,43 @@ def test_colours_of_classes_are_distinct_and_stable():
     assert class_colors(0).shape == (0, 3)
 
 
-def shown(figure):
-    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+def test_heat_colors_approximate_inferno_and_increase_in_brightness():
+    values = np.linspace(0, 1, 501)
+    colors = heat_colors(values)
+    assert np.abs(colors - 255 * matplotlib.colormaps["inferno"](values)[:, :3]).max() < 8
+    assert (np.diff(colors @ [0.2126, 0.7152, 0.0722]) > 0).all()
+    assert heat_colors(values.reshape(3, 167)).shape == (3, 167, 3)
 
 
-def titles(figure):
-    return [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
+def test_spectrograms_show_time_frequency_and_level_of_a_tone():
+    rate = 16000
+    times = np.arange(2 * rate) / rate
+    tone = np.where(times < 1, np.sin(2 * np.pi * 2000 * times), 0).astype(np.float32)
+    page = np.asarray(stft_spectrograms({"loud": tone, "soft": 0.1 * tone[:rate], "silent": 0 * tone}, rate, 256))
+    assert page.shape == (3 * 216, 792, 3)
+    panels = page.reshape(3, 216, 792, 3)[:, 30:190, 56:776]
+    loud, soft, silent = (brightness(panel) for panel in panels)
+    row, column = np.unravel_index(loud.argmax(), loud.shape)
+    assert abs(row - 160 * (1 - 2000 / 8000)) <= 2
+    assert column < 360
+    assert loud[:, 400:].max() == loud.min()  # nothing after the tone
+    assert tuple(panels[0][row, column]) == (252, 255, 164)  # the loudest value
+    expected = heat_colors(np.array(1 - 20 / 80)).sum()  # 20 dB softer, of 80
+    assert soft[row, 100:300].mean() == pytest.approx(expected, abs=6)
+    assert (soft[:, 362:] == 765).all()  # half as long: white beyond
+    assert (silent == silent[0, 0]).all()
+    assert (page[:30, 56:200] < 128).any()  # a title
 
 
-def test_localization_examples_show_frame_map_and_truth():
-    frames, maps = [frame(seed=i) for i in range(2)], [np.eye(4), np.eye(4)[::-1]]
-    truths = [np.pad(np.ones((8, 8)), 28) for _ in range(2)]
-    figure = localization_examples(frames, maps, truths, names=["$first", "second"])
-    pictures = shown(figure)
-    assert titles(figure) == ["frame", "map, truth outlined", "truth"]
-    for row in range(2):
-        np.testing.assert_array_equal(pictures[3 * row], enlarged(frames[row]))
-        np.testing.assert_array_equal(pictures[3 * row + 1], heat_overlay(frames[row], maps[row], truths[row]))
-    assert [figure.axes[i].get_ylabel() for i in (0, 3)] == ["$first", "second"]
-    assert png(figure)
-    assert titles(localization_examples(frames, maps)) == ["frame", "map"]
-    boxed = shown(localization_examples(frames, maps, boxes=[np.array([[0, 0, 32, 32]]), np.zeros((0, 4))]))
-    np.testing.assert_array_equal(boxed[2], box_outlines(enlarged(frames[0]), [[0, 0, 32, 32]], (64, 64)))
-    np.testing.assert_array_equal(boxed[5], enlarged(frames[1]))
-    with pytest.raises(ValueError, match="as many of each"):
-        localization_examples(frames, maps[:1])
+def test_stft_power_is_that_of_torch():
+    waveform = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    window = torch.hann_window(1024)
+    expected = torch.stft(waveform, 1024, 256, window=window, pad_mode="constant", return_complex=True).abs() ** 2
+    np.testing.assert_allclose(stft_power(waveform, 1024), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_spectrograms_of_silence_and_of_no_panels():
+    quiet = np.asarray(stft_spectrograms({"silent": np.zeros(4000, np.float32)}, 16000, max_frequency=4000))
+    assert (quiet[30:190, 56:776] == quiet[30, 56]).all()
     with pytest.raises(ValueError, match="at least one"):
-        localization_examples([], [])
-
-
-def test_segmentation_examples_binary():
-    masks = [np.pad(np.ones((8, 8), bool), 28)]
-    figure = segmentation_examples([frame()], [~masks[0]], masks)
-    pictures = shown(figure)
-    np.testing.assert_array_equal(pictures[1], mask_overlay(frame(), ~masks[0]))
-    np.testing.assert_array_equal(pictures[2], mask_overlay(frame(), masks[0]))
-    assert not figure.legends
-
-
-def test_segmentation_examples_name_the_classes_that_occur():
-    truth, found = np.zeros((64, 64), int), np.zeros((64, 64), int)
-    truth[:8], truth[8:16], found[:8] = 255, 2, 4
-    figure = segmentation_examples([frame()], [found], [truth], [f"class {i}" for i in range(6)])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["class 2", "class 4", "ignored"]
-    assert legend.legend_handles[0].get_facecolor()[:3] == pytest.approx(class_colors(6)[2] / 255)
-
-
-def test_retrieval_examples_mark_right_and_wrong():
-    query, found = np.random.default_rng(0).normal(size=(1, 32, 48)), [frame(seed=i) for i in range(3)]
-    figure = retrieval_examples(
-        [query, frame()], [found, found[:1]], [[True, False, False], [True]], ["a", "b"], [["x", "y", "z"], ["w"]]
-    )
-    pictures = shown(figure)
-    np.testing.assert_array_equal(pictures[0], query[0])
-    np.testing.assert_array_equal(pictures[1], enlarged(found[0]))
-    assert [axes.get_xlabel() for axes in figure.axes] == ["a", "✓ x", "✗ y", "✗ z", "b", "✓ w", "", ""]
-    assert titles(figure) == ["query", "1.", "2.", "3."]
-    assert png(figure)
-    with pytest.raises(ValueError, match="as many of each"):
-        retrieval_examples([query], [found], [[True]])
+        stft_spectrograms({}, 16000)

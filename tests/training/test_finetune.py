@@ -20,8 +20,8 @@ from deepavfusion import (
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe
 from deepavfusion.training.runs import run
+from deepavfusion.training.runs.card import PIPELINES
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
-from deepavfusion.training.runs.task_card import PIPELINES
 from deepavfusion.training.tasks.recognition import Recognition
 
 SIZES = {
@@ -98,8 +98,8 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert math.isfinite(found["metrics"][metric])
     assert found["protocol"]
     if task == "segmentation":
-        assert 0 <= found["metrics"]["silent_painted"] <= 1
-        assert 0 <= found["metrics"]["sounding_painted"] <= 1
+        assert 0 <= found["metrics"]["silent_coverage"] <= 1
+        assert 0 <= found["metrics"]["sounding_coverage"] <= 1
     if task == "localization":
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         chosen = [line["threshold"] for line in lines if line["kind"] == "evaluation"]
@@ -117,7 +117,7 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert "The checkpoint of step" in card
     assert "So few clips say little" in card
     assert "Cost:" not in card
-    assert "its stock pipeline would give the model one of frame and sound alone" in card
+    assert "its stock pipeline would feed the model frames or audio alone" in card
     printed = capsys.readouterr().out
     assert "The checkpoint of step" in printed
     assert "So few clips say little" in printed

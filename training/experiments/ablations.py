@@ -22,13 +22,12 @@ from typing import Any
 import torch
 
 from deepavfusion.inference.common import quiet_library
-from deepavfusion.inference.files import write_atomically
-from deepavfusion.inference.media import to_json
+from deepavfusion.inference.files import to_json, write_atomically
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
-from ..runs.model_card import package_versions
+from ..runs.records import package_versions
 from ..tasks.pretraining import nested_scores
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
 

@@ -22,7 +22,7 @@ from deepavfusion.inference.files import write_atomically
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table, replace_between
-from ..runs.model_card import package_versions
+from ..runs.records import package_versions
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
 
 TASKS = ("recognition", "localization", "separation", "segmentation")
@@ -41,28 +41,28 @@ DESIGNS = {
 # Metric of the table, its bounds and controls: (metric in evaluation.json, what the table calls it).
 SHOWN = {
     "recognition": [
-        ("top1", "top-1, frame and sound (at best 100 %)"),
-        ("sound_alone_top1", "top-1, sound alone (at best 50 %)"),
-        ("sight_alone_top1", "top-1, frame alone (at best 50 %)"),
+        ("top1", "top-1, image and audio (at best 100 %)"),
+        ("audio_only_top1", "top-1, audio only (at best 50 %)"),
+        ("image_only_top1", "top-1, image only (at best 50 %)"),
     ],
     "separation": [
         ("si_sdri", "SI-SDR improvement, dB"),
         ("wrong_frame_si_sdri", "with the other source's frame (control), dB"),
-        ("frame_decides", "mixtures of which each frame brings out its own source"),
+        ("both_sources_improved", "mixtures in which both sources improve, each with its own frame"),
         ("oracle_si_sdri", "ideal ratio mask (bound), dB"),
     ],
     "segmentation": [
         ("miou", "foreground mIoU of what sounds"),
         ("shuffled_miou", "mIoU with another clip's sound (control)"),
-        ("silent_painted", "painted pixels of silent objects beside what sounds"),
-        ("sounding_painted", "painted pixels of what sounds beside them"),
+        ("silent_coverage", "mask coverage of silent objects beside sounding ones"),
+        ("sounding_coverage", "mask coverage of sounding objects beside silent ones"),
     ],
     "localization": [
         ("ciou_50", "cIoU@0.5"),
         ("shuffled_ciou_50", "with another clip's sound (control)"),
         ("centre_ciou_50", "centred box (control)"),
         ("ap", "AP, with silent frames as negatives"),
-        ("even_ciou_50", "cIoU@0.5 where a probability of 0.5 is the threshold"),
+        ("ciou_50_at_0.5", "cIoU@0.5 at a probability threshold of 0.5"),
     ],
 }
 

@@ -1,4 +1,4 @@
-"""Metrics of the five tasks as functions of arrays; the folders beside hold them as modules of `evaluate`.
+"""Metrics of the five tasks as functions of arrays, and as modules of `evaluate` in the subfolders.
 
     from deepavfusion.training import metrics
 
@@ -6,8 +6,9 @@
     metric.add_batch(predictions=estimates, references=sources)
     metric.compute()
 
-`evaluate` is an extra (`pip install deepavfusion[eval]`); the functions do not need it. No network is used: the modules
-are files of this package.
+The functions need scikit-learn (`deepavfusion[train]` or `[eval]`), the modules `evaluate` as well
+(`deepavfusion[eval]`). Modules load from this package's files, without network access. `evaluate` runs copies of them
+from its own cache, so they import from `deepavfusion.training.metrics` by absolute names.
 """
 
 from pathlib import Path
@@ -22,39 +23,38 @@ MODULES = (
 
 
 def module_path(name: str) -> Path:
-    """Path of a metric's script, which `evaluate.load` takes as well.
+    """Path of a metric's script, which `evaluate.load` accepts.
 
     Raises:
-        ValueError: for a name that is not in `MODULES`.
+        ValueError: For a name that is not in `MODULES`.
     """
     if name not in MODULES:
-        raise ValueError(f"There is no metric {name!r}: expected one of {', '.join(MODULES)}.")
+        raise ValueError(f"Unknown metric {name!r}. Valid metrics: {', '.join(MODULES)}.")
     return Path(__file__).parent / name / f"{name}.py"
 
 
 def load(name: str, config_name: str | None = None, **options):
-    """
-    One of `MODULES` as an `evaluate.Metric`, without the network.
+    """Load one of `MODULES` as an `evaluate.Metric`, without network access.
 
     Args:
-        name: of the metric.
-        config_name: kind of inputs, where the metric knows several: `"single_label"` or `"multi_label"` for
-            classification, `"binary"` or `"semantic"` for segmentation. The first is the default.
-        options: of the metric (`threshold` of localization), and of `evaluate.load`: `num_process`, `process_id`,
-            `experiment_id`, `cache_dir`. What is kept of the samples stays in memory, unless several processes
-            exchange it by files or `keep_in_memory=False` is given.
+        name: Name of the metric.
+        config_name: Configuration, for metrics that have several: `"single_label"` (default) or `"multi_label"` for
+            classification, `"binary"` (default) or `"semantic"` for segmentation.
+        **options: Options of the metric (`threshold` of localization) and of `evaluate.load`: `num_process`,
+            `process_id`, `experiment_id`, `cache_dir`. Statistics of the samples stay in memory unless several
+            processes exchange them through files or `keep_in_memory=False` is given.
 
     Raises:
-        ValueError: for an unknown name or kind.
-        ImportError: where `evaluate` is not installed.
+        ValueError: For an unknown name or configuration.
+        ImportError: If `evaluate` is not installed.
     """
     path = module_path(name)
     try:
         import evaluate
     except ImportError as error:
-        raise ImportError(f"The metric {name} needs `evaluate`: pip install deepavfusion[eval]") from error
+        raise ImportError(f"The metric {name} requires `evaluate`: pip install 'deepavfusion[eval]'") from error
     if options.get("num_process", 1) == 1:
-        # Several runs at once must not wait for each other's files, nor leave their locks behind.
+        # Concurrent runs must not wait for each other's files, nor leave locks behind.
         options.setdefault("keep_in_memory", True)
     return evaluate.load(str(path), config_name, **options)
 

@@ -1,4 +1,4 @@
-"""What `evaluate` hands to its modules: nested lists or arrays whose rows may differ in length."""
+"""Inputs of the `evaluate` modules: nested lists or arrays, to be validated as rectangular."""
 
 from collections.abc import Sequence
 
@@ -6,28 +6,29 @@ import numpy as np
 
 
 def rectangle(rows: Sequence[Sequence[float]], name: str, dtype: type = np.float64) -> np.ndarray:
-    """
-    Rows of one length as an array (rows, length).
+    """Stack rows of equal length into an array (rows, length).
 
     Args:
-        name: of the rows, for errors.
+        rows: Sequence of sequences, or an array or tensor.
+        name: What the rows are, for error messages.
+        dtype: Type of the result.
 
     Raises:
-        ValueError: where there are none, they are empty or differ in length, or hold NaN or infinity.
+        ValueError: If there are no rows, or they are empty, differ in length, or contain NaN or infinity.
     """
     if hasattr(rows, "__array__"):  # not row by row, which is slow for tensors
         rows = np.asarray(rows)
         if rows.ndim != 2:
-            raise ValueError(f"{name}: the shape is {rows.shape}: expected (rows, length).")
+            raise ValueError(f"{name}: expected shape (rows, length), got {rows.shape}.")
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1 or lengths == [0]:
         raise ValueError(
-            f"{name}: {len(rows)} rows of length {', '.join(map(str, lengths)) or 'none'}: expected one row or more, "
-            "all of one length above 0."
+            f"{name}: expected one or more rows of equal length above 0, got {len(rows)} rows of length "
+            f"{', '.join(map(str, lengths)) or 'none'}."
         )
     values = np.stack([np.asarray(row, dtype) for row in rows])
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: row {int((~np.isfinite(values)).any(1).argmax())} holds NaN or infinity.")
+        raise ValueError(f"{name}: row {int((~np.isfinite(values)).any(1).argmax())} contains NaN or infinity.")
     return values
 
 

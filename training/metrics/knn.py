@@ -1,18 +1,19 @@
-"""Emergent semantics: what the nearest neighbour says, leaving the clip itself out (paper, section 4.4).
+"""Leave-one-out nearest-neighbour probe of the encoder's streams (emergent semantics; paper, section 4.4).
 
-Streams are pooled by their mean over tokens, normalised to length 1 and compared by cosine; "all" adds the three
-similarities. Single-label: share of clips whose nearest neighbour has their class. Multi-label: the neighbour's
-labels times its similarity are scores, and the report is their mean average precision and area under the ROC over
-classes.
+Streams are mean-pooled over tokens, L2-normalised and compared by cosine similarity; "all" adds the three similarities.
+Single-label: accuracy of the nearest neighbour's class. Multi-label: the neighbour's labels times its similarity are
+scores, of which mean average precision and area under the ROC curve are reported.
 """
 
 import torch
+
+from .classification import mean_average_precision, mean_roc_auc
 
 STREAMS = ("fusion", "image", "audio")
 
 
 def pool_streams(outputs) -> dict[str, torch.Tensor]:
-    """Mean over tokens of an encoder's three streams, each (B, D) float32 of length 1."""
+    """Mean-pool an encoder's three streams over tokens: (B, D) float32 each, L2-normalised."""
     states = (outputs.last_hidden_state, outputs.image_last_hidden_state, outputs.audio_last_hidden_state)
     return {
         name: torch.nn.functional.normalize(state.float().mean(dim=1), dim=-1)
@@ -21,18 +22,22 @@ def pool_streams(outputs) -> dict[str, torch.Tensor]:
 
 
 def nearest_neighbours(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index and similarity of every row's nearest other row.
+    """Find the nearest other row of each row.
 
     Args:
-        streams: (N, D) tensors of unit rows, N >= 2; their similarities are added.
-        chunk: rows compared at a time, so that memory grows with N and not with its square.
+        streams: (N, D) tensors of unit-norm rows, N >= 2, whose similarities are added.
+        chunk: Number of rows compared at a time, so that memory grows linearly with N.
 
     Returns:
-        indices (N,) long, similarities (N,).
+        indices: (N,) long.
+        similarities: (N,).
+
+    Raises:
+        ValueError: For fewer than two rows.
     """
     count = streams[0].shape[0]
     if count < 2:
-        raise ValueError(f"A nearest neighbour needs at least two clips, but got {count}.")
+        raise ValueError(f"Expected at least two clips to find nearest neighbours, got {count}.")
     indices, values = [], []
     for start in range(0, count, chunk):
         similarity = sum(features[start : start + chunk] @ features.T for features in streams)
@@ -44,51 +49,15 @@ def nearest_neighbours(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[
     return torch.cat(indices), torch.cat(values)
 
 
-def average_precision(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """Area under the precision-recall steps of one class; ties count as one threshold.
+def knn_probe(features: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, dict[str, float]]:
+    """Leave-one-out nearest-neighbour scores of each stream and of "all".
 
     Args:
-        scores: (N,). targets: (N,) bool with at least one True.
-    """
-    order = scores.argsort(descending=True)
-    hits = targets[order].double()
-    last = _last_of_ties(scores[order])
-    true_positives = hits.cumsum(0)[last]
-    precision = true_positives / (last + 1)
-    gained = torch.diff(true_positives, prepend=true_positives.new_zeros(1))
-    return float((precision * gained).sum() / hits.sum())
-
-
-def roc_auc(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """Probability that a positive scores above a negative, ties counting half.
-
-    Args:
-        scores: (N,). targets: (N,) bool with at least one True and one False.
-    """
-    _, ranks, counts = scores.unique(return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    mean_rank = (ends - (counts.double() - 1) / 2)[ranks]
-    positives = int(targets.sum())
-    negatives = targets.numel() - positives
-    return float((mean_rank[targets].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def _last_of_ties(sorted_scores: torch.Tensor) -> torch.Tensor:
-    """Positions at which a run of equal values ends."""
-    changes = torch.ones_like(sorted_scores, dtype=torch.bool)
-    changes[:-1] = sorted_scores[1:] != sorted_scores[:-1]
-    return changes.nonzero().squeeze(1)
-
-
-def probe(features: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Leave-one-out nearest-neighbour scores of every stream and of "all".
-
-    Args:
-        features: name -> (N, D) unit rows, from `pool_streams`.
-        labels: (N,) long classes, or (N, C) 0/1 for clips with several.
+        features: Stream name -> (N, D) unit-norm rows, from `pool_streams`.
+        labels: (N,) long class indices, or (N, C) 0/1 for multi-label data.
 
     Returns:
-        name -> {"accuracy"} or {"map", "auc"}, each in 0..1.
+        Stream name -> {"accuracy"} or {"map", "auc"}, in 0..1.
     """
     score = _accuracy if labels.ndim == 1 else _multi_label
     groups = {name: [rows] for name, rows in features.items()}
@@ -101,29 +70,24 @@ def _accuracy(indices: torch.Tensor, similarities: torch.Tensor, labels: torch.T
 
 
 def _multi_label(indices: torch.Tensor, similarities: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    positive = labels > 0
-    scores = positive[indices] * similarities[:, None]
-    seen = [c for c in range(labels.shape[1]) if 0 < int(positive[:, c].sum()) < labels.shape[0]]
-    if not seen:
-        raise ValueError("No class is present in some clips and absent from others: nothing to score.")
-    return {
-        "map": sum(average_precision(scores[:, c], positive[:, c]) for c in seen) / len(seen),
-        "auc": sum(roc_auc(scores[:, c], positive[:, c]) for c in seen) / len(seen),
-    }
+    scores = (labels[indices] > 0) * similarities[:, None]
+    scores, targets = scores.cpu().numpy(), labels.cpu().numpy()
+    return {"map": mean_average_precision(scores, targets), "auc": mean_roc_auc(scores, targets)}
 
 
 def chance(labels: torch.Tensor) -> dict[str, float]:
-    """What a neighbour drawn at random among the other clips scores on average, from the labels alone.
+    """Expected score of a neighbour drawn at random from the other clips, computed from the labels.
 
-    Multi-label: a random ranking's expected average precision, approximated by the share of positives, and AUC 0.5.
+    Multi-label: the expected average precision of a random ranking, approximated by the fraction of positives, and an
+    AUC of 0.5.
     """
     if labels.ndim == 1:
         counts = labels.unique(return_counts=True)[1].double()
         total = labels.shape[0]
         return {"accuracy": float((counts * (counts - 1)).sum() / (total * (total - 1)))}
-    shares = (labels > 0).double().mean(dim=0)
-    seen = shares[(shares > 0) & (shares < 1)]
-    return {"map": float(seen.mean()), "auc": 0.5}
+    frequencies = (labels > 0).double().mean(dim=0)
+    scored = frequencies[(frequencies > 0) & (frequencies < 1)]
+    return {"map": float(scored.mean()), "auc": 0.5}
 
 
-__all__ = ["STREAMS", "average_precision", "chance", "nearest_neighbours", "pool_streams", "probe", "roc_auc"]
+__all__ = ["STREAMS", "chance", "knn_probe", "nearest_neighbours", "pool_streams"]

@@ -1,76 +1,13 @@
-"""Sound localization: consensus maps and IoU, its success rate and AUC, and detection scores with silent pictures."""
-
-from collections.abc import Sequence
+"""Sound-source localization metrics: consensus IoU, its success rate and AUC, and detection scores with negatives."""
 
 import numpy as np
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 THRESHOLDS = np.arange(21) / 20
-FLICKR_FRAME_SIZE = 256
-
-
-def clipped_boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """
-    Boxes within the picture; those that cover nothing of it are dropped.
-
-    VGG-SS has boxes without width or height, and coordinates far outside of the picture.
-
-    Args:
-        boxes: (n, 4), n >= 0: left, top, right, bottom as shares of the picture's width and height.
-
-    Returns:
-        (m, 4) in 0..1, m <= n.
-
-    Raises:
-        ValueError: for another shape, or NaN.
-    """
-    boxes = np.asarray(boxes, np.float64)
-    if not boxes.size:
-        return np.zeros((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"Boxes have shape {boxes.shape}: expected (n, 4), left, top, right, bottom.")
-    if np.isnan(boxes).any():
-        raise ValueError(f"Box {int(np.isnan(boxes).any(1).argmax())} holds NaN.")
-    boxes = np.clip(boxes, 0, 1)
-    return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
-
-
-def consensus_map(boxes: Sequence[Sequence[float]], size: tuple[int, int], needed: int = 1) -> np.ndarray:
-    """
-    How many of the annotators' boxes agree on a pixel: min(boxes around its centre / `needed`, 1).
-
-    Args:
-        boxes: as in `clipped_boxes`, which is applied first.
-        size: (height, width) of the map in pixels.
-        needed: how many boxes make a pixel certain.
-
-    Returns:
-        (height, width) float64 in 0..1.
-    """
-    height, width = size
-    if needed < 1 or height < 1 or width < 1:
-        raise ValueError(f"A map of {height} by {width} pixels for {needed} boxes: all three must be 1 or more.")
-    rows, columns = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    votes = np.zeros((height, width))
-    for left, top, right, bottom in clipped_boxes(boxes):
-        votes += ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
-    return np.minimum(votes / needed, 1)
-
-
-def flickr_soundnet_consensus(
-    boxes: Sequence[Sequence[float]], size: tuple[int, int], frame_size: int = FLICKR_FRAME_SIZE
-) -> np.ndarray:
-    """`consensus_map` of Flickr-SoundNet's boxes, in pixels of frames of 256 by 256: two boxes make a pixel certain."""
-    boxes = np.asarray(boxes, np.float64)
-    return consensus_map(boxes / frame_size, size, needed=2)
-
-
-def vggss_consensus(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """`consensus_map` of VGG-SS's boxes, in shares of the frame: 1 in their union, 0 elsewhere."""
-    return consensus_map(boxes, size, needed=1)
 
 
 def centred_box(size: tuple[int, int]) -> np.ndarray:
-    """A box of half the sides in the middle of a map, (H, W) bool: what a blind guess finds."""
+    """Mask (H, W) bool of a centred box with half the height and width: the center-prior baseline."""
     height, width = size
     box = np.zeros(size, bool)
     box[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
@@ -78,119 +15,121 @@ def centred_box(size: tuple[int, int]) -> np.ndarray:
 
 
 def confidence(heat: np.ndarray) -> float:
-    """Mean of the top quarter of a map (H, W): how sure it is that something in sight sounds (SLAVC)."""
-    heat = np.asarray(heat, np.float64).ravel()
-    if not heat.size or not np.isfinite(heat).all():
-        raise ValueError(f"A map of {heat.size} pixels has no confidence, or it holds NaN or infinity.")
+    """Mean of the top quarter of a heat map (H, W): the confidence that a visible object sounds (SLAVC)."""
+    heat = _finite(heat).ravel()
     top = max(1, heat.size // 4)
     return float(np.partition(heat, heat.size - top)[heat.size - top :].mean())
 
 
 def upper_half(heat: np.ndarray) -> np.ndarray:
-    """The area (H, W) bool at or above the middle of a map's sorted values (EZ-VSL); all of a map without contrast."""
-    heat = np.asarray(heat, np.float64)
-    if not heat.size or not np.isfinite(heat).all():
-        raise ValueError(f"A map of {heat.size} pixels has no upper half, or it holds NaN or infinity.")
+    """Mask (H, W) bool of the values at or above the median of a heat map (EZ-VSL); everything for a constant map."""
+    heat = _finite(heat)
     return heat >= np.partition(heat, heat.size // 2, axis=None)[heat.size // 2]
 
 
-def ciou(found: np.ndarray, consensus: np.ndarray) -> float:
-    """
-    Consensus intersection over union of a found area (Senocak et al. 2018).
+def _finite(heat: np.ndarray) -> np.ndarray:
+    heat = np.asarray(heat, np.float64)
+    if not heat.size or not np.isfinite(heat).all():
+        raise ValueError(f"Expected a non-empty, finite heat map (H, W), got shape {heat.shape} or NaN or infinity.")
+    return heat
+
+
+def ciou(predicted: np.ndarray, consensus: np.ndarray) -> float:
+    """Consensus intersection over union of a predicted area (Senocak et al. 2018).
 
     Args:
-        found: (H, W) bool.
-        consensus: (H, W) in 0..1, how many of the annotators' boxes agree on a pixel.
+        predicted: (H, W) bool.
+        consensus: (H, W) in 0..1, the fraction of annotators' boxes required for consensus that cover a pixel.
 
     Returns:
-        sum of the consensus within the area / (sum of the consensus + found pixels without any); 0 where both are
-        empty.
+        Sum of the consensus within the predicted area / (sum of the consensus + number of predicted pixels without
+        consensus); 0 if both are empty.
 
     Raises:
-        ValueError: for shapes that differ, or a consensus outside 0..1.
+        ValueError: For mismatched shapes, or a consensus outside 0..1.
     """
-    found, consensus = np.asarray(found, bool), np.asarray(consensus, np.float64)
-    if found.shape != consensus.shape or not found.size:
+    predicted, consensus = np.asarray(predicted, bool), np.asarray(consensus, np.float64)
+    if predicted.shape != consensus.shape or not predicted.size:
         raise ValueError(
-            f"The found area has shape {found.shape}, the consensus map {consensus.shape}: expected the same, of one "
-            "pixel or more."
+            f"Expected a predicted area and a consensus map of the same non-empty shape, got {predicted.shape} and "
+            f"{consensus.shape}."
         )
     if not (consensus.min() >= 0 and consensus.max() <= 1):  # NaN fails both
-        raise ValueError(f"The consensus map holds {consensus.min()} to {consensus.max()}: expected 0..1 and no NaN.")
-    union = consensus.sum() + np.count_nonzero(found & (consensus == 0))
-    return float(consensus[found].sum() / union) if union else 0.0
+        raise ValueError(f"Expected a consensus map in 0..1 without NaN, got {consensus.min()}..{consensus.max()}.")
+    union = consensus.sum() + np.count_nonzero(predicted & (consensus == 0))
+    return float(consensus[predicted].sum() / union) if union else 0.0
 
 
 def success_rate(values: np.ndarray, threshold: float = 0.5) -> float:
-    """Share of pictures whose cIoU (N,) reaches the threshold."""
+    """Fraction of images whose cIoU (N,) reaches the threshold."""
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
-        raise ValueError(f"cIoU values of shape {values.shape}: expected (N,), one or more, without NaN.")
+        raise ValueError(f"Expected cIoU values (N,), N >= 1, without NaN, got shape {values.shape}.")
     return float((values >= threshold).mean())
 
 
 def localization_auc(values: np.ndarray) -> float:
-    """Area under the success rate over the thresholds 0, 0.05 ... 1 (trapezoids) of cIoU values (N,)."""
-    rates = [success_rate(values, threshold) for threshold in THRESHOLDS]
-    return float(np.mean(np.add(rates[1:], rates[:-1]) / 2))  # the thresholds are evenly spaced over 0..1
-
-
-def detection_curve(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray):
-    """
-    Precision and recall over confidence thresholds, most confident first; equal confidences are one threshold.
-
-    A sounding object that is found in the wrong place is a false alarm, and it is missed: recall is the share of all
-    pictures with a sounding object in which it was found.
-
-    Args:
-        confidence: (N,) of every picture, with and without a sounding object.
-        correct: (N,) bool, whether the object was found; False for pictures without one.
-        sounding: (N,) bool, whether there is one.
-
-    Returns:
-        precision, recall: (thresholds,).
-    """
-    confidence, correct, sounding = _detections(confidence, correct, sounding)
-    order = np.argsort(-confidence, kind="stable")
-    last = np.append(np.diff(confidence[order]) != 0, True)
-    hits = np.cumsum(correct[order])[last]
-    return hits / (np.flatnonzero(last) + 1), hits / np.count_nonzero(sounding)
+    """Area under the success rate of cIoU values (N,) over the thresholds 0, 0.05 ... 1 (trapezoidal rule)."""
+    return float(auc(THRESHOLDS, [success_rate(values, threshold) for threshold in THRESHOLDS]))
 
 
 def average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """Sum of precision times gain in recall; see `detection_curve`."""
-    precision, recall = detection_curve(confidence, correct, sounding)
-    return float(np.sum(precision * np.diff(recall, prepend=0.0)))
+    """Average precision of detecting sounding objects, with images without one as negatives.
+
+    A sounding object localized in the wrong place counts as a false positive and as a miss: recall is the fraction of
+    all images with a sounding object in which it was localized.
+
+    Args:
+        confidence: (N,) confidence of every image, with or without a sounding object.
+        correct: (N,) bool, whether the object was localized; False for images without one.
+        sounding: (N,) bool, whether there is one.
+
+    Returns:
+        The sum of precision times gain in recall over the confidence thresholds, in 0..1.
+    """
+    confidence, correct, sounding = _detections(confidence, correct, sounding)
+    if not correct.any():
+        return 0.0
+    return float(average_precision_score(correct, confidence) * _localized(correct, sounding))
 
 
 def max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """Largest F1 over confidence thresholds; see `detection_curve`."""
-    precision, recall = detection_curve(confidence, correct, sounding)
-    return float(_f1(precision, recall).max())
+    """Largest F1 over confidence thresholds, with inputs, precision and recall as in `average_precision`."""
+    confidence, correct, sounding = _detections(confidence, correct, sounding)
+    if not correct.any():
+        return 0.0
+    precision, recall, _ = precision_recall_curve(correct, confidence)
+    return float(_f1(precision, recall * _localized(correct, sounding)).max())
+
+
+def _localized(correct: np.ndarray, sounding: np.ndarray) -> float:
+    """Fraction of the sounding objects that are localized; scikit-learn's recall does not count the other ones."""
+    return np.count_nonzero(correct) / np.count_nonzero(sounding)
 
 
 def slavc_average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """
-    Average precision as SLAVC's published code counts it.
+    """Average precision as in SLAVC's published code.
 
-    A sounding object that is found in the wrong place is a false alarm but not missed: recall is of the pictures with
-    a confidence below the threshold. Of the sorted confidences about 200 are thresholds, without the largest; recall up
-    to the first of them is not counted; precision is the largest of this and all lower thresholds.
+    A sounding object localized in the wrong place is a false positive but no miss: only images with a confidence below
+    the threshold are missed. About 200 of the sorted confidences serve as thresholds, without the largest; recall up to
+    the first of them does not count; precision is the largest at this and all lower thresholds.
 
     Args:
-        As in `detection_curve`.
+        confidence: As in `average_precision`.
+        correct: As in `average_precision`.
+        sounding: As in `average_precision`.
     """
     detections = _detections(confidence, correct, sounding)
     thresholds = np.sort(detections[0])[:-1][:: -max(1, len(detections[0]) // 200)]
     if not len(thresholds):
-        raise ValueError("One picture leaves no threshold: expected two or more.")
+        raise ValueError("Expected two images or more: one image leaves no threshold.")
     precision, recall = _slavc_precision_recall(thresholds, *detections)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(best[:-1] * np.diff(recall)))
 
 
 def slavc_max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
-    """Largest F1 as SLAVC's published code counts it, at about ten thresholds; see `slavc_average_precision`."""
+    """Largest F1 as in SLAVC's published code, over about ten thresholds; see `slavc_average_precision`."""
     detections = _detections(confidence, correct, sounding)
     thresholds = np.sort(detections[0])[:: max(1, len(detections[0]) // 10)]
     return float(_f1(*_slavc_precision_recall(thresholds, *detections)).max())
@@ -198,10 +137,11 @@ def slavc_max_f1(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarr
 
 def _slavc_precision_recall(thresholds, confidence, correct, sounding):
     detected = confidence >= thresholds[:, None]
-    right, silent = (detected & correct).sum(1), (~detected & sounding).sum(1)
-    wrong = detected.sum(1) - right
+    true_positives, misses = (detected & correct).sum(1), (~detected & sounding).sum(1)
+    false_positives = detected.sum(1) - true_positives
     return tuple(
-        np.where(right + others == 0, 1.0, right / np.maximum(right + others, 1)) for others in (wrong, silent)
+        np.where(true_positives + others == 0, 1.0, true_positives / np.maximum(true_positives + others, 1))
+        for others in (false_positives, misses)
     )
 
 
@@ -211,38 +151,30 @@ def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
 
 def _detections(confidence, correct, sounding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     confidence, correct, sounding = np.asarray(confidence), np.asarray(correct, bool), np.asarray(sounding, bool)
-    if not confidence.ndim == correct.ndim == sounding.ndim == 1 or not len(confidence) == len(correct) == len(
-        sounding
-    ):
+    if confidence.ndim != 1 or not confidence.shape == correct.shape == sounding.shape:
         raise ValueError(
-            f"Confidence has shape {confidence.shape}, correct {correct.shape}, sounding {sounding.shape}: expected "
-            "(N,) of all three."
+            f"Expected confidence, correct and sounding (N,), got shapes {confidence.shape}, {correct.shape} and "
+            f"{sounding.shape}."
         )
     if np.isnan(confidence).any():
-        raise ValueError(f"The confidence of picture {int(np.isnan(confidence).argmax())} is NaN.")
+        raise ValueError(f"The confidence of image {int(np.isnan(confidence).argmax())} is NaN.")
     if not sounding.any():
-        raise ValueError("No picture has a sounding object: there is no recall.")
+        raise ValueError("Recall is not defined: no image has a sounding object.")
     if np.any(correct & ~sounding):
-        raise ValueError("A picture without a sounding object cannot be correct.")
+        raise ValueError("An image without a sounding object cannot be correct.")
     return confidence, correct, sounding
 
 
 __all__ = [
-    "FLICKR_FRAME_SIZE",
     "THRESHOLDS",
     "average_precision",
     "centred_box",
     "ciou",
-    "clipped_boxes",
     "confidence",
-    "consensus_map",
-    "detection_curve",
-    "flickr_soundnet_consensus",
     "localization_auc",
     "max_f1",
     "slavc_average_precision",
     "slavc_max_f1",
     "success_rate",
     "upper_half",
-    "vggss_consensus",
 ]

@@ -3,26 +3,25 @@
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.metrics import pairwise
 
 
 def ranks(similarity: np.ndarray) -> np.ndarray:
-    """Rank (N,), from 1, of each query's own counterpart in similarities (N, N). Ties rank before it (pessimistic)."""
+    """1-based rank (N,) of each query's own counterpart in similarities (N, N); ties rank before it (pessimistic)."""
     similarity = np.asarray(similarity, np.float64)
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1] or not len(similarity):
-        raise ValueError(
-            f"Similarities have shape {similarity.shape}: expected (N, N), N >= 1, query i belonging to item i."
-        )
+        raise ValueError(f"Expected similarities (N, N), N >= 1, of paired queries and items, got {similarity.shape}.")
     if not np.isfinite(similarity).all():
-        raise ValueError("Similarities hold NaN or infinity.")
+        raise ValueError("Expected finite similarities, got NaN or infinity.")
     return (similarity >= np.diag(similarity)[:, None]).sum(1)
 
 
-def recall_at(similarity: np.ndarray, cuts: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
-    """k -> share of queries whose counterpart ranks k-th or better."""
-    found = ranks(similarity)
-    if min(cuts) < 1:
-        raise ValueError(f"Cuts are {tuple(cuts)}: expected 1 or more.")
-    return {k: float((found <= k).mean()) for k in cuts}
+def recall_at(similarity: np.ndarray, cutoffs: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
+    """Recall at each cutoff k: the fraction of queries whose counterpart is among the k most similar items."""
+    rank = ranks(similarity)
+    if min(cutoffs) < 1:
+        raise ValueError(f"Expected cutoffs of 1 or more, got {tuple(cutoffs)}.")
+    return {k: float((rank <= k).mean()) for k in cutoffs}
 
 
 def median_rank(similarity: np.ndarray) -> float:
@@ -31,20 +30,20 @@ def median_rank(similarity: np.ndarray) -> float:
 
 
 def cosine_similarity(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(N, N) of embeddings (N, D) of any length above 0."""
+    """Cosine similarities (N, N) of paired embeddings (N, D).
+
+    Raises:
+        ValueError: For mismatched shapes, and for zero or non-finite embeddings.
+    """
     queries, items = np.asarray(queries, np.float64), np.asarray(items, np.float64)
     if queries.shape != items.shape or queries.ndim != 2 or not len(queries):
-        raise ValueError(f"Embeddings have shapes {queries.shape} and {items.shape}: expected (N, D) of both, N >= 1.")
-    for name, values in (("Query", queries), ("Item", items)):
-        lengths = np.linalg.norm(values, axis=1)
-        wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-        if len(wrong):
-            raise ValueError(f"{name} {wrong[0]} is zero, or holds NaN or infinity: its cosine is not defined.")
-    return _unit(queries) @ _unit(items).T
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        raise ValueError(f"Expected queries and items (N, D), N >= 1, got shapes {queries.shape} and {items.shape}.")
+    for name, values in (("query", queries), ("item", items)):
+        norms = np.linalg.norm(values, axis=1)
+        invalid = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+        if len(invalid):
+            raise ValueError(f"The cosine of {name} {invalid[0]} is not defined: it is zero or not finite.")
+    return pairwise.cosine_similarity(queries, items)
 
 
 __all__ = ["cosine_similarity", "median_rank", "ranks", "recall_at"]

@@ -1,7 +1,9 @@
-"""What is reported of an evaluated model: evaluation.json, report.html, card, and the summary on the terminal."""
+"""What is reported of an evaluated model: evaluation.json, report.html, and the summary on the terminal."""
 
 import datetime
+import importlib.metadata
 import math
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ from ..report.report import Report
 from ..report.tables import aligned
 from ..tasks import Evaluation
 from .logging import duration
-from .model_card import package_versions, write_pretraining_card
-from .task_card import write_task_card
+
+_PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")
 
 
 def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: torch.device) -> dict[str, Any]:
@@ -87,22 +89,12 @@ def write_report(
     report.write()
 
 
-def write_card(
-    folder: Path, name: str, record: dict[str, Any], evaluation: Evaluation, recipe, notes: list[str]
-) -> None:
-    """Writes README.md of a model, from the content of evaluation.json."""
-    if "before" in record:
-        write_pretraining_card(folder, name, record, recipe.to_yaml(public=True), recipe.run.license)
-    else:
-        write_task_card(folder, name, record, evaluation, recipe, notes)
-
-
 def summary(evaluation: Evaluation, folder: Path) -> str:
     """What the terminal shows of an evaluation."""
     parts = [f"\n{evaluation.counted}"]
     for table in evaluation.tables:
         parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
-        parts.append(aligned([[str(cell) for cell in row] for row in (table.columns, *table.rows)]))
+        parts.append(aligned([table.columns, *table.rows]))
         parts += [table.note] if table.note else []
     parts += evaluation.remarks
     if evaluation.skipped:
@@ -120,13 +112,25 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     if training["skipped_clips"]:
         parts.append(f"{len(training['skipped_clips'])} clips could not be read and were skipped.")
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
-    pictures = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
-    parts += [f"picture {path}" for path in pictures]
+    images = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
+    parts += [f"image   {path}" for path in images]
     following = [*(command.format(folder=folder) for command in commands), f"hf upload ORG/NAME {folder}"]
     return "\n".join([*parts, "\nnext:", *(f"  {command}" for command in following)])
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; "absent" for packages not installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
 def device_name(device: torch.device) -> str:
+    """Name of a device for reports: the GPU's model, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
@@ -135,9 +139,9 @@ def device_name(device: torch.device) -> str:
 __all__ = [
     "device_name",
     "evaluation_record",
+    "package_versions",
     "summary",
     "training_record",
     "training_summary",
-    "write_card",
     "write_report",
 ]

@@ -15,12 +15,13 @@ from ..config.recipe import Recipe, RecipeError, load_recipe
 from ..data.loading import BrokenDataError, ClipOrder, group_size
 from ..tasks import TASKS, Task
 from .arguments import on_cpu, training_arguments
+from .card import write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder
 from .logging import ProgressLog, tracker_callbacks
 from .models import build_model, encoder_config, shard
 from .optimization import BatchLayout, Schedule
-from .records import evaluation_record, summary, training_record, training_summary, write_card, write_report
+from .records import evaluation_record, summary, training_record, training_summary, write_report
 from .stopping import StopRequest
 from .trainer import AudioVisualTrainer, NonFiniteError
 

@@ -11,7 +11,7 @@ from deepavfusion.inference.drawing import heat_overlay
 
 from ..metrics.localization import average_precision, centred_box, ciou, confidence, localization_auc, max_f1
 from ..report.charts import success_curves
-from ..report.report import Example, Picture, Table
+from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
 
 _MAPS = {
@@ -91,7 +91,7 @@ class Localization(Task):
             if not full:
                 row["curve"] = [ciou(own > _logit(share), consensus) for share in _THRESHOLDS]
             else:
-                row["threshold"], row["even"] = threshold, ciou(own > 0, consensus)
+                row["threshold"], row["at_0.5"] = threshold, ciou(own > 0, consensus)
                 row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
                 row["centre"] = ciou(centred_box(consensus.shape), consensus)
                 row["median_bound"] = _median_bound(consensus)
@@ -143,12 +143,12 @@ class Localization(Task):
             return metrics, [], {}
         bound = np.array([row["median_bound"] for row in sounding])
         metrics["median_bound_ciou_50"] = float((bound >= 0.5).mean())
-        metrics["even_ciou_50"] = float((np.array([row["even"] for row in sounding]) >= 0.5).mean())
+        metrics["ciou_50_at_0.5"] = float((np.array([row["at_0.5"] for row in sounding]) >= 0.5).mean())
         columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
         note = (
-            f"{len(sounding)} frames with a source in sight. The absolute threshold: {metrics['threshold']:g}; at 0.5 "
-            f"cIoU@0.5 is {percent(metrics['even_ciou_50'])}. At the median threshold half of every frame is found: no "
-            f"map can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
+            f"{len(sounding)} frames with a visible source. Threshold: {metrics['threshold']:g}; at a threshold "
+            f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of a frame: "
+            f"no map can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
         )
         if "ap" in metrics:
             scores = f"AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}"
@@ -167,13 +167,9 @@ class Localization(Task):
                 if truth[i].any()
                 else f"nothing in sight sounds; hottest {percent(heat.max())}"
             )
-            pictures = [
-                Picture(frame, "the frame"),
-                Picture(
-                    heat_overlay(frame, heat, truth=truth[i].numpy(), limits=(0, 1)), "where it sounds; outline: truth"
-                ),
-            ]
-            shown.append(Example(batch["path"][i], pictures, text=text))
+            overlay = heat_overlay(frame, heat, target=truth[i].numpy(), limits=(0, 1))
+            images = [ExampleImage(frame, "frame"), ExampleImage(overlay, "heat map; outline: target")]
+            shown.append(Example(batch["path"][i], images, text=text))
         return shown
 
     def figures(self, rows):

@@ -9,9 +9,10 @@ import torch
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 
 from ..data.loading import evaluation_noise, mask_noise
-from ..metrics.knn import STREAMS, chance, pool_streams, probe
-from ..report.figures import draw_reconstructions, reconstruction_pictures, training_curves
-from ..report.report import Table
+from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
+from ..report.charts import training_curves
+from ..report.reconstructions import draw_reconstructions, reconstruction_images
+from ..report.tables import Table
 from .base import Task, percent
 
 METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
@@ -84,7 +85,7 @@ class Pretraining(Task):
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
             features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
             if labels.ndim == 1 or bool(((labels > 0).any(0) & (labels <= 0).any(0)).any()):
-                scores = {**probe(features, labels), "chance": chance(labels)}
+                scores = {**knn_probe(features, labels), "chance": chance(labels)}
                 for name, values in scores.items():
                     metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
         return metrics, _tables(metrics, None), {}
@@ -95,7 +96,7 @@ class Pretraining(Task):
         outputs = self._outputs(model, first, {"index": batch["index"][: len(names)]})
         visual = self.processor.visual_processor
         mean, std = list(visual.image_mean), list(visual.image_std)
-        return reconstruction_pictures(model, *first.values(), outputs, mean, std), names
+        return reconstruction_images(model, *first.values(), outputs, mean, std), names
 
     def draw(self, pictures, folder, title):
         draw_reconstructions(*pictures, folder / "reconstructions.png", title)

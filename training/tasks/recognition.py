@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.metrics import confusion_matrix
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
 
@@ -10,13 +11,12 @@ from ..data.balance import class_balanced_weights, label_frequencies
 from ..data.dense import DenseClips
 from ..data.mixup import mixup, soft_labels
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
-from ..report.charts import MAX_CLASSES, confusion_counts, confusion_matrix
-from ..report.report import Example, Picture, Table
+from ..report import charts
+from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
 from .evaluation import evaluate_task
 
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
-SENSES = ("sight alone", "sound alone")
 _MIXUP_STREAM, _MODALITY_STREAM = 4, 6  # keep these generators apart from those of other purposes
 
 
@@ -26,7 +26,7 @@ class Recognition(Task):
     NEXT = ("deepavfusion classify CLIP.mp4 --model {folder}",)
     PROTOCOL = (
         "One centred clip each. Joint: mean of the logits of the three streams, each of which has seen the others "
-        "through fusion. Alone: the other modality truly absent from the input."
+        "through fusion. Image only, audio only: the other modality absent from the input."
     )
 
     @property
@@ -113,8 +113,8 @@ class Recognition(Task):
             "fusion stream": outputs.fusion_logits,
         }
         if full:
-            logits["sight alone"] = model(pixel_values=inputs["pixel_values"]).logits
-            logits["sound alone"] = model(input_features=inputs["input_features"]).logits
+            logits["image only"] = model(pixel_values=inputs["pixel_values"]).logits
+            logits["audio only"] = model(input_features=inputs["input_features"]).logits
         logits = {name: part.float().unflatten(0, (-1, windows)).mean(1) for name, part in logits.items()}
         values = {name: self._scores(part).cpu().numpy() for name, part in logits.items()}
         labels = batch["labels"].numpy()
@@ -132,7 +132,7 @@ class Recognition(Task):
         for name, values in found.items():
             if name != "joint":
                 metrics.update({f"{name.replace(' ', '_')}_{key}": value for key, value in values.items()})
-        titles = {"top1": "top-1", "top5": "top-5", "map": "mAP", "auc": "AUC", "hit1": "first is right"}
+        titles = {"top1": "top-1", "top5": "top-5", "map": "mAP", "auc": "AUC", "precision_at_1": "precision at 1"}
         columns = ["from", *(titles[key] for key in found["joint"]), *(["best possible"] if self._bounds() else [])]
         table = []
         for name, values in found.items():
@@ -146,7 +146,7 @@ class Recognition(Task):
             return {
                 "map": mean_average_precision(scores, labels),
                 "auc": mean_roc_auc(scores, labels),
-                "hit1": float((first > 0).mean()),
+                "precision_at_1": float((first > 0).mean()),
             }
         one_hot = np.eye(scores.shape[1])[labels]
         result = {"top1": top_k_accuracy(scores, labels, 1)}
@@ -157,13 +157,13 @@ class Recognition(Task):
         return result
 
     def _bounds(self) -> dict[str, float]:
-        """What each sense can reach at best in the primary metric, where the data set knows it."""
+        """Upper bounds of the primary metric by modality, for data sets with known ceilings."""
         ceilings = self.clips.ceilings
         if not ceilings:
             return {}
         key = "mAP" if self.multi_label else "accuracy"
-        senses = {"joint": "both", "sight alone": "sight", "sound alone": "sound"}
-        return {name: ceilings[sense][key] for name, sense in senses.items()}
+        modalities = {"joint": "both", "image only": "sight", "audio only": "sound"}
+        return {name: ceilings[modality][key] for name, modality in modalities.items()}
 
     def examples(self, model, inputs, batch):
         scores = self._scores(model(**inputs).logits).cpu()
@@ -176,18 +176,19 @@ class Recognition(Task):
             guesses = ", ".join(
                 f"{names[j]} {percent(p)}" for p, j in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             )
-            picture = Picture(frame, f"heard and seen: {guesses}", correct=int(best.indices[0]) in truth)
+            image = ExampleImage(frame, f"predicted: {guesses}", correct=int(best.indices[0]) in truth)
             heard = "true: " + (" and ".join(names[j] for j in truth) or "none of the classes")
-            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [picture], text=heard))
+            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [image], text=heard))
         return shown
 
     def figures(self, rows):
         names = self.clips.label_names
-        if self.multi_label or len(names) > MAX_CLASSES:
+        if self.multi_label or len(names) > charts.MAX_CLASSES:
             return []
         labels = [int(row["label"]) for row in rows]
-        counts = confusion_counts(labels, [int(row["joint"].argmax()) for row in rows], len(names))
-        figure = confusion_matrix(counts, names)
+        predictions = [int(row["joint"].argmax()) for row in rows]
+        counts = confusion_matrix(labels, predictions, labels=range(len(names)))
+        figure = charts.confusion_matrix(counts, names)
         right = percent(float(np.trace(counts)) / max(int(counts.sum()), 1))
         alt = f"Confusion matrix of {len(names)} classes, rows the true class; {right} lie on the diagonal."
-        return [("Confusions", figure, "Each row the share of a true class's clips.", alt)]
+        return [("Confusion matrix", figure, "Rows are normalised to the clips of a true class.", alt)]

@@ -5,8 +5,8 @@ import numpy as np
 from deepavfusion import DeepAVFusionForSemanticSegmentation
 from deepavfusion.inference.drawing import class_colors, mask_overlay
 
-from ..metrics.segmentation import class_scores, confusions, f_measure, image_iou, precision_recall
-from ..report.report import Example, Picture, Table
+from ..metrics.segmentation import class_scores, class_totals, f_measure, image_iou, precision_recall
+from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
 
 _CONTROLS = {"shuffled": "another clip's sound", "silent": "no sound"}
@@ -21,8 +21,8 @@ class Segmentation(Task):
         "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
         "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "
         "over classes of intersection over union, summed over frames). F: beta squared 0.3, from precision and recall "
-        "averaged over frames, the best of 255 thresholds (with classes: mean over classes). Painted: share of the "
-        "pixels of objects above probability 0.5, mean over frames where some sound and some are silent."
+        "averaged over frames, the best of 255 thresholds (with classes: mean over classes). Coverage: fraction of "
+        "an object's pixels above probability 0.5, mean over frames with both sounding and silent objects."
     )
 
     @property
@@ -57,14 +57,14 @@ class Segmentation(Task):
             if self.semantic:
                 found = logits.argmax(1).cpu().numpy()
                 for row, labels, guess in zip(rows, truth, found, strict=True):
-                    row[name] = confusions(labels, guess, logits.shape[1])
+                    row[name] = class_totals(labels, guess, logits.shape[1])
                 continue
             probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
             for row, labels, share, others in zip(rows, truth, probabilities, silent, strict=True):
                 row[name] = image_iou(share > 0.5, labels > 0.5)
                 if name == "own":
                     if others is not None:
-                        row["painted"] = painted(share > 0.5, labels > 0.5), painted(share > 0.5, others)
+                        row["coverage"] = coverage(share > 0.5, labels > 0.5), coverage(share > 0.5, others)
                     row["curve"] = precision_recall(share, labels > 0.5)
                     row["area"] = float((labels > 0.5).mean())
         return rows
@@ -87,17 +87,17 @@ class Segmentation(Task):
         ]
         if not self.semantic:
             metrics["all_foreground_miou"] = float(np.mean([row["area"] for row in rows]))
-            table.append(["the whole frame painted", percent(metrics["all_foreground_miou"]), "-"])
+            table.append(["all foreground", percent(metrics["all_foreground_miou"]), "-"])
         note = None
-        shares = np.array([row["painted"] for row in rows if "painted" in row], float)
+        shares = np.array([row["coverage"] for row in rows if "coverage" in row], float)
         # Of frames with both kinds, so that it is the same frames in which the model could mistake one for the other.
         shares = shares[~np.isnan(shares).any(axis=1)] if len(shares) else shares
         if len(shares):
-            metrics["sounding_painted"], metrics["silent_painted"] = (float(value) for value in shares.mean(axis=0))
+            metrics["sounding_coverage"], metrics["silent_coverage"] = (float(value) for value in shares.mean(axis=0))
             note = (
-                f"Where an object sounds and another is silent ({len(shares)} frames), "
-                f"{percent(metrics['sounding_painted'])} of the pixels of what sounds are painted and "
-                f"{percent(metrics['silent_painted'])} of what is silent."
+                f"In frames with both sounding and silent objects ({len(shares)} frames), the mask covers "
+                f"{percent(metrics['sounding_coverage'])} of the pixels of sounding objects and "
+                f"{percent(metrics['silent_coverage'])} of those of silent ones."
             )
         return metrics, [Table("Segmentation", ["with", "mIoU", "F"], table, note)], {}
 
@@ -113,18 +113,18 @@ class Segmentation(Task):
                 found = (logits[i, 0] > 0).numpy()
                 text = f"IoU {percent(image_iou(found, truth > 0.5))}"
                 truth = truth > 0.5
-            pictures = [
-                Picture(frame, "the frame"),
-                Picture(mask_overlay(frame, found, colors), "found"),
-                Picture(mask_overlay(frame, truth, colors), "true"),
+            images = [
+                ExampleImage(frame, "frame"),
+                ExampleImage(mask_overlay(frame, found, colors), "prediction"),
+                ExampleImage(mask_overlay(frame, truth, colors), "target"),
             ]
-            shown.append(Example(batch["path"][i], pictures, text=text))
+            shown.append(Example(batch["path"][i], images, text=text))
         return shown
 
 
-def painted(found: np.ndarray, objects: np.ndarray) -> float:
-    """Share of the objects' pixels that were found, of masks (H, W) bool; NaN without objects."""
-    return float(found[objects].mean()) if objects.any() else float("nan")
+def coverage(predicted: np.ndarray, objects: np.ndarray) -> float:
+    """Fraction of the objects' pixels that are predicted as sounding, of masks (H, W) bool; NaN without objects."""
+    return float(predicted[objects].mean()) if objects.any() else float("nan")
 
 
 def segmentation_names(clips) -> list[str]:

@@ -7,7 +7,7 @@ from deepavfusion import DeepAVFusionForSourceSeparation
 
 from ..metrics.separation import bss_eval, is_silent, si_sdr
 from ..report.charts import log_mels
-from ..report.report import Example, Picture, Table
+from ..report.report import Example, ExampleImage, Table
 from .base import Task, decibels
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
@@ -84,7 +84,7 @@ class Separation(Task):
             del metrics["swapped"]  # over whole pairs its mean is that of `si_sdri`
             metrics["wrong_frame_si_sdri"] = metrics.pop("wrong_frame")
             metrics["oracle_si_sdri"] = metrics.pop("oracle")
-            metrics["frame_decides"] = float(both.mean())
+            metrics["both_sources_improved"] = float(both.mean())
             columns = ["", "mean", "median", "standard deviation"]
             names = {
                 "sdr": "SDR", "sir": "SIR", "sar": "SAR", "sdri": "SDR improvement", "si_sdr": "SI-SDR",
@@ -96,8 +96,8 @@ class Separation(Task):
                 for key, title in names.items()
             ]
             note = (
-                f"In {100 * metrics['frame_decides']:.1f} % of the mixtures the frame decides: each of the two frames "
-                "brings out its own source."
+                f"Both sources improve, each by its own frame, in {100 * metrics['both_sources_improved']:.1f} % of "
+                "the mixtures."
             )
             tables.append(Table("Separation", columns, table, note))
         return metrics, tables, left_out
@@ -112,7 +112,7 @@ class Separation(Task):
         for i, frame in enumerate(frames):
             if is_silent(waveforms[i].numpy()).any():
                 continue
-            sounds = {"mixture": mixture[i], "separated": separated[i], "true": waveforms[i, 0]}
+            sounds = {"mixture": mixture[i], "estimate": separated[i], "reference": waveforms[i, 0]}
             figure = log_mels(
                 {name: extractor.log_mel(sound) for name, sound in sounds.items()},
                 frames_per_second=rate / extractor.hop_length,
@@ -124,7 +124,7 @@ class Separation(Task):
             shown.append(
                 Example(
                     batch["path"][i],
-                    [Picture(frame, "the frame"), Picture(figure, "mixture, separated, true")],
+                    [ExampleImage(frame, "frame"), ExampleImage(figure, "mixture, estimate, reference")],
                     [(name, sound.numpy(), rate) for name, sound in sounds.items()],
                     f"SI-SDR improvement {decibels(gain)}",
                 )

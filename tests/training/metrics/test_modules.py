@@ -1,4 +1,4 @@
-"""The metrics as modules of `evaluate`: what they compute, without the network, side by side, and what they refuse."""
+"""The metrics as modules of `evaluate`: values, offline use, concurrent use, and errors."""
 
 import configparser
 import inspect
@@ -31,7 +31,7 @@ socket.socket.connect = socket.socket.connect_ex = socket.create_connection = so
 
 
 def everything(seed):
-    """What all metrics say of samples drawn from the seed, given in two parts."""
+    """Scores by all metrics of random samples, added in two parts."""
     import numpy as np
 
     from deepavfusion.training import metrics
@@ -67,7 +67,7 @@ def folders():
 
 @pytest.fixture(scope="module", autouse=True)
 def own_caches(tmp_path_factory):
-    """Nothing is left in the user's caches; modules that were loaded from there before are loaded anew."""
+    """Temporary caches; modules already imported from the user's caches are imported again."""
     evaluate = pytest.importorskip("evaluate")
     folder = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +115,7 @@ except ImportError as error:
     print(error)
 """
     text = run_python(source, home=tmp_path, hidden=("evaluate",))
-    assert text.strip() == "The metric source_separation needs `evaluate`: pip install deepavfusion[eval]"
+    assert text.strip() == "The metric source_separation requires `evaluate`: pip install 'deepavfusion[eval]'"
 
 
 def test_names_and_files():
@@ -126,7 +126,9 @@ def test_names_and_files():
     setup.read(ROOT / "setup.cfg")
     packages = setup["options"]["packages"].split()
     assert {f"deepavfusion.training.metrics.{name}" for name in folders} <= set(packages)
-    with pytest.raises(ValueError, match="no metric 'bleu': expected one of audio_visual_classification, .*separation"):
+    with pytest.raises(
+        ValueError, match="Unknown metric 'bleu'. Valid metrics: audio_visual_classification, .*separation"
+    ):
         metrics.load("bleu")
 
 
@@ -150,8 +152,8 @@ def test_samples_may_come_one_by_one_or_as_tensors():
             metric.add(prediction=prediction, reference=reference)
         assert len(metric) == len(references)
         assert metric.compute() == expected
-        with pytest.raises(ValueError, match="nothing to score"):
-            metric.compute()  # what was scored is gone
+        with pytest.raises(ValueError, match="Nothing to score"):
+            metric.compute()  # scored samples are gone
 
 
 def test_arrays_are_scored_when_they_come_and_not_kept():
@@ -161,7 +163,7 @@ def test_arrays_are_scored_when_they_come_and_not_kept():
     changing = heat.copy()
     metric.add_batch(predictions=changing, references=np.round(truth))
     changing[:] = np.nan
-    with pytest.raises(ValueError, match="Prediction 4: row 0 holds NaN"):
+    with pytest.raises(ValueError, match="Prediction 4: row 0 contains NaN"):
         metric.add_batch(predictions=[heat[0], changing[0]], references=truth[:2])
     assert len(metric) == 3  # nothing of the batch with an error
     metric.add_batch(predictions=[], references=[])
@@ -199,8 +201,8 @@ def test_source_separation(caplog):
     counts = {name: found.pop(name) for name in ("num_mixtures", "skipped", "silent_sources", "silent_estimates")}
     assert counts == {"num_mixtures": 2, "skipped": 2, "silent_sources": 1, "silent_estimates": 1}
     assert [record.getMessage() for record in caplog.records] == [
-        "Skipped for silent sources: mixtures 1.",
-        "Skipped for silent estimates: mixtures 2.",
+        "Skipped mixtures with silent sources: 1.",
+        "Skipped mixtures with silent estimates: 2.",
     ]
     rows = []
     for index in (0, 3):
@@ -238,26 +240,26 @@ def test_classification_of_one_and_of_several_labels():
         "top2": pytest.approx(2 / 3),
         "num_samples": 3,
         "num_scored_classes": 3,
-        "num_left_out_classes": 0,
+        "num_skipped_classes": 0,
     }
     assert "top5" not in found  # there are three classes
     labels = np.array([[0, 1, 1], [1, 0, 1], [0, 0, 1]])
     found = _score("audio_visual_classification", scores, labels, "multi_label")
     # All classes in order; the third is everywhere, so it has no score.
     assert found == {
-        "hit1": 1.0,
+        "precision_at_1": 1.0,
         "map": 1.0,
         "auc": 1.0,
         "num_samples": 3,
         "num_scored_classes": 2,
-        "num_left_out_classes": 1,
+        "num_skipped_classes": 1,
     }
 
 
 def test_retrieval():
     sounds = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     frames = np.array([[2.0, 0.1], [0.1, 3.0], [-1.0, 0.0]])
-    found = _score("audio_visual_retrieval", sounds, frames, cuts=(1, 2))
+    found = _score("audio_visual_retrieval", sounds, frames, cutoffs=(1, 2))
     assert found == {
         "audio_to_image_r1": pytest.approx(2 / 3),
         "audio_to_image_r2": pytest.approx(2 / 3),
@@ -271,25 +273,25 @@ def test_retrieval():
     }
 
 
-def test_binary_segmentation_of_pictures_of_several_sizes():
+def test_binary_segmentation_of_images_of_several_sizes():
     probabilities = [np.array([[0.9, 0.6, 0.2]]), np.array([[0.9], [0.1]])]
     truths = [np.array([[1, 0, 0]]), np.array([[0], [0]])]
     found = _score("audio_visual_segmentation", probabilities, truths)
     assert found["miou"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert found["f_avsbench"] == found["published_f"] == pytest.approx(1)
-    assert found["f"] == pytest.approx(0.5)  # the empty picture's precision and recall are 0 here
+    assert found["f"] == pytest.approx(0.5)  # the empty image's precision and recall are 0 here
     assert found["published_miou"] == pytest.approx(1 / 2)
-    assert (found["num_pictures"], found["num_without_foreground"]) == (2, 1)
+    assert (found["num_images"], found["num_images_without_foreground"]) == (2, 1)
     empty = _score("audio_visual_segmentation", probabilities[1:], truths[1:])
-    assert empty == {"miou": 0.5, "f": 0, "num_pictures": 1, "num_without_foreground": 1}
+    assert empty == {"miou": 0.5, "f": 0, "num_images": 1, "num_images_without_foreground": 1}
 
 
 def test_semantic_segmentation():
     truth, found = [[[0, 1, 255]], [[0, 0, 0]]], [[[0, 1, 2]], [[0, 2, 2]]]
     result = _score("audio_visual_segmentation", found, truth, "semantic", num_classes=3)
     assert result["miou"] == pytest.approx((2 / 4 + 1 + 0) / 3)
-    assert result["published_miou"] == 1  # the picture without foreground, the only one with errors, is skipped
-    assert result["num_without_foreground"] == 1
+    assert result["published_miou"] == 1  # the image without foreground, the only one with errors, is skipped
+    assert result["num_images_without_foreground"] == 1
 
 
 def test_localization_with_negatives():
@@ -305,7 +307,7 @@ def test_localization_with_negatives():
     assert found["max_f1"] == pytest.approx(2 * (2 / 3) / (5 / 3))
     assert (found["whole_ciou_50"], found["centre_ciou_50"]) == (0.5, 0)
     assert (found["num_sounding"], found["num_negatives"]) == (2, 1)
-    # Nothing is misplaced, so SLAVC counts the same; its recall starts at the second picture.
+    # Nothing is misplaced, so SLAVC counts the same; its recall starts at the second image.
     assert found["slavc_max_f1"] == found["max_f1"]
     assert found["slavc_ap"] == pytest.approx(2 / 3 * (1 - 1 / 2))
     assert "ap" not in _score("sound_localization", heat[:2], truth[:2])
@@ -321,7 +323,7 @@ def test_threshold_of_localization():
 
 @pytest.mark.parametrize("name", ["audio_visual_retrieval", "sound_localization"])
 def test_several_processes_collect_into_one(tmp_path, name):
-    """Two objects stand for two processes: what both were given is scored together, by the first."""
+    """Two objects act as two processes: the first one computes the metric over the samples of both."""
     samples = np.random.default_rng(0).random((8, 4) if name == "audio_visual_retrieval" else (8, 4, 4))
     options = {"num_process": 2, "experiment_id": "both", "cache_dir": str(tmp_path)}
 
@@ -343,10 +345,17 @@ BAD = np.array([[0.2, np.nan], [0.1, 0.4]])
 @pytest.mark.parametrize(
     ("name", "kind", "predictions", "references", "options", "message"),
     [
-        ("source_separation", None, [BAD], [BAD + 1], {}, "Predictions 0: row 0 holds NaN"),
-        ("source_separation", None, [np.ones((2, 5))], [np.ones((2, 6))], {}, r"\(2, 5\), references \(2, 6\)"),
-        ("source_separation", None, [[[1, 2], [1]]], [np.ones((2, 2))], {}, "Predictions 0: 2 rows of length 1, 2"),
-        ("source_separation", None, [np.zeros((2, 5))], [np.zeros((2, 5))], {}, "of 1, 1 have a silent source"),
+        ("source_separation", None, [BAD], [BAD + 1], {}, "Predictions 0: row 0 contains NaN"),
+        ("source_separation", None, [np.ones((2, 5))], [np.ones((2, 6))], {}, r"\(2, 5\) and \(2, 6\)"),
+        ("source_separation", None, [[[1, 2], [1]]], [np.ones((2, 2))], {}, "Predictions 0: .*2 rows of length 1, 2"),
+        (
+            "source_separation",
+            None,
+            [np.zeros((2, 5))],
+            [np.zeros((2, 5))],
+            {},
+            "of 1 mixtures, 1 have a silent source",
+        ),
         (
             "source_separation",
             None,
@@ -355,26 +364,26 @@ BAD = np.array([[0.2, np.nan], [0.1, 0.4]])
             {"mixtures": []},
             "'references': 1, 'mixtures': 0",
         ),
-        ("source_separation", None, [BAD + 1], None, {}, "'references': None}: expected the same of all"),
-        ("audio_visual_classification", None, BAD, [0, 1], {}, "Predictions: row 0 holds NaN"),
-        ("audio_visual_classification", None, [[1, 2], [1]], [0, 1], {}, "Predictions: 2 rows of length 1, 2"),
-        ("audio_visual_classification", None, [[1, 2]], [2], {}, "2 .. 2: expected 0 .. 1"),
-        ("audio_visual_classification", "multi_label", [[1, 2]], [[1]], {}, r"\(1, 2\), references \(1, 1\)"),
-        ("audio_visual_classification", "several", [], [], {}, "'several': expected 'single_label'"),
-        ("audio_visual_retrieval", None, BAD, BAD, {}, "Predictions: row 0 holds NaN"),
+        ("source_separation", None, [BAD + 1], None, {}, "same number .*'references': None}"),
+        ("audio_visual_classification", None, BAD, [0, 1], {}, "Predictions: row 0 contains NaN"),
+        ("audio_visual_classification", None, [[1, 2], [1]], [0, 1], {}, "Predictions: .*2 rows of length 1, 2"),
+        ("audio_visual_classification", None, [[1, 2]], [2], {}, r"labels in 0\.\.1, got 2\.\.2"),
+        ("audio_visual_classification", "multi_label", [[1, 2]], [[1]], {}, r"\(1, 2\) and \(1, 1\)"),
+        ("audio_visual_classification", "several", [], [], {}, "'several'. Valid configurations: 'single_label'"),
+        ("audio_visual_retrieval", None, BAD, BAD, {}, "Predictions: row 0 contains NaN"),
         ("audio_visual_retrieval", None, [[1, 2]], [[1]], {}, r"\(1, 2\) and \(1, 1\)"),
-        ("audio_visual_segmentation", None, [BAD], [BAD > 0], {}, "Prediction 0: row 0 holds NaN"),
-        ("audio_visual_segmentation", None, [[[3.0]]], [[[1]]], {}, "not logits"),
-        ("audio_visual_segmentation", None, [[[0.5]]], [[[2]]], {}, "Reference 0 holds other values than 0 and 1"),
-        ("audio_visual_segmentation", None, [[[0.5]]], [[[1, 1]]], {}, r"\(1, 1\), the truth \(1, 2\)"),
-        ("audio_visual_segmentation", None, np.ones((1, 1, 4, 4)), np.ones((1, 1, 4, 4)), {}, r"shape is \(1, 4, 4\)"),
-        ("audio_visual_segmentation", "semantic", [[[1]]], [[[-1]]], {}, "smallest class is -1"),
-        ("audio_visual_segmentation", "semantic", [[[1]]], [[[2]]], {"num_classes": 2}, "up to 2: expected 0 .. 1"),
-        ("sound_localization", None, [BAD], [BAD > 0], {}, "Prediction 0: row 0 holds NaN"),
-        ("sound_localization", None, [[[0.5]]], [[[0.0]]], {}, "Nothing sounds in any of the 1"),
-        ("sound_localization", None, [[[0.5]]], [[[1.0, 1.0]]], {}, r"\(1, 1\), the consensus map \(1, 2\)"),
-        ("sound_localization", None, [[[0.5]]], [[[4.0]]], {}, "expected 0..1"),
-        ("sound_localization", None, [], [], {}, "nothing to score"),
+        ("audio_visual_segmentation", None, [BAD], [BAD > 0], {}, "Prediction 0: row 0 contains NaN"),
+        ("audio_visual_segmentation", None, [[[3.0]]], [[[1]]], {}, "are these logits"),
+        ("audio_visual_segmentation", None, [[[0.5]]], [[[2]]], {}, r"0 and 1 only in reference 0, got \[2\.0\]"),
+        ("audio_visual_segmentation", None, [[[0.5]]], [[[1, 1]]], {}, r"\(1, 1\) and \(1, 2\)"),
+        ("audio_visual_segmentation", None, np.ones((1, 1, 4, 4)), np.ones((1, 1, 4, 4)), {}, r"got \(1, 4, 4\)"),
+        ("audio_visual_segmentation", "semantic", [[[1]]], [[[-1]]], {}, r"targets in -1\.\.-1"),
+        ("audio_visual_segmentation", "semantic", [[[1]]], [[[2]]], {"num_classes": 2}, r"classes 0\.\.1, got up to 2"),
+        ("sound_localization", None, [BAD], [BAD > 0], {}, "Prediction 0: row 0 contains NaN"),
+        ("sound_localization", None, [[[0.5]]], [[[0.0]]], {}, "none of 1 images has a sounding object"),
+        ("sound_localization", None, [[[0.5]]], [[[1.0, 1.0]]], {}, r"\(1, 1\) and \(1, 2\)"),
+        ("sound_localization", None, [[[0.5]]], [[[4.0]]], {}, "map in 0..1"),
+        ("sound_localization", None, [], [], {}, "Nothing to score"),
         ("sound_localization", None, [[[0.5]]], [[[1.0]], [[1.0]]], {}, "'predictions': 1, 'references': 2"),
     ],
 )

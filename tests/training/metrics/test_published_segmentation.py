@@ -1,4 +1,4 @@
-"""The published code's segmentation scores: its own numbers, a case by hand, and how they differ from the field's."""
+"""Segmentation metrics of the published code: its own numbers, cases by hand, and differences from the usual ones."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_published_numbers_of_binary_masks():
         for logits, targets in _batches(golden, "binary")
         for truth, probability in zip(targets, logits[:, 0].sigmoid().numpy(), strict=True)
     ]
-    assert sum(part is None for part in scores) == 1  # one of the pictures has no foreground
+    assert sum(part is None for part in scores) == 1  # one of the images has no foreground
     assert published_summary(scores) == pytest.approx(_published(golden.config["binary"]), abs=1e-6)
 
 
@@ -52,10 +52,10 @@ def test_published_numbers_of_classes():
 def test_classes_by_hand():
     first = published_scores(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 2]]), 3)
     np.testing.assert_allclose(first[:3, :2], [[1 / 2, 1 / 2], [1, 1 / 2], [1 / 2, 1]])
-    assert np.isnan(first[:, 2]).all()  # found in an ignored pixel only
+    assert np.isnan(first[:, 2]).all()  # predicted in an ignored pixel only
     second = published_scores(np.array([[2, 2, 0, 0]]), np.array([[2, 2, 0, 0]]), 3)
     summary = published_summary([first, None, second])
-    # Class 0 in two pictures, classes 1 and 2 in one each.
+    # Class 0 in two images, classes 1 and 2 in one each.
     assert summary["miou"] == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
     assert summary["miou_no_background"] == pytest.approx((1 / 2 + 1) / 2)
     assert summary["f"] == pytest.approx(((f_measure(1, 1 / 2) + 1) / 2 + f_measure(1 / 2, 1) + 1) / 3)
@@ -76,10 +76,10 @@ def test_what_it_leaves_out_and_what_it_takes_in():
     probability = np.clip(0.4 * truth + 0.6 * generator.random(truth.shape), 0, 1)
     scores = [published_binary_scores(t, p) for t, p in zip(truth, probability, strict=True)]
     summary = published_summary(scores)
-    # Without the background its mIoU is the field's, as long as every picture has foreground.
+    # Without the background its mIoU is the usual one, as long as every image has foreground.
     field = np.mean([image_iou(p > 0.5, t) for t, p in zip(truth, probability, strict=True)])
     assert summary["miou_no_background"] == pytest.approx(field)
-    # An empty picture changes nothing, and the best threshold of every picture cannot lose to a common one.
+    # An empty image changes nothing, and each image's best threshold is at least as good as a common one.
     assert published_summary([*scores, published_binary_scores(0 * truth[0], probability[0])]) == summary
     curves = np.array([precision_recall(p, t) for t, p in zip(truth, probability, strict=True)])
     assert summary["f"] > f_measure(curves[:, 0], curves[:, 1]).mean(0).max()
@@ -92,13 +92,13 @@ def test_ignored_pixels_do_not_count():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="None of 2 pictures has foreground"):
+    with pytest.raises(ValueError, match="none of 2 images has foreground"):
         published_summary([None, None])
-    with pytest.raises(ValueError, match="None of 0 pictures"):
+    with pytest.raises(ValueError, match="none of 0 images"):
         published_summary([])
-    with pytest.raises(ValueError, match="not logits"):
+    with pytest.raises(ValueError, match="are these logits"):
         published_binary_scores(np.ones((2, 2)), np.full((2, 2), 3.0))
-    with pytest.raises(ValueError, match=r"\(2, 2\), what was found \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
         published_binary_scores(np.ones((2, 2)), np.ones((2, 3)))
-    with pytest.raises(ValueError, match="expected 0 .. 2"):
+    with pytest.raises(ValueError, match=r"classes 0\.\.2"):
         published_scores(np.array([[3]]), np.array([[0]]), 3)

@@ -1,19 +1,18 @@
-"""The field's segmentation scores: by hand, properties, and scikit-learn."""
+"""Segmentation metrics: by hand, properties, and scikit-learn."""
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from deepavfusion.training.metrics.segmentation import (
     F_THRESHOLDS,
     avsbench_f,
     class_scores,
     class_totals,
-    confusions,
     f_measure,
     image_iou,
     max_f,
     precision_recall,
-    scores_of_totals,
 )
 
 
@@ -30,7 +29,7 @@ def test_iou_by_hand():
     truth = np.array([[0, 1, 1], [0, 0, 0]], bool)
     assert image_iou(found, truth) == pytest.approx(1 / 3)
     assert image_iou(truth, truth) == 1
-    # Without foreground: the share of pixels that were left empty.
+    # Without foreground: the fraction of pixels predicted as background.
     assert image_iou(found, np.zeros_like(truth)) == pytest.approx(4 / 6)
 
 
@@ -47,7 +46,7 @@ def test_f_by_hand():
 
 
 def test_the_two_means_of_f_by_hand():
-    # Precision 1, recall 1/2, and precision 1/2, recall 1, at all thresholds; the third picture has no foreground.
+    # Precision 1, recall 1/2, and precision 1/2, recall 1, at all thresholds; the third image has no foreground.
     curves = [np.repeat([[1.0], [0.5]], 255, 1), np.repeat([[0.5], [1.0]], 255, 1), np.zeros((2, 255))]
     assert max_f(curves[:2]) == pytest.approx(1.3 * 0.75**2 / (1.3 * 0.75))
     mean = (1.3 * 0.5 / (0.3 + 0.5) + 1.3 * 0.5 / (0.15 + 1)) / 2
@@ -77,10 +76,11 @@ def test_recall_falls_with_the_threshold_and_iou_with_errors(maps):
 def test_classes_by_hand():
     truth = np.array([[0, 0, 1, 1], [2, 2, 255, 255]])
     found = np.array([[0, 1, 1, 1], [2, 0, 2, 3]])
-    counts = confusions(truth, found, 4)
-    np.testing.assert_array_equal(counts, [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
-    scores = class_scores(counts)
-    # Class 3 is neither true nor found where it counts.
+    totals = class_totals(truth, found, 4)
+    np.testing.assert_array_equal(totals, [[1, 2, 1, 0], [2, 2, 2, 0], [2, 3, 1, 0]])
+    np.testing.assert_array_equal(class_totals(truth, found), totals[:, :3])
+    scores = class_scores(totals)
+    # Class 3 is predicted in an ignored pixel only.
     assert scores["miou"] == pytest.approx((1 / 3 + 2 / 3 + 1 / 2) / 3)
     assert scores["f"] == pytest.approx(np.mean([f_measure(1 / 2, 1 / 2), f_measure(2 / 3, 1), f_measure(1, 1 / 2)]))
 
@@ -89,23 +89,22 @@ def test_names_of_classes_do_not_matter():
     generator = np.random.default_rng(2)
     truth, found = generator.integers(0, 5, (2, 20, 20))
     order = generator.permutation(5)
-    assert class_scores(confusions(order[truth], order[found], 5)) == pytest.approx(
-        class_scores(confusions(truth, found, 5))
+    assert class_scores(class_totals(order[truth], order[found])) == pytest.approx(
+        class_scores(class_totals(truth, found))
     )
 
 
-def test_totals_are_the_margins_of_the_confusions():
+def test_totals_are_the_margins_of_the_confusion_matrix():
     generator = np.random.default_rng(4)
     truth, found = generator.integers(0, 6, (2, 15, 15))
     truth[:3] = 255
-    counts, totals = confusions(truth, found, 8), class_totals(truth, found)
-    np.testing.assert_array_equal(totals, np.stack([np.diag(counts), counts.sum(1), counts.sum(0)])[:, :6])
-    assert scores_of_totals(totals) == class_scores(counts)
+    counts = metrics.confusion_matrix(truth[3:].ravel(), found[3:].ravel(), labels=range(8))
+    expected = np.stack([np.diag(counts), counts.sum(1), counts.sum(0)])
+    np.testing.assert_array_equal(class_totals(truth, found, 8), expected)
     assert class_totals(np.full((2, 2), 255), np.ones((2, 2))).shape == (3, 0)
 
 
 def test_same_as_scikit_learn(maps):
-    metrics = pytest.importorskip("sklearn.metrics")
     for probability, truth in zip(*maps, strict=True):
         found = probability > 0.5
         assert image_iou(found, truth) == pytest.approx(metrics.jaccard_score(truth.ravel(), found.ravel()))
@@ -117,41 +116,39 @@ def test_same_as_scikit_learn(maps):
             np.testing.assert_allclose(curve[:, index], (precision, recall))
             assert f_measure(*curve[:, index]) == pytest.approx(f)
     truth, found = np.random.default_rng(3).integers(0, 5, (2, 900))
-    counts = confusions(truth, found, 5)
-    np.testing.assert_array_equal(counts, metrics.confusion_matrix(truth, found))
     expected = (
         metrics.jaccard_score(truth, found, average="macro"),
         metrics.fbeta_score(truth, found, beta=0.3**0.5, average="macro"),
     )
-    assert tuple(class_scores(counts).values()) == pytest.approx(expected)
+    assert tuple(class_scores(class_totals(truth, found)).values()) == pytest.approx(expected)
 
 
 def test_refusals(maps):
     probability, truth = maps[0][0], maps[1][0]
-    with pytest.raises(ValueError, match=r"\(10, 12\), the true one \(12, 10\)"):
+    with pytest.raises(ValueError, match=r"\(10, 12\) and \(12, 10\)"):
         image_iou(truth.T, truth)
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="non-empty"):
         image_iou(truth[:0], truth[:0])
-    with pytest.raises(ValueError, match=r"\(10, 12\), the truth \(12, 10\)"):
+    with pytest.raises(ValueError, match=r"\(10, 12\) and \(12, 10\)"):
         precision_recall(probability.T, truth)
-    with pytest.raises(ValueError, match="not logits"):
+    with pytest.raises(ValueError, match="are these logits"):
         precision_recall(10 * probability - 5, truth)
-    with pytest.raises(ValueError, match="no NaN"):
+    with pytest.raises(ValueError, match="without NaN"):
         precision_recall(np.where(truth, np.nan, probability), truth)
-    with pytest.raises(ValueError, match="one picture or more"):
+    with pytest.raises(ValueError, match="at least one image"):
         max_f([])
-    with pytest.raises(ValueError, match="None of 1 pictures has foreground"):
+    with pytest.raises(ValueError, match="none of 1 images has foreground"):
         avsbench_f([np.zeros((2, 255))], [False])
-    with pytest.raises(ValueError, match="There are 1 curves"):
+    with pytest.raises(ValueError, match="got 1 curves"):
         avsbench_f([np.zeros((2, 255))], [True, True])
     labels = truth.astype(int)
-    with pytest.raises(ValueError, match=r"found ones in 0 .. 7: expected 0 .. 1"):
-        confusions(labels, 7 * labels, 2)
-    with pytest.raises(ValueError, match=r"\(12, 10\), what was found \(120,\)"):
-        confusions(labels, labels.ravel(), 2)
-    with pytest.raises(ValueError, match="smallest class is -1"):
+    with pytest.raises(ValueError, match=r"classes 0\.\.1, .* predictions in 0\.\.7"):
+        class_totals(labels, 7 * labels, 2)
+    with pytest.raises(ValueError, match=r"\(120,\) and \(12, 10\)"):
+        class_totals(labels, labels.ravel(), 2)
+    with pytest.raises(ValueError, match=r"predictions in -1\.\.0"):
         class_totals(labels, -labels)
-    with pytest.raises(ValueError, match=r"\(2, 4\): expected \(3, classes\)"):
-        scores_of_totals(np.ones((2, 4)))
-    with pytest.raises(ValueError, match="No pixel was counted"):
-        class_scores(confusions(np.full((4, 4), 255), np.zeros((4, 4)), 3))
+    with pytest.raises(ValueError, match=r"\(3, classes\), got shape \(2, 4\)"):
+        class_scores(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="every pixel is ignored"):
+        class_scores(class_totals(np.full((4, 4), 255), np.zeros((4, 4)), 3))

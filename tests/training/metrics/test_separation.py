@@ -117,17 +117,17 @@ def test_refusals(sounds):
     sources, estimates = sounds
     broken = estimates.copy()
     broken[1, 5] = np.nan
-    with pytest.raises(ValueError, match="estimates hold NaN"):
+    with pytest.raises(ValueError, match="finite estimates, got NaN"):
         bss_eval(sources, broken)
     with pytest.raises(ValueError, match="NaN or infinity"):
         si_sdr(sources, broken)
-    with pytest.raises(ValueError, match=r"references have 6000 samples, estimates 5999"):
+    with pytest.raises(ValueError, match=r"\(2, 6000\) and \(2, 5999\)"):
         bss_eval(sources, estimates[:, 1:])
-    with pytest.raises(ValueError, match=r"shape \(2, 6000\), estimates \(6000,\)"):
+    with pytest.raises(ValueError, match=r"\(2, 6000\) and \(6000,\)"):
         si_sdr(sources, estimates[0])
-    with pytest.raises(ValueError, match=r"expected \(sources, samples\)"):
+    with pytest.raises(ValueError, match=r"\(sources, samples\), got"):
         bss_eval(sources, np.zeros((2, 0)))
-    with pytest.raises(ValueError, match="one sample or more"):
+    with pytest.raises(ValueError, match="non-empty"):
         si_sdr(np.zeros((2, 0)), np.zeros((2, 0)))
     with pytest.raises(ValueError, match=r"estimates \[1\] are silent"):
         bss_eval(sources, estimates * [[1], [0]])
@@ -135,5 +135,5 @@ def test_refusals(sounds):
         si_sdr(np.ones(8), np.arange(8))
     with pytest.raises(ValueError, match="estimate is silent"):
         si_sdr(sources, estimates * [[1], [0]])
-    with pytest.raises(ValueError, match="do not name one of 2 references"):
+    with pytest.raises(ValueError, match="one index in 0..1 per estimate"):
         bss_eval(sources, estimates, targets=(0, 2))

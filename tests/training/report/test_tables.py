@@ -1,19 +1,24 @@
-"""Markdown tables of results, and their place between two marker comments."""
+"""Tables as Markdown and text, and their replacement between two marker comments."""
 
-import json
 import os
 
+import numpy as np
 import pytest
+import torch
 
-from deepavfusion.training.report.tables import format_value, main, markdown_table, render, replace_between
+from deepavfusion.training.report.tables import (
+    aligned,
+    format_cell,
+    markdown_table,
+    numeric_columns,
+    replace_between,
+)
 
 TEXT = "# Title\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe rest, with an ü.\n"
 
 
 def test_table_aligns_numbers_and_escapes_cells():
-    table = markdown_table(
-        ["stream", "top-1", "note"], [["a|b", 0.379, "x\ny"], ["<i>", None, "z"]], [None, ".1%", None]
-    )
+    table = markdown_table(["stream", "top-1", "note"], [["a|b", "37.9 %", "x\ny"], ["<i>", None, "z"]])
     assert table.split("\n") == [
         "| stream | top-1 | note |",
         "|---|---:|---|",
@@ -23,25 +28,45 @@ def test_table_aligns_numbers_and_escapes_cells():
 
 
 def test_cells():
-    assert [format_value(v) for v in (1234567, 0.123456, None, float("nan"), True, "x")] == [
-        "1,234,567",
-        "0.1235",
-        "–",
-        "–",
-        "yes",
+    values = [
+        None,
+        True,
+        12345,
+        0.123456,
+        98765.4,
+        float("inf"),
+        float("-inf"),
+        np.float64("nan"),
+        torch.tensor(2),
         "x",
     ]
-    assert format_value(5.789, ".2f") == "5.79"
+    assert [format_cell(v) for v in values] == ["–", "yes", "12,345", "0.1235", "98,765", "∞", "−∞", "–", "2", "x"]
     with pytest.raises(TypeError, match="dict"):
-        format_value({"a": 1})
+        format_cell({"a": 1})
 
 
-def test_table_refuses_ragged_rows_and_stray_formats():
-    with pytest.raises(ValueError, match=r"Expected 2 cells .* got \[1, 3\]"):
+@pytest.mark.parametrize(
+    ("column", "numeric"),
+    [
+        (["1.85 ± 0.24 dB", "-3.37 ± 0.15 dB"], True),
+        (["48.5 %", "-"], True),
+        (["1,234", "–", "∞"], True),
+        (["1", "two"], False),
+        (["–", "–"], False),
+    ],
+)
+def test_numeric_columns(column, numeric):
+    assert numeric_columns([[text] for text in column]) == [numeric]
+
+
+def test_aligned_columns():
+    assert aligned([["stream", "top-1"], ["image", 0.5]]) == "stream  top-1\nimage   0.5"
+
+
+def test_tables_refuse_ragged_rows():
+    with pytest.raises(ValueError, match=r"Expected 2 cells .* got rows of \[1, 3\]"):
         markdown_table(["a", "b"], [[1], [1, 2], [1, 2, 3]])
-    with pytest.raises(ValueError, match="a format"):
-        markdown_table(["a"], [[1]], [None, None])
-    with pytest.raises(ValueError, match="headings"):
+    with pytest.raises(ValueError, match="Expected 0 cells"):
         markdown_table([], [])
 
 
@@ -71,7 +96,7 @@ def test_keeps_line_ends(tmp_path):
         (TEXT.replace("<!-- results:begin -->", ""), "results:begin --> once .* found it 0 times"),
         (TEXT.replace("<!-- results:end -->", ""), "results:end --> once .* found it 0 times"),
         (TEXT + TEXT, "found it 2 times"),
-        ("<!-- results:end -->\n<!-- results:begin -->\n", "the other order"),
+        ("<!-- results:end -->\n<!-- results:begin -->\n", "in reverse order"),
     ],
 )
 def test_markers_must_be_there_once_and_in_order(tmp_path, text, message):
@@ -100,58 +125,3 @@ def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         replace_between(path, "results", "new")
     assert path.read_text(encoding="utf-8") == TEXT
-
-
-def test_render_orders_columns_and_adds_a_note():
-    rows = [{"stream": "fusion", "top1": 0.5}, {"stream": "audio", "top5": 0.75}]
-    assert render({"task": "Recognition", "rows": rows}).split("\n") == [
-        "**Recognition**",
-        "",
-        "| stream | top1 | top5 |",
-        "|---|---:|---:|",
-        "| fusion | 0.5 | – |",
-        "| audio | – | 0.75 |",
-    ]
-    text = render(
-        {"task": "R", "rows": rows, "columns": ["top5", "stream"], "formats": {"top5": ".0%"}, "note": "One clip."}
-    )
-    assert "| top5 | stream |" in text
-    assert "| 75 % | audio |" in text
-    assert text.endswith("\n\nOne clip.")
-
-
-@pytest.mark.parametrize(
-    "results",
-    [
-        {"rows": []},
-        {"task": "a"},
-        {"task": "a", "rows": [[1]]},
-        {"task": "a", "rows": {"b": 1}},
-        {"task": "a", "rows": []},
-    ],
-)
-def test_render_says_what_it_expected(results):
-    with pytest.raises(ValueError, match="Expected"):
-        render(results)
-
-
-def test_render_refuses_columns_that_no_row_has():
-    with pytest.raises(ValueError, match="top9"):
-        render({"task": "a", "rows": [{"b": 1}], "formats": {"top9": ".1f"}})
-
-
-def test_command(tmp_path, capsys):
-    (tmp_path / "README.md").write_text(TEXT, encoding="utf-8")
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"task": name, "rows": [{"n": 1}]}))
-    files = [str(tmp_path / name) for name in ("README.md", "two.json", "one.json")]
-    assert main(files) == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert text.index("**two**") < text.index("**one**")
-    assert "old" not in text
-    assert "changed" in capsys.readouterr().out
-    main(files)
-    assert "as it was" in capsys.readouterr().out
-    (tmp_path / "one.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"one\.json"):
-        main(files)

@@ -72,7 +72,7 @@ def test_separation_by_a_model_that_knows_the_ideal_mask():
     found = evaluate("separation", clips, Answers(samples, masks))
     assert found.metrics["si_sdri"] == pytest.approx(found.metrics["oracle_si_sdri"])
     assert found.metrics["oracle_si_sdri"] > 5
-    assert found.metrics["frame_decides"] == 1
+    assert found.metrics["both_sources_improved"] == 1
     assert found.metrics["wrong_frame_si_sdri"] < -5  # the other source comes out instead
     assert found.metrics["sir"] > 5
 
@@ -83,7 +83,7 @@ def test_separation_by_a_model_that_does_not_look():
     found = evaluate("separation", clips, Answers(samples, [torch.zeros(1, 64, 64)] * SIZE))
     assert found.metrics["si_sdri"] == pytest.approx(found.metrics["wrong_frame_si_sdri"])
     assert found.metrics["si_sdri"] == pytest.approx(0, abs=0.2)  # the last frame of the transform is no mask's
-    assert found.metrics["frame_decides"] == 0
+    assert found.metrics["both_sources_improved"] == 0
 
 
 @pytest.mark.parametrize("batch_size", [2, 8])
@@ -113,14 +113,14 @@ def test_localization_finds_its_threshold_on_the_selection_split():
     assert quick["ciou_50"] == quick["auc"] == quick["ap"] == 1
     assert 0 < quick["threshold"] < 0.3
     missed = evaluate("localization", clips, model).metrics
-    assert missed["ciou_50"] == missed["even_ciou_50"] == 0
+    assert missed["ciou_50"] == missed["ciou_50_at_0.5"] == 0
     model.config = copy.deepcopy(CONFIG)
     for name, value in TASKS["localization"].calibration(quick).items():
         setattr(model.config, name, value)
     found = evaluate("localization", clips, model)
     assert found.metrics["ciou_50"] == 1
-    assert found.metrics["even_ciou_50"] == found.metrics["shuffled_ciou_50"] == 0
-    assert f"threshold: {quick['threshold']:g};" in found.tables[0].note
+    assert found.metrics["ciou_50_at_0.5"] == found.metrics["shuffled_ciou_50"] == 0
+    assert f"Threshold: {quick['threshold']:g};" in found.tables[0].note
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -130,8 +130,8 @@ def test_segmentation_with_its_controls(deaf, batch_size):
     samples = clips.__getitems__(range(SIZE))
     maps = [confident(sample["labels"])[None] for sample in samples]
     found = evaluate("segmentation", clips, Answers(samples, maps, deaf), batch_size).metrics
-    assert found["miou"] == found["f"] == found["sounding_painted"] == 1
-    assert found["silent_painted"] == 0
+    assert found["miou"] == found["f"] == found["sounding_coverage"] == 1
+    assert found["silent_coverage"] == 0
     assert found["shuffled_miou"] == found["silent_miou"] == (1 if deaf else 0)
     assert found["all_foreground_miou"] < 0.5
 
@@ -153,7 +153,7 @@ def test_recognition_averages_what_the_streams_say():
     labels = torch.stack([torch.as_tensor(sample["label"]) for sample in clips.__getitems__(range(SIZE))])
     found = evaluate("recognition", clips, Streams(), batch_size=SIZE).metrics
     assert found["top1"] == found["image_stream_top1"] == found["fusion_stream_top1"] == 1
-    assert found["audio_stream_top1"] == found["sight_alone_top1"] == found["sound_alone_top1"] == 0
+    assert found["audio_stream_top1"] == found["image_only_top1"] == found["audio_only_top1"] == 0
     assert found["top5"] == 1
 
 

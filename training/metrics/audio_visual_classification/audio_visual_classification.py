@@ -1,34 +1,43 @@
-"""Recognition as a module of `evaluate`: top-k accuracy, mean average precision, area under the ROC."""
+"""Classification as a module of `evaluate`: top-k accuracy, mean average precision, area under the ROC curve."""
 
 import datasets
 import evaluate
 import numpy as np
 
-from ..classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
-from ..inputs import rectangle
+from deepavfusion.training.metrics.classification import (
+    mean_average_precision,
+    mean_roc_auc,
+    scored_classes,
+    top_k_accuracy,
+)
+from deepavfusion.training.metrics.inputs import rectangle
 
 _DESCRIPTION = """\
-Scores of classes against labels. single_label: share of samples whose class is among the k highest scores (ties count
-against it), and, one class against the rest, mean average precision and area under the ROC. multi_label: mean average
-precision, area under the ROC, and the share of samples whose highest score is a true class. Means over the classes that
-are present in some samples and absent from others; how many those are, and how many were left out, is given.
+Class scores against labels. single_label: top-k accuracy (ties count against the sample) and, one class versus the
+rest, mean average precision and area under the ROC curve. multi_label: mean average precision, area under the ROC
+curve, and precision at 1, the fraction of samples whose highest score is a true class. Means are over the classes with
+positive and negative samples; their number and that of the other classes are returned.
 """
 _INPUTS = """
 Args:
-    predictions: scores (classes,) of every sample: logits or probabilities.
-    references: single_label: the class of every sample; multi_label: (classes,) 0 or 1.
-    top_k: for `compute` with single_label: the cuts, (1, 5) by default; those above the number of classes are left out.
+    predictions: scores (classes,) of each sample: logits or probabilities.
+    references: single_label: the class of each sample; multi_label: (classes,) 0 or 1.
+    top_k: for `compute` with single_label: values of k, (1, 5) by default; skipped above the number of classes.
 Returns:
-    top1, top5 (single_label) or hit1 (multi_label); map; auc: in 0..1. map and auc are left out where no class can be
-    scored with single_label.
-    num_samples, num_scored_classes, num_left_out_classes.
+    top1, top5 (single_label) or precision_at_1 (multi_label); map; auc: in 0..1. With single_label, map and auc are
+    omitted if no class can be scored.
+    num_samples, num_scored_classes, num_skipped_classes.
 """
 
 
 class AudioVisualClassification(evaluate.Metric):
+    """Top-k accuracy or precision at 1, mean average precision and area under the ROC curve; see `_DESCRIPTION`."""
+
     def _info(self):
         if self.config_name not in ("default", "single_label", "multi_label"):
-            raise ValueError(f"The kind is {self.config_name!r}: expected 'single_label' or 'multi_label'.")
+            raise ValueError(
+                f"Unknown configuration {self.config_name!r}. Valid configurations: 'single_label', 'multi_label'."
+            )
         scores = datasets.List(datasets.Value("float64"))
         several = datasets.List(datasets.Value("float32"))
         labels = several if self.config_name == "multi_label" else datasets.Value("int64")
@@ -44,9 +53,11 @@ class AudioVisualClassification(evaluate.Metric):
         if self.config_name == "multi_label":
             labels = rectangle(references, "References")
             if scores.shape != labels.shape:
-                raise ValueError(f"Predictions have shape {scores.shape}, references {labels.shape}.")
+                raise ValueError(
+                    f"Expected predictions and references of the same shape, got {scores.shape} and {labels.shape}."
+                )
             result = {
-                "hit1": float((labels[np.arange(len(labels)), scores.argmax(1)] > 0).mean()),
+                "precision_at_1": float((labels[np.arange(len(labels)), scores.argmax(1)] > 0).mean()),
                 "map": mean_average_precision(scores, labels),
                 "auc": mean_roc_auc(scores, labels),
             }
@@ -60,5 +71,5 @@ class AudioVisualClassification(evaluate.Metric):
         return result | {
             "num_samples": len(scores),
             "num_scored_classes": scored,
-            "num_left_out_classes": scores.shape[1] - scored,
+            "num_skipped_classes": scores.shape[1] - scored,
         }

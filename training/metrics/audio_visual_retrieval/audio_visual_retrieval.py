@@ -1,20 +1,20 @@
-"""Retrieval as a module of `evaluate`: which frame belongs to a sound, and which sound to a frame."""
+"""Cross-modal retrieval as a module of `evaluate`: frames from audio and audio from frames."""
 
 import datasets
 import evaluate
 
-from ..inputs import rectangle
-from ..retrieval import cosine_similarity, median_rank, recall_at
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.retrieval import cosine_similarity, median_rank, recall_at
 
 _DESCRIPTION = """\
-Recall at k and median rank among all samples, from sounds to frames and back, by cosine similarity of embeddings.
-Sample i's sound belongs to sample i's frame; ties count against it. Beside it: what a random order reaches.
+Recall at k and median rank among all samples, from audio to frames and back, by cosine similarity of embeddings. The
+audio of sample i matches its frame; ties count against it. Also the recall of a random ranking.
 """
 _INPUTS = """
 Args:
-    predictions: embeddings (features,) of every sample's sound, encoded alone.
-    references: embeddings (features,) of its frame, encoded alone.
-    cuts: for `compute`: the k, (1, 5, 10) by default.
+    predictions: embeddings (features,) of each sample's audio, encoded without its frame.
+    references: embeddings (features,) of its frame, encoded without its audio.
+    cutoffs: for `compute`: values of k, (1, 5, 10) by default.
 Returns:
     audio_to_image_r1, ..., image_to_audio_r1, ..., chance_r1, ...: in 0..1.
     audio_to_image_median_rank, image_to_audio_median_rank: 1 is best.
@@ -23,6 +23,8 @@ Returns:
 
 
 class AudioVisualRetrieval(evaluate.Metric):
+    """Recall at k and median rank in both directions; see `_DESCRIPTION`."""
+
     def _info(self):
         embedding = datasets.List(datasets.Value("float64"))
         return evaluate.MetricInfo(
@@ -32,11 +34,11 @@ class AudioVisualRetrieval(evaluate.Metric):
             features=datasets.Features({"predictions": embedding, "references": embedding}),
         )
 
-    def _compute(self, predictions, references, cuts=(1, 5, 10)):
+    def _compute(self, predictions, references, cutoffs=(1, 5, 10)):
         similarity = cosine_similarity(rectangle(predictions, "Predictions"), rectangle(references, "References"))
         result = {}
         for name, values in (("audio_to_image", similarity), ("image_to_audio", similarity.T)):
-            result |= {f"{name}_r{k}": share for k, share in recall_at(values, cuts).items()}
+            result |= {f"{name}_r{k}": recall for k, recall in recall_at(values, cutoffs).items()}
             result[f"{name}_median_rank"] = median_rank(values)
-        result |= {f"chance_r{k}": min(1.0, k / len(similarity)) for k in cuts}
+        result |= {f"chance_r{k}": min(1.0, k / len(similarity)) for k in cutoffs}
         return result | {"num_samples": len(similarity)}

@@ -1,11 +1,11 @@
-"""Sound localization as a module of `evaluate`: consensus IoU, its success and AUC, and detection with negatives."""
+"""Sound-source localization as a module of `evaluate`: consensus IoU, its success rate and AUC, detection scores."""
 
 import datasets
 import evaluate
 import numpy as np
 
-from ..inputs import rectangle
-from ..localization import (
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.localization import (
     average_precision,
     centred_box,
     ciou,
@@ -17,27 +17,27 @@ from ..localization import (
     success_rate,
     upper_half,
 )
-from ..rows import KeepsRows
+from deepavfusion.training.metrics.streaming import StreamingMetric
 
 _DESCRIPTION = """\
-Maps of where the sound comes from, against consensus maps of annotators' boxes. cIoU is the sum of the consensus within
-the found area over the sum of the consensus plus the found area without any. ciou_50: share of pictures whose cIoU
-reaches 0.5; auc: area under that share over the thresholds 0, 0.05 ... 1. The found area is at or above an absolute
-threshold, or, in names that start with median_, at or above the middle of the map's own values (EZ-VSL's protocol).
-These are of the pictures with something that sounds. With negatives, whose consensus is 0 everywhere: ap and max_f1
-over confidences (mean of the top quarter of the map), a picture being found where its cIoU at the absolute threshold
-reaches 0.5; one that is found in the wrong place is a false alarm and missed. slavc_ap and slavc_max_f1 are those of
-SLAVC's published code, in which such a picture is not missed, and which looks at fewer thresholds.
-Controls: whole_ finds the whole picture, centre_ a box of half its sides in the middle.
+Heat maps of sound sources against consensus maps of annotators' boxes. cIoU is the sum of the consensus within the
+predicted area over the sum of the consensus plus the predicted area without consensus. ciou_50: fraction of images with
+a cIoU of 0.5 or more; auc: area under that fraction over the thresholds 0, 0.05 ... 1. The predicted area is at or
+above an absolute threshold or, in names starting with median_, at or above the map's own median (EZ-VSL's protocol).
+All of these are over images with a sounding object. With negatives, whose consensus is 0 everywhere: ap and max_f1 over
+confidences (mean of the top quarter of the map), where an image counts as correct if its cIoU at the absolute threshold
+is 0.5 or more; a wrong location is both a false positive and a miss. slavc_ap and slavc_max_f1 are computed as in
+SLAVC's published code, in which a wrong location is no miss, and over fewer thresholds.
+Baselines: whole_ predicts the whole image, centre_ a centred box with half the height and width.
 """
 _INPUTS = """
 Args:
-    predictions: maps (height, width) of every picture, larger where it sounds.
-    references: consensus maps (height, width) in 0..1; 0 everywhere where nothing in sight sounds.
+    predictions: heat maps (height, width) of each image, larger where it sounds.
+    references: consensus maps (height, width) in 0..1; 0 everywhere if no visible object sounds.
     threshold: for `load`: the absolute threshold, 0.5 by default.
 Returns:
     ciou_50, auc, median_ciou_50, median_auc, whole_ciou_50, whole_auc, centre_ciou_50, centre_auc: in 0..1.
-    ap, max_f1, slavc_ap, slavc_max_f1: in 0..1, where there are negatives.
+    ap, max_f1, slavc_ap, slavc_max_f1: in 0..1, if there are negatives.
     num_sounding, num_negatives.
 """
 _CITATION = """\
@@ -54,30 +54,32 @@ _CITATION = """\
 _AREAS = ("", "median_", "whole_", "centre_")
 
 
-class SoundLocalization(KeepsRows, evaluate.Metric):
+class SoundLocalization(StreamingMetric, evaluate.Metric):
+    """cIoU success rates, AUC, AP and max-F1 of heat maps; see `_DESCRIPTION`."""
+
     def __init__(self, *args, threshold: float = 0.5, **kwargs):
         self.threshold = threshold
         super().__init__(*args, **kwargs)
 
     def _info(self):
-        picture = datasets.List(datasets.List(datasets.Value("float32")))
+        image = datasets.List(datasets.List(datasets.Value("float32")))
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": picture, "references": picture}),
+            features=datasets.Features({"predictions": image, "references": image}),
         )
 
     def _row(self, index, prediction, reference):
-        """cIoU of every found area, confidence; whether something sounds."""
-        heat, truth = rectangle(prediction, f"Prediction {index}"), rectangle(reference, f"Reference {index}")
-        areas = (heat >= self.threshold, upper_half(heat), np.ones(truth.shape, bool), centred_box(truth.shape))
-        return [*(ciou(area, truth) for area in areas), confidence(heat)], bool(truth.any())
+        """Statistics: cIoU of each predicted area, confidence. Kind: whether something sounds."""
+        heat, target = rectangle(prediction, f"Prediction {index}"), rectangle(reference, f"Reference {index}")
+        areas = (heat >= self.threshold, upper_half(heat), np.ones(target.shape, bool), centred_box(target.shape))
+        return [*(ciou(area, target) for area in areas), confidence(heat)], bool(target.any())
 
     def _compute(self, predictions, references):
         rows, sounding = np.array(predictions), np.array(references, bool)
         if not sounding.any():
-            raise ValueError(f"Nothing sounds in any of the {len(rows)} pictures: there is nothing to localize.")
+            raise ValueError(f"Nothing to localize: none of {len(rows)} images has a sounding object.")
         result = {}
         for name, values in zip(_AREAS, rows[sounding].T, strict=False):
             result |= {f"{name}ciou_50": success_rate(values), f"{name}auc": localization_auc(values)}

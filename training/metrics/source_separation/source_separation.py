@@ -1,4 +1,4 @@
-"""Source separation as a module of `evaluate`: BSS-eval and SI-SDR, and what was gained over the mixture."""
+"""Source separation as a module of `evaluate`: BSS-eval, SI-SDR, and their improvements over the mixture."""
 
 import logging
 
@@ -6,26 +6,25 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..inputs import rectangle
-from ..rows import KeepsRows
-from ..separation import bss_eval, is_silent, si_sdr
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.separation import bss_eval, is_silent, si_sdr
+from deepavfusion.training.metrics.streaming import StreamingMetric
 
 _DESCRIPTION = """\
-How well the sources of mixtures were separated, estimate i meaning source i (no permutation). SDR, SIR and SAR are
-those of BSS-eval version 3 with filters of 512 taps; SI-SDR is scale-invariant, means removed; the improvements are
-over the unprocessed mixture, taken as the sum of the sources. Means over all sources of all mixtures, in dB. Mixtures
-with a silent source or a silent estimate (root mean square below -100 dB of full scale) are skipped, counted, and named
-in the log.
+Separation quality of mixtures, with estimate i for source i (no permutation). SDR, SIR and SAR: BSS-eval version 3 with
+filters of 512 taps; SI-SDR: scale-invariant, of zero-mean waveforms; improvements are over the unprocessed mixture, by
+default the sum of the sources. Means over all sources of all mixtures, in dB. Mixtures with a silent source or estimate
+(RMS below -100 dB of full scale) are skipped, counted, and logged.
 """
 _INPUTS = """
 Args:
-    predictions: one entry for each mixture: estimates (sources, samples), all of one mixture equally long.
+    predictions: estimates (sources, samples) of each mixture; lengths may differ between mixtures.
     references: the true sources, likewise.
-    mixtures: the mixtures, each (samples,), where they are not the sum of their sources.
+    mixtures: the mixtures (samples,), if they are not the sums of their sources.
 Returns:
     sdr, sir, sar, si_sdr, sdri, si_sdri: in dB.
-    num_mixtures: that were scored.
-    skipped: mixtures that were not, silent_sources and silent_estimates: for which reason.
+    num_mixtures: number of scored mixtures.
+    skipped: number of skipped mixtures, of which silent_sources and silent_estimates for that reason.
 """
 _CITATION = """\
 @article{vincent2006performance, title={Performance measurement in blind audio source separation},
@@ -42,7 +41,9 @@ _SCORED, _SILENT_SOURCE, _SILENT_ESTIMATE = range(3)
 _NAMES = ("sdr", "sir", "sar", "si_sdr", "sdri", "si_sdri")
 
 
-class SourceSeparation(KeepsRows, evaluate.Metric):
+class SourceSeparation(StreamingMetric, evaluate.Metric):
+    """BSS-eval and SI-SDR with improvements over the mixture; see `_DESCRIPTION`."""
+
     EXTRAS = ("mixtures",)
 
     def _info(self):
@@ -55,14 +56,17 @@ class SourceSeparation(KeepsRows, evaluate.Metric):
         )
 
     def _row(self, index, prediction, reference, mixture=None):
-        """Scores (6 * sources) of one mixture, or none and why."""
+        """Statistics: scores (6 * sources) of one mixture, empty if skipped. Kind: scored, or why not."""
         estimates = rectangle(prediction, f"Predictions {index}")
         sources = rectangle(reference, f"References {index}")
         if estimates.shape != sources.shape:
-            raise ValueError(f"Predictions {index} have shape {estimates.shape}, references {sources.shape}.")
+            raise ValueError(
+                f"Expected predictions and references of the same shape for mixture {index}, got {estimates.shape} and "
+                f"{sources.shape}."
+            )
         mixture = sources.sum(0) if mixture is None else np.asarray(mixture, np.float64)
         if mixture.shape != sources.shape[1:]:
-            raise ValueError(f"Mixture {index} has shape {mixture.shape}, its sources {sources.shape}.")
+            raise ValueError(f"Expected mixture {index} of shape {sources.shape[1:]}, got {mixture.shape}.")
         if is_silent(sources).any():
             return (), _SILENT_SOURCE
         if is_silent(estimates).any():
@@ -77,12 +81,12 @@ class SourceSeparation(KeepsRows, evaluate.Metric):
         }
         for name, mixtures in silent.items():
             if mixtures:
-                logger.warning("Skipped for %s: mixtures %s.", name.replace("_", " "), ", ".join(map(str, mixtures)))
+                logger.warning("Skipped mixtures with %s: %s.", name.replace("_", " "), ", ".join(map(str, mixtures)))
         counts = {name: len(mixtures) for name, mixtures in silent.items()}
         rows = [np.reshape(row, (len(_NAMES), -1)) for row in predictions if row]
         if not rows:
             raise ValueError(
-                f"No mixture can be scored: of {len(kinds)}, {counts['silent_sources']} have a silent source and "
+                f"Nothing to score: of {len(kinds)} mixtures, {counts['silent_sources']} have a silent source and "
                 f"{counts['silent_estimates']} a silent estimate."
             )
         means = np.concatenate(rows, axis=1).mean(1)
@@ -94,12 +98,12 @@ class SourceSeparation(KeepsRows, evaluate.Metric):
 
 
 def _scores(sources, estimates, mixture):
-    """(6, sources) of one mixture: SDR, SIR, SAR, SI-SDR, and the improvements of SDR and SI-SDR."""
+    """Scores (6, sources) of one mixture: SDR, SIR, SAR, SI-SDR, and the improvements of SDR and SI-SDR."""
     count = len(sources)
-    found = np.concatenate([estimates, np.broadcast_to(mixture, (count, len(mixture)))])
-    sdr, sir, sar = bss_eval(sources, found, targets=[*range(count), *range(count)])
+    both = np.concatenate([estimates, np.broadcast_to(mixture, (count, len(mixture)))])
+    sdr, sir, sar = bss_eval(sources, both, targets=[*range(count), *range(count)])
     scale_invariant = si_sdr(sources, estimates)
-    before = si_sdr(sources, found[count:])
+    before = si_sdr(sources, both[count:])
     return np.stack(
         [sdr[:count], sir[:count], sar[:count], scale_invariant, sdr[:count] - sdr[count:], scale_invariant - before]
     )

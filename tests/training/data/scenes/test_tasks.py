@@ -12,7 +12,7 @@ from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.scenes.config import COMPATIBLE_SHAPES
 from deepavfusion.training.data.scenes.dataset import CLASS_SHAPE, CLASS_TIMBRE, generate_scene
 from deepavfusion.training.data.scenes.tasks import boxes_of
-from deepavfusion.training.tasks.segmentation import painted
+from deepavfusion.training.tasks.segmentation import coverage
 
 MODEL = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 
@@ -189,9 +189,9 @@ def test_what_cannot_be_paired_is_told(task, settings, words):
         build(task, **settings).__getitems__([0])
 
 
-def test_shares_of_objects_that_were_painted():
+def test_coverage_of_objects():
     found = np.array([[True, True, False], [False, False, False]])
     objects = np.array([[False, True, True], [True, True, False]])
-    assert painted(found, objects) == 0.25
-    assert painted(found, ~found & objects) == 0
-    assert np.isnan(painted(found, np.zeros((2, 3), bool)))
+    assert coverage(found, objects) == 0.25
+    assert coverage(found, ~found & objects) == 0
+    assert np.isnan(coverage(found, np.zeros((2, 3), bool)))

@@ -1,4 +1,4 @@
-"""Figures: what they draw, checked in the arrays and on the written files."""
+"""Reconstructions and training curves: arrays and written files."""
 
 import numpy as np
 import pytest
@@ -6,17 +6,13 @@ import torch
 from PIL import Image
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
-from deepavfusion.training.report.figures import (
-    draw_reconstructions,
-    in_target_units,
-    reconstruction_pictures,
-    training_curves,
-)
+from deepavfusion.training.report.charts import training_curves
+from deepavfusion.training.report.reconstructions import draw_reconstructions, in_target_units, reconstruction_images
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def pictures(**changes):
+def images(**changes):
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 32,
@@ -42,12 +38,12 @@ def pictures(**changes):
     sound = torch.randn(3, 1, 32, 48)
     with torch.no_grad():
         outputs = model(pixels, sound)
-    return model, unit, sound, outputs, reconstruction_pictures(model, pixels, sound, outputs, MEAN, STD)
+    return model, unit, sound, outputs, reconstruction_images(model, pixels, sound, outputs, MEAN, STD)
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm_patch_loss": False}, {"num_frames": 2}])
-def test_pictures_show_original_mask_and_prediction(changes):
-    model, unit, sound, outputs, found = pictures(**changes)
+def test_images_show_original_mask_and_prediction(changes):
+    model, unit, sound, outputs, found = images(**changes)
     first = unit[:, 0] if unit.ndim == 5 else unit
     for row in range(3):
         np.testing.assert_allclose(found["image_original"][row], first[row].permute(1, 2, 0).numpy(), atol=1e-5)
@@ -73,10 +69,10 @@ def test_predictions_get_the_patches_mean_and_deviation_back():
 
 
 def test_figures_are_written_and_not_empty(tmp_path):
-    found = pictures()[-1]
+    found = images()[-1]
     found["audio_original"][0] = np.full((32, 48), -7.0, np.float32)  # digital silence
     draw_reconstructions(found, ["a", "b" * 60, "c"], tmp_path / "r.png", "title")
-    record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "lr": 1e-3, "grad_norm": 1.0}
+    record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "learning_rate": 1e-3, "grad_norm": 1.0}
     train = [{**record, "epoch": e, "image_loss": 1 / (e + 1)} for e in range(5)]
     scores = {name: {"accuracy": 0.5} for name in ("fusion", "image", "audio", "all")}
     labelled = [{**record, "epoch": e, "probe": scores} for e in (0, 4)]

@@ -1,43 +1,43 @@
-"""What the modules of `evaluate` for maps and waveforms share: a sample is scored when it is added, and let go.
+"""Streaming base class of the `evaluate` modules for maps and waveforms.
 
-`evaluate` keeps all inputs and hands them over as lists of numbers: 5,000 maps of 224 by 224 pixels would take 25 GB.
-The numbers that the scores are made of take a few kB a picture instead.
+`evaluate` stores all inputs and passes them on as lists of numbers: 5,000 maps of 224 by 224 pixels would take 25 GB.
+These modules reduce each sample to its statistics, a few kB per image, when it is added.
 """
 
 from collections.abc import Sequence
 
 
-class KeepsRows:
-    """
-    Goes before `evaluate.Metric` among a class's bases.
+class StreamingMetric:
+    """Mixin to put before `evaluate.Metric` among the bases of a class.
 
-    What `evaluate` stores under "predictions" and "references" are then, in place of the inputs, the row of numbers
-    and the kind that `_row` makes of every sample; `_compute` gets those. Collecting over several processes works as
-    ever. `EXTRAS` names further inputs of every sample, which need not be given.
+    `evaluate` then stores, under "predictions" and "references", the statistics and the kind that `_row` computes of
+    each sample in place of the inputs; `_compute` receives those. Gathering over processes works as usual.
+
+    Attributes:
+        EXTRAS: Names of further, optional inputs of each sample.
     """
 
     EXTRAS: tuple[str, ...] = ()
 
     def _row(self, index: int, prediction, reference, **extras) -> tuple[Sequence[float], int]:
-        """Numbers and kind of one sample; `index` says which, for errors, counted from 0 in this process."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what is kept of a sample.")
+        """Statistics and kind of one sample; `index` counts from 0 in this process and is meant for error messages."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_row`.")
 
     def add_batch(self, *, predictions=None, references=None, **kwargs):
-        """Scores a batch of samples and keeps their numbers, not the arrays.
+        """Score a batch of samples and keep their statistics, not the arrays.
 
         Raises:
-            ValueError: for counts that differ, or samples that cannot be scored; nothing of the batch is kept then.
+            ValueError: For mismatched numbers of samples, or samples that cannot be scored; the batch is then dropped.
         """
         unknown = sorted(set(kwargs) - set(self.EXTRAS))
         if unknown:
-            raise ValueError(
-                f"Inputs {', '.join(unknown)}: expected {_listed('predictions', 'references', *self.EXTRAS)}."
-            )
+            valid = ", ".join(("predictions", "references", *self.EXTRAS))
+            raise ValueError(f"Unknown inputs {', '.join(unknown)}. Valid inputs: {valid}.")
         columns = {"predictions": predictions, "references": references}
         columns |= {name: values for name, values in kwargs.items() if values is not None}
         counts = {name: None if values is None else len(values) for name, values in columns.items()}
         if None in counts.values() or len(set(counts.values())) != 1:
-            raise ValueError(f"The numbers of samples are {counts}: expected the same of all.")
+            raise ValueError(f"Expected the same number of samples of each input, got {counts}.")
         first = len(self)
         names = [name.removesuffix("s") for name in columns]
         rows = [
@@ -51,21 +51,21 @@ class KeepsRows:
             )
 
     def add(self, *, prediction=None, reference=None, **kwargs):
-        """Scores one sample and keeps its numbers; further inputs are named in the singular."""
+        """Score one sample and keep its statistics; names of further inputs are in the singular."""
         extras = {f"{name}s": None if value is None else [value] for name, value in kwargs.items()}
         self.add_batch(predictions=[prediction], references=[reference], **extras)
 
     def compute(self, *, predictions=None, references=None, **kwargs):
-        """The scores of all samples that were added, with those given here.
+        """Compute the metric over all samples added before and those given here.
 
         Raises:
-            ValueError: where there is no sample.
+            ValueError: If there are no samples.
         """
         extras = {name: kwargs.pop(name) for name in self.EXTRAS if name in kwargs}
         if predictions is not None or references is not None or extras:
             self.add_batch(predictions=predictions, references=references, **extras)
         if not len(self):
-            raise ValueError("There is nothing to score: no sample was added.")
+            raise ValueError("Nothing to score: no samples were added.")
         return super().compute(**kwargs)
 
     def _infer_feature_from_batch(self, batch):
@@ -76,8 +76,4 @@ class KeepsRows:
         )
 
 
-def _listed(*names: str) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-__all__ = ["KeepsRows"]
+__all__ = ["StreamingMetric"]

@@ -1,0 +1,170 @@
+"""Model cards (README.md) of pre-trained and fine-tuned models, from `templates/card.md.jinja`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from deepavfusion.inference.files import write_atomically
+
+from ..report.tables import markdown_table
+from ..tasks import Evaluation
+from ..tasks.pretraining import METRICS, nested_scores
+from .logging import duration
+
+TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
+PIPELINES = {
+    "recognition": "audio-visual-classification",
+    "separation": "audio-visual-source-separation",
+    "segmentation": "audio-visual-segmentation",
+    "localization": "sound-source-localization",
+}
+_HUB_TASKS = {
+    "pretraining": "feature-extraction",
+    "recognition": "video-classification",
+    "separation": "audio-to-audio",
+    "segmentation": "image-segmentation",
+    "localization": "image-segmentation",
+}
+_LIMITS = {
+    "pretraining": "Pre-trained only: the streams are meant for fine-tuning, probing and retrieval; there is no "
+    "classifier.",
+    "recognition": "The model always predicts one of the classes of its training data, whatever the clip.",
+    "separation": "The model extracts the sound of what the frame shows; it cannot separate two sources in one frame.",
+    "segmentation": "The mask covers a single frame; sources outside it are not represented.",
+    "localization": "The map has one value per patch of the frame, so small sources are localized coarsely.",
+}
+
+
+def write_card(
+    folder: Path, name: str, record: dict[str, Any], evaluation: Evaluation, recipe, notes: Sequence[str] = ()
+) -> None:
+    """Write README.md, with the evaluation results in its metadata, into a model's folder.
+
+    Args:
+        folder: Folder of the model.
+        name: Name of the model.
+        record: Content of evaluation.json.
+        evaluation: Evaluation of the model on the test split.
+        recipe: Recipe of the run.
+        notes: Sentences about the training.
+    """
+    task, pretrained = record["task"], record["task"] == "pretraining"
+    metrics = _streams(record) if pretrained else [(name, name, value) for name, value in record["metrics"].items()]
+    tags = ["masked-autoencoder", "pre-training"] if pretrained else [PIPELINES[task]]
+    data = ModelCardData(
+        model_name=name if metrics else None,
+        license=recipe.run.license,
+        library_name="transformers",
+        pipeline_tag=_HUB_TASKS[task],
+        tags=["deepavfusion", "audio-visual", *tags, "video", "audio", "custom_code"],
+        metrics=sorted({metric for metric, _, _ in metrics}) if pretrained and metrics else None,
+        eval_results=[
+            EvalResult(
+                task_type=_HUB_TASKS[task],
+                task_name="Leave-one-out nearest neighbour" if pretrained else PIPELINES[task],
+                dataset_type=record["data"]["name"],
+                dataset_name=record["data"]["description"],
+                dataset_split=record["split"],
+                metric_type=metric,
+                metric_name=title,
+                metric_value=round(value, 4),
+            )
+            for metric, title, value in metrics
+        ]
+        or None,
+    )
+    read = f"{evaluation.counted} of the {record['split']} split; {len(evaluation.skipped)} could not be read."
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        name=name,
+        pretrained=pretrained,
+        probed=bool(metrics),
+        norm_patch_loss=record["architecture"]["norm_patch_loss"],
+        task=task,
+        pipeline=PIPELINES.get(task),
+        hub_task=_HUB_TASKS[task],
+        details=_details(record),
+        protocol=record["protocol"],
+        tables=_tables(record, evaluation),
+        remarks=" ".join([read, *evaluation.remarks]),
+        limits=_limits(record),
+        command=recipe.command,
+        date=record["date"],
+        notes=notes,
+        recipe=recipe.to_yaml(public=True).strip(),
+        versions=record["versions"],
+    )
+    write_atomically(folder / "README.md", str(card) + "\n")
+
+
+def _streams(record: dict[str, Any]) -> list[tuple[str, str, float]]:
+    """Metric, title and value of each nearest-neighbour score of a pre-trained model."""
+    scores = nested_scores(record["metrics"]) or {}
+    return [
+        (metric, f"{METRICS[metric]}, {stream} stream", value)
+        for stream, values in scores.items()
+        if stream != "chance"
+        for metric, value in values.items()
+    ]
+
+
+def _details(record: dict[str, Any]) -> str:
+    model, training = record["architecture"], record["training"]
+    millions = [f"{model[key] / 1e6:.1f} M" for key in ("parameters", "encoder_parameters")]
+    sizes = [str(model[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")]
+    speed = f"{duration(training['seconds'])} ({training['samples_per_second']:.3g} clips per second)"
+    rows = [
+        ["parameters", f"{millions[0]}, of which encoder {millions[1]}"],
+        ["width, depth, heads", ", ".join(sizes)],
+        ["fusion", f"{model['fusion_type']}, layers: {model['fusion_layers']}, tokens: {model['fusion_tokens']}"],
+        ["frame", f"{model['frame']} pixels, {model['image_patches']} patches"],
+        ["audio", f"log-mel, {model['spectrogram']}, {model['audio_patches']} patches"],
+        ["initial weights", training["initial_weights"]],
+        ["training data", record["data"]["description"]],
+        ["clips seen", f"{training['clips_seen']:,} in {training['steps']:,} steps of {training['effective_batch']}"],
+        ["time", f"{speed}, {training['device']}"],
+        ["precision", training["mixed_precision"] if training["mixed_precision"] != "no" else "float32"],
+    ]
+    return markdown_table(["", ""], rows)
+
+
+def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, str, str | None]]:
+    """Title (only if there are several), Markdown and note of each table."""
+    several = len(evaluation.tables) > 1
+    tables = [
+        (table.title if several else "", markdown_table(table.columns, table.rows), table.note)
+        for table in evaluation.tables
+    ]
+    if record.get("ceilings"):
+        metrics = list(next(iter(record["ceilings"].values())))
+        rows = [
+            [modality, *(f"{100 * scores[metric]:.1f} %" for metric in metrics)]
+            for modality, scores in record["ceilings"].items()
+        ]
+        note = "Classes pair a shape with a timbre, so one modality alone leaves them ambiguous."
+        tables.append(("Upper bounds", markdown_table(["best possible from", *metrics], rows), note))
+    return tables
+
+
+def _limits(record: dict[str, Any]) -> list[str]:
+    training, data = record["training"], record["data"]
+    limits = [_LIMITS[record["task"]]]
+    if record["task"] == "pretraining":
+        limits.append("Both modalities were always present in training.")
+    limits.append(
+        f"Trained on {training['clips_seen']:,} clips of: {data['description']}. Do not expect it to generalize far "
+        "beyond."
+    )
+    if data["name"] == "scenes":
+        limits.append("The data are synthetic scenes; the model does not transfer to real videos.")
+    if training["skipped_clips"]:
+        limits.append(
+            f"{len(training['skipped_clips'])} clips could not be read and were skipped; `evaluation.json` lists them."
+        )
+    return limits
+
+
+__all__ = ["PIPELINES", "write_card"]
