@@ -7,7 +7,7 @@ same origin, and separation and segmentation from that localization model: the t
 alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
 --out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
 by side on the cores that there are. At the end training/experiments/results/scenes_tasks.json and the table of
-docs/results.md are written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition model.
+docs/results.md are rewritten. --designs also compares ways of localizing, from the same pre-trained recognition model.
 """
 
 import argparse
