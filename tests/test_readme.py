@@ -48,10 +48,10 @@ def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, t
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "steps 10 8"
     names = sorted(path.name for path in (tmp_path / "videos").iterdir())
-    config = DeepAVFusionConfig.from_pretrained(tmp_path / "runs" / "mine")
+    config = DeepAVFusionConfig.from_pretrained(tmp_path / "runs" / "my_trainer")
     assert config.id2label == dict(enumerate(names))
     assert config.label2id == {name: index for index, name in enumerate(names)}
-    classify = pipeline("audio-visual-classification", model=str(tmp_path / "runs" / "mine"))
+    classify = pipeline("audio-visual-classification", model=str(tmp_path / "runs" / "my_trainer"))
     (clip,) = (tmp_path / "videos").glob("*/0.mp4")
     assert sorted(answer["label"] for answer in classify(str(clip), top_k=None)) == names
 

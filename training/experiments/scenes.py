@@ -6,9 +6,8 @@ Recognition starts from the pre-trained weights, or from random ones; localizati
 same origin, and separation and segmentation from that localization model: the two columns differ in the pre-training
 alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
 --out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
-by side on the cores that there are. At the end training/experiments/results/scenes_tasks.json and the table of the
-README are written anew. With --designs the ways of localizing are compared, too, from the same pre-trained recognition
-model.
+by side on the cores that there are. At the end training/experiments/results/scenes_tasks.json and the table of
+docs/results.md are rewritten. --designs also compares ways of localizing, from the same pre-trained recognition model.
 """
 
 import argparse
@@ -157,7 +156,7 @@ def entries(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The README's table."""
+    """The table of docs/results.md."""
     rows = []
     for task in TASKS:
         if task not in results["tasks"]:
@@ -183,7 +182,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
     result.add_argument("--results", type=Path, default=Path("training/experiments/results/scenes_tasks.json"))
-    result.add_argument("--readme", type=Path, default=Path("README.md"), help="its table is written anew")
+    result.add_argument("--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced")
     return result
 
 
@@ -209,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
         results["localization_designs"] = earlier["localization_designs"]
     given.results.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results, json.dumps(results, indent=1) + "\n")
-    replace_between(given.readme, "results", table(results))
+    replace_between(given.page, "results", table(results))
     print(table(results))
     return 0
 

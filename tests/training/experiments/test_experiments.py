@@ -77,13 +77,13 @@ def test_the_time_of_an_interrupted_cell_is_added_up(tmp_path):
     assert once < cost(cell)["seconds"] <= once + time.time() - started
 
 
-def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretrained, tmp_path, capsys):  # noqa: F811
-    readme, results, out = tmp_path / "README.md", tmp_path / "results.json", tmp_path / "runs"
-    readme.write_text("# Title\n<!-- results:begin -->\nwhat stood here\n<!-- results:end -->\nrest\n")
+def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrained, tmp_path, capsys):  # noqa: F811
+    page, results, out = tmp_path / "results.md", tmp_path / "results.json", tmp_path / "runs"
+    page.write_text("# Title\n<!-- results:begin -->\nwhat stood here\n<!-- results:end -->\nrest\n")
     sizes = [f"model.{name}={value}" for name, value in SIZES.items() if not name.startswith("decoder")]
     arguments = [
         *("--pretrained", str(pretrained), "--out", str(out), "--tasks", "localization"),
-        *("--results", str(results), "--readme", str(readme)),
+        *("--results", str(results), "--page", str(page)),
         *SMALL,
         *("data.selection_size=4", "run.eval_epochs=1", "run.num_examples=1"),
         *sizes,
@@ -99,7 +99,7 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
     for start in scene_results.STARTS:
         recipe = (out / f"localization-{start}-0" / "recipe.yaml").read_text()
         assert f"init_from: {out / f'recognition-{start}-0'}" in recipe
-    text = readme.read_text()
+    text = page.read_text()
     assert text.startswith("# Title\n")
     assert text.endswith("rest\n")
     assert "what stood here" not in text
@@ -109,7 +109,7 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_readme(pretra
     assert scene_results.main(arguments) == 0
     assert "4 runs, 4 done before" in capsys.readouterr().out
     assert json.loads(results.read_text()) == found
-    assert readme.read_text() == text
+    assert page.read_text() == text
     # With a cell less, --collect shows the others.
     (out / "localization-scratch-0" / "evaluation.json").unlink()
     assert scene_results.main([*arguments, "--collect"]) == 0
