@@ -4,8 +4,13 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
-from ..inputs import rectangle
+from deepavfusion.training.metrics.classification import (
+    mean_average_precision,
+    mean_roc_auc,
+    scored_classes,
+    top_k_accuracy,
+)
+from deepavfusion.training.metrics.inputs import rectangle
 
 _DESCRIPTION = """\
 Scores of classes against labels. single_label: share of samples whose class is among the k highest scores (ties count

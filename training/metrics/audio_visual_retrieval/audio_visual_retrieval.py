@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from ..inputs import rectangle
-from ..retrieval import cosine_similarity, median_rank, recall_at
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.retrieval import cosine_similarity, median_rank, recall_at
 
 _DESCRIPTION = """\
 Recall at k and median rank among all samples, from sounds to frames and back, by cosine similarity of embeddings.

@@ -4,10 +4,14 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..inputs import rectangle
-from ..published_segmentation import published_binary_scores, published_summary, ratios_of_totals
-from ..rows import KeepsRows
-from ..segmentation import (
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.published_segmentation import (
+    published_binary_scores,
+    published_summary,
+    ratios_of_totals,
+)
+from deepavfusion.training.metrics.rows import KeepsRows
+from deepavfusion.training.metrics.segmentation import (
     F_THRESHOLDS,
     IGNORED,
     avsbench_f,

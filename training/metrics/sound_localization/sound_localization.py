@@ -4,8 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..inputs import rectangle
-from ..localization import (
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.localization import (
     average_precision,
     centred_box,
     ciou,
@@ -17,7 +17,7 @@ from ..localization import (
     success_rate,
     upper_half,
 )
-from ..rows import KeepsRows
+from deepavfusion.training.metrics.rows import KeepsRows
 
 _DESCRIPTION = """\
 Maps of where the sound comes from, against consensus maps of annotators' boxes. cIoU is the sum of the consensus within

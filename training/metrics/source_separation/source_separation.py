@@ -6,9 +6,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..inputs import rectangle
-from ..rows import KeepsRows
-from ..separation import bss_eval, is_silent, si_sdr
+from deepavfusion.training.metrics.inputs import rectangle
+from deepavfusion.training.metrics.rows import KeepsRows
+from deepavfusion.training.metrics.separation import bss_eval, is_silent, si_sdr
 
 _DESCRIPTION = """\
 How well the sources of mixtures were separated, estimate i meaning source i (no permutation). SDR, SIR and SAR are
