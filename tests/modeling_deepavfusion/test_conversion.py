@@ -289,7 +289,7 @@ def test_files(tmp_path, capsys):
 def test_convert_publishes(tmp_path):
     model = make_model("encoder")
     torch.save(export_original_state_dict(model), tmp_path / "encoder.pth")
-    source = "import sys\nfrom deepavfusion.training import convert\nsys.exit(convert.main(sys.argv[1:]))"
+    source = "import sys\nfrom deepavfusion.inference import convert\nsys.exit(convert.main(sys.argv[1:]))"
     arguments = [tmp_path / "encoder.pth", tmp_path / "out", "--push-to-hub", "tester/converted"]
     with HubServer() as hub:
         printed = run_python(source, *arguments, home=tmp_path / "home", endpoint=hub.endpoint)

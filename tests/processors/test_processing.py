@@ -355,8 +355,8 @@ class TestSaving:
         make(parts).save_pretrained(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
         pictures = ("image_processing", "video_processing")
-        pipelines = ("pipelines", "separation_pipeline", "windows")
-        files = (*pictures, *pipelines, "feature_extraction", "decoding", "media", "post_processing", "processing")
+        pipelines = ("pipelines", "separation_pipeline", "chunking")
+        files = (*pictures, *pipelines, "feature_extraction", "streams", "media", "post_processing", "processing")
         assert names == {"processor_config.json"} | {f"{name}_deepavfusion.py" for name in files}
 
     def test_copies_and_pickles(self, parts, tmp_path):

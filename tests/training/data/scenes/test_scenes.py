@@ -23,7 +23,7 @@ from deepavfusion.training.data.scenes.sound import NUM_SOUND_UNIFORMS, synthesi
 SHORT = ScenesConfig(seconds=1.5)
 DIGEST = """
 import hashlib
-from deepavfusion.training.data.scenes import ScenesConfig, generate_scene
+from deepavfusion.training.data.scenes.dataset import ScenesConfig, generate_scene
 digest = hashlib.sha256()
 for index in (5, 0, 3 << 40):
     scene = generate_scene(ScenesConfig(seconds=1.5, seed=7), index)
