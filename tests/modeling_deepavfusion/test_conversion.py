@@ -21,9 +21,9 @@ from deepavfusion import (
     load_original_checkpoint,
 )
 from deepavfusion.conversion_config_deepavfusion import infer_config
-from deepavfusion.conversion_deepavfusion import task_classes
+from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.inference import convert
-from deepavfusion.vit_deepavfusion import sincos_positions
+from deepavfusion.patches_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
@@ -154,7 +154,7 @@ def released_tensors(shapes, fill):
 @pytest.mark.parametrize(("release", "kind", "cls", "overrides"), RELEASED_MODELS, ids=lambda x: str(x)[:40])
 def test_released_configurations_are_inferred(published_shapes, release, kind, cls, overrides):
     tensors = released_tensors(published_shapes[f"{release}/{kind}"], lambda _, shape: torch.tensor(0.0).expand(shape))
-    task = next(task for task, made in task_classes().items() if made is cls)
+    task = next(task for task, made in TASK_CLASSES.items() if made is cls)
     inferred = infer_config(tensors, task)
     assert inferred.to_dict() == DeepAVFusionConfig(**RELEASES[release], **overrides).to_dict()
 
@@ -238,7 +238,7 @@ def test_what_a_file_does_not_tell():
     with pytest.raises(ValueError, match="9 fusion tokens divide into the three kinds"):
         load_original_checkpoint(published)
     del published["audio.pos_embed"]
-    with pytest.raises(ValueError, match=r"'audio\.pos_embed', which tells the input's size"):
+    with pytest.raises(ValueError, match=r"'audio\.pos_embed', from which the input's size is inferred"):
         load_original_checkpoint(published)
 
 
@@ -247,7 +247,7 @@ def test_assumed_heads_are_reported(monkeypatch):
     monkeypatch.setattr(conversion_config_deepavfusion.logger, "warning", messages.append)
     config = infer_config(export_original_state_dict(make_model("pretraining")), "pretraining")
     assert (config.num_attention_heads, config.decoder_num_attention_heads) == (1, 16)
-    assert [re.search(r"\d+ heads .*width (?:of )?(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
+    assert [re.search(r"\d+ attention heads for \w+=(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
 
     with torch.device("meta"):
         huge = DeepAVFusionModel(DeepAVFusionConfig.from_size("huge", num_hidden_layers=2, spectrogram_length=64))
@@ -289,7 +289,7 @@ def test_files(tmp_path, capsys):
 def test_convert_publishes(tmp_path):
     model = make_model("encoder")
     torch.save(export_original_state_dict(model), tmp_path / "encoder.pth")
-    source = "import sys\nfrom deepavfusion.training import convert\nsys.exit(convert.main(sys.argv[1:]))"
+    source = "import sys\nfrom deepavfusion.inference import convert\nsys.exit(convert.main(sys.argv[1:]))"
     arguments = [tmp_path / "encoder.pth", tmp_path / "out", "--push-to-hub", "tester/converted"]
     with HubServer() as hub:
         printed = run_python(source, *arguments, home=tmp_path / "home", endpoint=hub.endpoint)
@@ -318,7 +318,7 @@ def test_pickles_with_code_are_refused(tmp_path):
 def test_localization_was_never_published():
     """The head has no published names; its encoder has, and a published encoder starts a new head."""
     model = DeepAVFusionForSoundLocalization(make_config())
-    with pytest.raises(TypeError, match=r"has no published form: .*'separation'.* model\.deepavfusion"):
+    with pytest.raises(TypeError, match=r"has no published form: .*ForSourceSeparation.* model\.deepavfusion"):
         export_original_state_dict(model)
     again = load_original_checkpoint(export_original_state_dict(model.deepavfusion), config=model.config)
     assert type(again) is DeepAVFusionModel

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from deepavfusion.patches_deepavfusion import PatchGrid
 from deepavfusion.reconstruction_deepavfusion import (
     DeepAVFusionMasking,
     DeepAVFusionPlainDecoder,
@@ -17,7 +18,9 @@ GRIDS = [(8, 8), (8, 12), (6, 10), (5, 7), (9, 4), (3, 5), (1, 6)]
 def make_decoder(decoder_class, grid):
     config = make_config()
     config._attn_implementation = "eager"
-    decoder = decoder_class(config, grid, 12).eval()
+    # Patches of 12 values: 2 x 2 pixels of 3 channels.
+    patches = PatchGrid("pixel_values", (*grid[:-2], 3, 2 * grid[-2], 2 * grid[-1]), (*(1,) * (len(grid) - 2), 2, 2))
+    decoder = decoder_class(config, patches, mask_ratio=0.75).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in decoder.parameters():

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+
+from deepavfusion.localization_deepavfusion import top_quarter_mean
 
 THRESHOLDS = np.arange(21) / 20
 FLICKR_FRAME_SIZE = 256
@@ -79,11 +82,10 @@ def centred_box(size: tuple[int, int]) -> np.ndarray:
 
 def confidence(heat: np.ndarray) -> float:
     """Mean of the top quarter of a map (H, W): how sure it is that something in sight sounds (SLAVC)."""
-    heat = np.asarray(heat, np.float64).ravel()
+    heat = np.asarray(heat, np.float64)
     if not heat.size or not np.isfinite(heat).all():
         raise ValueError(f"A map of {heat.size} pixels has no confidence, or it holds NaN or infinity.")
-    top = max(1, heat.size // 4)
-    return float(np.partition(heat, heat.size - top)[heat.size - top :].mean())
+    return float(top_quarter_mean(torch.from_numpy(heat)[None]))
 
 
 def upper_half(heat: np.ndarray) -> np.ndarray:

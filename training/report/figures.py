@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from deepavfusion import DeepAVFusionImageProcessor
+from deepavfusion.reconstruction_deepavfusion import unstandardise_patches
+
 # Colours that remain apart under the common forms of colour blindness (Okabe and Ito).
 COLORS = {"fusion": "#0072B2", "image": "#E69F00", "audio": "#009E73", "all": "#CC79A7", "total": "#333333"}
 _LABELS = {"accuracy": "1-NN accuracy (%)", "map": "1-NN mAP (%)"}
@@ -92,11 +95,7 @@ def _probe_panel(axes, evaluations: list[dict[str, Any]], chance: dict[str, floa
 
 def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:
     """Predictions (B, n, values) on the input's scale; standardised ones take the original's mean and deviation."""
-    if not norm_patch_loss:
-        return predictions
-    mean = patches.mean(dim=-1, keepdim=True)
-    deviation = (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
-    return predictions * deviation + mean
+    return unstandardise_patches(predictions, patches) if norm_patch_loss else predictions
 
 
 @torch.no_grad()
@@ -111,6 +110,7 @@ def reconstruction_pictures(
         outputs: what the model gave for them in eval mode.
         mean, std: the image processor's normalisation, per channel.
     """
+    image_processor = DeepAVFusionImageProcessor(image_mean=mean, image_std=std)
     normed = model.config.norm_patch_loss
     image_patches = model.patchify_image(pixel_values.float())
     audio_patches = model.patchify_audio(input_features.float())
@@ -121,9 +121,7 @@ def reconstruction_pictures(
     def frames(patches: torch.Tensor) -> list[np.ndarray]:
         values = model.unpatchify_image(patches)
         values = values[:, 0] if values.ndim == 5 else values
-        shape = (1, -1, 1, 1)
-        values = values * values.new_tensor(std).view(shape) + values.new_tensor(mean).view(shape)
-        return list(values.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy())
+        return list(image_processor.denormalize(values).permute(0, 2, 3, 1).cpu().numpy())
 
     def spectrograms(patches: torch.Tensor) -> list[np.ndarray]:
         return list(model.unpatchify_audio(patches)[:, 0].cpu().numpy())

@@ -211,7 +211,7 @@ def build_optimizer(args: PretrainArguments, model: torch.nn.Module) -> torch.op
 
 def num_patches(config: DeepAVFusionConfig) -> tuple[int, int]:
     """Patches of the image (or video) and of the spectrogram."""
-    return math.prod(config.image_grid), math.prod(config.audio_grid)
+    return config.num_patches
 
 
 __all__ = [

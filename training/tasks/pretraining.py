@@ -46,12 +46,7 @@ def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[st
     """
     if "pixel_values" in batch:
         return {name: batch[name].to(device, non_blocking=True) for name in INPUTS}
-    frames = () if config.num_frames == 1 else (config.num_frames,)
-    shapes = (
-        (1, *frames, config.num_channels, *config.frame_size),
-        (1, 1, config.num_mel_bins, config.spectrogram_length),
-    )
-    return {name: torch.zeros(shape, device=device) for name, shape in zip(INPUTS, shapes, strict=True)}
+    return {name: torch.zeros(1, *shape, device=device) for name, shape in config.input_shapes.items()}
 
 
 @torch.no_grad()
@@ -94,7 +89,8 @@ def evaluate(
             if pictures is None and accelerator.is_main_process:
                 names = batch["path"][:picture_samples]
                 pictures = _draw(model, inputs, outputs, len(names), normalization)
-            errors = _losses_by_clip(model, inputs, outputs)
+            losses = model.losses_per_sample(outputs, **inputs)
+            errors = list(zip(losses["image_loss"].tolist(), losses["audio_loss"].tolist(), strict=True))
             streams = {name: stream.float().cpu() for name, stream in streams.items()}
             for place, clip in enumerate(clips.tolist()):
                 label = batch["labels"][place] if "labels" in batch else None
@@ -125,22 +121,6 @@ def _draw(model, inputs, outputs, count, normalization):
     fields = ("image_mask", "audio_mask", "image_logits", "audio_logits")
     shown = type(outputs)(**{name: outputs[name][:count] for name in fields})
     return reconstruction_pictures(model, first["pixel_values"], first["input_features"], shown, *normalization)
-
-
-def _losses_by_clip(model, inputs, outputs) -> list[tuple[float, float]]:
-    """(image, audio) loss of every clip: the model gives the batch's mean, but batches differ in size."""
-    losses = []
-    for patchify, values, logits, mask in (
-        (model.patchify_image, inputs["pixel_values"], outputs.image_logits, outputs.image_mask),
-        (model.patchify_audio, inputs["input_features"], outputs.audio_logits, outputs.audio_mask),
-    ):
-        targets = patchify(values.float())
-        if model.config.norm_patch_loss:
-            mean, variance = targets.mean(-1, keepdim=True), targets.var(-1, keepdim=True)
-            targets = (targets - mean) / (variance + 1e-6).sqrt()
-        errors = (logits.float() - targets).square().mean(-1)
-        losses.append(((errors * mask).sum(1) / mask.sum(1)).tolist())
-    return list(zip(*losses, strict=True))
 
 
 def _summarise(rows: dict[int, Any], pictures, names: list[str]) -> Evaluation:

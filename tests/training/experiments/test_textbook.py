@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
+from deepavfusion.layers_deepavfusion import DeepAVFusionLayer
 from deepavfusion.training.experiments.textbook import textbook
-from deepavfusion.vit_deepavfusion import DeepAVFusionLayer
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 relaxed = settings(max_examples=25, deadline=None, derandomize=True)
