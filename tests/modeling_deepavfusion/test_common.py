@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForSoundLocalization, DeepAVFusionModel
+from tests.tiny import tiny_config
 
 from .cases import (
     CASES,
@@ -13,7 +14,6 @@ from .cases import (
     MODEL_CLASSES,
     assert_outputs_equal,
     idle_parameters,
-    make_config,
     make_inputs,
     make_labels,
     make_model,
@@ -42,7 +42,7 @@ def gradients(model):
 
 @each_case
 def test_encoder_shapes(case):
-    config = make_config(**CASES[case])
+    config = tiny_config(**CASES[case])
     outputs = DeepAVFusionModel(config).eval()(**make_inputs(config, batch=3), output_hidden_states=True)
     num_image, num_audio = math.prod(config.image_grid), math.prod(config.audio_grid)
     expected = {"": 9, "image_": num_image, "audio_": num_audio}
@@ -55,7 +55,7 @@ def test_encoder_shapes(case):
 
 @each_case
 def test_pretraining_shapes(case):
-    config = make_config(**CASES[case])
+    config = tiny_config(**CASES[case])
     outputs = DeepAVFusionForPreTraining(config)(**make_inputs(config, DeepAVFusionForPreTraining, batch=3))
     frames = config.tubelet_size if config.num_frames > 1 else 1
     sides = {

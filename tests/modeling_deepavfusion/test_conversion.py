@@ -27,43 +27,32 @@ from deepavfusion.patches_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
+from tests.tiny import INFERABLE, INFERABLE_DECODER, tiny_config
 
-from .cases import make_config
-
-TINY = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "intermediate_size": 128,
-    "num_fusion_attention_heads": 1,
-    "image_size": [32, 48],
-    "num_mel_bins": 32,
-    "spectrogram_length": 80,
-}
-DECODER = {
-    "decoder_hidden_size": 32,
-    "decoder_num_attention_heads": 16,
-    "decoder_intermediate_size": 64,
-    "decoder_num_hidden_layers": 2,
-}
-WIDE = {**TINY, "hidden_size": 128, "num_attention_heads": 2, "num_fusion_attention_heads": 2}
+WIDE = {**INFERABLE, "hidden_size": 128, "num_attention_heads": 2, "num_fusion_attention_heads": 2}
 VARIANTS = {
-    "encoder": (DeepAVFusionModel, TINY),
-    "dense": (DeepAVFusionModel, {**TINY, "fusion_type": "dense", "fusion_attention_ratio": 0.5}),
-    "token": (DeepAVFusionModel, {**TINY, "fusion_type": "token", "fusion_layers": [1]}),
-    "video": (DeepAVFusionModel, {**TINY, "num_frames": 4}),
-    "divided": (DeepAVFusionModel, {**TINY, "num_frames": 4, "video_attention": "divided"}),
-    "pretraining": (DeepAVFusionForPreTraining, {**TINY, **DECODER}),
+    "encoder": (DeepAVFusionModel, INFERABLE),
+    "dense": (DeepAVFusionModel, {**INFERABLE, "fusion_type": "dense", "fusion_attention_ratio": 0.5}),
+    "token": (DeepAVFusionModel, {**INFERABLE, "fusion_type": "token", "fusion_layers": [1]}),
+    "video": (DeepAVFusionModel, {**INFERABLE, "num_frames": 4}),
+    "divided": (DeepAVFusionModel, {**INFERABLE, "num_frames": 4, "video_attention": "divided"}),
+    "pretraining": (DeepAVFusionForPreTraining, {**INFERABLE, **INFERABLE_DECODER}),
     "swin": (
         DeepAVFusionForPreTraining,
-        {**TINY, **DECODER, "image_size": 80, "image_decoder_type": "swin", "audio_decoder_type": "swin"},
+        {
+            **INFERABLE,
+            **INFERABLE_DECODER,
+            "image_size": 80,
+            "image_decoder_type": "swin",
+            "audio_decoder_type": "swin",
+        },
     ),
-    "classification": (DeepAVFusionForAudioVisualClassification, {**TINY, "num_labels": 5}),
+    "classification": (DeepAVFusionForAudioVisualClassification, {**INFERABLE, "num_labels": 5}),
     "probe": (
         DeepAVFusionForAudioVisualClassification,
-        {**TINY, "num_labels": 5, "classifier_input_norm": True},
+        {**INFERABLE, "num_labels": 5, "classifier_input_norm": True},
     ),
-    "separation": (DeepAVFusionForSourceSeparation, TINY),
+    "separation": (DeepAVFusionForSourceSeparation, INFERABLE),
     "segmentation": (DeepAVFusionForSemanticSegmentation, {**WIDE, "num_labels": 3}),
 }
 
@@ -189,7 +178,7 @@ def test_any_missing_tensor_is_named(variant):
 
 def test_missing_and_unknown_tensors_are_named():
     published = export_original_state_dict(make_model("encoder"))
-    config = DeepAVFusionConfig(**TINY)
+    config = DeepAVFusionConfig(**INFERABLE)
     broken = {name: tensor for name, tensor in published.items() if name != "audio.norm.bias"}
     broken["extra.weight"] = torch.zeros(2)
     with pytest.raises(ValueError, match=r"Missing \(1\): 'audio\.norm\.bias'.*Unknown \(1\): 'extra\.weight'"):
@@ -207,7 +196,7 @@ def test_nothing_of_an_encoder_file_is_left_out():
 
 def test_wrong_shapes_are_named():
     published = export_original_state_dict(make_model("encoder"))
-    config = DeepAVFusionConfig(**{**TINY, "intermediate_size": 256})
+    config = DeepAVFusionConfig(**{**INFERABLE, "intermediate_size": 256})
     with pytest.raises(ValueError, match=r"mlp\.fc1\.weight is \(128, 64\), expected \(256, 64\)"):
         load_original_checkpoint(published, config=config)
 
@@ -216,7 +205,7 @@ def test_other_positions_are_refused():
     published = export_original_state_dict(make_model("encoder"))
     published["image.pos_embed"] = published["image.pos_embed"] + 0.1
     with pytest.raises(ValueError, match=r"image\.pos_embed .* is not the table"):
-        load_original_checkpoint(published, config=DeepAVFusionConfig(**TINY))
+        load_original_checkpoint(published, config=DeepAVFusionConfig(**INFERABLE))
     with pytest.raises(ValueError, match=r"sin-cos table of no 2-D grid"):
         load_original_checkpoint(published)
 
@@ -317,7 +306,7 @@ def test_pickles_with_code_are_refused(tmp_path):
 
 def test_localization_was_never_published():
     """The head has no published names; its encoder has, and a published encoder starts a new head."""
-    model = DeepAVFusionForSoundLocalization(make_config())
+    model = DeepAVFusionForSoundLocalization(tiny_config())
     with pytest.raises(TypeError, match=r"has no published form: .*ForSourceSeparation.* model\.deepavfusion"):
         export_original_state_dict(model)
     again = load_original_checkpoint(export_original_state_dict(model.deepavfusion), config=model.config)

@@ -22,27 +22,12 @@ from deepavfusion import (
 )
 from deepavfusion.separation_deepavfusion import separation_target
 from deepavfusion.unet_deepavfusion import tap_layers
-
-BASE = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "num_fusion_attention_heads": 4,
-    "image_size": 32,
-    "patch_size": 8,
-    "num_mel_bins": 32,
-    "spectrogram_length": 48,
-    "audio_patch_size": 8,
-    "num_fusion_tokens": 3,
-    "num_image_aggregation_tokens": 2,
-    "num_audio_aggregation_tokens": 2,
-}
+from tests.tiny import WIDE
 
 
 def make(cls, **overrides):
     torch.manual_seed(0)
-    return cls(DeepAVFusionConfig(**{**BASE, **overrides})).eval()
+    return cls(DeepAVFusionConfig(**{**WIDE, **overrides})).eval()
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from tests.tiny import tiny_config
 
 from .cases import (
     CASES,
     ENCODER_CLASSES,
     MODEL_CLASSES,
     assert_outputs_equal,
-    make_config,
     make_inputs,
     make_model,
     objective,
@@ -333,6 +333,6 @@ def test_a_frame_is_no_video():
 
 def test_a_mask_ratio_must_leave_patches_on_both_sides():
     with pytest.raises(ValueError, match="keeps 0 of the 16 patches of pixel_values"):
-        DeepAVFusionForPreTraining(make_config(image_mask_ratio=0.95))
+        DeepAVFusionForPreTraining(tiny_config(image_mask_ratio=0.95))
     with pytest.raises(ValueError, match="keeps 24 of the 24 patches of input_features"):
-        DeepAVFusionForPreTraining(make_config(audio_mask_ratio=0.0))
+        DeepAVFusionForPreTraining(tiny_config(audio_mask_ratio=0.0))

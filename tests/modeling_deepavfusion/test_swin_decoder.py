@@ -9,14 +9,13 @@ from deepavfusion.reconstruction_deepavfusion import (
     DeepAVFusionPlainDecoder,
     DeepAVFusionSwinDecoder,
 )
-
-from .cases import make_config
+from tests.tiny import tiny_config
 
 GRIDS = [(8, 8), (8, 12), (6, 10), (5, 7), (9, 4), (3, 5), (1, 6)]
 
 
 def make_decoder(decoder_class, grid):
-    config = make_config()
+    config = tiny_config()
     config._attn_implementation = "eager"
     # Patches of 12 values: 2 x 2 pixels of 3 channels.
     patches = PatchGrid("pixel_values", (*grid[:-2], 3, 2 * grid[-2], 2 * grid[-1]), (*(1,) * (len(grid) - 2), 2, 2))

@@ -82,7 +82,7 @@ def centred_box(size: tuple[int, int]) -> np.ndarray:
 
 def confidence(heat: np.ndarray) -> float:
     """Mean of the top quarter of a map (H, W): how sure it is that something in sight sounds (SLAVC)."""
-    heat = np.asarray(heat, np.float64)
+    heat = np.ascontiguousarray(heat, np.float64)
     if not heat.size or not np.isfinite(heat).all():
         raise ValueError(f"A map of {heat.size} pixels has no confidence, or it holds NaN or infinity.")
     return float(top_quarter_mean(torch.from_numpy(heat)[None]))

@@ -20,6 +20,7 @@ from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion.training.runs.optimization import scaled_learning_rate
 from deepavfusion.training.tasks import TASKS
 from tests.media_factory import tone
+from tests.tiny import WIDE
 from tests.training.data.disk import make_clips, put, write_picture, write_sound
 
 PRETRAINING = recipe_names(PretrainArguments)
@@ -74,18 +75,7 @@ SOURCES = {
     "flickr_localization": ("flickr_soundnet", None),
     "folder_recognition": ("folder", None),
 }
-TINY = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "num_mel_bins": 32,
-    "spectrogram_length": 64,
-    "num_fusion_attention_heads": 2,
-    "decoder_hidden_size": 16,
-    "decoder_num_attention_heads": 2,
-}
+TINY = {**WIDE, "spectrogram_length": 64}
 
 
 def load(name):
