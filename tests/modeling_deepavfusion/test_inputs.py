@@ -169,13 +169,13 @@ def test_kept_patches_alone_are_seen(case):
         reversed_order = model(**inputs, image_ids_keep=image_ids.flip(1), audio_ids_keep=audio_ids.flip(1))
         everything = model(**inputs)
         changed = {}
-        for name, embed, ids in (
-            ("pixel_values", model.image.patch_embed, image_ids),
-            ("input_features", model.audio.patch_embed, audio_ids),
+        for name, grid, ids in (
+            ("pixel_values", model.image.patch_embed.patches, image_ids),
+            ("input_features", model.audio.patch_embed.patches, audio_ids),
         ):
-            patches = embed.patchify(inputs[name], channels_last=True)
+            patches = grid.patchify(inputs[name], channels_last=True)
             kept = torch.zeros(patches.shape[:2], dtype=torch.bool).scatter_(1, ids, True)
-            changed[name] = embed.unpatchify(torch.where(kept[..., None], patches, 7.0))
+            changed[name] = grid.unpatchify(torch.where(kept[..., None], patches, 7.0))
             assert not torch.equal(changed[name], inputs[name])
         of_changed = model(**changed, image_ids_keep=image_ids, audio_ids_keep=audio_ids)
     assert outputs.image_last_hidden_state.shape == (2, image_ids.shape[1], 32)
