@@ -14,7 +14,7 @@ from PIL import Image
 from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
-from deepavfusion.processors import MediaError
+from deepavfusion.processors import DeepAVFusionProcessor, MediaError
 from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline, pipelines
 
 from .files import write_atomically
@@ -86,7 +86,8 @@ def load_pipeline(
     model = load_model(getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, **config)
     with warnings.catch_warnings():  # all weights are there, whatever model they were saved as
         warnings.simplefilter("ignore")
-        return pipeline_class(model, task=task, **({} if device is None else {"device": device}))
+        processor = DeepAVFusionProcessor.from_pretrained(folder)
+        return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
 
 
 def command_parser(

@@ -3,16 +3,8 @@
 Importing this package registers its classes with the Auto classes.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-    AutoModelForMaskGeneration,
-    AutoModelForPreTraining,
-    AutoModelForSemanticSegmentation,
-    AutoModelForVideoClassification,
-)
+import transformers
+from transformers import AutoConfig
 
 # From their modules: `transformers` itself has placeholders for the last two where torchvision or PIL is missing.
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
@@ -28,8 +20,9 @@ from deepavfusion.processors import (
     MediaError,
     load_clip,
 )
-from deepavfusion.processors.pipelines_deepavfusion import register_pipelines
+from deepavfusion.processors.auto_processing_deepavfusion import register_pipelines
 
+from .auto_deepavfusion import AUTO_MODELS
 from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .conversion_deepavfusion import export_original_state_dict, load_original_checkpoint
@@ -43,13 +36,8 @@ from .unimodal_deepavfusion import load_unimodal
 from .version import __version__
 
 AutoConfig.register("deepavfusion", DeepAVFusionConfig)
-AutoModel.register(DeepAVFusionConfig, DeepAVFusionModel)
-AutoModelForPreTraining.register(DeepAVFusionConfig, DeepAVFusionForPreTraining)
-AutoModelForVideoClassification.register(DeepAVFusionConfig, DeepAVFusionForAudioVisualClassification)
-AutoModelForAudioClassification.register(DeepAVFusionConfig, DeepAVFusionForAudioVisualClassification)
-AutoModelForAudioFrameClassification.register(DeepAVFusionConfig, DeepAVFusionForSourceSeparation)
-AutoModelForSemanticSegmentation.register(DeepAVFusionConfig, DeepAVFusionForSemanticSegmentation)
-AutoModelForMaskGeneration.register(DeepAVFusionConfig, DeepAVFusionForSoundLocalization)
+for _auto_class, _model_class in AUTO_MODELS.items():
+    getattr(transformers, _auto_class).register(DeepAVFusionConfig, _model_class)
 AutoProcessor.register(DeepAVFusionConfig, DeepAVFusionProcessor)
 AutoFeatureExtractor.register(DeepAVFusionConfig, DeepAVFusionFeatureExtractor)
 AutoVideoProcessor.register(DeepAVFusionConfig, DeepAVFusionVideoProcessor)
@@ -62,8 +50,10 @@ register_pipelines()
 
 
 class _RegisteredPipelines:
-    """`config.custom_pipelines` names code beside a checkpoint, which `pipeline` would ask to trust. Here the tasks are
-    registered, so it is shown none; what a checkpoint says is kept for saving."""
+    """Hides `config.custom_pipelines` from `pipeline`, which would ask to trust the code beside a checkpoint.
+
+    Here the tasks are registered; what a checkpoint names is kept for saving.
+    """
 
     def __get__(self, config, owner=None) -> dict:
         return {}

@@ -15,22 +15,23 @@ from .unet_deepavfusion import init_convolution
 
 @dataclass
 class DeepAVFusionClassifierOutput(ModelOutput):
-    r"""
+    r"""Outputs of classification.
+
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             Classification loss.
         logits (`torch.FloatTensor` of shape `(batch, labels)`):
             Mean of the logits of the streams that a sample has.
         image_logits (`torch.FloatTensor` of shape `(batch, labels)`):
-            Logits of the image stream; zeros for samples without an image, None where no sample has one.
+            Logits of the image stream; zeros for samples without an image, None if no sample has one.
         audio_logits (`torch.FloatTensor` of shape `(batch, labels)`):
             The same for the audio stream.
         fusion_logits (`torch.FloatTensor` of shape `(batch, labels)`):
             Logits of the fusion stream.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
     """
 
     loss: torch.FloatTensor | None = None
@@ -47,7 +48,7 @@ class DeepAVFusionClassifierOutput(ModelOutput):
 
 
 class DeepAVFusionStreamClassifier(nn.Module):
-    """Mean over tokens, batch norm where configured (linear probes), linear map: (B, n, D) -> (B, labels)."""
+    """Mean over tokens, batch norm if configured (linear probes), linear map: (B, n, D) -> (B, labels)."""
 
     def __init__(self, config):
         super().__init__()
@@ -57,12 +58,15 @@ class DeepAVFusionStreamClassifier(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, tokens: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Samples that are not `present` (B,) get zeros and do not count in the batch's statistics."""
+        """Classify tokens (B, n, D).
+
+        Samples that are not `present` (B,) get zeros and do not count in the batch's statistics.
+        """
         pooled = tokens.mean(dim=1)
         if present is None:
             return self.dense(self.norm(pooled))
         present = present.to(pooled.device)
-        if self.norm.training and isinstance(self.norm, nn.BatchNorm1d):  # statistics of those that are there
+        if self.norm.training and isinstance(self.norm, nn.BatchNorm1d):  # statistics of those that are present
             normed = torch.zeros_like(pooled)
             if present.any():
                 normed[present] = self.norm(pooled[present]).to(normed.dtype)
@@ -72,11 +76,10 @@ class DeepAVFusionStreamClassifier(nn.Module):
 
 
 class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
-    """
-    The encoder with a linear classifier on each of the three streams; the logits are the mean of theirs.
+    """The encoder with a linear classifier on each of the three streams; the logits are the mean of theirs.
 
-    Labels (B,) of integers give cross entropy. Labels (B, num_labels) of floats give binary cross entropy, or cross
-    entropy with soft targets (mixup, label smoothing) where `config.problem_type` is `"single_label_classification"`.
+    Integer labels (B,) give cross entropy. Float labels (B, num_labels) give binary cross entropy, or cross entropy
+    with soft targets (mixup, label smoothing) if `config.problem_type` is `"single_label_classification"`.
     """
 
     def __init__(self, config: DeepAVFusionConfig):
@@ -94,10 +97,13 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
 
     @torch.no_grad()
     def init_bias_from_frequencies(self, frequencies: torch.Tensor) -> None:
-        """Starts every classifier's bias at the log odds of its class, log((p + 1e-3) / (1 - p + 1e-3)).
+        """Set every classifier's bias to the log odds of its class, log((p + 1e-3) / (1 - p + 1e-3)).
 
         Args:
-            frequencies: (num_labels,) share p of each class among the training labels, in [0, 1].
+            frequencies: (num_labels,) fraction p of the training samples that have each label, in [0, 1].
+
+        Raises:
+            ValueError: For another shape.
         """
         expected = (self.config.num_labels,)
         if tuple(frequencies.shape) != expected:
@@ -116,16 +122,18 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionClassifierOutput:
-        r"""
+        r"""Classify a batch.
+
         Args:
-            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W); None where no sample has an image.
-            input_features: log10-mel spectrograms (B, 1, mels, time steps); None where no sample has audio.
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W); None if no sample has an image.
+            input_features: Log10-mel spectrograms (B, 1, mels, time steps); None if no sample has audio.
             labels: (B,) class indices, or (B, num_labels) floats.
-            image_present: (B,) bool, False where a sample has no image: its logits are the mean of the other streams'.
+            image_present: (B,) bool, False if a sample has no image: its logits are the mean of the other streams'.
             audio_present: (B,) bool, the same for audio.
+            **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: for inputs or labels of another shape.
+            ValueError: For inputs or labels of another shape.
         """
         encoded = self.deepavfusion(
             pixel_values,
@@ -142,19 +150,19 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
         stream_logits = [
             None if tokens is None else classifier(tokens, present) for classifier, tokens, present in streams
         ]
-        there = [
+        available = [
             (logits, present)
             for logits, (_, _, present) in zip(stream_logits, streams, strict=True)
             if logits is not None
         ]
-        logits = _mean_over_streams([logits for logits, _ in there], [present for _, present in there])
+        logits = _mean_over_streams([logits for logits, _ in available], [present for _, present in available])
         loss = None
         if labels is not None:
             if self.config.classifier_loss == "joint":
                 loss = self.classification_loss(logits, labels).mean()
             else:
-                losses = [self.classification_loss(logits, labels) for logits, _ in there]
-                loss = _mean_over_streams(losses, [present for _, present in there]).mean()
+                losses = [self.classification_loss(logits, labels) for logits, _ in available]
+                loss = _mean_over_streams(losses, [present for _, present in available]).mean()
         return DeepAVFusionClassifierOutput(
             loss=loss,
             logits=logits,
@@ -165,7 +173,11 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
         )
 
     def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each sample, (B,)."""
+        """Loss of each sample, (B,).
+
+        Raises:
+            ValueError: For labels of another shape or dtype.
+        """
         logits = logits.float()
         if not labels.is_floating_point() and tuple(labels.shape) == (logits.shape[0],):
             return nn.functional.cross_entropy(logits, labels, reduction="none")
@@ -189,7 +201,5 @@ def _mean_over_streams(values: list[torch.Tensor], present: list[torch.Tensor | 
     weights = weights.reshape(*weights.shape, *(1,) * (values[0].ndim - 1))
     return (torch.stack(values) * weights).sum(dim=0) / weights.sum(dim=0)
 
-
-DeepAVFusionForAudioVisualClassification.register_for_auto_class("AutoModelForVideoClassification")
 
 __all__ = ["DeepAVFusionClassifierOutput", "DeepAVFusionForAudioVisualClassification"]

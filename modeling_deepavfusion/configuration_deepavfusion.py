@@ -1,5 +1,7 @@
 """Configuration of DeepAVFusion models."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -33,9 +35,9 @@ _SIZES = {
 
 @strict
 class DeepAVFusionConfig(PreTrainedConfig):
-    r"""
-    Sizes and variants of a [`DeepAVFusionModel`] and of every model built on it. The defaults are those of the base
-    model that the authors pre-trained on VGGSound (Mo & Morgado, CVPR 2024).
+    r"""Sizes and variants of a [`DeepAVFusionModel`] and of every model built on it.
+
+    The defaults are those of the base model that the authors pre-trained on VGGSound (Mo & Morgado, CVPR 2024).
 
     Args:
         hidden_size (`int`, *optional*, defaults to 768):
@@ -85,7 +87,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         num_image_aggregation_tokens (`int`, *optional*, defaults to 8):
             Fusion tokens that aggregate the image.
         num_audio_aggregation_tokens (`int`, *optional*, defaults to 8):
-            Fusion tokens that aggregate the audio. Token and dense fusion use the sum of the three counts alike.
+            Fusion tokens that aggregate the audio. Token and dense fusion use the sum of the three counts.
         fusion_attention_ratio (`float`, *optional*, defaults to 0.25):
             Width of the queries and keys over pairs, relative to `hidden_size`.
         fusion_mlp_ratio (`float`, *optional*, defaults to 1.0):
@@ -109,9 +111,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         audio_decoder_type (`str`, *optional*, defaults to `"plain"`):
             The same for the spectrogram's decoder.
         image_mask_ratio (`float`, *optional*, defaults to 0.75):
-            Share of image patches hidden in pre-training.
+            Fraction of the image patches hidden in pre-training.
         audio_mask_ratio (`float`, *optional*, defaults to 0.8):
-            Share of spectrogram patches hidden in pre-training.
+            Fraction of the spectrogram patches hidden in pre-training.
         norm_patch_loss (`bool`, *optional*, defaults to `True`):
             Whether the reconstruction targets are standardised patch by patch.
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
@@ -126,17 +128,16 @@ class DeepAVFusionConfig(PreTrainedConfig):
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
             Label of pixels that segmentation does not learn from.
         localization_map (`str`, *optional*, defaults to `"head"`):
-            What the map of sound localization is: a trained `"head"` on each image patch, the `"similarity"` of image
-            patches to the sound, or the fusion tokens' `"attention"` over image patches, which needs no training.
+            Map of sound localization: a trained `"head"` on each image patch, the `"similarity"` of image patches to
+            the audio, or the fusion tokens' `"attention"` over image patches, which needs no training.
         localization_loss (`str`, *optional*, defaults to `"supervised"`):
-            What sound localization learns from: `"supervised"` (maps of the sounding place) or `"matching"` (whether
-            frame and sound belong together, without labels).
+            Objective of sound localization: `"supervised"` (maps of the sounding place) or `"matching"` (whether frame
+            and audio belong together, without labels).
         localization_threshold (`float`, *optional*, defaults to 0.5):
             Probability above which a place of the map counts as found, between 0 and 1. Recipes choose it on their
-            selection split: what is best for overlap lies below 0.5 where a model is unsure.
+            selection split: the best overlap is reached below 0.5 if a model is uncertain.
 
     Example:
-
     ```python
     >>> from deepavfusion import DeepAVFusionConfig
 
@@ -220,7 +221,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         """The configuration of a named size, `"small"`, `"base"`, `"large"` or `"huge"`, with `overrides` on top.
 
         Raises:
-            ValueError: for any other name.
+            ValueError: For any other name.
         """
         if size not in _SIZES:
             raise ValueError(f"Unknown size {size!r}: expected one of {', '.join(map(repr, _SIZES))}.")
@@ -228,7 +229,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """(height, width) of a frame in pixels."""
+        """Height and width of a frame in pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
@@ -245,6 +246,20 @@ class DeepAVFusionConfig(PreTrainedConfig):
         return (self.num_mel_bins // self.audio_patch_size, self.spectrogram_length // self.audio_patch_size)
 
     @property
+    def num_patches(self) -> tuple[int, int]:
+        """Number of patches of the visual input and of the spectrogram."""
+        return math.prod(self.image_grid), math.prod(self.audio_grid)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of a sample: `pixel_values` (C, H, W) or (T, C, H, W), `input_features` (1, mels, time steps)."""
+        frames = () if self.num_frames == 1 else (self.num_frames,)
+        return {
+            "pixel_values": (*frames, self.num_channels, *self.frame_size),
+            "input_features": (1, self.num_mel_bins, self.spectrogram_length),
+        }
+
+    @property
     def fusion_layer_indices(self) -> tuple[int, ...]:
         """Sorted indices of the layers that carry a fusion block."""
         if self.fusion_layers == "all":
@@ -257,7 +272,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         return self.num_fusion_tokens + self.num_image_aggregation_tokens + self.num_audio_aggregation_tokens
 
     def validate_choices(self):
-        """Raises `ValueError` where a named variant does not exist or a threshold is no probability."""
+        """Raise `ValueError` if a named variant does not exist or a threshold is not between 0 and 1."""
         choices = {
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
@@ -277,7 +292,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
             )
 
     def validate_input_sizes(self):
-        """Raises `ValueError` where an input does not divide into whole patches."""
+        """Raise `ValueError` if an input does not divide into whole patches."""
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size is {self.image_size!r}: expected one int or a [height, width] pair.")
         height, width = self.frame_size
@@ -294,7 +309,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}: expected a positive multiple of {patch_name} ({patch}).")
 
     def validate_widths(self):
-        """Raises `ValueError` where a width does not divide by its number of heads, or positions do not fit."""
+        """Raise `ValueError` if a width does not divide by its number of heads, or positions do not fit."""
         pair_width = int(self.hidden_size * self.fusion_attention_ratio)
         checks = [
             ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
@@ -319,7 +334,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {width}: expected a positive multiple of {divisor_name} ({divisor}).")
 
     def validate_fusion(self):
-        """Raises `ValueError` where fusion layers or tokens cannot be built."""
+        """Raise `ValueError` if fusion layers or tokens cannot be built."""
         if isinstance(self.fusion_layers, str):
             if self.fusion_layers not in ("all", "none"):
                 raise ValueError(f'fusion_layers is {self.fusion_layers!r}: expected "all", "none" or layer indices.')
@@ -336,7 +351,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
             raise ValueError(f"The fusion stream needs at least one token, but got counts {counts}.")
 
     def validate_ratios(self):
-        """Raises `ValueError` where a probability or mask ratio lies outside [0, 1)."""
+        """Raise `ValueError` if a probability or mask ratio lies outside [0, 1)."""
         for name in (
             "hidden_dropout_prob",
             "attention_probs_dropout_prob",
@@ -347,5 +362,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a number in [0, 1).")
 
+
+DeepAVFusionConfig.register_for_auto_class()
 
 __all__ = ["DeepAVFusionConfig"]

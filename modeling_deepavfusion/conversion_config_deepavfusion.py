@@ -1,4 +1,4 @@
-"""What a published checkpoint's names, shapes and position tables tell about its configuration."""
+"""The configuration of a published checkpoint, inferred from its names, shapes and position tables."""
 
 import math
 import re
@@ -7,20 +7,22 @@ import torch
 from transformers.utils import logging
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .vit_deepavfusion import sincos_positions
+from .patches_deepavfusion import sincos_positions
 
 logger = logging.get_logger(__name__)
 
 
 class _Tensors(dict):
-    """Tensors by name, without a prefix that their names have in the file. A missing one is named in full."""
+    """Tensors by name, without a prefix that their names have in the file. Errors name a missing one in full."""
 
     def __init__(self, tensors: dict[str, torch.Tensor], prefix: str = ""):
         super().__init__((key.removeprefix(prefix), value) for key, value in tensors.items() if key.startswith(prefix))
         self.prefix = prefix
 
     def __missing__(self, key: str):
-        raise ValueError(f"The checkpoint has no {self.prefix + key!r}, which tells a size: expected a published one.")
+        raise ValueError(
+            f"The checkpoint has no {self.prefix + key!r}, from which a size is inferred: expected a published one."
+        )
 
     def count(self, name: str) -> int:
         """Number of modules in the list `name`."""
@@ -29,23 +31,22 @@ class _Tensors(dict):
 
 
 def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionConfig:
-    """
-    The configuration of a published checkpoint.
+    """The configuration of a published checkpoint.
 
     Not in the file, and therefore assumed:
 
-    - heads of the encoder: those of the named sizes; of another width one per 64 channels, with a warning;
-    - heads of plain decoders: 16, as in both releases; with a warning where the width is not the releases' 512. Swin
-      decoders' bias tables tell theirs;
-    - factorized fusion's tokens: 16 + 8 + 8 where there are 32; dense and token fusion use the sum alone;
+    - heads of the encoder: those of the named sizes; for another width one per 64 channels, with a warning;
+    - heads of plain decoders: 16, as in both releases; with a warning if the width is not the releases' 512. Those of
+      swin decoders follow from their bias tables;
+    - tokens of factorized fusion: 16 + 8 + 8 if there are 32; dense and token fusion use only the sum;
     - mask ratios, loss variants, activations and epsilons: the defaults.
 
     Args:
-        tensors: published names (without `module.`) -> tensors. The position tables tell the grids.
-        task: what the model is for; encoder names are bare for `"encoder"` and start with `encoder.` otherwise.
+        tensors: Published names (without `module.`) -> tensors. The grids follow from the position tables.
+        task: Task of the model; encoder names are bare for `"encoder"` and start with `encoder.` otherwise.
 
     Raises:
-        ValueError: where the file does not tell and nothing can be assumed; pass the configuration then.
+        ValueError: If a value can neither be inferred nor assumed; pass the configuration then.
     """
     tensors, encoder = _Tensors(tensors), _Tensors(tensors, "" if task == "encoder" else "encoder.")
     dim = encoder["fusion_tokens"].shape[-1]
@@ -71,9 +72,11 @@ def _heads(dim: int) -> int:
     if dim == 1280:  # the huge ViT alone has heads of 80 channels
         return 16
     if dim % 64:
-        raise ValueError(f"Heads cannot be told from a width of {dim}, no multiple of 64: pass a configuration.")
+        raise ValueError(
+            f"Cannot infer the number of attention heads from hidden_size={dim} (not a multiple of 64); pass `config`."
+        )
     if dim not in (384, 768, 1024):
-        logger.warning(f"Assuming {dim // 64} heads for a width of {dim}: pass a configuration if there are others.")
+        logger.warning(f"Assuming {dim // 64} attention heads for hidden_size={dim}; pass `config` if it differs.")
     return dim // 64
 
 
@@ -88,7 +91,7 @@ def _grid(encoder: _Tensors, tower: str, axes: int) -> tuple[int, ...]:
     key = f"{tower}.pos_embed"
     if key not in encoder:
         raise ValueError(
-            f"The checkpoint has no {encoder.prefix + key!r}, which tells the input's size: pass a configuration."
+            f"The checkpoint has no {encoder.prefix + key!r}, from which the input's size is inferred; pass `config`."
         )
     table = encoder[key][0].float()
     for grid in _factorizations(table.shape[0], axes):
@@ -139,7 +142,7 @@ def _fusion(encoder: _Tensors, dim: int) -> dict:
     depth, total = encoder.count("audio.blocks"), encoder["fusion_tokens"].shape[1]
     counts = (16, 8, 8) if total == 32 else (total, 0, 0)
     values = {"fusion_layers": "all" if indices == list(range(depth)) else indices or "none"}
-    kind = "token" if indices or total != 32 else "factorized"  # without blocks the kind says nothing
+    kind = "token" if indices or total != 32 else "factorized"  # without blocks the kind has no effect
     if indices:
         block = f"fusion_blocks.{indices[0]}."
         if any(key.startswith(block + "attn.attn_") for key in encoder):
@@ -149,9 +152,7 @@ def _fusion(encoder: _Tensors, dim: int) -> dict:
         values["fusion_attention_ratio"] = _ratio(encoder[block + "attn.q.weight"].shape[0], dim)
         values["fusion_mlp_ratio"] = _ratio(encoder[block + "mlp.fc1.weight"].shape[0], dim)
     if kind == "factorized" and total != 32:
-        raise ValueError(
-            f"How {total} fusion tokens divide into the three kinds is not in the file: pass a configuration."
-        )
+        raise ValueError(f"How {total} fusion tokens divide into the three kinds is not in the file; pass `config`.")
     names = ("num_fusion_tokens", "num_image_aggregation_tokens", "num_audio_aggregation_tokens")
     return values | {"fusion_type": kind} | dict(zip(names, counts, strict=True))
 
@@ -177,9 +178,12 @@ def _decoder_heads(tensors: _Tensors, dim: int, swin: dict[str, bool]) -> int:
         if swin[modality]:
             return tensors[f"{modality}_decoder_blocks.0.attn.relative_position_bias_table"].shape[1]
     if dim % 16:
-        raise ValueError(f"Heads cannot be told from a decoder width of {dim}: pass a configuration.")
+        raise ValueError(
+            f"Cannot infer the number of attention heads from decoder_hidden_size={dim} (not a multiple of 16); pass "
+            "`config`."
+        )
     if dim != 512:
-        logger.warning(f"Assuming 16 heads in decoders of width {dim}: pass a configuration if there are others.")
+        logger.warning(f"Assuming 16 attention heads for decoder_hidden_size={dim}; pass `config` if it differs.")
     return 16
 
 

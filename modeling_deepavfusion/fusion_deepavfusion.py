@@ -10,21 +10,22 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepAVFusionMLP, attend
-
-
-def keep_present(states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Zeroes the samples of `states` (B, n, D) whose modality is absent. present (B,) bool; None = all present."""
-    return states if present is None else torch.where(present[:, None, None], states, torch.zeros_like(states))
+from .layers_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepAVFusionMLP, attend
+from .presence_deepavfusion import keep_present
 
 
 class DeepAVFusionPairAttention(nn.Module):
     """Attention over all pairs of an image and an audio token, in its factors.
 
     The published form has one key and one value projection of concatenated tokens, k_ij = K [a_i ; b_j] + c. Their
-    halves are modules of their own here. The key constant c cancels in the softmax and stays with the image's half.
+    halves are separate modules here. The key constant c cancels in the softmax and stays with the image's half.
 
-    With attention dropout the two factors are dropped independently: another regulariser than dropping pairs.
+    With attention dropout the two factors are dropped independently, which is not the same as dropping pairs.
+
+    Args:
+        config: Configuration of the model.
+        key_dim: Width of queries and keys.
+        value_dim: Width of values.
     """
 
     def __init__(self, config, key_dim: int, value_dim: int):
@@ -46,9 +47,20 @@ class DeepAVFusionPairAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, states, image, audio, image_present=None, audio_present=None, **options):
-        """states (B, n, D); image (B, nI, D) or None; audio (B, nA, D) or None -> (B, n, D) and the two softmaxes.
+        """Attend from `states` (B, n, D) to the pairs of `image` (B, nI, D) or None and `audio` (B, nA, D) or None.
 
-        An absent modality drops out of the sum: attention runs over the other side alone.
+        An absent modality drops out of the sum: attention is over the other side alone.
+
+        Args:
+            states: (B, n, D).
+            image: (B, nI, D), or None if no sample has an image.
+            audio: (B, nA, D), or None if no sample has audio.
+            image_present: (B,) bool, or None if all samples have an image.
+            audio_present: (B,) bool, or None if all samples have audio.
+            **options: `need_weights`, see `attend`.
+
+        Returns:
+            (B, n, D) and the two softmaxes, each None unless attention is eager.
         """
         query = self.q_proj(states)
         output, weights = self.v_bias, [None, None]
@@ -74,6 +86,7 @@ class DeepAVFusionDenseAttention(DeepAVFusionPairAttention):
         super().__init__(config, width, width)
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
+        """As the base class; the weights are (B, heads, nF, nI + nA), or None unless attention is eager."""
         output, weights = super().forward(fusion, image, audio, image_present, audio_present, **options)
         weights = [w for w in weights if w is not None]
         return output, torch.cat(weights, dim=-1) if weights else None
@@ -98,6 +111,7 @@ class DeepAVFusionTokenAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
+        """As `DeepAVFusionDenseAttention.forward`."""
         streams = [(image, image_present), (audio, audio_present)]
         states = torch.cat([stream for stream, _ in streams if stream is not None], dim=1)
         output, weights = attend(
@@ -114,7 +128,7 @@ class DeepAVFusionTokenAttention(nn.Module):
 
     @staticmethod
     def _mask(states, streams):
-        """(B, 1, 1, tokens) bool, True where a sample has the token's modality; None where all samples have all."""
+        """(B, 1, 1, tokens) bool, True if a sample has the token's modality; None if all samples have all."""
         if all(present is None for stream, present in streams if stream is not None):
             return None
         batch = states.shape[0]
@@ -148,6 +162,7 @@ class DeepAVFusionFactorizedAttention(nn.Module):
         self.pair_attention = DeepAVFusionPairAttention(config, int(dim * config.fusion_attention_ratio), dim)
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
+        """As `DeepAVFusionDenseAttention.forward`."""
         tokens, image_tokens, audio_tokens = fusion.split(self.split, dim=1)
         image_aggregate = audio_aggregate = image_weights = audio_weights = None
         if image is not None:
@@ -170,7 +185,7 @@ class DeepAVFusionFactorizedAttention(nn.Module):
         return output, self._weights(pair_weights, image_weights, audio_weights)
 
     def _weights(self, pair_weights, image_weights, audio_weights):
-        """(B, heads, fusion tokens, nI + nA), of the modalities that are there; None unless attention is eager."""
+        """(B, heads, fusion tokens, nI + nA), of the modalities that are present; None unless attention is eager."""
         columns = []
         for side, own in enumerate((image_weights, audio_weights)):
             if own is None:
@@ -215,17 +230,18 @@ class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
         audio_present: torch.Tensor | None = None,
         **options,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
+        """Update the fusion tokens.
+
         Args:
             fusion: (B, nF, D).
-            image: (B, nI, D), or None where no sample has an image.
-            audio: (B, nA, D), or None where no sample has audio.
-            image_present: (B,) bool, or None where all samples have the image.
-            audio_present: likewise for audio.
-            options: `need_weights=True` attends eagerly whatever the configuration names, for the weights.
+            image: (B, nI, D), or None if no sample has an image.
+            audio: (B, nA, D), or None if no sample has audio.
+            image_present: (B,) bool, or None if all samples have an image.
+            audio_present: (B,) bool, or None if all samples have audio.
+            **options: `need_weights=True` attends eagerly, whatever the configuration names, for the weights.
 
         Returns:
-            (B, nF, D), and from eager attention the weights (B, heads, nF, nI + nA) over the patches that are there.
+            (B, nF, D), and from eager attention the weights (B, heads, nF, nI + nA) over the patches that are present.
         """
         fusion = self.fusion_layernorm(fusion)
         image = None if image is None else self.image_layernorm(image)

@@ -1,15 +1,15 @@
 """Sound localization: where in the frame the sound comes from.
 
-No map was published for this model, so these are ours. `config.localization_map` names which one a model gives:
+No map was published for this model, so these are our own. `config.localization_map` selects the map of a model:
 
-- `"head"`: a small network on each image patch, which also reads the sound and the fusion tokens;
-- `"similarity"`: the cosine of each image patch with the sound, both projected, from identity at the start;
-- `"attention"`: how much the fusion tokens attend to each image patch. It has no weights of its own.
+- `"head"`: a small network on each image patch, which also reads the audio and the fusion tokens;
+- `"similarity"`: the cosine similarity of each image patch to the audio, both projected, initially by identity;
+- `"attention"`: how much the fusion tokens attend to each image patch. It has no weights.
 
-Trained on maps of the built-in scenes for equally long, the attention finds objects whether they sound or not (as many
-with another clip's sound), while head and similarity follow the sound, and differ by no more than chance would; the
-head is the default, for it found least with another clip's sound
-(training/experiments/results/localization_designs.md).
+Trained equally long on maps of the built-in scenes, the attention finds objects whether they sound or not (as many with
+the audio of another clip), while head and similarity follow the audio, and do not differ beyond chance; the head is the
+default because it found the fewest with the audio of another clip, see
+training/experiments/results/localization_designs.md.
 """
 
 import math
@@ -23,25 +23,27 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput, DeepAVFusionModelOutput
+from .presence_deepavfusion import mean_of_present, require_modality
 
-# Logit at every place of a sample without sound: nothing sounds. Finite in every dtype, and its sigmoid is 0.
+# Logit at every place of a sample without audio: nothing sounds. Finite in every dtype, and its sigmoid is 0.
 NOTHING_SOUNDS = -100.0
 
 
 @dataclass
 class DeepAVFusionSoundLocalizationOutput(DeepAVFusionMapOutput):
-    r"""
+    r"""Outputs of sound localization.
+
     Args:
         loss (`torch.FloatTensor` of shape `()`):
-            Binary cross entropy against the maps, or of the matching of frames and sounds.
+            Binary cross entropy against the maps, or of the matching of frames and audio.
         logits (`torch.FloatTensor` of shape `(batch, rows, columns)`):
-            A logit for each patch of the frame, high where it sounds; -100 all over for samples without sound.
+            A logit for each patch of the frame, high where it sounds; -100 everywhere for samples without audio.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            As the encoder gives them, of the frames with their own sounds.
+            Those of the encoder, for the frames with their own audio.
         attentions, image_attentions, audio_attentions (`tuple`):
-            As the encoder gives them, of the frames with their own sounds.
+            Those of the encoder, for the frames with their own audio.
     """
 
 
@@ -53,7 +55,7 @@ class DeepAVFusionIdentityProjection(nn.Linear):
 
 
 class DeepAVFusionLogit(nn.Linear):
-    """Linear map D -> 1 with small weights at the start: the first maps are flat, near "as likely as not"."""
+    """Linear map D -> 1 with small initial weights: the first maps are flat, with probabilities near 0.5."""
 
     initial_std = 0.01
 
@@ -62,11 +64,11 @@ class DeepAVFusionLogit(nn.Linear):
 
 
 class DeepAVFusionLocalizationHead(nn.Module):
-    """A two-layer GELU MLP on each normed image patch, one logit at the end. Its hidden channels are scaled and shifted
-    by a linear map of the fusion tokens' mean and the sound's.
+    """A two-layer GELU MLP from each normed image patch to a logit.
 
-    What sounds is a matter of patch *and* sound. With the sound merely added to the patches, the same MLP took twice as
-    many steps to begin to listen (two coloured squares, two tones, as in the tests).
+    Its hidden channels are scaled and shifted by a linear map of the means of the fusion tokens and of the audio
+    patches: whether a patch sounds depends on patch *and* audio. With the audio merely added to the patches, the same
+    MLP took twice as many steps to make use of it (two coloured squares, two tones, as in the tests).
     """
 
     needs = {}
@@ -81,7 +83,7 @@ class DeepAVFusionLocalizationHead(nn.Module):
         self.predictor = DeepAVFusionLogit(dim)
 
     def forward(self, encoded: DeepAVFusionModelOutput) -> torch.Tensor:
-        """(B, nI) logits."""
+        """Logits (B, nI)."""
         condition = torch.cat(
             [encoded.last_hidden_state.mean(dim=1), encoded.audio_last_hidden_state.mean(dim=1)], dim=-1
         )
@@ -91,9 +93,9 @@ class DeepAVFusionLocalizationHead(nn.Module):
 
 
 class DeepAVFusionLocalizationSimilarity(nn.Module):
-    """Cosine of each projected image patch with the projected mean of the sound's patches, scaled and shifted.
+    """Cosine similarity of each projected image patch to the projected mean of the audio patches, scaled and shifted.
 
-    The projections start as the identity, so that an encoder fresh from pre-training gives its zero-shot map.
+    The projections start as the identity, so that a pre-trained encoder gives its zero-shot map.
     """
 
     initial_scale = 10.0
@@ -108,7 +110,7 @@ class DeepAVFusionLocalizationSimilarity(nn.Module):
         self.logit_bias = nn.Parameter(torch.tensor(0.0))
 
     def forward(self, encoded: DeepAVFusionModelOutput) -> torch.Tensor:
-        """(B, nI) logits."""
+        """Logits (B, nI)."""
         image = self.image_projection(encoded.image_last_hidden_state)
         audio = self.audio_projection(encoded.audio_last_hidden_state.mean(dim=1, keepdim=True))
         return nn.functional.cosine_similarity(image, audio, dim=-1) * self.logit_scale.exp() + self.logit_bias
@@ -118,10 +120,10 @@ class DeepAVFusionLocalizationRollout(nn.Module):
     """Attention of the fusion tokens over the image patches, rolled out over the layers with a fusion block.
 
     In factorized fusion these are the fusion tokens proper, whose attention to pairs is carried through the tokens that
-    aggregate the image; in dense and token fusion all of them. Heads and tokens are averaged. Half of what a fusion
-    token holds after a layer comes from the layer before (its residual), so map_l = (map_(l-1) + weights_l) / 2
-    (attention rollout, Abnar & Zuidema 2020), image patches standing for their own places. The logit is the log of that
-    map relative to even attention: 0 = as much as every other patch.
+    aggregate the image; in dense and token fusion all of them. Heads and tokens are averaged. Half of a fusion token
+    after a layer comes from the previous layer (its residual), so map_l = (map_(l-1) + weights_l) / 2 (attention
+    rollout, Abnar & Zuidema 2020), where image patches stand for their own places. The logit is the log of that map
+    relative to uniform attention: 0 = as much as every other patch.
     """
 
     needs = {"output_fusion_attentions": True}
@@ -131,10 +133,10 @@ class DeepAVFusionLocalizationRollout(nn.Module):
         if not config.fusion_layer_indices:
             raise ValueError('localization_map is "attention", but there are no fusion layers: expected at least one.')
         self.num_rows = config.num_fusion_tokens if config.fusion_type == "factorized" else config.num_all_fusion_tokens
-        self.num_patches = math.prod(config.image_grid)
+        self.num_patches, _ = config.num_patches
 
     def forward(self, encoded: DeepAVFusionModelOutput) -> torch.Tensor:
-        """(B, nI) logits."""
+        """Logits (B, nI)."""
         rollout = None
         for weights in encoded.attentions:
             over_image = weights[:, :, : self.num_rows, : self.num_patches].float().mean(dim=(1, 2))
@@ -152,21 +154,19 @@ LOCALIZATION_MAPS = {
 
 
 class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
-    """
-    The encoder with a map over the frame's patches that says where the sound comes from.
+    """The encoder with a map over the frame's patches of where the sound comes from.
 
-    Fusion is early, so a map depends on the frame and the sound together: localization needs both. A video model's map
-    is the mean over its frames.
+    Fusion is early, so a map depends on frame and audio together: localization needs both. The map of a video model is
+    the mean over its frames.
 
-    Trained with maps of the sounding place (`localization_loss="supervised"`), or without labels
-    (`"matching"`): the strength of the map, [`pair_scores`], must tell a frame's own sound from that of the next sample
-    in the batch. The matching loss pairs samples within a batch: accumulating gradients over smaller batches forms
-    other pairs, so unlike the supervised loss it is not the same as one large batch.
+    Trained with maps of the sounding place (`localization_loss="supervised"`), or without labels (`"matching"`): the
+    strength of the map, [`pair_scores`], must distinguish a frame's own audio from that of the next sample in the
+    batch. The matching loss pairs samples within a batch: accumulating gradients over smaller batches forms other
+    pairs, so unlike the supervised loss it is not the same as one large batch.
 
-    Loads through `AutoModelForMaskGeneration`: a map over the frame of what a prompt, here the sound, points at.
+    Loads by `AutoModelForMaskGeneration`: the mask over the frame of what a prompt, here the audio, refers to.
 
     Example:
-
     ```python
     >>> import torch
     >>> from deepavfusion import DeepAVFusionConfig, DeepAVFusionForSoundLocalization
@@ -209,21 +209,23 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionSoundLocalizationOutput:
-        r"""
+        r"""Localize the sources of a batch.
+
         Args:
-            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W) where `num_frames > 1`.
-            input_features: log10-mel spectrograms (B, 1, mels, time steps). None where no sample has audio.
-            labels: (B, height, width) in 0..1, how surely each place sounds, at any resolution: each patch learns the
-                mean over its area. They enter the supervised loss alone.
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`.
+            input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
+            labels: (B, height, width) in 0..1, how certainly each place sounds, at any resolution: the target of a
+                patch is the mean over its area. Only the supervised loss reads them.
             return_loss: True computes a loss without labels too, the matching loss; False none at all. By default there
-                is one where labels are given, and in training where `localization_loss` is `"matching"`.
-            image_present: (B,) bool; all must be True, for there is nowhere to localize otherwise.
-            audio_present: (B,) bool, False where a sample has no sound: nothing sounds on its map, and it adds nothing
-                to the loss.
+                is one if labels are given, and in training if `localization_loss` is `"matching"`.
+            image_present: (B,) bool; all must be True, since there is nowhere to localize otherwise.
+            audio_present: (B,) bool, False if a sample has no audio: nothing sounds on its map, and it does not count
+                in the loss.
+            **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: without frames, for shapes other than the configured ones, for labels outside 0..1, or for a
-                loss where no sample has sound, or a matching loss of a single sample in training.
+            ValueError: Without frames, for shapes other than the configured ones, for labels outside 0..1, for a loss
+                if no sample has audio, or for a matching loss of a single sample in training.
         """
         require_modality("Sound localization needs the frame", "image", pixel_values, image_present)
         matching = self.config.localization_loss == "matching"
@@ -242,8 +244,12 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             loss=loss, logits=logits, **({} if encoded is None else self._recorded(encoded, kwargs))
         )
 
+    def pair_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """How strongly anything sounds on each map (B, rows, columns), (B,) float32; see [`pair_scores`]."""
+        return pair_scores(logits)
+
     def _localize(self, pixel_values, input_features, audio_present, flags):
-        """Logits (B, rows, columns), and what the encoder gave for them."""
+        """Logits (B, rows, columns), and the outputs of the encoder."""
         flags = {**flags, **self.localizer.needs, "return_dict": True}
         encoded = self.deepavfusion(pixel_values, input_features, audio_present=audio_present, **flags)
         grid = self.config.image_grid
@@ -264,6 +270,9 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         """Binary cross entropy of maps (B, rows, columns) against labels (B, height, width) in 0..1.
 
         Samples that are not `audio_present` (B,) do not count.
+
+        Raises:
+            ValueError: For labels of another shape, or outside 0..1.
         """
         if labels.ndim != 3 or labels.shape[0] != logits.shape[0]:
             raise ValueError(
@@ -274,17 +283,17 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             raise ValueError(f"labels lie in {labels.min():.3g} .. {labels.max():.3g}: expected values in 0 .. 1.")
         targets = nn.functional.adaptive_avg_pool2d(labels, logits.shape[-2:])
         losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean((1, 2))
-        return _mean_of_present(losses, audio_present)
+        return mean_of_present(losses, audio_present)
 
     def _matching_loss(self, logits, pixel_values, input_features, audio_present, flags):
-        """Each frame with its own sound (1) against the same frame with the next sample's sound (0)."""
+        """Binary cross entropy of each frame with its own audio (1) and with that of the next sample (0)."""
         batch = logits.shape[0]
         own = torch.ones_like(logits[:, 0, 0], dtype=torch.float32)
         scores, targets, present = pair_scores(logits), own, audio_present
         if batch == 1:
             if self.training:
                 raise ValueError("The matching loss compares samples of a batch: expected at least 2, but got 1.")
-            return _mean_of_present(_binary_cross_entropy(scores, targets), present)
+            return mean_of_present(_binary_cross_entropy(scores, targets), present)
         others_present = None if audio_present is None else audio_present.roll(1)
         flags = {**flags, "output_hidden_states": False, "output_attentions": False}
         others, _ = self._localize(pixel_values, input_features.roll(1, dims=0), others_present, flags)
@@ -292,27 +301,22 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         targets = torch.cat([targets, torch.zeros_like(own)])
         if audio_present is not None:
             present = torch.cat([audio_present, others_present])
-        return _mean_of_present(_binary_cross_entropy(scores, targets), present)
+        return mean_of_present(_binary_cross_entropy(scores, targets), present)
+
+
+def top_quarter_mean(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of the largest quarter of the values of each map (B, ...), at least of one; (B,)."""
+    values = maps.flatten(1)
+    return values.topk(max(values.shape[1] // 4, 1), dim=1).values.mean(dim=1)
 
 
 def pair_scores(logits: torch.Tensor) -> torch.Tensor:
     """How strongly anything sounds on each map (B, rows, columns): the mean of its top quarter, (B,) float32."""
-    values = logits.float().flatten(1)
-    return values.topk(max(values.shape[1] // 4, 1), dim=1).values.mean(dim=1)
+    return top_quarter_mean(logits.float())
 
 
 def _binary_cross_entropy(scores, targets):
     return nn.functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
 
 
-def _mean_of_present(losses: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Mean of losses (B,) over the samples that are there; 0 where none is."""
-    if present is None:
-        return losses.mean()
-    present = present.to(losses.device)
-    return losses.masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
-
-
-DeepAVFusionForSoundLocalization.register_for_auto_class("AutoModelForMaskGeneration")
-
-__all__ = ["DeepAVFusionForSoundLocalization", "DeepAVFusionSoundLocalizationOutput", "pair_scores"]
+__all__ = ["DeepAVFusionForSoundLocalization", "DeepAVFusionSoundLocalizationOutput", "pair_scores", "top_quarter_mean"]

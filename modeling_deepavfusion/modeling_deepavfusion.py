@@ -1,5 +1,9 @@
 """DeepAVFusion: two towers and a fusion stream that runs beside them from the first layer on."""
 
+import os
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -9,81 +13,13 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention, keep_present
-from .outputs_deepavfusion import DeepAVFusionModelOutput
-from .vit_deepavfusion import (
-    DeepAVFusionDividedLayer,
-    DeepAVFusionLayer,
-    DeepAVFusionPatchEmbeddings,
-    DeepAVFusionTower,
-    audio_patch_embeddings,
-    image_patch_embeddings,
-)
-
-
-def auto_classes() -> dict[str, str]:
-    """Auto class -> "module.class" of every model here, for the `auto_map` of saved configurations.
-
-    The imports are what makes any saved checkpoint carry the code of all of them: files are copied along imports.
-    """
-    from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
-    from .localization_deepavfusion import DeepAVFusionForSoundLocalization
-    from .pretraining_deepavfusion import DeepAVFusionForPreTraining
-    from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
-    from .separation_deepavfusion import DeepAVFusionForSourceSeparation
-
-    classes = {
-        "AutoConfig": DeepAVFusionConfig,
-        "AutoModel": DeepAVFusionModel,
-        "AutoModelForPreTraining": DeepAVFusionForPreTraining,
-        "AutoModelForVideoClassification": DeepAVFusionForAudioVisualClassification,
-        "AutoModelForAudioClassification": DeepAVFusionForAudioVisualClassification,
-        "AutoModelForAudioFrameClassification": DeepAVFusionForSourceSeparation,
-        "AutoModelForSemanticSegmentation": DeepAVFusionForSemanticSegmentation,
-        "AutoModelForMaskGeneration": DeepAVFusionForSoundLocalization,
-    }
-    return {auto: f"{cls.__module__.split('.')[-1]}.{cls.__name__}" for auto, cls in classes.items()}
-
-
-_PIPELINES = {  # task: (model class, Auto class, module and class of the pipeline)
-    "audio-visual-classification": (
-        "DeepAVFusionForAudioVisualClassification",
-        "AutoModelForVideoClassification",
-        "pipelines_deepavfusion.AudioVisualClassificationPipeline",
-    ),
-    "audio-visual-source-separation": (
-        "DeepAVFusionForSourceSeparation",
-        "AutoModelForAudioFrameClassification",
-        "separation_pipeline_deepavfusion.AudioVisualSourceSeparationPipeline",
-    ),
-    "audio-visual-segmentation": (
-        "DeepAVFusionForSemanticSegmentation",
-        "AutoModelForSemanticSegmentation",
-        "pipelines_deepavfusion.AudioVisualSegmentationPipeline",
-    ),
-    "sound-source-localization": (
-        "DeepAVFusionForSoundLocalization",
-        "AutoModelForMaskGeneration",
-        "pipelines_deepavfusion.SoundSourceLocalizationPipeline",
-    ),
-    "audio-visual-feature-extraction": (
-        "DeepAVFusionModel",
-        "AutoModel",
-        "pipelines_deepavfusion.AudioVisualFeatureExtractionPipeline",
-    ),
-}
-
-
-def custom_pipelines(model_name: str) -> dict[str, dict]:
-    """`config.custom_pipelines` of a model class: its own task, if it has one, and feature extraction.
-
-    The code that they name is saved with the processor.
-    """
-    return {
-        task: {"impl": pipeline, "pt": [auto], "type": "multimodal"}
-        for task, (model, auto, pipeline) in _PIPELINES.items()
-        if model in (model_name, "DeepAVFusionModel")
-    }
+from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
+from .layers_deepavfusion import DeepAVFusionLayer
+from .outputs_deepavfusion import DeepAVFusionModelOutput, Recorder, requested_fields
+from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
+from .presence_deepavfusion import blank_absent, check_present, keep_present
+from .unimodal_deepavfusion import load_unimodal
+from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionTower
 
 
 class DeepAVFusionPreTrainedModel(PreTrainedModel):
@@ -100,14 +36,18 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # A pre-training checkpoint loaded for anything else leaves its decoders behind, which is no news.
+    # A pre-training checkpoint loaded for anything else leaves its decoders behind, as expected.
     _keys_to_ignore_on_load_unexpected = [r"^(image|audio)_decoder\."]
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
+    # Both are set by the module that knows all models, which this one must not import: what a saved configuration says
+    # about the code that loads it, and the copying of that code into a folder.
+    _prepare_to_save: ClassVar[Callable[[PreTrainedModel], None]]
+    _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As the published code does: linear maps xavier-uniform, norms 1 and 0, tokens N(0, initializer_range)."""
+        """As the published code does: linear maps Xavier-uniform, norms 1 and 0, tokens N(0, initializer_range)."""
         if isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -123,52 +63,67 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
             init.normal_(module.fusion_tokens, std=self.config.initializer_range)
 
     def post_init(self):
+        """Fit to this model what the class says about layers and about keys that loading may ignore."""
         super().post_init()
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = {name for name in self._no_split_modules if name in present}
-        # Not the encoder's too, as the library has it: a pre-training model must tell of decoders that do not fit.
+        # Not the encoder's too, as transformers does: a pre-training model must report decoders that do not fit.
         self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected)
 
     def freeze_encoder(self) -> None:
-        """Stops training the encoder and keeps it in eval mode, under `train()` too: for linear probes."""
+        """Stop training the encoder and keep it in eval mode, under `train()` too: for linear probes."""
         self.base_model.requires_grad_(False)
         self._encoder_is_frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True):
+        """Set the mode, except of a frozen encoder."""
         super().train(mode)
         if self._encoder_is_frozen:
             self.base_model.train(False) if self.base_model is not self else super().train(False)
         return self
 
+    @property
+    def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """One sample of zeros, on the model's device."""
+        return {name: torch.zeros(1, *shape, device=self.device) for name, shape in self.config.input_shapes.items()}
+
     def _recorded(self, encoded: DeepAVFusionModelOutput, flags: dict) -> dict:
-        """Hidden states and attention weights that a caller asked for by `flags` or by the configuration.
+        """Hidden states and attention weights that a caller requested by `flags` or by the configuration.
 
         A head may have made the encoder record more than that, for its own use.
         """
-        wants = _wanted_records(self.config, flags)
-        return {
-            prefix + name.removeprefix("output_"): encoded[prefix + name.removeprefix("output_")]
-            for name, wanted in wants.items()
-            for prefix in _STREAMS
-            if wanted and encoded.get(prefix + name.removeprefix("output_")) is not None
-        }
+        return {name: encoded[name] for name in requested_fields(self.config, flags) if encoded.get(name) is not None}
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves weights, configuration and code: any Auto class loads the folder where this package is absent, and with
-        the processor saved beside them any pipeline does."""
-        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **auto_classes()}
-        self.config.custom_pipelines = custom_pipelines(type(self).__name__)
-        return super().save_pretrained(save_directory, *args, **kwargs)
+    @classmethod
+    def is_remote_code(cls) -> bool:
+        """False: transformers then leaves to `save_pretrained` what code to copy and what `auto_map` to write."""
+        return False
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, *args, **kwargs):
+        """Save weights, configuration and code.
+
+        Any Auto class loads the folder where this package is not installed; with the processor saved beside the model
+        any pipeline does. The arguments are those of [`~PreTrainedModel.save_pretrained`].
+        """
+        self._prepare_to_save()
+        if is_main_process:
+            self._copy_code(save_directory)
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
+        """Files that are not uploaded by `push_to_hub=True` unless they change; code was copied just before."""
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
 
 
 class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
-    """
-    The early-fusion encoder (paper, section 3.2): at each layer the image's and the audio's patches attend to the
-    fusion tokens beside themselves, while the fusion tokens attend to both; all three read what the layer before left.
+    """The early-fusion encoder (paper, section 3.2).
+
+    At each layer the patches of image and audio attend to the fusion tokens beside themselves, while the fusion tokens
+    attend to both; all three read the output of the previous layer.
 
     Example:
-
     ```python
     >>> import torch
     >>> from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
@@ -185,8 +140,8 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         super().__init__(config)
         divided = config.num_frames > 1 and config.video_attention == "divided"
         image_layer_class = DeepAVFusionDividedLayer if divided else DeepAVFusionLayer
-        self.image = DeepAVFusionTower(config, image_patch_embeddings(config), image_layer_class)
-        self.audio = DeepAVFusionTower(config, audio_patch_embeddings(config))
+        self.image = DeepAVFusionTower(config, PatchGrid.of_image(config), image_layer_class)
+        self.audio = DeepAVFusionTower(config, PatchGrid.of_audio(config))
         self.fusion_tokens = nn.Parameter(torch.zeros(1, config.num_all_fusion_tokens, config.hidden_size))
         depth = config.num_hidden_layers
         self.fusion_layers = nn.ModuleDict(
@@ -202,20 +157,18 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
     def from_unimodal_pretrained(
         cls, image=None, audio=None, config: DeepAVFusionConfig | None = None, inflate: str = "repeat"
     ) -> "DeepAVFusionModel":
-        """
-        A new encoder whose towers start from unimodal masked autoencoders; its fusion layers start at random.
+        """A new encoder whose towers start from unimodal masked autoencoders; its fusion layers start at random.
 
         Args:
             image: MAE file, or Hub id or folder of a `ViTMAEModel`; None leaves the image tower at random.
             audio: AudioMAE file, likewise.
-            config: the base model's by default.
-            inflate: how 2-D patch filters become a video model's, `"repeat"` (published) or `"mean"`.
+            config: Configuration of the encoder; that of the base model by default.
+            inflate: How 2-D patch filters become a video model's, `"repeat"` (published) or `"mean"`.
 
         Raises:
-            ValueError: where a tower and its source differ in names or shapes.
+            OSError: For a source that does not exist.
+            ValueError: If a tower and its source differ in names or shapes.
         """
-        from .unimodal_deepavfusion import load_unimodal
-
         return load_unimodal(cls(config or DeepAVFusionConfig()), image, audio, inflate)
 
     @can_return_tuple
@@ -230,25 +183,26 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         output_fusion_attentions: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionModelOutput:
-        r"""
+        r"""Encode a batch.
+
         Args:
-            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W) where `num_frames > 1`; normalised as the
-                processor does. None where no sample has an image.
-            input_features: log10-mel spectrograms (B, 1, mels, time steps). None where no sample has audio.
-            image_ids_keep: (B, kept) indices of the image patches to see, row-major; the others are dropped unseen.
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`; normalised as the
+                processor does. None if no sample has an image.
+            input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
+            image_ids_keep: (B, kept) indices of the image patches to encode, row-major; the others are dropped.
             audio_ids_keep: (B, kept) the same for the spectrogram.
-            image_present: (B,) bool, False where a sample has no image: what its `pixel_values` hold is ignored.
+            image_present: (B,) bool, False if a sample has no image: what its `pixel_values` hold is ignored.
             audio_present: (B,) bool, the same for audio.
-            output_fusion_attentions: whether to return the fusion stream's attention weights (`attentions`) whatever
-                the attention implementation: its layers then attend eagerly in this call.
-            output_hidden_states: whether to return the hidden states of all layers.
-            output_attentions: whether to return attention weights; needs `attn_implementation="eager"`.
+            output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) with any
+                attention implementation: its layers then attend eagerly in this call.
+            **kwargs: `output_hidden_states`, whether to return the hidden states of all layers; `output_attentions`,
+                whether to return attention weights, which needs `attn_implementation="eager"`; `return_dict`.
 
         Raises:
-            ValueError: for a shape other than the configured one, or a sample with neither modality.
-            TypeError: for integer inputs.
+            ValueError: For a shape other than the configured one, or a sample with neither modality.
+            TypeError: For integer inputs.
         """
-        record = _Recorder(self.config, kwargs, output_fusion_attentions)
+        record = Recorder(self.config, kwargs, output_fusion_attentions)
         image_present, audio_present = self._check(
             pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present
         )
@@ -290,19 +244,18 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         image_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""
-        The image stream alone, for retrieval: the mean of its tokens, the sound being absent.
+        r"""Features of the image alone, for retrieval: the mean of its tokens, the audio being absent.
 
         Args:
-            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W).
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W).
             image_present: (B,) bool; the features of samples without an image are zeros.
-            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
 
         Returns:
             (B, hidden_size).
         """
-        present = _check_present("image", image_present, pixel_values)
-        outputs = self(pixel_values=_blank(pixel_values, present), return_dict=True)
+        present = check_present("image", image_present, pixel_values)
+        outputs = self(pixel_values=blank_absent(pixel_values, present), return_dict=True)
         return _pool(keep_present(outputs.image_last_hidden_state, present), normalize)
 
     def get_audio_features(
@@ -311,19 +264,18 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""
-        The audio stream alone, for retrieval: the mean of its tokens, the image being absent.
+        r"""Features of the audio alone, for retrieval: the mean of its tokens, the image being absent.
 
         Args:
-            input_features: log10-mel spectrograms (B, 1, mels, time steps).
-            audio_present: (B,) bool; the features of samples without sound are zeros.
-            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+            input_features: Log10-mel spectrograms (B, 1, mels, time steps).
+            audio_present: (B,) bool; the features of samples without audio are zeros.
+            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
 
         Returns:
             (B, hidden_size).
         """
-        present = _check_present("audio", audio_present, input_features)
-        outputs = self(input_features=_blank(input_features, present), return_dict=True)
+        present = check_present("audio", audio_present, input_features)
+        outputs = self(input_features=blank_absent(input_features, present), return_dict=True)
         return _pool(keep_present(outputs.audio_last_hidden_state, present), normalize)
 
     def get_fusion_features(
@@ -334,17 +286,16 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""
-        The fusion stream, the mean of its tokens: of both modalities, or of the one that is given.
+        r"""Features of the fusion stream, the mean of its tokens: of both modalities, or of the one that is given.
 
-        Features of an image alone and of a sound alone lie in one space, that of the fusion tokens.
+        Features of an image alone and of audio alone lie in one space, that of the fusion tokens.
 
         Args:
-            pixel_values: as in `forward`.
-            input_features: as in `forward`.
-            image_present: as in `forward`.
-            audio_present: as in `forward`.
-            normalize: whether each sample's features are scaled to length 1, for cosine similarities.
+            pixel_values: As in `forward`.
+            input_features: As in `forward`.
+            image_present: As in `forward`.
+            audio_present: As in `forward`.
+            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
 
         Returns:
             (B, hidden_size).
@@ -355,21 +306,21 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         return _pool(outputs.last_hidden_state, normalize)
 
     def _check(self, pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present):
-        """Validates the inputs; gives the presence masks, None for a modality that is wholly there or wholly absent."""
+        """Check the inputs; return the presence masks, None for a modality that all samples have or none has."""
         if pixel_values is None and input_features is None:
             raise ValueError("Neither pixel_values nor input_features was given: expected at least one of them.")
         given = [x for x in (pixel_values, input_features) if x is not None]
         if pixel_values is not None:
-            self.image.patch_embed.check(pixel_values, image_ids_keep)
+            self.image.patch_embed.patches.check(pixel_values, image_ids_keep)
         if input_features is not None:
-            self.audio.patch_embed.check(input_features, audio_ids_keep)
+            self.audio.patch_embed.patches.check(input_features, audio_ids_keep)
         if len({x.shape[0] for x in given}) > 1:
             raise ValueError(
                 f"pixel_values has {pixel_values.shape[0]} samples and input_features {input_features.shape[0]}: "
                 "expected the same number."
             )
-        image_present = None if pixel_values is None else _check_present("image", image_present, pixel_values)
-        audio_present = None if input_features is None else _check_present("audio", audio_present, input_features)
+        image_present = None if pixel_values is None else check_present("image", image_present, pixel_values)
+        audio_present = None if input_features is None else check_present("audio", audio_present, input_features)
         if not torch.compiler.is_compiling():
             sides = [(pixel_values, image_present), (input_features, audio_present)]
             present = [mask for values, mask in sides if values is not None]
@@ -378,97 +329,15 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         return image_present, audio_present
 
 
-def require_modality(needs: str, name: str, values: torch.Tensor | None, present: torch.Tensor | None) -> None:
-    """Raises `ValueError` where any sample lacks the modality that a task is about.
-
-    Args:
-        needs: what needs what, for the message: "Segmentation needs the frame".
-        name: "image" or "audio".
-        values: pixel_values or input_features, or None.
-        present: (B,) bool, or None where all samples have it.
-    """
-    everywhere = values is not None
-    if everywhere and present is not None:
-        present = _check_present(name, present, values)
-        everywhere = torch.compiler.is_compiling() or bool(present.all())
-    if not everywhere:
-        field = {"image": "pixel_values", "audio": "input_features"}[name]
-        raise ValueError(f"{needs}: expected {field} for every sample.")
-
-
-def _check_present(name: str, present: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor | None:
-    if present is None:
-        return None
-    if present.dtype != torch.bool or tuple(present.shape) != (values.shape[0],):
-        raise ValueError(
-            f"{name}_present is {present.dtype} of shape {tuple(present.shape)}: expected torch.bool of shape "
-            f"({values.shape[0]},)."
-        )
-    return present.to(values.device)
-
-
 def _embed(tower, values, ids_keep, present):
-    """Patch tokens (B, n, D) of a modality, or None; what an absent sample holds never enters, not even as NaN."""
-    if values is None:
-        return None
-    return tower.patch_embed(_blank(values, present), ids_keep)
-
-
-def _blank(values, present):
-    """Zeroes what absent samples hold."""
-    return values if present is None else values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
+    """Patch tokens (B, n, D) of a modality, or None if it is absent."""
+    return None if values is None else tower.patch_embed(blank_absent(values, present), ids_keep)
 
 
 def _pool(tokens, normalize):
-    """Mean over tokens (B, n, D) -> (B, D), scaled to length 1 where asked for; zeros stay zeros."""
+    """Mean over tokens (B, n, D) -> (B, D), scaled to length 1 with `normalize`; zeros stay zeros."""
     features = tokens.mean(dim=1)
     return nn.functional.normalize(features, dim=-1) if normalize else features
 
 
-_STREAMS = ("", "image_", "audio_")  # prefixes of output fields: the fusion stream's have none
-
-
-def _wanted_records(config, flags: dict) -> dict[str, bool]:
-    return {
-        name: flags[name] if flags.get(name) is not None else getattr(config, name)
-        for name in ("output_hidden_states", "output_attentions")
-    }
-
-
-class _Recorder:
-    """Collects hidden states and attention weights of the three streams where they were asked for."""
-
-    def __init__(self, config, flags: dict, fusion_attentions: bool = False):
-        wants = _wanted_records(config, flags)
-        if wants["output_attentions"] and config._attn_implementation != "eager":
-            raise ValueError(
-                f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
-                'not compute: load the model with attn_implementation="eager".'
-            )
-        self.hidden_states = ([], [], []) if wants["output_hidden_states"] else None
-        self.attentions = ([], [], []) if wants["output_attentions"] or fusion_attentions else None
-        self.all_attentions = wants["output_attentions"]
-
-    def states(self, *streams):
-        if self.hidden_states is not None:
-            for recorded, state in zip(self.hidden_states, streams, strict=True):
-                recorded.append(state)
-
-    def weights(self, *streams):
-        if self.attentions is not None:
-            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1], strict=False):
-                recorded.append(weights)
-
-    def fields(self) -> dict:
-        """Output fields: a tuple a stream, without the layers that had nothing; None for an absent modality."""
-        fields = {}
-        for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
-            for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):
-                fields[name + suffix] = tuple(x for x in stream if x is not None) or None
-        return fields
-
-
-DeepAVFusionConfig.register_for_auto_class()
-DeepAVFusionModel.register_for_auto_class("AutoModel")
-
-__all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel", "require_modality"]
+__all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel"]

@@ -1,4 +1,4 @@
-"""What the encoder gives, and what the heads that give a map have in common."""
+"""Outputs of the encoder, the recording of hidden states and attentions, and outputs that several heads share."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,10 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class DeepAVFusionModelOutput(ModelOutput):
-    r"""
-    What the encoder gives. Every field of a modality that was not passed is None; rows of samples whose modality is
-    marked absent are zero in the last hidden states (and meaningless in the recorded ones).
+    r"""Outputs of the encoder.
+
+    Every field of a modality that was not passed is None; rows of samples whose modality is marked absent are zero in
+    the last hidden states (and meaningless in the recorded ones).
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, fusion tokens, hidden_size)`):
@@ -49,9 +50,7 @@ class DeepAVFusionModelOutput(ModelOutput):
 
 @dataclass
 class DeepAVFusionMapOutput(ModelOutput):
-    r"""
-    Fields that separation, segmentation and localization share: a loss, a map of logits, and what the encoder recorded.
-    """
+    r"""Fields that separation, segmentation and localization share: loss, map of logits, and what was recorded."""
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
@@ -63,4 +62,63 @@ class DeepAVFusionMapOutput(ModelOutput):
     audio_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-__all__ = ["DeepAVFusionMapOutput", "DeepAVFusionModelOutput"]
+_STREAMS = ("", "image_", "audio_")  # prefixes of output fields: the fusion stream's have none
+
+
+def _requests(config, flags: dict) -> dict[str, bool]:
+    """Whether hidden states and attentions were requested, by a call's `flags` or else by the configuration."""
+    names = {"hidden_states": "output_hidden_states", "attentions": "output_attentions"}
+    return {name: flags[flag] if flags.get(flag) is not None else getattr(config, flag) for name, flag in names.items()}
+
+
+def requested_fields(config, flags: dict) -> list[str]:
+    """Names of the recorded fields that a call's `flags` or the configuration request, of all streams."""
+    requests = _requests(config, flags)
+    return [stream + name for name, requested in requests.items() if requested for stream in _STREAMS]
+
+
+class Recorder:
+    """Collects hidden states and attention weights of the three streams where requested.
+
+    Args:
+        config: Configuration of the model.
+        flags: Keyword arguments of the call, `output_hidden_states` and `output_attentions` among them.
+        fusion_attentions: Whether to record the fusion stream's attention weights in any case.
+
+    Raises:
+        ValueError: If all attention weights are requested and the attention implementation does not compute them.
+    """
+
+    def __init__(self, config, flags: dict, fusion_attentions: bool = False):
+        requests = _requests(config, flags)
+        if requests["attentions"] and config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
+                'not compute: load the model with attn_implementation="eager".'
+            )
+        self.hidden_states = ([], [], []) if requests["hidden_states"] else None
+        self.attentions = ([], [], []) if requests["attentions"] or fusion_attentions else None
+        self.all_attentions = requests["attentions"]
+
+    def states(self, *streams: torch.Tensor | None) -> None:
+        """Record the tokens of the fusion, image and audio streams between two layers."""
+        if self.hidden_states is not None:
+            for recorded, state in zip(self.hidden_states, streams, strict=True):
+                recorded.append(state)
+
+    def weights(self, *streams: torch.Tensor | None) -> None:
+        """Record the attention weights of the fusion, image and audio streams in a layer."""
+        if self.attentions is not None:
+            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1], strict=False):
+                recorded.append(weights)
+
+    def fields(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
+        """Output fields: a tuple a stream, without the layers that had nothing; None for an absent modality."""
+        fields = {}
+        for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
+            for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):
+                fields[name + suffix] = tuple(x for x in stream if x is not None) or None
+        return fields
+
+
+__all__ = ["DeepAVFusionMapOutput", "DeepAVFusionModelOutput", "Recorder", "requested_fields"]

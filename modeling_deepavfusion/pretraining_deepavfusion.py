@@ -10,13 +10,13 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
-from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder, DeepAVFusionMasking
-from .vit_deepavfusion import DeepAVFusionPatchEmbeddings, gather_tokens
+from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder
 
 
 @dataclass
 class DeepAVFusionForPreTrainingOutput(ModelOutput):
-    r"""
+    r"""Outputs of pre-training.
+
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             Sum of the two reconstruction losses.
@@ -25,7 +25,7 @@ class DeepAVFusionForPreTrainingOutput(ModelOutput):
         audio_loss (`torch.FloatTensor` of shape `()`):
             Mean squared error over the hidden spectrogram patches.
         image_logits (`torch.FloatTensor` of shape `(batch, patches, patch pixels * channels)`):
-            Reconstructed patches, each (row, column, channel) flattened; zeros for visible patches where these were not
+            Reconstructed patches, each (row, column, channel) flattened; zeros for visible patches that were not
             predicted.
         audio_logits (`torch.FloatTensor` of shape `(batch, patches, patch bins)`):
             Reconstructed spectrogram patches, each (mel, time) flattened.
@@ -34,13 +34,13 @@ class DeepAVFusionForPreTrainingOutput(ModelOutput):
         audio_mask (`torch.FloatTensor` of shape `(batch, patches)`):
             The same for the spectrogram.
         image_ids_restore (`torch.LongTensor` of shape `(batch, patches)`):
-            Where each patch stands in the order kept, then hidden.
+            Place of each patch in the order kept, then hidden.
         audio_ids_restore (`torch.LongTensor` of shape `(batch, patches)`):
             The same for the spectrogram.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
     """
 
     loss: torch.FloatTensor | None = None
@@ -61,11 +61,9 @@ class DeepAVFusionForPreTrainingOutput(ModelOutput):
 
 
 class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
-    """
-    The encoder with a decoder per modality, trained to reconstruct what was hidden.
+    """The encoder with a decoder per modality, trained to reconstruct hidden patches.
 
     Example:
-
     ```python
     >>> import torch
     >>> from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
@@ -86,11 +84,9 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
         self.deepavfusion = DeepAVFusionModel(config)
-        image, audio = self.deepavfusion.image.patch_embed, self.deepavfusion.audio.patch_embed
-        self.image_num_kept = _num_kept(image, config.image_mask_ratio)
-        self.audio_num_kept = _num_kept(audio, config.audio_mask_ratio)
-        self.image_decoder = DECODERS[config.image_decoder_type](config, image.grid, image.projection.weight[0].numel())
-        self.audio_decoder = DECODERS[config.audio_decoder_type](config, audio.grid, audio.projection.weight[0].numel())
+        image, audio = self.deepavfusion.image.patch_embed.patches, self.deepavfusion.audio.patch_embed.patches
+        self.image_decoder = DECODERS[config.image_decoder_type](config, image, config.image_mask_ratio)
+        self.audio_decoder = DECODERS[config.audio_decoder_type](config, audio, config.audio_mask_ratio)
         self.post_init()
 
     @torch.no_grad()
@@ -112,153 +108,99 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         predict_visible: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionForPreTrainingOutput:
-        r"""
+        r"""Mask both modalities, encode what is visible and reconstruct what is hidden.
+
         Args:
-            pixel_values: frames (B, 3, H, W), or video (B, T, 3, H, W); None where no sample has an image.
-            input_features: log10-mel spectrograms (B, 1, mels, time steps); None where no sample has audio.
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W); None if no sample has an image.
+            input_features: Log10-mel spectrograms (B, 1, mels, time steps); None if no sample has audio.
             image_noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
             audio_noise: (B, patches) the same for the spectrogram.
-            image_present: (B,) bool, False where a sample has no image; it then adds nothing to the image loss.
+            image_present: (B,) bool, False if a sample has no image; it does not count in the image loss.
             audio_present: (B,) bool, the same for audio.
-            return_loss: whether to compute the losses.
-            predict_visible: whether to predict visible patches as well. By default only when not training, for the loss
-                does not need them; they are zeros in the logits then.
+            return_loss: Whether to compute the losses.
+            predict_visible: Whether to predict visible patches as well; their logits are zeros otherwise. By default
+                only in eval mode, since the loss does not need them.
+            **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: for a shape other than the configured one.
+            ValueError: For a shape other than the configured one.
         """
-        if predict_visible is None:
-            predict_visible = not self.training
-        embeds = self.deepavfusion.image.patch_embed, self.deepavfusion.audio.patch_embed
-        image_masking = _mask(embeds[0], pixel_values, image_noise, self.image_num_kept)
-        audio_masking = _mask(embeds[1], input_features, audio_noise, self.audio_num_kept)
+        image_masking = self.image_decoder.mask(pixel_values, image_noise)
+        audio_masking = self.audio_decoder.mask(input_features, audio_noise)
         encoded = self.deepavfusion(
             pixel_values,
             input_features,
-            image_ids_keep=None if image_masking is None else image_masking.ids_keep,
-            audio_ids_keep=None if audio_masking is None else audio_masking.ids_keep,
+            image_ids_keep=image_masking.ids_keep,
+            audio_ids_keep=audio_masking.ids_keep,
             image_present=image_present,
             audio_present=audio_present,
             **{**kwargs, "return_dict": True},
         )
-        image_loss, image_logits = self._reconstruct(
-            self.image_decoder,
-            embeds[0],
-            pixel_values,
-            encoded.image_last_hidden_state,
-            encoded.last_hidden_state,
-            image_masking,
-            image_present,
-            return_loss,
-            predict_visible,
+        if predict_visible is None:
+            predict_visible = not self.training
+        options = {"fusion": encoded.last_hidden_state, "loss": return_loss, "predict_visible": predict_visible}
+        image_loss, image_logits = self.image_decoder.reconstruct(
+            pixel_values, image_masking, encoded.image_last_hidden_state, present=image_present, **options
         )
-        audio_loss, audio_logits = self._reconstruct(
-            self.audio_decoder,
-            embeds[1],
-            input_features,
-            encoded.audio_last_hidden_state,
-            encoded.last_hidden_state,
-            audio_masking,
-            audio_present,
-            return_loss,
-            predict_visible,
+        audio_loss, audio_logits = self.audio_decoder.reconstruct(
+            input_features, audio_masking, encoded.audio_last_hidden_state, present=audio_present, **options
         )
-        losses = [x for x in (image_loss, audio_loss) if x is not None]
+        losses = [loss for loss in (image_loss, audio_loss) if loss is not None]
         return DeepAVFusionForPreTrainingOutput(
             loss=sum(losses) if losses else None,
             image_loss=image_loss,
             audio_loss=audio_loss,
             image_logits=image_logits,
             audio_logits=audio_logits,
-            image_mask=None if image_masking is None else image_masking.mask,
-            audio_mask=None if audio_masking is None else audio_masking.mask,
-            image_ids_restore=None if image_masking is None else image_masking.ids_restore,
-            audio_ids_restore=None if audio_masking is None else audio_masking.ids_restore,
+            image_mask=image_masking.mask,
+            audio_mask=audio_masking.mask,
+            image_ids_restore=image_masking.ids_restore,
+            audio_ids_restore=audio_masking.ids_restore,
             **self._recorded(encoded, kwargs),
         )
 
-    def _reconstruct(
-        self, decoder, embed, values, patches, fusion, masking, present, return_loss, predict_visible
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Loss and logits of one modality; both None where it is absent."""
-        if values is None:
-            return None, None
-        visible, hidden = decoder(patches, fusion, masking, predict_visible)
-        loss = None
-        if return_loss:
-            targets = gather_tokens(embed.patchify(values, channels_last=True), masking.ids_hidden).to(hidden.device)
-            loss = reconstruction_loss(hidden, targets, self.config.norm_patch_loss, present)
-        if visible is None:
-            visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
-        return loss, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
+    def losses_per_sample(
+        self,
+        outputs: DeepAVFusionForPreTrainingOutput,
+        pixel_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Reconstruction losses of each sample, whose means over the batch are the losses of `forward`.
+
+        Args:
+            outputs: What `forward` returned for the inputs.
+            pixel_values: As passed to `forward`.
+            input_features: As passed to `forward`.
+
+        Returns:
+            `"image_loss"` and `"audio_loss"`, (B,) each, of the inputs that were passed.
+        """
+        losses = {}
+        if pixel_values is not None:
+            losses["image_loss"] = self.image_decoder.losses(
+                outputs.image_logits, pixel_values, outputs.image_ids_restore
+            )
+        if input_features is not None:
+            losses["audio_loss"] = self.audio_decoder.losses(
+                outputs.audio_logits, input_features, outputs.audio_ids_restore
+            )
+        return losses
 
     def patchify_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Frames -> (B, patches, patch pixels * channels), laid out as `image_logits`."""
-        return self.deepavfusion.image.patch_embed.patchify(pixel_values, channels_last=True)
+        """Cut frames into (B, patches, patch pixels * channels), laid out as `image_logits`."""
+        return self.image_decoder.patches.patchify(pixel_values, channels_last=True)
 
     def unpatchify_image(self, patches: torch.Tensor) -> torch.Tensor:
-        """Inverse of `patchify_image`."""
-        return self.deepavfusion.image.patch_embed.unpatchify(patches)
+        """Invert `patchify_image`."""
+        return self.image_decoder.patches.unpatchify(patches)
 
     def patchify_audio(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Spectrograms -> (B, patches, patch bins), laid out as `audio_logits`."""
-        return self.deepavfusion.audio.patch_embed.patchify(input_features, channels_last=True)
+        """Cut spectrograms into (B, patches, patch bins), laid out as `audio_logits`."""
+        return self.audio_decoder.patches.patchify(input_features, channels_last=True)
 
     def unpatchify_audio(self, patches: torch.Tensor) -> torch.Tensor:
-        """Inverse of `patchify_audio`."""
-        return self.deepavfusion.audio.patch_embed.unpatchify(patches)
+        """Invert `patchify_audio`."""
+        return self.audio_decoder.patches.unpatchify(patches)
 
 
-def standardise_patches(patches: torch.Tensor) -> torch.Tensor:
-    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6."""
-    mean = patches.mean(dim=-1, keepdim=True)
-    return (patches - mean) / (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
-
-
-def reconstruction_loss(
-    predictions: torch.Tensor, targets: torch.Tensor, norm_patch_loss: bool, present: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean squared error over hidden patches, in float32 (paper, section 3.4).
-
-    Args:
-        predictions: (B, hidden, values).
-        targets: the same shape; standardised patch by patch first where `norm_patch_loss`.
-        norm_patch_loss: see the configuration.
-        present: (B,) bool, samples that count; None = all. Without any, the loss is 0.
-    """
-    targets = targets.float()
-    if norm_patch_loss:
-        targets = standardise_patches(targets)
-    if present is None:
-        return nn.functional.mse_loss(predictions.float(), targets)
-    weights = present.to(predictions.device)[:, None, None]
-    # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
-    error = (predictions.float() - targets).masked_fill(~weights, 0.0)
-    return error.square().mean(dim=(1, 2)).sum() / weights.sum().clamp(min=1)
-
-
-def _num_kept(embed: DeepAVFusionPatchEmbeddings, mask_ratio: float) -> int:
-    kept = int(embed.num_patches * (1 - mask_ratio))
-    if not 0 < kept < embed.num_patches:
-        raise ValueError(
-            f"A mask ratio of {mask_ratio} keeps {kept} of the {embed.num_patches} patches of {embed.name}: expected "
-            "at least one kept and one hidden."
-        )
-    return kept
-
-
-def _mask(embed, values, noise, num_kept) -> DeepAVFusionMasking | None:
-    if values is None:
-        return None
-    embed.check(values, None)
-    expected = (values.shape[0], embed.num_patches)
-    if noise is None:
-        noise = torch.rand(expected, device=values.device)
-    elif tuple(noise.shape) != expected:
-        raise ValueError(f"The noise of {embed.name} has shape {tuple(noise.shape)}: expected {expected}.")
-    return DeepAVFusionMasking.from_noise(noise, num_kept)
-
-
-DeepAVFusionForPreTraining.register_for_auto_class("AutoModelForPreTraining")
-
-__all__ = ["DeepAVFusionForPreTraining", "DeepAVFusionForPreTrainingOutput", "standardise_patches"]
+__all__ = ["DeepAVFusionForPreTraining", "DeepAVFusionForPreTrainingOutput"]

@@ -1,92 +1,223 @@
-"""Decoders of masked pre-training, one per modality: plain (global attention) and swin (shifted windows)."""
+"""Masked reconstruction of one modality (paper, section 3.4): the mask, the decoder and its loss.
+
+A decoder is built twice, for the image and for the audio. It knows how its input is cut into patches.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .vit_deepavfusion import (
-    DeepAVFusionAttention,
-    DeepAVFusionLayer,
-    DeepAVFusionMLP,
-    gather_tokens,
-    sincos_positions,
-)
+from .layers_deepavfusion import DeepAVFusionLayer
+from .patches_deepavfusion import PatchGrid, gather_tokens, sincos_positions
+from .presence_deepavfusion import mean_of_present
+from .swin_deepavfusion import DeepAVFusionSwinLayer
+
+_EPSILON = 1e-6  # added to the variance of a patch
 
 
 class DeepAVFusionMasking(NamedTuple):
-    """Which patches of a modality the encoder sees. 1 in `mask` = hidden."""
+    """Which patches of a modality the encoder sees; all fields are None for an absent modality.
 
-    ids_keep: torch.Tensor  # (B, kept)
-    ids_hidden: torch.Tensor  # (B, hidden)
-    ids_restore: torch.Tensor  # (B, n): place of each patch in the order kept, then hidden
-    mask: torch.Tensor  # (B, n) float
+    Attributes:
+        ids_keep: (B, kept) indices of the visible patches.
+        ids_hidden: (B, hidden) indices of the hidden patches.
+        ids_restore: (B, n) place of each patch in the order kept, then hidden.
+        mask: (B, n) float, 1 = hidden.
+    """
+
+    ids_keep: torch.Tensor | None = None
+    ids_hidden: torch.Tensor | None = None
+    ids_restore: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     @classmethod
     def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
-        """Keeps the `num_kept` patches with the smallest noise (B, n), in ascending order of it."""
-        order = torch.argsort(noise, dim=1)
-        ids_restore = torch.argsort(order, dim=1)
-        return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(noise.dtype))
+        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of it."""
+        return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
+
+    @classmethod
+    def from_restore(
+        cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
+    ) -> "DeepAVFusionMasking":
+        """Keep the patches whose place in `ids_restore` (B, n) is below `num_kept`; the mask is of `dtype`."""
+        order = torch.argsort(ids_restore, dim=1)
+        return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
+
+
+def standardise_patches(patches: torch.Tensor) -> torch.Tensor:
+    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6."""
+    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
+    return (patches - mean) / (variance + _EPSILON).sqrt()
+
+
+def unstandardise_patches(predictions: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Invert `standardise_patches`: predictions (..., values) with the mean and variance of `patches`."""
+    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
+    return predictions * (variance + _EPSILON).sqrt() + mean
+
+
+def reconstruction_loss(
+    predictions: torch.Tensor, targets: torch.Tensor, norm_patch_loss: bool, present: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error of each sample over its hidden patches, in float32 (paper, section 3.4).
+
+    Args:
+        predictions: (B, hidden, values).
+        targets: The same shape; standardised patch by patch first with `norm_patch_loss`.
+        norm_patch_loss: See the configuration.
+        present: (B,) bool, or None if all samples are present. The loss of the others is 0.
+
+    Returns:
+        (B,) losses.
+    """
+    targets = targets.float()
+    if norm_patch_loss:
+        targets = standardise_patches(targets)
+    errors = predictions.float() - targets
+    if present is not None:
+        # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
+        errors = errors.masked_fill(~present.to(errors.device)[:, None, None], 0.0)
+    return errors.square().mean(dim=(1, 2))
 
 
 class DeepAVFusionDecoder(nn.Module):
-    """What both decoders share: projection of encoder and fusion tokens, mask token, trained positions, predictor.
+    """What both decoders share: masking, token projection, mask token, trained positions, predictor and loss.
 
     Args:
-        config: the model's configuration.
-        grid: patches along each axis.
-        patch_values: numbers to predict for a patch.
+        config: Configuration of the model.
+        patches: How the modality's input is cut.
+        mask_ratio: Fraction of the patches to hide.
+
+    Raises:
+        ValueError: If the mask ratio leaves no patch visible or none hidden.
     """
 
-    def __init__(self, config, grid: tuple[int, ...], patch_values: int):
+    def __init__(self, config, patches: PatchGrid, mask_ratio: float):
         super().__init__()
         dim = config.decoder_hidden_size
-        self.grid = grid
+        self.patches = patches
+        self.num_kept = int(patches.num_patches * (1 - mask_ratio))
+        if not 0 < self.num_kept < patches.num_patches:
+            raise ValueError(
+                f"A mask ratio of {mask_ratio} keeps {self.num_kept} of the {patches.num_patches} patches of "
+                f"{patches.name}: expected at least one kept and one hidden."
+            )
+        self.norm_patch_loss = config.norm_patch_loss
         self.initializer_range = config.initializer_range
         self.embed = nn.Linear(config.hidden_size, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position_embeddings = nn.Parameter(sincos_positions(grid, dim).unsqueeze(0))
-        self.layers = nn.ModuleList(self.make_layer(config, i, grid) for i in range(config.decoder_num_hidden_layers))
+        self.position_embeddings = nn.Parameter(sincos_positions(patches.grid, dim).unsqueeze(0))
+        self.layers = nn.ModuleList(
+            self.make_layer(config, index, patches.grid) for index in range(config.decoder_num_hidden_layers)
+        )
         self.norm = nn.LayerNorm(dim, eps=config.decoder_layer_norm_eps)
-        self.predictor = nn.Linear(dim, patch_values)
+        self.predictor = nn.Linear(dim, patches.patch_values)
 
     @torch.no_grad()
     def init_weights(self):
         """Mask token N(0, initializer_range); positions start as the sin-cos table, and are trained from there."""
         init.normal_(self.mask_token, std=self.initializer_range)
-        init.copy_(self.position_embeddings, sincos_positions(self.grid, self.predictor.in_features).unsqueeze(0))
+        positions = sincos_positions(self.patches.grid, self.predictor.in_features)
+        init.copy_(self.position_embeddings, positions.unsqueeze(0))
+
+    def mask(self, values: torch.Tensor | None, noise: torch.Tensor | None = None) -> DeepAVFusionMasking:
+        """Choose the patches to keep.
+
+        Args:
+            values: Input of the modality, or None if it is absent.
+            noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
+
+        Raises:
+            ValueError: For an input or noise of another shape than the configured one.
+        """
+        if values is None:
+            return DeepAVFusionMasking()
+        self.patches.check(values)
+        expected = (values.shape[0], self.patches.num_patches)
+        if noise is None:
+            noise = torch.rand(expected, device=values.device)
+        elif tuple(noise.shape) != expected:
+            raise ValueError(f"The noise of {self.patches.name} has shape {tuple(noise.shape)}: expected {expected}.")
+        return DeepAVFusionMasking.from_noise(noise, self.num_kept)
+
+    def reconstruct(
+        self,
+        values: torch.Tensor | None,
+        masking: DeepAVFusionMasking,
+        encoded: torch.Tensor | None,
+        fusion: torch.Tensor,
+        present: torch.Tensor | None = None,
+        loss: bool = True,
+        predict_visible: bool = True,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Reconstruct an input from its encoded visible patches.
+
+        Args:
+            values: Input of the modality, or None if it is absent.
+            masking: From `mask`.
+            encoded: (B, kept, D) encoded visible patches.
+            fusion: (B, nF, D) fusion tokens.
+            present: (B,) bool, or None if all samples are present. The others do not count in the loss.
+            loss: Whether to compute the loss.
+            predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
+
+        Returns:
+            Loss, and logits (B, patches, values) in the order of the grid; both None for an absent modality.
+        """
+        if values is None:
+            return None, None
+        visible, hidden = self(encoded, fusion, masking, predict_visible)
+        mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
+        if visible is None:
+            visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
+        return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
+
+    def losses(self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+        """Loss of each sample, (B,).
+
+        Args:
+            logits: (B, patches, values) in the order of the grid.
+            values: Input of the modality.
+            ids_restore: (B, patches) place of each patch in the order kept, then hidden.
+        """
+        masking = DeepAVFusionMasking.from_restore(ids_restore, self.num_kept)
+        return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
+
+    def _losses(self, hidden, values, masking, present=None):
+        targets = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden)
+        return reconstruction_loss(hidden, targets.to(hidden.device), self.norm_patch_loss, present)
 
     def forward(
-        self, patches: torch.Tensor, fusion: torch.Tensor, masking: DeepAVFusionMasking, predict_visible: bool
+        self, encoded: torch.Tensor, fusion: torch.Tensor, masking: DeepAVFusionMasking, predict_visible: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """
+        """Predict the values of the patches.
+
         Args:
-            patches: (B, kept, D) encoded visible patches.
+            encoded: (B, kept, D) encoded visible patches.
             fusion: (B, nF, D) fusion tokens.
-            masking: what was kept.
-            predict_visible: whether to predict the visible patches too, which no loss needs.
+            masking: What was kept.
+            predict_visible: Whether to predict the visible patches too, which no loss needs.
 
         Returns:
             Predictions for visible patches (B, kept, values) or None, and for hidden ones (B, hidden, values), in the
             order of `masking.ids_keep` and `masking.ids_hidden`.
         """
-        decoded_visible, decoded_hidden = self.decode(self.embed(patches), self.embed(fusion), masking, predict_visible)
-        visible = None if decoded_visible is None else self.predictor(self.norm(decoded_visible))
-        return visible, self.predictor(self.norm(decoded_hidden))
+        visible, hidden = self.decode(self.embed(encoded), self.embed(fusion), masking, predict_visible)
+        return None if visible is None else self.predictor(self.norm(visible)), self.predictor(self.norm(hidden))
 
 
 class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """Global attention among fusion tokens, visible and hidden patches.
 
-    Such attention knows no order, so the patches stay as they come, visible first, and only their positions are
-    permuted. The last layer computes the rows that are asked for and no other.
+    Such attention ignores order, so the patches stay as they come, visible first, and only their positions are
+    permuted. The last layer computes only the requested rows.
     """
 
     @staticmethod
     def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
+        """Layer `index` of the decoder."""
         return DeepAVFusionLayer(
             config,
             config.decoder_hidden_size,
@@ -96,16 +227,17 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
         )
 
     def decode(self, patches, fusion, masking, predict_visible):
+        """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
         batch, num_kept, _ = patches.shape
         num_hidden, num_fusion = masking.ids_hidden.shape[1], fusion.shape[1]
         order = torch.cat([masking.ids_keep, masking.ids_hidden], dim=1)
         positions = nn.functional.embedding(order, self.position_embeddings[0])
         tokens = torch.cat([patches, self.mask_token.to(patches.dtype).expand(batch, num_hidden, -1)], dim=1)
         hidden_states = torch.cat([fusion, tokens + positions.to(tokens.dtype)], dim=1)
-        asked = slice(num_fusion if predict_visible else num_fusion + num_kept, None)
+        requested = slice(num_fusion if predict_visible else num_fusion + num_kept, None)
         for index, layer in enumerate(self.layers):
             last = index == len(self.layers) - 1
-            hidden_states, _ = layer(hidden_states, None, None, asked if last else None)
+            hidden_states, _ = layer(hidden_states, None, None, requested if last else None)
         if not predict_visible:
             return None, hidden_states
         return hidden_states[:, :num_kept], hidden_states[:, num_kept:]
@@ -116,15 +248,18 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
 
     @staticmethod
     def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
+        """Layer `index` of the decoder."""
         return DeepAVFusionSwinLayer(config, grid, shifted=index % 2 == 1)
 
     @torch.no_grad()
     def init_weights(self):
+        """As the base class, and bias tables truncated-normal N(0, initializer_range)."""
         super().init_weights()
         for layer in self.layers:
             init.trunc_normal_(layer.relative_position_bias_table, std=self.initializer_range)
 
     def decode(self, patches, fusion, masking, predict_visible):
+        """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
         batch, num_hidden = patches.shape[0], masking.ids_hidden.shape[1]
         tokens = torch.cat([patches, self.mask_token.to(patches.dtype).expand(batch, num_hidden, -1)], dim=1)
         tokens = gather_tokens(tokens, masking.ids_restore) + self.position_embeddings.to(tokens.dtype)
@@ -134,106 +269,14 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
         return visible, gather_tokens(tokens, masking.ids_hidden)
 
 
-class DeepAVFusionSwinLayer(GradientCheckpointingLayer):
-    """Pre-norm layer with attention in windows of 4 x 4 patches and the fusion tokens, with relative position bias.
-
-    A grid whose short side is at most 4 gets windows of that side and no shift. A grid that windows do not tile is
-    padded; no one attends to the padding. What a fusion token gathers is averaged over windows; its scores carry no
-    bias. Frames of a video are apart.
-    """
-
-    def __init__(self, config, grid: tuple[int, ...], shifted: bool):
-        super().__init__()
-        dim, eps = config.decoder_hidden_size, config.decoder_layer_norm_eps
-        self.height, self.width = grid[-2:]
-        self.window = min(4, self.height, self.width)
-        self.shift = self.window // 2 if shifted and min(self.height, self.width) > 4 else 0
-        self.num_heads = config.decoder_num_attention_heads
-        self.layernorm_before = nn.LayerNorm(dim, eps=eps)
-        self.attention = DeepAVFusionAttention(config, dim, self.num_heads)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * self.window - 1) ** 2, self.num_heads))
-        self.layernorm_after = nn.LayerNorm(dim, eps=eps)
-        self.mlp = DeepAVFusionMLP(config, dim, config.decoder_intermediate_size)
-
-    def forward(self, patches: torch.Tensor, fusion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """patches (B, n, d) in the order of the grid, fusion (B, nF, d) -> both, updated."""
-        batch, length, dim = patches.shape
-        area, num_fusion = self.window**2, fusion.shape[1]
-        frames = (batch * (length // (self.height * self.width)), self.height, self.width, dim)
-
-        windows = to_windows(self.layernorm_before(patches).reshape(frames), self.window, self.shift)
-        per_sample = windows.shape[0] // batch
-        states = torch.cat([windows, self.layernorm_before(fusion).repeat_interleave(per_sample, dim=0)], dim=1)
-        attended, _ = self.attention(states, states, self._bias(frames[0], num_fusion))
-        from_patches = from_windows(attended[:, :area], frames, self.window, self.shift)
-        patches = patches + from_patches.reshape(batch, length, dim)
-        fusion = fusion + attended[:, area:].view(batch, per_sample, num_fusion, dim).mean(dim=1)
-        patches = patches + self.mlp(self.layernorm_after(patches))
-        return patches, fusion + self.mlp(self.layernorm_after(fusion))
-
-    def relative_position_index(self, device) -> torch.Tensor:
-        """(w * w, w * w) rows of the bias table for each pair of places in a window."""
-        coordinates = torch.arange(self.window, device=device)
-        rows, columns = (c.flatten() for c in torch.meshgrid(coordinates, coordinates, indexing="ij"))
-        span, offset = 2 * self.window - 1, self.window - 1
-        return (rows[:, None] - rows + offset) * span + (columns[:, None] - columns + offset)
-
-    def window_regions(self, device) -> torch.Tensor:
-        """(windows, w * w) labels: patches of a window attend to those of their label; padding is -1."""
-        regions = grid_regions(self.height, self.width, self.window, self.shift, device)
-        return to_windows(regions, self.window, 0).squeeze(-1)
-
-    def _bias(self, frames: int, num_fusion: int) -> torch.Tensor:
-        """Added to the scores: (windows, heads, w * w + nF, w * w + nF), -inf where one must not attend."""
-        table = self.relative_position_bias_table
-        bias = table[self.relative_position_index(table.device)].permute(2, 0, 1)[None]
-        regions = self.window_regions(table.device)
-        allowed = regions[:, :, None] == regions[:, None, :]
-        bias = bias.masked_fill(~allowed[:, None], float("-inf"))
-        bias = nn.functional.pad(bias, (0, num_fusion, 0, num_fusion))
-        padding = nn.functional.pad(regions < 0, (0, num_fusion))[:, None, None, :]  # as keys of fusion tokens
-        fusion_rows = torch.arange(bias.shape[-1], device=table.device)[:, None] >= self.window**2
-        return bias.masked_fill(padding & fusion_rows, float("-inf")).repeat(frames, 1, 1, 1)
-
-
-def grid_regions(height: int, width: int, window: int, shift: int, device) -> torch.Tensor:
-    """(1, H, W, 1) labels of the padded and shifted grid; patches attend within a window to those of their label.
-
-    After the cyclic shift a window may hold patches from opposite edges: they have different labels. Padding is -1.
-    """
-    padded_height, padded_width = (side + -side % window for side in (height, width))
-    row = torch.arange(padded_height, device=device)
-    column = torch.arange(padded_width, device=device)
-    labels = 0 * (row[:, None] + column)
-    if shift:
-        row_label = (row >= padded_height - window).long() + (row >= padded_height - shift).long()
-        column_label = (column >= padded_width - window).long() + (column >= padded_width - shift).long()
-        labels = row_label[:, None] * 3 + column_label
-    padding = ((row >= height)[:, None] | (column >= width)).roll((-shift, -shift), (0, 1))
-    return labels.masked_fill(padding, -1)[None, :, :, None]
-
-
-def to_windows(patches: torch.Tensor, window: int, shift: int) -> torch.Tensor:
-    """(F, H, W, d) -> (F * windows, window * window, d), padded at the bottom and right, then rolled by -shift."""
-    frames, height, width, dim = patches.shape
-    patches = nn.functional.pad(patches, (0, 0, 0, -width % window, 0, -height % window))
-    if shift:
-        patches = patches.roll((-shift, -shift), (1, 2))
-    patches = patches.reshape(frames, patches.shape[1] // window, window, patches.shape[2] // window, window, dim)
-    return patches.transpose(2, 3).reshape(-1, window * window, dim)
-
-
-def from_windows(windows: torch.Tensor, shape: tuple[int, int, int, int], window: int, shift: int) -> torch.Tensor:
-    """Inverse of `to_windows`, without the padding: gives `shape` (F, H, W, d)."""
-    frames, height, width, dim = shape
-    rows, columns = -(-height // window), -(-width // window)
-    patches = windows.reshape(frames, rows, columns, window, window, dim).transpose(2, 3)
-    patches = patches.reshape(frames, rows * window, columns * window, dim)
-    if shift:
-        patches = patches.roll((shift, shift), (1, 2))
-    return patches[:, :height, :width]
-
-
 DECODERS = {"plain": DeepAVFusionPlainDecoder, "swin": DeepAVFusionSwinDecoder}
 
-__all__ = ["DeepAVFusionDecoder", "DeepAVFusionMasking", "DeepAVFusionPlainDecoder", "DeepAVFusionSwinDecoder"]
+__all__ = [
+    "DECODERS",
+    "DeepAVFusionDecoder",
+    "DeepAVFusionMasking",
+    "DeepAVFusionPlainDecoder",
+    "DeepAVFusionSwinDecoder",
+    "standardise_patches",
+    "unstandardise_patches",
+]

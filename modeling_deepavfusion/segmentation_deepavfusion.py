@@ -9,33 +9,33 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .fusion_deepavfusion import keep_present
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput
+from .presence_deepavfusion import keep_present, require_modality
 from .unet_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 
 
 @dataclass
 class DeepAVFusionSemanticSegmentationOutput(DeepAVFusionMapOutput):
-    r"""
+    r"""Outputs of segmentation.
+
     Args:
         loss (`torch.FloatTensor` of shape `()`):
             Binary cross entropy (one label) or cross entropy (several).
         logits (`torch.FloatTensor` of shape `(batch, labels, height, width)`):
             Logits at the frame's full size.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
     """
 
 
 class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
-    """
-    The encoder with a U-Net over the frame's patches, conditioned on the sound at every scale.
+    """The encoder with a U-Net over the frame's patches, conditioned on the audio at every scale.
 
-    With one label the logits say what sounds; with several, which class sounds there, and pixels
-    labelled `semantic_loss_ignore_index` (255) or -100 are ignored.
+    With one label the logits say whether a pixel sounds; with several, which class sounds there, and pixels labelled
+    `semantic_loss_ignore_index` (255) or -100 are ignored.
     """
 
     def __init__(self, config: DeepAVFusionConfig):
@@ -76,16 +76,18 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionSemanticSegmentationOutput:
-        r"""
+        r"""Segment a batch of frames.
+
         Args:
             pixel_values: (B, 3, H, W) frames.
-            input_features: (B, 1, mels, time steps) log10-mel spectrograms. Without sound the condition is zero.
-            labels: (B, H, W) class indices, or 0/1 floats where `num_labels` is 1.
-            image_present: (B,) bool; all must be True, for there is nothing to segment otherwise.
-            audio_present: (B,) bool, False where a sample has no sound.
+            input_features: (B, 1, mels, time steps) log10-mel spectrograms. Without audio the condition is zero.
+            labels: (B, H, W) class indices, or 0/1 floats if `num_labels` is 1.
+            image_present: (B,) bool; all must be True, since there is nothing to segment otherwise.
+            audio_present: (B,) bool, False if a sample has no audio.
+            **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: without frames, or for shapes other than the configured ones.
+            ValueError: Without frames, or for shapes other than the configured ones.
         """
         require_modality("Segmentation needs the frame", "image", pixel_values, image_present)
         encoded = self.deepavfusion(
@@ -107,7 +109,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, audio_present, tap):
-        """(B, width) for each scale of the U-Net, from the grid's to the finest."""
+        """Condition (B, width) of each scale of the U-Net, from the grid's to the finest."""
         if encoded.audio_hidden_states is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         tokens = encoded.audio_hidden_states[-1]
@@ -118,7 +120,11 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         return [keep_present(condition[:, None], audio_present)[:, 0] for condition in conditions]
 
     def segmentation_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Binary cross entropy for one label, cross entropy for several."""
+        """Binary cross entropy for one label, cross entropy for several.
+
+        Raises:
+            ValueError: For labels of another shape, or unknown class indices.
+        """
         expected = (logits.shape[0], *logits.shape[2:])
         if tuple(labels.shape) != expected:
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {expected}.")
@@ -135,7 +141,5 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
         return loss / (labels != -100).sum().clamp(min=1)
 
-
-DeepAVFusionForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
 
 __all__ = ["DeepAVFusionForSemanticSegmentation", "DeepAVFusionSemanticSegmentationOutput"]

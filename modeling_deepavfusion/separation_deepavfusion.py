@@ -1,4 +1,4 @@
-"""Source separation: from the sound of a mixture, what the frame shows (paper, section 4.3)."""
+"""Source separation: from the audio of a mixture, the source that the frame shows (paper, section 4.3)."""
 
 from dataclasses import dataclass
 
@@ -9,30 +9,30 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
-from .fusion_deepavfusion import keep_present
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel, require_modality
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput
+from .presence_deepavfusion import keep_present, require_modality
 from .unet_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 
 
 @dataclass
 class DeepAVFusionSourceSeparationOutput(DeepAVFusionMapOutput):
-    r"""
+    r"""Outputs of source separation.
+
     Args:
         loss (`torch.FloatTensor` of shape `()`):
-            Binary cross entropy against the mask of the wanted source.
+            Binary cross entropy against the mask of the target source.
         logits (`torch.FloatTensor` of shape `(batch, 1, mels, time steps)`):
             Logits of the mask.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            As the encoder gives them.
+            Those of the encoder.
     """
 
 
 class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
-    """
-    The encoder with a U-Net over the spectrogram's patches, conditioned on the frame, which says what source to keep.
+    """The encoder with a U-Net over the spectrogram's patches, conditioned on the frame, which shows the target source.
 
     Each scale reads another layer; the first layer is the U-Net's top, the last its finest lateral, as published.
     """
@@ -70,16 +70,18 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionSourceSeparationOutput:
-        r"""
+        r"""Predict the masks of the target sources.
+
         Args:
-            pixel_values: (B, 3, H, W) frames of the wanted sources. Without a frame the condition is zero.
+            pixel_values: (B, 3, H, W) frames of the target sources. Without a frame the condition is zero.
             input_features: (B, 1, mels, time steps) log10-mel spectrograms of the mixtures.
-            labels: (B, 1, mels, time steps) log10-mel spectrograms of the wanted sources.
-            image_present: (B,) bool, False where a sample has no frame.
-            audio_present: (B,) bool; all must be True, for there is nothing to separate otherwise.
+            labels: (B, 1, mels, time steps) log10-mel spectrograms of the target sources.
+            image_present: (B,) bool, False if a sample has no frame.
+            audio_present: (B,) bool; all must be True, since there is nothing to separate otherwise.
+            **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: without a mixture, or for shapes other than the configured ones.
+            ValueError: Without a mixture, or for shapes other than the configured ones.
         """
         require_modality("Source separation needs the mixture", "audio", input_features, audio_present)
         if labels is not None and labels.shape != input_features.shape:
@@ -103,7 +105,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, image_present, tap):
-        """(B, width) for each scale of the U-Net, from the grid's to the finest."""
+        """Condition (B, width) of each scale of the U-Net, from the grid's to the finest."""
         if encoded.image_hidden_states is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         pooled = self.condition_norm(encoded.image_hidden_states[-1]).mean(dim=1)
@@ -111,7 +113,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         return [keep_present(condition[:, None], image_present)[:, 0] for condition in conditions]
 
     def separation_loss(self, logits: torch.Tensor, labels: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
-        """Binary cross entropy of mask logits against the configured mask of the wanted source."""
+        """Binary cross entropy of mask logits against the configured mask of the target source."""
         mixture = 10.0 ** mixture.float()
         target = separation_target(10.0 ** labels.float(), mixture, self.config.separation_mask)
         weight = mixture.log1p().clamp(1e-3, 10.0) if self.config.separation_weighted_loss else None
@@ -122,8 +124,8 @@ def separation_target(source: torch.Tensor, mixture: torch.Tensor, kind: str) ->
     """The mask to learn, in [0, 1], from linear mel powers of source and mixture.
 
     Args:
-        source: linear mel power of the wanted source.
-        mixture: that of the mixture, of the same shape.
+        source: Linear mel power of the target source.
+        mixture: Linear mel power of the mixture, of the same shape.
         kind: `"ideal_ratio"` (source over mixture, at most 1); or as published `"ratio"` (source over source + mixture,
             which gives 0.5 even for a lone source) and `"binary"` (source above mixture).
     """
@@ -133,7 +135,5 @@ def separation_target(source: torch.Tensor, mixture: torch.Tensor, kind: str) ->
         return (source / (source + mixture + 1e-5)).clamp(0.0, 1.0)
     return (source / mixture.clamp(min=torch.finfo(mixture.dtype).tiny)).clamp(0.0, 1.0)
 
-
-DeepAVFusionForSourceSeparation.register_for_auto_class("AutoModelForAudioFrameClassification")
 
 __all__ = ["DeepAVFusionForSourceSeparation", "DeepAVFusionSourceSeparationOutput", "separation_target"]

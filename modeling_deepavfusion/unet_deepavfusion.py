@@ -1,5 +1,7 @@
-"""The convolutional decoder of separation and segmentation: a U-Net over hidden states of one tower, conditioned on the
-other modality at every scale."""
+"""Convolutional decoder of separation and segmentation: a U-Net over the hidden states of one tower.
+
+It is conditioned on the other modality at every scale.
+"""
 
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from transformers import initialization as init
 class DeepAVFusionDoubleConv(nn.Sequential):
     """Twice a 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w).
 
-    Computed with channels last in memory: the same numbers, and on a CPU several times as fast where channels are few.
+    Computed with channels last in memory: the same numbers, and on a CPU several times as fast with few channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -20,11 +22,12 @@ class DeepAVFusionDoubleConv(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, h, w) to (B, out, h, w)."""
         return super().forward(hidden_states.contiguous(memory_format=torch.channels_last))
 
 
 class DeepAVFusionLateral(nn.Module):
-    """Takes a tap of the tower to a finer scale: (B, in, h, w) -> (B, out, scale * h, scale * w)."""
+    """Brings a tap of the tower to a finer scale: (B, in, h, w) -> (B, out, scale * h, scale * w)."""
 
     def __init__(self, in_channels: int, up_channels: int, out_channels: int, scale: int):
         super().__init__()
@@ -32,11 +35,12 @@ class DeepAVFusionLateral(nn.Module):
         self.conv = DeepAVFusionDoubleConv(up_channels, out_channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, h, w) to (B, out, scale * h, scale * w)."""
         return self.conv(self.upsample(hidden_states))
 
 
 class DeepAVFusionUp(nn.Module):
-    """Doubles the resolution, halving the channels, and merges what stands at the finer scale."""
+    """Doubles the resolution, halving the channels, and merges the skip connection of the finer scale."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
         super().__init__()
@@ -44,14 +48,16 @@ class DeepAVFusionUp(nn.Module):
         self.conv = DeepAVFusionDoubleConv(in_channels // 2 + skip_channels, out_channels)
 
     def forward(self, hidden_states: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, h, w), with a skip connection (B, skip, 2 h, 2 w), to (B, out, 2 h, 2 w)."""
         return self.conv(torch.cat([self.upsample(hidden_states), skip], dim=1))
 
 
 class DeepAVFusionUNet(nn.Module):
-    """
+    """Decoder from the taps of a tower to a map of finer resolution.
+
     Args:
-        hidden_size: channels D of the taps.
-        widths: channels at each scale, from the grid's (D) to the finest; each scale doubles the resolution.
+        hidden_size: Channels D of the taps.
+        widths: Channels at each scale, from the grid's (D) to the finest; each scale doubles the resolution.
     """
 
     def __init__(self, hidden_size: int, widths: list[int]):
@@ -65,7 +71,7 @@ class DeepAVFusionUNet(nn.Module):
         self.ups = nn.ModuleList(DeepAVFusionUp(widths[d - 1], 2 * widths[d], widths[d]) for d in scales)
 
     def forward(self, taps: list[torch.Tensor], conditions: list[torch.Tensor]) -> torch.Tensor:
-        """taps (B, D, h, w), the top's first; conditions (B, widths[d]) -> (B, widths[-1], 2^k h, 2^k w)."""
+        """Decode taps (B, D, h, w), the top's first, and conditions (B, widths[d]) to (B, widths[-1], 2^k h, 2^k w)."""
         hidden_states = self.top(_join(taps[0], conditions[0]))
         for lateral, up, tap, condition in zip(self.laterals, self.ups, taps[1:], conditions[1:], strict=True):
             hidden_states = up(hidden_states, _join(lateral(tap), condition))
@@ -79,20 +85,20 @@ def _join(hidden_states: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
 
 
 def tap_layers(num_layers: int, num_taps: int) -> list[int]:
-    """Layers after which hidden states are tapped: the whole parts of `num_taps` evenly spaced numbers."""
+    """Layers after which hidden states are tapped: `num_taps` evenly spaced numbers, rounded down."""
     if num_taps == 1:
         return [num_layers - 1]
     return [index * (num_layers - 1) // (num_taps - 1) for index in range(num_taps)]
 
 
 def as_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(B, h * w, D), row-major -> (B, D, h, w)."""
+    """Reshape row-major tokens (B, h * w, D) to a map (B, D, h, w)."""
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 @torch.no_grad()
 def init_convolution(module: nn.Module) -> None:
-    """Convolutions kaiming-normal (fan out), batch norms 1 and 0 with fresh statistics; no other module is touched."""
+    """Convolutions Kaiming-normal (fan out), batch norms 1 and 0 with fresh statistics; no other module is changed."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -106,4 +112,4 @@ def init_convolution(module: nn.Module) -> None:
         init.zeros_(module.num_batches_tracked)
 
 
-__all__ = ["DeepAVFusionUNet"]
+__all__ = ["DeepAVFusionUNet", "as_map", "init_convolution", "tap_layers"]

@@ -1,34 +1,63 @@
 """Towers that start from unimodal masked autoencoders: MAE for the image, AudioMAE for the spectrogram."""
 
+import argparse
 import os
 import re
 
 import torch
 from transformers.utils import logging
 
-# What an autoencoder's file holds beside the encoder's blocks.
+# Names in an autoencoder's file that the towers have no use for.
 _DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
 
 
-def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
+def read_state_dict(source) -> dict[str, torch.Tensor]:
+    """Tensors of a published file (.pth, read with `weights_only=True`, or .safetensors), or of a state dict.
+
+    Raises:
+        OSError: For a file that does not exist or cannot be read.
+        ValueError: For a file that does not hold a state dict, or not only tensors and plain data.
     """
-    An encoder's tensors under the names of our towers.
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        try:
+            if path.endswith(".safetensors"):
+                from safetensors.torch import load_file
+
+                source = load_file(path)
+            else:
+                # Training scripts store their command line beside the weights: a class that holds data and no code.
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    source = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(source, dict) and isinstance(source.get(key), dict):
+            source = source[key]
+            break
+    if not isinstance(source, dict) or not source or not all(isinstance(v, torch.Tensor) for v in source.values()):
+        raise ValueError("Expected a state dict of tensors, or a dict with one under 'state_dict' or 'model'.")
+    return source
+
+
+def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
+    """Tensors of an encoder under the names of a tower.
 
     Args:
-        source: path of an MAE or AudioMAE file (a dict with the tensors under `model`, or the tensors themselves; .pth
+        source: Path of an MAE or AudioMAE file (a dict with the tensors under `model`, or the tensors themselves; .pth
             is read with `weights_only=True`), such a dict, or a Hub id or folder of a `ViTMAEModel` or
             `ViTMAEForPreTraining`.
 
     Raises:
-        OSError: for a file, folder or Hub id that is not there.
-        ValueError: for tensors that are neither the encoder's nor known to be dropped.
+        OSError: For a file, folder or Hub id that does not exist.
+        ValueError: For tensors that are neither the encoder's nor known to be dropped.
     """
     if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source):
         if os.path.splitext(source)[1] in (".pth", ".pt", ".bin", ".safetensors"):
             raise FileNotFoundError(f"There is no file {os.fspath(source)}.")
         return _from_vit_mae(os.fspath(source))
-    from .conversion_deepavfusion import read_state_dict
-
     tensors, unknown = {}, []
     for key, value in read_state_dict(source).items():
         key = key.removeprefix("module.")
@@ -59,7 +88,7 @@ _BLOCK = {
     "mlp.fc2": "mlp.fc2",
 }
 
-# The names inside transformers' ViTMAEModel: of today, and of releases before its attention was rewritten.
+# The names in transformers' ViTMAEModel: the current ones, and those of releases before its attention was rewritten.
 _VIT_MAE = (
     (r"^embeddings\.patch_embeddings\.", "patch_embed."),
     (r"^layernorm\.", "norm."),
@@ -75,7 +104,7 @@ def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
     from transformers import ViTMAEModel
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report of a decoder left out, as is meant
+    logging.set_verbosity_error()  # it would report the decoder that is left out on purpose
     try:
         model, info = ViTMAEModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     finally:
@@ -93,20 +122,23 @@ def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
 
 
 def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
-    """
-    Fills the towers of a model from unimodal autoencoders, in place. What these do not have, the attention over time of
-    divided video towers, stays as it is.
+    """Load the towers of a model from unimodal autoencoders, in place.
+
+    Weights that these do not have, the attention over time of divided video towers, stay unchanged.
 
     Args:
-        model: a `DeepAVFusionModel`, or any model built on one.
-        image: source of the image tower (see [`unimodal_state_dict`]); None leaves it as it is.
-        audio: source of the audio tower, with one input channel.
-        inflate: how 2-D patch filters become a video model's: `"repeat"` over the frames of a patch, as published, or
-            `"mean"`, which also divides by their number and so keeps the response to a still.
+        model: A `DeepAVFusionModel`, or any model built on one.
+        image: Source of the image tower (see [`unimodal_state_dict`]); None leaves it unchanged.
+        audio: Source of the audio tower, with one input channel.
+        inflate: How 2-D patch filters become a video model's: `"repeat"` over the frames of a patch, as published, or
+            `"mean"`, which also divides by their number and so keeps the response to a still image.
+
+    Returns:
+        The model.
 
     Raises:
-        OSError: for a source that is not there.
-        ValueError: where a tower and its source differ in names or shapes.
+        OSError: For a source that does not exist.
+        ValueError: If a tower and its source differ in names or shapes.
     """
     if inflate not in ("repeat", "mean"):
         raise ValueError(f"inflate is {inflate!r}: expected 'repeat' or 'mean'.")
@@ -138,4 +170,4 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
     return model
 
 
-__all__ = ["load_unimodal", "unimodal_state_dict"]
+__all__ = ["load_unimodal", "read_state_dict", "unimodal_state_dict"]

@@ -1,9 +1,9 @@
 """What turns files, pictures and sounds into the inputs of DeepAVFusion models, and their outputs back."""
 
+from .auto_processing_deepavfusion import DeepAVFusionProcessor
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor
 from .media_deepavfusion import Clip, MediaError, MediaInfo, dense_timestamps, load_clip, probe_clip
-from .processing_deepavfusion import DeepAVFusionProcessor
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor
 
 __all__ = [

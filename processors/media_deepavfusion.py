@@ -336,9 +336,14 @@ class _Source:
         return None, None
 
 
+def is_file(item: object) -> bool:
+    """Whether `item` is what a file is read from: a path, its bytes, or an object with `read`."""
+    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
+
+
 def _reason(error: Exception) -> str:
     """What went wrong, without the number and the file that the system's and FFmpeg's own texts add."""
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "load_clip", "probe_clip"]
+__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "is_file", "load_clip", "probe_clip"]

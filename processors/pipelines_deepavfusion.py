@@ -17,8 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
 from .image_processing_deepavfusion import to_pixels
-from .media_deepavfusion import dense_timestamps, load_clip, probe_clip
-from .processing_deepavfusion import DeepAVFusionProcessor, is_file
+from .media_deepavfusion import dense_timestamps, is_file, load_clip, probe_clip
 
 _ARRAYS = ("image", "audio", "sampling_rate")
 
@@ -35,21 +34,18 @@ class DeepAVFusionPipeline(ChunkPipeline):
     over it; by default it is the one in its middle.
     """
 
-    _load_processor = None
+    _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
-    # Of the subclasses: name of the model class, Auto class, what a file must have, settings of a picture processor.
+    # Of the subclasses: name of the model class, Auto class, what a file must have.
     model_name: str
     auto_class: str
     require = "any"
-    picture_settings: dict[str, Any] = {}
 
-    def __init__(self, model, processor=None, **kwargs):
+    def __init__(self, model, processor, **kwargs):
         name = type(model).__name__
         if self.model_name != "DeepAVFusionModel" and name.startswith("DeepAVFusion") and name != self.model_name:
             raise ValueError(f"Expected a {self.model_name} for {type(self).__name__}, got a {name}.")
         self._warn_of_new_head(model)
-        if processor is None:
-            processor = self._make_processor(model)
         super().__init__(model, processor=processor, **kwargs)
         self.tokenizer = None  # the processor's stand-in would be asked to pad texts
         self.model.eval()
@@ -63,16 +59,6 @@ class DeepAVFusionPipeline(ChunkPipeline):
                 f"{self.model_name}: unless you have trained it since, its head is random, and so are its answers.",
                 stacklevel=3,
             )
-
-    def _make_processor(self, model) -> DeepAVFusionProcessor:
-        """The processor saved beside the model; of a model that was never saved, the one that its sizes need."""
-        source = model.config.name_or_path
-        if not source:
-            return DeepAVFusionProcessor.from_config(model.config, **self.picture_settings)
-        try:
-            return DeepAVFusionProcessor.from_pretrained(source)
-        except OSError as error:
-            raise OSError(f"{source} holds no processor: expected processor_config.json, or processor=... .") from error
 
     def __call__(self, inputs, **kwargs):
         """
@@ -137,15 +123,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
 
     def _complete(self, inputs: Mapping) -> dict[str, torch.Tensor]:
         """The same fields for every sample, so that any can lie in a batch."""
-        config = self.model.config
-        size = config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        frames = () if config.num_frames == 1 else (config.num_frames,)
-        shapes = {
-            "pixel_values": (1, *frames, config.num_channels, height, width),
-            "input_features": (1, 1, config.num_mel_bins, config.spectrogram_length),
-        }
-        row = {name: inputs[name] if name in inputs else torch.zeros(shape) for name, shape in shapes.items()}
+        shapes = self.model.config.input_shapes
+        row = {name: inputs[name] if name in inputs else torch.zeros(1, *shape) for name, shape in shapes.items()}
         row["image_present"] = torch.tensor(["pixel_values" in inputs])
         row["audio_present"] = torch.tensor(["input_features" in inputs])
         return row
@@ -211,7 +190,6 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
     model_name = "DeepAVFusionForSemanticSegmentation"
     auto_class = "AutoModelForSemanticSegmentation"
     require = "image"
-    picture_settings = {"crop_pct": 1.0}
     post_parameters = ("threshold",)
 
     def postprocess(self, outputs, threshold: float = 0.5):
@@ -257,10 +235,8 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
             heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
             placed = self.processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
             mask = (placed > math.log(share / (1 - share))).numpy()
-            strongest = logits.flatten().topk(max(logits.numel() // 4, 1)).values
-            results.append(
-                {"heat_map": heat, "mask": mask, "score": strongest.mean().sigmoid().item(), **_moment(output)}
-            )
+            score = self.model.pair_scores(logits).sigmoid().item()
+            results.append({"heat_map": heat, "mask": mask, "score": score, **_moment(output)})
         return results if outputs[0]["about"]["several"] else results[0]
 
 

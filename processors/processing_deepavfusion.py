@@ -1,8 +1,8 @@
 """Processor of DeepAVFusion: videos, pictures and sounds to the models' inputs, and their outputs back."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
@@ -11,7 +11,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_sounds
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, as_list
-from .media_deepavfusion import dense_timestamps, load_clip, probe_clip
+from .media_deepavfusion import dense_timestamps, is_file, load_clip, probe_clip
 from .post_processing_deepavfusion import PostProcessing
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, VideoProcessorMixin, as_videos
 
@@ -20,11 +20,6 @@ _PARTS = {
     "image_processor": (DeepAVFusionImageProcessor, ImageProcessingMixin),
     "video_processor": (DeepAVFusionVideoProcessor, VideoProcessorMixin),
 }
-
-
-def is_file(item: Any) -> bool:
-    """Whether `item` is what a file is read from: a path, its bytes, or an object with `read`."""
-    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
 
 
 class DeepAVFusionNoTokenizer:
@@ -57,6 +52,11 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     (torch.Size([1, 3, 224, 224]), torch.Size([1, 1, 128, 192]))
     ```
     """
+
+    # Both are set by the module that imports processor and pipelines: how to copy their code into a folder, and its own
+    # name.
+    _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
+    _auto_module: ClassVar[str]
 
     def __init__(self, feature_extractor, image_processor=None, video_processor=None, **kwargs):
         super().__init__(feature_extractor, image_processor, video_processor, **kwargs)
@@ -231,17 +231,23 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         return proper_class
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """Writes processor_config.json, with the settings of the parts that exist, and the code, the pipelines' too."""
-        # Files are copied along imports; `custom_pipelines` of a saved configuration name what is in this one.
-        from .pipelines_deepavfusion import pipelines  # noqa: F401
-
+        """Write processor_config.json, with the settings of the parts that exist, and the code, the pipelines' too."""
         present = [name for name in _PARTS if getattr(self, name) is not None]
         # transformers saves every name that it gets here, and cannot save None.
         self.get_attributes = lambda: present
+        # It would copy this file, and what it imports, as the code of `AutoProcessor`.
+        self._auto_class = None
+        self.auto_map = {"AutoProcessor": f"{self._auto_module}.{type(self).__name__}"}
+        self._copy_code(save_directory)
         try:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         finally:
-            del self.get_attributes
+            del self.get_attributes, self._auto_class
+
+    def _get_files_timestamps(self, working_dir) -> dict[str, float]:
+        """Files that are not uploaded by `push_to_hub=True` unless they change; code was copied just before."""
+        timestamps = super()._get_files_timestamps(working_dir)
+        return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; absent parts are left out."""
@@ -283,7 +289,5 @@ def _windows(timestamps: Any, videos: Any, num_files: int) -> list[list[float | 
 def _each(items: list, process) -> list:
     return [None if item is None else process(item) for item in items]
 
-
-DeepAVFusionProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = ["DeepAVFusionProcessor"]

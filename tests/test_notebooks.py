@@ -22,24 +22,14 @@ from deepavfusion import (
 
 from .hub_server import HubServer
 from .isolated import hub_environment
+from .tiny import tiny_config
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 def small_config(hidden_size: int) -> DeepAVFusionConfig:
-    return DeepAVFusionConfig(
-        hidden_size=hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        num_fusion_attention_heads=4,
-        image_size=64,
-        patch_size=8,
-        num_mel_bins=64,
-        decoder_hidden_size=32,
-        decoder_num_hidden_layers=1,
-        decoder_num_attention_heads=4,
-        decoder_intermediate_size=64,
+    return tiny_config(
+        hidden_size=hidden_size, image_size=64, num_mel_bins=64, spectrogram_length=192, audio_patch_size=16
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
+    DeepAVFusionProcessor,
 )
-from deepavfusion.modeling_deepavfusion import custom_pipelines
+from deepavfusion.auto_deepavfusion import AUTO_MODELS, custom_pipelines
 from tests.modeling_deepavfusion.cases import CASES, assert_outputs_equal, make_inputs, make_model
 
 from .isolated import OPTIONAL, run_isolated
@@ -32,22 +34,13 @@ CHECKPOINTS = {
     "segmentation": (DeepAVFusionForSemanticSegmentation, {}),
     "localization": (DeepAVFusionForSoundLocalization, {"localization_map": "similarity"}),
 }
-AUTO_CLASSES = {
-    "AutoModel": DeepAVFusionModel,
-    "AutoModelForPreTraining": DeepAVFusionForPreTraining,
-    "AutoModelForVideoClassification": DeepAVFusionForAudioVisualClassification,
-    "AutoModelForAudioClassification": DeepAVFusionForAudioVisualClassification,
-    "AutoModelForAudioFrameClassification": DeepAVFusionForSourceSeparation,
-    "AutoModelForSemanticSegmentation": DeepAVFusionForSemanticSegmentation,
-    "AutoModelForMaskGeneration": DeepAVFusionForSoundLocalization,
-}
 ENCODER_AUTO_CLASSES = ("AutoModel", "AutoModelForPreTraining")
 
 
 def loading_classes(checkpoint: str) -> list[str]:
     """Auto classes that a checkpoint is loaded by: its own ones, and the encoder's; one head tries all others' too."""
-    own = [auto for auto, model_class in AUTO_CLASSES.items() if model_class is CHECKPOINTS[checkpoint][0]]
-    return sorted({*own, *ENCODER_AUTO_CLASSES, *(AUTO_CLASSES if checkpoint == "classification" else ())})
+    own = [auto for auto, model_class in AUTO_MODELS.items() if model_class is CHECKPOINTS[checkpoint][0]]
+    return sorted({*own, *ENCODER_AUTO_CLASSES, *(AUTO_MODELS if checkpoint == "classification" else ())})
 
 
 # Loads each checkpoint by each Auto class, saves it again, loads that again, and writes down the outputs.
@@ -120,7 +113,7 @@ def results(request, models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     for name, model in models.items():
         model.save_pretrained(folder / name)
-        inputs = {auto: make_inputs(model.config, cls) for auto, cls in AUTO_CLASSES.items()}
+        inputs = {auto: make_inputs(model.config, cls) for auto, cls in AUTO_MODELS.items()}
         torch.save(inputs, folder / name / "inputs.pt")
     home = tmp_path_factory.mktemp("home")
     names = json.dumps({checkpoint: loading_classes(checkpoint) for checkpoint in CHECKPOINTS})
@@ -141,18 +134,18 @@ each_stage = pytest.mark.parametrize("stage", ["loaded", "saved again"])
 @each_stage
 def test_loads_by_every_auto_class(results, models, checkpoint, auto_class, stage):
     found, model = results[checkpoint, auto_class, stage], models[checkpoint]
-    assert found["class"] == AUTO_CLASSES[auto_class].__name__
+    assert found["class"] == AUTO_MODELS[auto_class].__name__
     assert found["module"].startswith("transformers_modules.")
     assert found["config"] == "DeepAVFusionConfig"
     for name, value in json.loads(model.config.to_json_string(use_diff=False)).items():
         if name not in ("_name_or_path", "architectures", "transformers_version", "custom_pipelines"):
             assert found["config_values"][name] == value, name
-    saved_by = type(model) if stage == "loaded" else AUTO_CLASSES[auto_class]
-    assert found["config_values"]["custom_pipelines"] == custom_pipelines(saved_by.__name__)
+    saved_by = type(model) if stage == "loaded" else AUTO_MODELS[auto_class]
+    assert found["config_values"]["custom_pipelines"] == custom_pipelines(saved_by)
     with torch.no_grad():
         inputs = make_inputs(model.config)
         assert_outputs_equal(found["encoded"], dict(model.base_model(**inputs)), **SAME)
-        if AUTO_CLASSES[auto_class] is type(model):
+        if AUTO_MODELS[auto_class] is type(model):
             expected = model(**make_inputs(model.config, type(model)))
             assert_outputs_equal(found["outputs"], dict(expected), **SAME)
 
@@ -161,7 +154,7 @@ def test_loads_by_every_auto_class(results, models, checkpoint, auto_class, stag
 def test_only_heads_are_added_or_dropped(results, models, checkpoint, auto_class):
     """The encoder is always taken over; decoders of a pre-training are left without a word, other heads are named."""
     found, model = results[checkpoint, auto_class, "loaded"], models[checkpoint]
-    wanted = AUTO_CLASSES[auto_class]
+    wanted = AUTO_MODELS[auto_class]
     if wanted is type(model):
         assert found["missing"] == found["unexpected"] == []
     else:
@@ -186,10 +179,10 @@ def test_saving_again_keeps_the_code(results, checkpoint, auto_class):
     assert files == carried_files()
 
 
-def carried_files() -> set[str]:
-    """Names of the files that models import, near or far; what none imports stays behind."""
-    folder = Path(deepavfusion.__file__).parent
-    reached, todo = set(), ["modeling_deepavfusion"]
+def carried_files(start: str = "auto_deepavfusion", package=deepavfusion) -> set[str]:
+    """Names of the files that one imports, directly or not; all others stay behind."""
+    folder = Path(package.__file__).parent
+    reached, todo = set(), [start]
     while todo:
         name = todo.pop()
         reached.add(f"{name}.py")
@@ -207,8 +200,80 @@ def test_a_folder_holds_code_weights_and_configuration(models, checkpoint, tmp_p
     assert stored["architectures"] == [type(models[checkpoint]).__name__]
     for auto_class, reference in stored["auto_map"].items():
         module, name = reference.split(".")
-        assert f"class {name}(" in (tmp_path / f"{module}.py").read_text(), auto_class
-    assert set(stored["auto_map"]) >= {"AutoConfig", *AUTO_CLASSES}
+        assert re.search(rf"^(class |from \S+ import .*\b){name}\b", (tmp_path / f"{module}.py").read_text(), re.M), (
+            auto_class
+        )
+    assert set(stored["auto_map"]) == {"AutoConfig", *AUTO_MODELS}
+
+
+def test_conversion_stays_behind():
+    assert {"unimodal_deepavfusion.py", "swin_deepavfusion.py"} < carried_files()
+    assert not [name for name in carried_files() if name.startswith("conversion")]
+
+
+def test_the_base_class_imports_no_head():
+    heads = ("auto", "classification", "localization", "pretraining", "segmentation", "separation")
+    assert not [name for name in carried_files("modeling_deepavfusion") if name.startswith(heads)]
+    reached = carried_files("processing_deepavfusion", deepavfusion.processors)
+    assert not [name for name in reached if "pipeline" in name]
+
+
+# Loads a separation model by four Auto classes and its processor, and saves each model with the processor beside it.
+NEXT_GENERATION = """
+import importlib.util, json, sys
+from pathlib import Path
+
+assert importlib.util.find_spec("deepavfusion") is None
+import torch
+import transformers
+
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+inputs = torch.load(sys.argv[3], weights_only=True)
+found = {}
+processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=True)
+for name in json.loads(sys.argv[4]):
+    model = getattr(transformers, name).from_pretrained(source, trust_remote_code=True)
+    with torch.no_grad():
+        found[name] = dict(model(**inputs[name]))
+    model.save_pretrained(target / name)
+    processor.save_pretrained(target / name)
+torch.save(found, target / "outputs.pt")
+"""
+
+
+def test_three_generations(models, tmp_path):
+    """What was loaded and saved without the package loads and saves again, each time in a fresh process and cache."""
+    separation = models["separation"]
+    names = [
+        "AutoModelForAudioFrameClassification",
+        "AutoModel",
+        "AutoModelForPreTraining",
+        "AutoModelForMaskGeneration",
+    ]
+    inputs = {name: make_inputs(separation.config, AUTO_MODELS[name]) for name in names}
+    torch.save(inputs, tmp_path / "inputs.pt")
+    source = tmp_path / "generation0" / names[0]
+    separation.save_pretrained(source)
+    DeepAVFusionProcessor.from_config(separation.config).save_pretrained(source)
+    code = {path.name: path.read_bytes() for path in source.glob("*.py")}
+    assert set(code) == carried_files() | carried_files("auto_processing_deepavfusion", deepavfusion.processors)
+    for generation in (1, 2, 3):
+        target = tmp_path / f"generation{generation}"
+        home = tmp_path / f"home{generation}"
+        run_isolated(NEXT_GENERATION, source, target, tmp_path / "inputs.pt", json.dumps(names), home=home)
+        shutil.rmtree(source.parent)
+        outputs = torch.load(target / "outputs.pt", weights_only=True)
+        with torch.no_grad():
+            assert_outputs_equal(outputs[names[0]], dict(separation(**inputs[names[0]])), **SAME)
+            assert_outputs_equal(outputs["AutoModel"], dict(separation.deepavfusion(**inputs["AutoModel"])), **SAME)
+        for name in names:
+            assert {path.name: path.read_bytes() for path in (target / name).glob("*.py")} == code
+            stored = json.loads((target / name / "config.json").read_text())
+            assert stored["custom_pipelines"] == custom_pipelines(AUTO_MODELS[name])
+            assert {
+                reference.split(".")[0] for auto, reference in stored["auto_map"].items() if auto != "AutoConfig"
+            } == {"auto_deepavfusion"}
+        source = target / names[0]
 
 
 def exported_files():

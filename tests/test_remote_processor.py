@@ -212,7 +212,7 @@ def test_settings_lie_in_one_file(folder, name):
     part = "video_processor" if name == "video" else "image_processor"
     other = "image_processor" if name == "video" else "video_processor"
     assert stored["processor_class"] == "DeepAVFusionProcessor"
-    assert stored["auto_map"]["AutoProcessor"] == "processing_deepavfusion.DeepAVFusionProcessor"
+    assert stored["auto_map"]["AutoProcessor"] == "auto_processing_deepavfusion.DeepAVFusionProcessor"
     assert "AutoFeatureExtractor" in stored["feature_extractor"]["auto_map"]
     assert part in stored
     assert other not in stored

@@ -293,7 +293,8 @@ class TestBadInput:
         make_model(MODELS[name][0], **MODELS[name][1]).save_pretrained(tmp_path / "alone")
         code, _, err, _ = command(name, folder / "clip.mov", model=tmp_path / "alone")
         assert code == 2
-        assert "alone holds no processor" in err
+        assert "Expected a processor_config.json" in err
+        assert "alone" in err
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -14,21 +14,7 @@ from deepavfusion.inference import embed
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli
 from deepavfusion.training.data.scenes.export import write_video, write_wav
-
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "num_fusion_attention_heads": 2,
-    "image_size": 48,
-    "num_mel_bins": 48,
-    "spectrogram_length": 64,
-    "decoder_hidden_size": 32,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-}
+from tests.tiny import RUN
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +22,7 @@ def folder(tmp_path_factory):
     """A saved pre-training model with its processor, a clip of 2 s and a sound alone."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**SIZES))
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**RUN))
     model.save_pretrained(folder)
     DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder)
     generator = np.random.default_rng(0)

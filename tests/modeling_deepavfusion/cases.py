@@ -1,15 +1,12 @@
-"""Small configurations and inputs that the tests of all models share.
+"""Variants of the configuration, models and inputs that the tests of all models share.
 
-A new head is added to `HEAD_CLASSES`. What differs between heads (widths, labels, weights without a use) is said here.
+A new head is added to `HEAD_CLASSES`. Differences between heads (widths, labels, unused weights) are defined here.
 """
-
-import math
 
 import pytest
 import torch
 
 from deepavfusion import (
-    DeepAVFusionConfig,
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
@@ -17,6 +14,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
+from tests.tiny import WIDE, tiny_config
 
 ENCODER_CLASSES = [DeepAVFusionModel, DeepAVFusionForPreTraining]
 HEAD_CLASSES = [
@@ -53,7 +51,7 @@ HEAD_CASES = ("factorized", "late_fusion", "divided_video", "odd_grid")
 
 
 def model_cases(cases=CASES, head_cases=HEAD_CASES) -> list:
-    """(model class, case) parameters: all cases for the encoder and its pre-training, a few of them for heads."""
+    """Parameters (model class, case): all cases for the encoder and pre-training, a few of them for heads."""
     return [
         pytest.param(model_class, case, id=f"{model_class.__name__}-{case}")
         for model_class in MODEL_CLASSES
@@ -66,35 +64,9 @@ def _exists(model_class, case: str) -> bool:
     return model_class is not DeepAVFusionForSemanticSegmentation or "num_frames" not in CASES[case]
 
 
-def make_config(**overrides) -> DeepAVFusionConfig:
-    return DeepAVFusionConfig(
-        **{
-            "hidden_size": 32,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "num_fusion_attention_heads": 4,
-            "image_size": 32,
-            "patch_size": 8,
-            "num_mel_bins": 32,
-            "spectrogram_length": 48,
-            "audio_patch_size": 8,
-            "num_fusion_tokens": 4,
-            "num_image_aggregation_tokens": 3,
-            "num_audio_aggregation_tokens": 2,
-            "decoder_hidden_size": 16,
-            "decoder_num_attention_heads": 2,
-            "decoder_intermediate_size": 32,
-            "decoder_num_hidden_layers": 2,
-            **overrides,
-        }
-    )
-
-
-# Segmentation's U-Net is nowhere narrower than 128.
 CLASS_OVERRIDES = {
     DeepAVFusionForAudioVisualClassification: {"num_labels": 5},
-    DeepAVFusionForSemanticSegmentation: {"hidden_size": 128, "num_labels": 3},
+    DeepAVFusionForSemanticSegmentation: {"hidden_size": WIDE["hidden_size"], "num_labels": 3},
 }
 
 
@@ -103,7 +75,7 @@ def make_model(model_class, seed: int = 0, attn_implementation: str = "sdpa", **
 
     Convolutions are random as they are, and noise over their many channels would make the U-Nets' activations grow.
     """
-    config = make_config(**{**CLASS_OVERRIDES.get(model_class, {}), **overrides})
+    config = tiny_config(**{**CLASS_OVERRIDES.get(model_class, {}), **overrides})
     model = model_class._from_config(config, attn_implementation=attn_implementation).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -117,15 +89,10 @@ def make_model(model_class, seed: int = 0, attn_implementation: str = "sdpa", **
 def make_inputs(config, model_class=DeepAVFusionModel, batch: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
     """Everything that makes a forward pass of `model_class` deterministic."""
     generator = torch.Generator().manual_seed(seed)
-    height, width = config.frame_size
-    frames = (config.num_frames,) if config.num_frames > 1 else ()
-    sizes = {
-        "pixel_values": (batch, *frames, config.num_channels, height, width),
-        "input_features": (batch, 1, config.num_mel_bins, config.spectrogram_length),
-    }
+    sizes = {name: (batch, *shape) for name, shape in config.input_shapes.items()}
     if model_class is DeepAVFusionForPreTraining:
-        sizes["image_noise"] = (batch, math.prod(config.image_grid))
-        sizes["audio_noise"] = (batch, math.prod(config.audio_grid))
+        sizes["image_noise"] = (batch, config.num_patches[0])
+        sizes["audio_noise"] = (batch, config.num_patches[1])
     return {
         name: (torch.rand if name.endswith("noise") else torch.randn)(size, generator=generator)
         for name, size in sizes.items()
@@ -133,7 +100,7 @@ def make_inputs(config, model_class=DeepAVFusionModel, batch: int = 2, seed: int
 
 
 def make_labels(config, model_class, batch: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
-    """What `model_class` learns from; nothing for the encoder, and for pre-training, which labels itself."""
+    """Labels for `model_class`; none for the encoder, and for pre-training, which needs none."""
     generator = torch.Generator().manual_seed(seed + 1)
     height, width = config.frame_size
     if model_class is DeepAVFusionForAudioVisualClassification:
@@ -150,8 +117,8 @@ def make_labels(config, model_class, batch: int = 2, seed: int = 0) -> dict[str,
 def idle_parameters(model) -> set[str]:
     """Parameters that no output depends on.
 
-    Separation and segmentation read hidden states before the final norms; then nobody reads what the last layer's
-    fusion block gives.
+    Separation and segmentation read hidden states before the final norms; the output of the last layer's fusion block
+    is then unused.
     """
     if not isinstance(model, (DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation)):
         return set()
@@ -162,7 +129,7 @@ def idle_parameters(model) -> set[str]:
 
 
 def optional_modalities(model_class) -> tuple[str, ...]:
-    """Those that a sample may lack. Separation is of a sound; segmentation and localization are of a frame."""
+    """Modalities that a sample may lack. Separation needs audio; segmentation and localization need a frame."""
     if model_class is DeepAVFusionForSourceSeparation:
         return ("image",)
     if model_class in (DeepAVFusionForSemanticSegmentation, DeepAVFusionForSoundLocalization):
@@ -171,14 +138,14 @@ def optional_modalities(model_class) -> tuple[str, ...]:
 
 
 def objective(outputs) -> torch.Tensor:
-    """A scalar that depends on every output: the loss where there is one, else a sum of squares."""
+    """A scalar that depends on every output: the loss if there is one, else a sum of squares."""
     if outputs.get("loss") is not None:
         return outputs["loss"]
     return sum((k + 1) * value.float().square().mean() for k, value in enumerate(outputs.to_tuple()))
 
 
 def assert_outputs_equal(outputs, expected, **tolerance):
-    """The same fields, and in each the same tensors, of which no one is empty."""
+    """Assert that both have the same fields, and in each the same tensors, none of them empty."""
     assert list(outputs.keys()) == list(expected.keys())
     for name, want in expected.items():
         values = outputs[name] if isinstance(want, tuple) else (outputs[name],)

@@ -1,4 +1,4 @@
-"""What every public model must do, over every variant of the configuration."""
+"""Requirements on every public model, over every variant of the configuration."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForSoundLocalization, DeepAVFusionModel
+from tests.tiny import tiny_config
 
 from .cases import (
     CASES,
@@ -13,7 +14,6 @@ from .cases import (
     MODEL_CLASSES,
     assert_outputs_equal,
     idle_parameters,
-    make_config,
     make_inputs,
     make_labels,
     make_model,
@@ -31,7 +31,7 @@ each_model = pytest.mark.parametrize(("model_class", "case"), model_cases())
 
 
 def training_inputs(model):
-    """Inputs and labels, where the model learns from labels."""
+    """Inputs, and labels if the model needs them."""
     return make_inputs(model.config, type(model)) | make_labels(model.config, type(model))
 
 
@@ -42,7 +42,7 @@ def gradients(model):
 
 @each_case
 def test_encoder_shapes(case):
-    config = make_config(**CASES[case])
+    config = tiny_config(**CASES[case])
     outputs = DeepAVFusionModel(config).eval()(**make_inputs(config, batch=3), output_hidden_states=True)
     num_image, num_audio = math.prod(config.image_grid), math.prod(config.audio_grid)
     expected = {"": 9, "image_": num_image, "audio_": num_audio}
@@ -55,7 +55,7 @@ def test_encoder_shapes(case):
 
 @each_case
 def test_pretraining_shapes(case):
-    config = make_config(**CASES[case])
+    config = tiny_config(**CASES[case])
     outputs = DeepAVFusionForPreTraining(config)(**make_inputs(config, DeepAVFusionForPreTraining, batch=3))
     frames = config.tubelet_size if config.num_frames > 1 else 1
     sides = {
@@ -207,7 +207,7 @@ def test_attentions_need_eager_attention(model_class):
 
 @each_model
 def test_eager_equals_sdpa(model_class, case):
-    """In float64, for the U-Nets' norms amplify the rounding in which CPUs differ."""
+    """In float64, since the norms of the U-Nets amplify the rounding in which CPUs differ."""
     model = make_model(model_class, **CASES[case]).double()
     inputs = {name: x.double() if x.is_floating_point() else x for name, x in training_inputs(model).items()}
     results = []

@@ -1,4 +1,4 @@
-"""The configuration: derived sizes, a round trip through a file, and every way to get it wrong."""
+"""The configuration: derived sizes, round trip through a file, and invalid values."""
 
 import json
 
@@ -6,13 +6,14 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from tests.tiny import tiny_config
 
-from .cases import CASES, make_config
+from .cases import CASES
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_round_trip(case, tmp_path):
-    config = make_config(**CASES[case], drop_path_rate=0.1)
+    config = tiny_config(**CASES[case], drop_path_rate=0.1)
     config.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["model_type"] == "deepavfusion"
@@ -50,12 +51,15 @@ def test_base_is_the_default_and_overrides_win():
 
 
 def test_derived_sizes():
-    config = make_config(image_size=[48, 80], num_frames=6, tubelet_size=3, fusion_layers=[2, 0])
+    config = tiny_config(image_size=[48, 80], num_frames=6, tubelet_size=3, fusion_layers=[2, 0])
     assert config.frame_size == (48, 80)
     assert config.image_grid == (2, 6, 10)
     assert config.audio_grid == (4, 6)
+    assert config.num_patches == (120, 24)
+    assert config.input_shapes == {"pixel_values": (6, 3, 48, 80), "input_features": (1, 32, 48)}
+    assert tiny_config().input_shapes["pixel_values"] == (3, 32, 32)
     assert config.fusion_layer_indices == (0, 2)
-    assert make_config(fusion_layers="none").fusion_layer_indices == make_config(fusion_layers=[]).fusion_layer_indices
+    assert tiny_config(fusion_layers="none").fusion_layer_indices == tiny_config(fusion_layers=[]).fusion_layer_indices
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ def test_derived_sizes():
 )
 def test_invalid_values_are_named(overrides, message):
     with pytest.raises((ValueError, StrictDataclassError), match=message) as raised:
-        make_config(**overrides)
+        tiny_config(**overrides)
     assert not isinstance(raised.value, TypeError)
 
 
@@ -107,20 +111,20 @@ def test_invalid_values_are_named(overrides, message):
 )
 def test_types_are_checked(name, value):
     with pytest.raises(StrictDataclassError, match=name):
-        make_config(**{name: value})
-    config = make_config()
+        tiny_config(**{name: value})
+    config = tiny_config()
     with pytest.raises(StrictDataclassError, match=name):
         setattr(config, name, value)
 
 
 def test_changed_values_are_checked_when_saved(tmp_path):
-    config = make_config()
+    config = tiny_config()
     config.fusion_type = "sum"
     with pytest.raises((ValueError, StrictDataclassError), match="fusion_type is 'sum'"):
         config.save_pretrained(tmp_path)
 
 
 def test_drop_path_rises_with_depth():
-    model = DeepAVFusionModel(make_config(drop_path_rate=0.2))
+    model = DeepAVFusionModel(tiny_config(drop_path_rate=0.2))
     for layers in (model.image.layers, model.audio.layers, list(model.fusion_layers.values())):
         assert [layer.drop_path.rate for layer in layers] == pytest.approx([0.0, 0.1, 0.2])

@@ -21,49 +21,38 @@ from deepavfusion import (
     load_original_checkpoint,
 )
 from deepavfusion.conversion_config_deepavfusion import infer_config
-from deepavfusion.conversion_deepavfusion import task_classes
+from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.inference import convert
-from deepavfusion.vit_deepavfusion import sincos_positions
+from deepavfusion.patches_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
+from tests.tiny import INFERABLE, INFERABLE_DECODER, tiny_config
 
-from .cases import make_config
-
-TINY = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "intermediate_size": 128,
-    "num_fusion_attention_heads": 1,
-    "image_size": [32, 48],
-    "num_mel_bins": 32,
-    "spectrogram_length": 80,
-}
-DECODER = {
-    "decoder_hidden_size": 32,
-    "decoder_num_attention_heads": 16,
-    "decoder_intermediate_size": 64,
-    "decoder_num_hidden_layers": 2,
-}
-WIDE = {**TINY, "hidden_size": 128, "num_attention_heads": 2, "num_fusion_attention_heads": 2}
+WIDE = {**INFERABLE, "hidden_size": 128, "num_attention_heads": 2, "num_fusion_attention_heads": 2}
 VARIANTS = {
-    "encoder": (DeepAVFusionModel, TINY),
-    "dense": (DeepAVFusionModel, {**TINY, "fusion_type": "dense", "fusion_attention_ratio": 0.5}),
-    "token": (DeepAVFusionModel, {**TINY, "fusion_type": "token", "fusion_layers": [1]}),
-    "video": (DeepAVFusionModel, {**TINY, "num_frames": 4}),
-    "divided": (DeepAVFusionModel, {**TINY, "num_frames": 4, "video_attention": "divided"}),
-    "pretraining": (DeepAVFusionForPreTraining, {**TINY, **DECODER}),
+    "encoder": (DeepAVFusionModel, INFERABLE),
+    "dense": (DeepAVFusionModel, {**INFERABLE, "fusion_type": "dense", "fusion_attention_ratio": 0.5}),
+    "token": (DeepAVFusionModel, {**INFERABLE, "fusion_type": "token", "fusion_layers": [1]}),
+    "video": (DeepAVFusionModel, {**INFERABLE, "num_frames": 4}),
+    "divided": (DeepAVFusionModel, {**INFERABLE, "num_frames": 4, "video_attention": "divided"}),
+    "pretraining": (DeepAVFusionForPreTraining, {**INFERABLE, **INFERABLE_DECODER}),
     "swin": (
         DeepAVFusionForPreTraining,
-        {**TINY, **DECODER, "image_size": 80, "image_decoder_type": "swin", "audio_decoder_type": "swin"},
+        {
+            **INFERABLE,
+            **INFERABLE_DECODER,
+            "image_size": 80,
+            "image_decoder_type": "swin",
+            "audio_decoder_type": "swin",
+        },
     ),
-    "classification": (DeepAVFusionForAudioVisualClassification, {**TINY, "num_labels": 5}),
+    "classification": (DeepAVFusionForAudioVisualClassification, {**INFERABLE, "num_labels": 5}),
     "probe": (
         DeepAVFusionForAudioVisualClassification,
-        {**TINY, "num_labels": 5, "classifier_input_norm": True},
+        {**INFERABLE, "num_labels": 5, "classifier_input_norm": True},
     ),
-    "separation": (DeepAVFusionForSourceSeparation, TINY),
+    "separation": (DeepAVFusionForSourceSeparation, INFERABLE),
     "segmentation": (DeepAVFusionForSemanticSegmentation, {**WIDE, "num_labels": 3}),
 }
 
@@ -154,7 +143,7 @@ def released_tensors(shapes, fill):
 @pytest.mark.parametrize(("release", "kind", "cls", "overrides"), RELEASED_MODELS, ids=lambda x: str(x)[:40])
 def test_released_configurations_are_inferred(published_shapes, release, kind, cls, overrides):
     tensors = released_tensors(published_shapes[f"{release}/{kind}"], lambda _, shape: torch.tensor(0.0).expand(shape))
-    task = next(task for task, made in task_classes().items() if made is cls)
+    task = next(task for task, made in TASK_CLASSES.items() if made is cls)
     inferred = infer_config(tensors, task)
     assert inferred.to_dict() == DeepAVFusionConfig(**RELEASES[release], **overrides).to_dict()
 
@@ -162,7 +151,7 @@ def test_released_configurations_are_inferred(published_shapes, release, kind, c
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_released_pretrainings_at_full_size(published_shapes, release):
-    """Random tensors of the released shapes: each is used, and comes back as it was."""
+    """Random tensors of the released shapes: each is used, and exported unchanged."""
 
     def fill(name, shape):
         return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
@@ -178,7 +167,7 @@ def test_released_pretrainings_at_full_size(published_shapes, release):
 
 @pytest.mark.parametrize("variant", ["token", "divided", "swin", "probe"])
 def test_any_missing_tensor_is_named(variant):
-    """Whatever is taken away, also what sizes or the task are inferred from. Window tables are derived, not needed."""
+    """Any missing tensor, even those from which sizes or the task are inferred. Window tables are derived."""
     published = export_original_state_dict(make_model(variant))
     for name in published:
         if "relative_position_index" not in name and "attn_mask" not in name:
@@ -189,7 +178,7 @@ def test_any_missing_tensor_is_named(variant):
 
 def test_missing_and_unknown_tensors_are_named():
     published = export_original_state_dict(make_model("encoder"))
-    config = DeepAVFusionConfig(**TINY)
+    config = DeepAVFusionConfig(**INFERABLE)
     broken = {name: tensor for name, tensor in published.items() if name != "audio.norm.bias"}
     broken["extra.weight"] = torch.zeros(2)
     with pytest.raises(ValueError, match=r"Missing \(1\): 'audio\.norm\.bias'.*Unknown \(1\): 'extra\.weight'"):
@@ -207,7 +196,7 @@ def test_nothing_of_an_encoder_file_is_left_out():
 
 def test_wrong_shapes_are_named():
     published = export_original_state_dict(make_model("encoder"))
-    config = DeepAVFusionConfig(**{**TINY, "intermediate_size": 256})
+    config = DeepAVFusionConfig(**{**INFERABLE, "intermediate_size": 256})
     with pytest.raises(ValueError, match=r"mlp\.fc1\.weight is \(128, 64\), expected \(256, 64\)"):
         load_original_checkpoint(published, config=config)
 
@@ -216,7 +205,7 @@ def test_other_positions_are_refused():
     published = export_original_state_dict(make_model("encoder"))
     published["image.pos_embed"] = published["image.pos_embed"] + 0.1
     with pytest.raises(ValueError, match=r"image\.pos_embed .* is not the table"):
-        load_original_checkpoint(published, config=DeepAVFusionConfig(**TINY))
+        load_original_checkpoint(published, config=DeepAVFusionConfig(**INFERABLE))
     with pytest.raises(ValueError, match=r"sin-cos table of no 2-D grid"):
         load_original_checkpoint(published)
 
@@ -238,7 +227,7 @@ def test_what_a_file_does_not_tell():
     with pytest.raises(ValueError, match="9 fusion tokens divide into the three kinds"):
         load_original_checkpoint(published)
     del published["audio.pos_embed"]
-    with pytest.raises(ValueError, match=r"'audio\.pos_embed', which tells the input's size"):
+    with pytest.raises(ValueError, match=r"'audio\.pos_embed', from which the input's size is inferred"):
         load_original_checkpoint(published)
 
 
@@ -247,7 +236,7 @@ def test_assumed_heads_are_reported(monkeypatch):
     monkeypatch.setattr(conversion_config_deepavfusion.logger, "warning", messages.append)
     config = infer_config(export_original_state_dict(make_model("pretraining")), "pretraining")
     assert (config.num_attention_heads, config.decoder_num_attention_heads) == (1, 16)
-    assert [re.search(r"\d+ heads .*width (?:of )?(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
+    assert [re.search(r"\d+ attention heads for \w+=(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
 
     with torch.device("meta"):
         huge = DeepAVFusionModel(DeepAVFusionConfig.from_size("huge", num_hidden_layers=2, spectrogram_length=64))
@@ -301,7 +290,7 @@ def test_convert_publishes(tmp_path):
 
 
 class NotPlain:
-    """Stands for what a pickle may run."""
+    """Stands for the code that a pickle may run."""
 
 
 def test_pickles_with_code_are_refused(tmp_path):
@@ -317,8 +306,8 @@ def test_pickles_with_code_are_refused(tmp_path):
 
 def test_localization_was_never_published():
     """The head has no published names; its encoder has, and a published encoder starts a new head."""
-    model = DeepAVFusionForSoundLocalization(make_config())
-    with pytest.raises(TypeError, match=r"has no published form: .*'separation'.* model\.deepavfusion"):
+    model = DeepAVFusionForSoundLocalization(tiny_config())
+    with pytest.raises(TypeError, match=r"has no published form: .*ForSourceSeparation.* model\.deepavfusion"):
         export_original_state_dict(model)
     again = load_original_checkpoint(export_original_state_dict(model.deepavfusion), config=model.config)
     assert type(again) is DeepAVFusionModel

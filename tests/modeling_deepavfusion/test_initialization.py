@@ -1,4 +1,4 @@
-"""Initial weights, and what loading leaves untouched or has to make anew."""
+"""Initial weights, and which of them loading keeps or recomputes."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from tests.tiny import tiny_config
 
 from .cases import (
     CASES,
@@ -14,7 +15,6 @@ from .cases import (
     ENCODER_CLASSES,
     HEAD_CASES,
     MODEL_CLASSES,
-    make_config,
     make_inputs,
     make_model,
     model_cases,
@@ -44,7 +44,7 @@ def assert_xavier_uniform(weight):
 def test_initial_weights(model_class):
     torch.manual_seed(0)
     model = model_class(
-        make_config(**CLASS_OVERRIDES.get(model_class, {}) | {"image_size": 64, "num_fusion_tokens": 40})
+        tiny_config(**CLASS_OVERRIDES.get(model_class, {}) | {"image_size": 64, "num_fusion_tokens": 40})
     )
     for name, module in model.named_modules():
         if name == "localizer.predictor":
@@ -67,7 +67,7 @@ def test_initial_weights(model_class):
 
 def test_initial_decoders():
     torch.manual_seed(0)
-    config = make_config(decoder_hidden_size=128, image_decoder_type="swin", image_size=[48, 80])
+    config = tiny_config(decoder_hidden_size=128, image_decoder_type="swin", image_size=[48, 80])
     model = DeepAVFusionForPreTraining(config)
     for decoder, grid in ((model.image_decoder, (6, 10)), (model.audio_decoder, (4, 6))):
         assert decoder.mask_token.std().item() == pytest.approx(0.02, rel=0.3)
@@ -83,7 +83,7 @@ def test_initial_decoders():
 @pytest.mark.parametrize("loaded", [False, True], ids=["built", "loaded"])
 def test_positions_are_the_sine_cosine_tables(case, loaded, tmp_path):
     """They are not stored, so a loaded model has to compute them."""
-    model = DeepAVFusionModel(make_config(**CASES[case]))
+    model = DeepAVFusionModel(tiny_config(**CASES[case]))
     if loaded:
         assert not [name for name in model.state_dict() if "position" in name]
         model.save_pretrained(tmp_path)
@@ -130,7 +130,7 @@ def test_base_and_head_load_each_other(tmp_path):
     with torch.no_grad():
         for loaded, original in ((base_of_head, head.deepavfusion), (head_of_base.deepavfusion, base)):
             assert torch.equal(loaded(**inputs).last_hidden_state, original(**inputs).last_hidden_state)
-    fresh = DeepAVFusionForPreTraining(make_config())
+    fresh = DeepAVFusionForPreTraining(tiny_config())
     table = fresh.image_decoder.position_embeddings
     assert torch.equal(head_of_base.image_decoder.position_embeddings, table)
     assert head_of_base.image_decoder.mask_token.std().item() == pytest.approx(0.02, rel=0.6)

@@ -1,4 +1,4 @@
-"""Sound localization: what the three maps are, what the two losses teach, and what happens without sound or frame."""
+"""Sound localization: the three maps, the two losses, and samples without audio or frame."""
 
 import math
 
@@ -9,8 +9,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similar
 
 from deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionModel
 from deepavfusion.localization_deepavfusion import pair_scores
+from tests.tiny import tiny_config
 
-from .cases import CASES, make_config, make_inputs, make_model
+from .cases import CASES, make_inputs, make_model
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 MAPS = ["head", "similarity", "attention"]
@@ -55,7 +56,7 @@ def test_the_map_depends_on_frame_and_sound(kind):
 def test_similarity_of_a_new_head_is_the_encoder_s_own():
     """Zero-shot: projections start as the identity, whatever the encoder."""
     torch.manual_seed(0)
-    model = DeepAVFusionForSoundLocalization(make_config(localization_map="similarity")).eval()
+    model = DeepAVFusionForSoundLocalization(tiny_config(localization_map="similarity")).eval()
     inputs = make_inputs(model.config)
     with torch.no_grad():
         logits = model(**inputs).logits
@@ -86,12 +87,12 @@ def test_attention_map_by_hand(case):
 
 def test_attention_needs_a_fusion_layer():
     with pytest.raises(ValueError, match='localization_map is "attention", but there are no fusion layers'):
-        DeepAVFusionForSoundLocalization(make_config(localization_map="attention", fusion_layers="none"))
+        DeepAVFusionForSoundLocalization(tiny_config(localization_map="attention", fusion_layers="none"))
 
 
 @pytest.mark.parametrize("case", ["factorized", "dense", "token", "divided_video"])
 def test_attention_map_needs_no_eager_model(case):
-    """The model keeps its implementation, and gives no attention weights that nobody asked for."""
+    """The model keeps its implementation, and returns attention weights only on request."""
     model = make("attention", **CASES[case])
     inputs = make_inputs(model.config)
     with torch.no_grad():
@@ -221,7 +222,7 @@ def test_pair_scores_by_hand():
 
 @each_map
 def test_matching_loss(kind):
-    """Own pairs are 1; each frame with the sample's sound before it is 0; pairs without sound do not count."""
+    """Own pairs are 1; each frame with the audio of the previous sample is 0; pairs without audio do not count."""
     model = make(kind, localization_loss="matching")
     inputs = make_inputs(model.config, batch=4)
     with torch.no_grad():
@@ -238,7 +239,7 @@ def test_matching_loss(kind):
 
 
 def test_when_there_is_a_matching_loss():
-    inputs = make_inputs(make_config())
+    inputs = make_inputs(tiny_config())
     labels = torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0))
     model = make(localization_loss="matching")
     loss = model(**inputs, return_loss=True).loss
@@ -277,10 +278,10 @@ def test_training_reaches_the_encoder(kind, loss, checkpointing):
 
 
 def test_learns_where_a_patch_is_lit_by_its_sound():
-    """Two squares of two colours, two tones: the tone says which square sounds. The other tone, the other square."""
+    """Two squares of two colours, two tones: the tone determines which square sounds."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    model = DeepAVFusionForSoundLocalization(make_config(num_hidden_layers=2)).train()
+    model = DeepAVFusionForSoundLocalization(tiny_config(num_hidden_layers=2)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 
     def scenes(count):
@@ -325,7 +326,7 @@ def test_half_precision_and_compilation_of_the_other_maps(kind):
 
 
 def test_saved_and_loaded_with_another_map(tmp_path):
-    """The map's own weights are new then; everything of the encoder is taken over."""
+    """Only the weights of the map are new; the whole encoder is loaded."""
     source = make("head")
     source.save_pretrained(tmp_path)
     model, report = DeepAVFusionForSoundLocalization.from_pretrained(

@@ -3,21 +3,23 @@
 import pytest
 import torch
 
+from deepavfusion.patches_deepavfusion import PatchGrid
 from deepavfusion.reconstruction_deepavfusion import (
     DeepAVFusionMasking,
     DeepAVFusionPlainDecoder,
     DeepAVFusionSwinDecoder,
 )
-
-from .cases import make_config
+from tests.tiny import tiny_config
 
 GRIDS = [(8, 8), (8, 12), (6, 10), (5, 7), (9, 4), (3, 5), (1, 6)]
 
 
 def make_decoder(decoder_class, grid):
-    config = make_config()
+    config = tiny_config()
     config._attn_implementation = "eager"
-    decoder = decoder_class(config, grid, 12).eval()
+    # Patches of 12 values: 2 x 2 pixels of 3 channels.
+    patches = PatchGrid("pixel_values", (*grid[:-2], 3, 2 * grid[-2], 2 * grid[-1]), (*(1,) * (len(grid) - 2), 2, 2))
+    decoder = decoder_class(config, patches, mask_ratio=0.75).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -97,7 +99,7 @@ def test_decoder_equals_attention_written_out(grid):
 
 @pytest.mark.parametrize("decoder_class", [DeepAVFusionPlainDecoder, DeepAVFusionSwinDecoder])
 def test_patches_keep_their_places(decoder_class):
-    """What a visible patch says is decoded at its place: predictions follow the patches, whatever the order kept."""
+    """Visible patches are decoded at their places: predictions follow the patches, in any order kept."""
     grid = (8, 8)
     decoder = make_decoder(decoder_class, grid)
     generator = torch.Generator().manual_seed(2)
@@ -115,7 +117,7 @@ def test_patches_keep_their_places(decoder_class):
 
 
 def test_frames_of_a_video_are_decoded_apart():
-    """Windows lie within a frame; frames touch through the fusion tokens alone."""
+    """Windows lie within a frame; frames interact only through the fusion tokens."""
     decoder = make_decoder(DeepAVFusionSwinDecoder, (2, 4, 8))
     generator = torch.Generator().manual_seed(3)
     patches, fusion = torch.randn(1, 64, 16, generator=generator), torch.randn(1, 5, 16, generator=generator)

@@ -5,23 +5,7 @@ import torch
 from transformers import ViTMAEConfig, ViTMAEForPreTraining, ViTMAEModel
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel, load_unimodal
-
-TINY = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "intermediate_size": 128,
-    "num_fusion_attention_heads": 1,
-    "image_size": [32, 48],
-    "num_mel_bins": 32,
-    "spectrogram_length": 80,
-}
-DECODER = {
-    "decoder_hidden_size": 32,
-    "decoder_num_attention_heads": 16,
-    "decoder_intermediate_size": 64,
-    "decoder_num_hidden_layers": 2,
-}
+from tests.tiny import INFERABLE, INFERABLE_DECODER
 
 
 def mae_file(channels, dim=64, layers=2, hidden=128):
@@ -55,7 +39,7 @@ def test_from_masked_autoencoder_files(tmp_path):
     image, audio = mae_file(3), mae_file(1)
     torch.save(image, tmp_path / "mae.pth")
     model = DeepAVFusionModel.from_unimodal_pretrained(
-        image=tmp_path / "mae.pth", audio=audio, config=DeepAVFusionConfig(**TINY)
+        image=tmp_path / "mae.pth", audio=audio, config=DeepAVFusionConfig(**INFERABLE)
     )
     attention = model.image.layers[1].attention
     fused = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
@@ -66,9 +50,9 @@ def test_from_masked_autoencoder_files(tmp_path):
 
 @pytest.mark.parametrize(("inflate", "gain"), [("repeat", 2.0), ("mean", 1.0)])
 def test_inflation_to_video(inflate, gain):
-    """A still video's patch gets the image's response, or twice that."""
+    """The response to a patch of a still video is the image's, or twice that."""
     image = mae_file(3)
-    model = DeepAVFusionModel(DeepAVFusionConfig(**{**TINY, "num_frames": 4}))
+    model = DeepAVFusionModel(DeepAVFusionConfig(**{**INFERABLE, "num_frames": 4}))
     load_unimodal(model, image=image, inflate=inflate)
     weight, expected = model.image.patch_embed.projection.weight, image["model"]["patch_embed.proj.weight"]
     torch.testing.assert_close(weight.sum(dim=2), gain * expected)
@@ -78,7 +62,7 @@ def test_inflation_to_video(inflate, gain):
 
 def test_divided_video_towers_keep_their_attention_over_time():
     image = mae_file(3)
-    model = DeepAVFusionModel(DeepAVFusionConfig(**{**TINY, "num_frames": 4, "video_attention": "divided"}))
+    model = DeepAVFusionModel(DeepAVFusionConfig(**{**INFERABLE, "num_frames": 4, "video_attention": "divided"}))
     before = model.image.layers[1].temporal_dense.weight.clone()
     load_unimodal(model, image=image)
     assert torch.equal(model.image.layers[1].temporal_dense.weight, before)
@@ -91,7 +75,7 @@ def test_from_hub_folder(tmp_path, cls):
     values |= {"image_size": 32, "decoder_hidden_size": 32, "decoder_num_hidden_layers": 1}
     source = cls(ViTMAEConfig(**values, decoder_num_attention_heads=1, decoder_intermediate_size=64))
     source.save_pretrained(tmp_path)
-    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**TINY, **DECODER))
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**INFERABLE, **INFERABLE_DECODER))
     load_unimodal(model, image=tmp_path)
     vit = getattr(source, "vit", source)
     tower = model.deepavfusion.image
@@ -106,7 +90,7 @@ def test_from_hub_folder(tmp_path, cls):
 
 
 def test_a_tower_that_does_not_fit_is_refused():
-    model = DeepAVFusionModel(DeepAVFusionConfig(**TINY))
+    model = DeepAVFusionModel(DeepAVFusionConfig(**INFERABLE))
     with pytest.raises(ValueError, match="does not fit the image tower"):
         load_unimodal(model, image=mae_file(1))
     with pytest.raises(ValueError, match=r"audio tower.*Missing: layers\.1"):
@@ -118,7 +102,7 @@ def test_a_tower_that_does_not_fit_is_refused():
 
 
 def test_sources_that_are_not_there_or_not_whole(tmp_path):
-    model = DeepAVFusionModel(DeepAVFusionConfig(**TINY))
+    model = DeepAVFusionModel(DeepAVFusionConfig(**INFERABLE))
     with pytest.raises(FileNotFoundError, match=r"There is no file .*absent\.pth"):
         load_unimodal(model, image=tmp_path / "absent.pth")
     values = {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 128, "image_size": 32}

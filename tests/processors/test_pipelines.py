@@ -162,23 +162,15 @@ class TestEveryPipeline:
             pipes[task](str(folder / "clip.mov"), topk=3)
 
     @each_task
-    def test_a_loaded_model_brings_its_processor(self, pipes, folder, task):
+    def test_a_loaded_model_and_its_processor(self, pipes, folder, task):
         model = MODELS[task][0].from_pretrained(folder / task).train()
-        pipe = pipeline(task, model=model, device="cpu")
+        pipe = pipeline(task, model=model, processor=pipes[task].processor, device="cpu")
         assert not model.training
         assert_same(pipe(str(folder / "clip.mov")), pipes[task](str(folder / "clip.mov")))
 
-    @each_task
-    def test_a_model_that_was_never_saved_gets_a_processor_of_its_sizes(self, folder, task):
-        model_class, overrides = MODELS[task]
-        pipe = pipeline(task, model=make_model(model_class, image_size=[48, 80], patch_size=16, **overrides))
-        assert pipe.processor.visual_processor.output_size == (48, 80)
-        assert pipe.processor.visual_processor.crop_pct == (1.0 if task == SEGMENT else 0.875)
-        assert pipe(str(folder / "clip.mov"))
-
     def test_a_folder_without_processor_is_named(self, folder, tmp_path):
         make_model(DeepAVFusionModel).save_pretrained(tmp_path / "alone")
-        with pytest.raises(OSError, match="alone holds no processor"):
+        with pytest.raises(OSError, match=r"Expected a processor_config\.json .*alone"):
             pipeline(EXTRACT, model=str(tmp_path / "alone"))
 
     def test_a_checkpoint_of_another_task_is_told_of(self, folder, recwarn):
@@ -189,13 +181,13 @@ class TestEveryPipeline:
         for task in (LOCALIZE, EXTRACT):
             pipeline(task, model=str(folder / LOCALIZE), device="cpu")
         model = MODELS[LOCALIZE][0].from_pretrained(folder / SEPARATE, localization_map="attention")
-        pipeline(LOCALIZE, model=model, device="cpu")
+        pipeline(LOCALIZE, model=model, processor=str(folder / LOCALIZE), device="cpu")
         assert not [warning for warning in recwarn if "saved as" in str(warning.message)]
 
     def test_the_model_of_another_task_is_refused(self, folder):
         model = MODELS[SEPARATE][0].from_pretrained(folder / SEPARATE)
         with pytest.raises(ValueError, match="Expected a DeepAVFusionForAudioVisualClassification .*ForSourceSep"):
-            pipeline(CLASSIFY, model=model)
+            pipeline(CLASSIFY, model=model, processor=str(folder / SEPARATE))
 
     @each_task
     def test_half_precision(self, folder, task):
@@ -207,7 +199,7 @@ class TestEveryPipeline:
     def test_video_models(self, folder, task):
         model_class, overrides = MODELS[task]
         model = make_model(model_class, num_frames=4, **overrides)
-        pipe = pipeline(task, model=model, device="cpu")
+        pipe = pipeline(task, model=model, processor=DeepAVFusionProcessor.from_config(model.config), device="cpu")
         files = [str(folder / "clip.mov"), str(folder / "silent.mp4")]
         assert_same(pipe(files, batch_size=2), [pipe(file) for file in files])
 
@@ -309,7 +301,7 @@ class TestClassification:
         pipe, path = pipes[CLASSIFY], str(folder / "clip.mov")
         expected = pipe(path, multi_label=True)
         model = MODELS[CLASSIFY][0].from_pretrained(folder / CLASSIFY, problem_type="multi_label_classification")
-        assert_same(pipeline(CLASSIFY, model=model, device="cpu")(path), expected)
+        assert_same(pipeline(CLASSIFY, model=model, processor=pipe.processor, device="cpu")(path), expected)
         assert sum(entry["score"] for entry in expected) != pytest.approx(1)
 
     def test_settings_can_be_those_of_the_pipeline(self, folder):
@@ -331,7 +323,8 @@ class TestMaps:
 
     def test_what_sounds(self, folder):
         model = make_model(MODELS[SEGMENT][0], hidden_size=128, num_labels=1)
-        pipe = pipeline(SEGMENT, model=model, device="cpu")
+        processor = DeepAVFusionProcessor.from_config(model.config, crop_pct=1.0)
+        pipe = pipeline(SEGMENT, model=model, processor=processor, device="cpu")
         path = str(folder / "clip.mov")
         shares = [(pipe(path, threshold=threshold)["mask"] == 1).mean() for threshold in (0.0, 0.5, 0.999)]
         assert shares[0] > shares[2]
@@ -377,7 +370,8 @@ class TestFeatures:
     def test_any_head_has_them(self, folder):
         found = pipeline(EXTRACT, model=str(folder / CLASSIFY), device="cpu")(str(folder / "clip.mov"))
         head = MODELS[CLASSIFY][0].from_pretrained(folder / CLASSIFY)
-        assert_same(pipeline(EXTRACT, model=head, device="cpu")(str(folder / "clip.mov")), found)
+        pipe = pipeline(EXTRACT, model=head, processor=str(folder / CLASSIFY), device="cpu")
+        assert_same(pipe(str(folder / "clip.mov")), found)
 
 
 class TestSeparation:

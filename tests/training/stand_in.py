@@ -1,34 +1,23 @@
 """A small training set for tests of the loop: four classes of tinted noise and a band of sound, made from the index."""
 
+import json
+
 import torch
 from torch.utils.data import Dataset
 
+from tests.tiny import RUN
+
 # A recipe for the smallest model that has every part.
-TINY_RECIPE = """\
+TINY_RECIPE = f"""\
 # Goal: test the loop.
 # Cost: seconds.
 # Expected: runs.
 command: pretrain
-task: {name: pretraining}
-model:
-  hidden_size: 32
-  num_hidden_layers: 2
-  num_attention_heads: 2
-  intermediate_size: 64
-  num_fusion_attention_heads: 2
-  image_size: 48
-  num_mel_bins: 48
-  spectrogram_length: 64
-  decoder_hidden_size: 32
-  decoder_num_hidden_layers: 1
-  decoder_num_attention_heads: 2
-  decoder_intermediate_size: 64
-  num_fusion_tokens: 2
-  num_image_aggregation_tokens: 2
-  num_audio_aggregation_tokens: 2
-data: {name: scenes, train_size: 32, eval_size: 12, num_workers: 0, max_sounding: 1}
-optim: {epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2, betas: [0.9, 0.95]}
-run: {log_steps: 3, eval_epochs: 2, save_epochs: 0.5, num_reconstructions: 2, cpu: true}
+task: {{name: pretraining}}
+model: {json.dumps(RUN)}
+data: {{name: scenes, train_size: 32, eval_size: 12, num_workers: 0, max_sounding: 1}}
+optim: {{epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2, betas: [0.9, 0.95]}}
+run: {{log_steps: 3, eval_epochs: 2, save_epochs: 0.5, num_reconstructions: 2, cpu: true}}
 """
 
 

@@ -23,26 +23,9 @@ from deepavfusion.training.runs import run
 from deepavfusion.training.runs.card import PIPELINES
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
+from tests.tiny import WIDE
 
-SIZES = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 128,
-    "image_size": 32,
-    "patch_size": 8,
-    "num_mel_bins": 32,
-    "spectrogram_length": 64,
-    "audio_patch_size": 16,
-    "num_fusion_tokens": 2,
-    "num_image_aggregation_tokens": 2,
-    "num_audio_aggregation_tokens": 2,
-    "num_fusion_attention_heads": 2,
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
-}
+SIZES = {**WIDE, "spectrogram_length": 64, "audio_patch_size": 16}
 
 
 @pytest.fixture(scope="module")

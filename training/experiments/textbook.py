@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from deepavfusion.fusion_deepavfusion import DeepAVFusionDenseAttention, DeepAVFusionPairAttention
+from deepavfusion.layers_deepavfusion import DeepAVFusionLayer, attend
+from deepavfusion.patches_deepavfusion import DeepAVFusionPatchEmbeddings, gather_tokens
 from deepavfusion.reconstruction_deepavfusion import DeepAVFusionPlainDecoder
-from deepavfusion.vit_deepavfusion import DeepAVFusionLayer, DeepAVFusionPatchEmbeddings, attend, gather_tokens
 
 
 class TextbookLayer(DeepAVFusionLayer):
@@ -79,7 +80,7 @@ class TextbookPatchEmbeddings(DeepAVFusionPatchEmbeddings):
     """Projects all patches by the convolution, then drops the hidden ones."""
 
     def forward(self, values, ids_keep=None):
-        if len(self.patch) == 3:
+        if len(self.patches.patch) == 3:
             values = values.transpose(1, 2)
         tokens = self.projection(values.to(self.projection.weight.dtype)).flatten(2).transpose(1, 2)
         tokens = tokens + self.position_embeddings

@@ -1,7 +1,10 @@
 """Sound-source localization metrics: consensus IoU, its success rate and AUC, and detection scores with negatives."""
 
 import numpy as np
+import torch
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
+
+from deepavfusion.localization_deepavfusion import top_quarter_mean
 
 THRESHOLDS = np.arange(21) / 20
 
@@ -16,9 +19,7 @@ def centred_box(size: tuple[int, int]) -> np.ndarray:
 
 def confidence(heat: np.ndarray) -> float:
     """Mean of the top quarter of a heat map (H, W): the confidence that a visible object sounds (SLAVC)."""
-    heat = _finite(heat).ravel()
-    top = max(1, heat.size // 4)
-    return float(np.partition(heat, heat.size - top)[heat.size - top :].mean())
+    return float(top_quarter_mean(torch.from_numpy(np.ascontiguousarray(_finite(heat)))[None]))
 
 
 def upper_half(heat: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.reconstruction_deepavfusion import unstandardise_patches
 
 from .style import figure_png, own_style
 
@@ -17,11 +19,7 @@ _MASKED = 0.5  # grey of a masked patch, in 0..1
 
 def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:
     """Rescale predictions (B, n, values) of normalised patches by the original patches' mean and deviation."""
-    if not norm_patch_loss:
-        return predictions
-    mean = patches.mean(dim=-1, keepdim=True)
-    deviation = (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
-    return predictions * deviation + mean
+    return unstandardise_patches(predictions, patches) if norm_patch_loss else predictions
 
 
 @torch.no_grad()
@@ -48,7 +46,7 @@ def reconstruction_images(
     image_masked, audio_masked = outputs.image_mask.bool()[..., None], outputs.audio_mask.bool()[..., None]
     image_predicted = in_target_units(image_patches, outputs.image_logits.float(), normed)
     audio_predicted = in_target_units(audio_patches, outputs.audio_logits.float(), normed)
-    shape = (1, -1, 1, 1)
+    image_processor = DeepAVFusionImageProcessor(image_mean=mean, image_std=std)
 
     def unpatchify(patches: torch.Tensor) -> torch.Tensor:
         values = model.unpatchify_image(patches)
@@ -56,8 +54,7 @@ def reconstruction_images(
 
     def frames(patches: torch.Tensor) -> list[np.ndarray]:
         values = unpatchify(patches)
-        values = values * values.new_tensor(std).view(shape) + values.new_tensor(mean).view(shape)
-        return list(values.clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy())
+        return list(image_processor.denormalize(values).permute(0, 2, 3, 1).cpu().numpy())
 
     def spectrograms(patches: torch.Tensor) -> list[np.ndarray]:
         return list(model.unpatchify_audio(patches)[:, 0].cpu().numpy())

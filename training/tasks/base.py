@@ -220,8 +220,7 @@ class Task:
         pixels = pixel_values.detach().float().cpu()
         if pixels.ndim == 5:
             pixels = pixels[:, pixels.shape[1] // 2]
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (visual.image_mean, visual.image_std))
-        return (pixels * std + mean).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        return visual.denormalize(pixels).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def percent(value: float | None) -> str:

@@ -62,11 +62,7 @@ def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[st
     """
     if "pixel_values" in batch:
         return {name: batch[name].to(device, non_blocking=True) for name in MODEL_INPUTS[:2]}
-    frames = () if config.num_frames == 1 else (config.num_frames,)
-    return {
-        "pixel_values": torch.zeros((1, *frames, config.num_channels, *config.frame_size), device=device),
-        "input_features": torch.zeros((1, 1, config.num_mel_bins, config.spectrogram_length), device=device),
-    }
+    return {name: torch.zeros(1, *shape, device=device) for name, shape in config.input_shapes.items()}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Masked pre-training: reconstruction of hidden patches of a frame and its sound (paper, section 3.4)."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,7 @@ class Pretraining(Task):
     def training_inputs(cls, inputs, config, place, recipe):
         """With the masks' noise, a function of seed, step and position."""
         pixels = inputs["pixel_values"]
-        noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, num_patches(config)))
+        noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, config.num_patches))
         image_noise, audio_noise = noise
         names = ("pixel_values", "input_features")
         return {**{name: inputs[name] for name in names}, "image_noise": image_noise, "audio_noise": audio_noise}
@@ -68,13 +67,15 @@ class Pretraining(Task):
         outputs = self._outputs(model, inputs, batch)
         streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
         rows = []
-        for place, losses in enumerate(_losses_by_clip(model, inputs, outputs)):
+        losses = model.losses_per_sample(outputs, **inputs)
+        pairs = zip(losses["image_loss"].tolist(), losses["audio_loss"].tolist(), strict=True)
+        for place, losses in enumerate(pairs):
             label = batch["labels"][place] if "labels" in batch else None
             rows.append({"losses": losses, "streams": [streams[name][place] for name in STREAMS], "label": label})
         return rows
 
     def _outputs(self, model, inputs, batch):
-        noise = evaluation_noise(self.recipe.run.seed, batch["index"], num_patches(model.config))
+        noise = evaluation_noise(self.recipe.run.seed, batch["index"], model.config.num_patches)
         image_noise, audio_noise = (part.to(inputs["pixel_values"].device) for part in noise)
         return model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
 
@@ -113,11 +114,6 @@ class Pretraining(Task):
         return {"before": before, "ceilings": self.clips.ceilings}
 
 
-def num_patches(config) -> tuple[int, int]:
-    """Patches of the image (or video) and of the spectrogram."""
-    return math.prod(config.image_grid), math.prod(config.audio_grid)
-
-
 def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None:
     """Stream -> metric -> score of the nearest neighbours in metrics by name; None where there are none."""
     found = {
@@ -145,19 +141,3 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
         ]
         tables.append(Table("Nearest neighbours", ["stream", "metric", *scores, "chance"], rows))
     return tables
-
-
-def _losses_by_clip(model, inputs, outputs) -> list[tuple[float, float]]:
-    """(image, audio) loss of every clip: the model gives the batch's mean, but batches differ in size."""
-    losses = []
-    for patchify, values, logits, mask in (
-        (model.patchify_image, inputs["pixel_values"], outputs.image_logits, outputs.image_mask),
-        (model.patchify_audio, inputs["input_features"], outputs.audio_logits, outputs.audio_mask),
-    ):
-        targets = patchify(values.float())
-        if model.config.norm_patch_loss:
-            mean, variance = targets.mean(-1, keepdim=True), targets.var(-1, keepdim=True)
-            targets = (targets - mean) / (variance + 1e-6).sqrt()
-        errors = (logits.float() - targets).square().mean(-1)
-        losses.append(((errors * mask).sum(1) / mask.sum(1)).tolist())
-    return list(zip(*losses, strict=True))

@@ -14,23 +14,13 @@ from deepavfusion.training.config.recipe import load_recipe, recipe_command, rec
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS
 from tests.media_factory import tone
+from tests.tiny import WIDE
 from tests.training.data.disk import make_clips, put, write_picture, write_sound
 
 PRETRAINING = recipe_names("pretrain")
 FINETUNING = recipe_names("evaluate")
 ON_DISK = [name for name in FINETUNING if not name.startswith("scenes_")]
-TINY = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "num_mel_bins": 32,
-    "spectrogram_length": 64,
-    "num_fusion_attention_heads": 2,
-    "decoder_hidden_size": 16,
-    "decoder_num_attention_heads": 2,
-}
+TINY = {**WIDE, "spectrogram_length": 64}
 
 
 @pytest.fixture(scope="module")

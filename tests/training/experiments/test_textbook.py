@@ -5,38 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
+from deepavfusion.layers_deepavfusion import DeepAVFusionLayer
 from deepavfusion.training.experiments.textbook import textbook
-from deepavfusion.vit_deepavfusion import DeepAVFusionLayer
+from tests.tiny import tiny_config
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 relaxed = settings(max_examples=25, deadline=None, derandomize=True)
-
-
-def make_config(**overrides):
-    return DeepAVFusionConfig(
-        **{
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 48,
-            "num_fusion_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-            "num_mel_bins": 32,
-            "spectrogram_length": 48,
-            "audio_patch_size": 8,
-            "num_fusion_tokens": 3,
-            "num_image_aggregation_tokens": 2,
-            "num_audio_aggregation_tokens": 2,
-            "decoder_hidden_size": 16,
-            "decoder_num_attention_heads": 2,
-            "decoder_intermediate_size": 32,
-            "decoder_num_hidden_layers": 2,
-            **overrides,
-        }
-    )
 
 
 def randomise(module, seed):
@@ -77,7 +53,8 @@ def assert_same(ours, reference, call):
     seed=st.integers(0, 1000),
 )
 def test_fusion_layer(fusion_type, batch, num_image, num_audio, counts, attention_ratio, heads, seed):
-    config = make_config(
+    config = tiny_config(
+        hidden_size=24,
         fusion_type=fusion_type,
         fusion_attention_ratio=attention_ratio,
         num_fusion_attention_heads=heads,
@@ -98,7 +75,7 @@ def test_fusion_layer(fusion_type, batch, num_image, num_audio, counts, attentio
 @relaxed
 @given(batch=st.integers(1, 3), tokens=st.integers(1, 12), context=st.integers(0, 8), seed=st.integers(0, 1000))
 def test_tower_layer_with_unchanged_context(batch, tokens, context, seed):
-    config = make_config()
+    config = tiny_config()
     config._attn_implementation = "sdpa"
     layer = randomise(DeepAVFusionLayer(config, 24, 2, 48, 1e-6), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -119,7 +96,7 @@ def test_tower_layer_with_unchanged_context(batch, tokens, context, seed):
     seed=st.integers(0, 1000),
 )
 def test_encoder(fusion_type, fusion_layers, rows, columns, frames, mels, times, seed):
-    config = make_config(
+    config = tiny_config(
         fusion_type=fusion_type,
         fusion_layers=fusion_layers,
         image_size=[8 * rows, 8 * columns],
@@ -150,7 +127,7 @@ def test_encoder(fusion_type, fusion_layers, rows, columns, frames, mels, times,
     seed=st.integers(0, 1000),
 )
 def test_pretraining(image_ratio, audio_ratio, norm_patch_loss, layers, seed):
-    config = make_config(
+    config = tiny_config(
         image_mask_ratio=image_ratio,
         audio_mask_ratio=audio_ratio,
         norm_patch_loss=norm_patch_loss,
@@ -179,6 +156,6 @@ def test_pretraining(image_ratio, audio_ratio, norm_patch_loss, layers, seed):
 
 
 def test_textbook_refuses_a_missing_modality():
-    model = textbook(DeepAVFusionModel(make_config(fusion_type="dense")))
+    model = textbook(DeepAVFusionModel(tiny_config(fusion_type="dense")))
     with pytest.raises(ValueError, match="no missing modality"):
         model(input_features=torch.randn(1, 1, 32, 48))

@@ -5,32 +5,18 @@ import pytest
 import torch
 from PIL import Image
 
-from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
+from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.training.report.charts import training_curves
 from deepavfusion.training.report.reconstructions import draw_reconstructions, in_target_units, reconstruction_images
+from tests.tiny import tiny_config
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def images(**changes):
     torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "num_fusion_attention_heads": 2,
-        "image_size": 32,
-        "num_mel_bins": 32,
-        "spectrogram_length": 48,
-        "image_mask_ratio": 0.5,
-        "audio_mask_ratio": 0.5,
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 1,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 16,
-    }
-    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**{**sizes, **changes})).eval()
+    sizes = {"patch_size": 16, "audio_patch_size": 16, "image_mask_ratio": 0.5, "audio_mask_ratio": 0.5}
+    model = DeepAVFusionForPreTraining(tiny_config(**{**sizes, **changes})).eval()
     frames = () if model.config.num_frames == 1 else (model.config.num_frames,)
     unit = torch.rand(3, *frames, 3, 32, 32)
     shape = (3, 1, 1)

@@ -1,0 +1,80 @@
+"""Which Auto class loads which model, which pipelines serve it, and the code that a saved checkpoint carries.
+
+The `auto_map` of a checkpoint names this file. Its imports therefore bring every model wherever one is loaded, so that
+any checkpoint loads by any of the Auto classes, and what is saved there carries all of the code again.
+"""
+
+import os
+
+from transformers.dynamic_module_utils import custom_object_save
+
+from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
+from .localization_deepavfusion import DeepAVFusionForSoundLocalization
+from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .pretraining_deepavfusion import DeepAVFusionForPreTraining
+from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
+from .separation_deepavfusion import DeepAVFusionForSourceSeparation
+
+AUTO_MODELS = {
+    "AutoModel": DeepAVFusionModel,
+    "AutoModelForPreTraining": DeepAVFusionForPreTraining,
+    "AutoModelForVideoClassification": DeepAVFusionForAudioVisualClassification,
+    "AutoModelForAudioClassification": DeepAVFusionForAudioVisualClassification,
+    "AutoModelForAudioFrameClassification": DeepAVFusionForSourceSeparation,
+    "AutoModelForSemanticSegmentation": DeepAVFusionForSemanticSegmentation,
+    "AutoModelForMaskGeneration": DeepAVFusionForSoundLocalization,
+}
+
+# Task -> Auto class of its model, module and class of its pipeline. The pipelines' code is saved with the processor.
+_PIPELINES = {
+    "audio-visual-classification": (
+        "AutoModelForVideoClassification",
+        "pipelines_deepavfusion.AudioVisualClassificationPipeline",
+    ),
+    "audio-visual-source-separation": (
+        "AutoModelForAudioFrameClassification",
+        "separation_pipeline_deepavfusion.AudioVisualSourceSeparationPipeline",
+    ),
+    "audio-visual-segmentation": (
+        "AutoModelForSemanticSegmentation",
+        "pipelines_deepavfusion.AudioVisualSegmentationPipeline",
+    ),
+    "sound-source-localization": (
+        "AutoModelForMaskGeneration",
+        "pipelines_deepavfusion.SoundSourceLocalizationPipeline",
+    ),
+    "audio-visual-feature-extraction": (
+        "AutoModel",
+        "pipelines_deepavfusion.AudioVisualFeatureExtractionPipeline",
+    ),
+}
+
+
+def custom_pipelines(model_class: type) -> dict[str, dict]:
+    """`config.custom_pipelines` of a model class: its own task, if it has one, and feature extraction."""
+    return {
+        task: {"impl": pipeline, "pt": [auto], "type": "multimodal"}
+        for task, (auto, pipeline) in _PIPELINES.items()
+        if auto == "AutoModel" or issubclass(model_class, AUTO_MODELS[auto])
+    }
+
+
+def prepare_to_save(model: DeepAVFusionPreTrainedModel) -> None:
+    """Name in a model's configuration the code that loads it: `auto_map` and `custom_pipelines`."""
+    module = __name__.split(".")[-1]
+    names = {auto: f"{module}.{cls.__name__}" for auto, cls in AUTO_MODELS.items()}
+    model.config.auto_map = {**(getattr(model.config, "auto_map", None) or {}), **names}
+    model.config.custom_pipelines = custom_pipelines(type(model))
+
+
+def copy_code(folder: str | os.PathLike) -> None:
+    """Copy this file and all that it imports, directly or not, into a folder."""
+    os.makedirs(folder, exist_ok=True)
+    custom_object_save(copy_code, folder)  # transformers asks for any object that is defined in the file
+
+
+# The base class saves; it must not import what it is the base of.
+DeepAVFusionPreTrainedModel._prepare_to_save = prepare_to_save
+DeepAVFusionPreTrainedModel._copy_code = staticmethod(copy_code)
+
+__all__ = ["AUTO_MODELS", "custom_pipelines"]

@@ -1,0 +1,66 @@
+"""Samples of a batch that lack a modality: what they hold never enters, and what they yield does not count."""
+
+import torch
+
+
+def check_present(name: str, present: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor | None:
+    """Check a presence mask and move it to the device of the inputs.
+
+    Args:
+        name: "image" or "audio".
+        present: (B,) bool, or None if all samples have the modality.
+        values: `pixel_values` or `input_features`, (B, ...).
+
+    Raises:
+        ValueError: For another dtype or shape.
+    """
+    if present is None:
+        return None
+    if present.dtype != torch.bool or tuple(present.shape) != (values.shape[0],):
+        raise ValueError(
+            f"{name}_present is {present.dtype} of shape {tuple(present.shape)}: expected torch.bool of shape "
+            f"({values.shape[0]},)."
+        )
+    return present.to(values.device)
+
+
+def require_modality(needs: str, name: str, values: torch.Tensor | None, present: torch.Tensor | None) -> None:
+    """Check that every sample has the modality that a task is about.
+
+    Args:
+        needs: What needs what, for the message: "Segmentation needs the frame".
+        name: "image" or "audio".
+        values: `pixel_values` or `input_features`, or None.
+        present: (B,) bool, or None if all samples have it.
+
+    Raises:
+        ValueError: If a sample lacks it.
+    """
+    everywhere = values is not None
+    if everywhere and present is not None:
+        present = check_present(name, present, values)
+        everywhere = torch.compiler.is_compiling() or bool(present.all())
+    if not everywhere:
+        field = {"image": "pixel_values", "audio": "input_features"}[name]
+        raise ValueError(f"{needs}: expected {field} for every sample.")
+
+
+def blank_absent(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Inputs (B, ...) with zeros for absent samples, whatever those hold (NaN too)."""
+    return values if present is None else values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
+
+
+def keep_present(states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """States (B, n, D) with zeros for absent samples."""
+    return states if present is None else torch.where(present[:, None, None], states, torch.zeros_like(states))
+
+
+def mean_of_present(losses: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Mean of losses (B,) over the samples that are present; 0 if none is."""
+    if present is None:
+        return losses.mean()
+    present = present.to(losses.device)
+    return losses.masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
+
+
+__all__ = ["blank_absent", "check_present", "keep_present", "mean_of_present", "require_modality"]
