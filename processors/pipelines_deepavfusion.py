@@ -37,11 +37,10 @@ class DeepAVFusionPipeline(ChunkPipeline):
 
     _load_processor = None
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
-    # Of the subclasses: name of the model class, Auto class, what a file must have, settings of a picture processor.
+    # Of the subclasses: name of the model class, Auto class, what a file must have.
     model_name: str
     auto_class: str
     require = "any"
-    picture_settings: dict[str, Any] = {}
 
     def __init__(self, model, processor=None, **kwargs):
         name = type(model).__name__
@@ -65,10 +64,10 @@ class DeepAVFusionPipeline(ChunkPipeline):
             )
 
     def _make_processor(self, model) -> DeepAVFusionProcessor:
-        """The processor saved beside the model; of a model that was never saved, the one that its sizes need."""
+        """The processor saved beside the model; of a model that was never saved, the one of its view."""
         source = model.config.name_or_path
         if not source:
-            return DeepAVFusionProcessor.from_config(model.config, **self.picture_settings)
+            return DeepAVFusionProcessor.from_model(model)
         try:
             return DeepAVFusionProcessor.from_pretrained(source)
         except OSError as error:
@@ -211,7 +210,6 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
     model_name = "DeepAVFusionForSemanticSegmentation"
     auto_class = "AutoModelForSemanticSegmentation"
     require = "image"
-    picture_settings = {"crop_pct": 1.0}
     post_parameters = ("threshold",)
 
     def postprocess(self, outputs, threshold: float = 0.5):

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from deepavfusion.processors import DeepAVFusionProcessor
+
 from .finetune import guarded, summary
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
-from .finetuning import build_clips, evaluate_finally, task_processor, write_report
+from .finetuning import build_clips, evaluate_finally, write_report
 from .folders import check_origin
 from .recipe import RecipeError, recipe_names
 from .tasks import TASKS
@@ -59,7 +61,7 @@ def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerato
     accelerator = accelerator or Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     model = load_task_model(recipe, origin).to(accelerator.device)
     split = recipe.data.eval_split
-    processor = task_processor(recipe, model.config)
+    processor = DeepAVFusionProcessor.from_model(model)
     task = TASKS[recipe.task.name](build_clips(recipe, model.config, split, train=False), processor)
     check_labels(task, model)
     evaluation = evaluate_finally(recipe, task.clips, processor, model, accelerator)

@@ -23,6 +23,8 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from deepavfusion.processors import DeepAVFusionProcessor
+
 from .batches import BrokenDataError, group_size
 from .data.balance import class_balanced_weights, label_frequencies
 from .finetune_arguments import FinetuneArguments, load_finetune_arguments
@@ -31,7 +33,6 @@ from .finetuning import (
     build_task_model,
     evaluate_finally,
     open_folder,
-    task_processor,
     write_report,
 )
 from .folders import check_origin
@@ -134,7 +135,7 @@ class FinetuningRun:
             self.selection = build_clips(recipe, shape, recipe.data.selection_split, train=False) if selects else None
             self.test_clips = build_clips(recipe, shape, recipe.data.eval_split, train=False)
         self.model = build_task_model(recipe, self.train_clips)
-        self.processor = task_processor(recipe, self.model.config)
+        self.processor = DeepAVFusionProcessor.from_model(self.model)
         weights = None
         if recipe.task.name == "recognition":
             if recipe.task.init_bias:

@@ -55,8 +55,7 @@ def folder(tmp_path_factory):
     for seed, (task, (model_class, overrides)) in enumerate(MODELS.items()):
         model = make_model(model_class, seed=seed, **overrides)
         model.save_pretrained(folder / task)
-        crop = {"crop_pct": 1.0} if task == SEGMENT else {}
-        DeepAVFusionProcessor.from_config(model.config, **crop).save_pretrained(folder / task)
+        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / task)
     write_kinds(folder, seconds=5.1, sound_seconds=5.13, silent_seconds=2.0, rate=RATE, picture="picture.png")
     return folder
 
@@ -173,7 +172,7 @@ class TestEveryPipeline:
         model_class, overrides = MODELS[task]
         pipe = pipeline(task, model=make_model(model_class, image_size=[48, 80], patch_size=16, **overrides))
         assert pipe.processor.visual_processor.output_size == (48, 80)
-        assert pipe.processor.visual_processor.crop_pct == (1.0 if task == SEGMENT else 0.875)
+        assert pipe.processor.visual_processor.crop_pct == (1.0 if task in (SEGMENT, LOCALIZE) else 0.875)
         assert pipe(str(folder / "clip.mov"))
 
     def test_a_folder_without_processor_is_named(self, folder, tmp_path):
