@@ -27,10 +27,13 @@ ablations: env  ## pre-train variants of the quickstart's model on the built-in 
 	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
 test: env  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
 
 test-slow: env  ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-install: env  ## try the commands in new environments with the base install and the extra (downloads gigabytes)
+	$(BIN)/python -m pytest -m network
 
 lint: env  ## check style
 	$(BIN)/ruff check .
@@ -40,4 +43,4 @@ format: env  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results ablations test test-slow lint format
+.PHONY: help env quickstart results ablations test test-slow test-install lint format

@@ -49,7 +49,7 @@ def main(argv=None) -> int:
     except (OSError, ValueError) as error:
         print(f"deepavfusion convert: {args.checkpoint}: {error}", file=sys.stderr)
         return 1
-    processor = DeepAVFusionProcessor.from_config(model.config)
+    processor = DeepAVFusionProcessor.from_model(model)
     model.save_pretrained(args.output)
     processor.save_pretrained(args.output)
     number = sum(p.numel() for p in model.parameters())

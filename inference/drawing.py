@@ -1,30 +1,33 @@
-"""Pictures over frames: heat maps, masks, boxes and outlines; rows of examples; what was retrieved.
+"""Images without matplotlib: heat maps, masks, boxes and outlines over frames, and spectrograms.
 
 Maps and masks may be coarser than their frame: they are stretched over it, maps smoothly, masks in blocks. Everything
 is drawn on frames enlarged to at least `SIDE` pixels, so that lines are fine on small frames too.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from PIL import Image, ImageDraw
 
-from deepavfusion.training.report.charts import shorten
-
-from .media import as_array, as_frame, own_style
+from .media import as_array, as_frame, as_waveform
 
 SIDE = 224  # pixels
 IGNORED = 255  # label of pixels without truth
-_RIGHT, _WRONG = "#0b7a55", "#c0500c"
+_SILENCE = 1e-10  # power below which a spectrogram is silence, so that its logarithm is finite
+# matplotlib's perceptually uniform "inferno" at 17 evenly spaced values; interpolation is off by 7 of 255 at most.
+_INFERNO = (
+    *("000004", "0b0724", "210c4a", "3d0965", "57106e", "71196e", "8a226a", "a32c61", "bc3754"),
+    *("d24644", "e45a31", "f1731d", "f98e09", "fcac11", "f9cb35", "f2ea69", "fcffa4"),
+)
 _DISTINCT = [
     *("9aa0a6", "e6194b", "3cb44b", "ffe119", "0082c8", "f58231", "911eb4", "46f0f0"),
     *("f032e6", "d2f53c", "fabebe", "008080", "aa6e28", "800000", "aaffc3", "000080"),
 ]
+_PANEL = (720, 160)  # pixels of a spectrogram: width, height
+_MARGINS = (56, 30, 26)  # pixels around it: left, above, below
 _SOUNDING = (255, 140, 26)  # what a binary mask is painted with
 
 
@@ -83,6 +86,13 @@ def box_outlines(picture: np.ndarray, boxes: Any, size: tuple[int, int]) -> np.n
     return picture
 
 
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """Colours (..., 3), float 0..255, of values 0..1 (...): from black over red to light yellow, ever brighter."""
+    stops = np.array([tuple(bytes.fromhex(color)) for color in _INFERNO], dtype=np.float64)
+    positions = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(values, positions, channel) for channel in stops.T], axis=-1)
+
+
 def heat_overlay(
     frame: Any,
     heat: Any,
@@ -113,7 +123,7 @@ def heat_overlay(
     share = np.clip((heat - low) / (high - low), 0, 1) if high > low else np.zeros_like(heat)
     grey = (large @ np.array([0.299, 0.587, 0.114]))[..., None]
     ground = 0.75 * (0.8 * grey + 0.2 * large)
-    colors = 255 * matplotlib.colormaps["inferno"](0.15 + 0.85 * share)[..., :3]
+    colors = heat_colors(0.15 + 0.85 * share)
     weight = (alpha * share)[..., None]
     picture = np.round((1 - weight) * ground + weight * colors).astype(np.uint8)
     return _with_truth(picture, truth, boxes, frame.shape[:2])
@@ -179,161 +189,58 @@ def mask_overlay(
     return np.round(picture).astype(np.uint8)
 
 
-def _grid(rows: int, columns: int, width: float = 1.9, aspect: float = 1.0) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width * columns + 0.2, width * aspect * rows + 0.42), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    return figure, grid
-
-
-def _check(rows: dict[str, Sequence[Any] | None]) -> int:
-    lengths = {name: len(items) for name, items in rows.items() if items is not None}
-    if len(set(lengths.values())) != 1 or not all(lengths.values()):
-        raise ValueError(f"Expected as many of each, and at least one, got {lengths}.")
-    return next(iter(lengths.values()))
-
-
-def _draw_rows(columns: dict[str, list[np.ndarray]], names: Sequence[str] | None, legend: float = 0.0) -> Figure:
-    """Rows of pictures under titles; `legend`: inches left for one on the right."""
-    count = len(next(iter(columns.values())))
-    height, width = next(iter(columns.values()))[0].shape[:2]
-    figure, grid = _grid(count, len(columns), aspect=height / width)
-    figure.set_figwidth(figure.get_figwidth() + legend)
-    for column, (title, pictures) in enumerate(columns.items()):
-        grid[0, column].set_title(title, loc="left")
-        for row, picture in enumerate(pictures):
-            grid[row, column].imshow(picture, interpolation="nearest" if picture.shape[0] <= SIDE else "antialiased")
-    for row, name in enumerate(names or []):
-        grid[row, 0].set_ylabel(shorten(name, 26), fontsize=8)
-    return figure
-
-
-@own_style
-def localization_examples(
-    frames: Sequence[Any],
-    maps: Sequence[Any],
-    truths: Sequence[Any] | None = None,
-    boxes: Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A row for each example: frame | map | truth, whose outline is on the map as well.
+def stft_spectrograms(
+    panels: Mapping[str, Any],
+    rate: int,
+    n_fft: int = 1024,
+    dynamic_range: float = 80.0,
+    max_frequency: float | None = None,
+) -> Image.Image:
+    """Power spectrograms of waveforms, one below the other, on shared axes of seconds and Hz.
 
     Args:
-        frames: each (H, W, 3) uint8.
-        maps: each (h, w), of any resolution.
-        truths: each (h, w), consensus maps in 0..1.
-        boxes: each (n, 4), in pixels of the frame; drawn instead of, or beside, the truths.
-        names: of the rows.
-        limits: one colour scale for all maps; each map's own range by default.
+        panels: title -> waveform (N,) of floats.
+        rate: in Hz.
+        n_fft: samples of the Hann window; the hop is a quarter.
+        dynamic_range: dB below the loudest value of all panels that the colours span.
+        max_frequency: Hz at the upper edge; half the rate by default.
     """
-    count = _check({"frames": frames, "maps": maps, "truths": truths, "boxes": boxes, "names": names})
-    columns: dict[str, list[np.ndarray]] = {"frame": [], "map, truth outlined": [], "truth": []}
-    for i in range(count):
-        truth = None if truths is None else truths[i]
-        marks = None if boxes is None else boxes[i]
-        columns["frame"].append(enlarged(frames[i]))
-        columns["map, truth outlined"].append(heat_overlay(frames[i], maps[i], truth, marks, limits))
-        painted = enlarged(frames[i]) if truth is None else heat_overlay(frames[i], truth, limits=(0, 1), alpha=0.7)
-        columns["truth"].append(_with_truth(painted, truth, marks, as_frame(frames[i]).shape[:2]))
-    if truths is None and boxes is None:
-        columns = {"frame": columns["frame"], "map": columns["map, truth outlined"]}
-    return _draw_rows(columns, names)
+    if not panels:
+        raise ValueError("Expected at least one spectrogram, got none.")
+    top = rate / 2 if max_frequency is None else min(max_frequency, rate / 2)
+    power = {name: stft_power(waveform, n_fft)[: int(top / rate * n_fft) + 1] for name, waveform in panels.items()}
+    peak = max(max(float(values.max()) for values in power.values()), _SILENCE)
+    longest = max(len(waveform) for waveform in panels.values()) / rate
+    (width, height), (left, above, below) = _PANEL, _MARGINS
+    page = Image.new("RGB", (left + width + 16, len(panels) * (above + height + below)), "white")
+    draw = ImageDraw.Draw(page)
+    for index, (name, values) in enumerate(power.items()):
+        share = 1 + 10 * np.log10(np.maximum(values / peak, _SILENCE)) / dynamic_range
+        colors = np.round(heat_colors(np.clip(share, 0, 1)[::-1])).astype(np.uint8)  # low frequencies below
+        y = index * (above + height + below) + above
+        size = (max(1, round(width * len(panels[name]) / rate / longest)), height)
+        page.paste(Image.fromarray(colors).resize(size, Image.Resampling.BOX), (left, y))
+        draw.text((left, y - 6), " ".join(name.split()), fill="black", anchor="ls", font_size=14)
+        for hz in _ticks(top):
+            draw.text((left - 6, y + height * (1 - hz / top)), f"{hz:g} Hz", fill="#555555", anchor="rm", font_size=11)
+        for time in _ticks(longest):
+            x = left + width * time / longest
+            draw.text((x, y + height + 4), f"{time:g} s", fill="#555555", anchor="mt", font_size=11)
+    return page
 
 
-@own_style
-def segmentation_examples(
-    frames: Sequence[Any],
-    predictions: Sequence[Any],
-    truths: Sequence[Any],
-    class_names: Sequence[str] | None = None,
-    background: int | None = 0,
-    names: Sequence[str] | None = None,
-) -> Figure:
-    """A row for each example: frame | predicted | truth.
-
-    Args:
-        frames: each (H, W, 3) uint8.
-        predictions, truths: each (h, w): binary (bool, or floats painted above 0.5), or class indices where
-            `class_names` are given; `IGNORED` pixels of the truth are hatched.
-        class_names: of all classes; those that occur stand in the legend.
-        background: class that stays unpainted.
-        names: of the rows.
-    """
-    count = _check({"frames": frames, "predictions": predictions, "truths": truths, "names": names})
-    colors = None if class_names is None else class_colors(len(class_names))
-    columns = {
-        "frame": [enlarged(frame) for frame in frames],
-        "predicted": [mask_overlay(frames[i], predictions[i], colors, background) for i in range(count)],
-        "truth": [mask_overlay(frames[i], truths[i], colors, background) for i in range(count)],
-    }
-    if class_names is None:
-        return _draw_rows(columns, names)
-    figure = _draw_rows(columns, names, legend=2.2)
-    present = {int(index) for masks in (predictions, truths) for mask in masks for index in np.unique(as_array(mask))}
-    shown = sorted(present - {IGNORED, background})
-    handles = [Patch(color=colors[index] / 255, label=shorten(class_names[index], 26)) for index in shown]
-    if any(bool((as_array(mask) == IGNORED).any()) for mask in truths):
-        handles.append(Patch(facecolor="#828282", edgecolor="#969696", hatch="////", label="ignored"))
-    if handles:
-        figure.legend(handles=handles, loc="outside right upper", handlelength=1.1)
-    return figure
+def stft_power(waveform: Any, n_fft: int) -> np.ndarray:
+    """Power (n_fft // 2 + 1, frames) of a waveform (N,): Hann window, centred frames, hop of a quarter."""
+    padded = np.pad(as_waveform(waveform).astype(np.float64), n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
+    return np.abs(np.fft.rfft(frames * np.hanning(n_fft + 1)[:-1], axis=1).T) ** 2
 
 
-@own_style
-def retrieval_examples(
-    queries: Sequence[Any],
-    results: Sequence[Sequence[Any]],
-    correct: Sequence[Sequence[bool]],
-    query_names: Sequence[str] | None = None,
-    result_names: Sequence[Sequence[str]] | None = None,
-) -> Figure:
-    """A row for each query and what was found for it, best first; right and wrong by mark, border and colour.
-
-    Args:
-        queries: each a frame (H, W, 3) uint8, or a spectrogram (frequencies, time) of floats.
-        results: of each query, the pictures found (usually five), of the same two kinds.
-        correct: of each query, which of them are right.
-        query_names, result_names: words under the pictures.
-    """
-    count = _check({"queries": queries, "results": results, "correct": correct})
-    widest = max(len(found) for found in results)
-    figure, grid = _grid(count, widest + 1, width=1.55, aspect=1.16)
-    for row in range(count):
-        _check({"results": results[row], "correct": correct[row]})
-        _draw(grid[row, 0], queries[row])
-        grid[row, 0].set_xlabel(shorten(query_names[row]) if query_names else "", fontsize=8)
-        for column, (picture, right) in enumerate(zip(results[row], correct[row]), start=1):
-            axes, color = grid[row, column], _RIGHT if right else _WRONG
-            _draw(axes, picture)
-            name = f" {shorten(result_names[row][column - 1], 20)}" if result_names else ""
-            axes.set_xlabel(f"{'✓' if right else '✗'}{name}", fontsize=8, color=color)
-            axes.add_patch(
-                Rectangle(
-                    (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=color, linewidth=3, clip_on=False
-                )
-            )
-        for axes in grid[row, 1 + len(results[row]) :]:
-            axes.set_axis_off()
-    for column, axes in enumerate(grid[0]):
-        axes.set_title("query" if column == 0 else f"{column}.", loc="left")
-    return figure
-
-
-def _draw(axes, picture: Any) -> None:
-    """A frame as it is, or a spectrogram with its low frequencies below."""
-    values = as_array(picture)
-    if values.dtype == np.uint8:
-        axes.imshow(enlarged(values))
-        return
-    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
-    if values.ndim != 2:
-        raise ValueError(f"Expected a frame of uint8 or a spectrogram (frequencies, time), got shape {values.shape}.")
-    axes.imshow(values, origin="lower", aspect="auto", cmap="magma")
-    axes.set_box_aspect(1)
+def _ticks(end: float) -> np.ndarray:
+    """At most six round numbers from 0 to `end`."""
+    power = 10.0 ** np.floor(np.log10(end / 5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if end / (factor * power) < 6)
+    return np.arange(int(end / step) + 1) * step
 
 
 __all__ = [
@@ -342,11 +249,11 @@ __all__ = [
     "box_outlines",
     "class_colors",
     "enlarged",
+    "heat_colors",
     "heat_overlay",
-    "localization_examples",
     "mask_overlay",
     "outline",
-    "retrieval_examples",
-    "segmentation_examples",
+    "stft_power",
+    "stft_spectrograms",
     "stretched",
 ]

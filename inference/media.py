@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 
 DPI = 144  # of figures: one and a half pixels for each that a page gives them, so that text is sharp on fine screens
@@ -74,6 +72,8 @@ def own_style(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def styled(*args, **kwargs):
+        import matplotlib  # of the extra `train`: frames and sounds are written without it
+
         defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
         with matplotlib.rc_context({**defaults, **_STYLE}):
             return function(*args, **kwargs)
@@ -81,23 +81,27 @@ def own_style(function: Callable[..., Any]) -> Callable[..., Any]:
     return styled
 
 
-@own_style
 def png(picture: Any) -> bytes:
     """PNG of a matplotlib figure (on white, at `DPI`, without margins) or of a frame of uint8."""
     file = io.BytesIO()
-    if isinstance(picture, Figure):
-        picture.savefig(
-            file,
-            format="png",
-            dpi=DPI,
-            bbox_inches="tight",
-            pad_inches=0.06,
-            facecolor="white",
-            metadata={"Software": None},
-        )
+    if hasattr(picture, "savefig"):
+        _save_figure(picture, file)
     else:
         Image.fromarray(as_frame(picture)).save(file, format="png", optimize=True)
     return file.getvalue()
+
+
+@own_style
+def _save_figure(figure: Any, file: io.BytesIO) -> None:
+    figure.savefig(
+        file,
+        format="png",
+        dpi=DPI,
+        bbox_inches="tight",
+        pad_inches=0.06,
+        facecolor="white",
+        metadata={"Software": None},
+    )
 
 
 def png_size(content: bytes) -> tuple[int, int]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from deepavfusion.processors import load_clip
-from deepavfusion.training.report.charts import stft_spectrograms
 
 from .common import command_parser, load_pipeline, run, share, unique_names, write_picture
+from .drawing import stft_spectrograms
 from .files import write_atomically
 from .media import wav
 

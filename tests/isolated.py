@@ -1,34 +1,46 @@
-"""Runs Python source in a fresh process in which this package, and others by request, cannot be imported.
+"""Runs Python in a fresh process in which this package, or others by request, cannot be imported.
 
-That is the machine of somebody who loads a checkpoint from the Hub. The package is installed in the tests' own
-environment, so its name is hidden from the import system: an import fails, and a search for it finds nothing, as where
-it was never installed.
+That is the machine of somebody who loads a checkpoint from the Hub, or who has installed this package without some of
+its extras. The packages are installed in the tests' own environment, so their names are hidden from the import system:
+an import fails, and a search for them finds nothing, as where they were never installed.
 """
 
+import configparser
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 OWN = ("deepavfusion",)
 OPTIONAL = ("torchvision", "PIL", "av", "accelerate")
 
 _HIDE = '''\
+import re
 import sys
 
 
 class Hiding:
-    """A finder of modules that finds none of the hidden ones."""
+    """A finder of modules and distributions that finds none of the hidden ones."""
 
     hidden = frozenset({hidden!r})
+    distributions = frozenset({distributions!r})
 
     def __init__(self, finder):
         self.finder = finder
 
     def find_spec(self, fullname, path=None, target=None):
         return None if fullname.partition(".")[0] in self.hidden else self.finder.find_spec(fullname, path, target)
+
+    def find_distributions(self, *args, **kwargs):
+        for found in getattr(self.finder, "find_distributions", lambda *a, **k: ())(*args, **kwargs):
+            if re.sub(r"[-_.]+", "-", found.name).lower() not in self.distributions:
+                yield found
 
     def __getattr__(self, name):
         return getattr(self.finder, name)
@@ -71,7 +83,7 @@ def run_python(
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "snippet.py")
-        script.write_text((_HIDE.format(hidden=tuple(hidden)) if hidden else "") + source)
+        script.write_text((_HIDE.format(hidden=tuple(hidden), distributions=()) if hidden else "") + source)
         result = subprocess.run(
             [sys.executable, str(script), *map(str, arguments)],
             cwd=home,
@@ -90,3 +102,59 @@ def run_isolated(
 ) -> str:
     """`run_python` where this package cannot be imported, nor any of `without`."""
     return run_python(source, *arguments, home=home, endpoint=endpoint, hidden=(*OWN, *without), timeout=timeout)
+
+
+def declared(*extras: str) -> list[str]:
+    """Requirements that setup.cfg declares for the base install, or those of `extras` alone."""
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    texts = [config["options.extras_require"][extra] for extra in extras] or [config["options"]["install_requires"]]
+    return [line for text in texts for line in text.split("\n") if line]
+
+
+def installed_with(*extras: str) -> set[str]:
+    """Canonical names of what `pip install deepavfusion[extras]` brings: what is declared, and all that it requires."""
+    waiting = [Requirement(text) for text in declared() + (declared(*extras) if extras else [])]
+    names, seen = {"deepavfusion"}, set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        names.add(name)
+        for extra in requirement.extras | {""}:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            needed = [Requirement(text) for text in metadata.requires(name) or []]
+            waiting += [item for item in needed if item.marker is None or item.marker.evaluate({"extra": extra})]
+    return names
+
+
+def run_with_extras(
+    extras: Sequence[str], *arguments: str, home: Path, without: Sequence[str] = (), timeout=500
+) -> subprocess.CompletedProcess:
+    """Runs Python with `arguments` where exactly `pip install deepavfusion[extras]` is installed, save `without`.
+
+    Args:
+        extras: of setup.cfg.
+        arguments: of the interpreter, such as "-m", "deepavfusion.training.cli".
+        home: folder for caches and for the working directory.
+        without: distributions that are missing all the same.
+        timeout: in seconds.
+    """
+    kept = installed_with(*extras) - {canonicalize_name(name) for name in without}
+    owners = {
+        module: {canonicalize_name(n) for n in names} for module, names in metadata.packages_distributions().items()
+    }
+    hidden = [module for module, names in owners.items() if not names & kept]
+    others = {canonicalize_name(found.name) for found in metadata.distributions()} - kept
+    with tempfile.TemporaryDirectory() as folder:
+        text = _HIDE.format(hidden=tuple(sorted(hidden)), distributions=tuple(sorted(others)))
+        Path(folder, "sitecustomize.py").write_text(text)
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=home,
+            env=hub_environment(home) | {"PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from .extras import missing_extra
+
 COMMANDS = {
     "pretrain": "train an encoder by masked reconstruction, from a recipe",
     "finetune": "fine-tune for a task, from a recipe, and evaluate",
@@ -30,7 +32,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code, 2 for one that does not exist."""
+    """Runs a command; returns its exit code, 2 for one that does not exist or lacks packages."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -42,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         print(f"deepavfusion: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
+        return 2
+    if message := missing_extra(argv[0]):
+        print(message, file=sys.stderr)
         return 2
     package = "inference" if argv[0] in INFERENCE else "training"
     return importlib.import_module(f"deepavfusion.{package}.{argv[0]}").main(argv[1:]) or 0

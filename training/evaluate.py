@@ -15,11 +15,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from deepavfusion.inference.common import quiet_library
+from deepavfusion.processors import DeepAVFusionProcessor
 
 from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
 from .config.recipe import RecipeError, recipe_names
 from .finetune import guarded, summary
-from .runs.finetuning import build_clips, evaluate_finally, task_processor, write_report
+from .runs.finetuning import build_clips, evaluate_finally, write_report
 from .runs.folder import check_origin
 from .tasks import TASKS
 
@@ -60,7 +61,7 @@ def evaluate_model(recipe: FinetuneArguments, origin: str, out: Path, accelerato
     accelerator = accelerator or Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     model = load_task_model(recipe, origin).to(accelerator.device)
     split = recipe.data.eval_split
-    processor = task_processor(recipe, model.config)
+    processor = DeepAVFusionProcessor.from_model(model)
     task = TASKS[recipe.task.name](build_clips(recipe, model.config, split, train=False), processor)
     check_labels(task, model)
     evaluation = evaluate_finally(recipe, task.clips, processor, model, accelerator)

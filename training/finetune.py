@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from deepavfusion.inference.common import quiet_library
+from deepavfusion.processors import DeepAVFusionProcessor
 
 from .config.finetune_arguments import FinetuneArguments, load_finetune_arguments
 from .config.recipe import RecipeError, recipe_names
@@ -34,7 +35,6 @@ from .runs.finetuning import (
     build_task_model,
     evaluate_finally,
     open_folder,
-    task_processor,
     write_report,
 )
 from .runs.folder import check_origin
@@ -136,7 +136,7 @@ class FinetuningRun:
             self.selection = build_clips(recipe, shape, recipe.data.selection_split, train=False) if selects else None
             self.test_clips = build_clips(recipe, shape, recipe.data.eval_split, train=False)
         self.model = build_task_model(recipe, self.train_clips)
-        self.processor = task_processor(recipe, self.model.config)
+        self.processor = DeepAVFusionProcessor.from_model(self.model)
         weights = None
         if recipe.task.name == "recognition":
             if recipe.task.init_bias:

@@ -1,5 +1,6 @@
 """Pictures over frames: what is hot, painted, outlined or framed is where it was given."""
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -8,15 +9,14 @@ from deepavfusion.inference.drawing import (
     box_outlines,
     class_colors,
     enlarged,
+    heat_colors,
     heat_overlay,
-    localization_examples,
     mask_overlay,
     outline,
-    retrieval_examples,
-    segmentation_examples,
+    stft_power,
+    stft_spectrograms,
     stretched,
 )
-from deepavfusion.inference.media import png
 
 
 def frame(height=64, width=64, seed=0):
@@ -142,63 +142,43 @@ def test_colours_of_classes_are_distinct_and_stable():
     assert class_colors(0).shape == (0, 3)
 
 
-def shown(figure):
-    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+def test_heat_colors_are_those_of_inferno_and_ever_brighter():
+    values = np.linspace(0, 1, 501)
+    colors = heat_colors(values)
+    assert np.abs(colors - 255 * matplotlib.colormaps["inferno"](values)[:, :3]).max() < 8
+    assert (np.diff(colors @ [0.2126, 0.7152, 0.0722]) > 0).all()
+    assert heat_colors(values.reshape(3, 167)).shape == (3, 167, 3)
 
 
-def titles(figure):
-    return [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
+def test_spectrograms_show_a_tone_where_it_is_and_as_loud_as_it_is():
+    rate = 16000
+    times = np.arange(2 * rate) / rate
+    tone = np.where(times < 1, np.sin(2 * np.pi * 2000 * times), 0).astype(np.float32)
+    page = np.asarray(stft_spectrograms({"loud": tone, "soft": 0.1 * tone[:rate], "silent": 0 * tone}, rate, 256))
+    assert page.shape == (3 * 216, 792, 3)
+    panels = page.reshape(3, 216, 792, 3)[:, 30:190, 56:776]
+    loud, soft, silent = (brightness(panel) for panel in panels)
+    row, column = np.unravel_index(loud.argmax(), loud.shape)
+    assert abs(row - 160 * (1 - 2000 / 8000)) <= 2
+    assert column < 360
+    assert loud[:, 400:].max() == loud.min()  # nothing after the tone
+    assert tuple(panels[0][row, column]) == (252, 255, 164)  # the loudest value
+    expected = heat_colors(np.array(1 - 20 / 80)).sum()  # 20 dB softer, of 80
+    assert soft[row, 100:300].mean() == pytest.approx(expected, abs=6)
+    assert (soft[:, 362:] == 765).all()  # half as long: white beyond
+    assert (silent == silent[0, 0]).all()
+    assert (page[:30, 56:200] < 128).any()  # a title
 
 
-def test_localization_examples_show_frame_map_and_truth():
-    frames, maps = [frame(seed=i) for i in range(2)], [np.eye(4), np.eye(4)[::-1]]
-    truths = [np.pad(np.ones((8, 8)), 28) for _ in range(2)]
-    figure = localization_examples(frames, maps, truths, names=["$first", "second"])
-    pictures = shown(figure)
-    assert titles(figure) == ["frame", "map, truth outlined", "truth"]
-    for row in range(2):
-        np.testing.assert_array_equal(pictures[3 * row], enlarged(frames[row]))
-        np.testing.assert_array_equal(pictures[3 * row + 1], heat_overlay(frames[row], maps[row], truths[row]))
-    assert [figure.axes[i].get_ylabel() for i in (0, 3)] == ["$first", "second"]
-    assert png(figure)
-    assert titles(localization_examples(frames, maps)) == ["frame", "map"]
-    boxed = shown(localization_examples(frames, maps, boxes=[np.array([[0, 0, 32, 32]]), np.zeros((0, 4))]))
-    np.testing.assert_array_equal(boxed[2], box_outlines(enlarged(frames[0]), [[0, 0, 32, 32]], (64, 64)))
-    np.testing.assert_array_equal(boxed[5], enlarged(frames[1]))
-    with pytest.raises(ValueError, match="as many of each"):
-        localization_examples(frames, maps[:1])
+def test_stft_power_is_that_of_torch():
+    waveform = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    window = torch.hann_window(1024)
+    expected = torch.stft(waveform, 1024, 256, window=window, pad_mode="constant", return_complex=True).abs() ** 2
+    np.testing.assert_allclose(stft_power(waveform, 1024), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_spectrograms_of_silence_and_of_nothing():
+    quiet = np.asarray(stft_spectrograms({"silent": np.zeros(4000, np.float32)}, 16000, max_frequency=4000))
+    assert (quiet[30:190, 56:776] == quiet[30, 56]).all()
     with pytest.raises(ValueError, match="at least one"):
-        localization_examples([], [])
-
-
-def test_segmentation_examples_binary():
-    masks = [np.pad(np.ones((8, 8), bool), 28)]
-    figure = segmentation_examples([frame()], [~masks[0]], masks)
-    pictures = shown(figure)
-    np.testing.assert_array_equal(pictures[1], mask_overlay(frame(), ~masks[0]))
-    np.testing.assert_array_equal(pictures[2], mask_overlay(frame(), masks[0]))
-    assert not figure.legends
-
-
-def test_segmentation_examples_name_the_classes_that_occur():
-    truth, found = np.zeros((64, 64), int), np.zeros((64, 64), int)
-    truth[:8], truth[8:16], found[:8] = 255, 2, 4
-    figure = segmentation_examples([frame()], [found], [truth], [f"class {i}" for i in range(6)])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["class 2", "class 4", "ignored"]
-    assert legend.legend_handles[0].get_facecolor()[:3] == pytest.approx(class_colors(6)[2] / 255)
-
-
-def test_retrieval_examples_mark_right_and_wrong():
-    query, found = np.random.default_rng(0).normal(size=(1, 32, 48)), [frame(seed=i) for i in range(3)]
-    figure = retrieval_examples(
-        [query, frame()], [found, found[:1]], [[True, False, False], [True]], ["a", "b"], [["x", "y", "z"], ["w"]]
-    )
-    pictures = shown(figure)
-    np.testing.assert_array_equal(pictures[0], query[0])
-    np.testing.assert_array_equal(pictures[1], enlarged(found[0]))
-    assert [axes.get_xlabel() for axes in figure.axes] == ["a", "✓ x", "✗ y", "✗ z", "b", "✓ w", "", ""]
-    assert titles(figure) == ["query", "1.", "2.", "3."]
-    assert png(figure)
-    with pytest.raises(ValueError, match="as many of each"):
-        retrieval_examples([query], [found], [[True]])
+        stft_spectrograms({}, 16000)

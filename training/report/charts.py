@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepavfusion.inference.media import as_array, as_waveform, own_style
+from deepavfusion.inference.media import as_array, own_style
 
 from .figures import COLORS
 
@@ -21,7 +21,6 @@ MAX_CLASSES = 40  # of a confusion matrix that can be read
 _NUMBERED = 20  # classes up to which every cell holds its number
 _CYCLE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333"]  # Okabe and Ito
 _NO_CURVE = ("runtime", "per_second", "total_flos", "eta", "step", "epoch", "kind", "clips", "seconds")
-_SILENCE = 1e-10  # power below which a spectrogram is silence, so that its logarithm is finite
 
 
 def shorten(name: str, length: int = 24) -> str:
@@ -288,49 +287,6 @@ def log_mels(
     return _spectrograms(values, seconds, lambda panel: (rows(len(panel)), ticks), limits, unit)
 
 
-@own_style
-def stft_spectrograms(
-    panels: Mapping[str, Any],
-    rate: int,
-    n_fft: int = 1024,
-    dynamic_range: float = 80.0,
-    max_frequency: float | None = None,
-) -> Figure:
-    """Power spectrograms of waveforms side by side, in dB below the loudest value of all, frequencies linear.
-
-    Args:
-        panels: name -> waveform (N,) of floats.
-        rate: in Hz.
-        n_fft: samples of the Hann window; the hop is a quarter.
-        dynamic_range: dB that the colours span.
-        max_frequency: Hz at the upper edge; half the rate by default.
-    """
-    _require(panels)
-    hop, window = n_fft // 4, np.hanning(n_fft + 1)[:-1]
-    power, seconds = {}, {}
-    bins = n_fft // 2 + 1
-    top = rate / 2 if max_frequency is None else min(max_frequency, rate / 2)
-    kept = min(bins, int(top / rate * n_fft) + 1)
-    for name, waveform in panels.items():
-        waveform = as_waveform(waveform)
-        padded = np.pad(waveform.astype(np.float64), n_fft // 2)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
-        power[name] = np.abs(np.fft.rfft(frames * window, axis=1).T[:kept]) ** 2
-        seconds[name] = len(waveform) / rate
-    peak = max(max(float(values.max()) for values in power.values()), _SILENCE)
-    floor = 10 ** (-dynamic_range / 10)
-    decibels = {name: 10 * np.log10(np.maximum(values / peak, floor)) for name, values in power.items()}
-    step = next(step for step in (250, 500, 1000, 2000, 4000, 8000, 16000) if top / step <= 5 or step == 16000)
-    ticks = list(range(0, int(top) + 1, step))
-    return _spectrograms(
-        decibels,
-        seconds,
-        lambda _: ([hz * n_fft / rate for hz in ticks], ticks),
-        (-dynamic_range, 0.0),
-        "dB, loudest value 0",
-    )
-
-
 def _spectrograms(
     panels: Mapping[str, np.ndarray],
     seconds: Mapping[str, float],
@@ -384,6 +340,5 @@ __all__ = [
     "log_mels",
     "precision_recall",
     "shorten",
-    "stft_spectrograms",
     "success_curves",
 ]

@@ -10,7 +10,6 @@ from accelerate.utils import set_seed
 
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import write_atomically
-from deepavfusion.processors import DeepAVFusionProcessor
 
 from ..config.arguments import COMPUTATION
 from ..config.finetune_arguments import FinetuneArguments
@@ -60,12 +59,6 @@ def build_clips(recipe: FinetuneArguments, config, split: str, train: bool):
             "model.localization_loss=matching, which needs none."
         )
     return clips
-
-
-def task_processor(recipe: FinetuneArguments, config) -> DeepAVFusionProcessor:
-    """The processor of a task's model: dense predictions see the whole short side, as published."""
-    dense = recipe.task.name in ("segmentation", "localization")
-    return DeepAVFusionProcessor.from_config(config, **({"crop_pct": 1.0} if dense else {}))
 
 
 def build_task_model(recipe: FinetuneArguments, clips):
@@ -225,6 +218,5 @@ __all__ = [
     "build_task_model",
     "evaluate_finally",
     "open_folder",
-    "task_processor",
     "write_report",
 ]

@@ -93,7 +93,7 @@ class Job:
             order=order,
             train_clips=train_clips,
             eval_clips=eval_clips,
-            processor=DeepAVFusionProcessor.from_config(module.config),
+            processor=DeepAVFusionProcessor.from_model(module),
             module=module,
             model=module if args.optim.fsdp else accelerator.prepare_model(module),
             optimizer=accelerator.prepare_optimizer(optimizer),
