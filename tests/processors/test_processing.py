@@ -372,9 +372,9 @@ class TestSaving:
     def test_code_lies_beside_it(self, parts, tmp_path):
         make(parts).save_pretrained(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        pictures = ("image_processing", "video_processing")
-        pipelines = ("pipelines", "separation_pipeline", "windows")
-        files = (*pictures, *pipelines, "feature_extraction", "decoding", "media", "post_processing", "processing")
+        inputs = ("feature_extraction", "image_processing", "video_processing", "media", "streams")
+        outputs = ("post_processing", "chunking", "pipelines", "pipeline_base")
+        files = (*inputs, *outputs, "processing", "auto_processing")
         assert names == {"processor_config.json"} | {f"{name}_deepavfusion.py" for name in files}
 
     def test_copies_and_pickles(self, parts, tmp_path):
