@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from deepavfusion.processors import decoding_deepavfusion, media_deepavfusion
+from deepavfusion.processors import streams_deepavfusion, media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import write_media
 
@@ -223,7 +223,7 @@ def test_without_pyav(plain, monkeypatch, call):
 
 
 @pytest.mark.parametrize("call", [load_clip, probe_clip])
-@pytest.mark.parametrize("module", [media_deepavfusion, decoding_deepavfusion])
+@pytest.mark.parametrize("module", [media_deepavfusion, streams_deepavfusion])
 def test_a_pyav_without_what_is_needed_is_not_the_files_fault(plain, monkeypatch, module, call):
     monkeypatch.setattr(module, "av", SimpleNamespace(FFmpegError=av.FFmpegError))
     with pytest.raises(AttributeError, match="has no attribute"):
