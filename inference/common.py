@@ -15,7 +15,8 @@ from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError
-from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline, pipelines
+from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .files import write_atomically
 

@@ -67,7 +67,7 @@ def main(argv=None) -> int:
     except (OSError, ValueError) as error:
         print(f"deepavfusion convert: {args.checkpoint}: {error}", file=sys.stderr)
         return 1
-    processor = DeepAVFusionProcessor.from_config(model.config)
+    processor = DeepAVFusionProcessor.from_model(model)
     with folder.claimed():
         folder.begin()
         model.save_pretrained(folder.draft)

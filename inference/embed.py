@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline
+from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.training.metrics.knn import STREAMS
 
 from .common import check_absent, command_parser, load_pipeline, moments_of, run

@@ -25,35 +25,20 @@ AUTO_MODELS = {
     "AutoModelForMaskGeneration": DeepAVFusionForSoundLocalization,
 }
 
-# Task -> Auto class of its model, module and class of its pipeline. The pipelines' code is saved with the processor.
+# Task -> Auto class of its model, class of its pipeline in pipelines_deepavfusion, which is saved with the processor.
 _PIPELINES = {
-    "audio-visual-classification": (
-        "AutoModelForVideoClassification",
-        "pipelines_deepavfusion.AudioVisualClassificationPipeline",
-    ),
-    "audio-visual-source-separation": (
-        "AutoModelForAudioFrameClassification",
-        "separation_pipeline_deepavfusion.AudioVisualSourceSeparationPipeline",
-    ),
-    "audio-visual-segmentation": (
-        "AutoModelForSemanticSegmentation",
-        "pipelines_deepavfusion.AudioVisualSegmentationPipeline",
-    ),
-    "sound-source-localization": (
-        "AutoModelForMaskGeneration",
-        "pipelines_deepavfusion.SoundSourceLocalizationPipeline",
-    ),
-    "audio-visual-feature-extraction": (
-        "AutoModel",
-        "pipelines_deepavfusion.AudioVisualFeatureExtractionPipeline",
-    ),
+    "audio-visual-classification": ("AutoModelForVideoClassification", "AudioVisualClassificationPipeline"),
+    "audio-visual-source-separation": ("AutoModelForAudioFrameClassification", "AudioVisualSourceSeparationPipeline"),
+    "audio-visual-segmentation": ("AutoModelForSemanticSegmentation", "AudioVisualSegmentationPipeline"),
+    "sound-source-localization": ("AutoModelForMaskGeneration", "SoundSourceLocalizationPipeline"),
+    "audio-visual-feature-extraction": ("AutoModel", "AudioVisualFeatureExtractionPipeline"),
 }
 
 
 def custom_pipelines(model_class: type) -> dict[str, dict]:
     """`config.custom_pipelines` of a model class: its own task, if it has one, and feature extraction."""
     return {
-        task: {"impl": pipeline, "pt": [auto], "type": "multimodal"}
+        task: {"impl": f"pipelines_deepavfusion.{pipeline}", "pt": [auto], "type": "multimodal"}
         for task, (auto, pipeline) in _PIPELINES.items()
         if auto == "AutoModel" or issubclass(model_class, AUTO_MODELS[auto])
     }

@@ -179,6 +179,8 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
     ```
     """
 
+    processor_options = {"crop_pct": 1.0}  # maps cover the frame's whole short side
+
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
         self.deepavfusion = DeepAVFusionModel(config)

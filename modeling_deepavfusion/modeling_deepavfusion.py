@@ -30,6 +30,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     base_model_prefix = "deepavfusion"
     main_input_name = "pixel_values"
     input_modalities = ("image", "audio")
+    # How its inputs differ from the processor's defaults; `DeepAVFusionProcessor.from_model` reads it.
+    processor_options: dict[str, float] = {}
     supports_gradient_checkpointing = True
     _no_split_modules = ["DeepAVFusionLayer", "DeepAVFusionDividedLayer", "DeepAVFusionFusionLayer"]
     _supports_sdpa = True

@@ -38,6 +38,8 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
     `semantic_loss_ignore_index` (255) or -100 are ignored.
     """
 
+    processor_options = {"crop_pct": 1.0}  # frames keep their whole short side, as published
+
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
         dim, num_scales = config.hidden_size, max(config.patch_size.bit_length() - 2, 1)

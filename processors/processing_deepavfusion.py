@@ -64,11 +64,12 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     @classmethod
     def from_config(cls, config, **picture_settings) -> "DeepAVFusionProcessor":
         """
-        The processor that a model of this configuration needs.
+        The processor for the sizes of a configuration. Which part of the picture a model sees depends on its class:
+        see [`from_model`].
 
         Args:
             config: a `DeepAVFusionConfig`. Read are image_size, num_frames, num_mel_bins and spectrogram_length.
-            picture_settings: other arguments of [`DeepAVFusionImageProcessor`]; `crop_pct=1.0` for segmentation.
+            picture_settings: other arguments of [`DeepAVFusionImageProcessor`].
         """
         sound = DeepAVFusionFeatureExtractor(
             num_mel_bins=config.num_mel_bins, spectrogram_length=config.spectrogram_length
@@ -77,6 +78,27 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             return cls(sound, DeepAVFusionImageProcessor(size=config.image_size, **picture_settings))
         videos = DeepAVFusionVideoProcessor(size=config.image_size, num_frames=config.num_frames, **picture_settings)
         return cls(sound, video_processor=videos)
+
+    @classmethod
+    def from_model(cls, model, config=None) -> "DeepAVFusionProcessor":
+        """
+        The processor of a model's view: that of its configuration, with what its class says of its inputs.
+
+        Args:
+            model: a model, or a model class with the configuration as `config`. Read are `config` and
+                `processor_options`, arguments of [`DeepAVFusionImageProcessor`] (`crop_pct=1.0` of dense predictions).
+            config: a `DeepAVFusionConfig`; by default the model's own.
+
+        Raises:
+            TypeError: for a class without a configuration.
+        """
+        if config is None:
+            if isinstance(model, type):
+                raise TypeError(
+                    f"Expected a model, or {model.__name__} with its configuration as config=..., got none."
+                )
+            config = model.config
+        return cls.from_config(config, **model.processor_options)
 
     @property
     def visual_processor(self):

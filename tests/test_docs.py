@@ -40,7 +40,7 @@ def workplace(tmp_path_factory):
     for name, (model_class, overrides) in MODELS.items():
         model = make_model(model_class, **overrides)
         model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
+        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
     (folder / "runs" / "quickstart").symlink_to(folder / "runs" / "scenes_localization")
     write_kinds(folder, seconds=4.0, sound_seconds=4.0, silent_seconds=1.0, rate=22050, picture="cello.png")
     Image.fromarray(paint_gradients(0.5)).save(folder / "flute.png")

@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     for seed, (name, (model_class, overrides)) in enumerate(MODELS.items()):
         model = make_model(model_class, seed=seed, **overrides)
         model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
+        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
     write_kinds(folder, seconds=2.5, sound_seconds=SECONDS, silent_seconds=1.0, rate=RATE, picture="cello.png")
     return folder
 
@@ -201,7 +201,7 @@ class TestSegment:
     def test_a_single_class(self, command, folder, tmp_path):
         model = make_model(DeepAVFusionForSemanticSegmentation, hidden_size=128, num_labels=1)
         model.save_pretrained(tmp_path / "one")
-        DeepAVFusionProcessor.from_config(model.config, crop_pct=1.0).save_pretrained(tmp_path / "one")
+        DeepAVFusionProcessor.from_model(model).save_pretrained(tmp_path / "one")
         code, out, _, written = command("segment", folder / "silent.mp4", "--threshold", 0, model=tmp_path / "one")
         assert code == 0
         mask = np.asarray(Image.open(written["silent_at_0.50s_mask.png"]))

@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from deepavfusion import (
     DeepAVFusionConfig,
@@ -273,6 +274,19 @@ def test_files(tmp_path, capsys):
 
     assert convert.main([str(tmp_path / "absent.pth"), str(tmp_path / "out")]) == 2
     assert "absent.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variant", "crop_pct"), [("encoder", 0.875), ("classification", 0.875), ("segmentation", 1.0)]
+)
+def test_convert_saves_the_view_that_the_model_was_trained_with(variant, crop_pct, tmp_path):
+    model = make_model(variant)
+    torch.save(export_original_state_dict(model), tmp_path / "published.pth")
+    model.config.save_pretrained(tmp_path / "config")
+    arguments = [tmp_path / "published.pth", tmp_path / "out", "--config", tmp_path / "config"]
+    assert convert.main([str(argument) for argument in arguments]) == 0
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    assert processor.image_processor.crop_pct == crop_pct
 
 
 def test_convert_publishes(tmp_path):

@@ -55,8 +55,7 @@ def folder(tmp_path_factory):
     for seed, (task, (model_class, overrides)) in enumerate(MODELS.items()):
         model = make_model(model_class, seed=seed, **overrides)
         model.save_pretrained(folder / task)
-        crop = {"crop_pct": 1.0} if task == SEGMENT else {}
-        DeepAVFusionProcessor.from_config(model.config, **crop).save_pretrained(folder / task)
+        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / task)
     write_kinds(folder, seconds=5.1, sound_seconds=5.13, silent_seconds=2.0, rate=RATE, picture="picture.png")
     return folder
 

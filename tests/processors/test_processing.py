@@ -16,6 +16,8 @@ import deepavfusion
 from deepavfusion import (
     DeepAVFusionConfig,
     DeepAVFusionFeatureExtractor,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
     DeepAVFusionImageProcessor,
     DeepAVFusionProcessor,
     DeepAVFusionVideoProcessor,
@@ -24,6 +26,7 @@ from deepavfusion import (
 )
 from tests.golden_files import SHARED
 from tests.isolated import run_isolated, run_python
+from tests.modeling_deepavfusion.cases import MODEL_CLASSES, make_model
 
 av = pytest.importorskip("av")
 
@@ -284,6 +287,21 @@ class TestConfiguration:
         assert tiny.num_frames == 4
         assert tiny.feature_extractor.num_mel_bins == 64
 
+    @pytest.mark.parametrize("model_class", MODEL_CLASSES)
+    def test_the_view_comes_from_the_model(self, model_class):
+        """Models of dense predictions see the whole short side, whether a model is given or its class."""
+        model = make_model(model_class)
+        dense = model_class in (DeepAVFusionForSemanticSegmentation, DeepAVFusionForSoundLocalization)
+        expected = DeepAVFusionProcessor.from_config(model.config, **({"crop_pct": 1.0} if dense else {}))
+        assert expected.visual_processor.crop_pct == (1.0 if dense else 0.875)
+        for processor in (
+            DeepAVFusionProcessor.from_model(model),
+            DeepAVFusionProcessor.from_model(model_class, model.config),
+        ):
+            assert processor.to_dict() == expected.to_dict()
+        with pytest.raises(TypeError, match=f"or {model_class.__name__} with its configuration"):
+            DeepAVFusionProcessor.from_model(model_class)
+
     def test_any_object_with_the_sizes_will_do(self):
         """Remote code reads configurations of a class of another module."""
         values = {"image_size": 32, "num_frames": 1, "num_mel_bins": 64, "spectrogram_length": 64}
@@ -354,9 +372,9 @@ class TestSaving:
     def test_code_lies_beside_it(self, parts, tmp_path):
         make(parts).save_pretrained(tmp_path)
         names = {path.name for path in tmp_path.iterdir()}
-        pictures = ("image_processing", "video_processing")
-        pipelines = ("pipelines", "separation_pipeline", "chunking")
-        files = (*pictures, *pipelines, "feature_extraction", "streams", "media", "post_processing", "processing")
+        inputs = ("feature_extraction", "image_processing", "video_processing", "media", "streams")
+        outputs = ("post_processing", "chunking", "pipelines", "pipeline_base")
+        files = (*inputs, *outputs, "processing", "auto_processing")
         assert names == {"processor_config.json"} | {f"{name}_deepavfusion.py" for name in files}
 
     def test_copies_and_pickles(self, parts, tmp_path):

@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     for name, (model_class, overrides) in MODELS.items():
         model = make_model(model_class, **overrides)
         model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder / name)
+        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
     write_kinds(folder, seconds=2.5, sound_seconds=2.5, silent_seconds=1.0, rate=22050, picture="cello.png")
     encoder = make_model(DeepAVFusionModel)
     encoder.config.save_pretrained(folder / "config")

@@ -164,7 +164,7 @@ def test_losses_without_labels(tmp_path):
 
 def test_the_processor_is_saved_with_the_model_where_it_is_given(tmp_path):
     model = make(DeepAVFusionForAudioVisualClassification)
-    processor = DeepAVFusionProcessor.from_config(model.config)
+    processor = DeepAVFusionProcessor.from_model(model)
     trainer = Trainer(
         model=model,
         args=arguments(tmp_path, save_strategy="steps", save_steps=2),

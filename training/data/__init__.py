@@ -11,15 +11,29 @@ The module of each data set says how it lies on disk.
 
 from typing import Any
 
+from deepavfusion import (
+    DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+)
+from deepavfusion.processors import DeepAVFusionProcessor
+
 from .clips import BrokenClip, Clips, FileClips, collate_clips
 
 __all__ = ["BrokenClip", "Clips", "FileClips", "build_dataset", "collate_clips", "data_sets"]
 
-TASKS = ("recognition", "separation", "segmentation", "localization")
+# Task -> the model whose view its samples are of. Pre-training and retrieval share that of recognition.
+MODELS = {
+    "recognition": DeepAVFusionForAudioVisualClassification,
+    "separation": DeepAVFusionForSourceSeparation,
+    "segmentation": DeepAVFusionForSemanticSegmentation,
+    "localization": DeepAVFusionForSoundLocalization,
+}
+TASKS = tuple(MODELS)
 SPLITS = ("train", "validation", "test")
 _SIZES = {"train_size", "eval_size"}
 _SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "scene_seed"}
-_DENSE = ("segmentation", "localization")
 
 
 def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, ...]:
@@ -84,8 +98,6 @@ def build_dataset(
             clips.
         FileNotFoundError: The data set is not at its path.
     """
-    from deepavfusion.processors import DeepAVFusionProcessor
-
     from .sources import DATA_SETS, Request
 
     settings = {key: value for key, value in data_cfg.items() if value is not None}
@@ -104,8 +116,7 @@ def build_dataset(
         able = ", ".join(data_sets(task))
         advice = f"; data sets for {task}: {able}" if task in TASKS else ""
         raise ValueError(f"{name} supports the task {' and '.join(tasks)}, not {task!r}{advice}")
-    # Dense predictions see the whole short side, as published.
-    processor = DeepAVFusionProcessor.from_config(model_config, **({"crop_pct": 1.0} if task in _DENSE else {}))
+    processor = DeepAVFusionProcessor.from_model(MODELS[task], model_config)
     size = settings.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
         return _scenes(settings, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)

@@ -43,9 +43,9 @@ def tiny_config(image_size: int = 64, num_mel_bins: int = 64, spectrogram_length
 
 def read_scenes(config: ScenesConfig, model_config, split: str, size: int) -> dict[str, np.ndarray]:
     """Frames (n, 3, H, W), log-mels (n, mels, frames) and the targets of single-object scenes."""
-    from deepavfusion.processors import DeepAVFusionProcessor
+    from deepavfusion import DeepAVFusionModel, DeepAVFusionProcessor
 
-    processor = DeepAVFusionProcessor.from_config(model_config)
+    processor = DeepAVFusionProcessor.from_model(DeepAVFusionModel, model_config)
     clips = SceneClips(config, processor, split, size, train=False, seed=0)
     parts = [collate_clips(clips.__getitems__(range(i, min(i + 64, size)))) for i in range(0, size, 64)]
     classes = torch.cat([part["labels"] for part in parts]).numpy()

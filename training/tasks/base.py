@@ -27,7 +27,6 @@ class Task:
     Attributes:
         NAME, MODEL: the task and the class of its model.
         PROTOCOL: what the numbers mean, in a sentence or two.
-        PROCESSOR: settings of the processor that differ from the default.
         ENCODER: beginning of the names of the encoder's weights in the model.
         NEXT: commands for a trained model, with {folder} for where it is.
         LOSSES: fields of the model's output that are logged while it is trained.
@@ -39,7 +38,6 @@ class Task:
     NAME: ClassVar[str]
     MODEL: ClassVar[type]
     PROTOCOL: ClassVar[str]
-    PROCESSOR: ClassVar[dict[str, Any]] = {}
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()
     LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
@@ -78,7 +76,7 @@ class Task:
     @classmethod
     def build_processor(cls, config) -> DeepAVFusionProcessor:
         """The processor of the task's model."""
-        return DeepAVFusionProcessor.from_config(config, **cls.PROCESSOR)
+        return DeepAVFusionProcessor.from_model(cls.MODEL, config)
 
     @classmethod
     def head_config(cls, clips, recipe) -> dict[str, Any]:

@@ -29,7 +29,6 @@ class Localization(Task):
     NAME = "localization"
     MODEL = DeepAVFusionForSoundLocalization
     NEXT = ("deepavfusion localize CLIP.mp4 --model {folder} --out OUT",)
-    PROCESSOR = {"crop_pct": 1.0}  # dense predictions see the whole short side, as published
     PROTOCOL = (
         "The frame at the middle of the sound; maps resized bilinearly to the frame. cIoU = sum of the consensus map "
         "within the found area over (sum of the consensus map + found area outside it). Found area: probability above "

@@ -16,7 +16,6 @@ class Segmentation(Task):
     NAME = "segmentation"
     MODEL = DeepAVFusionForSemanticSegmentation
     NEXT = ("deepavfusion segment CLIP.mp4 --model {folder} --out OUT",)
-    PROCESSOR = {"crop_pct": 1.0}  # dense predictions see the whole short side, as published
     PROTOCOL = (
         "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
         "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "

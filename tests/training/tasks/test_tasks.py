@@ -10,11 +10,12 @@ from accelerate import Accelerator
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data import MODELS, build_dataset
 from deepavfusion.training.data.clips import BrokenClip
 from deepavfusion.training.report.report import Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
+from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 PROCESSOR = DeepAVFusionProcessor.from_config(CONFIG)
@@ -51,6 +52,22 @@ class Answers(torch.nn.Module):
 def build(task, **settings):
     data = {"name": "scenes", "train_size": 8, "eval_size": SIZE, "difficulty": "easy", "max_sounding": 1, **settings}
     return build_dataset(data, CONFIG, "test", False, 0, task, False)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("model_class", MODEL_CLASSES)
+def test_data_have_the_view_of_the_models_processor(model_class, train):
+    """Pre-training, and retrieval with the encoder, read the data of recognition."""
+    task = next((name for name, cls in MODELS.items() if cls is model_class), "recognition")
+    data = {"name": "scenes", "train_size": 4, "eval_size": 4, "max_sounding": 1}
+    clips = build_dataset(data, CONFIG, "train" if train else "test", train, 0, task)
+    processor = DeepAVFusionProcessor.from_model(model_class, CONFIG)
+    assert clips.pictures.to_dict() == processor.visual_processor.to_dict()
+    assert clips.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
+
+
+def test_data_are_of_the_models_of_the_tasks():
+    assert {name: task.MODEL for name, task in TASKS.items() if name != "retrieval"} == MODELS
 
 
 def evaluate(task, clips, model, batch_size=8, examples=0):
