@@ -201,7 +201,6 @@ class _Source:
             self.file, self.name = path, name if isinstance(name, str) else "file object"
             if getattr(path, "closed", False):
                 raise self.error("a binary file object that can seek", "it is closed")
-            # Python 3.10's SpooledTemporaryFile can seek, but has no method that says so.
             if not (path.seekable() if hasattr(path, "seekable") else hasattr(path, "seek")):
                 raise self.error("a binary file object that can seek", f"{type(path).__name__} cannot")
             self._check(self._check_file)
@@ -247,7 +246,12 @@ class _Source:
 
     @contextmanager
     def open(self, wanted: str):
-        """The opened container. All that goes wrong inside comes out as `MediaError`."""
+        """The opened container. What goes wrong inside comes out as `MediaError`.
+
+        Raises:
+            AttributeError, ImportError, NameError, TypeError: This code and the installed PyAV do not fit together,
+                whatever the file holds.
+        """
         try:
             if self.file is not None:
                 self.file.seek(0)
@@ -258,7 +262,7 @@ class _Source:
             # Left to itself, PyAV takes a file object's own mode, and writes into temporary ones.
             with av.open(target, mode="r", metadata_errors="ignore", options=options) as container:
                 yield container
-        except MediaError:
+        except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise
         except Exception as error:  # PyAV and FFmpeg answer with a dozen kinds; users should need to catch one
             raise self.error(wanted, _reason(error)) from error

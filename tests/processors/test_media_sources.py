@@ -7,12 +7,13 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from deepavfusion.processors import media_deepavfusion
+from deepavfusion.processors import decoding_deepavfusion, media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import write_media
 
@@ -219,3 +220,23 @@ def test_without_pyav(plain, monkeypatch, call):
     monkeypatch.setattr(media_deepavfusion, "av", None)
     with pytest.raises(ImportError, match="needs PyAV: pip install av"):
         call(plain)
+
+
+@pytest.mark.parametrize("call", [load_clip, probe_clip])
+@pytest.mark.parametrize("module", [media_deepavfusion, decoding_deepavfusion])
+def test_a_pyav_without_what_is_needed_is_not_the_files_fault(plain, monkeypatch, module, call):
+    monkeypatch.setattr(module, "av", SimpleNamespace(FFmpegError=av.FFmpegError))
+    with pytest.raises(AttributeError, match="has no attribute"):
+        call(plain)
+
+
+def test_a_pyav_with_other_arguments_is_not_the_files_fault(plain, monkeypatch):
+    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(open=lambda file: av.open(file)))
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        load_clip(plain)
+
+
+def test_a_file_object_may_have_no_method_seekable(plain):
+    file = io.BytesIO(plain.read_bytes())
+    minimal = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
+    np.testing.assert_array_equal(load_clip(minimal).frames, load_clip(plain).frames)
