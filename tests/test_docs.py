@@ -17,15 +17,18 @@ from deepavfusion import (
 )
 from deepavfusion.inference import classify, embed, localize, segment, separate
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.training.data.scenes.config import CLASS_NAMES
+from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
-
-from .media_factory import paint_gradients, write_kinds
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 INFERENCE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
 MODELS = {
-    "runs/scenes_recognition": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3}),
+    "runs/scenes_recognition": (
+        DeepAVFusionForAudioVisualClassification,
+        {"num_labels": len(CLASS_NAMES), "id2label": dict(enumerate(CLASS_NAMES))},
+    ),
     "runs/scenes_separation": (DeepAVFusionForSourceSeparation, {}),
     "runs/scenes_segmentation": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
     "runs/scenes_localization": (DeepAVFusionForSoundLocalization, {}),
@@ -71,6 +74,21 @@ def test_the_pipelines_give_what_the_page_says(here):
         fits = [name for name, (cls, _) in MODELS.items() if cls.__name__ == pipelines()[task].model_name]
         found = pipeline(task, model=(fits or ["runs/quickstart"])[0])("clip.mp4")
         assert set(re.findall(r'"(\w+)"', fields)) == set(found[0] if isinstance(found, list) else found), task
+
+
+def test_the_outputs_shown_have_the_fields_and_labels_of_the_real_ones(here):
+    (snippet,) = re.findall(r"```python\n(.*?)```", INFERENCE, re.DOTALL)
+    names = {"waveform": np.zeros(44100, np.float32)}
+    exec(snippet, names)
+    shown = re.findall(r"^(\w+\(.*\))\n# \[(.*)\]$", snippet, re.MULTILINE)
+    assert [call.partition("(")[0] for call, _ in shown] == ["classify", "separate", "localize"]
+    for call, output in shown:
+        results = eval(call, names)
+        assert len(results) == len(re.findall(r"\{.*?\}", output)), call
+        assert set(re.findall(r"'(\w+)': ", output)) == set(results[0]), call
+    labels = re.findall(r"'label': '(.*?)'", INFERENCE)
+    assert labels
+    assert set(labels) <= set(CLASS_NAMES) & {entry["label"] for entry in names["classify"]("clip.mp4", top_k=None)}
 
 
 def test_the_commands_run(here, capsys):
