@@ -15,7 +15,9 @@ from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepA
 
 def keep_present(states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """Zeroes the samples of `states` (B, n, D) whose modality is absent. present (B,) bool; None = all present."""
-    return states if present is None else torch.where(present[:, None, None], states, torch.zeros_like(states))
+    if present is None:
+        return states
+    return torch.where(present.to(states.device)[:, None, None], states, torch.zeros_like(states))
 
 
 class DeepAVFusionPairAttention(nn.Module):

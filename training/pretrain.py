@@ -70,7 +70,7 @@ def train_step(job: Job, batches, step: int, stop: StopRequest) -> dict[str, flo
             with accelerator.autocast():
                 outputs = job.model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
             accelerator.backward(outputs.loss * (min(clips, 1) / order.accumulation))
-        losses = torch.stack([outputs.loss, outputs.image_loss, outputs.audio_loss]).detach().double().cpu()
+        losses = torch.stack([outputs.loss, outputs.image_loss, outputs.audio_loss]).detach().cpu().double()
         if clips:
             sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
     return {**_agree(job, sums, broken, paths, step, stop), **_update(job, paths, step), "lr": lr, "wait": wait}

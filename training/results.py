@@ -86,7 +86,7 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
