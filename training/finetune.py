@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -35,6 +34,7 @@ from .finetuning import (
     write_report,
 )
 from .folders import check_origin
+from .precision import set_float32_precision
 from .recipe import RecipeError, recipe_names
 from .stopping import StopRequest
 from .task_card import write_task_card
@@ -311,6 +311,7 @@ def run(recipe: FinetuneArguments) -> int:
 
 def guarded(command: str, action) -> int:
     """Runs an action of a command; errors that a user can mend become one message and an exit code."""
+    set_float32_precision()
     try:
         return action()
     except (RecipeError, ImportError) as error:
@@ -333,7 +334,6 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print_help("finetune", __doc__)
         return 0 if argv else 2
-    torch.set_float32_matmul_precision("high")
     return guarded("finetune", lambda: run(load_finetune_arguments(argv[0], argv[1:])))
 
 

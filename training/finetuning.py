@@ -17,6 +17,7 @@ from .data.dense import DenseClips
 from .finetune_arguments import FinetuneArguments
 from .folders import RECIPE_FILE, claim_folder, require_same_recipe
 from .model_card import package_versions
+from .precision import float32_precision
 from .recipe import RecipeError
 from .report import Report, Table
 from .results import device_name
@@ -207,6 +208,7 @@ def write_report(
         "skipped_clips": evaluation.skipped,
         "left_out": evaluation.left_out,
         "device": device_name(device),
+        "float32_matmul_precision": float32_precision(),
         "versions": package_versions(),
     }
     summary = [f"{evaluation.counted} of the split {split}, model {model_name}.", *(notes or [])]

@@ -17,6 +17,7 @@ from deepavfusion.processors import MediaError
 from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline, pipelines
 
 from .checkpointing import write_atomically
+from .precision import set_float32_precision
 from .report_media import png
 from .tracking import quiet_library
 
@@ -135,6 +136,7 @@ def run(
         0, or 2 where the model could not be loaded or a file not be read: what failed is said in a line, and the files
         after it are worked on.
     """
+    set_float32_precision()
     try:
         pipeline = load()
     except (MediaError, OSError, ValueError) as error:

@@ -25,6 +25,7 @@ from .batches import BrokenDataError, generator_for, mask_noise
 from .evaluation import model_inputs
 from .job import Job
 from .optimization import learning_rate, set_learning_rates, slow_start_factor
+from .precision import set_float32_precision
 from .preparation import num_patches, slow_start_epochs
 from .recipe import RecipeError, recipe_names
 from .results import finish
@@ -189,6 +190,7 @@ def parse(argv: list[str]) -> PretrainArguments | None:
 def main(argv: list[str] | None = None) -> int:
     """Trains from a recipe and leaves a Hub folder. Returns the exit code (see the module's docstring)."""
     argv = sys.argv[1:] if argv is None else argv
+    set_float32_precision()
     try:
         args = parse(argv)
         if args is None:

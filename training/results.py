@@ -8,6 +8,7 @@ import torch
 from .figures import training_curves
 from .job import Job
 from .model_card import aligned, package_versions, score_table, write_card, write_results
+from .precision import float32_precision
 from .preparation import num_patches
 from .tracking import duration, quiet_library
 
@@ -56,6 +57,7 @@ def collect(job: Job, train: list[dict[str, Any]], evaluations: list[dict[str, A
             "waiting_share": sum(r["waiting_share"] for r in train) / max(len(train), 1),
             "device": f"{job.accelerator.num_processes} x {device_name(job.accelerator.device)}",
             "mixed_precision": args.optim.mixed_precision,
+            "float32_matmul_precision": float32_precision(),
             "skipped": {**job.broken.reasons, **job.eval_broken.reasons},
         },
         "data": {

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.training import benchmark, evaluate, evaluation, finetune, job, pretrain, probe, results
+from deepavfusion.training import benchmark, cli, evaluate, evaluation, finetune, job, pretrain, probe, results
 from deepavfusion.training.batches import evaluation_loader
 from deepavfusion.training.results import device_name
 from deepavfusion.training.tasks import base
@@ -63,6 +63,7 @@ def test_pretraining(device_type, pretrain_on, tmp_path, capsys):
         resumed = pretrain_on("device")
     for run in (found, resumed):
         assert run["run"]["device"] == f"1 x {NAMES[device_type]}"
+        assert run["run"]["float32_matmul_precision"] == "high"
         for at in ("before", "after"):
             assert run[at]["loss"] == pytest.approx(expected[at]["loss"], rel=1e-4)
             assert run[at]["probe"] == expected[at]["probe"]
@@ -89,7 +90,8 @@ def test_fine_tuning_and_evaluation(command, recipe, device_type, precision, pre
         assert evaluate.main([f"scenes_{recipe}", *given, "--model", str(out), "--out", str(again)]) == 0
     found, repeated = (json.loads((folder / "evaluation.json").read_text()) for folder in (out, again))
     assert found["metrics"] == repeated["metrics"]
-    assert found["device"] == repeated["device"] == NAMES[device_type]
+    for name, value in (("device", NAMES[device_type]), ("float32_matmul_precision", "high")):
+        assert found[name] == repeated[name] == value
 
 
 def test_half_precision_is_accepted(pretrain_on):
@@ -139,3 +141,17 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
         "synchronize",
         "max_memory_allocated",
     ]
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert"}))
+def test_all_commands_multiply_matrices_with_one_precision(command):
+    """Before they load anything. On a GPU that is TF32: a command without it would report other numbers."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        model = [] if command in ("pretrain", "finetune", "probe") else ["--model", "./nowhere"]
+        out = ["--out", "nowhere"] if command in ("separate", "segment", "localize") else []
+        assert cli.main([command, "nothing", *model, *out]) == 2
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
