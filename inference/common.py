@@ -19,6 +19,7 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .files import write_atomically
+from .precision import set_float32_precision
 
 
 @contextlib.contextmanager
@@ -179,6 +180,7 @@ def run(
         0, or 2 where the model could not be loaded or a file not be read: what failed is said in a line, and the files
         after it are worked on.
     """
+    set_float32_precision()
     try:
         pipeline = load()
     except (MediaError, OSError, ValueError) as error:

@@ -47,14 +47,42 @@ class DeepAVFusionClassifierOutput(ModelOutput):
     audio_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
+class DeepAVFusionMaskedBatchNorm(nn.BatchNorm1d):
+    """Batch norm of (B, D) whose statistics, in training, are those of the samples that are present.
+
+    One sample has no variance: with fewer than two present, the running statistics normalize and stay as they are.
+    """
+
+    def forward(self, states: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalizes all samples; `present` (B,) bool says which count, None = all."""
+        if not self.training:
+            return super().forward(states)
+        values = states.float()
+        weights = values.new_ones(values.shape[0], 1) if present is None else present.to(values)[:, None]
+        count = weights.sum()
+        batch_mean = (values * weights).sum(dim=0) / count.clamp(min=1)
+        batch_variance = ((values - batch_mean).square() * weights).sum(dim=0) / count.clamp(min=1)
+        enough = count >= 2
+        mean = torch.where(enough, batch_mean, self.running_mean)
+        variance = torch.where(enough, batch_variance, self.running_var)
+        normed = (values - mean) * (variance + self.eps).rsqrt()
+        with torch.no_grad():
+            momentum = self.momentum * enough
+            unbiased = batch_variance * count / (count - 1).clamp(min=1)
+            self.running_mean.copy_(torch.lerp(self.running_mean.float(), batch_mean, momentum))
+            self.running_var.copy_(torch.lerp(self.running_var.float(), unbiased, momentum))
+            self.num_batches_tracked += enough
+        return normed.to(states.dtype)
+
+
 class DeepAVFusionStreamClassifier(nn.Module):
     """Mean over tokens, batch norm if configured (linear probes), linear map: (B, n, D) -> (B, labels)."""
 
     def __init__(self, config):
         super().__init__()
-        self.norm = nn.Identity()
+        self.norm = None
         if config.classifier_input_norm:
-            self.norm = nn.BatchNorm1d(config.hidden_size, eps=1e-6, affine=False)
+            self.norm = DeepAVFusionMaskedBatchNorm(config.hidden_size, eps=1e-6, affine=False)
         self.dense = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, tokens: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,16 +91,9 @@ class DeepAVFusionStreamClassifier(nn.Module):
         Samples that are not `present` (B,) get zeros and do not count in the batch's statistics.
         """
         pooled = tokens.mean(dim=1)
-        if present is None:
-            return self.dense(self.norm(pooled))
-        present = present.to(pooled.device)
-        if self.norm.training and isinstance(self.norm, nn.BatchNorm1d):  # statistics of those that are present
-            normed = torch.zeros_like(pooled)
-            if present.any():
-                normed[present] = self.norm(pooled[present]).to(normed.dtype)
-        else:
-            normed = self.norm(pooled)
-        return self.dense(normed).masked_fill(~present[:, None], 0.0)
+        present = None if present is None else present.to(pooled.device)
+        logits = self.dense(pooled if self.norm is None else self.norm(pooled, present))
+        return logits if present is None else logits.masked_fill(~present[:, None], 0.0)
 
 
 class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):

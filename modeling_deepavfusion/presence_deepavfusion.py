@@ -52,7 +52,9 @@ def blank_absent(values: torch.Tensor, present: torch.Tensor | None) -> torch.Te
 
 def keep_present(states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
     """States (B, n, D) with zeros for absent samples."""
-    return states if present is None else torch.where(present[:, None, None], states, torch.zeros_like(states))
+    if present is None:
+        return states
+    return torch.where(present.to(states.device)[:, None, None], states, torch.zeros_like(states))
 
 
 def mean_of_present(losses: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:

@@ -20,6 +20,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
+from deepavfusion.classification_deepavfusion import DeepAVFusionMaskedBatchNorm
 from deepavfusion.separation_deepavfusion import separation_target
 from deepavfusion.unet_deepavfusion import tap_layers
 from tests.tiny import WIDE
@@ -87,6 +88,49 @@ def test_classification_of_samples_that_lack_a_modality(inputs, input_norm):
     assert audio_only.image_logits is None
     assert not mixed.image_logits[1].any()
     torch.testing.assert_close(audio_only.logits, (audio_only.audio_logits + audio_only.fusion_logits) / 2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_batch_statistics_are_of_the_samples_that_are_present(count, training):
+    """Of fewer than two there are none: the running ones normalize, and stay."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(4, 8, generator=generator).requires_grad_()
+    present = torch.tensor([3, 1, 0, 2]) < count
+    norm = DeepAVFusionMaskedBatchNorm(8, eps=1e-6, affine=False).train(training)
+    norm.running_mean.normal_(generator=generator)
+    norm.running_var.uniform_(0.5, 2.0, generator=generator)
+    expected = torch.nn.BatchNorm1d(8, eps=1e-6, affine=False).train(training and count >= 2)
+    expected.load_state_dict(norm.state_dict())
+    wanted = expected(states[present])
+    weights = torch.randn(4, 8, generator=generator)
+    (wanted_gradient,) = torch.autograd.grad((wanted * weights[present]).sum(), states)
+
+    found = norm(states, present)
+    (gradient,) = torch.autograd.grad((found[present] * weights[present]).sum(), states)
+    torch.testing.assert_close(found[present], wanted)
+    torch.testing.assert_close(gradient, wanted_gradient)
+    torch.testing.assert_close(dict(norm.state_dict()), dict(expected.state_dict()))
+    assert found.isfinite().all()
+    if count == 4:
+        torch.testing.assert_close(norm(states), expected(states))
+
+
+@pytest.mark.parametrize("audio_present", [[False] * 3, [True, False, False], [True, True, False], [True] * 3])
+@pytest.mark.parametrize("batch", [3, 1])
+def test_a_probe_trains_on_any_number_of_samples_with_sound(inputs, batch, audio_present):
+    model = make(DeepAVFusionForAudioVisualClassification, num_labels=5, classifier_input_norm=True).train()
+    outputs = model(
+        **{name: values[:batch] for name, values in inputs.items()},
+        labels=torch.tensor([0, 1, 2])[:batch],
+        audio_present=torch.tensor(audio_present)[:batch],
+    )
+    outputs.loss.backward()
+    assert outputs.loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+    updates = int(model.audio_classifier.norm.num_batches_tracked)
+    assert updates == (batch == 3 and sum(audio_present) >= 2)
 
 
 def test_bias_from_class_frequencies():

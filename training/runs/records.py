@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from deepavfusion.inference.precision import float32_precision
+
 from ..report.report import Report
 from ..report.tables import aligned
 from ..tasks import Evaluation
@@ -32,6 +34,7 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
         "skipped_clips": evaluation.skipped,
         "left_out": evaluation.left_out,
         "device": device_name(device),
+        "float32_matmul_precision": float32_precision(),
         "versions": package_versions(),
     }
 

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
+from deepavfusion.inference.precision import set_float32_precision
 
 from ..config.arguments import COMPUTATION
 from ..config.help import help_text
@@ -114,8 +114,6 @@ class Run:
 
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation
-        if torch.cuda.is_available():
-            torch.set_float32_matmul_precision("high")
         model = build_model(task, recipe, self.train_clips)
         metric = None if evaluation is None else evaluation.primary
         resume_from = self.folder.resume_from
@@ -275,6 +273,7 @@ class Run:
 
 def run_command(command: str, action: Callable[[], int]) -> int:
     """Runs an action of a command; errors that a user can fix become one message and an exit code."""
+    set_float32_precision()
     try:
         return action()
     except (RecipeError, ImportError) as error:
