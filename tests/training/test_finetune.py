@@ -177,7 +177,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
     assert finetune.main(["scenes_recognition", *arguments(pretrained, whole, *extra)]) == 0
     code = (
         "import os, sys\n"
-        "from deepavfusion.training import finetune, trainer\n"
+        "from deepavfusion.training import finetune\n"
+        "from deepavfusion.training.runs import trainer\n"
         "class Dying(trainer.CompleteCheckpoint):\n"
         "    def on_save(self, args, state, control, **kwargs):\n"
         "        if state.global_step >= 9:\n"

@@ -317,7 +317,7 @@ def test_swin_decoders_and_video_train(run, tmp_path):
     [
         (["optim.fsdp=true"], "there is one: launch several"),
         (["optim.fsdp=true", "optim.mixed_precision=fp16"], "use bf16"),
-        (["model.patch_size=7"], "does not give a configuration"),
+        (["model.patch_size=7"], "Invalid model section"),
         (["optim.epoch=3"], "Did you mean epochs"),
         (["run.trackers=wandb"], "the package wandb is not installed"),
     ],

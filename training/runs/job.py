@@ -104,7 +104,7 @@ class Job:
         if tensors is not None:
             job._restore(checkpoints.read_state(step), tensors.get("scaler"))
         if args.run.trackers:
-            accelerator.init_trackers("deepavfusion", config=_flat(args.to_dict()))
+            accelerator.init_trackers("deepavfusion", config=_flat(args))
         job._introduce()
         return job
 
@@ -204,8 +204,10 @@ class Job:
             self.lock.close()
 
 
-def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Arguments as trackers take them: one level, values that are numbers or text."""
+def _flat(recipe: Recipe) -> dict[str, str]:
+    """The options of a recipe as trackers take them: `section.key` and the value as text."""
+    sections = recipe.to_dict()
+    del sections["command"]
     return {f"{section}.{key}": str(value) for section, entries in sections.items() for key, value in entries.items()}
 
 
