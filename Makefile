@@ -20,7 +20,7 @@ quickstart: env  ## pre-train a tiny model on the built-in scenes and show what 
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
 results: env  ## fine-tune all tasks on the built-in scenes, with and without the quickstart's weights, and write the tables
-	test -f runs/quickstart/results.json || $(MAKE) quickstart
+	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
 	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
 ablations: env  ## pre-train variants of the quickstart's model on the built-in scenes and write their table (hours; resumes)

@@ -19,6 +19,8 @@ from deepavfusion.processors.pipelines_deepavfusion import DeepAVFusionPipeline,
 
 from .files import write_atomically
 
+STREAMS = ("fusion", "image", "audio")
+
 
 @contextlib.contextmanager
 def quiet_library():
@@ -248,6 +250,7 @@ def one_line(error: Exception) -> str:
 
 
 __all__ = [
+    "STREAMS",
     "as_png",
     "check_absent",
     "command_parser",

@@ -19,8 +19,9 @@ from deepavfusion import (
 )
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe
+from deepavfusion.training.runs import run
 from deepavfusion.training.runs.card import PIPELINES
-from deepavfusion.training.runs.trainer import complete_checkpoints
+from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
 
 SIZES = {
@@ -151,10 +152,14 @@ def test_a_task_starts_from_a_recognition_model_and_is_no_classifier(task, tmp_p
 
 
 def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, monkeypatch, capsys):
-    def failing(*args, **kwargs):
-        raise RuntimeError("the evaluation broke")
+    evaluate_task = Recognition.evaluate
 
-    monkeypatch.setattr(finetune, "evaluate_finally", failing)
+    def failing(self, *arguments, full, **options):
+        if full:
+            raise RuntimeError("the evaluation broke")
+        return evaluate_task(self, *arguments, full=full, **options)
+
+    monkeypatch.setattr(Recognition, "evaluate", failing)
     given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=3")
     with pytest.raises(RuntimeError, match="the evaluation broke"):
         finetune.main(["scenes_recognition", *given])
@@ -177,13 +182,14 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
     assert finetune.main(["scenes_recognition", *arguments(pretrained, whole, *extra)]) == 0
     code = (
         "import os, sys\n"
-        "from deepavfusion.training import finetune, trainer\n"
-        "class Dying(trainer.CompleteCheckpoint):\n"
-        "    def on_save(self, args, state, control, **kwargs):\n"
-        "        if state.global_step >= 9:\n"
-        "            os._exit(9)\n"  # before the mark: this checkpoint does not count
-        "        super().on_save(args, state, control, **kwargs)\n"
-        "finetune.CompleteCheckpoint = Dying\n"
+        "from deepavfusion.training import finetune\n"
+        "from deepavfusion.training.runs import trainer\n"
+        "mark = trainer.mark_complete\n"
+        "def dying(path):\n"
+        "    if path.name == 'checkpoint-9':\n"
+        "        os._exit(9)\n"  # before the mark: this checkpoint does not count
+        "    mark(path)\n"
+        "trainer.mark_complete = dying\n"
         "sys.exit(finetune.main(sys.argv[1:]))\n"
     )
     command = ["scenes_recognition", *arguments(pretrained, broken, *extra)]
@@ -213,10 +219,15 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(pretr
 
 
 def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monkeypatch, capsys):
-    scores = iter([0.25, 0.5, 0.5, 0.25])
+    scores, evaluate_task = iter([0.25, 0.5, 0.5, 0.25]), Recognition.evaluate
 
-    # Of the selection split alone: what stands in the report is evaluated elsewhere.
-    monkeypatch.setattr(finetune, "evaluate_task", lambda *a, **k: SimpleNamespace(metrics={"top1": next(scores)}))
+    def scored(self, *arguments, full, **options):
+        found = evaluate_task(self, *arguments, full=full, **options)
+        if not full:  # on the selection split
+            found.metrics["top1"] = next(scores)
+        return found
+
+    monkeypatch.setattr(Recognition, "evaluate", scored)
     out = tmp_path / "run"
     given = arguments(pretrained, out, "optim.epochs=4", "run.keep_checkpoints=4")
     assert finetune.main(["scenes_recognition", *given]) == 0
@@ -230,8 +241,8 @@ def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monk
 @pytest.mark.parametrize("name", ["eager", "sdpa"])
 def test_recipes_choose_the_attention(name, pretrained, tmp_path, monkeypatch):
     trained = []
-    build = finetune.build_task_model
-    monkeypatch.setattr(finetune, "build_task_model", lambda *given: trained.append(build(*given)) or trained[-1])
+    build = run.build_model
+    monkeypatch.setattr(run, "build_model", lambda *given: trained.append(build(*given)) or trained[-1])
     given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", f"model.attn_implementation={name}")
     assert finetune.main(["scenes_recognition", *given]) == 0
     assert trained[0].config._attn_implementation == name
@@ -287,7 +298,7 @@ def test_help_lists_recipes_and_options(capsys):
 
 def test_a_model_without_the_head_is_refused(pretrained, tmp_path, capsys):
     assert evaluate.main(["scenes_recognition", "--model", str(pretrained), "--out", str(tmp_path)]) == 2
-    assert "not fine-tuned for recognition" in capsys.readouterr().err
+    assert "found a DeepAVFusionForPreTraining that lacks" in capsys.readouterr().err
 
 
 def test_a_wrong_origin_is_told(tmp_path, capsys):

@@ -28,6 +28,7 @@ from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.records import package_versions
+from ..tasks.pretraining import nested_scores
 from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
 
 STREAMS = ("fusion", "image", "audio", "all")
@@ -62,7 +63,7 @@ def cell(variant: str, seed: int, given: argparse.Namespace) -> Cell:
         *(sys.executable, "-m", "deepavfusion.training.experiments.ablations", "--cell", given.recipe),
         *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *_LENGTH, *changes, *given.overrides),
     )
-    return Cell(folder, command, "results.json", after)
+    return Cell(folder, command, "evaluation.json", after)
 
 
 def pretrain_cell(arguments: list[str]) -> int:
@@ -90,6 +91,12 @@ def write_towers(folder: Path) -> None:
         os.replace(path.with_suffix(".tmp"), path)
 
 
+def probe_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    """Stream -> nearest-neighbour score, in the first metric that there is."""
+    scores = nested_scores(metrics)
+    return {name: next(iter(scores[name].values())) for name in scores if name != "chance"}
+
+
 def collect(cells: dict[tuple[str, int], Cell]) -> dict[str, Any]:
     """Content of ablations.json: for each variant and seed the scores over training and what it cost."""
     variants: dict[str, Any] = {}
@@ -99,23 +106,17 @@ def collect(cells: dict[tuple[str, int], Cell]) -> dict[str, Any]:
         evaluations = MetricsFile(done.folder / "metrics.jsonl").read("evaluation")
         entry["runs"].append(
             {
-                "loss": results["after"]["loss"],
-                "probe": {name: next(iter(scores.values())) for name, scores in results["after"]["probe"].items()},
-                "over_training": [
-                    {
-                        "epoch": record["epoch"],
-                        **{name: next(iter(scores.values())) for name, scores in record["probe"].items()},
-                    }
-                    for record in evaluations
-                ],
-                "samples_per_second": results["run"]["samples_per_second"],
-                "parameters": results["model"]["encoder_parameters"],
+                "loss": results["metrics"]["loss"],
+                "probe": probe_scores(results["metrics"]),
+                "over_training": [{"epoch": record["epoch"], **probe_scores(record)} for record in evaluations],
+                "samples_per_second": results["training"]["samples_per_second"],
+                "parameters": results["architecture"]["encoder_parameters"],
                 "minutes": round(spent["seconds"] / 60, 1),
                 "peak_memory_mb": round(spent["peak_memory_mb"]),
-                "device": results["run"]["device"],
+                "device": results["training"]["device"],
             }
         )
-        entry["data"], entry["chance"] = results["data"]["description"], results["chance"]
+        entry["data"], entry["chance"] = results["data"]["description"], nested_scores(results["metrics"])["chance"]
     return {"variants": variants, "versions": package_versions()}
 
 
@@ -171,10 +172,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def headline(done: Cell) -> str:
-    scores = done.read()["after"]["probe"]
-    return f"{cost_line(done)}  1-NN " + ", ".join(
-        f"{name} {100 * next(iter(values.values())):.1f} %" for name, values in scores.items()
-    )
+    scores = probe_scores(done.read()["metrics"])
+    return f"{cost_line(done)}  1-NN " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from ..config.recipe import load_recipe
-from ..runs.finetuning import build_clips, build_task_model
+from ..runs.models import build_model
 from ..runs.optimization import parameter_groups
-from ..runs.trainer import MODEL_INPUTS
+from ..tasks import MODEL_INPUTS, TASKS
 from .benchmark import describe_machine, in_fresh_process, resident_growth
 
 COMBINATIONS = [(name, precision) for precision in ("float32", "bfloat16") for name in ("sdpa", "eager")]
@@ -32,10 +32,12 @@ class Step:
         given = load_recipe("finetune", recipe, [*overrides, *fixed])
         if given.data.name == "scenes":
             given.data.train_size = given.optim.batch_size  # no more are looked at
-        clips = build_clips(given, given.model.build_config(), "train", train=True)
+        task = TASKS[given.task.name]
+        clips = task.build_clips(given, given.model.build_config(), "train", train=True)
         batch = clips.collate(clips.__getitems__(list(range(given.optim.batch_size))))
         self.inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-        self.model = build_task_model(given, clips).train()
+        self.model = build_model(task, given, clips).train()
+        given.model.set_computation(self.model)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, given.optim.weight_decay), 1e-4)
         self.half = precision == "bfloat16"
 

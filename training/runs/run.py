@@ -13,7 +13,7 @@ from ..config.arguments import COMPUTATION
 from ..config.help import help_text
 from ..config.recipe import Recipe, RecipeError, load_recipe
 from ..data.loading import BrokenDataError, ClipOrder, group_size
-from ..tasks import TASKS
+from ..tasks import TASKS, Task
 from .arguments import on_cpu, training_arguments
 from .card import write_card
 from .checkpoints import checkpoint_step
@@ -24,6 +24,26 @@ from .optimization import BatchLayout, Schedule
 from .records import evaluation_record, summary, training_record, training_summary, write_report
 from .stopping import StopRequest
 from .trainer import AudioVisualTrainer, NonFiniteError
+
+
+def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
+    """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same.
+
+    Args:
+        config: configuration of the encoder.
+    """
+    sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
+    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
+    if task.depends_on_batch(recipe, config):
+        optim["batch_size"] = recipe.optim.batch_size
+    decisive = ("seed", "eval_epochs", "keep_best") if task.SELECTS else ("seed",)
+    return {
+        "task": sections["task"],
+        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
+        "data": {k: v for k, v in sections["data"].items() if k not in free},
+        "optim": optim,
+        "run": {k: v for k, v in sections["run"].items() if k in decisive},
+    }
 
 
 class Run:
@@ -55,7 +75,7 @@ class Run:
         )
         config = encoder_config(recipe)
         self._build_data(config)
-        self.folder.plan(self._fingerprint(config), self.batch)
+        self.folder.plan(fingerprint(self.task, recipe, config), self.batch)
         self.finished = self.folder.finished
         if not self.finished:
             self._build_trainer()
@@ -91,21 +111,6 @@ class Run:
         optim = recipe.optim
         self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
         self.schedule = Schedule(optim, len(self.train_clips), self.batch.effective)
-
-    def _fingerprint(self, config) -> dict[str, Any]:
-        """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same."""
-        sections, free = self.recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
-        optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
-        if self.task.depends_on_batch(self.recipe, config):
-            optim["batch_size"] = self.recipe.optim.batch_size
-        decisive = ("seed", "eval_epochs", "keep_best") if self.task.SELECTS else ("seed",)
-        return {
-            "task": sections["task"],
-            "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
-            "data": {k: v for k, v in sections["data"].items() if k not in free},
-            "optim": optim,
-            "run": {k: v for k, v in sections["run"].items() if k in decisive},
-        }
 
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation
@@ -294,10 +299,10 @@ def train_from_recipe(command: str, argv: list[str] | None, description: str, **
         the exit code.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(help_text(command, description))
         return 0 if argv else 2
     return run_command(command, lambda: Run(load_recipe(command, argv[0], argv[1:])).run(**hooks))
 
 
-__all__ = ["Run", "run_command", "train_from_recipe"]
+__all__ = ["Run", "fingerprint", "run_command", "train_from_recipe"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from deepavfusion.training.data.loading import (
+    BatchPlace,
     BrokenClips,
     BrokenDataError,
     ClipOrder,
@@ -42,7 +43,50 @@ def test_every_clip_comes_once_an_epoch_in_an_order_of_its_own():
 
 def test_a_resumed_order_goes_on_where_it_stopped():
     assert list(order(start_step=3)) == list(order())[3:]
-    assert len(order(start_step=3, accumulation=2)) == 4
+    assert len(order(start_step=3, accumulation=2)) == len(order(accumulation=2)) == 10  # those of the whole run
+
+
+def test_groups_of_clips_stay_together_over_the_ends_of_epochs():
+    settings = {"num_clips": 6, "batch_size": 4, "group": 2, "end_step": 3}
+    batches = [[clip for _, clip in batch] for batch in order(**settings)]
+    assert sorted(sum(batches, [])) == sorted([*range(6), *range(6)])
+    assert sum(batches, [])[:6] != list(range(6))
+    assert all(batch[k + 1] == batch[k] + 1 and batch[k] % 2 == 0 for batch in batches for k in (0, 2))
+    parts = [list(order(**{**settings, "batch_size": 2}, processes=2, process=p)) for p in range(2)]
+    assert [sum(pair, []) for pair in zip(*parts)] == list(order(**settings))
+
+
+@pytest.mark.parametrize(("clips", "batch"), [(24, 5), (23, 4)])
+def test_batches_hold_whole_groups(clips, batch):
+    with pytest.raises(ValueError, match=f"got {batch}"):
+        order(num_clips=clips, batch_size=batch, group=2)
+    with pytest.raises(ValueError, match="cannot be drawn by weights"):
+        order(group=2, weights=torch.ones(10))
+
+
+def test_weights_decide_how_often_clips_are_drawn():
+    weights = torch.tensor([1.0, 0.0, 9.0, 0.0]).repeat(1000)
+    settings = {"num_clips": 4000, "batch_size": 10, "end_step": 800, "weights": weights}
+    keys = [key for batch in order(**settings) for key in batch]
+    for epoch in range(2):
+        kinds = torch.tensor([clip for e, clip in keys if e == epoch]) % 4
+        assert len(kinds) == 4000
+        assert set(kinds.tolist()) == {0, 2}
+        assert (kinds == 2).float().mean() == pytest.approx(0.9, abs=0.02)
+    assert [key for batch in order(**settings, seed=1) for key in batch] != keys
+    assert list(order(**settings, start_step=500)) == list(order(**settings))[500:]
+
+
+def test_places_of_batches_have_generators_of_their_own():
+    places = [
+        BatchPlace(0, step, micro, order(accumulation=2, processes=2, process=process))
+        for step in (3, 4)
+        for micro in (0, 1)
+        for process in (0, 1)
+    ]
+    seeds = {place.generator(stream).initial_seed() for place in places for stream in (4, 6)}
+    assert len(seeds) == 16
+    assert places[0].generator(4).initial_seed() in seeds
 
 
 def test_processes_and_accumulation_share_the_same_batches():

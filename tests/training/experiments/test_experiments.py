@@ -183,7 +183,7 @@ def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     shown = f"| {run['over_training'][-1]['epoch']:g} | {100 * run['over_training'][-1]['fusion']:.1f} |"
     assert shown in text.partition("## Over training")[2]
     # With a cell less, --collect shows the others and trains nothing.
-    removed = out / "early-factorized-unimodal-start-0" / "results.json"
+    removed = out / "early-factorized-unimodal-start-0" / "evaluation.json"
     kept = removed.read_bytes()
     removed.unlink()
     assert ablations.main([*arguments, "--collect"]) == 0

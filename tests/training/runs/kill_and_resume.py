@@ -1,8 +1,9 @@
-"""Run by test_resume.py in a process of its own: pre-training as it is, killed and resumed, on one or more processes.
+"""Run by test_resume.py in a process of its own: runs as they are, killed and resumed, on one or more processes.
 
 The processes of a run are forked from this one after its imports, which are what takes long. Prints a JSON object.
 """
 
+import importlib
 import json
 import os
 import random
@@ -12,8 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import deepavfusion.training.runs.results  # noqa: F401  (everything that a run imports)
-from deepavfusion.training.pretrain import main
+import deepavfusion.training.runs.run  # noqa: F401  (everything that a run imports)
 
 
 def free_port() -> int:
@@ -22,8 +22,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(arguments: list[str], world: int, log: Path) -> list[int]:
+def start(command: str, arguments: list[str], world: int, log: Path) -> list[int]:
     """Forks the processes of one run; gives their ids."""
+    main = importlib.import_module(f"deepavfusion.training.{command}").main
     port, ids = free_port(), []
     for rank in range(world):
         child = os.fork()
@@ -51,8 +52,8 @@ def wait(ids: list[int]) -> list[int]:
 
 
 def send_after(ids: list[int], number: int, metrics: Path, lines: int) -> list[int]:
-    """Sends a signal as soon as so many lines stand in metrics.jsonl; gives the exit codes."""
-    deadline = time.monotonic() + 60
+    """Sends a signal as soon as so many lines are in metrics.jsonl; gives the exit codes."""
+    deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= lines):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{metrics} did not get {lines} lines")
@@ -62,46 +63,45 @@ def send_after(ids: list[int], number: int, metrics: Path, lines: int) -> list[i
     return wait(ids)
 
 
-def scenario(recipe: str, folder: Path, world: int, seed: int, extra: list[str]) -> dict:
+def scenario(command: str, recipe: str, folder: Path, world: int, seed: int, extra: list[str]) -> dict:
     """One run without interruption; one killed at a random step and, resumed, terminated at another, and resumed."""
     log = folder / "log.txt"
 
-    def arguments(name: str) -> list[str]:
-        return [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra]
+    def begin(name: str) -> list[int]:
+        arguments = [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra]
+        return start(command, arguments, world, log)
 
     draw = random.Random(seed)
     metrics = folder / "interrupted" / "metrics.jsonl"
     killed_at, terminated_at = draw.randint(4, 8), draw.randint(10, 12)
-    result = {"whole": wait(start(arguments("whole"), world, log))}
-    result["killed"] = send_after(start(arguments("interrupted"), world, log), signal.SIGKILL, metrics, killed_at)
+    result = {"whole": wait(begin("whole"))}
+    result["killed"] = send_after(begin("interrupted"), signal.SIGKILL, metrics, killed_at)
     result["lines_after_kill"] = metrics.read_bytes().count(b"\n")
-    result["terminated"] = send_after(
-        start(arguments("interrupted"), world, log), signal.SIGTERM, metrics, terminated_at
-    )
+    result["terminated"] = send_after(begin("interrupted"), signal.SIGTERM, metrics, terminated_at)
     result["lines_after_term"] = metrics.read_bytes().count(b"\n")
-    result["resumed"] = wait(start(arguments("interrupted"), world, log))
+    result["resumed"] = wait(begin("interrupted"))
     return result
 
 
-def layouts(recipe: str, folder: Path, extra: list[str]) -> dict:
+def layouts(command: str, recipe: str, folder: Path, extra: list[str]) -> dict:
     """A run on one process, on two (DDP), on two with shards (FSDP2), and begun on one and ended on two shards."""
     log = folder / "log.txt"
 
-    def arguments(name: str, world: int, *more: str) -> list[str]:
-        return [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra, *more]
+    def begin(name: str, world: int, *more: str) -> list[int]:
+        arguments = [recipe, f"run.output_dir={folder / name}", f"optim.batch_size={8 // world}", *extra, *more]
+        return start(command, arguments, world, log)
 
-    result = {"one": wait(start(arguments("one", 1), 1, log))}
-    result["two"] = wait(start(arguments("two", 2), 2, log))
-    result["sharded"] = wait(start(arguments("sharded", 2, "optim.fsdp=true"), 2, log))
-    begun = start(arguments("moved", 1), 1, log)
-    result["begun"] = send_after(begun, signal.SIGTERM, folder / "moved" / "metrics.jsonl", 4)
-    result["moved"] = wait(start(arguments("moved", 2, "optim.fsdp=true"), 2, log))
+    result = {"one": wait(begin("one", 1))}
+    result["two"] = wait(begin("two", 2))
+    result["sharded"] = wait(begin("sharded", 2, "optim.fsdp=true"))
+    result["begun"] = send_after(begin("moved", 1), signal.SIGTERM, folder / "moved" / "metrics.jsonl", 4)
+    result["moved"] = wait(begin("moved", 2, "optim.fsdp=true"))
     return result
 
 
 if __name__ == "__main__":
-    mode, recipe, folder, *extra = sys.argv[1:]
+    mode, command, recipe, folder, *extra = sys.argv[1:]
     if mode == "layouts":
-        print(json.dumps(layouts(recipe, Path(folder), extra)))
+        print(json.dumps(layouts(command, recipe, Path(folder), extra)))
     else:
-        print(json.dumps(scenario(recipe, Path(folder), int(mode), 0, extra)))
+        print(json.dumps(scenario(command, recipe, Path(folder), int(mode), 0, extra)))

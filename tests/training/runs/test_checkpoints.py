@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, the last few kept, and a restored run continues bit for bit."""
+"""Checkpoints: complete or not counted, and a restored run continues bit for bit."""
 
 import os
 import subprocess
@@ -6,86 +6,102 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.training.runs.checkpoints import (
-    CheckpointFolder,
+    COMPLETE,
+    TRAINING_STATE,
+    checkpoint_step,
     complete_checkpoints,
     differences,
-    gather_state,
+    gather_training_state,
+    load_weights,
     lock_folder,
+    mark_complete,
     own_entries,
     remove_entry,
-    restore_state,
+    restore_training_state,
 )
 from deepavfusion.training.runs.optimization import LARS
 
 
 def trained(steps, kind=torch.optim.AdamW, start=None):
-    """A small model after some steps, and its optimiser; `start` is a state to begin from."""
+    """A small model after some steps, its optimiser and schedule; `start` is a checkpoint to begin from."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
     decay = [{"params": [model[0].weight, model[2].weight], "weight_decay": 0.1, "slow_start": True}]
-    optimizer = kind([*decay, {"params": [model[0].bias, model[2].bias], "weight_decay": 0.0}], lr=0.01)
+    optimizer = kind([*decay, {"params": [model[0].bias, model[2].bias], "weight_decay": 0.0}], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.01 / (1 + step))
     if start is not None:
-        restore_state(model, optimizer, start)
+        load_weights(model, start)
+        restore_training_state(start, model, optimizer, scheduler)
     for step in range(*steps):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
         model(x).square().mean().backward()
         optimizer.step()
+        scheduler.step()
         optimizer.zero_grad()
-    return model, optimizer
+    return model, optimizer, scheduler
+
+
+def save(path, model, optimizer, scheduler):
+    path.mkdir(parents=True)
+    save_file(model.state_dict(), path / "model.safetensors")
+    torch.save(gather_training_state(model, optimizer, scheduler), path / TRAINING_STATE)
+    mark_complete(path)
+    return path
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, LARS])
 def test_a_restored_run_continues_bit_for_bit(tmp_path, kind):
-    folder = CheckpointFolder(tmp_path / "checkpoints", keep=2)
-    folder.save(3, gather_state(*trained((0, 3), kind)), {"note": "here"})
-    assert folder.read_state(3) == {"step": 3, "note": "here"}
-    resumed, _ = trained((3, 6), kind, start=folder.read_tensors(3))
-    whole, _ = trained((0, 6), kind)
+    resumed, optimizer, _ = trained((3, 6), kind, start=save(tmp_path / "checkpoint-3", *trained((0, 3), kind)))
+    whole, other, _ = trained((0, 6), kind)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in other.param_groups]
 
 
 def test_group_settings_survive(tmp_path):
-    folder = CheckpointFolder(tmp_path, keep=1)
-    folder.save(1, gather_state(*trained((0, 1))), {})
-    _, optimizer = trained((0, 0), start=folder.read_tensors(1))
+    _, optimizer, scheduler = trained((0, 0), start=save(tmp_path / "checkpoint-1", *trained((0, 1))))
     assert [group.get("slow_start", False) for group in optimizer.param_groups] == [True, False]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert scheduler.last_epoch == 1
 
 
-def test_the_last_ones_are_kept(tmp_path):
-    folder = CheckpointFolder(tmp_path / "checkpoints", keep=2)
-    assert folder.steps() == []
-    tensors = gather_state(*trained((0, 1)))
-    for step in (5, 100000000, 10):
-        folder.save(step, tensors, {})
-    assert folder.steps() == [10, 100000000]
+def test_only_complete_checkpoints_count_and_the_rest_is_known_by_name(tmp_path):
+    for step in (10, 9, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if step != 100:
+            mark_complete(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-mine").mkdir()
+    found = complete_checkpoints(tmp_path)
+    assert [path.name for path in found] == ["checkpoint-9", "checkpoint-10"]
+    assert checkpoint_step(found[1]) == 10
+    assert {path.name for path in own_entries(tmp_path)} == {"checkpoint-9", "checkpoint-10", "checkpoint-100"}
+    assert complete_checkpoints(tmp_path / "absent") == []
 
 
-def test_a_crash_while_writing_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    folder = CheckpointFolder(tmp_path / "checkpoints", keep=1)
-    tensors = gather_state(*trained((0, 1)))
-    folder.save(1, tensors, {})
+def test_a_checkpoint_that_is_half_removed_does_not_count(tmp_path, monkeypatch):
+    path = save(tmp_path / "checkpoint-1", *trained((0, 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            remove_entry(path)
+    assert complete_checkpoints(tmp_path) == []
+    (left,) = own_entries(tmp_path)
+    remove_entry(left)
+    assert list(tmp_path.iterdir()) == []
 
-    def crash(*args):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(KeyboardInterrupt):
-        folder.save(2, tensors, {})
-    monkeypatch.undo()
-    assert folder.steps() == [1]
-    assert torch.equal(folder.read_tensors(1)["model"]["0.weight"], tensors["model"]["0.weight"])
-    assert len(list(folder.folder.iterdir())) == 2
-    for entry in own_entries(folder.folder):
-        if entry not in complete_checkpoints(folder.folder):
-            remove_entry(entry)
-    assert [entry.name for entry in folder.folder.iterdir()] == ["step-00000001"]
-    folder.save(2, tensors, {})
-    assert folder.steps() == [2]
+def test_the_mark_is_written_when_all_else_is_on_the_disk(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint-1"
+    path.mkdir()
+    (path / "model.safetensors").touch()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        mark_complete(path)
+    assert not (path / COMPLETE).exists()
 
 
 def test_small_files_are_replaced_whole(tmp_path, monkeypatch):

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from deepavfusion.training.runs.logging import MetricsFile, check_trackers, duration, evaluation_line, training_line
+from deepavfusion.training.runs.logging import (
+    LogAverages,
+    MetricsFile,
+    duration,
+    evaluation_line,
+    tracker_callbacks,
+    training_line,
+)
 
 
 def test_records_beyond_a_checkpoint_are_removed(tmp_path):
@@ -35,7 +42,7 @@ def test_lines_are_aligned():
         "image_loss": 0.5,
         "audio_loss": 1.0,
         "grad_norm": 0.3,
-        "lr": 1e-4,
+        "learning_rate": 1e-4,
         "samples_per_second": 99.5,
     }
     lines = [
@@ -45,9 +52,8 @@ def test_lines_are_aligned():
     assert lines[0].startswith("step    5/1000")
     assert lines[0].endswith("eta 1:02:05")
     assert len(lines[0]) == len(lines[1])
-    line = evaluation_line({**record, "step": 5, "epoch": 1, "probe": {"fusion": {"map": 0.25, "auc": 0.6}}}, 10)
-    assert "fusion 25.0 % (map)" in line
-    assert "fusion" not in evaluation_line({**record, "step": 5, "epoch": 1, "probe": None}, 10)
+    line = evaluation_line({**record, "step": 5, "epoch": 1, "fusion_map": 0.25}, 10, ("loss", "fusion_map", "top1"))
+    assert line == "eval  5/10  epoch    1.00  loss 1.5000  fusion_map 0.2500"
 
 
 def test_durations():
@@ -56,7 +62,23 @@ def test_durations():
 
 
 def test_a_missing_tracker_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    check_trackers([])
-    with pytest.raises(ImportError, match="run.trackers names tensorboard"):
-        check_trackers(["tensorboard"])
+    assert tracker_callbacks([]) == []
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: False)
+    with pytest.raises(ValueError, match="run.trackers=tensorboard cannot be used: .* tensorboard to be installed"):
+        tracker_callbacks(["tensorboard"])
+    with pytest.raises(ValueError, match="run.trackers=notebook .* trackio"):  # lists those that there are
+        tracker_callbacks(["notebook"])
+
+
+def test_averages_weigh_clips_and_start_anew():
+    averages, losses = LogAverages(), ("loss", "image_loss")
+    averages.add({"loss": 6.0, "image_loss": 4.0, "clips": 2, "grad_norm": 1.0, "wait": 0.1}, 0.5)
+    resumed = LogAverages()
+    vars(resumed).update(json.loads(json.dumps(vars(averages))))  # as by way of a checkpoint
+    resumed.add({"loss": 4.0, "image_loss": 3.0, "clips": 8, "grad_norm": 3.0, "wait": 0.1}, 0.5)
+    record = resumed.record(losses, remaining_steps=10)
+    assert (record["loss"], record["image_loss"], record["grad_norm"]) == (1.0, 0.7, 2.0)
+    assert (record["samples_per_second"], record["data_wait_fraction"]) == (10.0, pytest.approx(0.2))
+    assert record["eta"] == pytest.approx(5.0)
+    assert resumed.sums == {}
+    assert (resumed.clips, resumed.seconds) == (10, 1.0)

@@ -10,13 +10,17 @@ import torch
 from safetensors import safe_open
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from deepavfusion.training.config.arguments import OptimArguments
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.runs.optimization import (
     LARS,
+    Schedule,
+    build_optimizer,
+    build_scheduler,
     layer_index,
     learning_rate,
     parameter_groups,
     scaled_learning_rate,
-    set_learning_rates,
     slow_start_factor,
     tower_of,
 )
@@ -128,14 +132,21 @@ def test_schedule_equals_the_published_one(golden):
     arguments = config["schedule_args"]
     parameter = torch.nn.Parameter(torch.zeros(1))
     slow = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.AdamW(
-        [{"params": [parameter], "lr_scale": 0.5}, {"params": [slow], "slow_start": True}], lr=arguments["lr"]
+    groups = [{"params": [parameter], "lr_scale": 0.5}, {"params": [slow], "slow_start": True}]
+    schedule = Schedule(
+        OptimArguments(
+            base_lr=arguments["lr"] * 256 / 1000,
+            epochs=arguments["epochs"],
+            warmup_epochs=arguments["warmup_epochs"],
+            tower_warmup_epochs=arguments["pt_warmup_epochs"],
+        ),
+        num_clips=10_000_000,  # so that the published fractions of epochs are whole steps
+        effective_batch=1000,
     )
-    for epoch, scaled, pretrained in config["schedule"]:
-        lr = learning_rate(epoch, arguments["lr"], arguments["epochs"], arguments["warmup_epochs"])
-        set_learning_rates(optimizer, lr, slow_start_factor(epoch, arguments["pt_warmup_epochs"]))
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(scaled, abs=1e-15)
-        assert optimizer.param_groups[1]["lr"] == pytest.approx(pretrained, abs=1e-15)
+    factors = build_scheduler(torch.optim.AdamW(groups, lr=1.0), schedule).lr_lambdas
+    for epoch, *published in config["schedule"]:
+        step = epoch * 10_000
+        assert [factor(step) for factor in factors] == pytest.approx(published, abs=1e-15)
 
 
 def test_schedule_ends_at_the_minimum_and_without_warmup_starts_at_the_top():
@@ -144,6 +155,30 @@ def test_schedule_ends_at_the_minimum_and_without_warmup_starts_at_the_top():
     assert learning_rate(0, 1e-3, 10, 0) == 1e-3
     assert slow_start_factor(0, 0) == 1.0
     assert scaled_learning_rate(1.5e-4, 512) == pytest.approx(3e-4)
+
+
+def test_steps_and_epochs_of_a_schedule():
+    schedule = Schedule(OptimArguments(epochs=2.5, warmup_epochs=1, base_lr=0.1), num_clips=100, effective_batch=16)
+    assert schedule.total_steps == 16
+    assert schedule.steps(1e-9) == 1
+    assert schedule.epoch(5) == pytest.approx(0.8)
+    assert schedule.peak == pytest.approx(0.1 * 16 / 256)
+    assert schedule.learning_rate(0) == 0
+    assert schedule.slow_start(8) == pytest.approx(1.0, abs=0.01)  # half the epochs
+
+
+def test_the_recipe_decides_optimizer_and_rates(model):
+    recipe = load_recipe("pretrain", "scenes_tiny", ["model.init_image=mae.pth", "optim.epochs=10"])
+    optimizer = build_optimizer(recipe, model)
+    assert type(optimizer) is torch.optim.AdamW
+    scheduler = build_scheduler(optimizer, Schedule(recipe.optim, num_clips=640, effective_batch=64))
+    for _ in range(20):
+        scheduler.step()
+    rates = {group["slow_start"]: group["lr"] for group in optimizer.param_groups}
+    assert set(rates) == {False, True}
+    assert rates[True] == pytest.approx(rates[False] * slow_start_factor(2, 5))
+    lars = build_optimizer(load_recipe("probe", "scenes_probe", []), model)
+    assert type(lars) is LARS
 
 
 def test_lars_steps_equal_the_published_ones(golden):

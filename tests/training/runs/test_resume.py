@@ -1,4 +1,4 @@
-"""A run that is killed and goes on is the run that was never killed: same losses, same weights, bit for bit."""
+"""A run that is killed and resumes is the run that was never killed: same losses, same weights, bit for bit."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.training.stand_in import TINY_RECIPE
@@ -18,12 +19,31 @@ SETTINGS = ["run.log_steps=1", "run.save_epochs=0.5", "run.eval_epochs=1", "opti
 MODEL_DROPS = ["model.drop_path_rate=0.2", "model.hidden_dropout_prob=0.1"]
 
 
-def run(folder, mode, *extra):
+def finetuning_recipe():
+    """Recognition with all its draws, by the model of the pre-training recipe."""
+    recipe = yaml.safe_load(TINY_RECIPE)
+    del recipe["run"]["num_reconstructions"]
+    return yaml.safe_dump(
+        recipe
+        | {
+            "command": "finetune",
+            "task": {"name": "recognition", "mixup": 0.5, "label_smoothing": 0.1, "modality_dropout": 0.4},
+            "data": recipe["data"] | {"selection_size": 6},
+            "optim": recipe["optim"] | {"layer_decay": 0.75},
+            "run": recipe["run"] | {"num_examples": 0},
+        }
+    )
+
+
+RECIPES = {"pretrain": TINY_RECIPE, "finetune": finetuning_recipe()}
+
+
+def run(folder, mode, command, *extra):
     recipe = folder / "tiny.yaml"
-    recipe.write_text(TINY_RECIPE)
-    command = [sys.executable, str(SCRIPT), str(mode), str(recipe), str(folder), *SETTINGS, *extra]
+    recipe.write_text(RECIPES[command])
+    line = [sys.executable, str(SCRIPT), str(mode), command, str(recipe), str(folder), *SETTINGS, *extra]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment)
     log = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""
     assert done.returncode == 0, done.stderr + log
     return json.loads(done.stdout), log
@@ -31,28 +51,29 @@ def run(folder, mode, *extra):
 
 def records(folder):
     """What a run's metrics say, without its times."""
-    timing = ("samples_per_second", "waiting_share", "eta", "seconds")
+    timing = ("samples_per_second", "data_wait_fraction", "eta", "seconds")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """World size -> folder of an uninterrupted and an interrupted run on so many processes."""
+    """Command and world size -> folder of an uninterrupted and an interrupted run on so many processes."""
     cache = {}
 
-    def get(world):
-        if world not in cache:
-            folder = tmp_path_factory.mktemp(f"world{world}")
-            cache[world] = (folder, *run(folder, world, *MODEL_DROPS))
-        return cache[world]
+    def get(command, world):
+        if (command, world) not in cache:
+            folder = tmp_path_factory.mktemp(f"{command}{world}")
+            cache[command, world] = (folder, *run(folder, world, command, *MODEL_DROPS))
+        return cache[command, world]
 
     return get
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_killed_and_resumed_equals_never_killed(runs, world):
-    folder, codes, log = runs(world)
+@pytest.mark.parametrize("command", RECIPES)
+def test_killed_and_resumed_equals_never_killed(runs, command, world):
+    folder, codes, log = runs(command, world)
     assert codes["whole"] == codes["resumed"] == [0] * world, log
     assert codes["killed"] == [-9] * world
     assert codes["terminated"] == [143] * world, log
@@ -66,8 +87,8 @@ def test_killed_and_resumed_equals_never_killed(runs, world):
         assert torch.equal(tensor, interrupted[name]), name
 
 
-def test_every_record_stands_once(runs):
-    folder, _, _ = runs(1)
+def test_every_record_is_there_once(runs):
+    folder, _, _ = runs("pretrain", 1)
     train = [record["step"] for record in records(folder / "interrupted") if record["kind"] == "train"]
     assert train == list(range(1, 17))
     assert [record["step"] for record in records(folder / "interrupted") if record["kind"] == "evaluation"] == [
@@ -80,7 +101,7 @@ def test_every_record_stands_once(runs):
 
 
 def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
-    codes, log = run(tmp_path, "layouts", "optim.epochs=2")
+    codes, log = run(tmp_path, "layouts", "pretrain", "optim.epochs=2")
     assert codes == {"one": [0], "two": [0, 0], "sharded": [0, 0], "begun": [143], "moved": [0, 0]}, log
     assert log.count("resumed after step") == 1
     one = load_file(tmp_path / "one" / "model.safetensors")
@@ -90,5 +111,5 @@ def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
         assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-5, name
         losses = [[row["loss"] for row in records(tmp_path / run_name)] for run_name in ("one", name)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-        probes = [records(tmp_path / run_name)[0]["probe"] for run_name in ("one", name)]
+        probes = [records(tmp_path / run_name)[0]["fusion_accuracy"] for run_name in ("one", name)]
         assert probes[0] == probes[1]

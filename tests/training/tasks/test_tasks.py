@@ -12,8 +12,8 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.clips import BrokenClip
-from deepavfusion.training.finetune import summary
 from deepavfusion.training.report.report import Table
+from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
 
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)

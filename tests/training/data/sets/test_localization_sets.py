@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training.config.recipe import RecipeError, load_recipe
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sets.flickr_soundnet import read_annotations, read_boxes
 from deepavfusion.training.data.sets.lists import FrameAndSound
 from deepavfusion.training.data.sets.vggss import clean_boxes, locator, read_vggss, stills
-from deepavfusion.training.runs.finetuning import build_clips
+from deepavfusion.training.tasks import Localization
 from tests.media_factory import tone
 from tests.training.data.disk import (
     MODEL,
@@ -287,7 +287,7 @@ def test_supervised_training_without_boxes_is_told_before_it_starts(tmp_path):
     listed = write(tmp_path / "train.txt", "1\n3\n4\n")
     changes = [f"data.path={tmp_path}", f"data.train_list={listed}", "model.init_from=null"]
     supervised = load_recipe("finetune", "flickr_localization", [*changes, "model.localization_loss=supervised"])
-    with pytest.raises(RecipeError, match=r"no boxes .*flickr.*model\.localization_loss=matching"):
-        build_clips(supervised, MODEL, "train", train=True)
+    with pytest.raises(ValueError, match=r"no boxes .*flickr.*model\.localization_loss=matching"):
+        Localization.build_clips(supervised, MODEL, "train", train=True)
     matching = load_recipe("finetune", "flickr_localization", [*changes, "model.localization_loss=matching"])
-    assert len(build_clips(matching, MODEL, "train", train=True)) == 1  # two are test clips
+    assert len(Localization.build_clips(matching, MODEL, "train", train=True)) == 1  # two are test clips
