@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from sklearn.metrics import auc
 
 from deepavfusion.inference.files import write_atomically
@@ -138,6 +139,8 @@ def training_curves(
     norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
     if any(record["grad_norm"] > 0 for record in train):
         norm.set_yscale("log")
+        norm.yaxis.set_major_formatter(LogFormatter())
+        norm.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     chart_axes(norm, "Gradient norm", "epoch", "norm")
     write_atomically(path, figure_png(figure))
 
