@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from deepavfusion.processors import streams_deepavfusion, media_deepavfusion
+from deepavfusion.processors import media_deepavfusion, streams_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import write_media
 
