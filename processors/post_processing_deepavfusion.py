@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
-from .feature_extraction_deepavfusion import as_sounds, resample, to_mono
-from .image_processing_deepavfusion import PictureTransform
+from .feature_extraction_deepavfusion import as_waveforms, resample, to_mono
+from .image_processing_deepavfusion import ImageTransform
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
@@ -27,7 +27,7 @@ def _target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
 
 
 def place_on_picture(
-    maps: torch.Tensor, size: tuple[int, int], transform: PictureTransform, outside: float
+    maps: torch.Tensor, size: tuple[int, int], transform: ImageTransform, outside: float
 ) -> torch.Tensor:
     """
     Maps over a model's view, laid over the whole picture.
@@ -152,7 +152,7 @@ class PostProcessing:
         rate = extractor.sampling_rate if sampling_rate is None else int(sampling_rate)
         windows = self._windows_of_masks(logits.shape[0], waveforms, starts)
         separated, first = [], 0
-        for waveform, sound, begins in zip(waveforms, as_sounds(audio), windows, strict=True):
+        for waveform, sound, begins in zip(waveforms, as_waveforms(audio), windows, strict=True):
             masks, length = logits[first : first + len(begins or [0])], to_mono(sound).shape[0]
             first += masks.shape[0]
             if begins is None:

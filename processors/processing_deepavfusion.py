@@ -9,7 +9,7 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessorMixin
 
-from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_sounds
+from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_waveforms
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, as_list
 from .media_deepavfusion import dense_timestamps, is_file, load_clip, probe_clip
 from .post_processing_deepavfusion import PostProcessing
@@ -230,7 +230,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     def _from_sounds(self, audio, sampling_rate: int | None) -> list[torch.Tensor | None] | None:
         if audio is None:
             return None
-        sounds = as_sounds(audio)
+        sounds = as_waveforms(audio)
         there = [sound for sound in sounds if sound is not None]
         if not there:
             return sounds
