@@ -4,6 +4,9 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
+SOURCES := $(VENV)/src/deepavfusion
+SUBPACKAGES := processors training
 
 help:  ## show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -32,9 +35,12 @@ test: env  ## run the tests
 test-slow: env  ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-lint: env  ## check style
+lint: env  ## check style, names, attributes and calls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf $(SOURCES) && mkdir -p $(SOURCES)
+	ln -s "$(CURDIR)"/modeling_deepavfusion/*.py $(SUBPACKAGES:%="$(CURDIR)/%") $(SOURCES)
+	$(BIN)/ty check
 
 format: env  ## mend style
 	$(BIN)/ruff check --fix .

@@ -42,6 +42,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     auto_class: str
     require = "any"
     picture_settings: dict[str, Any] = {}
+    processor: Any
 
     def __init__(self, model, processor=None, **kwargs):
         name = type(model).__name__

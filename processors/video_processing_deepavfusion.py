@@ -32,7 +32,7 @@ class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
     crop_pct: float
 
 
-class DeepAVFusionVideoProcessor(PictureTransform, VideoProcessorMixin):
+class DeepAVFusionVideoProcessor(PictureTransform, VideoProcessorMixin):  # ty: ignore[unsupported-base]
     """
     Videos → `pixel_values`: the evaluation transform of [`DeepAVFusionImageProcessor`], the same crop for all frames.
 

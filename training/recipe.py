@@ -42,6 +42,10 @@ class RecipeArguments:
 
     recipe: str
     goal: str
+    if typing.TYPE_CHECKING:  # sections, which are fields of the subclasses
+        data: Any
+        optim: Any
+        run: Any
 
     def __post_init__(self):
         if self.run.output_dir is None:

@@ -368,7 +368,7 @@ def _spectrograms(
         axes.spines[:].set_visible(False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(drawn, ax=grid, aspect=22, pad=0.015, shrink=0.95)
+    bar = figure.colorbar(drawn, ax=grid, aspect=22, pad=0.015, shrink=0.95)  # ty: ignore[possibly-unresolved-reference]
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure

@@ -180,7 +180,7 @@ def mask_overlay(
 
 def _grid(rows: int, columns: int, width: float = 1.9, aspect: float = 1.0) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width * columns + 0.2, width * aspect * rows + 0.42), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # ty: ignore[unknown-argument]
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

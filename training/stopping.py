@@ -32,7 +32,8 @@ class StopRequest:
         if state.num_processes == 1:
             return self.signal is not None
         flag = torch.tensor(float(self.signal or 0), device=state.device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        dist = torch.distributed
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)  # ty: ignore[possibly-missing-attribute]
         if flag and self.signal is None:
             self.signal = int(flag)
         return self.signal is not None

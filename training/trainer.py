@@ -78,6 +78,8 @@ class EpochOrder:
 class EpochLoader(DataLoader):
     """A loader whose batch sampler is told the epoch."""
 
+    batch_sampler: EpochOrder
+
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
 

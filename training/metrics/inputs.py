@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def rectangle(rows: Sequence[Sequence[float]], name: str, dtype: type = np.float64) -> np.ndarray:
+def rectangle(rows: Sequence[Sequence[float]] | np.ndarray, name: str, dtype: type = np.float64) -> np.ndarray:
     """
     Rows of one length as an array (rows, length).
 

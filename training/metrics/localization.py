@@ -8,7 +8,7 @@ THRESHOLDS = np.arange(21) / 20
 FLICKR_FRAME_SIZE = 256
 
 
-def clipped_boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+def clipped_boxes(boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     """
     Boxes within the picture; those that cover nothing of it are dropped.
 
@@ -34,7 +34,7 @@ def clipped_boxes(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     return boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
 
 
-def consensus_map(boxes: Sequence[Sequence[float]], size: tuple[int, int], needed: int = 1) -> np.ndarray:
+def consensus_map(boxes: Sequence[Sequence[float]] | np.ndarray, size: tuple[int, int], needed: int = 1) -> np.ndarray:
     """
     How many of the annotators' boxes agree on a pixel: min(boxes around its centre / `needed`, 1).
 

@@ -64,7 +64,7 @@ def max_f(curves: Sequence[np.ndarray]) -> float:
     return float(f_measure(*np.mean(_curves(curves), axis=0)).max())
 
 
-def avsbench_f(curves: Sequence[np.ndarray], has_foreground: Sequence[bool]) -> float:
+def avsbench_f(curves: Sequence[np.ndarray] | np.ndarray, has_foreground: Sequence[bool]) -> float:
     """
     F as AVSBench's own scorer takes it: the mean of the pictures' F at each threshold, at its largest.
 
@@ -82,7 +82,7 @@ def avsbench_f(curves: Sequence[np.ndarray], has_foreground: Sequence[bool]) -> 
     return float(f_measure(curves[kept, 0], curves[kept, 1]).mean(0).max())
 
 
-def _curves(curves: Sequence[np.ndarray]) -> np.ndarray:
+def _curves(curves: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     curves = np.asarray(curves, np.float64)
     if curves.ndim != 3 or curves.shape[1] != 2 or not len(curves):
         raise ValueError(

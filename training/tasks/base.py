@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather_object
+from transformers import PreTrainedModel
 
 from deepavfusion.training.batches import BrokenClips, evaluation_loader, group_size
 from deepavfusion.training.data.clips import BrokenClip
@@ -67,7 +68,7 @@ class Task:
     """
 
     NAME: ClassVar[str]
-    MODEL: ClassVar[type]
+    MODEL: ClassVar[type[PreTrainedModel]]
     PROTOCOL: ClassVar[str]
 
     def __init__(self, clips, processor):
