@@ -28,6 +28,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     """
 
     _load_processor = True
+    processor: Any
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
     # Of the subclasses: name of the model class, Auto class, what a file must have.
     model_name: str

@@ -54,6 +54,9 @@ class PostProcessing:
     And what separates recordings of any length.
     """
 
+    feature_extractor: Any
+    visual_processor: Any
+
     def post_process_classification(
         self,
         outputs,

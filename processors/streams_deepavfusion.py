@@ -8,6 +8,7 @@ import numpy as np
 
 try:
     import av
+    import av.stream
 except ImportError:
     av = None
 
@@ -152,7 +153,7 @@ def upright(frames: list, ratio: float) -> np.ndarray:
     if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge, never throw away
         width, height = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
     turns = round(frames[0].rotation / 90)
-    arrays, last = [], None
+    arrays, array, last = [], None, None
     for frame in frames:
         if frame is not last:
             array = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
@@ -163,8 +164,8 @@ def upright(frames: list, ratio: float) -> np.ndarray:
 
 def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
     """Places decoded samples on the window's time line; gaps are silent."""
-    buffer = rate = resampler = shape = None
-    low, high, expected = math.inf, 0, None
+    buffer = rate = layout = resampler = shape = None
+    low, high, length, expected = math.inf, 0, 0, None
     for frame in frames:
         if rate is None:
             rate, layout = frame.sample_rate, frame.layout.name

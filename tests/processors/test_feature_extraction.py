@@ -179,7 +179,7 @@ def test_returns_numpy_on_request(extractor):
 def test_without_a_rate_warns_once(monkeypatch, extractor):
     warnings = []
     monkeypatch.setattr(type(module.logger), "warning", lambda self, message, *args: warnings.append(message))
-    type(module.logger).warning_once.cache_clear()
+    type(module.logger).warning_once.cache_clear()  # ty: ignore[missing-attribute]
     first, second = extractor(MONO).input_features, extractor(MONO).input_features
     assert len(warnings) == 1
     assert "16000 Hz is assumed" in warnings[0]

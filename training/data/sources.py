@@ -8,7 +8,7 @@ the test set. Which clips it holds depends on a hash of their names, and parts o
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .clips import Clips, FileClips
 from .mixtures import MixtureClips
@@ -42,7 +42,7 @@ class Request(NamedTuple):
 class Videos(NamedTuple):
     """Clips of a split: rows as `make_rows` makes them, what the card says of them, and what belongs together."""
 
-    rows: object
+    rows: Any
     note: str = ""
     groups: list[str] | None = None
     pairs: list[tuple[int, int]] | None = None

@@ -217,7 +217,7 @@ def log_mels(
         axes.spines[:].set_visible(False)
     for axes in grid.flat[len(values) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(image, ax=grid, aspect=22, pad=0.015, shrink=0.95)
+    bar = figure.colorbar(image, ax=grid, aspect=22, pad=0.015, shrink=0.95)  # ty: ignore[possibly-unresolved-reference]
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure

@@ -23,7 +23,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -236,7 +236,7 @@ class RunFolder:
         self.processes.wait_for_everyone()
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> Generator[None]:
         """`claim`; gives the folder back where the block raises."""
         self.claim()
         try:
