@@ -99,7 +99,7 @@ def test_invalid_overrides_report_what_was_expected(override, message):
         ("finetune", "scenes_recognition", "task.drop_modality=0.1", "Did you mean modality_dropout"),
         ("finetune", "scenes_recognition", "optim.optimizer=sgd", "expected one of adamw, lars"),
         ("finetune", "scenes_recognition", "task.name=recogniton", "task.name is 'recogniton': expected one of recog"),
-        ("finetune", "scenes_recognition", "run.num_reconstructions=3", "option run.num_reconstructions for command 'finetune'"),
+        ("finetune", "scenes_recognition", "run.demo=true", "option run.demo for command 'finetune'"),
         ("finetune", "scenes_separation", "task.mixup=1", "option task.mixup for task 'separation'"),
         ("finetune", "scenes_separation", "task.init_bias=false", "option task.init_bias for task 'separation'"),
         ("finetune", "scenes_separation", "model.init_image=x", "option model.init_image for task 'separation'"),
