@@ -1,9 +1,8 @@
 """What the commands that take a recipe share: help, exit codes, messages."""
 
+import os
 import sys
 from collections.abc import Callable
-
-from accelerate import PartialState
 
 from .config.help import help_text
 from .config.recipe import RecipeError, load_recipe
@@ -17,11 +16,10 @@ def run_command(command: str, action: Callable[[], int]) -> int:
     try:
         return action()
     except (RecipeError, ImportError) as error:
-        code = 2
-        message = f"deepavfusion {command}: {error}"
+        code, message = 2, f"deepavfusion {command}: {error}"
     except (NonFiniteError, BrokenDataError) as error:
         code, message = 1, f"deepavfusion {command}: {error}"
-    if PartialState._shared_state == {} or PartialState().is_main_process:
+    if int(os.environ.get("RANK", 0)) == 0:  # all processes fail alike
         print(message, file=sys.stderr)
     return code
 

@@ -129,7 +129,7 @@ class Run:
         with self.folder.claimed():
             self.folder.begin(recipe.to_yaml())
             if recipe.optim.fsdp:
-                model = shard(model, self.folder)
+                model = shard(model, recipe, self.folder)
             recipe.model.set_computation(model)
             headline = () if evaluation is None else evaluation.headline
             self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
