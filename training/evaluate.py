@@ -16,12 +16,12 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from .command import run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
 from .runs.folder import RunFolder
 from .runs.models import load_task_model
 from .runs.records import evaluation_record, summary, write_report
-from .runs.run import run_command
 from .tasks import TASKS
 
 

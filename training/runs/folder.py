@@ -7,11 +7,10 @@ draft folder and renamed file by file once it is complete.
 
     folder = RunFolder("runs/mine", "pretrain", accelerator)     # reads alone; refuses a folder that is not ours
     folder.plan(fingerprint, batch)                              # reads alone; refuses another run's folder
-    if not folder.finished:
-        folder.claim()                                           # locks it
-        folder.begin(recipe.to_yaml())                           # removes what is trained anew
-        ...                                                      # folder.checkpoints, folder.work, folder.draft
-        folder.publish()
+    folder.claim()                                               # locks it
+    folder.begin(recipe.to_yaml())                               # removes what is trained anew
+    ...                                                          # folder.checkpoints, folder.work, folder.draft
+    folder.publish()
     folder.close()
 
 All processes of a run call these together, but `publish`, which is for the main one.
@@ -33,23 +32,13 @@ from accelerate import Accelerator, PartialState
 from deepavfusion.inference.files import write_atomically
 
 from ..config.recipe import RecipeError
-from .checkpoints import (
-    checkpoint_step,
-    complete_checkpoints,
-    differences,
-    folder_owner,
-    lock_folder,
-    own_entries,
-    remove_entry,
-)
+from .checkpoints import checkpoint_step, complete_checkpoints, folder_owner, lock_folder, own_entries, remove_entry
 from .logging import MetricsFile
+from .marks import FORMAT, MARK_FILE, RECIPE_FILE, changes, check_writable, existing_parent, files_below, read_mark
 from .optimization import BatchLayout
 
-MARK_FILE = ".deepavfusion-run.json"
-RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.jsonl"
 _DRAFT = ".draft"
-_FORMAT = 1
 # Written while a run is at work; all other results are written at its end.
 _WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
 _MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
@@ -97,10 +86,9 @@ class RunFolder:
         self.finished, self.resume_from, self.replaces = False, None, False
         self.lock: IO[str] | None = None
         self._published: set[str] = set()
-        self.mark = self._read_mark()
-        self._check_writable()
-        owner = folder_owner(self.path)
-        if owner is not None:
+        self.mark = read_mark(self.path, self.argument)
+        check_writable(self.path, self.argument)
+        if owner := folder_owner(self.path):
             raise RecipeError(owner)
 
     @property
@@ -136,7 +124,7 @@ class RunFolder:
             RecipeError: where the folder holds another run, or a finished model that is not to be overwritten.
         """
         self._record = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "command": self.command,
             "fingerprint": json.loads(json.dumps(fingerprint)),
             "batch": None if batch is None else dataclasses.asdict(batch),
@@ -145,11 +133,9 @@ class RunFolder:
         if mark is None:
             return
         if self.repeatable and mark["command"] != self.command:
-            raise RecipeError(
-                f"{self.argument}={self.path} holds the results of `deepavfusion {mark['command']}`: name another "
-                f"folder."
-            )
-        changed = self._changes()
+            text = f"{self.argument}={self.path} holds the results of `deepavfusion {mark['command']}`"
+            raise RecipeError(f"{text}: name another folder.")
+        changed = changes(mark, self._record)
         complete = complete_checkpoints(self.checkpoints)
         same_command = mark["command"] == self.command
         if self.resume and complete and same_command and (self.allow_changed or not changed):
@@ -168,18 +154,6 @@ class RunFolder:
             )
         goes_on_before_the_end = self.resume_from is not None and not mark["finished"]
         self.replaces = mark["replaces"] if goes_on_before_the_end else stands
-
-    def _changes(self) -> list[str]:
-        """Lines on how this run differs from the one that the folder holds."""
-        mark, now = self.mark, self._record
-        if mark["command"] != self.command:
-            return [f"command: {mark['command']} -> {self.command}"]
-        lines = differences(mark["fingerprint"], now["fingerprint"])
-        if mark["batch"] is not None and now["batch"] is not None:
-            before, after = BatchLayout(**mark["batch"]), BatchLayout(**now["batch"])
-            if before.effective != after.effective:
-                lines.append(f"effective batch: {before} -> {after}; {after.keeping(before.effective)}")
-        return lines
 
     def _finished_message(self, changed: list[str]) -> str:
         what = "results" if self.repeatable else "a finished model"
@@ -206,7 +180,7 @@ class RunFolder:
         """Raises `RecipeError` where a first checkpoint, with an AdamW state, and the model do not fit on the disk."""
         sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
         size = sum(2 * number + 2 * number * trained for number, trained in sizes)
-        free = shutil.disk_usage(self._existing_parent()).free
+        free = shutil.disk_usage(existing_parent(self.path)).free
         if free < size:
             raise RecipeError(
                 f"{self.argument}={self.path}: a checkpoint and the model need {size / 1e9:.1f} GB, "
@@ -226,7 +200,7 @@ class RunFolder:
                 self.lock = lock_folder(self.path)
             except OSError as error:
                 raise RecipeError(f"{self.argument}={self.path} cannot be used: {error}") from error
-            if self._read_mark() != self.mark:
+            if read_mark(self.path, self.argument) != self.mark:
                 self.close()
                 raise RecipeError(f"{self.argument}={self.path} was changed by another run meanwhile: start again.")
             if self.mark is None:
@@ -282,7 +256,7 @@ class RunFolder:
         Args:
             finished: these are all results of the run; files of the run before that are not among them are removed.
         """
-        self._published |= set(_files(self.draft))
+        self._published |= set(files_below(self.draft))
         if finished:
             working = [] if self.replaces else [name for name in self._working_files if (self.path / name).is_file()]
             files = sorted(self._published.union(working))
@@ -291,7 +265,7 @@ class RunFolder:
         self._move_draft()
 
     def _move_draft(self) -> None:
-        for name in _files(self.draft):
+        for name in files_below(self.draft):
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.draft / name, target)
@@ -310,33 +284,6 @@ class RunFolder:
             self.lock.close()
             self.lock = None
 
-    def _read_mark(self) -> dict[str, Any] | None:
-        """The folder's mark; None for a folder that is absent or empty."""
-        if self.path.exists() and not self.path.is_dir():
-            raise RecipeError(f"{self.argument}={self.path} is a file: expected a folder, or nothing.")
-        file = self.path / MARK_FILE
-        if file.is_file():
-            try:
-                mark = json.loads(file.read_text(encoding="utf-8"))
-                known = mark["format"] == _FORMAT
-            except (ValueError, TypeError, KeyError) as error:
-                raise RecipeError(f"{file} cannot be read ({error}): name another {self.argument}.") from error
-            if not known:
-                raise RecipeError(f"{file} is of another version of this package: name another {self.argument}.")
-            return mark
-        if not self.path.is_dir() or all(entry.name == ".lock" for entry in self.path.iterdir()):
-            return None
-        if (self.path / RECIPE_FILE).is_file():
-            raise RecipeError(
-                f"{self.argument}={self.path} holds a {RECIPE_FILE} but no {MARK_FILE}: it is a folder of your own, or "
-                f"was written by an earlier version. Name another {self.argument}; model.init_from starts from a model "
-                "in this one."
-            )
-        raise RecipeError(
-            f"{self.argument}={self.path} is not empty and no earlier run's (it has no {MARK_FILE}): name another "
-            "folder."
-        )
-
     def _write_mark(self, **entries: Any) -> None:
         self.mark = {**(self.mark or self._record), **entries}
         write_atomically(self.path / MARK_FILE, json.dumps(self.mark, indent=1) + "\n")
@@ -347,19 +294,6 @@ class RunFolder:
 
     def _has_model(self) -> bool:
         return self.path.is_dir() and any(_MODEL_FILE.fullmatch(entry.name) for entry in self.path.iterdir())
-
-    def _existing_parent(self) -> Path:
-        return next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
-
-    def _check_writable(self) -> None:
-        parent = self._existing_parent()
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise RecipeError(f"{self.argument}={self.path} cannot be written to: check {parent}.")
-
-
-def _files(folder: Path) -> list[str]:
-    """Files in a folder and below, as paths relative to it."""
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
 __all__ = ["MARK_FILE", "METRICS_FILE", "RECIPE_FILE", "RunFolder"]
