@@ -1,6 +1,6 @@
-"""Small configurations and inputs that the tests of all models share.
+"""Variants of the configuration, models and inputs that the tests of all models share.
 
-A new head is added to `HEAD_CLASSES`. What differs between heads (widths, labels, weights without a use) is said here.
+A new head is added to `HEAD_CLASSES`. Differences between heads (widths, labels, unused weights) are defined here.
 """
 
 import pytest
@@ -51,7 +51,7 @@ HEAD_CASES = ("factorized", "late_fusion", "divided_video", "odd_grid")
 
 
 def model_cases(cases=CASES, head_cases=HEAD_CASES) -> list:
-    """(model class, case) parameters: all cases for the encoder and its pre-training, a few of them for heads."""
+    """Parameters (model class, case): all cases for the encoder and pre-training, a few of them for heads."""
     return [
         pytest.param(model_class, case, id=f"{model_class.__name__}-{case}")
         for model_class in MODEL_CLASSES
@@ -100,7 +100,7 @@ def make_inputs(config, model_class=DeepAVFusionModel, batch: int = 2, seed: int
 
 
 def make_labels(config, model_class, batch: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
-    """What `model_class` learns from; nothing for the encoder, and for pre-training, which labels itself."""
+    """Labels for `model_class`; none for the encoder, and for pre-training, which needs none."""
     generator = torch.Generator().manual_seed(seed + 1)
     height, width = config.frame_size
     if model_class is DeepAVFusionForAudioVisualClassification:
@@ -117,8 +117,8 @@ def make_labels(config, model_class, batch: int = 2, seed: int = 0) -> dict[str,
 def idle_parameters(model) -> set[str]:
     """Parameters that no output depends on.
 
-    Separation and segmentation read hidden states before the final norms; then nobody reads what the last layer's
-    fusion block gives.
+    Separation and segmentation read hidden states before the final norms; the output of the last layer's fusion block
+    is then unused.
     """
     if not isinstance(model, (DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation)):
         return set()
@@ -129,7 +129,7 @@ def idle_parameters(model) -> set[str]:
 
 
 def optional_modalities(model_class) -> tuple[str, ...]:
-    """Those that a sample may lack. Separation is of a sound; segmentation and localization are of a frame."""
+    """Modalities that a sample may lack. Separation needs audio; segmentation and localization need a frame."""
     if model_class is DeepAVFusionForSourceSeparation:
         return ("image",)
     if model_class in (DeepAVFusionForSemanticSegmentation, DeepAVFusionForSoundLocalization):
@@ -138,14 +138,14 @@ def optional_modalities(model_class) -> tuple[str, ...]:
 
 
 def objective(outputs) -> torch.Tensor:
-    """A scalar that depends on every output: the loss where there is one, else a sum of squares."""
+    """A scalar that depends on every output: the loss if there is one, else a sum of squares."""
     if outputs.get("loss") is not None:
         return outputs["loss"]
     return sum((k + 1) * value.float().square().mean() for k, value in enumerate(outputs.to_tuple()))
 
 
 def assert_outputs_equal(outputs, expected, **tolerance):
-    """The same fields, and in each the same tensors, of which no one is empty."""
+    """Assert that both have the same fields, and in each the same tensors, none of them empty."""
     assert list(outputs.keys()) == list(expected.keys())
     for name, want in expected.items():
         values = outputs[name] if isinstance(want, tuple) else (outputs[name],)

@@ -1,4 +1,4 @@
-"""What every public model must do, over every variant of the configuration."""
+"""Requirements on every public model, over every variant of the configuration."""
 
 import math
 
@@ -31,7 +31,7 @@ each_model = pytest.mark.parametrize(("model_class", "case"), model_cases())
 
 
 def training_inputs(model):
-    """Inputs and labels, where the model learns from labels."""
+    """Inputs, and labels if the model needs them."""
     return make_inputs(model.config, type(model)) | make_labels(model.config, type(model))
 
 
@@ -207,7 +207,7 @@ def test_attentions_need_eager_attention(model_class):
 
 @each_model
 def test_eager_equals_sdpa(model_class, case):
-    """In float64, for the U-Nets' norms amplify the rounding in which CPUs differ."""
+    """In float64, since the norms of the U-Nets amplify the rounding in which CPUs differ."""
     model = make_model(model_class, **CASES[case]).double()
     inputs = {name: x.double() if x.is_floating_point() else x for name, x in training_inputs(model).items()}
     results = []

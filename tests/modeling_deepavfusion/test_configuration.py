@@ -1,4 +1,4 @@
-"""The configuration: derived sizes, a round trip through a file, and every way to get it wrong."""
+"""The configuration: derived sizes, round trip through a file, and invalid values."""
 
 import json
 
@@ -55,6 +55,9 @@ def test_derived_sizes():
     assert config.frame_size == (48, 80)
     assert config.image_grid == (2, 6, 10)
     assert config.audio_grid == (4, 6)
+    assert config.num_patches == (120, 24)
+    assert config.input_shapes == {"pixel_values": (6, 3, 48, 80), "input_features": (1, 32, 48)}
+    assert tiny_config().input_shapes["pixel_values"] == (3, 32, 32)
     assert config.fusion_layer_indices == (0, 2)
     assert tiny_config(fusion_layers="none").fusion_layer_indices == tiny_config(fusion_layers=[]).fusion_layer_indices
 

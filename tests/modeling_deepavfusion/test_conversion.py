@@ -152,7 +152,7 @@ def test_released_configurations_are_inferred(published_shapes, release, kind, c
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 def test_released_pretrainings_at_full_size(published_shapes, release):
-    """Random tensors of the released shapes: each is used, and comes back as it was."""
+    """Random tensors of the released shapes: each is used, and exported unchanged."""
 
     def fill(name, shape):
         return torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
@@ -168,7 +168,7 @@ def test_released_pretrainings_at_full_size(published_shapes, release):
 
 @pytest.mark.parametrize("variant", ["token", "divided", "swin", "probe"])
 def test_any_missing_tensor_is_named(variant):
-    """Whatever is taken away, also what sizes or the task are inferred from. Window tables are derived, not needed."""
+    """Any missing tensor, even those from which sizes or the task are inferred. Window tables are derived."""
     published = export_original_state_dict(make_model(variant))
     for name in published:
         if "relative_position_index" not in name and "attn_mask" not in name:
@@ -304,7 +304,7 @@ def test_convert_publishes(tmp_path):
 
 
 class NotPlain:
-    """Stands for what a pickle may run."""
+    """Stands for the code that a pickle may run."""
 
 
 def test_pickles_with_code_are_refused(tmp_path):

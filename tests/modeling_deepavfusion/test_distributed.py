@@ -1,4 +1,4 @@
-"""Sharded over processes: what transformers and accelerate need to know of the models, and FSDP2 on two processes."""
+"""Sharding over processes: declarations for transformers and accelerate, and FSDP2 on two processes."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def test_device_map_splits_between_layers(model_class):
 
 @each_model
 def test_weights_may_be_offloaded(model_class, case):
-    """Each module's weights are brought in when that module is called, so no one may use another's by hand."""
+    """Each module's weights are brought in when that module is called, so no module may use another's directly."""
     accelerate = pytest.importorskip("accelerate")
     model = make_model(model_class, **CASES[case])
     inputs = make_inputs(model.config, model_class)
@@ -107,7 +107,7 @@ dist.destroy_process_group()
 
 
 def run_on_two_processes(script: str, *arguments: str):
-    """Runs Python source in two processes that find each other; raises with their output where one fails."""
+    """Run Python source in two connected processes; raise with their output if one fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

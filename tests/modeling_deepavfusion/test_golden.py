@@ -22,7 +22,7 @@ def load_model(golden, attention="sdpa", **overrides):
 
 
 def published_gradients(model):
-    """Gradients under the published names; parts that this package never computes have none, which is zero."""
+    """Gradients under the published names; zero for parts that this package never computes."""
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
     return {
         name: join(grid, own)

@@ -74,7 +74,7 @@ def test_multi_label_and_soft_labels_differ(inputs):
 
 @pytest.mark.parametrize("input_norm", [False, True])
 def test_classification_of_samples_that_lack_a_modality(inputs, input_norm):
-    """A sample gets the same logits in a mixed batch as alone, whatever the batch holds in the missing place."""
+    """A sample gets the same logits in a mixed batch as alone, whatever its absent modality holds."""
     model = make(DeepAVFusionForAudioVisualClassification, num_labels=5, classifier_input_norm=input_norm)
     image_present = torch.tensor([True, False, True])
     audio_present = torch.tensor([True, True, False])
@@ -207,7 +207,7 @@ def test_saving_training_and_auto_classes(tmp_path, inputs, cls):
 
 @each_head
 def test_starts_from_a_pre_training(tmp_path, cls):
-    """The encoder is taken over whole, the decoders are left behind unsaid, and the head alone is new."""
+    """The whole encoder is loaded, the decoders are ignored without a warning, and only the head is new."""
     pretrained = make(DeepAVFusionForPreTraining, decoder_num_hidden_layers=1)
     pretrained.save_pretrained(tmp_path)
     model, report = cls.from_pretrained(tmp_path, num_labels=4, output_loading_info=True)
@@ -221,7 +221,7 @@ def test_starts_from_a_pre_training(tmp_path, cls):
 
 @pytest.mark.parametrize("cls", [DeepAVFusionForAudioVisualClassification, DeepAVFusionForSemanticSegmentation])
 def test_another_number_of_labels(tmp_path, inputs, cls):
-    """Refused unless mismatches are allowed; then only what gives the labels is new."""
+    """Refused unless mismatches are allowed; then only the output layer is new."""
     model = make(cls, num_labels=5)
     model.save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="size mismatch|ignore_mismatched_sizes"):
@@ -237,7 +237,7 @@ def test_another_number_of_labels(tmp_path, inputs, cls):
 
 @each_head
 def test_inputs_of_another_size(tmp_path, inputs, cls):
-    """Positions are recomputed, and no head depends on the grid: a checkpoint loads for larger frames and sounds."""
+    """Positions are recomputed, no head depends on the grid: a checkpoint loads for larger frames and spectrograms."""
     model = make(cls)
     model.save_pretrained(tmp_path)
     larger, report = cls.from_pretrained(tmp_path, image_size=[48, 64], spectrogram_length=96, output_loading_info=True)

@@ -1,4 +1,4 @@
-"""Initial weights, and what loading leaves untouched or has to make anew."""
+"""Initial weights, and which of them loading keeps or recomputes."""
 
 import math
 

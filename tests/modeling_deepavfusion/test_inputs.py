@@ -1,4 +1,4 @@
-"""What goes into the models: missing modalities, kept patches, and wrong inputs."""
+"""Inputs of the models: missing modalities, kept patches, and invalid inputs."""
 
 import math
 
@@ -45,7 +45,7 @@ def alone(inputs, sample):
 
 
 def fill_absent(inputs, value):
-    """`inputs` with `value` wherever a modality is absent."""
+    """`inputs` with `value` in the place of absent modalities."""
     filled = {name: x.clone() for name, x in inputs.items()}
     filled["pixel_values"][~IMAGE_PRESENT] = value
     filled["input_features"][~AUDIO_PRESENT] = value
@@ -156,7 +156,7 @@ def test_a_sample_needs_a_modality(model_class):
 
 @each_case
 def test_kept_patches_alone_are_seen(case):
-    """What the other patches hold changes nothing, and the order of the kept ones is the order of the output."""
+    """The values of other patches have no effect, and the order of the kept ones is the order of the output."""
     model = make_model(DeepAVFusionModel, **CASES[case])
     config, inputs = model.config, make_inputs(model.config)
     generator = torch.Generator().manual_seed(1)
@@ -169,13 +169,13 @@ def test_kept_patches_alone_are_seen(case):
         reversed_order = model(**inputs, image_ids_keep=image_ids.flip(1), audio_ids_keep=audio_ids.flip(1))
         everything = model(**inputs)
         changed = {}
-        for name, embed, ids in (
-            ("pixel_values", model.image.patch_embed, image_ids),
-            ("input_features", model.audio.patch_embed, audio_ids),
+        for name, grid, ids in (
+            ("pixel_values", model.image.patch_embed.patches, image_ids),
+            ("input_features", model.audio.patch_embed.patches, audio_ids),
         ):
-            patches = embed.patchify(inputs[name], channels_last=True)
+            patches = grid.patchify(inputs[name], channels_last=True)
             kept = torch.zeros(patches.shape[:2], dtype=torch.bool).scatter_(1, ids, True)
-            changed[name] = embed.unpatchify(torch.where(kept[..., None], patches, 7.0))
+            changed[name] = grid.unpatchify(torch.where(kept[..., None], patches, 7.0))
             assert not torch.equal(changed[name], inputs[name])
         of_changed = model(**changed, image_ids_keep=image_ids, audio_ids_keep=audio_ids)
     assert outputs.image_last_hidden_state.shape == (2, image_ids.shape[1], 32)
@@ -203,6 +203,33 @@ def test_keeping_every_patch_is_keeping_none_back(case):
         results.append((outputs, gradients(model)))
     assert_outputs_equal(results[1][0], results[0][0], **CLOSE)
     torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_patch_loss", [True, False])
+def test_losses_per_sample(norm_patch_loss):
+    """Their means are the losses of the batch; each is the mean squared error over a sample's hidden patches."""
+    model = make_model(DeepAVFusionForPreTraining, norm_patch_loss=norm_patch_loss)
+    inputs = make_inputs(model.config, DeepAVFusionForPreTraining, batch=3)
+    values = {name: inputs[name] for name in ("pixel_values", "input_features")}
+    with torch.no_grad():
+        outputs = model(**inputs)
+        losses = model.losses_per_sample(outputs, **values)
+        alone = model.losses_per_sample(outputs, input_features=values["input_features"])
+    for modality, targets in (
+        ("image", model.patchify_image(values["pixel_values"])),
+        ("audio", model.patchify_audio(values["input_features"])),
+    ):
+        found = losses[f"{modality}_loss"]
+        assert found.shape == (3,)
+        torch.testing.assert_close(found.mean(), outputs[f"{modality}_loss"], **CLOSE)
+        hidden = outputs[f"{modality}_mask"][1].bool()
+        target = targets[1][hidden]
+        if norm_patch_loss:
+            target = (target - target.mean(1, keepdim=True)) / (target.var(1, keepdim=True) + 1e-6).sqrt()
+        expected = (outputs[f"{modality}_logits"][1][hidden] - target).square().mean()
+        torch.testing.assert_close(found[1], expected, **CLOSE)
+    assert list(alone) == ["audio_loss"]
+    torch.testing.assert_close(alone["audio_loss"], losses["audio_loss"])
 
 
 @each_case

@@ -1,4 +1,4 @@
-"""Sound localization: what the three maps are, what the two losses teach, and what happens without sound or frame."""
+"""Sound localization: the three maps, the two losses, and samples without audio or frame."""
 
 import math
 
@@ -92,7 +92,7 @@ def test_attention_needs_a_fusion_layer():
 
 @pytest.mark.parametrize("case", ["factorized", "dense", "token", "divided_video"])
 def test_attention_map_needs_no_eager_model(case):
-    """The model keeps its implementation, and gives no attention weights that nobody asked for."""
+    """The model keeps its implementation, and returns attention weights only on request."""
     model = make("attention", **CASES[case])
     inputs = make_inputs(model.config)
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_pair_scores_by_hand():
 
 @each_map
 def test_matching_loss(kind):
-    """Own pairs are 1; each frame with the sample's sound before it is 0; pairs without sound do not count."""
+    """Own pairs are 1; each frame with the audio of the previous sample is 0; pairs without audio do not count."""
     model = make(kind, localization_loss="matching")
     inputs = make_inputs(model.config, batch=4)
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_training_reaches_the_encoder(kind, loss, checkpointing):
 
 
 def test_learns_where_a_patch_is_lit_by_its_sound():
-    """Two squares of two colours, two tones: the tone says which square sounds. The other tone, the other square."""
+    """Two squares of two colours, two tones: the tone determines which square sounds."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     model = DeepAVFusionForSoundLocalization(tiny_config(num_hidden_layers=2)).train()
@@ -326,7 +326,7 @@ def test_half_precision_and_compilation_of_the_other_maps(kind):
 
 
 def test_saved_and_loaded_with_another_map(tmp_path):
-    """The map's own weights are new then; everything of the encoder is taken over."""
+    """Only the weights of the map are new; the whole encoder is loaded."""
     source = make("head")
     source.save_pretrained(tmp_path)
     model, report = DeepAVFusionForSoundLocalization.from_pretrained(

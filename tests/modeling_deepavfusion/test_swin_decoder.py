@@ -99,7 +99,7 @@ def test_decoder_equals_attention_written_out(grid):
 
 @pytest.mark.parametrize("decoder_class", [DeepAVFusionPlainDecoder, DeepAVFusionSwinDecoder])
 def test_patches_keep_their_places(decoder_class):
-    """What a visible patch says is decoded at its place: predictions follow the patches, whatever the order kept."""
+    """Visible patches are decoded at their places: predictions follow the patches, in any order kept."""
     grid = (8, 8)
     decoder = make_decoder(decoder_class, grid)
     generator = torch.Generator().manual_seed(2)
@@ -117,7 +117,7 @@ def test_patches_keep_their_places(decoder_class):
 
 
 def test_frames_of_a_video_are_decoded_apart():
-    """Windows lie within a frame; frames touch through the fusion tokens alone."""
+    """Windows lie within a frame; frames interact only through the fusion tokens."""
     decoder = make_decoder(DeepAVFusionSwinDecoder, (2, 4, 8))
     generator = torch.Generator().manual_seed(3)
     patches, fusion = torch.randn(1, 64, 16, generator=generator), torch.randn(1, 5, 16, generator=generator)

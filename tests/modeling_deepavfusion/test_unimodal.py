@@ -50,7 +50,7 @@ def test_from_masked_autoencoder_files(tmp_path):
 
 @pytest.mark.parametrize(("inflate", "gain"), [("repeat", 2.0), ("mean", 1.0)])
 def test_inflation_to_video(inflate, gain):
-    """A still video's patch gets the image's response, or twice that."""
+    """The response to a patch of a still video is the image's, or twice that."""
     image = mae_file(3)
     model = DeepAVFusionModel(DeepAVFusionConfig(**{**INFERABLE, "num_frames": 4}))
     load_unimodal(model, image=image, inflate=inflate)

@@ -369,7 +369,8 @@ class TestFeatures:
     def test_features_of_models_with_a_head(self, folder):
         found = pipeline(EXTRACT, model=str(folder / CLASSIFY), device="cpu")(str(folder / "clip.mov"))
         head = MODELS[CLASSIFY][0].from_pretrained(folder / CLASSIFY)
-        assert_same(pipeline(EXTRACT, model=head, device="cpu")(str(folder / "clip.mov")), found)
+        pipe = pipeline(EXTRACT, model=head, processor=str(folder / CLASSIFY), device="cpu")
+        assert_same(pipe(str(folder / "clip.mov")), found)
 
 
 class TestSeparation:

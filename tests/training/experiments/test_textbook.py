@@ -54,6 +54,7 @@ def assert_same(ours, reference, call):
 )
 def test_fusion_layer(fusion_type, batch, num_image, num_audio, counts, attention_ratio, heads, seed):
     config = tiny_config(
+        hidden_size=24,
         fusion_type=fusion_type,
         fusion_attention_ratio=attention_ratio,
         num_fusion_attention_heads=heads,
