@@ -161,7 +161,7 @@ class TestSeparate:
         ("options", "message"),
         [
             (("--consistency",), "at least 2 of --frame, got 0"),
-            (("--frame", "absent.png"), "absent.png: looked for a media file, but there is no such file"),
+            (("--frame", "absent.png"), "absent.png: expected a media file, but there is no such file"),
             (("--frame", "-1"), "expected at least one argument|expected a moment"),
             (("--overlap", "1"), "from 0 to less than 1, got '1'"),
         ],
