@@ -76,7 +76,7 @@ def test_figures_are_written_and_not_empty(tmp_path):
     found = pictures()[-1]
     found["audio_original"][0] = np.full((32, 48), -7.0, np.float32)  # digital silence
     draw_reconstructions(found, ["a", "b" * 60, "c"], tmp_path / "r.png", "title")
-    record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "lr": 1e-3, "grad_norm": 1.0}
+    record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "learning_rate": 1e-3, "grad_norm": 1.0}
     train = [{**record, "epoch": e, "image_loss": 1 / (e + 1)} for e in range(5)]
     scores = {name: {"accuracy": 0.5} for name in ("fusion", "image", "audio", "all")}
     labelled = [{**record, "epoch": e, "probe": scores} for e in (0, 4)]
