@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from deepavfusion.inference.folder import FolderError
 from deepavfusion.inference.precision import set_float32_precision
 
 from .config.help import help_text
@@ -18,7 +19,7 @@ def run_command(command: str, action: Callable[[], int]) -> int:
     set_float32_precision()
     try:
         return action()
-    except (RecipeError, ImportError) as error:
+    except (RecipeError, FolderError, ImportError) as error:
         code, message = 2, f"deepavfusion {command}: {error}"
     except (NonFiniteError, BrokenDataError) as error:
         code, message = 1, f"deepavfusion {command}: {error}"

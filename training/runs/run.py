@@ -50,7 +50,8 @@ class Run:
         recipe: settings of the run.
 
     Raises:
-        RecipeError: for settings, data, models or folders that cannot be used.
+        RecipeError: for settings, data or models that cannot be used.
+        FolderError: for a folder that cannot be used.
     """
 
     def __init__(self, recipe: Recipe):
