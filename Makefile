@@ -4,6 +4,10 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+LOWEST := .venv-lowest
+NEWEST := .venv-newest
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 help:  ## show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -11,7 +15,7 @@ help:  ## show this text
 env: $(INSTALLED)  ## make the environment .venv (done by the other targets where absent)
 
 $(INSTALLED): setup.cfg constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else f"Python 3.10 or later is needed, this is {sys.version}")'
+	$(CHECK_PYTHON)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -27,7 +31,24 @@ ablations: env  ## pre-train variants of the quickstart's model on the built-in 
 	$(BIN)/python -m deepavfusion.training.ablations
 
 test: env  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+test-lowest: $(LOWEST)/installed  ## run the tests with the lowest versions that setup.cfg allows, in .venv-lowest
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
+
+test-newest:  ## run the tests with the newest versions that setup.cfg allows, in .venv-newest
+	$(CHECK_PYTHON)
+	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST)
+
+# Every `name>=version` of setup.cfg as `name==version`: pip refuses lower bounds that contradict each other.
+$(LOWEST)/installed: setup.cfg
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	sed -n 's/^ *\([A-Za-z_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	touch $@
 
 test-slow: env  ## run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
@@ -40,4 +61,4 @@ format: env  ## mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results ablations test test-slow lint format
+.PHONY: help env quickstart results ablations test test-lowest test-newest test-slow lint format

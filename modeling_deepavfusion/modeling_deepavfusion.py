@@ -456,7 +456,7 @@ class _Recorder:
 
     def weights(self, *streams):
         if self.attentions is not None:
-            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1], strict=False):
+            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1]):
                 recorded.append(weights)
 
     def fields(self) -> dict:

@@ -259,8 +259,10 @@ class _Source:
             # list keeps playlists from reaching out.
             target = self.file if self.file is not None else "file:" + self.name
             options = {"protocol_whitelist": "file"}
+            # Tags that are not UTF-8 must not fail the file. PyAV 19 escapes them, and dropped the argument.
+            tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
             # Left to itself, PyAV takes a file object's own mode, and writes into temporary ones.
-            with av.open(target, mode="r", metadata_errors="ignore", options=options) as container:
+            with av.open(target, mode="r", options=options, **tags) as container:
                 yield container
         except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise

@@ -8,13 +8,9 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import VideoProcessorMixin
 
 from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, PictureTransform, to_pixels
-
-try:
-    from transformers.video_processing_utils import VideoProcessorMixin
-except ImportError:  # older transformers
-    from transformers.video_processing_utils import BaseVideoProcessor as VideoProcessorMixin
 
 
 def spread_frames(count: int, num_frames: int) -> list[int]:

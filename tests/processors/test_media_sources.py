@@ -231,7 +231,7 @@ def test_a_pyav_without_what_is_needed_is_not_the_files_fault(plain, monkeypatch
 
 
 def test_a_pyav_with_other_arguments_is_not_the_files_fault(plain, monkeypatch):
-    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(open=lambda file: av.open(file)))
+    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(__version__="19.0", open=lambda file: av.open(file)))
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         load_clip(plain)
 
