@@ -109,11 +109,7 @@ class MediaInfo(NamedTuple):
 
 
 def load_clip(
-    path,
-    timestamp: float | None = None,
-    num_frames: int = 1,
-    seconds: float = 3.0,
-    require: str = "any",
+    path, timestamp: float | None = None, num_frames: int = 1, seconds: float = 3.0, require: str = "any"
 ) -> Clip:
     """Decode frames and audio around a timestamp.
 
@@ -157,12 +153,7 @@ def load_clip(
 
 
 def load_clips(
-    path,
-    timestamps: float | Sequence[float | None] | None = None,
-    num_clips: int | None = None,
-    num_frames: int = 1,
-    seconds: float = 3.0,
-    require: str = "any",
+    path, timestamps: float | Sequence[float | None] | None = None, num_clips: int | None = None, **options
 ) -> Iterator[Clip]:
     """Decode several windows of a file, each as by [`load_clip`].
 
@@ -170,9 +161,7 @@ def load_clips(
         path: Path, bytes, or a seekable binary file object.
         timestamps: Middle of a window in seconds, or a list of them; one in the middle of the file by default.
         num_clips: Number of windows spread evenly over the file, instead of timestamps.
-        num_frames: Number of frames of each window.
-        seconds: Length of each window.
-        require: What the file must have.
+        **options: `num_frames`, `seconds` and `require` of [`load_clip`].
 
     Raises:
         ValueError: If there are both timestamps and `num_clips`, or no windows.
@@ -182,12 +171,12 @@ def load_clips(
             raise ValueError("Expected timestamps or num_clips, got both.")
         if num_clips < 1:
             raise ValueError(f"Expected num_clips of at least 1, got {num_clips}.")
-        timestamps = dense_timestamps(*probe_clip(path).span, num_clips, seconds)
+        timestamps = dense_timestamps(*probe_clip(path).span, num_clips, options.get("seconds", 3.0))
     times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
     if not times:
         raise ValueError("Expected at least one timestamp, got none.")
     for time in times:
-        yield load_clip(path, time, num_frames, seconds, require)
+        yield load_clip(path, time, **options)
 
 
 def probe_clip(path) -> MediaInfo:

@@ -115,7 +115,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
             return
         check_file(inputs)
         seconds = self.processor.feature_extractor.seconds
-        for clip in load_clips(inputs, timestamps, num_clips, self.processor.num_frames, seconds, self.require):
+        options = {"num_frames": self.processor.num_frames, "seconds": seconds, "require": self.require}
+        for clip in load_clips(inputs, timestamps, num_clips, **options):
             yield clip.frames, clip.waveform, clip.sampling_rate, clip.timestamp
 
     def _sample(self, image, audio, rate: int | None) -> dict[str, torch.Tensor]:

@@ -195,7 +195,8 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         """Return pixel values and features of each file's windows: two lists, with None for a missing stream."""
         frames, features = [], []
         for file, times in zip(files, timestamps, strict=True):
-            for clip in load_clips(file, times, num_clips, self.num_frames, self.feature_extractor.seconds):
+            options = {"num_frames": self.num_frames, "seconds": self.feature_extractor.seconds}
+            for clip in load_clips(file, times, num_clips, **options):
                 frames += [None] if clip.frames is None else self._from_videos([clip.frames])
                 features += [None] if clip.waveform is None else self._from_audio([clip.waveform], clip.sampling_rate)
         return frames, features
