@@ -145,14 +145,14 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         log_offset: Added to the power before the logarithm, which keeps silence finite.
 
     Example:
-        ```python
-        >>> import numpy as np
-        >>> from deepavfusion import DeepAVFusionFeatureExtractor
+    ```python
+    >>> import numpy as np
+    >>> from deepavfusion import DeepAVFusionFeatureExtractor
 
-        >>> stereo = np.zeros((2, 3 * 44100), np.float32)
-        >>> DeepAVFusionFeatureExtractor()(stereo, sampling_rate=44100).input_features.shape
-        torch.Size([1, 1, 128, 192])
-        ```
+    >>> stereo = np.zeros((2, 3 * 44100), np.float32)
+    >>> DeepAVFusionFeatureExtractor()(stereo, sampling_rate=44100).input_features.shape
+    torch.Size([1, 1, 128, 192])
+    ```
     """
 
     model_input_names = ["input_features"]

@@ -230,13 +230,13 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
         image_std: Standard deviation of each channel.
 
     Example:
-        ```python
-        >>> import numpy as np
-        >>> from deepavfusion import DeepAVFusionImageProcessor
+    ```python
+    >>> import numpy as np
+    >>> from deepavfusion import DeepAVFusionImageProcessor
 
-        >>> DeepAVFusionImageProcessor()(np.zeros((360, 480, 3), np.uint8), return_tensors="pt").pixel_values.shape
-        torch.Size([1, 3, 224, 224])
-        ```
+    >>> DeepAVFusionImageProcessor()(np.zeros((360, 480, 3), np.uint8), return_tensors="pt").pixel_values.shape
+    torch.Size([1, 3, 224, 224])
+    ```
     """
 
     model_input_names = ["pixel_values"]
