@@ -1,1 +1,1 @@
-"""Commands that use trained models: they run with the base install."""
+"""Commands that use trained models; they run with the base install."""

@@ -1,4 +1,4 @@
-"""Says what is seen and heard in media files, with a saved classifier.
+"""Classify media files with a saved model.
 
 deepavfusion classify --model runs/recognition clip.mp4
 deepavfusion classify --model ORG/NAME --num-clips 10 --top-k 3 --json *.mp4 > labels.jsonl
@@ -12,26 +12,27 @@ from .common import command_parser, load_pipeline, positive, run
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = command_parser(
         "classify",
-        "Print the likeliest labels of media files; one with pictures or sound alone will do.",
-        "With several moments the model's logits are averaged.",
+        "Print the most likely labels of media files, including files with video or audio only.",
+        "The logits of several timestamps are averaged.",
         writes=False,
     )
-    result.add_argument("--top-k", type=positive, default=5, help="labels to print (5)")
-    result.add_argument("--json", action="store_true", help="print a JSON object on a line for each file")
+    result.add_argument("--top-k", type=positive, default=5, help="number of labels to print (5)")
+    result.add_argument("--json", action="store_true", help="print one JSON object per file and line")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 with a message where a file or the model cannot be read."""
+    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
-    moments = {} if arguments.num_clips is None else {"num_clips": arguments.num_clips}
+    options = {} if arguments.num_clips is None else {"num_clips": arguments.num_clips}
     if arguments.at is not None:
-        moments = {"timestamps": arguments.at}
+        options = {"timestamps": arguments.at}
 
     def classify(pipeline, file: str, _: str) -> None:
-        labels = pipeline(file, top_k=arguments.top_k, batch_size=arguments.batch_size, **moments)
+        labels = pipeline(file, top_k=arguments.top_k, batch_size=arguments.batch_size, **options)
         if arguments.json:
             print(json.dumps({"file": file, "labels": labels}, ensure_ascii=False), flush=True)
             return

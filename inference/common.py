@@ -1,4 +1,4 @@
-"""What the commands that use a trained model share: loading, arguments, names of the files that they write."""
+"""Shared parts of the inference commands: loading models, command-line arguments, output files."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ STREAMS = ("fusion", "image", "audio")
 
 @contextlib.contextmanager
 def quiet_library():
-    """Without transformers' progress bars and load reports: decoders that an encoder leaves aside are no news here."""
+    """Silence transformers' progress bars and load reports: unused decoder weights are expected here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -39,21 +39,21 @@ def quiet_library():
 
 
 def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
-    """A saved model that has the weights that it needs; others start at random.
+    """Load a saved model and check that it has the required weights; missing optional weights are initialized.
 
     Args:
-        auto_class: class of the model, or an Auto class.
-        origin: folder or Hub name of the model.
-        needed: beginning of the names of the weights that must be there, in the model's shapes; all by default.
-        fresh: beginnings of names that may be missing all the same.
-        options: for `from_pretrained`.
+        auto_class: Model class or Auto class.
+        origin: Folder or Hub id of the model.
+        needed: Prefix of the weights that must be present with matching shapes; by default all weights.
+        fresh: Prefixes of weights that may be missing nevertheless.
+        options: Keyword arguments of `from_pretrained`.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: it lacks weights, or has others of other shapes.
+        OSError: If there is no such model.
+        ValueError: If required weights are missing or have other shapes.
     """
     if origin.startswith(("/", ".", "~", "runs/")) and not Path(origin).is_dir():
-        raise OSError(f"Expected a saved model, but there is no folder {origin}.")
+        raise OSError(f"Expected a saved model, but the folder {origin} does not exist.")
     with quiet_library():
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -73,35 +73,38 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
 def load_pipeline(
     task: str, folder: str, device: str | None = None, fresh: Sequence[str] = (), **config
 ) -> DeepAVFusionPipeline:
-    """The pipeline of a task with a saved model and the processor beside it.
+    """Load the pipeline of a task from a saved model and its processor.
 
     Args:
-        task: such as "audio-visual-classification".
-        folder: folder or Hub name of a saved model.
-        device: such as "cpu" or "cuda:1"; the first accelerator by default, else the CPU.
-        fresh: beginnings of the names of weights that may be missing, for they start with a meaning.
-        config: settings that replace the stored ones.
+        task: Name of the pipeline, such as "audio-visual-classification".
+        folder: Folder or Hub id of a saved model.
+        device: Device such as "cpu" or "cuda:1"; by default the first accelerator if there is one, else the CPU.
+        fresh: Prefixes of weights that may be missing because their initial values are meaningful.
+        config: Overrides of the saved configuration.
 
     Raises:
-        OSError: where there is no such model, or no processor beside it.
-        ValueError: for a folder that lacks weights of the task's model, or a wrong setting.
+        OSError: If there is no such model, or no processor beside it.
+        ValueError: If weights of the task's model are missing, or an override is invalid.
     """
     pipeline_class = pipelines()[task]
     model = load_model(getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, **config)
-    with warnings.catch_warnings():  # all weights are there, whatever model they were saved as
+    with warnings.catch_warnings():  # `load_model` has checked the weights, whatever class they were saved from
         warnings.simplefilter("ignore")
         processor = DeepAVFusionProcessor.from_pretrained(folder)
         return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
 
 
 def command_parser(
-    command: str, description: str, epilog: str, moments: bool = True, writes: bool = True
+    command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True
 ) -> argparse.ArgumentParser:
-    """A parser with the arguments of all these commands.
+    """Build a parser with the arguments that all inference commands share.
 
     Args:
-        moments: add those that choose moments of a file.
-        writes: add the one that lets files be replaced.
+        command: Name of the command.
+        description: Text above the arguments in `--help`.
+        epilog: Text below the arguments in `--help`.
+        timestamps: Whether to add `--at` and `--num-clips`.
+        writes: Whether to add `--overwrite`.
     """
     parser = argparse.ArgumentParser(
         prog=f"deepavfusion {command}",
@@ -110,57 +113,57 @@ def command_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads")
-    parser.add_argument("--model", required=True, help="folder or Hub name of a saved model")
+    parser.add_argument("--model", required=True, help="folder or Hub id of a saved model")
     parser.add_argument(
-        "--device", type=device, help="such as cpu or cuda:1; the first accelerator by default, else the CPU"
+        "--device", type=device, help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)"
     )
     if writes:
-        parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--batch-size", type=positive, default=8, help="windows that the model sees at once (8)")
-    if moments:
+        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--batch-size", type=positive, default=8, help="windows per forward pass (8)")
+    if timestamps:
         group = parser.add_mutually_exclusive_group()
         group.add_argument(
-            "--at", type=seconds, nargs="+", metavar="SECONDS", help="moments to look at; the middle by default"
+            "--at", type=seconds, nargs="+", metavar="SECONDS", help="timestamps (default: the middle of each file)"
         )
-        group.add_argument("--num-clips", type=positive, help="moments spread evenly over each file instead")
+        group.add_argument("--num-clips", type=positive, help="number of timestamps, evenly spaced over each file")
     return parser
 
 
 def device(text: str) -> str:
-    """A device of the command line that this machine has."""
+    """Parse a device that is available on this machine."""
     try:
         torch.empty(0, device=text)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise argparse.ArgumentTypeError(f"no device {text!r} here: {one_line(error)[:200]}") from error
+        raise argparse.ArgumentTypeError(f"device {text!r} is not available: {one_line(error)[:200]}") from error
     return text
 
 
 def positive(text: str) -> int:
-    """A positive whole number of the command line."""
+    """Parse a positive integer."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """A moment in seconds of the command line."""
+    """Parse a timestamp in seconds."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a moment in seconds, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds, got {text!r}")
     return value
 
 
-def share(text: str) -> float:
-    """A number from 0 to less than 1 of the command line."""
+def fraction(text: str) -> float:
+    """Parse a number in [0, 1)."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to less than 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), got {text!r}")
     return value
 
 
@@ -170,17 +173,18 @@ def run(
     load: Callable[[], DeepAVFusionPipeline],
     work: Callable[[DeepAVFusionPipeline, str, str], None],
 ) -> int:
-    """Loads a pipeline and gives it the files one by one.
+    """Load a pipeline and process the files one by one.
+
+    An error is printed in one line; the remaining files are processed nevertheless.
 
     Args:
-        command: name, for messages.
-        arguments: of `command_parser`.
-        load: gives the pipeline.
-        work: of pipeline, file and the beginning of what it writes about the file (unique among the files).
+        command: Name of the command, for error messages.
+        arguments: Parsed arguments of `command_parser`.
+        load: Function that returns the pipeline.
+        work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
 
     Returns:
-        0, or 2 where the model could not be loaded or a file not be read: what failed is said in a line, and the files
-        after it are worked on.
+        The exit code: 0, or 2 if the model or any file could not be read.
     """
     set_float32_precision()
     try:
@@ -198,15 +202,15 @@ def run(
     return code
 
 
-def moments_of(arguments: argparse.Namespace) -> dict:
-    """The pipeline's parameters for `--at` and `--num-clips`; its result is a list of moments in any case."""
+def timestamp_options(arguments: argparse.Namespace) -> dict:
+    """Convert `--at` and `--num-clips` to pipeline parameters that always give a list with a result per timestamp."""
     if arguments.num_clips is not None:
         return {"num_clips": arguments.num_clips}
     return {"timestamps": arguments.at or [None]}
 
 
 def unique_names(files: Sequence[str]) -> list[str]:
-    """The files' names without folder and suffix; a number keeps those apart that are alike."""
+    """Names of the files without folder and suffix, numbered where they would collide."""
     names, seen = [], set()
     for file in files:
         stem = Path(file).stem or "file"
@@ -218,23 +222,25 @@ def unique_names(files: Sequence[str]) -> list[str]:
     return names
 
 
-def moment_names(name: str, times: Sequence[float]) -> list[str]:
-    """Beginnings of what is written about moments (s) of a file."""
-    return unique_names([f"{name}_at_{time:.2f}s.png" for time in times])
+def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
+    """Prefixes of the output files of each timestamp (s) of a file."""
+    return unique_names([f"{name}_at_{timestamp:.2f}s.png" for timestamp in timestamps])
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raises `FileExistsError` for a file that would be replaced, unless `overwrite`."""
+    """Raise `FileExistsError` if a file would be replaced without `overwrite`."""
     for path in paths:
         if not overwrite and path.exists():
-            raise FileExistsError(f"{path} exists: name another place to write to, or replace it with --overwrite.")
+            raise FileExistsError(
+                f"{path} already exists: choose another output path, or pass --overwrite to replace it."
+            )
 
 
 def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
-    """Writes files, each whole or not at all.
+    """Write files, each atomically.
 
     Raises:
-        FileExistsError: where one exists, unless `overwrite`; none is written then.
+        FileExistsError: If any of them exists, unless `overwrite`; none is written in that case.
     """
     check_absent(files, overwrite)
     for path, content in files.items():
@@ -242,27 +248,30 @@ def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
         write_atomically(path, content)
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A PIL image in the mode that it has, as PNG; for frames and figures there is `png`."""
+def encode_png(image: Image.Image) -> bytes:
+    """Encode a PIL image as PNG in its own mode, such as a palette; see `media.png` for frames."""
     file = io.BytesIO()
-    picture.save(file, format="png", optimize=True)
+    image.save(file, format="png", optimize=True)
     return file.getvalue()
 
 
 def one_line(error: Exception) -> str:
+    """Message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 __all__ = [
     "STREAMS",
-    "as_png",
     "check_absent",
     "command_parser",
+    "encode_png",
+    "fraction",
     "load_model",
     "load_pipeline",
-    "moment_names",
-    "moments_of",
     "quiet_library",
     "run",
+    "timestamp_names",
+    "timestamp_options",
+    "unique_names",
     "write_files",
 ]

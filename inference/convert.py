@@ -1,4 +1,4 @@
-"""Turns a published checkpoint into a folder that `from_pretrained` loads, and publishes it on request.
+"""Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it to the Hub.
 
 deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/
 deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME
@@ -16,20 +16,23 @@ from .folder import FolderError, ResultFolder
 
 
 def parse_arguments(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="deepavfusion convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="published file, .pth or .safetensors")
-    parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--task", help="encoder, pretraining, classification, separation or segmentation; inferred")
-    parser.add_argument("--config", help="folder or Hub id with the config.json, where sizes cannot be inferred")
+    parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
+    parser.add_argument("output", type=Path, help="output folder")
+    parser.add_argument(
+        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
+    )
+    parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
     parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="repository to publish the folder in")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub repository to push to")
     return parser.parse_args(argv)
 
 
 def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
-    """The sizes that were inferred or given, for whoever knows the checkpoint to check."""
+    """Describe the sizes in one line, so that wrongly inferred ones are noticed."""
     layers = len(config.fusion_layer_indices)
     height, width = config.frame_size
     frames = f"{config.num_frames} frames of " if config.num_frames > 1 else ""
@@ -42,9 +45,10 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 
 
 def main(argv=None) -> int:
+    """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
     args = parse_arguments(argv)
     if not args.checkpoint.is_file():
-        print(f"deepavfusion convert: there is no file {args.checkpoint}.", file=sys.stderr)
+        print(f"deepavfusion convert: the file {args.checkpoint} does not exist.", file=sys.stderr)
         return 2
     try:
         folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)

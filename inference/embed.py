@@ -1,4 +1,4 @@
-"""Embeds media files: the three streams of a saved model, a safetensors file for each.
+"""Embed media files: write the three streams of a saved model, one safetensors file per media file.
 
 deepavfusion embed --model runs/quickstart clip.mp4
 deepavfusion embed --model ORG/NAME --num-clips 10 --out streams *.mp4
@@ -14,33 +14,34 @@ import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 
-from .common import STREAMS, check_absent, command_parser, load_pipeline, moments_of, run
+from .common import STREAMS, check_absent, command_parser, load_pipeline, run, timestamp_options
 from .files import write_atomically
 
 
 def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:
-    """The feature extraction of a saved model; see `load_pipeline`."""
+    """Load the feature-extraction pipeline of a saved model; see `load_pipeline`."""
     return load_pipeline("audio-visual-feature-extraction", folder, device)
 
 
-def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **moments) -> dict[str, torch.Tensor]:
-    """Streams of a media file.
+def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **options) -> dict[str, torch.Tensor]:
+    """Embed a media file.
 
     Args:
-        pipeline: from `load`.
-        clip: path of the file.
-        batch_size: windows that the model sees at once.
-        moments: `num_clips`, or a list of `timestamps` (s); one window, in the middle, by default.
+        pipeline: Pipeline from `load`.
+        clip: Path of the file.
+        batch_size: Windows per forward pass.
+        options: `num_clips`, or a list of `timestamps` (s); by default one window in the middle.
 
     Returns:
-        "fusion", "image", "audio" -> (windows, tokens, hidden size) float32. A stream that the file lacks is absent.
+        Tokens (windows, tokens, hidden size) float32 by stream: "fusion", "image", "audio". Streams of a missing
+        modality are absent.
     """
-    streams = pipeline(clip, tokens=True, batch_size=batch_size, **(moments or {"timestamps": [None]}))
+    streams = pipeline(clip, tokens=True, batch_size=batch_size, **(options or {"timestamps": [None]}))
     return {name: stream.float().cpu().contiguous() for name, stream in streams.items()}
 
 
 def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: str) -> None:
-    """Writes the streams, whole or not at all; metadata say which clip and model they are of."""
+    """Write the streams atomically, with the names of clip and model as metadata."""
     metadata = {
         "clip": Path(clip).name,
         "model": model,
@@ -51,29 +52,33 @@ def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: s
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = command_parser(
         "embed",
-        "Write the tokens of the fusion, image and audio streams of media files, NAME.safetensors for each: tensors\n"
-        "(windows, tokens, hidden size). Files with pictures or sound alone have two of the streams.",
-        "Any saved model of the package will do; what stands on its encoder is left aside.",
+        "Write the fusion, image and audio tokens of media files, NAME.safetensors for each: tensors of shape\n"
+        "(windows, tokens, hidden size). Files with video or audio only give two of the streams.",
+        "Works with any saved model of the package; only its encoder is used.",
     )
     place = result.add_mutually_exclusive_group()
-    place.add_argument("--out", type=Path, default=Path(), help="folder to write to (this one)")
-    place.add_argument("--output", type=Path, metavar="FILE", help="what to write instead, of a single file")
+    place.add_argument("--out", type=Path, default=Path(), help="output folder (default: current folder)")
+    place.add_argument("--output", type=Path, metavar="FILE", help="output file, for a single input file")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 with a message where a file or the model cannot be read."""
+    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
     if arguments.output is not None and len(arguments.files) > 1:
-        print(f"deepavfusion embed: --output is for one file, got {len(arguments.files)}: use --out.", file=sys.stderr)
+        print(
+            f"deepavfusion embed: --output takes one input file, got {len(arguments.files)}; use --out.",
+            file=sys.stderr,
+        )
         return 2
 
     def work(pipeline, file: str, name: str) -> None:
         output = arguments.output or arguments.out / f"{name}.safetensors"
         check_absent([output], arguments.overwrite)
-        streams = embed(pipeline, file, arguments.batch_size, **moments_of(arguments))
+        streams = embed(pipeline, file, arguments.batch_size, **timestamp_options(arguments))
         save(streams, output, file, arguments.model)
         for stream in STREAMS:
             print(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")

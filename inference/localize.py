@@ -1,7 +1,7 @@
-"""Shows where the sound of media files comes from, with a saved localization model.
+"""Localize sound sources in media files with a saved localization model.
 
 deepavfusion localize --model runs/localization clip.mp4 --out maps --num-clips 4
-deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out maps   # an encoder alone
+deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out maps   # without a localization head
 """
 
 import argparse
@@ -10,29 +10,30 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import command_parser, load_pipeline, moment_names, moments_of, run, write_files
+from .common import command_parser, load_pipeline, run, timestamp_names, timestamp_options, write_files
 from .drawing import heat_overlay
 from .media import png
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = command_parser(
         "localize",
-        "Write the heat map of where the sound comes from over the frame, NAME_heat.png, for each moment of media\n"
-        "files, and print its hottest place and how likely anything sounds at all.",
-        "Each map is drawn between its own least and greatest value.",
+        "Write the heat map of sound sources over the frame, NAME_heat.png, for each timestamp of media files, and\n"
+        "print the position of its maximum and the probability that anything in the frame sounds.",
+        "Each map is drawn between its own minimum and maximum.",
     )
-    result.add_argument("--out", required=True, type=Path, help="folder to write to")
+    result.add_argument("--out", required=True, type=Path, help="output folder")
     result.add_argument(
         "--map",
         choices=("attention", "similarity"),
-        help="a map that needs no training for localization: any saved encoder will do",
+        help="use a map that needs no localization training; works with any saved encoder",
     )
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 with a message where a file or the model cannot be read."""
+    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
 
     def load():
@@ -40,14 +41,14 @@ def main(argv: list[str] | None = None) -> int:
         return load_pipeline("sound-source-localization", arguments.model, arguments.device, **untrained)
 
     def localize(pipeline, file: str, name: str) -> None:
-        found = pipeline(file, batch_size=arguments.batch_size, **moments_of(arguments))
-        for entry, title in zip(found, moment_names(name, [entry["timestamp"] for entry in found]), strict=True):
+        found = pipeline(file, batch_size=arguments.batch_size, **timestamp_options(arguments))
+        for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             heat = entry["heat_map"]
-            picture = png(heat_overlay(entry["frame"], heat))
-            write_files({arguments.out / f"{title}_heat.png": picture}, arguments.overwrite)
+            overlay = png(heat_overlay(entry["frame"], heat))
+            write_files({arguments.out / f"{title}_heat.png": overlay}, arguments.overwrite)
             row, column = np.unravel_index(heat.argmax(), heat.shape)
-            place = f"hottest at x {column}, y {row}" if heat.any() else "no place stands out"
-            print(f"{title}: {place} of {heat.shape[1]} x {heat.shape[0]}, score {entry['score']:.2f}", flush=True)
+            peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"
+            print(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}, score {entry['score']:.2f}", flush=True)
 
     return run("localize", arguments, load, localize)
 

@@ -1,4 +1,4 @@
-"""Frames as PNG and waveforms as WAV, as bytes or data URIs, without matplotlib."""
+"""Encoding of frames as PNG and of waveforms as WAV, to bytes or data URIs, without matplotlib."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def as_frame(values: Any) -> np.ndarray:
     """Convert a frame to (H, W, 3) uint8, from (H, W, 3), (H, W, 4) or grey (H, W).
 
     Raises:
-        ValueError: For another dtype than uint8, or another shape.
+        ValueError: For a dtype other than uint8, or another shape.
     """
     frame = as_array(values)
     if frame.dtype != np.uint8:
@@ -71,10 +71,10 @@ def wav(waveform: Any, rate: int) -> bytes:
         rate: Sampling rate in Hz, a positive integer.
 
     Raises:
-        ValueError: For anything else.
+        ValueError: For another sampling rate, or a waveform that `as_waveform` rejects.
     """
     if int(rate) != rate or rate <= 0:
-        raise ValueError(f"Expected a sampling rate as a positive whole number of Hz, got {rate!r}.")
+        raise ValueError(f"Expected a sampling rate as a positive integer in Hz, got {rate!r}.")
     samples = np.clip(np.round(as_waveform(waveform).astype(np.float64) * 32768), -32768, 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:

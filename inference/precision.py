@@ -1,4 +1,4 @@
-"""Precision of float32 matrix products: one for all commands, so that `evaluate` repeats the numbers of a training."""
+"""Precision of float32 matrix products, the same in all commands so that `evaluate` reproduces a training's numbers."""
 
 import torch
 
@@ -9,7 +9,7 @@ def set_float32_precision() -> None:
 
 
 def float32_precision() -> str:
-    """What matrix products are computed with, for the record: "highest", "high" or "medium"."""
+    """Precision of float32 matrix products, for records: "highest", "high" or "medium"."""
     return torch.get_float32_matmul_precision()
 
 

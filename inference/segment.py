@@ -1,4 +1,4 @@
-"""Marks what sounds in frames of media files, with a saved segmentation model.
+"""Segment sound sources in frames of media files with a saved segmentation model.
 
 deepavfusion segment --model runs/segmentation clip.mp4 --out masks
 deepavfusion segment --model runs/segmentation clip.mp4 --out masks --at 0.5 1.5 2.5
@@ -11,51 +11,63 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .common import as_png, command_parser, load_pipeline, moment_names, moments_of, run, share, write_files
+from .common import (
+    command_parser,
+    encode_png,
+    fraction,
+    load_pipeline,
+    run,
+    timestamp_names,
+    timestamp_options,
+    write_files,
+)
 from .drawing import IGNORED, class_colors, mask_overlay
 from .media import png
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = command_parser(
         "segment",
-        "Write two pictures for each moment of media files: NAME_mask.png, whose pixels hold the indices of classes\n"
-        "(with a single class 1 where something sounds, else 0; 255 where the model saw nothing), and the mask over\n"
-        "the frame, NAME_overlay.png.",
-        "A file without sound is segmented by its pictures alone.",
+        "Write two images for each timestamp of media files: NAME_mask.png, whose pixels are class indices (with a\n"
+        "single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask over the\n"
+        "frame, NAME_overlay.png.",
+        "A file without audio is segmented from its frames only.",
     )
-    result.add_argument("--out", required=True, type=Path, help="folder to write to")
-    result.add_argument("--threshold", type=share, default=0.5, help="of the probability of a single class (0.5)")
+    result.add_argument("--out", required=True, type=Path, help="output folder")
+    result.add_argument("--threshold", type=fraction, default=0.5, help="probability threshold of a single class (0.5)")
     return result
 
 
-def index_picture(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
-    """A palette picture of class indices (H, W), in the classes' colours; 16-bit grey for more than 255 classes."""
+def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
+    """Palette image of class indices (H, W) in the colours of the classes; 16-bit grey for more than 255 classes."""
     if len(colors) > IGNORED:
         return Image.fromarray(mask.astype(np.uint16))
     palette = np.full((256, 3), 128, dtype=np.uint8)
     palette[: len(colors)] = colors
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette(palette.tobytes())
-    return picture
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette(palette.tobytes())
+    return image
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 with a message where a file or the model cannot be read."""
+    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
 
     def segment(pipeline, file: str, name: str) -> None:
-        found = pipeline(file, threshold=arguments.threshold, batch_size=arguments.batch_size, **moments_of(arguments))
+        found = pipeline(
+            file, threshold=arguments.threshold, batch_size=arguments.batch_size, **timestamp_options(arguments)
+        )
         count = pipeline.model.config.num_labels
         colors = class_colors(max(count, 2))
-        for entry, title in zip(found, moment_names(name, [entry["timestamp"] for entry in found]), strict=True):
+        for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             mask = entry["mask"]
             overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            files = {"mask": as_png(index_picture(mask, colors)), "overlay": png(overlay)}
+            files = {"mask": encode_png(index_image(mask, colors)), "overlay": png(overlay)}
             write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()
-            shares = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
-            print(f"{title}: {', '.join(shares)}", flush=True)
+            fractions = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
+            print(f"{title}: {', '.join(fractions)}", flush=True)
 
     return run(
         "segment",

@@ -1,4 +1,4 @@
-"""Separates what a picture shows from the sound of media files, with a saved model.
+"""Separate the sources that frames or images show from the audio of media files, with a saved model.
 
 deepavfusion separate --model runs/separation duet.mp4 --out separated
 deepavfusion separate --model runs/separation duet.mp4 --out separated --frame 1.5 8.0
@@ -13,66 +13,69 @@ import torch
 
 from deepavfusion.processors import load_clip
 
-from .common import check_absent, command_parser, load_pipeline, run, share, unique_names, write_files
+from .common import check_absent, command_parser, fraction, load_pipeline, run, unique_names, write_files
 from .drawing import stft_spectrograms
 from .media import png, wav
 
-_SHOWN = 30  # s of a recording that its picture shows: more would be a blur
+_MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
 
 
 def frame(text: str) -> float | str:
-    """A moment in seconds, or the path of a picture."""
+    """Parse a timestamp in seconds or the path of an image."""
     try:
         value = float(text)
     except ValueError:
         return text
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a moment in seconds or a picture, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds or an image, got {text!r}")
     return value
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = command_parser(
         "separate",
-        "Write what the picture shows of the sound of media files: mono wav files as long as the recordings,\n"
-        "whatever their length, and a picture of their spectrograms.",
-        "Without --frame each window of the sound goes with the frame of its middle.",
-        moments=False,
+        "Separate the audio of media files by what a frame shows: write mono wav files of the full length of each\n"
+        "recording, and an image of their spectrograms.",
+        "Without --frame, each window of the audio is separated by the frame in its middle.",
+        timestamps=False,
     )
-    result.add_argument("--out", required=True, type=Path, help="folder to write to")
+    result.add_argument("--out", required=True, type=Path, help="output folder")
     result.add_argument(
         "--frame",
         type=frame,
         nargs="+",
-        metavar="SECONDS|PICTURE",
-        help="what shows the wanted source: moments of the file, or pictures; each gives a wav file",
+        metavar="SECONDS|IMAGE",
+        help="frames that show the target sources: timestamps of the file, or images; one wav file each",
     )
     result.add_argument(
-        "--consistency", action="store_true", help="divide the masks of several frames by their sum (two or more)"
+        "--consistency", action="store_true", help="normalize the masks of two or more frames by their sum"
     )
-    result.add_argument("--overlap", type=share, default=0.5, help="of the windows, 0 to less than 1 (0.5)")
+    result.add_argument("--overlap", type=fraction, default=0.5, help="overlap of consecutive windows, in [0, 1) (0.5)")
     return result
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raises `ValueError` or `MediaError` for options that no file could be separated with."""
+    """Raise `ValueError` or `MediaError` for options that would fail for every file."""
     frames = arguments.frame or []
     if arguments.consistency and len(frames) < 2:
-        raise ValueError(f"--consistency balances several sources: expected at least 2 of --frame, got {len(frames)}.")
+        raise ValueError(
+            f"--consistency needs several sources: expected at least 2 values of --frame, got {len(frames)}."
+        )
     for item in frames:
         if isinstance(item, str):
             load_clip(item, require="image")
 
 
-def ends_of(frames: list[float | str] | None) -> list[str]:
-    """How the sounds separated from a file are called, beside its name."""
+def output_suffixes(frames: list[float | str] | None) -> list[str]:
+    """Suffixes of the names of the wav files, one for each of `frames`."""
     if frames is None:
         return ["separated"]
     return unique_names([f"{Path(item).stem if isinstance(item, str) else f'at_{item:.2f}s'}.wav" for item in frames])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0, or 2 with a message where a file or the model cannot be read."""
+    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
     arguments = parser().parse_args(argv)
 
     def load():
@@ -80,25 +83,27 @@ def main(argv: list[str] | None = None) -> int:
         return load_pipeline("audio-visual-source-separation", arguments.model, arguments.device)
 
     def separate(pipeline, file: str, name: str) -> None:
-        paths = [arguments.out / f"{name}_{end}.wav" for end in ends_of(arguments.frame)]
-        picture = arguments.out / f"{name}_spectrograms.png"
-        check_absent([*paths, picture], arguments.overwrite)
+        suffixes = output_suffixes(arguments.frame)
+        paths = [arguments.out / f"{name}_{suffix}.wav" for suffix in suffixes]
+        spectrograms = arguments.out / f"{name}_spectrograms.png"
+        check_absent([*paths, spectrograms], arguments.overwrite)
         options = {"consistency": arguments.consistency, "overlap": arguments.overlap}
         if arguments.frame is not None:
             options["frames"] = arguments.frame
         found = pipeline(file, batch_size=arguments.batch_size, **options)
         found = found if isinstance(found, list) else [found]
         mixture, rate, _ = pipeline.recording(file)
-        sounds = dict(zip(ends_of(arguments.frame), (entry["audio"] for entry in found), strict=True))
-        # All by one factor, so that the files of a recording stay comparable.
-        peak = max(1.0, *(float(abs(sound).max()) for sound in sounds.values()))
-        for path, sound in zip(paths, sounds.values(), strict=True):
-            write_files({path: wav(sound / peak, rate)}, arguments.overwrite)
-            print(f"written to {path}" + (f", {peak:.2f} times softer to fit full scale" if peak > 1 else ""))
-        shown = {"mixture": torch.from_numpy(mixture).mean(0).numpy(), **sounds}
-        panels = {title: sound[: _SHOWN * rate] for title, sound in shown.items()}
-        write_files({picture: png(stft_spectrograms(panels, rate, max_frequency=8000))}, arguments.overwrite)
-        print(f"written to {picture}", flush=True)
+        separated = dict(zip(suffixes, (entry["audio"] for entry in found), strict=True))
+        # One factor for all sources, so that their levels stay comparable.
+        peak = max(1.0, *(float(abs(waveform).max()) for waveform in separated.values()))
+        note = f", attenuated by a factor of {peak:.2f} to avoid clipping" if peak > 1 else ""
+        for path, waveform in zip(paths, separated.values(), strict=True):
+            write_files({path: wav(waveform / peak, rate)}, arguments.overwrite)
+            print(f"written to {path}{note}")
+        waveforms = {"mixture": torch.from_numpy(mixture).mean(0).numpy(), **separated}
+        panels = {title: waveform[: _MAX_SPECTROGRAM_SECONDS * rate] for title, waveform in waveforms.items()}
+        write_files({spectrograms: png(stft_spectrograms(panels, rate, max_frequency=8000))}, arguments.overwrite)
+        print(f"written to {spectrograms}", flush=True)
 
     return run("separate", arguments, load, separate)
 

@@ -1,4 +1,4 @@
-"""classify, separate, segment and localize: what they print and write, and what they answer to bad input."""
+"""The commands classify, separate, segment and localize: output, files, and errors for bad input."""
 
 import json
 import wave
@@ -42,7 +42,7 @@ MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "cl
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved model for each command, and files: whole, sound alone, pictures alone, text, a picture."""
+    """A saved model per command, and media files: complete, audio only, video only, text, an image."""
     folder = tmp_path_factory.mktemp("commands")
     for seed, (name, (model_class, overrides)) in enumerate(MODELS.items()):
         model = make_model(model_class, seed=seed, **overrides)
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def command(folder, tmp_path, capsys):
-    """Runs a command with its model; gives the exit code, what it printed and wrote, and its complaints."""
+    """Runs a command with its model; returns the exit code, standard output, standard error, and the files written."""
 
     def run(name, *arguments, model=None, device="cpu"):
         out = [] if name == "classify" else ["--out", str(tmp_path / "out" / "here")]
@@ -93,10 +93,10 @@ class TestClassify:
         assert lines[1:3] == [f"  {entry['score']:.3f}  {entry['label']}" for entry in expected]
 
     @pytest.mark.parametrize(
-        ("options", "moments"),
+        ("options", "timestamps"),
         [((), {}), (("--num-clips", 3), {"num_clips": 3}), (("--at", 0.5, 2), {"timestamps": [0.5, 2.0]})],
     )
-    def test_json_lines(self, command, folder, options, moments):
+    def test_json_lines(self, command, folder, options, timestamps):
         files = [str(folder / name) for name in ("clip.mov", "silent.mp4")]
         if "--at" in options:
             files = files[:1]
@@ -105,23 +105,23 @@ class TestClassify:
         found = [json.loads(line) for line in out.splitlines()]
         assert [entry["file"] for entry in found] == files
         for entry in found:
-            expected = pipe(folder, "classify")(entry["file"], **moments)
+            expected = pipe(folder, "classify")(entry["file"], **timestamps)
             assert [label["label"] for label in entry["labels"]] == [label["label"] for label in expected]
             scores = [label["score"] for label in expected]
             assert [label["score"] for label in entry["labels"]] == pytest.approx(scores, abs=1e-5)
 
 
 class TestSeparate:
-    def test_writes_sound_and_spectrograms(self, command, folder):
+    def test_writes_audio_and_spectrograms(self, command, folder):
         code, out, _, written = command("separate", folder / "clip.mov")
         assert code == 0
         assert set(written) == {"clip_separated.wav", "clip_spectrograms.png"}
         assert str(written["clip_separated.wav"]) in out
-        sound, rate = read_wav(written["clip_separated.wav"])
+        waveform, rate = read_wav(written["clip_separated.wav"])
         expected = pipe(folder, "separate")(str(folder / "clip.mov"))["audio"]
         assert rate == RATE
-        assert len(sound) == round(SECONDS * RATE)
-        assert np.abs(sound - expected).max() < 1e-4
+        assert len(waveform) == round(SECONDS * RATE)
+        assert np.abs(waveform - expected).max() < 1e-4
         assert Image.open(written["clip_spectrograms.png"]).width > 300
 
     def test_several_frames(self, command, folder):
@@ -136,12 +136,12 @@ class TestSeparate:
         for name, entry in zip(wavs, expected, strict=True):
             assert np.abs(read_wav(written[name])[0] - entry["audio"]).max() < 1e-4
 
-    def test_a_sound_alone_by_a_picture(self, command, folder):
+    def test_audio_only_file_by_an_image(self, command, folder):
         code, _, _, written = command("separate", folder / "sound.wav", "--frame", folder / "cello.png")
         assert code == 0
         assert len(read_wav(written["sound_cello.wav"])[0]) == round(SECONDS * RATE)
 
-    def test_loud_sounds_are_scaled_together(self, command, folder, monkeypatch):
+    def test_loud_sources_are_scaled_together(self, command, folder, monkeypatch):
         loud = pipelines()[TASKS["separate"]].postprocess
 
         def louder(self, *args, **kwargs):
@@ -153,17 +153,17 @@ class TestSeparate:
         monkeypatch.setattr(pipelines()[TASKS["separate"]], "postprocess", louder)
         code, out, _, written = command("separate", folder / "clip.mov", "--frame", "0.5", "2")
         assert code == 0
-        assert "8.00 times softer" in out
+        assert "by a factor of 8.00" in out
         peaks = [np.abs(read_wav(written[f"clip_at_{time}s.wav"])[0]).max() for time in ("0.50", "2.00")]
         assert peaks == pytest.approx([1.0, 0.125], abs=1e-3)
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--consistency",), "at least 2 of --frame, got 0"),
+            (("--consistency",), "at least 2 values of --frame, got 0"),
             (("--frame", "absent.png"), "absent.png: expected a media file, but there is no such file"),
-            (("--frame", "-1"), "expected at least one argument|expected a moment"),
-            (("--overlap", "1"), "from 0 to less than 1, got '1'"),
+            (("--frame", "-1"), "expected at least one argument|expected a timestamp"),
+            (("--overlap", "1"), "a number in [0, 1), got '1'"),
         ],
     )
     def test_bad_options(self, command, folder, options, message):
@@ -188,11 +188,11 @@ class TestSegment:
         assert overlay.width / overlay.height == 64 / 48
         assert out.startswith("clip_at_1.25s: LABEL_")
 
-    def test_several_moments_and_files_of_one_name(self, command, folder, tmp_path):
+    def test_several_timestamps_and_files_of_one_name(self, command, folder, tmp_path):
         (tmp_path / "other").mkdir()
-        twin = tmp_path / "other" / "clip.mov"
-        twin.write_bytes((folder / "clip.mov").read_bytes())
-        code, out, _, written = command("segment", folder / "clip.mov", twin, "--at", "0.5", "2")
+        copy = tmp_path / "other" / "clip.mov"
+        copy.write_bytes((folder / "clip.mov").read_bytes())
+        code, out, _, written = command("segment", folder / "clip.mov", copy, "--at", "0.5", "2")
         assert code == 0
         stems = [f"clip{number}_at_{time}s" for number in ("", "_2") for time in ("0.50", "2.00")]
         assert set(written) == {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
@@ -219,21 +219,21 @@ class TestLocalize:
         for line, entry in zip(lines, found, strict=True):
             row, column = np.unravel_index(entry["heat_map"].argmax(), (48, 64))
             title = f"clip_at_{entry['timestamp']:.2f}s"
-            assert line == f"{title}: hottest at x {column}, y {row} of 64 x 48, score {entry['score']:.2f}"
-            picture = Image.open(written[f"{title}_heat.png"])
-            assert picture.width / picture.height == 64 / 48
+            assert line == f"{title}: maximum at x {column}, y {row} of 64 x 48, score {entry['score']:.2f}"
+            overlay = Image.open(written[f"{title}_heat.png"])
+            assert overlay.width / overlay.height == 64 / 48
 
     def test_silence(self, command, folder):
         code, out, _, written = command("localize", folder / "silent.mp4")
         assert code == 0
-        assert out == "silent_at_0.50s: no place stands out of 64 x 48, score 0.00\n"
+        assert out == "silent_at_0.50s: no maximum of 64 x 48, score 0.00\n"
         assert set(written) == {"silent_at_0.50s_heat.png"}
 
     @pytest.mark.parametrize("kind", ["attention", "similarity"])
     def test_maps_of_an_encoder(self, command, folder, kind):
         code, out, _, written = command("localize", folder / "clip.mov", "--map", kind, model="pretrain")
         assert code == 0
-        assert "hottest at" in out
+        assert "maximum at" in out
         assert set(written) == {"clip_at_1.25s_heat.png"}
 
     def test_an_untrained_head_is_refused(self, command, folder):
@@ -299,10 +299,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (("--at", "soon"), "expected a moment in seconds, got 'soon'"),
-            (("--num-clips", "0"), "expected a positive whole number, got '0'"),
+            (("--at", "soon"), "expected a timestamp in seconds, got 'soon'"),
+            (("--num-clips", "0"), "expected a positive integer, got '0'"),
             (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
-            (("--top-k", "-1"), "expected a positive whole number"),
+            (("--top-k", "-1"), "expected a positive integer"),
         ],
     )
     def test_options(self, command, folder, options, message):
@@ -310,7 +310,7 @@ class TestBadInput:
         assert code == 2
         assert message in err
 
-    def test_a_moment_beyond_the_file(self, command, folder):
+    def test_a_timestamp_beyond_the_file(self, command, folder):
         code, _, err, _ = command("segment", folder / "clip.mov", "--at", "9")
         assert code == 2
         assert "clip.mov: expected a timestamp within " in err
@@ -318,7 +318,7 @@ class TestBadInput:
     def test_devices_that_are_not_there(self, command, folder):
         code, _, err, _ = command("classify", folder / "clip.mov", device="toaster:7")
         assert code == 2
-        assert "no device 'toaster:7' here" in err
+        assert "device 'toaster:7' is not available" in err
 
 
 @pytest.mark.parametrize("name", ["separate", "segment", "localize"])
@@ -326,11 +326,11 @@ def test_files_that_exist_are_replaced_only_on_request(name, command, folder):
     code, _, _, written = command(name, folder / "clip.mov")
     assert code == 0
     for path in written.values():
-        path.write_text("a user's")
+        path.write_text("user content")
     code, out, err, again = command(name, folder / "clip.mov")
     assert (code, out, again) == (2, "", written)
     assert "--overwrite" in err
-    assert {path.read_text() for path in again.values()} == {"a user's"}
+    assert {path.read_text() for path in again.values()} == {"user content"}
     assert command(name, folder / "clip.mov", "--overwrite")[0] == 0
     assert all(path.stat().st_size > 60 for path in written.values())
 
@@ -340,11 +340,11 @@ def test_names_stay_apart():
 
 
 def test_many_classes_are_written_in_16_bits(tmp_path):
-    from deepavfusion.inference.segment import index_picture
+    from deepavfusion.inference.segment import index_image
 
     mask = np.arange(300).reshape(15, 20)
     colors = np.zeros((300, 3), np.uint8)
-    inference.write_files({tmp_path / "mask.png": inference.as_png(index_picture(mask, colors))}, overwrite=False)
+    inference.write_files({tmp_path / "mask.png": inference.encode_png(index_image(mask, colors))}, overwrite=False)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
 
 
@@ -359,5 +359,5 @@ def test_real_clips(command, name):
         assert clip.stem in out
     if name == "separate":
         clip = load_clip(clips[0], seconds=1000)
-        sound, rate = read_wav(written[f"{clips[0].stem}_separated.wav"])
-        assert (len(sound), rate) == (clip.waveform.shape[1], clip.sampling_rate)
+        waveform, rate = read_wav(written[f"{clips[0].stem}_separated.wav"])
+        assert (len(waveform), rate) == (clip.waveform.shape[1], clip.sampling_rate)

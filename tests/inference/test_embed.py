@@ -1,4 +1,4 @@
-"""The embed command on files that PyAV writes: streams, shapes, windows, missing modalities, errors."""
+"""The command embed: streams, shapes, windows, missing modalities, errors."""
 
 import json
 
@@ -19,7 +19,7 @@ from tests.tiny import RUN
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A saved pre-training model with its processor, a clip of 2 s and a sound alone."""
+    """A saved pre-training model with its processor, a clip of 2 s and an audio file."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**RUN))
@@ -27,9 +27,9 @@ def folder(tmp_path_factory):
     DeepAVFusionProcessor.from_config(model.config).save_pretrained(folder)
     generator = np.random.default_rng(0)
     frames = generator.integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
-    sound = generator.normal(0, 0.1, 32000).astype(np.float32)
-    write_video(folder / "clip.mp4", frames, sound, 16000)
-    write_wav(folder / "sound.wav", sound, 16000)
+    waveform = generator.normal(0, 0.1, 32000).astype(np.float32)
+    write_video(folder / "clip.mp4", frames, waveform, 16000)
+    write_wav(folder / "sound.wav", waveform, 16000)
     return folder
 
 
@@ -73,10 +73,10 @@ def test_several_files_each_have_one_of_their_own(folder, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.safetensors", "sound.safetensors"]
     assert read(tmp_path / "out" / "clip.safetensors")[0]["image"].shape[0] == 2
     assert embed.main([*files, "--model", str(folder), "--output", str(tmp_path / "one.safetensors")]) == 2
-    assert "--output is for one file, got 3" in capsys.readouterr().err
+    assert "--output takes one input file, got 3" in capsys.readouterr().err
 
 
-def test_a_sound_alone_has_no_image_stream(folder, tmp_path, capsys):
+def test_an_audio_file_has_no_image_stream(folder, tmp_path, capsys):
     output = tmp_path / "sound.safetensors"
     assert embed.main([str(folder / "sound.wav"), "--model", str(folder), "--output", str(output)]) == 0
     assert set(read(output)[0]) == {"fusion", "audio"}
@@ -94,7 +94,7 @@ def test_a_file_that_exists_is_replaced_only_on_request(folder, tmp_path, capsys
     assert set(read(output)[0]) == {"fusion", "audio"}
 
 
-def test_what_cannot_be_read_is_said_and_nothing_is_written(folder, tmp_path, capsys):
+def test_unreadable_inputs_are_reported_and_nothing_is_written(folder, tmp_path, capsys):
     output = tmp_path / "out.safetensors"
     (tmp_path / "text.mp4").write_text("no video")
     for clip in ("text.mp4", "absent.mp4"):
@@ -128,7 +128,7 @@ def test_the_command_line_lists_what_exists(capsys):
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_every_listed_command_exists_and_explains_itself(command, capsys):
+def test_every_command_exists_and_has_help(command, capsys):
     try:
         code = cli.main([command, "--help"])
     except SystemExit as exit_:

@@ -98,12 +98,12 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert "library_name: transformers" in card
     assert str(tmp_path) not in card
     assert "The checkpoint of step" in card
-    assert "So few clips say little" in card
+    assert "Few clips: each one changes" in card
     assert "Cost:" not in card
     assert "its stock pipeline would feed the model frames or audio alone" in card
     printed = capsys.readouterr().out
     assert "The checkpoint of step" in printed
-    assert "So few clips say little" in printed
+    assert "Few clips: each one changes" in printed
     # The card's pipeline is found without this package: the configuration names it, and its code is there.
     named = json.loads((out / "config.json").read_text())["custom_pipelines"]
     assert PIPELINES[task] in named

@@ -75,7 +75,7 @@ def write_card(
         ]
         or None,
     )
-    read = f"{evaluation.counted} of the {record['split']} split; {len(evaluation.skipped)} could not be read."
+    read = f"{evaluation.clip_count} of the {record['split']} split; {len(evaluation.skipped)} could not be read."
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -89,7 +89,7 @@ def write_card(
         details=_details(record),
         protocol=record["protocol"],
         tables=_tables(record, evaluation),
-        remarks=" ".join([read, *evaluation.remarks]),
+        remarks=" ".join([read, *evaluation.notes]),
         limits=_limits(record),
         command=recipe.command,
         date=record["date"],
@@ -145,7 +145,7 @@ def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, s
             for modality, scores in record["ceilings"].items()
         ]
         note = "Classes pair a shape with a timbre, so one modality alone leaves them ambiguous."
-        tables.append(("Upper bounds", markdown_table(["best possible from", *metrics], rows), note))
+        tables.append(("Upper bounds", markdown_table(["upper bound with", *metrics], rows), note))
     return tables
 
 

@@ -84,8 +84,8 @@ def write_report(
     folder: Path, evaluation: Evaluation, record: dict[str, Any], title: str, notes: list[str] | None = None
 ) -> None:
     """Writes evaluation.json, with the content of `record`, and report.html into a folder."""
-    lines = [f"{evaluation.counted} of the split {record['split']}, model {record['model']}.", *(notes or [])]
-    report = Report(folder, title, lines + evaluation.remarks, evaluation.tables, record)
+    lines = [f"{evaluation.clip_count} of the split {record['split']}, model {record['model']}.", *(notes or [])]
+    report = Report(folder, title, lines + evaluation.notes, evaluation.tables, record)
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)
     if evaluation.examples:
@@ -95,12 +95,12 @@ def write_report(
 
 def summary(evaluation: Evaluation, folder: Path) -> str:
     """What the terminal shows of an evaluation."""
-    parts = [f"\n{evaluation.counted}"]
+    parts = [f"\n{evaluation.clip_count}"]
     for table in evaluation.tables:
         parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
         parts.append(aligned([table.columns, *table.rows]))
         parts += [table.note] if table.note else []
-    parts += evaluation.remarks
+    parts += evaluation.notes
     if evaluation.skipped:
         parts.append(f"skipped, cannot be read: {len(evaluation.skipped)} (evaluation.json names them)")
     return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])

@@ -130,7 +130,7 @@ class Run:
             if recipe.optim.fsdp:
                 model = shard(model, recipe, self.folder)
             recipe.model.set_computation(model)
-            headline = () if evaluation is None else evaluation.headline
+            headline = () if evaluation is None else evaluation.logged_metrics
             self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
             self.trainer = AudioVisualTrainer(
                 recipe,

@@ -200,9 +200,9 @@ class AudioVisualTrainer(Trainer):
         if best is not None and metrics.get(self.args.metric_for_best_model) == best:
             self.state.best_metric = None  # ties go to the latest checkpoint
         self.log(dict(metrics))
-        if found.pictures is not None:
+        if found.reconstructions is not None:
             title = f"Held-out clips, epoch {self.state.epoch:.2f} (step {self.state.global_step})"
-            self.evaluation.draw(found.pictures, self.folder.work, title)
+            self.evaluation.draw_reconstructions(found.reconstructions, self.folder.work, title)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

@@ -1,4 +1,4 @@
-"""What is learned and scored: pre-training, and the five tasks that start from it."""
+"""Tasks: masked pre-training and the five downstream tasks, with their data, metrics and reports."""
 
 from .base import Task
 from .evaluation import MODEL_INPUTS, Evaluation, evaluate_task, model_inputs

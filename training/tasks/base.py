@@ -1,4 +1,4 @@
-"""What a task is: how it is trained, how a model of it is scored, and what a report shows of that."""
+"""Base class of the tasks: how their models are trained, scored and reported."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,24 +16,25 @@ from .evaluation import Evaluation, evaluate_task
 
 
 class Task:
-    """
-    What is learned and how it is scored. The class says how a run of it is trained; an object is made for the data set
-    that is evaluated and holds no state between evaluations.
+    """How models of a task are trained and evaluated.
+
+    Class methods describe training. An instance evaluates models on one data set and keeps no state in between.
 
     Args:
-        clips: the data set that is evaluated (see `build_dataset`).
-        processor: processor of the model.
-        recipe: settings of the run; `score` and `evaluate_task` need none.
+        clips: Data set to evaluate on (see `build_dataset`).
+        processor: Processor of the model.
+        recipe: Recipe of the run; `score` and `evaluate_task` work without it.
 
     Attributes:
-        NAME, MODEL: the task and the class of its model.
-        PROTOCOL: what the numbers mean, in a sentence or two.
-        ENCODER: beginning of the names of the encoder's weights in the model.
-        NEXT: commands for a trained model, with {folder} for where it is.
-        LOSSES: fields of the model's output that are logged while it is trained.
-        SELECTS: whether a run ends with the best checkpoint on `data.selection_split`, if asked to. Otherwise
-            `data.eval_split` is evaluated while training, and the last one is kept.
-        EVALUATES_FIRST: whether there is an evaluation before the first step.
+        NAME: Name of the task.
+        MODEL: Class of its models.
+        PROTOCOL: What the metrics mean, in a few sentences.
+        ENCODER: Prefix of the encoder's weights in the model.
+        NEXT: Commands for a trained model, with {folder} as placeholder.
+        LOSSES: Fields of the model output that are logged during training.
+        SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
+            evaluated during training, and the last checkpoint is kept.
+        EVALUATES_FIRST: Whether to evaluate before the first step.
     """
 
     NAME: ClassVar[str]
@@ -48,24 +49,27 @@ class Task:
     def __init__(self, clips, processor, recipe=None):
         self.clips, self.processor, self.recipe = clips, processor, recipe
 
-    # How a run of it is trained.
+    # Training
 
     @classmethod
     def data_options(cls, recipe, config, train: bool) -> dict[str, Any]:
-        """Arguments of `build_dataset` that the task decides. `config` is that of the encoder."""
+        """Task-specific arguments of `build_dataset`; `config` is that of the encoder."""
         return {}
 
     @classmethod
     def build_clips(cls, recipe, config, split: str, train: bool, size: int | None = None):
-        """The recipe's data of a split.
+        """Build the recipe's data set for a split.
 
         Args:
-            config: configuration that says how large frames and spectrograms are.
-            size: how many held-out clips at most; None is the recipe's `data.eval_size`.
+            recipe: Recipe of the run.
+            config: Model configuration, which determines the sizes of frames and spectrograms.
+            split: Name of the split.
+            train: Whether clips are augmented and drawn at random, as for training.
+            size: Maximum number of held-out clips; by default the recipe's `data.eval_size`.
 
         Raises:
-            ValueError, OSError: a data set that cannot be found or has no clips for the task, or a setting that it
-                does not have.
+            OSError: If files of the data set are missing.
+            ValueError: If the data set has no clips for the task, or an option is invalid.
         """
         source = recipe.data.source()
         if size is not None:
@@ -76,29 +80,29 @@ class Task:
 
     @classmethod
     def build_processor(cls, config) -> DeepAVFusionProcessor:
-        """The processor of the task's model."""
+        """Build the processor of the task's model."""
         return DeepAVFusionProcessor.from_model(cls.MODEL, config)
 
     @classmethod
     def head_config(cls, clips, recipe) -> dict[str, Any]:
-        """Fields of the configuration that task and data decide: number and names of the labels, and of which kind.
+        """Configuration fields that depend on task and data: the labels and the problem type.
 
-        The kind is of classifiers alone: a model that starts from one must not keep it.
+        `problem_type` is reset to None unless the task is classification, in case the initial model was a classifier.
 
         Raises:
-            ValueError: clips without what the task learns.
+            ValueError: If the clips lack the required annotations.
         """
         return {"problem_type": None}
 
     @classmethod
     def prepare_model(cls, model, clips, recipe) -> None:
-        """Sets the weights that training starts from, where they are neither random nor an earlier model's."""
+        """Set initial weights other than random ones and `model.init_from`, and freeze the encoder on request."""
         if recipe.task.freeze_encoder:
             model.freeze_encoder()
 
     @classmethod
     def sampling_weights(cls, clips, recipe) -> torch.Tensor | None:
-        """(N,) how often training clips are drawn, relative to each other; None draws each once an epoch."""
+        """Sampling weights (N,) of the training clips; None draws each clip once per epoch."""
         return None
 
     @classmethod
@@ -106,84 +110,93 @@ class Task:
         """Arguments of the model's forward pass for a training batch.
 
         Args:
-            inputs: those of `MODEL_INPUTS` that the batch has, on the device.
-            place: which batch it is, for random numbers.
+            inputs: The `MODEL_INPUTS` that the batch has, on the device.
+            config: Configuration of the model.
+            place: Position of the batch in the run, from which random numbers are seeded.
+            recipe: Recipe of the run.
         """
         return inputs
 
     @classmethod
     def depends_on_batch(cls, recipe, config) -> bool:
-        """Whether a clip's loss depends on the others of its micro-batch, which are then not to be dealt out anew."""
+        """Whether a clip's loss depends on the rest of its micro-batch, so that clips must not be regrouped."""
         return False
 
     @classmethod
     def calibration(cls, metrics: dict[str, float]) -> dict[str, Any]:
-        """Fields of the configuration that the selection split's metrics decide, such as a threshold."""
+        """Configuration fields chosen by the metrics on the selection split, such as a threshold."""
         return {}
 
-    # How a model of it is scored.
+    # Evaluation
 
     @property
     def primary(self) -> str | None:
-        """The metric by which checkpoints are chosen, larger being better; None keeps the last."""
+        """Metric that selects the best checkpoint, higher is better; None keeps the last checkpoint."""
         raise NotImplementedError
 
     @property
-    def headline(self) -> tuple[str, ...]:
-        """The metrics that a log line of an evaluation shows, of those that there are."""
+    def logged_metrics(self) -> tuple[str, ...]:
+        """Metrics shown in the log line of an evaluation, if present."""
         return (self.primary,)
 
     def check_model(self, model) -> None:
-        """Raises `ValueError` where a trained model does not fit the data set."""
+        """Raise `ValueError` if a trained model does not fit the data set."""
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
-        """What is kept of each clip of a batch.
+        """Score each clip of a batch.
 
         Args:
+            model: Model to evaluate.
             inputs: `pixel_values` and `input_features`, on the device.
-            batch: the whole batch.
-            full: also the controls and the slower scores.
+            batch: The whole batch.
+            full: Whether to include controls and slow metrics.
+
+        Returns:
+            A row of scores per clip, the input of `summarize`.
         """
         raise NotImplementedError
 
     def summarize(self, rows: list[dict], full: bool) -> tuple[dict[str, float], list[Table], dict[str, int]]:
-        """Metrics, tables, and what was left out, of all clips' rows in the data set's order."""
+        """Aggregate the rows of all clips, in the data set's order, to metrics, tables and counts of left-out clips."""
         raise NotImplementedError
 
     def examples(self, model, inputs: dict, batch: dict) -> list[Example]:
-        """What the report shows of a batch of clips."""
+        """Examples of a batch for the report."""
         return []
 
     def figures(self, rows: list[dict]) -> list[tuple[str, Any, str, str]]:
-        """Figures of the report over all clips."""
+        """Figures of the report over all clips: (title, figure, caption, alternative text)."""
         return []
 
-    def pictures(self, model, inputs: dict, batch: dict) -> Any:
-        """What `draw` draws of the first batch, at every evaluation; None for nothing."""
+    def reconstructions(self, model, inputs: dict, batch: dict) -> Any:
+        """Reconstructions of the first batch of an evaluation, for `draw_reconstructions`; None without any."""
         return None
 
-    def draw(self, pictures: Any, folder: Path, title: str) -> None:
-        """Draws `pictures` into a folder."""
+    def draw_reconstructions(self, reconstructions: Any, folder: Path, title: str) -> None:
+        """Write an image of the reconstructions into a folder."""
 
     def add_training(self, evaluation: Evaluation, metrics, folder: Path, name: str) -> dict[str, Any]:
-        """Adds to the evaluation that ends a run what the run's records show.
+        """Add the course of training to the final evaluation of a run.
 
         Args:
-            metrics: the run's `MetricsFile`.
-            folder: where to draw, if anything.
-            name: of the model.
+            evaluation: The final evaluation, whose tables may be changed.
+            metrics: `MetricsFile` of the run.
+            folder: Folder for figures.
+            name: Name of the model.
 
         Returns:
-            what evaluation.json holds of it.
+            Additional entries of evaluation.json.
         """
         return {}
 
     def evaluate(self, model, accelerator, full: bool, broken: BrokenClips | None = None) -> Evaluation:
-        """Evaluates a model by the settings of the recipe; see `evaluate_task`.
+        """Evaluate a model with the recipe's settings; see `evaluate_task`.
 
         Args:
-            full: with controls, bounds and examples, as at the end of a run; else what training needs to know.
-            broken: unreadable clips that are known.
+            model: Model to evaluate, not wrapped.
+            accelerator: Accelerator of the run.
+            full: Whether to include controls, bounds and examples, as at the end of a run.
+            broken: Unreadable clips found earlier.
         """
         recipe = self.recipe
         return evaluate_task(
@@ -198,23 +211,25 @@ class Task:
             broken=broken,
         )
 
-    def other_sounds(self, inputs: dict, batch: dict) -> torch.Tensor | None:
-        """For every clip of a batch the sound of another one, (B, 1, mels, time steps): the control of what a model
-        hears. None where the data set has no other clip that can be read."""
-        sounds, group = inputs["input_features"], group_size(self.clips)
-        if len(sounds) > group:
-            return sounds.roll(group, 0)
+    def mismatched_audio(self, inputs: dict, batch: dict) -> torch.Tensor | None:
+        """Audio features (B, 1, mels, time steps) of another clip for every clip of a batch, for a control.
+
+        None if the data set has no other readable clip.
+        """
+        features, group = inputs["input_features"], group_size(self.clips)
+        if len(features) > group:
+            return features.roll(group, 0)
         taken, total = {index // group for index in batch["index"].tolist()}, len(self.clips)
         for step in range(1, total):
             index = (int(batch["index"][-1]) + step) % total
             if index // group not in taken:
                 sample = self.clips.__getitems__([index])[0]
                 if not isinstance(sample, BrokenClip):
-                    return sample["input_features"][None].to(sounds).expand_as(sounds)
+                    return sample["input_features"][None].to(features).expand_as(features)
         return None
 
     def frames(self, pixel_values: torch.Tensor):
-        """Normalised frames (B, 3, H, W), or the middle ones of videos, as (B, H, W, 3) uint8 arrays."""
+        """Convert normalised frames (B, 3, H, W), or the middle frames of videos, to (B, H, W, 3) uint8 arrays."""
         visual = self.processor.visual_processor
         pixels = pixel_values.detach().float().cpu()
         if pixels.ndim == 5:
@@ -223,12 +238,12 @@ class Task:
 
 
 def percent(value: float | None) -> str:
-    """A share as text."""
+    """Format a fraction as a percentage, None as "-"."""
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def decibels(value: float | None) -> str:
-    """A level or ratio in dB as text."""
+    """Format a level or ratio in dB, None as "-"."""
     return "-" if value is None else f"{value:.2f} dB"
 
 

@@ -1,4 +1,4 @@
-"""One evaluation of a model over held-out clips, on any number of processes."""
+"""Evaluation of a model on held-out clips, on any number of processes."""
 
 import contextlib
 from dataclasses import dataclass, field
@@ -11,22 +11,24 @@ from ..data.loading import BrokenClips, evaluation_loader, group_size
 from ..report.report import Example, Table
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
-_FEW = 30  # clips: below that one clip is more than 3 percentage points
+_FEW = 30  # clips, below which a single one changes a metric by more than 3 percentage points
 
 
 @dataclass
 class Evaluation:
-    """What one evaluation of a task found.
+    """Result of one evaluation of a task.
 
     Attributes:
-        metrics: name -> value; shares lie in 0..1, decibels say so in their name.
-        tables: for the report and the terminal.
-        num_clips: that were read.
-        skipped: path -> why a clip was not.
-        left_out: what was read and could not be scored -> how many, such as silent sources.
-        examples: of the report, on the main process.
-        figures: (title, figure, caption, text for those who do not see it), on the main process.
-        pictures: what the task draws of the first clips, on the main process.
+        task: Name of the task.
+        protocol: What the metrics mean, and the data.
+        metrics: Name -> value; fractions are in 0..1, names of values in dB say so.
+        num_clips: Number of clips that were read.
+        tables: Tables for the report and the terminal.
+        skipped: Path -> reason, of unreadable clips.
+        left_out: Kind -> count, of clips that were read but could not be scored, such as silent sources.
+        examples: Examples for the report, on the main process.
+        figures: (title, figure, caption, alternative text), on the main process.
+        reconstructions: Reconstructions of the first clips, on the main process.
     """
 
     task: str
@@ -38,27 +40,27 @@ class Evaluation:
     left_out: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
-    pictures: Any = None
+    reconstructions: Any = None
 
     @property
-    def counted(self) -> str:
-        """How many clips were read, in words."""
+    def clip_count(self) -> str:
+        """Number of clips as text, such as "1 clip"."""
         return f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
 
     @property
-    def remarks(self) -> list[str]:
-        """Sentences that belong beside the numbers: what they leave out, and whether they are of too few clips."""
-        remarks = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
+    def notes(self) -> list[str]:
+        """Caveats of the metrics: clips that were left out, and too few clips."""
+        notes = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
         if 0 < self.num_clips < _FEW:
             points = 100 / self.num_clips
-            remarks.append(f"So few clips say little: one more or less is {points:.0f} percentage points.")
-        return remarks
+            notes.append(f"Few clips: each one changes the metrics by {points:.0f} percentage points.")
+        return notes
 
 
 def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[str, torch.Tensor]:
-    """Frames and sounds of a batch on the device; one blank clip where no clip of it could be read.
+    """Frames and audio of a batch on the device, or a blank clip if no clip of the batch could be read.
 
-    The blank one keeps processes together: their forward passes exchange data, so each must make as many.
+    The blank clip keeps processes in step: their forward passes communicate, so all must run the same number of them.
     """
     if "pixel_values" in batch:
         return {name: batch[name].to(device, non_blocking=True) for name in MODEL_INPUTS[:2]}
@@ -67,9 +69,9 @@ def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[st
 
 @contextlib.contextmanager
 def whole_parameters(model):
-    """Under FSDP, every parameter whole on every process: forward passes then exchange no data.
+    """Gather all parameters on every process under FSDP, so that forward passes do not communicate.
 
-    Processes may so make different numbers of them, and call parts of the model.
+    Processes may then run different numbers of forward passes, and call submodules.
     """
     sharded = [module for module in model.modules() if hasattr(module, "unshard")]
     for module in sharded:
@@ -96,14 +98,21 @@ def evaluate_task(
     examples: int = 0,
     broken: BrokenClips | None = None,
 ) -> Evaluation:
-    """Evaluates a model (not wrapped; left in the mode it came in). All processes must call it together.
+    """Evaluate a model, which must not be wrapped; its mode is restored. All processes must call this together.
 
     Args:
-        task: a `Task` of the clips.
-        max_unreadable_fraction: largest fraction of clips that may be unreadable; more raise `BrokenDataError`.
-        full: controls, bounds and slow scores as well.
-        examples: how many of the first clips the report shows.
-        broken: unreadable clips that are known, to which those of this evaluation are added.
+        task: Task of the data set.
+        model: Model to evaluate.
+        accelerator: Accelerator with device, precision and processes.
+        batch_size: Clips per batch and process.
+        num_workers: Data loading workers per process.
+        max_unreadable_fraction: Maximum fraction of unreadable clips, above which `BrokenDataError` is raised.
+        full: Whether to include controls, bounds and slow metrics.
+        examples: Number of examples in the report.
+        broken: Unreadable clips found earlier, to which those of this evaluation are added.
+
+    Raises:
+        ValueError: If no clip could be read.
     """
     clips = task.clips
     broken = BrokenClips(len(clips), max_unreadable_fraction) if broken is None else broken
@@ -117,7 +126,7 @@ def evaluate_task(
     )
     was_training = model.training
     model.eval()
-    rows, unreadable, shown, pictures = {}, [], [], None
+    rows, unreadable, shown, reconstructions = {}, [], [], None
     try:
         with whole_parameters(model):
             for batch in loader:
@@ -130,8 +139,8 @@ def evaluate_task(
                     rows.update(zip(batch["index"].tolist(), scored, strict=True))
                     if len(shown) < examples and accelerator.is_main_process:
                         shown += task.examples(model, inputs, batch)[: examples - len(shown)]
-                    if pictures is None and accelerator.is_main_process:
-                        pictures = task.pictures(model, inputs, batch)
+                    if reconstructions is None and accelerator.is_main_process:
+                        reconstructions = task.reconstructions(model, inputs, batch)
     finally:
         model.train(was_training)
     gathered = {}
@@ -152,7 +161,7 @@ def evaluate_task(
         left_out={name: count for name, count in left_out.items() if count},
         examples=shown,
         figures=task.figures(ordered) if full and accelerator.is_main_process else [],
-        pictures=pictures,
+        reconstructions=reconstructions,
     )
 
 

@@ -1,4 +1,4 @@
-"""Sound localization: where in the frame the sound comes from."""
+"""Sound source localization."""
 
 import math
 
@@ -15,29 +15,31 @@ from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
 
 _MAPS = {
-    "own": "own sound",
-    "shuffled": "another clip's sound",
+    "own": "own audio",
+    "shuffled": "audio of another clip",
     "whole": "whole frame",
     "centre": "centred box",
 }
 
-# Among which the selection split chooses where a place counts as found.
+# Candidates of `localization_threshold`, which is chosen on the selection split.
 _THRESHOLDS = tuple(k / 20 for k in range(1, 20))
 
 
 class Localization(Task):
+    """Heat maps of sound sources, from boxes or from audio-visual matching."""
+
     NAME = "localization"
     MODEL = DeepAVFusionForSoundLocalization
     NEXT = ("deepavfusion localize CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
-        "The frame at the middle of the sound; maps resized bilinearly to the frame. cIoU = sum of the consensus map "
-        "within the found area over (sum of the consensus map + found area outside it). Found area: probability above "
-        "an absolute threshold, the same for all frames, that gave the best mean cIoU on the selection split (0.5 "
-        "where there was none), or above the map's own median (EZ-VSL's). cIoU@0.5: share of frames whose "
-        "cIoU reaches 0.5; AUC: area under that share over thresholds 0, 0.05 ... 1. AP and max-F1 count a frame as "
-        "found where its cIoU at the absolute threshold reaches 0.5, ranked by confidence (mean of the map's top "
-        "quarter), with frames whose sound comes from nothing in sight as negatives. Another clip's sound: the next "
-        "pair's."
+        "Frame at the middle of the audio window; maps are resized bilinearly to the frame. cIoU: sum of the "
+        "consensus map within the predicted area / (sum of the consensus map + predicted area outside it). Predicted "
+        "area: probability above an absolute threshold, the same for all frames and chosen by mean cIoU on the "
+        "selection split (0.5 without one), or above the median of each map (EZ-VSL). cIoU@0.5: fraction of frames "
+        "with a cIoU of at least 0.5; AUC: area under that fraction over thresholds 0, 0.05 ... 1. AP and max-F1: a "
+        "frame counts as detected if its cIoU at the absolute threshold is at least 0.5; frames are ranked by "
+        "confidence (mean of the top quarter of the map), and frames without a visible source are negatives. Audio of "
+        "another clip: that of the next pair."
     )
 
     @property
@@ -50,7 +52,7 @@ class Localization(Task):
 
     @classmethod
     def data_options(cls, recipe, config, train):
-        # Matching takes every frame for the source of the sound that it comes with.
+        # The matching loss assumes that every clip's frame shows the source of its audio.
         return {"foreign_sounds": cls._supervised(recipe, config)} if train else {}
 
     @classmethod
@@ -58,8 +60,8 @@ class Localization(Task):
         clips = super().build_clips(recipe, config, split, train, size)
         if train and cls._supervised(recipe, config) and not getattr(clips, "annotated", True):
             raise ValueError(
-                f"The frames to train on have no boxes ({clips.card}): expected annotations of them, or "
-                "model.localization_loss=matching, which needs none."
+                f"The training frames have no boxes ({clips.card}). Provide annotations, or train without them with "
+                "model.localization_loss=matching."
             )
         return clips
 
@@ -74,7 +76,7 @@ class Localization(Task):
     def score(self, model, inputs, batch, full):
         truth, threshold = batch["labels"].float(), model.config.localization_threshold
         maps = {"own": self._maps(model(**inputs).logits, truth)}
-        other = self.other_sounds(inputs, batch) if full else None
+        other = self.mismatched_audio(inputs, batch) if full else None
         if other is not None:
             found = model(pixel_values=inputs["pixel_values"], input_features=other).logits
             maps["shuffled"] = self._maps(found, truth)
@@ -88,7 +90,7 @@ class Localization(Task):
             own = maps["own"][i]
             row["confidence"] = confidence(own)
             if not full:
-                row["curve"] = [ciou(own > _logit(share), consensus) for share in _THRESHOLDS]
+                row["curve"] = [ciou(own > _logit(level), consensus) for level in _THRESHOLDS]
             else:
                 row["threshold"], row["at_0.5"] = threshold, ciou(own > 0, consensus)
                 row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
@@ -99,7 +101,7 @@ class Localization(Task):
 
     @staticmethod
     def _maps(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
-        """(B, h, w) as (B, H, W)."""
+        """Resize maps (B, h, w) to the size (H, W) of the targets."""
         size = truth.shape[-2:]
         return F.interpolate(logits[:, None].float().cpu(), size=size, mode="bilinear", align_corners=False)[
             :, 0
@@ -108,7 +110,7 @@ class Localization(Task):
     def summarize(self, rows, full):
         sounding = [row for row in rows if row["sounding"]]
         if not sounding:
-            raise ValueError(f"Nothing sounds in any of the {len(rows)} frames: there is nothing to localize.")
+            raise ValueError(f"None of the {len(rows)} frames has a visible source; cannot score localization.")
         metrics, table = {}, []
         if full:
             metrics["threshold"] = sounding[0]["threshold"]
@@ -134,10 +136,10 @@ class Localization(Task):
             table.append([title, *cells])
         if len(sounding) < len(rows):
             correct = np.array([row["sounding"] and row["own"] >= 0.5 for row in rows])
-            sureness = np.array([row["confidence"] for row in rows])
+            confidences = np.array([row["confidence"] for row in rows])
             truth = np.array([row["sounding"] for row in rows])
-            metrics["ap"] = average_precision(sureness, correct, truth)
-            metrics["max_f1"] = max_f1(sureness, correct, truth)
+            metrics["ap"] = average_precision(confidences, correct, truth)
+            metrics["max_f1"] = max_f1(confidences, correct, truth)
         if not full:
             return metrics, [], {}
         bound = np.array([row["median_bound"] for row in sounding])
@@ -146,8 +148,8 @@ class Localization(Task):
         columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
         note = (
             f"{len(sounding)} frames with a visible source. Threshold: {metrics['threshold']:g}; at a threshold "
-            f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of a frame: "
-            f"no map can reach cIoU 0.5 on more than {percent(metrics['median_bound_ciou_50'])} of them."
+            f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of each "
+            f"frame, so cIoU@0.5 is at most {percent(metrics['median_bound_ciou_50'])} with it."
         )
         if "ap" in metrics:
             scores = f"AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}"
@@ -161,11 +163,7 @@ class Localization(Task):
         for i, frame in enumerate(self.frames(inputs["pixel_values"])):
             heat = 1 / (1 + np.exp(-maps[i].astype(np.float64)))
             value = ciou(maps[i] > _logit(model.config.localization_threshold), truth[i].numpy())
-            text = (
-                f"cIoU {percent(value)}"
-                if truth[i].any()
-                else f"nothing in sight sounds; hottest {percent(heat.max())}"
-            )
+            text = f"cIoU {percent(value)}" if truth[i].any() else f"no visible source; maximum {percent(heat.max())}"
             overlay = heat_overlay(frame, heat, target=truth[i].numpy(), limits=(0, 1))
             images = [ExampleImage(frame, "frame"), ExampleImage(overlay, "heat map; outline: target")]
             shown.append(Example(batch["path"][i], images, text=text))
@@ -175,8 +173,8 @@ class Localization(Task):
         sounding = [row for row in rows if row["sounding"]]
         curves = {title: [row[name] for row in sounding] for name, title in _MAPS.items() if name in sounding[0]}
         figure = success_curves(curves, baselines=tuple(title for name, title in _MAPS.items() if name != "own"))
-        alt = "Share of frames whose cIoU reaches a threshold, for the own sound and for the controls."
-        return [("Success", figure, "At the model's absolute threshold.", alt)]
+        alt = "Fraction of frames whose cIoU reaches a threshold, with their own audio and for the controls."
+        return [("Success rate", figure, "At the model's absolute threshold.", alt)]
 
 
 def _logit(probability: float) -> float:
@@ -184,6 +182,6 @@ def _logit(probability: float) -> float:
 
 
 def _median_bound(consensus: np.ndarray) -> float:
-    """The best cIoU of any map whose larger half is the found area."""
+    """Highest cIoU that any map can reach if half of the frame is predicted."""
     half = np.sort(consensus, axis=None)[::-1][: consensus.size // 2]
     return float(half.sum() / (consensus.sum() + (half == 0).sum())) if consensus.any() else 0.0

@@ -1,4 +1,4 @@
-"""Masked pre-training: reconstruction of hidden patches of a frame and its sound (paper, section 3.4)."""
+"""Masked pre-training: reconstruction of masked image and audio patches (paper, section 3.4)."""
 
 from typing import Any
 
@@ -18,6 +18,8 @@ METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 
 
 class Pretraining(Task):
+    """Masked reconstruction, evaluated by held-out losses and nearest neighbours."""
+
     NAME = "pretraining"
     MODEL = DeepAVFusionForPreTraining
     LOSSES = ("loss", "image_loss", "audio_loss")
@@ -28,14 +30,14 @@ class Pretraining(Task):
         "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
     )
     PROTOCOL = (
-        "One frame and one window a clip, no augmentation. Losses: mean squared error of hidden patches under masks "
-        "that are the same at every evaluation. Nearest neighbour: every stream's mean over tokens, unmasked, "
-        "normalised to length 1; the clip itself left out; `all` adds the three cosine similarities."
+        "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
+        "same masks at every evaluation. Nearest neighbours: leave-one-out, cosine similarity of each stream's mean "
+        "over tokens, unmasked; `all` adds the similarities of the three streams."
     )
 
     @classmethod
     def prepare_model(cls, model, clips, recipe):
-        """Unimodal checkpoints for the towers, where the recipe names them."""
+        """Load unimodal checkpoints into the towers if the recipe names any."""
         given = recipe.model
         if given.init_image is not None or given.init_audio is not None:
             try:
@@ -48,7 +50,7 @@ class Pretraining(Task):
 
     @classmethod
     def training_inputs(cls, inputs, config, place, recipe):
-        """With the masks' noise, a function of seed, step and position."""
+        """Add the noise that determines the masks, a function of seed, step and position."""
         pixels = inputs["pixel_values"]
         noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, config.num_patches))
         image_noise, audio_noise = noise
@@ -60,7 +62,7 @@ class Pretraining(Task):
         return None
 
     @property
-    def headline(self):
+    def logged_metrics(self):
         return (*self.LOSSES, *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")))
 
     def score(self, model, inputs, batch, full):
@@ -91,7 +93,7 @@ class Pretraining(Task):
                     metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
         return metrics, _tables(metrics, None), {}
 
-    def pictures(self, model, inputs, batch):
+    def reconstructions(self, model, inputs, batch):
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
         outputs = self._outputs(model, first, {"index": batch["index"][: len(names)]})
@@ -99,8 +101,8 @@ class Pretraining(Task):
         mean, std = list(visual.image_mean), list(visual.image_std)
         return reconstruction_images(model, *first.values(), outputs, mean, std), names
 
-    def draw(self, pictures, folder, title):
-        draw_reconstructions(*pictures, folder / "reconstructions.png", title)
+    def draw_reconstructions(self, reconstructions, folder, title):
+        draw_reconstructions(*reconstructions, folder / "reconstructions.png", title)
 
     def add_training(self, evaluation, metrics, folder, name):
         records = metrics.read("evaluation")
@@ -115,7 +117,7 @@ class Pretraining(Task):
 
 
 def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None:
-    """Stream -> metric -> score of the nearest neighbours in metrics by name; None where there are none."""
+    """Nearest-neighbour scores as stream -> metric -> value, from flat metrics; None without such scores."""
     found = {
         stream: {name: metrics[f"{stream}_{name}"] for name in METRICS if f"{stream}_{name}" in metrics}
         for stream in (*STREAMS, "all", "chance")
@@ -124,13 +126,13 @@ def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None
 
 
 def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Table]:
-    """Losses and nearest-neighbour scores; `before` holds the metrics before training."""
-    ends = {"before training": before, "trained": metrics}
-    ends = {title: values for title, values in ends.items() if values is not None}
+    """Tables of losses and nearest-neighbour scores; `before` holds the metrics before training."""
+    columns = {"before training": before, "trained": metrics}
+    columns = {title: values for title, values in columns.items() if values is not None}
     losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
-    rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in ends.items()]
+    rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
     tables = [Table("Held-out losses", ["", *losses.values()], rows)]
-    scores = {title: nested_scores(values) for title, values in ends.items()}
+    scores = {title: nested_scores(values) for title, values in columns.items()}
     trained = scores["trained"]
     if trained is not None:
         random = trained.pop("chance")

@@ -1,4 +1,4 @@
-"""Recognition: which classes sound (paper, section 4.2)."""
+"""Recognition: classification of sounding objects and events (paper, section 4.2)."""
 
 import numpy as np
 import torch
@@ -17,16 +17,18 @@ from .base import Task, percent
 from .evaluation import evaluate_task
 
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
-_MIXUP_STREAM, _MODALITY_STREAM = 4, 6  # keep these generators apart from those of other purposes
+_MIXUP_STREAM, _MODALITY_STREAM = 4, 6  # distinct from the generator streams of other purposes
 
 
 class Recognition(Task):
+    """Single- or multi-label classification, evaluated per stream and per modality."""
+
     NAME = "recognition"
     MODEL = DeepAVFusionForAudioVisualClassification
     NEXT = ("deepavfusion classify CLIP.mp4 --model {folder}",)
     PROTOCOL = (
-        "One centred clip each. Joint: mean of the logits of the three streams, each of which has seen the others "
-        "through fusion. Image only, audio only: the other modality absent from the input."
+        "One centred window per clip. Joint: mean of the logits of the three streams, which have exchanged "
+        "information through fusion. Image only, audio only: the other modality is missing from the input."
     )
 
     @property
@@ -40,7 +42,7 @@ class Recognition(Task):
     @classmethod
     def head_config(cls, clips, recipe):
         if clips.label_names is None:
-            raise ValueError(f"Recognition needs labels: {clips.card} has none.")
+            raise ValueError(f"Recognition needs labels, but {clips.card} has none.")
         names = dict(enumerate(clips.label_names))
         kind = "multi_label_classification" if clips.multi_label else "single_label_classification"
         return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
@@ -61,7 +63,7 @@ class Recognition(Task):
 
     @classmethod
     def training_inputs(cls, inputs, config, place, recipe):
-        """With label smoothing, mixup and modality dropout, as the recipe has them."""
+        """Apply the recipe's label smoothing, mixup and modality dropout."""
         task = recipe.task
         if (task.mixup or task.label_smoothing) and not inputs["labels"].is_floating_point():
             inputs = {**inputs, "labels": soft_labels(inputs["labels"], config.num_labels, task.label_smoothing)}
@@ -79,11 +81,11 @@ class Recognition(Task):
         own = [model.config.id2label[i] for i in range(model.config.num_labels)]
         if names is not None and list(names) != own:
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
-            first = f"; the first that differs is {different[0]}" if different else ""
+            first = f"; the first difference is {different[0]}" if different else ""
             raise ValueError(f"The model has {len(own)} classes, the data {len(names)}{first}.")
 
     def evaluate(self, model, accelerator, full, broken=None):
-        """At the end of a run also over several windows of each clip."""
+        """Evaluate; a full evaluation also averages over several windows of each clip."""
         evaluation, recipe = super().evaluate(model, accelerator, full, broken), self.recipe
         windows = recipe.task.dense_windows
         if full and windows > 1 and isinstance(self.clips, FileClips):
@@ -98,7 +100,7 @@ class Recognition(Task):
             )
             evaluation.metrics.update({f"dense_{name}": value for name, value in dense.metrics.items()})
             table = dense.tables[0]
-            evaluation.tables.append(Table(f"Mean over {windows} windows of each clip", table.columns, table.rows))
+            evaluation.tables.append(Table(f"Mean over {windows} windows per clip", table.columns, table.rows))
         return evaluation
 
     def score(self, model, inputs, batch, full):
@@ -133,10 +135,10 @@ class Recognition(Task):
             if name != "joint":
                 metrics.update({f"{name.replace(' ', '_')}_{key}": value for key, value in values.items()})
         titles = {"top1": "top-1", "top5": "top-5", "map": "mAP", "auc": "AUC", "precision_at_1": "precision at 1"}
-        columns = ["from", *(titles[key] for key in found["joint"]), *(["best possible"] if self._bounds() else [])]
-        table = []
+        bounds, table = self._bounds(), []
+        columns = ["input or stream", *(titles[key] for key in found["joint"]), *(["upper bound"] if bounds else [])]
         for name, values in found.items():
-            bound = [self._bounds().get(name)] if self._bounds() else []
+            bound = [bounds.get(name)] if bounds else []
             table.append([name, *(percent(value) for value in values.values()), *(percent(b) for b in bound)])
         return metrics, [Table("Recognition", columns, table)], {}
 
@@ -150,14 +152,14 @@ class Recognition(Task):
             }
         one_hot = np.eye(scores.shape[1])[labels]
         result = {"top1": top_k_accuracy(scores, labels, 1)}
-        if scored_classes(one_hot).any():  # not of clips of one class alone
+        if scored_classes(one_hot).any():  # undefined if all clips are of one class
             result["map"] = mean_average_precision(scores, one_hot)
         if scores.shape[1] > 5:
             result["top5"] = top_k_accuracy(scores, labels, 5)
         return result
 
     def _bounds(self) -> dict[str, float]:
-        """Upper bounds of the primary metric by modality, for data sets with known ceilings."""
+        """Upper bounds of the primary metric per modality, for data sets that know them."""
         ceilings = self.clips.ceilings
         if not ceilings:
             return {}
@@ -177,8 +179,8 @@ class Recognition(Task):
                 f"{names[j]} {percent(p)}" for p, j in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             )
             image = ExampleImage(frame, f"predicted: {guesses}", correct=int(best.indices[0]) in truth)
-            heard = "true: " + (" and ".join(names[j] for j in truth) or "none of the classes")
-            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [image], text=heard))
+            text = "true: " + (" and ".join(names[j] for j in truth) or "none of the classes")
+            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [image], text=text))
         return shown
 
     def figures(self, rows):
@@ -189,6 +191,6 @@ class Recognition(Task):
         predictions = [int(row["joint"].argmax()) for row in rows]
         counts = confusion_matrix(labels, predictions, labels=range(len(names)))
         figure = charts.confusion_matrix(counts, names)
-        right = percent(float(np.trace(counts)) / max(int(counts.sum()), 1))
-        alt = f"Confusion matrix of {len(names)} classes, rows the true class; {right} lie on the diagonal."
-        return [("Confusion matrix", figure, "Rows are normalised to the clips of a true class.", alt)]
+        accuracy = percent(float(np.trace(counts)) / max(int(counts.sum()), 1))
+        alt = f"Confusion matrix of {len(names)} classes, rows the true class; accuracy {accuracy}."
+        return [("Confusion matrix", figure, "Rows are normalised by the number of clips of the true class.", alt)]

@@ -1,4 +1,4 @@
-"""Retrieval: the frame that belongs to a sound, and the sound that belongs to a frame, each encoded alone."""
+"""Cross-modal retrieval of frames by audio and audio by frames, encoded separately."""
 
 import numpy as np
 
@@ -12,12 +12,14 @@ _CUTS = (1, 5, 10)
 
 
 class Retrieval(Task):
+    """Zero-shot retrieval with the features of a pre-trained encoder."""
+
     NAME = "retrieval"
     MODEL = DeepAVFusionModel
     ENCODER = ""
     PROTOCOL = (
-        "Frames and sounds encoded one modality at a time; every stream's mean over tokens, cosine similarity. R@k: "
-        "share of clips whose own counterpart is among the k most similar of all clips."
+        "Image and audio are encoded separately; cosine similarity of each stream's mean over tokens. R@k: fraction "
+        "of clips whose counterpart is among the k most similar of all clips."
     )
 
     @property
@@ -26,15 +28,15 @@ class Retrieval(Task):
 
     def score(self, model, inputs, batch, full):
         images = model.get_image_features(inputs["pixel_values"], normalize=True).float().cpu().numpy()
-        sounds = model.get_audio_features(inputs["input_features"], normalize=True).float().cpu().numpy()
-        return [{"image": image, "audio": sound} for image, sound in zip(images, sounds, strict=True)]
+        audio = model.get_audio_features(inputs["input_features"], normalize=True).float().cpu().numpy()
+        return [{"image": frame, "audio": sound} for frame, sound in zip(images, audio, strict=True)]
 
     def summarize(self, rows, full):
-        images, sounds = (np.stack([row[name] for row in rows]) for name in ("image", "audio"))
+        images, audio = (np.stack([row[name] for row in rows]) for name in ("image", "audio"))
         metrics, table = {}, []
         for name, title, queries, gallery in (
-            ("audio_to_image", "sound to frame", sounds, images),
-            ("image_to_audio", "frame to sound", images, sounds),
+            ("audio_to_image", "audio to image", audio, images),
+            ("image_to_audio", "image to audio", images, audio),
         ):
             recalls = recall_at(queries @ gallery.T, _CUTS)
             metrics.update({f"{name}_r{k}": value for k, value in recalls.items()})

@@ -1,4 +1,4 @@
-"""Segmentation: the pixels of what sounds (paper, section 4.4)."""
+"""Audio-visual segmentation: masks of sounding objects (paper, section 4.4)."""
 
 import numpy as np
 
@@ -9,19 +9,21 @@ from ..metrics.segmentation import class_scores, class_totals, f_measure, image_
 from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
 
-_CONTROLS = {"shuffled": "another clip's sound", "silent": "no sound"}
+_CONTROLS = {"shuffled": "audio of another clip", "silent": "no audio"}
 
 
 class Segmentation(Task):
+    """Binary or semantic masks of sounding objects."""
+
     NAME = "segmentation"
     MODEL = DeepAVFusionForSemanticSegmentation
     NEXT = ("deepavfusion segment CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
-        "The frame at the middle of the sound. What sounds is foreground; silent objects belong to the ground. "
-        "mIoU: mean over frames of the foreground's intersection over union at probability 0.5 (with classes: mean "
-        "over classes of intersection over union, summed over frames). F: beta squared 0.3, from precision and recall "
-        "averaged over frames, the best of 255 thresholds (with classes: mean over classes). Coverage: fraction of "
-        "an object's pixels above probability 0.5, mean over frames with both sounding and silent objects."
+        "Frame at the middle of the audio window. Sounding objects are foreground, silent objects background. mIoU: "
+        "mean over frames of the foreground's intersection over union at probability 0.5 (semantic: mean over classes "
+        "of the intersection over union, accumulated over frames). F: beta squared 0.3, from precision and recall "
+        "averaged over frames, at the best of 255 thresholds (semantic: mean over classes). Coverage: fraction of an "
+        "object's pixels above probability 0.5, mean over frames with both sounding and silent objects."
     )
 
     @property
@@ -45,7 +47,7 @@ class Segmentation(Task):
     def score(self, model, inputs, batch, full):
         maps = {"own": model(**inputs).logits}
         if full:
-            other = self.other_sounds(inputs, batch)
+            other = self.mismatched_audio(inputs, batch)
             if other is not None:
                 maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=other).logits
             maps["silent"] = model(pixel_values=inputs["pixel_values"]).logits
@@ -59,12 +61,12 @@ class Segmentation(Task):
                     row[name] = class_totals(labels, guess, logits.shape[1])
                 continue
             probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
-            for row, labels, share, others in zip(rows, truth, probabilities, silent, strict=True):
-                row[name] = image_iou(share > 0.5, labels > 0.5)
+            for row, labels, probability, others in zip(rows, truth, probabilities, silent, strict=True):
+                row[name] = image_iou(probability > 0.5, labels > 0.5)
                 if name == "own":
                     if others is not None:
-                        row["coverage"] = coverage(share > 0.5, labels > 0.5), coverage(share > 0.5, others)
-                    row["curve"] = precision_recall(share, labels > 0.5)
+                        row["coverage"] = coverage(probability > 0.5, labels > 0.5), coverage(probability > 0.5, others)
+                    row["curve"] = precision_recall(probability, labels > 0.5)
                     row["area"] = float((labels > 0.5).mean())
         return rows
 
@@ -80,7 +82,7 @@ class Segmentation(Task):
         metrics.update({f"{name}_miou": scores[name]["miou"] for name in names if name != "own"})
         if not full:
             return metrics, [], {}
-        table = [["own sound", percent(metrics["miou"]), percent(metrics["f"])]]
+        table = [["own audio", percent(metrics["miou"]), percent(metrics["f"])]]
         table += [
             [_CONTROLS[name], percent(scores[name]["miou"]), percent(scores[name].get("f"))] for name in names[1:]
         ]
@@ -88,13 +90,13 @@ class Segmentation(Task):
             metrics["all_foreground_miou"] = float(np.mean([row["area"] for row in rows]))
             table.append(["all foreground", percent(metrics["all_foreground_miou"]), "-"])
         note = None
-        shares = np.array([row["coverage"] for row in rows if "coverage" in row], float)
-        # Of frames with both kinds, so that it is the same frames in which the model could mistake one for the other.
-        shares = shares[~np.isnan(shares).any(axis=1)] if len(shares) else shares
-        if len(shares):
-            metrics["sounding_coverage"], metrics["silent_coverage"] = (float(value) for value in shares.mean(axis=0))
+        coverages = np.array([row["coverage"] for row in rows if "coverage" in row], float)
+        # Only frames with both kinds, in which the model can confuse them.
+        coverages = coverages[~np.isnan(coverages).any(axis=1)] if len(coverages) else coverages
+        if len(coverages):
+            metrics["sounding_coverage"], metrics["silent_coverage"] = coverages.mean(axis=0).tolist()
             note = (
-                f"In frames with both sounding and silent objects ({len(shares)} frames), the mask covers "
+                f"In frames with both sounding and silent objects ({len(coverages)} frames), the mask covers "
                 f"{percent(metrics['sounding_coverage'])} of the pixels of sounding objects and "
                 f"{percent(metrics['silent_coverage'])} of those of silent ones."
             )
@@ -122,13 +124,13 @@ class Segmentation(Task):
 
 
 def coverage(predicted: np.ndarray, objects: np.ndarray) -> float:
-    """Fraction of the objects' pixels that are predicted as sounding, of masks (H, W) bool; NaN without objects."""
+    """Fraction of the objects' pixels that are predicted as sounding, from masks (H, W) bool; NaN without objects."""
     return float(predicted[objects].mean()) if objects.any() else float("nan")
 
 
 def segmentation_names(clips) -> list[str]:
-    """Names of semantic segmentation's classes, 0 being the ground."""
+    """Class names of semantic segmentation; class 0 is the background."""
     names = clips.label_names
     if names is None:
-        raise ValueError(f"Semantic segmentation needs classes: {clips.card} has none.")
+        raise ValueError(f"Semantic segmentation needs classes, but {clips.card} has none.")
     return list(names)

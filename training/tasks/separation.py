@@ -1,4 +1,4 @@
-"""Source separation: of a mixture of two sounds, the one that belongs to the frame (paper, section 4.3)."""
+"""Source separation of two-source mixtures, conditioned on a frame (paper, section 4.3)."""
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
 
 
 class Separation(Task):
+    """Mask-based separation of the source that a frame shows."""
+
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
     NEXT = ("deepavfusion separate CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
-        "Mixtures of two clips' sounds, added; both sources separated, each by its own clip's frame, with the phase of "
-        "the mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
+        "Mixtures are sums of two clips' audio; each source is separated by its own frame, with the phase of the "
+        "mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "
         "removed. Improvements: over the unprocessed mixture. Mixtures with a silent source or estimate are left out "
         "and counted."
     )
@@ -38,58 +40,58 @@ class Separation(Task):
             swapped = extractor.separate(self._swapped(model, inputs).float(), mixture)
             oracle = extractor.separate(self.oracle(waveforms), mixture)
         rows = []
-        for i, (wanted, other) in enumerate(waveforms.cpu().numpy()):
+        for i, (target, other) in enumerate(waveforms.cpu().numpy()):
             mix, found = mixture[i].cpu().numpy(), separated[i].cpu().numpy()
-            if is_silent(np.stack([wanted, other])).any():
+            if is_silent(np.stack([target, other])).any():
                 rows.append(_SILENT_SOURCE)
                 continue
             if not found.any():
                 rows.append(_SILENT_ESTIMATE)
                 continue
-            before, after = si_sdr(wanted, mix), si_sdr(wanted, found)
+            before, after = si_sdr(target, mix), si_sdr(target, found)
             row = {"si_sdr": after, "si_sdri": after - before}
             if full:
                 with_other = swapped[i].cpu().numpy()
                 row["swapped"] = si_sdr(other, with_other) - si_sdr(other, mix)
-                row["wrong_frame"] = si_sdr(wanted, with_other) - before
-                row["oracle"] = si_sdr(wanted, oracle[i].cpu().numpy()) - before
-                sdr, sir, sar = bss_eval(np.stack([wanted, other]), np.stack([found, mix]), targets=(0, 0))
+                row["wrong_frame"] = si_sdr(target, with_other) - before
+                row["oracle"] = si_sdr(target, oracle[i].cpu().numpy()) - before
+                sdr, sir, sar = bss_eval(np.stack([target, other]), np.stack([found, mix]), targets=(0, 0))
                 row |= {"sdr": sdr[0], "sir": sir[0], "sar": sar[0], "sdri": sdr[0] - sdr[1]}
             rows.append(row)
         return rows
 
     @staticmethod
     def _swapped(model, inputs):
-        """Mask logits when the frame is that of the pair's other source."""
+        """Mask logits with the frame of the pair's other source."""
         pixels = inputs["pixel_values"]
         swapped = pixels.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
         return model(pixel_values=swapped, input_features=inputs["input_features"]).logits
 
     def oracle(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Logits of the ideal ratio mask of sources (B, 2, N), over mel bins: no mask of this kind does much better."""
+        """Logits of the ideal ratio mask over mel bins, from sources (B, 2, N): an approximate upper bound."""
         power = 10 ** self.processor.feature_extractor.log_mel(waveforms)
-        share = power[:, :1] / power.sum(1, keepdim=True)
-        return torch.logit(share.clamp(1e-6, 1 - 1e-6))
+        ratio = power[:, :1] / power.sum(1, keepdim=True)
+        return torch.logit(ratio.clamp(1e-6, 1 - 1e-6))
 
     def summarize(self, rows, full):
-        whole = [row for row in rows if isinstance(row, dict)]
+        scored = [row for row in rows if isinstance(row, dict)]
         left_out = {f"mixtures with a {kind}": rows.count(kind) for kind in (_SILENT_SOURCE, _SILENT_ESTIMATE)}
-        if not whole:
-            raise ValueError(f"All {len(rows)} mixtures have a silent source or estimate: there is nothing to score.")
-        values = {name: np.array([row[name] for row in whole]) for name in whole[0]}
+        if not scored:
+            raise ValueError(f"All {len(rows)} mixtures have a silent source or estimate; cannot score separation.")
+        values = {name: np.array([row[name] for row in scored]) for name in scored[0]}
         metrics = {name: float(column.mean()) for name, column in values.items()}
         metrics["si_sdri_median"] = float(np.median(values["si_sdri"]))
         tables = []
         if full:
             both = np.minimum(values["si_sdri"], values["swapped"]) > 0
-            del metrics["swapped"]  # over whole pairs its mean is that of `si_sdri`
+            del metrics["swapped"]  # over complete pairs its mean equals that of `si_sdri`
             metrics["wrong_frame_si_sdri"] = metrics.pop("wrong_frame")
             metrics["oracle_si_sdri"] = metrics.pop("oracle")
             metrics["both_sources_improved"] = float(both.mean())
             columns = ["", "mean", "median", "standard deviation"]
             names = {
                 "sdr": "SDR", "sir": "SIR", "sar": "SAR", "sdri": "SDR improvement", "si_sdr": "SI-SDR",
-                "si_sdri": "SI-SDR improvement", "wrong_frame": "the same when the other source's frame is shown",
+                "si_sdri": "SI-SDR improvement", "wrong_frame": "SI-SDR improvement with the other source's frame",
                 "oracle": "SI-SDR improvement of the ideal ratio mask",
             }  # fmt: skip
             table = [
@@ -97,7 +99,7 @@ class Separation(Task):
                 for key, title in names.items()
             ]
             note = (
-                f"Both sources improve, each by its own frame, in {100 * metrics['both_sources_improved']:.1f} % of "
+                f"Both sources improve, each with its own frame, in {100 * metrics['both_sources_improved']:.1f} % of "
                 "the mixtures."
             )
             tables.append(Table("Separation", columns, table, note))
@@ -113,9 +115,9 @@ class Separation(Task):
         for i, frame in enumerate(frames):
             if is_silent(waveforms[i].numpy()).any():
                 continue
-            sounds = {"mixture": mixture[i], "estimate": separated[i], "reference": waveforms[i, 0]}
+            tracks = {"mixture": mixture[i], "estimate": separated[i], "reference": waveforms[i, 0]}
             figure = log_mels(
-                {name: extractor.log_mel(sound) for name, sound in sounds.items()},
+                {name: extractor.log_mel(track) for name, track in tracks.items()},
                 frames_per_second=rate / extractor.hop_length,
                 max_frequency=rate / 2,
             )
@@ -126,7 +128,7 @@ class Separation(Task):
                 Example(
                     batch["path"][i],
                     [ExampleImage(frame, "frame"), ExampleImage(figure, "mixture, estimate, reference")],
-                    [(name, sound.numpy(), rate) for name, sound in sounds.items()],
+                    [(name, track.numpy(), rate) for name, track in tracks.items()],
                     f"SI-SDR improvement {decibels(gain)}",
                 )
             )

@@ -1,4 +1,4 @@
-"""What evaluations say of models whose answers are known: ones that know the truth, and ones that do not listen."""
+"""Evaluations of models with known outputs: perfect ones, and ones that ignore the audio."""
 
 import copy
 from types import SimpleNamespace
@@ -23,11 +23,12 @@ SIZE = 12
 
 
 class Answers(torch.nn.Module):
-    """Stands for a model: looks up what to answer to a frame and a sound (or to the frame alone).
+    """A fake model that looks up its output by frame and audio, or by frame only.
 
     Args:
-        answers: (frame, sound) -> logits, of the clips as they are.
-        deaf: whether the answer is the frame's, whatever is heard.
+        samples: Samples of the data set.
+        answers: Logits for each sample.
+        deaf: Whether the audio is ignored.
     """
 
     config = CONFIG
@@ -38,14 +39,14 @@ class Answers(torch.nn.Module):
         asked = (self.key(sample["pixel_values"], sample["input_features"]) for sample in samples)
         self.known = dict(zip(asked, answers, strict=True))
 
-    def key(self, frame, sound):
-        heard = None if self.deaf or sound is None else sound.numpy().tobytes()
-        return frame.numpy().tobytes(), heard
+    def key(self, frame, audio):
+        audio = None if self.deaf or audio is None else audio.numpy().tobytes()
+        return frame.numpy().tobytes(), audio
 
     def forward(self, pixel_values, input_features=None):
-        sounds = [None] * len(pixel_values) if input_features is None else input_features
+        features = [None] * len(pixel_values) if input_features is None else input_features
         nothing = torch.full_like(next(iter(self.known.values())), -9.0)
-        found = [self.known.get(self.key(*pair), nothing) for pair in zip(pixel_values, sounds, strict=True)]
+        found = [self.known.get(self.key(*pair), nothing) for pair in zip(pixel_values, features, strict=True)]
         return SimpleNamespace(logits=torch.stack(found))
 
 
@@ -57,7 +58,7 @@ def build(task, **settings):
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
 def test_data_have_the_view_of_the_models_processor(model_class, train):
-    """Pre-training, and retrieval with the encoder, read the data of recognition."""
+    """Pre-training and retrieval use the data of recognition."""
     task = next((name for name, cls in MODELS.items() if cls is model_class), "recognition")
     data = {"name": "scenes", "train_size": 4, "eval_size": 4, "max_sounding": 1}
     clips = build_dataset(data, CONFIG, "train" if train else "test", train, 0, task)
@@ -66,8 +67,8 @@ def test_data_have_the_view_of_the_models_processor(model_class, train):
     assert clips.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
 
 
-def test_data_are_of_the_models_of_the_tasks():
-    assert {name: task.MODEL for name, task in TASKS.items() if name != "retrieval"} == MODELS
+def test_data_sets_and_tasks_agree_on_models():
+    assert {name: TASKS[name].MODEL for name in MODELS} == MODELS
 
 
 def evaluate(task, clips, model, batch_size=8, examples=0):
@@ -77,7 +78,7 @@ def evaluate(task, clips, model, batch_size=8, examples=0):
 
 
 def confident(truth):
-    """Logits that say what a mask says."""
+    """Confident logits of a binary mask."""
     return torch.where(truth > 0.5, 9.0, -9.0)
 
 
@@ -90,7 +91,7 @@ def test_separation_by_a_model_that_knows_the_ideal_mask():
     assert found.metrics["si_sdri"] == pytest.approx(found.metrics["oracle_si_sdri"])
     assert found.metrics["oracle_si_sdri"] > 5
     assert found.metrics["both_sources_improved"] == 1
-    assert found.metrics["wrong_frame_si_sdri"] < -5  # the other source comes out instead
+    assert found.metrics["wrong_frame_si_sdri"] < -5  # it outputs the other source
     assert found.metrics["sir"] > 5
 
 
@@ -99,7 +100,7 @@ def test_separation_by_a_model_that_does_not_look():
     samples = clips.__getitems__(range(SIZE))
     found = evaluate("separation", clips, Answers(samples, [torch.zeros(1, 64, 64)] * SIZE))
     assert found.metrics["si_sdri"] == pytest.approx(found.metrics["wrong_frame_si_sdri"])
-    assert found.metrics["si_sdri"] == pytest.approx(0, abs=0.2)  # the last frame of the transform is no mask's
+    assert found.metrics["si_sdri"] == pytest.approx(0, abs=0.2)  # the last STFT frame is not covered by the mask
     assert found.metrics["both_sources_improved"] == 0
 
 
@@ -109,7 +110,7 @@ def test_localization_with_its_controls(deaf, batch_size):
     clips = build("localization", max_objects=3)
     samples = clips.__getitems__(range(SIZE))
     assert clips.in_pairs
-    if deaf:  # of both frames of a pair, which are the same, the answer to the first
+    if deaf:  # the frames of a pair are the same: return the output for the first of them
         samples = [samples[i - i % 2] for i in range(SIZE)]
     maps = [confident(sample["labels"]) for sample in samples]
     found = evaluate("localization", clips, Answers(samples, maps, deaf), batch_size).metrics
@@ -121,7 +122,7 @@ def test_localization_with_its_controls(deaf, batch_size):
 
 
 def test_localization_finds_its_threshold_on_the_selection_split():
-    """A model that knows the place and is never surer than 0.3: found with the threshold chosen, missed without."""
+    """A correct model with probabilities below 0.3 needs the threshold chosen on the selection split."""
     clips = build("localization", max_objects=3)
     samples = clips.__getitems__(range(SIZE))
     model = Answers(samples, [torch.where(sample["labels"] > 0.5, -0.847, -9.0) for sample in samples])
@@ -153,7 +154,7 @@ def test_segmentation_with_its_controls(deaf, batch_size):
     assert found["all_foreground_miou"] < 0.5
 
 
-def test_recognition_averages_what_the_streams_say():
+def test_recognition_averages_the_streams():
     clips = build("recognition", max_objects=1)
 
     class Streams(torch.nn.Module):
@@ -174,7 +175,7 @@ def test_recognition_averages_what_the_streams_say():
     assert found["top5"] == 1
 
 
-def test_other_sounds_pass_over_clips_that_cannot_be_read():
+def test_mismatched_audio_skips_unreadable_clips():
     class Three:
         in_pairs = False
 
@@ -182,33 +183,35 @@ def test_other_sounds_pass_over_clips_that_cannot_be_read():
             return 3
 
         def __getitems__(self, items):
-            sounds = {1: BrokenClip("b.mp4", "broken", 1), 2: {"input_features": torch.full((1, 4, 4), 2.0)}}
-            return [sounds[i] for i in items]
+            samples = {1: BrokenClip("b.mp4", "broken", 1), 2: {"input_features": torch.full((1, 4, 4), 2.0)}}
+            return [samples[i] for i in items]
 
     task = TASKS["segmentation"](Three(), PROCESSOR)
     batch = {"index": torch.tensor([0])}
-    assert task.other_sounds({"input_features": torch.zeros(1, 1, 4, 4)}, batch).eq(2).all()
+    assert task.mismatched_audio({"input_features": torch.zeros(1, 1, 4, 4)}, batch).eq(2).all()
     two = torch.arange(2.0).view(2, 1, 1, 1)
-    assert task.other_sounds({"input_features": two}, batch).flatten().tolist() == [1, 0]
+    assert task.mismatched_audio({"input_features": two}, batch).flatten().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(("task", "count"), [("localization", 2), ("segmentation", 1)])
-def test_a_lone_clip_has_no_other_sound_for_control(task, count):
+def test_a_single_clip_has_no_mismatched_audio(task, count):
     clips = build(task, eval_size=count, max_objects=2)
     samples = clips.__getitems__(range(count))
     maps = [confident(sample["labels"]) for sample in samples]
     maps = maps if task == "localization" else [values[None] for values in maps]
     found = evaluate(task, clips, Answers(samples, maps))
     assert not any("shuffled" in name for name in found.metrics)
-    assert "another clip's sound" not in np.array(found.tables[0].rows)[:, 0]
+    titles = np.array(found.tables[0].rows)[:, 0]
+    assert "own audio" in titles
+    assert "audio of another clip" not in titles
 
 
-def test_scores_of_few_clips_and_of_a_part_are_remarked_on():
+def test_few_and_left_out_clips_are_noted():
     few = Evaluation("separation", "", {}, 4, left_out={"silent sources": 3})
-    assert few.remarks[0] == "Left out: 3 silent sources."
-    assert "one more or less is 25 percentage points" in few.remarks[1]
-    assert Evaluation("separation", "", {}, 30).remarks == []
-    assert (Evaluation("separation", "", {}, 1).counted, few.counted) == ("1 clip", "4 clips")
+    assert few.notes[0] == "Left out: 3 silent sources."
+    assert "each one changes the metrics by 25 percentage points" in few.notes[1]
+    assert Evaluation("separation", "", {}, 30).notes == []
+    assert (Evaluation("separation", "", {}, 1).clip_count, few.clip_count) == ("1 clip", "4 clips")
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):
