@@ -8,10 +8,10 @@ cannot be read becomes a [`BrokenClip`] and is reported in its batch, never repl
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .random import Stream, generator
 from .sets.folder import clip_time, label_info, order_by_name
 
 
@@ -108,12 +108,6 @@ class Clips(Dataset):
         return [int(i) for i in items]
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    """The generator of a sample's augmentations."""
-    state = np.random.SeedSequence((seed, epoch, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
 class FileClips(Clips):
     """
     Video files as model inputs.
@@ -152,9 +146,9 @@ class FileClips(Clips):
     def read(self, i: int) -> dict:
         row = self.rows[i]
         clip = self.load(row)
-        generator = sample_generator(self.seed, self.epoch, i) if self.train else None
-        pixels = self.pictures(clip, generator)
-        waveform = self.augmentation.sound(clip.waveform, generator) if self.train else clip.waveform
+        draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
+        pixels = self.pictures(clip, draws)
+        waveform = self.augmentation.sound(clip.waveform, draws) if self.train else clip.waveform
         extractor = self.processor.feature_extractor
         sample = {
             "pixel_values": pixels,

@@ -12,18 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-_MASK_STREAM, _EVAL_MASK_STREAM, _BALANCED_STREAM = 1, 2, 5  # keep the generators of one seed apart
-
-
-def generator_for(*numbers: int) -> torch.Generator:
-    """Generator seeded by several numbers, well mixed (splitmix64), so that neighbours have nothing in common."""
-    state = 0
-    for number in numbers:
-        state = (state + (number & 0xFFFFFFFFFFFFFFFF) + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state & 0x7FFFFFFFFFFFFFFF)
+from .random import Stream, generator
 
 
 class ClipOrder:
@@ -104,9 +93,10 @@ class ClipOrder:
 
     def _order(self, epoch: int) -> torch.Tensor:
         if self.weights is not None:
-            generator = generator_for(self.seed, _BALANCED_STREAM, epoch)
-            return torch.multinomial(self.weights.double(), self.num_clips, replacement=True, generator=generator)
-        groups = torch.randperm(self.num_clips // self.group, generator=generator_for(self.seed, epoch))
+            draws = generator(self.seed, Stream.BALANCED_ORDER, epoch)
+            return torch.multinomial(self.weights.double(), self.num_clips, replacement=True, generator=draws)
+        draws = generator(self.seed, Stream.ORDER, epoch)
+        groups = torch.randperm(self.num_clips // self.group, generator=draws)
         return (groups[:, None] * self.group + torch.arange(self.group)).flatten()
 
 
@@ -118,9 +108,9 @@ class BatchPlace(NamedTuple):
     micro: int
     order: ClipOrder
 
-    def generator(self, stream: int) -> torch.Generator:
-        """Generator of this process for this micro-batch; `stream` keeps purposes apart."""
-        return generator_for(self.seed, stream, self.step, self.order.process, self.micro)
+    def generator(self, stream: Stream) -> torch.Generator:
+        """The generator of this process for this micro-batch."""
+        return generator(self.seed, stream, self.step, self.order.process, self.micro)
 
 
 class EpochClips(Dataset):
@@ -142,10 +132,10 @@ def mask_noise(
     seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]
 ) -> tuple[torch.Tensor, ...]:
     """Uniform noise (batch_size, patches) for image and audio of one micro-batch of this process."""
-    generator = generator_for(seed, _MASK_STREAM, step)
+    draws = generator(seed, Stream.MASKS, step)
     rows = order.effective_batch
     first = (micro * order.processes + order.process) * order.batch_size
-    noise = (torch.rand(rows, patches, generator=generator) for patches in num_patches)
+    noise = (torch.rand(rows, patches, generator=draws) for patches in num_patches)
     return tuple(part[first : first + order.batch_size] for part in noise)
 
 
@@ -153,8 +143,8 @@ def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int
     """Uniform noise (B, patches) for image and audio of held-out clips, the same at every evaluation."""
     rows = []
     for clip in clips.tolist():
-        generator = generator_for(seed, _EVAL_MASK_STREAM, clip)
-        rows.append([torch.rand(patches, generator=generator) for patches in num_patches])
+        draws = generator(seed, Stream.EVALUATION_MASKS, clip)
+        rows.append([torch.rand(patches, generator=draws) for patches in num_patches])
     return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
 
 
@@ -243,7 +233,6 @@ __all__ = [
     "EpochClips",
     "evaluation_loader",
     "evaluation_noise",
-    "generator_for",
     "group_size",
     "leave_signals_to_parent",
     "mask_noise",

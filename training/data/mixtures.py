@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from .clips import BrokenClip, FileClips, sample_generator
+from .clips import BrokenClip, FileClips
+from .random import Stream, generator
 from .sets.folder import order_by_name
 
-_PARTNER_STREAM = 1 << 33  # keeps the draw of partners apart from that of augmentations
 _PARTNER_TRIALS = 100
 
 
@@ -88,14 +88,14 @@ class MixtureClips(FileClips):
         if not self.train:
             first, second = self.pairs[i // 2]
             return (second, first) if i % 2 else (first, second)
-        generator = sample_generator(_PARTNER_STREAM + self.seed, self.epoch, i)
+        draws = generator(self.seed, Stream.MIXTURE_PARTNERS, self.epoch, i)
         for _ in range(_PARTNER_TRIALS):
-            other = int(torch.randint(len(self.rows), (), generator=generator))
+            other = int(torch.randint(len(self.rows), (), generator=draws))
             if self.groups[other] != self.groups[i]:
                 return i, other
         # Nearly all clips are of one recording: choose among the few others.
         others = [j for j, group in enumerate(self.groups) if group != self.groups[i]]
-        return i, others[int(torch.randint(len(others), (), generator=generator))]
+        return i, others[int(torch.randint(len(others), (), generator=draws))]
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError
@@ -131,9 +131,9 @@ class MixtureClips(FileClips):
     def _mix(self, wanted: tuple, other: tuple, i: int) -> dict:
         log_mel = self.processor.feature_extractor.log_mel
         waveforms = torch.stack([wanted[1], other[1]])
-        generator = sample_generator(self.seed, self.epoch, i) if self.train else None
+        draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
         sample = {
-            "pixel_values": self.pictures(wanted[0], generator),
+            "pixel_values": self.pictures(wanted[0], draws),
             "input_features": log_mel(waveforms.sum(0))[None],
             "labels": log_mel(waveforms[0])[None],
         }

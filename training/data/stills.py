@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from .clips import Clips, sample_generator
+from .clips import Clips
+from .random import Stream, generator
 from .sets.folder import is_video, order_by_name
 from .views import Box, View, evaluation_view, read_class_map, read_mask, read_picture, training_view
 
@@ -79,10 +80,10 @@ class StillClips(Clips):
         row, visual = self.rows[i], self.processor.visual_processor
         picture, waveform, rate = self._media(row)
         if self.train:
-            generator, again = (sample_generator(self.seed, self.epoch, i) for _ in range(2))
+            draws, again = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
             view = training_view(self.augmentation, *picture.shape[:2], again)
-            pixels = self.augmentation.pictures(picture[None], generator)[0]
-            waveform = self.augmentation.sound(waveform, generator)
+            pixels = self.augmentation.pictures(picture[None], draws)[0]
+            waveform = self.augmentation.sound(waveform, draws)
         else:
             view = evaluation_view(visual, *picture.shape[:2])
             pixels = visual.transform(torch.from_numpy(picture).permute(2, 0, 1))

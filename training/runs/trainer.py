@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from ..data.loading import BatchPlace, BrokenClips, ClipOrder, generator_for, training_loader
+from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
+from ..data.random import Stream, generator
 from ..tasks import MODEL_INPUTS, Evaluation, Task, model_inputs
 from .checkpoints import (
     TRAINING_STATE,
@@ -32,8 +33,6 @@ from .folder import RunFolder
 from .logging import LogAverages, ProgressLog
 from .optimization import Schedule, build_optimizer, build_scheduler
 from .stopping import StopRequest
-
-_DROPOUT_STREAM = 3  # keeps its generator apart from those of order and masks
 
 
 class NonFiniteError(RuntimeError):
@@ -262,9 +261,7 @@ class RunControl(TrainerCallback, ExportableState):
         state.compute_steps(args, state.max_steps)  # a checkpoint holds those that it was written with
 
     def on_step_begin(self, args, state, control, **kwargs):
-        torch.manual_seed(
-            generator_for(args.seed, _DROPOUT_STREAM, state.global_step, args.process_index).initial_seed()
-        )
+        torch.manual_seed(generator(args.seed, Stream.DROPOUT, state.global_step, args.process_index).initial_seed())
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.agree()

@@ -10,6 +10,7 @@ from ..data import FileClips
 from ..data.balance import class_balanced_weights, label_frequencies
 from ..data.dense import DenseClips
 from ..data.mixup import mixup, soft_labels
+from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
@@ -17,7 +18,6 @@ from .base import Task, percent
 from .evaluation import evaluate_task
 
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
-_MIXUP_STREAM, _MODALITY_STREAM = 4, 6  # distinct from the generator streams of other purposes
 
 
 class Recognition(Task):
@@ -68,9 +68,9 @@ class Recognition(Task):
         if (task.mixup or task.label_smoothing) and not inputs["labels"].is_floating_point():
             inputs = {**inputs, "labels": soft_labels(inputs["labels"], config.num_labels, task.label_smoothing)}
         if task.mixup:
-            inputs = mixup(inputs, task.mixup, place.generator(_MIXUP_STREAM))
+            inputs = mixup(inputs, task.mixup, place.generator(Stream.MIXUP))
         if task.modality_dropout:
-            draws = torch.rand(len(inputs["labels"]), generator=place.generator(_MODALITY_STREAM))
+            draws = torch.rand(len(inputs["labels"]), generator=place.generator(Stream.MODALITY_DROPOUT))
             draws, half = draws.to(inputs["labels"].device), task.modality_dropout / 2
             present = {"image_present": draws >= half, "audio_present": (draws < half) | (draws >= 2 * half)}
             inputs = {**inputs, **present}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from deepavfusion.training.data.loading import generator_for
 from deepavfusion.training.data.mixup import mixup, soft_labels
+from deepavfusion.training.data.random import Stream, generator
 
 
 def test_soft_labels_spread_the_smoothing_evenly():
@@ -20,18 +20,21 @@ def test_mixup_mixes_frame_sound_and_label_with_one_weight():
         "input_features": values.view(6, 1, 1, 1).expand(6, 1, 2, 5),
         "labels": values.expand(6, 2),
     }
-    mixed = mixup(inputs, 1.0, generator_for(1))
+    mixed = mixup(inputs, 1.0, generator(1, Stream.MIXUP, 0, 0, 0))
     weight = mixed["labels"][:, 0]
     assert not torch.allclose(weight, values[:, 0])
     assert torch.allclose(mixed["pixel_values"], weight.view(6, 1, 1, 1).expand(6, 3, 4, 4))
     assert torch.allclose(mixed["input_features"], weight.view(6, 1, 1, 1).expand(6, 1, 2, 5))
     assert ((weight >= 0) & (weight <= 5)).all()
-    assert all(torch.equal(a, b) for a, b in zip(mixed.values(), mixup(inputs, 1.0, generator_for(1)).values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(mixed.values(), mixup(inputs, 1.0, generator(1, Stream.MIXUP, 0, 0, 0)).values())
+    )
 
 
 def test_mixup_weights_follow_the_beta_distribution():
     labels = torch.eye(2).repeat(5000, 1)
-    mixed = mixup({"labels": labels}, 0.2, generator_for(7))["labels"]
+    mixed = mixup({"labels": labels}, 0.2, generator(7, Stream.MIXUP, 0, 0, 0))["labels"]
     # Of Beta(0.2, 0.2) the variance is 1 / (4 * 1.4); a pair of unlike labels shows the weight itself.
     unlike = mixed[(mixed != labels).any(1)][:, 0]
     assert unlike.var() == pytest.approx(1 / 5.6, rel=0.08)
@@ -39,4 +42,4 @@ def test_mixup_weights_follow_the_beta_distribution():
 
 def test_mixup_refuses_class_indices():
     with pytest.raises(TypeError, match="labels as floats"):
-        mixup({"labels": torch.tensor([1, 2])}, 1.0, generator_for(0))
+        mixup({"labels": torch.tensor([1, 2])}, 1.0, generator(0, Stream.MIXUP, 0, 0, 0))

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from ..augmentation import ClipAugmentation, draw_crop
-from ..clips import Clips, sample_generator
+from ..clips import Clips
+from ..random import Stream, generator
 from .config import (
     CLASS_NAMES,
     CLASS_SHAPE,
@@ -145,11 +146,11 @@ class SceneClips(Clips):
 
     def _draw(self, i: int) -> tuple[tuple[int, int, int, int], bool, float]:
         """Crop, flip and volume of an item, drawn as `ClipAugmentation` draws them."""
-        generator = sample_generator(self.seed, self.epoch, i)
+        draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i)
         augmentation = self.augmentation
-        box = draw_crop(*self.config.size, self.config.size, augmentation.area, augmentation.aspect, generator)
-        flip = bool(torch.rand((), generator=generator) < augmentation.flip)
-        loudness = 2 * torch.rand((), generator=generator, dtype=torch.float64).item() - 1
+        box = draw_crop(*self.config.size, self.config.size, augmentation.area, augmentation.aspect, draws)
+        flip = bool(torch.rand((), generator=draws) < augmentation.flip)
+        loudness = 2 * torch.rand((), generator=draws, dtype=torch.float64).item() - 1
         return box, flip, loudness * augmentation.decibels
 
     def _media(self, items: list[int]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..clips import sample_generator
+from ..random import Stream, generator
 from .clips import SceneClips, amplify, as_pixels, crop_and_flip
 from .config import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES
 from .generation import generate_members, generate_scene, shape_map
@@ -15,9 +15,6 @@ SCENE_TASKS = ("separation", "segmentation", "localization")
 SWAP_SHARE = 0.8  # of the foreign sounds, where a frame has silent objects: sounds that one of those could make
 _FULL_SCALE = 32767
 _PARTNER_TRIALS = 200
-_PARTNER_STREAM = 1 << 32  # keeps the draws apart from those of augmentations
-_FOREIGN_STREAM = 1 << 33
-_ORDER_STREAM = 1 << 34
 _CLASS_OF = {pair: c for c, pair in enumerate(zip(CLASS_SHAPE, CLASS_TIMBRE, strict=True))}
 
 
@@ -110,8 +107,8 @@ class SceneTask(SceneClips):
     def _shuffled(self) -> list[int]:
         """The scenes in this epoch's order, by which training pairs are formed."""
         if self._order[0] != self.epoch:
-            generator = sample_generator(self.seed + _ORDER_STREAM, self.epoch, 0)
-            self._order = (self.epoch, torch.randperm(self.size, generator=generator).tolist())
+            draws = generator(self.seed, Stream.SCENE_PAIRS, self.epoch, 0)
+            self._order = (self.epoch, torch.randperm(self.size, generator=draws).tolist())
         return self._order[1]
 
     def _maps(self, items: list[int]) -> list[dict]:
@@ -223,11 +220,11 @@ class SceneTask(SceneClips):
 
     def _foreign_sound(self, i: int, epoch: int) -> int | None:
         """A scene whose sound goes with the frame of scene i in training; None for background noise."""
-        generator = sample_generator(_FOREIGN_STREAM + self.seed, epoch, i)
+        draws = generator(self.seed, Stream.FOREIGN_AUDIO, epoch, i)
         timbres, shapes = self._members[i]
-        swap = len(shapes) > len(timbres) and float(torch.rand((), generator=generator)) < SWAP_SHARE
+        swap = len(shapes) > len(timbres) and float(torch.rand((), generator=draws)) < SWAP_SHARE
         for _ in range(_PARTNER_TRIALS):
-            j = int(torch.randint(self.size, (), generator=generator))
+            j = int(torch.randint(self.size, (), generator=draws))
             makers = self._makers(i, j)
             # As in any scene, no more than one object may be able to make a sound; and it should be another one.
             others = {s for t in self._members[j][0] for s in COMPATIBLE_SHAPES[t] if s in shapes}
@@ -238,9 +235,9 @@ class SceneTask(SceneClips):
 
     def _partner(self, i: int, epoch: int, low: int = 0) -> int | None:
         """A scene that fits to scene i, of index `low` or above, or None; evaluation's are the same for every seed."""
-        generator = sample_generator(_PARTNER_STREAM + (self.seed if self.train else 0), epoch, i)
+        draws = generator(self.seed if self.train else 0, Stream.SCENE_PARTNERS, epoch, i)
         for _ in range(_PARTNER_TRIALS):
-            j = int(torch.randint(low, self.size, (), generator=generator))
+            j = int(torch.randint(low, self.size, (), generator=draws))
             if j != i and self._fits(i, j):
                 return j
         return None

@@ -11,7 +11,7 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.augmentation import ClipAugmentation
-from deepavfusion.training.data.clips import sample_generator
+from deepavfusion.training.data.random import Stream, generator
 from deepavfusion.training.data.scenes.clips import SceneClips, amplify, crop_and_flip
 from deepavfusion.training.data.scenes.config import SPLIT_OFFSETS
 from deepavfusion.training.data.scenes.dataset import CLASS_SHAPE, CLASS_TIMBRE, ScenesConfig, generate_scene
@@ -157,9 +157,9 @@ def test_augmentation_is_that_of_clips_from_files(model):
     augmentation = ClipAugmentation(processor.visual_processor)
     for i in range(8):
         scene = generate_scene(clips.config, clips.scene_index(i))
-        generator = sample_generator(2, 3, i)
-        pixels = augmentation.pictures(scene.frames, generator)
-        features = processor.feature_extractor(augmentation.sound(scene.waveform, generator), sampling_rate=16000)
+        draws = generator(2, Stream.AUGMENTATION, 3, i)
+        pixels = augmentation.pictures(scene.frames, draws)
+        features = processor.feature_extractor(augmentation.sound(scene.waveform, draws), sampling_rate=16000)
         sample = clips[i]
         ours = sample["pixel_values"] if model is VIDEO else sample["pixel_values"][None]
         difference = (ours - pixels).abs()

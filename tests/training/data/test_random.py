@@ -1,0 +1,54 @@
+"""Random streams of a run: reproducible, and no two alike."""
+
+import itertools
+
+import pytest
+import torch
+
+from deepavfusion.training.data.random import Stream, generator
+
+# How many numbers make a position, as `Stream` documents.
+POSITIONS = {
+    Stream.ORDER: 1,
+    Stream.MASKS: 1,
+    Stream.EVALUATION_MASKS: 1,
+    Stream.DROPOUT: 2,
+    Stream.MIXUP: 3,
+    Stream.BALANCED_ORDER: 1,
+    Stream.MODALITY_DROPOUT: 3,
+    Stream.MIXTURE_PARTNERS: 2,
+    Stream.AUGMENTATION: 2,
+    Stream.SCENE_PARTNERS: 2,
+    Stream.FOREIGN_AUDIO: 2,
+    Stream.SCENE_PAIRS: 2,
+}
+
+
+def test_no_two_streams_collide():
+    places = [
+        (seed, stream, *position)
+        for seed in range(3)
+        for stream, length in POSITIONS.items()
+        for position in itertools.product(range(32 if length == 1 else 4), repeat=length)
+    ]
+    assert {stream for _, stream, *_ in places} == set(Stream)
+    assert len({generator(*place).initial_seed() for place in places}) == len(places)
+
+
+def test_a_generator_depends_on_its_arguments_alone():
+    first, second = (torch.rand(4, generator=generator(5, Stream.MASKS, 2)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, torch.rand(4, generator=generator(2, Stream.MASKS, 5)))
+
+
+@pytest.mark.parametrize(
+    ("stream", "position", "expected"),
+    [
+        (Stream.ORDER, (2,), 6905783296620332779),
+        (Stream.MASKS, (2,), 8764810008325594656),
+        (Stream.DROPOUT, (2, 1), 2495205282898614377),
+        (Stream.AUGMENTATION, (2, 1), 6442943914433913233),
+    ],
+)
+def test_recorded_pretraining_runs_stay_reproducible(stream, position, expected):
+    assert generator(7, stream, *position).initial_seed() == expected
