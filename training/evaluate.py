@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from .command import run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
+from .runs.arguments import check_precision
 from .runs.folder import RunFolder
 from .runs.models import load_task_model
 from .runs.records import evaluation_record, summary, write_report
@@ -37,8 +38,9 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         the content of evaluation.json; nothing on other processes than the main one.
 
     Raises:
-        RecipeError: for data, a model or a folder that cannot be used.
+        RecipeError: for data, a model, a folder or a precision that cannot be used.
     """
+    check_precision(recipe)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = RunFolder(
         out, "evaluate", accelerator, overwrite=overwrite, arguments=("--out", "--overwrite"), repeatable=True
