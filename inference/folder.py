@@ -1,11 +1,11 @@
-"""The folder that a command writes its results to: whose it is, and how results get into it.
+"""Result folders of commands: ownership, and atomic replacement of earlier results.
 
-A folder of this package carries a mark, `.deepavfusion-run.json`: the command, everything that decides its results and
-the files that it left. Without the mark, nothing in a folder is touched. With it, only files that it lists are ever
-removed, and earlier results stay until the new ones, written into a draft folder, are complete and renamed one by one.
+A folder of this package has a marker file, `.deepavfusion-run.json`: the command, everything that determines its
+results, and the files that it wrote. Folders without the marker are never touched. In folders with it, only files that
+it lists are removed, and earlier results stay until the new ones, written to a draft folder, are complete and renamed.
 
-    folder = ResultFolder("converted", "convert", "output")   # only reads; refuses a folder that is not ours
-    folder.plan({"checkpoint": "model.pth"})                  # only reads; refuses other results
+    folder = ResultFolder("converted", "convert", "output")   # read-only; refuses foreign folders
+    folder.plan({"checkpoint": "model.pth"})                  # read-only; refuses to replace other results
     with folder.claimed():                                    # locks it
         folder.begin()
         ...                                                   # write into folder.draft
@@ -33,11 +33,11 @@ _IGNORED = f".lock\n{MARK_FILE}\n{_DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\n
 
 
 class FolderError(ValueError):
-    """A folder that a command cannot write to; the message says why, and what to do."""
+    """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
 
 
 class OneProcess:
-    """A command's only process, with the part of accelerate's interface that a folder needs."""
+    """Stand-in for accelerate's `PartialState` in commands that run in a single process."""
 
     is_main_process = True
 
@@ -46,7 +46,7 @@ class OneProcess:
 
 
 class ResultFolder:
-    """The folder of a command's results. The same command writes its own results anew without being asked to.
+    """Result folder of a command. Repeating a command replaces its own results without `overwrite`.
 
     Args:
         path: Folder, which may be absent.
@@ -57,14 +57,14 @@ class ResultFolder:
             together, except `publish`, which is for the main one.
 
     Attributes:
-        replaces: After `plan`: whether earlier results stay usable there until `publish`.
+        replaces: Set by `plan`: whether the folder holds earlier results, which stay usable until `publish`.
 
     Raises:
         FolderError: For a path that cannot be written to, a folder that is not empty and has no mark, or one that
             another process is using.
     """
 
-    OVERWRITE = "--overwrite"  # how a user allows to replace results, for messages
+    OVERWRITE = "--overwrite"  # option that allows replacing results, for messages
 
     def __init__(
         self, path: str | os.PathLike, command: str, argument: str, *, overwrite: bool = False, processes: Any = None
@@ -80,17 +80,17 @@ class ResultFolder:
 
     @property
     def draft(self) -> Path:
-        """Where results are written before `publish` moves them into the folder."""
+        """Folder for results until `publish` moves them."""
         return self.path / _DRAFT
 
     def plan(self, fingerprint: dict[str, Any]) -> None:
-        """Check that the results may be written there, and change nothing.
+        """Check that the results may be written, without changing anything.
 
         Args:
-            fingerprint: What decides the results, as JSON values.
+            fingerprint: Everything that determines the results, as JSON values.
 
         Raises:
-            FolderError: If the folder holds results of another command, or others that are not to be overwritten.
+            FolderError: If the folder holds results of another command, or other results and `overwrite` is False.
         """
         self._record = self._make_record(fingerprint)
         mark = self.mark
@@ -110,10 +110,10 @@ class ResultFolder:
             )
 
     def claim(self) -> None:
-        """Make the folder and take it for this process.
+        """Create the folder and lock it for this process.
 
         Raises:
-            FolderError: If another process was faster.
+            FolderError: If another process has taken or changed the folder in the meantime.
         """
         self.processes.wait_for_everyone()  # all have read before the main process changes anything
         if self.processes.is_main_process:
@@ -133,7 +133,7 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[None]:
-        """`claim`; give the folder back if the block raises."""
+        """Claim the folder, and release it if the block raises."""
         self.claim()
         try:
             yield
@@ -142,7 +142,7 @@ class ResultFolder:
             raise
 
     def begin(self) -> None:
-        """Mark the folder as this command's, with an empty draft."""
+        """Mark the folder as this command's and create an empty draft."""
         if self.processes.is_main_process:
             self._start()
         self.processes.wait_for_everyone()
@@ -158,7 +158,7 @@ class ResultFolder:
         self._move_draft()
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Release the folder."""
         if self.lock is not None:
             self.lock.close()
             self.lock = None
@@ -176,7 +176,7 @@ class ResultFolder:
             write_atomically(self.path / ".gitignore", _IGNORED)
 
     def _results(self) -> set[str]:
-        """All files of the finished command, relative to the folder."""
+        """Files of the finished command, relative to the folder."""
         return set(files_below(self.draft))
 
     def _move_draft(self) -> None:
@@ -202,14 +202,14 @@ class ResultFolder:
 
 
 def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
-    """A folder's mark; None for a folder that is absent or empty.
+    """Read the marker of a folder; None for a folder that is absent or empty.
 
     Args:
         path: Folder.
         argument: Name of the argument that gives the folder, for messages.
 
     Raises:
-        FolderError: For a file, or a folder that is not empty and has no mark that can be read.
+        FolderError: For a file, or a folder that is not empty and has no readable marker.
     """
     if path.exists() and not path.is_dir():
         raise FolderError(f"{argument}={path} is a file: expected a folder, or nothing.")
@@ -237,7 +237,7 @@ def existing_parent(path: Path) -> Path:
 
 
 def check_writable(path: Path, argument: str) -> None:
-    """Raise `FolderError` for a folder that cannot be written to, or made."""
+    """Raise `FolderError` if a folder cannot be created or written to."""
     parent = existing_parent(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise FolderError(f"{argument}={path} cannot be written to: check {parent}.")
@@ -270,7 +270,7 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
 
 
 def folder_owner(folder: str | os.PathLike) -> str | None:
-    """Who has locked a folder, as text; None if nobody has. Writes nothing."""
+    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
     path = Path(folder) / ".lock"
     if not path.is_file():
         return None

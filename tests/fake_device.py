@@ -144,8 +144,8 @@ def _forget_devices() -> None:
 
 
 @contextlib.contextmanager
-def fake_device(device_type: str):
-    """torch as on a machine with one device of a type, "cuda" or "mps", for as long as the context lasts."""
+def fake_device(device_type: str, count: int = 1):
+    """torch as on a machine with devices of a type, "cuda" or "mps", for as long as the context lasts."""
     device = torch.device(device_type, 0)
     stream = SimpleNamespace(is_capturing=lambda: False)
     state = torch.zeros(16, dtype=torch.uint8)  # of the device's random numbers
@@ -154,7 +154,7 @@ def fake_device(device_type: str):
         torch.cuda: {
             "is_available": lambda: True,
             "is_bf16_supported": lambda including_emulation=True: True,
-            "device_count": lambda: 1,
+            "device_count": lambda: count,
             "current_device": lambda: 0,
             "device": lambda device: contextlib.nullcontext(),
             "set_device": lambda device: None,

@@ -21,6 +21,7 @@ from deepavfusion.inference.folder import ResultFolder
 from .command import run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
+from .runs.arguments import check_precision
 from .runs.models import load_task_model
 from .runs.records import evaluation_record, summary, write_report
 from .tasks import TASKS
@@ -38,9 +39,10 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         the content of evaluation.json; nothing on other processes than the main one.
 
     Raises:
-        RecipeError: for data or a model that cannot be used.
-        FolderError: for a folder that cannot be used.
+        RecipeError: For data, a model or a precision that cannot be used.
+        FolderError: For a folder that cannot be used.
     """
+    check_precision(recipe)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
     is_folder, sections = Path(origin).is_dir(), recipe.to_dict()

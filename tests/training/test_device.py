@@ -20,6 +20,7 @@ from .stand_in import TINY_RECIPE, StandInClips
 from .test_finetune import arguments, pretrained  # noqa: F401
 
 NAMES = {"cuda": NAME, "mps": "mps"}
+SHORT = ["data.train_size=16", "data.eval_size=4", "optim.epochs=1", "run.log_steps=1"]
 SMALL = ["run.cpu=false", "data.train_size=8", "data.eval_size=4", "optim.epochs=1", "run.num_examples=1"]
 
 
@@ -55,11 +56,14 @@ def pretrain_on(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("device_type", ["cuda", "mps"])
-def test_pretraining(device_type, pretrain_on, tmp_path, capsys):
-    """The whole run, evaluation, checkpoints and report included, ends in the numbers of a CPU; and it resumes."""
+@pytest.mark.parametrize(("device_type", "count"), [("cuda", 2), ("mps", 1)])
+def test_pretraining(device_type, count, pretrain_on, tmp_path, capsys):
+    """The whole run, evaluation, checkpoints and report included, ends in the numbers of a CPU; and it resumes.
+
+    Of two GPUs, one process uses the first.
+    """
     expected = pretrain_on("cpu", "run.cpu=true")
-    with fake_device(device_type):
+    with fake_device(device_type, count):
         found = pretrain_on("device")
         shutil.rmtree(tmp_path / "device" / "checkpoints" / "checkpoint-8")
         (tmp_path / "device" / "evaluation.json").unlink()
@@ -98,13 +102,40 @@ def test_fine_tuning_and_evaluation(command, recipe, device_type, precision, pre
 
 
 @pytest.mark.parametrize("device_type", ["cuda", "mps"])
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision(precision, device_type, pretrain_on):
-    """fp16 scales the loss, which CPUs do not: the gradient is unscaled before it is looked at."""
+def test_bfloat16(device_type, pretrain_on, monkeypatch):
+    """Training and evaluation ask for autocast on the device."""
+    asked, autocast = [], torch.autocast.__init__
+
+    def record(self, device_type, dtype=None, **kwargs):
+        asked.append((device_type, dtype))
+        autocast(self, device_type, dtype=dtype, **kwargs)
+
+    monkeypatch.setattr(torch.autocast, "__init__", record)
     with fake_device(device_type):
-        found = pretrain_on("out", f"optim.mixed_precision={precision}", "optim.epochs=1")
-    assert found["training"]["steps"] == 4
-    assert found["training"]["mixed_precision"] == precision
+        found = pretrain_on("out", "optim.mixed_precision=bf16", *SHORT)
+    assert asked.count((device_type, torch.bfloat16)) >= 3
+    assert found["training"]["mixed_precision"] == found["mixed_precision"] == "bf16"
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "mps"])
+def test_float16(device_type, pretrain_on, tmp_path):
+    """The loss is scaled, the norm of the gradient is not; a resumed run takes the scale of its checkpoint."""
+
+    def metrics(name):
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [line["grad_norm"] for line in lines if line["kind"] == "train"]
+
+    pretrain_on("cpu", "run.cpu=true", *SHORT)
+    with fake_device(device_type):
+        pretrain_on("fp16", "optim.mixed_precision=fp16", *SHORT)
+        last = tmp_path / "fp16" / "checkpoints" / "checkpoint-2"
+        kept = torch.load(last / "training_state.pt")["scaler"]
+        assert (kept["scale"], kept["_growth_tracker"]) == (65536.0, 2)
+        shutil.rmtree(last)
+        (tmp_path / "fp16" / "evaluation.json").unlink()
+        pretrain_on("fp16", "optim.mixed_precision=fp16", *SHORT)
+    assert torch.load(last / "training_state.pt")["scaler"] == kept
+    assert metrics("fp16") == pytest.approx(metrics("cpu"), rel=1e-4)
 
 
 def test_names():

@@ -65,6 +65,9 @@ def test_half_precision_without_an_accelerator(pretrained, tmp_path, capsys):
     assert finetune.main(["scenes_separation", *given, "optim.mixed_precision=bf16"]) == 0
     assert finetune.main(["scenes_separation", *given, "run.resume=false", "optim.mixed_precision=fp16"]) == 2
     assert "optim.mixed_precision=fp16" in capsys.readouterr().err
+    evaluation = ["--model", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "optim.mixed_precision=fp16"]
+    assert evaluate.main(["scenes_separation", *evaluation]) == 2
+    assert "optim.mixed_precision=fp16" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,19 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from ..config.recipe import RecipeError
 from .optimization import Schedule
 
 
 def on_cpu(recipe) -> bool:
     """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
     return recipe.run.cpu or not torch.accelerator.is_available()
+
+
+def check_precision(recipe) -> None:
+    """Raises `RecipeError` for fp16 on the CPU: loss scaling is not made for it, and accelerate would use float32."""
+    if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):
+        raise RecipeError("optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no.")
 
 
 def training_arguments(
@@ -25,7 +32,7 @@ def training_arguments(
         evaluates_first: whether they are also evaluated before the first step.
     """
     run, optim, every = recipe.run, recipe.optim, schedule.steps(recipe.run.eval_epochs)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         run_name=recipe.name,
         per_device_train_batch_size=optim.batch_size,
@@ -53,6 +60,8 @@ def training_arguments(
         report_to="none",  # trackers are among the callbacks, so that a missing one is found before the run
         disable_tqdm=None,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process uses one GPU; Trainer would deal its batch out to all
+    return arguments
 
 
-__all__ = ["on_cpu", "training_arguments"]
+__all__ = ["check_precision", "on_cpu", "training_arguments"]

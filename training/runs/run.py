@@ -11,7 +11,7 @@ from ..config.arguments import COMPUTATION
 from ..config.recipe import Recipe, RecipeError
 from ..data.loading import ClipOrder, group_size
 from ..tasks import TASKS, Task
-from .arguments import on_cpu, training_arguments
+from .arguments import check_precision, on_cpu, training_arguments
 from .card import write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder
@@ -79,12 +79,8 @@ class Run:
             self._build_trainer()
 
     def _check(self) -> None:
-        precision = self.recipe.optim.mixed_precision
-        if precision == "fp16" and on_cpu(self.recipe):  # loss scaling is not made for CPUs
-            raise RecipeError(
-                "optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no."
-            )
-        if precision == "fp16" and self.recipe.optim.fsdp:
+        check_precision(self.recipe)
+        if self.recipe.optim.mixed_precision == "fp16" and self.recipe.optim.fsdp:
             raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
         try:
             self.trackers = tracker_callbacks(self.recipe.run.trackers)
