@@ -1,4 +1,4 @@
-"""Imports point downward, without circles, and files and folders stay small: read from the source, nothing is imported."""
+"""Imports point downward and form no circles, files and folders stay small: read from the source alone."""
 
 import ast
 import configparser
