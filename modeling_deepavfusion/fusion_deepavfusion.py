@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .layers_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepAVFusionMLP, attend
 from .presence_deepavfusion import keep_present
+from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepAVFusionMLP, attend
 
 
 class DeepAVFusionPairAttention(nn.Module):

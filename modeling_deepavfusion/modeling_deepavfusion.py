@@ -14,12 +14,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
-from .layers_deepavfusion import DeepAVFusionLayer
 from .outputs_deepavfusion import DeepAVFusionModelOutput, Recorder, requested_fields
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
 from .presence_deepavfusion import blank_absent, check_present, keep_present
 from .unimodal_deepavfusion import load_unimodal
-from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionTower
+from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepAVFusionTower
 
 
 class DeepAVFusionPreTrainedModel(PreTrainedModel):

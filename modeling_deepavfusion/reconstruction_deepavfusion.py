@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-from .layers_deepavfusion import DeepAVFusionLayer
 from .patches_deepavfusion import PatchGrid, gather_tokens, sincos_positions
 from .presence_deepavfusion import mean_of_present
 from .swin_deepavfusion import DeepAVFusionSwinLayer
+from .vit_deepavfusion import DeepAVFusionLayer
 
 _EPSILON = 1e-6  # added to the variance of a patch
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .layers_deepavfusion import DeepAVFusionAttention, DeepAVFusionMLP
+from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionMLP
 
 
 def grid_regions(height: int, width: int, window: int, shift: int, device) -> torch.Tensor:

@@ -1,12 +1,197 @@
-"""One ViT tower, used twice: over patches of a frame (or of a video) and over patches of a log-mel spectrogram."""
+"""The parts of a ViT, leaves first: attention, MLP, transformer layers, and the tower.
+
+The tower is used twice: over patches of a frame (or of a video) and over patches of a log-mel spectrogram. Fusion
+stream and decoders are built of the same parts.
+"""
 
 import math
 
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers_deepavfusion import DeepAVFusionAttention, DeepAVFusionLayer
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax attention with its weights: query, key, value (B, heads, n, d) -> (B, n, heads, d), (B, heads, n, m)."""
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2), weights
+
+
+def attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    num_heads: int,
+    scaling: float,
+    attention_mask: torch.Tensor | None = None,
+    need_weights: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Multi-head attention by the implementation that the configuration names (eager, sdpa, flash).
+
+    Args:
+        module: Owner of `config` and `attention_dropout`.
+        query: (B, n, heads * d).
+        key: (B, m, heads * d).
+        value: (B, m, heads * e).
+        num_heads: Number of heads.
+        scaling: Factor on the scores.
+        attention_mask: Bool (True = may attend) or added to the scores, broadcastable to (B, heads, n, m), or None.
+            Flash kernels take neither such a mask nor values of another width than the keys: those use sdpa.
+        need_weights: Whether to attend eagerly, whatever the configuration names, for the weights.
+
+    Returns:
+        (B, n, heads * e), and the weights (B, heads, n, m) if the implementation returns them (eager), else None.
+    """
+    batch, queries, _ = query.shape
+    query, key, value = (x.view(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    implementation = "eager" if need_weights else module.config._attn_implementation
+    if "flash" in (implementation or "") and (attention_mask is not None or key.shape[-1] != value.shape[-1]):
+        implementation = "sdpa"
+    if attention_mask is not None and attention_mask.dtype != torch.bool:
+        attention_mask = attention_mask.to(query.dtype)
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+    dropout = module.attention_dropout if module.training else 0.0
+    output, weights = function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
+    return output.reshape(batch, queries, -1), weights
+
+
+class DeepAVFusionDropPath(nn.Module):
+    """Stochastic depth: drops the whole residual branch of a sample with probability `rate`, scaling the others up."""
+
+    def __init__(self, rate: float = 0.0):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Drop samples of (B, ...) in training."""
+        if self.rate == 0.0 or not self.training:
+            return hidden_states
+        keep = 1.0 - self.rate
+        shape = (hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1)
+        return hidden_states * (hidden_states.new_empty(shape).bernoulli_(keep) / keep)
+
+    def extra_repr(self) -> str:
+        """Show the rate."""
+        return f"rate={self.rate}"
+
+
+class DeepAVFusionMLP(nn.Module):
+    """Linear, activation, linear."""
+
+    def __init__(self, config, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (..., D) to (..., D)."""
+        return self.dropout(self.fc2(self.dropout(self.activation_fn(self.fc1(hidden_states)))))
+
+
+class DeepAVFusionAttention(nn.Module):
+    """Attention whose queries may come from other tokens than its keys and values."""
+
+    def __init__(self, config, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.scaling = (hidden_size // num_heads) ** -0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        query_states: torch.Tensor,
+        key_value_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend from `query_states` (B, n, D) to `key_value_states` (B, m, D); see `attend` for the rest.
+
+        Returns:
+            (B, n, D), and the weights (B, heads, n, m) from eager attention, else None.
+        """
+        output, weights = attend(
+            self,
+            self.q_proj(query_states),
+            self.k_proj(key_value_states),
+            self.v_proj(key_value_states),
+            self.num_heads,
+            self.scaling,
+            attention_mask,
+            need_weights,
+        )
+        return self.dropout(self.o_proj(output)), weights
+
+
+class DeepAVFusionLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer over a tower's patches, which also attend to context tokens, the fusion stream.
+
+    The context stays unchanged: the published code also computes rows for it inside a tower and discards them, so here
+    only its keys and values exist.
+    """
+
+    def __init__(self, config, hidden_size, num_heads, intermediate_size, layer_norm_eps, drop_path_rate=0.0):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.attention = DeepAVFusionAttention(config, hidden_size, num_heads)
+        self.layernorm_after = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.mlp = DeepAVFusionMLP(config, hidden_size, intermediate_size)
+        self.drop_path = DeepAVFusionDropPath(drop_path_rate)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        context: torch.Tensor | None = None,
+        ids: torch.Tensor | None = None,
+        queries: slice | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Update the patches.
+
+        Args:
+            hidden_states: (B, n, D).
+            context: (B, c, D) tokens attended to and not updated. In the weights they come before the patches.
+            ids: (B, n) places of the patches in the grid; only divided attention needs them.
+            queries: Which rows to compute and return; all by default.
+
+        Returns:
+            (B, n or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
+        """
+        normed = self.layernorm_before(hidden_states)
+        keys = normed if context is None else torch.cat([self.layernorm_before(context), normed], dim=1)
+        if queries is not None:
+            hidden_states, normed = hidden_states[:, queries], normed[:, queries]
+        attended, weights = self.attention(normed, keys)
+        hidden_states = hidden_states + self.drop_path(attended)
+        return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 
 
 class DeepAVFusionDividedLayer(DeepAVFusionLayer):
@@ -100,4 +285,12 @@ class DeepAVFusionTower(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-__all__ = ["DeepAVFusionDividedLayer", "DeepAVFusionTower"]
+__all__ = [
+    "DeepAVFusionAttention",
+    "DeepAVFusionDividedLayer",
+    "DeepAVFusionDropPath",
+    "DeepAVFusionLayer",
+    "DeepAVFusionMLP",
+    "DeepAVFusionTower",
+    "attend",
+]

@@ -1,4 +1,4 @@
-"""Imports point downward and form no circles; files and folders stay small. Sources are parsed, not imported."""
+"""Imports point downward and form no circles, files and folders stay small: read from the source alone."""
 
 import ast
 import configparser

@@ -17,12 +17,11 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
-    conversion_config_deepavfusion,
+    conversion_deepavfusion,
     export_original_state_dict,
     load_original_checkpoint,
 )
-from deepavfusion.conversion_config_deepavfusion import infer_config
-from deepavfusion.conversion_deepavfusion import TASK_CLASSES
+from deepavfusion.conversion_deepavfusion import TASK_CLASSES, infer_config
 from deepavfusion.inference import convert
 from deepavfusion.patches_deepavfusion import sincos_positions
 from tests.golden_files import golden_path
@@ -234,7 +233,7 @@ def test_what_a_file_does_not_tell():
 
 def test_assumed_heads_are_reported(monkeypatch):
     messages = []
-    monkeypatch.setattr(conversion_config_deepavfusion.logger, "warning", messages.append)
+    monkeypatch.setattr(conversion_deepavfusion.logger, "warning", messages.append)
     config = infer_config(export_original_state_dict(make_model("pretraining")), "pretraining")
     assert (config.num_attention_heads, config.decoder_num_attention_heads) == (1, 16)
     assert [re.search(r"\d+ attention heads for \w+=(\d+)", text)[1] for text in messages] == ["64", "64", "32"]
@@ -252,7 +251,7 @@ def test_ratios_survive_rounding():
     """61 / 896 * 896 is a little less than 61."""
     assert int(896 * (61 / 896)) == 60
     widths = [(dim, width) for dim in (64, 384, 768, 896, 1024, 1280) for width in range(1, 4 * dim)]
-    assert all(int(dim * conversion_config_deepavfusion._ratio(width, dim)) == width for dim, width in widths)
+    assert all(int(dim * conversion_deepavfusion._ratio(width, dim)) == width for dim, width in widths)
 
 
 def test_files(tmp_path, capsys):

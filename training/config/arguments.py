@@ -140,43 +140,24 @@ class DataArguments:
     train_size: int | None = option(None, "Maximum number of training clips.", commands=TRAINING)
     eval_size: int | None = option(None, "Maximum number of held-out clips.")
     cache_dir: str | None = option(
-        None,
-        "Folder of generated scenes; null generates them again in every run.",
-        local=True,
+        None, "Folder of generated scenes; null generates them again in every run.", local=True
     )
     annotations: str | None = option(
-        None,
-        "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.",
-        local=True,
+        None, "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.", local=True
     )
     validation_fraction: float | None = option(
-        None,
-        "Fraction of the training clips held out for validation, by a hash of their names.",
-        above=0,
-        below=1,
+        None, "Fraction of the training clips held out for validation, by a hash of their names.", above=0, below=1
     )
     subset: str | None = option(
-        None,
-        "audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss.",
+        None, "audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss."
     )
     train_list: str | None = option(None, "File that names the training clips.", local=True)
-    test_list: str | None = option(
-        None,
-        "File that names the test clips, or the pairs of test clips.",
-        local=True,
-    )
+    test_list: str | None = option(None, "File that names the test clips, or the pairs of test clips.", local=True)
     drop_overlap: bool | None = option(None, "Leave out training clips that are also test clips.")
-    difficulty: str | None = option(
-        None,
-        "Difficulty of the scenes.",
-        choices=("easy", "standard", "hard"),
-    )
+    difficulty: str | None = option(None, "Difficulty of the scenes.", choices=("easy", "standard", "hard"))
     min_objects: int | None = option(None, "Minimum number of objects in the image.")
     max_objects: int | None = option(None, "Maximum number of objects in the image.")
-    max_sounding: int | None = option(
-        None,
-        "Maximum number of objects that sound; 1 gives every clip a single class.",
-    )
+    max_sounding: int | None = option(None, "Maximum number of objects that sound; 1 gives every clip a single class.")
     noise: float | None = option(None, "Level of the noise.")
     motion: bool | None = option(None, "Whether objects move.")
     scene_seed: int | None = option(None, "Seed of the scenes.")

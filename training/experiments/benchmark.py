@@ -11,25 +11,20 @@ reaches on the same machine.
 """
 
 import argparse
-import gc
 import json
-import multiprocessing
-import platform
-import resource
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
 
+from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronise
 from .textbook import textbook
 
 
@@ -128,11 +123,6 @@ class Workload:
                     sum(x.float().square().mean() for x in outputs).backward()
 
 
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def timed(workload: Workload, module: nn.Module) -> float:
     """Seconds of one call."""
     synchronise(workload.device)
@@ -140,20 +130,6 @@ def timed(workload: Workload, module: nn.Module) -> float:
     workload.call(module)
     synchronise(workload.device)
     return time.perf_counter() - start
-
-
-def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product here: the best of several."""
-    side = 8192 if device == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(8):
-        synchronise(device)
-        start = time.perf_counter()
-        left @ right
-        synchronise(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 / best
 
 
 def count_flops(case: Case, size: str, form: str) -> int:
@@ -166,37 +142,6 @@ def count_flops(case: Case, size: str, form: str) -> int:
     with FlopCounterMode(display=False) as counter:
         workload.call(module)
     return counter.get_total_flops()
-
-
-def _resident_set() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def resident_growth(call: Callable[[], None]) -> int:
-    """Bytes by which a call's peak exceeds what was resident before it. Means something in a fresh process alone."""
-    gc.collect()
-    before = _resident_set()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
-    call()
-    status = Path("/proc/self/status").read_text()
-    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-    return peak - before
-
-
-def _send(connection, function, arguments):
-    connection.send(function(*arguments))
-
-
-def in_fresh_process(function: Callable, *arguments):
-    """What a function of a module gives in a process of its own; RuntimeError where that fails."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send, args=(sender, function, arguments))
-    child.start()
-    child.join()
-    if child.exitcode != 0:
-        raise RuntimeError(f"A measurement in a process of its own failed with exit code {child.exitcode}.")
-    return receiver.recv()
 
 
 def _cpu_memory(case, size, form, dtype, threads) -> int:
@@ -246,25 +191,6 @@ def run_case(name: str, args, peak: float) -> dict:
             "peak_bytes": peak_memory(case, args.size, form, args.device, dtype, args.threads),
         }
     return result
-
-
-def _processor_name() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
-
-
-def describe_machine(device: str, threads: int) -> dict:
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
-        "threads": threads,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def parse_arguments(argv=None):

@@ -19,7 +19,7 @@ from ..config.recipe import load_recipe
 from ..runs.models import build_model
 from ..runs.optimization import parameter_groups
 from ..tasks import MODEL_INPUTS, TASKS
-from .benchmark import describe_machine, in_fresh_process, resident_growth
+from .measurement import describe_machine, in_fresh_process, resident_growth
 
 COMBINATIONS = [(name, precision) for precision in ("float32", "bfloat16") for name in ("sdpa", "eager")]
 

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from deepavfusion.fusion_deepavfusion import DeepAVFusionDenseAttention, DeepAVFusionPairAttention
-from deepavfusion.layers_deepavfusion import DeepAVFusionLayer, attend
 from deepavfusion.patches_deepavfusion import DeepAVFusionPatchEmbeddings, gather_tokens
 from deepavfusion.reconstruction_deepavfusion import DeepAVFusionPlainDecoder
+from deepavfusion.vit_deepavfusion import DeepAVFusionLayer, attend
 
 
 class TextbookLayer(DeepAVFusionLayer):

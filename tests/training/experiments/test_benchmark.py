@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from deepavfusion.training.experiments import benchmark, benchmark_attention
+from deepavfusion.training.experiments import benchmark, benchmark_attention, measurement
 from tests.training.test_finetune import SIZES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory on a CPU is read from /proc")
@@ -53,4 +53,4 @@ def test_attention_of_a_recipe_is_timed_in_every_combination(tmp_path, capsys):
 
 def test_a_measurement_that_fails_in_its_process_is_told():
     with pytest.raises(RuntimeError, match="failed with exit code 1"):
-        benchmark.in_fresh_process(int, "not a number")
+        measurement.in_fresh_process(int, "not a number")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
-from deepavfusion.layers_deepavfusion import DeepAVFusionLayer
 from deepavfusion.training.experiments.textbook import textbook
+from deepavfusion.vit_deepavfusion import DeepAVFusionLayer
 from tests.tiny import tiny_config
 
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
