@@ -1,1 +1,1 @@
-"""Results, ablations and benchmarks of this package; not part of the wheel."""
+"""Results on the built-in scenes, ablations, baselines and benchmarks; not part of the wheel."""

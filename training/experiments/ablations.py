@@ -1,16 +1,16 @@
-"""The paper's claims at the scale of the built-in scenes: which fusion, and where it starts.
+"""Fusion ablations at the scale of the built-in scenes.
 
     python -m deepavfusion.training.experiments.ablations
 
-Each cell pre-trains the quickstart's model with one thing changed, for four of the quickstart's eleven epochs, after
-which its nearest neighbours change little, and scores its streams along the way (paper, sections 4.4 and 4.5):
+Each run pre-trains the quickstart's model with one change, for four of its eleven epochs (after which nearest-neighbour
+scores change little), and evaluates its streams along the way (paper, sections 4.4 and 4.5):
 
-- where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or nowhere;
-- how: attention over pairs as factorized, dense or token fusion, with time and memory;
-- where the towers start: from random weights, or from towers that were pre-trained without fusion.
+- where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or not at all;
+- how: factorized, dense or token fusion, with time and memory;
+- initial towers: random weights, or towers that were pre-trained without fusion.
 
-Completed runs are skipped, interrupted ones resume. training/experiments/results/ablations.json holds the numbers,
-training/experiments/results/ablations.md their table.
+Completed runs are skipped, interrupted ones resume. The numbers are written to
+training/experiments/results/ablations.json, their tables to training/experiments/results/ablations.md.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.records import package_versions
 from ..tasks.pretraining import nested_scores
-from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
+from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
 
 STREAMS = ("fusion", "image", "audio", "all")
 _UNIMODAL = "no fusion"
-# What each cell changes in the recipe; the first is what all others are compared with.
+# Overrides of each variant; the first variant is the reference.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "early, factorized": (),
     "mid (upper half)": ("model.fusion_layers=[2, 3]",),
@@ -48,11 +48,12 @@ _FROM_UNIMODAL = "early, factorized, unimodal start"
 
 
 def slug(variant: str) -> str:
+    """Variant as part of a folder name."""
     return "".join(c if c.isalnum() else "-" for c in variant).strip("-").replace("--", "-")
 
 
-def cell(variant: str, seed: int, given: argparse.Namespace) -> Cell:
-    """One pre-training."""
+def make_run(variant: str, seed: int, given: argparse.Namespace) -> Run:
+    """One pre-training run."""
     folder = given.out / f"{slug(variant)}-{seed}"
     changes, after = VARIANTS[variant], ()
     if variant == _FROM_UNIMODAL:
@@ -60,14 +61,14 @@ def cell(variant: str, seed: int, given: argparse.Namespace) -> Cell:
         changes = tuple(f"model.init_{tower}={source}/{tower}_tower.pth" for tower in ("image", "audio"))
         after = (source,)
     command = (
-        *(sys.executable, "-m", "deepavfusion.training.experiments.ablations", "--cell", given.recipe),
+        *(sys.executable, "-m", "deepavfusion.training.experiments.ablations", "--run", given.recipe),
         *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *_LENGTH, *changes, *given.overrides),
     )
-    return Cell(folder, command, "evaluation.json", after)
+    return Run(folder, command, "evaluation.json", after)
 
 
-def pretrain_cell(arguments: list[str]) -> int:
-    """Runs a cell's pre-training; of a model without fusion it also leaves the towers as unimodal checkpoints."""
+def pretrain_run(arguments: list[str]) -> int:
+    """Pre-train one run; the towers of a model without fusion are also saved as unimodal checkpoints."""
     from .. import pretrain
 
     code = pretrain.main(arguments)
@@ -78,7 +79,7 @@ def pretrain_cell(arguments: list[str]) -> int:
 
 
 def write_towers(folder: Path) -> None:
-    """Writes image_tower.pth and audio_tower.pth, in the format of MAE files, from the model in a folder."""
+    """Write the towers of the model in a folder to image_tower.pth and audio_tower.pth, in the format of MAE."""
     from deepavfusion import DeepAVFusionForPreTraining, export_original_state_dict
 
     with quiet_library():
@@ -92,18 +93,18 @@ def write_towers(folder: Path) -> None:
 
 
 def probe_scores(metrics: dict[str, Any]) -> dict[str, float]:
-    """Stream -> nearest-neighbour score, in the first metric that there is."""
+    """Nearest-neighbour score of each stream, in the first metric available."""
     scores = nested_scores(metrics)
     return {name: next(iter(scores[name].values())) for name in scores if name != "chance"}
 
 
-def collect(cells: dict[tuple[str, int], Cell]) -> dict[str, Any]:
-    """Content of ablations.json: for each variant and seed the scores over training and what it cost."""
+def collect(runs: dict[tuple[str, int], Run]) -> dict[str, Any]:
+    """Content of ablations.json: scores over training and cost of each variant and seed."""
     variants: dict[str, Any] = {}
-    for (variant, _), done in cells.items():
-        results, spent = done.read(), cost(done)
+    for (variant, _), run in runs.items():
+        results, spent = run.read(), cost(run)
         entry = variants.setdefault(variant, {"runs": []})
-        evaluations = MetricsFile(done.folder / "metrics.jsonl").read("evaluation")
+        evaluations = MetricsFile(run.folder / "metrics.jsonl").read("evaluation")
         entry["runs"].append(
             {
                 "loss": results["metrics"]["loss"],
@@ -121,17 +122,17 @@ def collect(cells: dict[tuple[str, int], Cell]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The scores at the end of training, seeds as median and standard deviation."""
+    """Table of the scores at the end of training, as median ± standard deviation over the seeds."""
     rows = []
     for variant, entry in results["variants"].items():
         runs = entry["runs"]
         rows.append(
             [
                 variant,
-                *(spread([run["probe"][name] for run in runs], 100) for name in STREAMS),
-                spread([run["loss"] for run in runs], digits=3),
-                spread([run["samples_per_second"] for run in runs], digits=0),
-                spread([run["peak_memory_mb"] for run in runs], digits=0),
+                *(median_with_std([run["probe"][name] for run in runs], 100) for name in STREAMS),
+                median_with_std([run["loss"] for run in runs], digits=3),
+                median_with_std([run["samples_per_second"] for run in runs], digits=0),
+                median_with_std([run["peak_memory_mb"] for run in runs], digits=0),
                 f"{runs[0]['parameters'] / 1e6:.2f}",
                 len(runs),
             ]
@@ -140,7 +141,7 @@ def table(results: dict[str, Any]) -> str:
         "variant",
         *(f"1-NN {name}, %" for name in STREAMS),
         "held-out loss",
-        "clips a second",
+        "clips/s",
         "peak memory, MB",
         "encoder, M parameters",
         "seeds",
@@ -149,55 +150,60 @@ def table(results: dict[str, Any]) -> str:
 
 
 def course(results: dict[str, Any]) -> str:
-    """The streams' scores over training (paper, section 4.5): a table of epochs for each variant."""
+    """Tables of the scores over training (paper, section 4.5), one per variant."""
     texts = []
     for variant, entry in results["variants"].items():
         courses = [run["over_training"] for run in entry["runs"]]
         rows = [
-            [round(at[0]["epoch"], 2), *(spread([record[name] for record in at], 100) for name in STREAMS)]
-            for at in zip(*courses, strict=False)  # an epoch's evaluation in every seed
+            [round(at[0]["epoch"], 2), *(median_with_std([record[name] for record in at], 100) for name in STREAMS)]
+            for at in zip(*courses, strict=False)  # the evaluations of all seeds at one epoch
         ]
         texts.append(f"{variant}\n\n" + markdown_table(["epoch", *(f"1-NN {name}, %" for name in STREAMS)], rows))
     return "\n\n".join(texts)
 
 
 def parser() -> argparse.ArgumentParser:
-    result = experiment_parser("ablations", __doc__, "runs/ablations", "the recipe of all cells")
-    result.add_argument("--recipe", default="scenes_tiny", help="what is pre-trained; two towers of four layers")
+    """Build the parser of the command line."""
+    result = experiment_parser("ablations", __doc__, "runs/ablations", "the recipe")
     result.add_argument(
-        "--results", type=Path, default=Path("training/experiments/results"), help="folder of the tables"
+        "--recipe", default="scenes_tiny", help="recipe to pre-train, with towers of four layers (scenes_tiny)"
+    )
+    result.add_argument(
+        "--results", type=Path, default=Path("training/experiments/results"), help="folder of the results"
     )
     result.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     return result
 
 
-def headline(done: Cell) -> str:
-    scores = probe_scores(done.read()["metrics"])
-    return f"{cost_line(done)}  1-NN " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
+def summary_line(run: Run) -> str:
+    """Cost and nearest-neighbour scores of a completed run."""
+    scores = probe_scores(run.read()["metrics"])
+    return f"{cost_line(run)}  1-NN " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] == "--cell":
-        return pretrain_cell(argv[1:])
+    if argv and argv[0] == "--run":
+        return pretrain_run(argv[1:])
     given = parser().parse_intermixed_args(argv)
-    load_recipe("pretrain", given.recipe, given.overrides)  # a wrong override is told before hours of work
-    wanted = [variant for variant in VARIANTS if variant in given.variants]
-    if _FROM_UNIMODAL in wanted and _UNIMODAL not in wanted:
-        wanted.insert(0, _UNIMODAL)
-    cells = {(variant, seed): cell(variant, seed, given) for seed in range(given.seeds) for variant in wanted}
+    load_recipe("pretrain", given.recipe, given.overrides)  # fail on invalid overrides before hours of training
+    variants = [variant for variant in VARIANTS if variant in given.variants]
+    if _FROM_UNIMODAL in variants and _UNIMODAL not in variants:
+        variants.insert(0, _UNIMODAL)
+    runs = {(variant, seed): make_run(variant, seed, given) for seed in range(given.seeds) for variant in variants}
     if given.collect:
-        cells = {key: one for key, one in cells.items() if one.done}
-    run_cells(list(cells.values()), given.jobs, headline)
-    results = collect(cells)
+        runs = {key: run for key, run in runs.items() if run.completed}
+    run_all(list(runs.values()), given.jobs, summary_line)
+    results = collect(runs)
     given.results.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results / "ablations.json", to_json(results) + "\n")
     entry = next(iter(results["variants"].values()), None)
-    text = "# Fusion at the scale of the built-in scenes\n"
+    text = "# Fusion ablations on the built-in scenes\n"
     if entry is not None:
         text += (
-            f"\n{entry['data']}; 1-NN by class, leave one out, median ± standard deviation of the seeds. Runs share "
-            "the machine's cores with whatever else is at work, so clips a second compare roughly.\n"
+            f"\nData: {entry['data']}. Leave-one-out 1-NN accuracy by class, median ± standard deviation over seeds. "
+            "Throughput is approximate, because runs share the cores.\n"
         )
     text += "\n" + table(results) + "\n\n## Over training\n\n" + course(results) + "\n"
     write_atomically(given.results / "ablations.md", text)

@@ -1,13 +1,11 @@
-"""
-What trivial methods reach on sounding scenes, beside chance and the ceilings of one sense alone.
+"""Simple baselines on the built-in scenes, with chance and the upper bounds of single modalities.
 
     python -m deepavfusion.training.experiments.baselines
     python -m deepavfusion.training.experiments.baselines --model untrained --model runs/scenes_tiny --networks standard
 
 Protocol: clips with one object; 1-nearest-neighbour (cosine) and logistic regression on standardised features of
-training scenes, scored on test scenes at naming the shape (8), the timbre (8) and the class (16). `--networks` also
-trains two small convolutional networks, to show that the families can be learnt where the baselines fail.
-Needs scikit-learn.
+training scenes, evaluated on test scenes for shape (8 classes), timbre (8) and class (16). `--networks` also trains two
+small convolutional networks, which learn the families that the baselines cannot separate. Needs scikit-learn.
 """
 
 import argparse
@@ -31,7 +29,7 @@ DEFAULT_OUT = Path(__file__).parent / "results" / "scenes_baselines.json"
 
 
 def tiny_config(image_size: int = 64, num_mel_bins: int = 64, spectrogram_length: int = 96):
-    """Configuration of a small model for frames of 64 pixels and 1.5 s of sound."""
+    """Configuration of a small model for frames of 64 pixels and 1.5 s of audio."""
     from deepavfusion import DeepAVFusionConfig
 
     return DeepAVFusionConfig(
@@ -42,7 +40,7 @@ def tiny_config(image_size: int = 64, num_mel_bins: int = 64, spectrogram_length
 
 
 def read_scenes(config: ScenesConfig, model_config, split: str, size: int) -> dict[str, np.ndarray]:
-    """Frames (n, 3, H, W), log-mels (n, mels, frames) and the targets of single-object scenes."""
+    """Load frames (n, 3, H, W), log-mels (n, mels, frames) and targets of single-object scenes."""
     from deepavfusion import DeepAVFusionModel, DeepAVFusionProcessor
 
     processor = DeepAVFusionProcessor.from_model(DeepAVFusionModel, model_config)
@@ -59,7 +57,7 @@ def read_scenes(config: ScenesConfig, model_config, split: str, size: int) -> di
 
 
 def representations(scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The trivial ones: raw pixels at half size, mean log-mel over time, log-mel with pairs of frames averaged."""
+    """Simple features: pixels at half size, log-mel averaged over time, log-mel with pairs of frames averaged."""
     pixels, log_mel = scenes["pixels"], scenes["log_mel"]
     count, _, height, width = pixels.shape
     small = pixels.reshape(count, 3, height // 2, 2, width // 2, 2).mean((3, 5))
@@ -72,7 +70,7 @@ def representations(scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def embeddings(model, scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean over tokens of a model's three streams, each L2-normalised, and their concatenation ("all")."""
+    """Mean over tokens of a model's three streams, L2-normalised, and their concatenation ("all")."""
     pieces: dict[str, list] = {"fusion": [], "image": [], "audio": []}
     for i in range(0, len(scenes["pixels"]), 100):
         output = model(
@@ -86,7 +84,7 @@ def embeddings(model, scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_targets: np.ndarray) -> dict[str, float]:
-    """Accuracies of 1-nearest-neighbour (cosine of standardised features) and of logistic regression."""
+    """Accuracies of 1-nearest-neighbour (cosine of standardised features) and logistic regression."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -95,10 +93,10 @@ def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_t
     train, test = scaler.transform(train), scaler.transform(test)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test, train)]
     nearest = train_targets[(unit[0] @ unit[1].T).argmax(1)]
-    # Regularised by the number of features, so that the long ones do not simply learn the training scenes by heart.
+    # Stronger regularisation for more features, which would otherwise overfit the training scenes.
     linear = LogisticRegression(C=min(1.0, 10 / train.shape[1]), max_iter=200)
     with warnings.catch_warnings():
-        # 200 iterations are the protocol; by then held-out accuracy has settled, whether or not the weights have.
+        # The protocol is 200 iterations: held-out accuracy has converged by then, even if the weights have not.
         warnings.simplefilter("ignore", ConvergenceWarning)
         linear.fit(train, train_targets)
     return {
@@ -108,7 +106,7 @@ def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_t
 
 
 def train_network(train: np.ndarray, test: np.ndarray, targets: tuple[np.ndarray, np.ndarray], epochs: int) -> float:
-    """Accuracy (8 classes) of four convolutions with batch norm, trained from a fixed seed."""
+    """Train four convolutions with batch norm from a fixed seed; returns the test accuracy (8 classes)."""
     torch.manual_seed(0)
     widths = (train.shape[1], 24, 48, 64, 96)
     layers: list[nn.Module] = []
@@ -139,7 +137,7 @@ def train_network(train: np.ndarray, test: np.ndarray, targets: tuple[np.ndarray
 def run(
     difficulty: str, train_size: int, test_size: int, models: Iterable[str], network_size: int = 0, epochs: int = 5
 ) -> dict:
-    """All scores at one difficulty."""
+    """Compute all scores at one difficulty."""
     model_config = tiny_config()
     seconds = model_config.spectrogram_length / 64
     config = ScenesConfig(
@@ -171,7 +169,7 @@ def run(
 
 
 def load_model(name: str, model_config):
-    """(model, label) of `"untrained"` (seed 0) or of a folder that `save_pretrained` wrote."""
+    """Load (model, label) from a folder, or build an untrained model (seed 0) if `name` is "untrained"."""
     from deepavfusion import DeepAVFusionModel
 
     if name == "untrained":
@@ -181,12 +179,14 @@ def load_model(name: str, model_config):
     for size in ("image_size", "num_mel_bins", "spectrogram_length", "num_frames"):
         found, expected = getattr(model.config, size), getattr(model_config, size)
         if found != expected:
-            raise ValueError(f"{name}: {size} is {found}, the baselines' scenes have {expected}")
+            raise ValueError(
+                f"{name}: expected {size}={expected}, as the scenes of the baselines have it, got {found}."
+            )
     return model, Path(name).name
 
 
 def table(difficulty: str, result: dict) -> str:
-    """One difficulty's scores, per cent, as text."""
+    """Format the scores at one difficulty, in per cent."""
     lines = [f"{difficulty:26s}" + "".join(f"{target:>18s}" for target in TARGETS)]
     lines.append(f"{'':26s}" + f"{'1-NN':>10s}{'linear':>8s}" * len(TARGETS))
     for name, scores in result["baselines"].items():
@@ -197,26 +197,30 @@ def table(difficulty: str, result: dict) -> str:
                      + f"{100 * network['accuracy']:18.1f}")  # fmt: skip
     lines.append(f"  {'chance':24s}" + "".join(f"{100 * c:18.1f}" for c in result["chance"].values()))
     ceilings = ", ".join(f"{sense} {100 * c:.1f}" for sense, c in result["ceilings"].items() if sense != "chance")
-    return "\n".join([*lines, f"  best possible for the class: {ceilings}"])
+    return "\n".join([*lines, f"  upper bounds for the class: {ceilings}"])
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print and write the baselines of every difficulty."""
+    """Print the baselines of every difficulty and write them to a JSON file."""
     parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.experiments.baselines", description=__doc__)
-    parser.add_argument("--difficulty", choices=DIFFICULTIES, action="append", help="default: all")
-    parser.add_argument("--train-size", type=int, default=2000)
-    parser.add_argument("--test-size", type=int, default=1000)
-    parser.add_argument("--model", action="append", default=[], help='"untrained" or a folder; may be repeated')
+    parser.add_argument(
+        "--difficulty", choices=DIFFICULTIES, action="append", help="difficulty to evaluate; repeatable (default: all)"
+    )
+    parser.add_argument("--train-size", type=int, default=2000, help="number of training scenes (2000)")
+    parser.add_argument("--test-size", type=int, default=1000, help="number of test scenes (1000)")
+    parser.add_argument("--model", action="append", default=[], help='"untrained" or a folder; repeatable')
     parser.add_argument(
         "--networks",
         choices=DIFFICULTIES,
         nargs="*",
         default=[],
-        help="difficulties at which to train the two networks",
+        help="difficulties to train the two networks at",
     )
-    parser.add_argument("--network-size", type=int, default=8000, help="their training scenes")
-    parser.add_argument("--epochs", type=int, default=5, help="their epochs")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT)
+    parser.add_argument(
+        "--network-size", type=int, default=8000, help="number of training scenes of the networks (8000)"
+    )
+    parser.add_argument("--epochs", type=int, default=5, help="training epochs of the networks (5)")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="JSON file of the results")
     options = parser.parse_args(arguments)
     report = {"protocol": " ".join(__doc__.split("Protocol: ")[1].split("Needs")[0].split())}
     report |= {"train_scenes": options.train_size, "test_scenes": options.test_size, "difficulties": {}}

@@ -1,13 +1,12 @@
-"""Time, peak memory and arithmetic of the model against its textbook form, in one run on one machine.
+"""Time, peak memory and FLOPs of the model against its textbook form, on one machine.
 
-    python -m deepavfusion.training.experiments.benchmark                   # all cases at base size on this machine
+    python -m deepavfusion.training.experiments.benchmark                   # all cases at base size
     python -m deepavfusion.training.experiments.benchmark --cases dense_block --size small --repeats 5
     python -m deepavfusion.training.experiments.benchmark --device cuda --dtype bfloat16 --output benchmark_cuda.json
 
-Each case runs both forms in turn, several times, and reports the median of the paired ratios. Peak memory is that of
-the call beyond what was held before it: on a GPU the allocator's, on a CPU the growth of the resident set in a fresh
-process. FLOPs are counted by PyTorch, on meta tensors; their rate is given as a share of what a large matrix product
-reaches on the same machine.
+Each case alternates between the two forms and reports the median of the paired ratios. Peak memory is the increase
+during the call: of the allocator on a GPU, of the resident set of a fresh process on a CPU. PyTorch counts FLOPs, on
+meta tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
 """
 
 import argparse
@@ -33,13 +32,13 @@ class Case:
     """A module to build and a call to time.
 
     Attributes:
-        goal: what the case shows.
+        goal: What the case shows.
         part: "block" (one fusion layer), "encoder" or "pretraining".
-        batch: samples per call.
-        backward: whether the call includes the backward pass.
-        masked: whether the encoder sees only what masked pre-training keeps.
-        overrides: configuration beside the size.
-        scale: factor on the number of patches of both modalities (blocks only).
+        batch: Samples per call.
+        backward: Whether the call includes the backward pass.
+        overrides: Configuration overrides.
+        masked: Whether the encoder sees only the patches that masked pre-training keeps.
+        scale: Factor on the number of patches of both modalities (blocks only).
     """
 
     goal: str
@@ -51,6 +50,7 @@ class Case:
     scale: float = 1.0
 
 
+PARTS = {"block": DeepAVFusionFusionLayer, "encoder": DeepAVFusionModel, "pretraining": DeepAVFusionForPreTraining}
 DENSE, FACTORIZED = {"fusion_type": "dense"}, {"fusion_type": "factorized"}
 CASES = {
     "dense_block": Case("dense fusion block alone, forward", "block", 1, False, DENSE),
@@ -65,7 +65,7 @@ CASES = {
 
 
 class Workload:
-    """A case's module, in both forms, with inputs."""
+    """Module of a case, in both forms, with inputs."""
 
     def __init__(self, case: Case, size: str, device: str, dtype: torch.dtype, seed: int = 0):
         torch.manual_seed(seed)
@@ -74,11 +74,7 @@ class Workload:
         config._attn_implementation = "sdpa"
         self.device, self.dtype = device, dtype
         with torch.device(device):
-            module = {
-                "block": DeepAVFusionFusionLayer,
-                "encoder": DeepAVFusionModel,
-                "pretraining": DeepAVFusionForPreTraining,
-            }[case.part](config)
+            module = PARTS[case.part](config)
         self.module = module.to(device, dtype)
         self.module.train(case.backward)
         self.inputs = self._inputs()
@@ -93,24 +89,21 @@ class Workload:
         if case.part == "block":
             tokens = [config.num_all_fusion_tokens, *(int(n * case.scale) for n in counts)]
             return tuple(random(batch, n, config.hidden_size) for n in tokens), {}
-        values = (
-            random(batch, config.num_channels, *config.frame_size),
-            random(batch, 1, config.num_mel_bins, config.spectrogram_length),
-        )
+        pixel_values = random(batch, config.num_channels, *config.frame_size)
+        values = (pixel_values, random(batch, 1, config.num_mel_bins, config.spectrogram_length))
         if not case.masked:
             return values, {}
-        kept = [
-            int(n * (1 - r)) for n, r in zip(counts, (config.image_mask_ratio, config.audio_mask_ratio), strict=True)
-        ]
+        ratios = (config.image_mask_ratio, config.audio_mask_ratio)
+        kept = [int(n * (1 - r)) for n, r in zip(counts, ratios, strict=True)]
         ids = [torch.rand(batch, n, device=self.device).argsort(1)[:, :k] for n, k in zip(counts, kept, strict=True)]
         return values, {"image_ids_keep": ids[0], "audio_ids_keep": ids[1]}
 
     def form(self, name: str) -> nn.Module:
-        """The module as the package has it ("ours"), or in its textbook form."""
+        """The module itself ("ours"), or its textbook form."""
         return self.module if name == "ours" else textbook(self.module)
 
     def call(self, module: nn.Module) -> None:
-        """One pass, backward included where the case has one."""
+        """Run the forward pass, and the backward pass if the case includes it."""
         args, kwargs = self.inputs
         with torch.set_grad_enabled(self.case.backward):
             outputs = module(*args, **kwargs)
@@ -138,7 +131,7 @@ def count_flops(case: Case, size: str, form: str) -> int:
     module = workload.form(form).requires_grad_(case.backward)
     for part in module.modules():
         if hasattr(part, "config"):
-            part.config._attn_implementation = "eager"  # plain products, which the counter knows everywhere
+            part.config._attn_implementation = "eager"  # the counter does not support all fused kernels
     with FlopCounterMode(display=False) as counter:
         workload.call(module)
     return counter.get_total_flops()
@@ -154,7 +147,7 @@ def _cpu_memory(case, size, form, dtype, threads) -> int:
 
 
 def peak_memory(case: Case, size: str, form: str, device: str, dtype: torch.dtype, threads: int) -> int:
-    """Bytes that one call needs at its peak beyond weights and inputs."""
+    """Peak memory of one call in bytes, excluding weights and inputs."""
     if device == "cuda":
         workload = Workload(case, size, device, dtype)
         module = workload.form(form)
@@ -168,7 +161,7 @@ def peak_memory(case: Case, size: str, form: str, device: str, dtype: torch.dtyp
 
 
 def run_case(name: str, args, peak: float) -> dict:
-    """Both forms of a case in turn; medians, and the median of the paired ratios."""
+    """Time both forms of a case alternately; returns medians, and the median of the paired ratios."""
     case, dtype = CASES[name], getattr(torch, args.dtype)
     workload = Workload(case, args.size, args.device, dtype)
     forms = {form: workload.form(form) for form in ("ours", "textbook")}
@@ -194,6 +187,7 @@ def run_case(name: str, args, peak: float) -> dict:
 
 
 def parse_arguments(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--size", default="base", help="small, base, large or huge")
@@ -206,6 +200,7 @@ def parse_arguments(argv=None):
 
 
 def main(argv=None) -> dict:
+    """Run the benchmark; returns the report."""
     args = parse_arguments(argv)
     torch.set_num_threads(args.threads)
     peak = matrix_product_peak(args.device, getattr(torch, args.dtype))

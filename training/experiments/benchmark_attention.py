@@ -1,10 +1,10 @@
-"""Time and peak memory of a recipe's optimisation step on the CPU, by attention implementation and precision.
+"""Time and peak memory of a recipe's optimisation step on a CPU, by attention implementation and precision.
 
     python -m deepavfusion.training.experiments.benchmark_attention scenes_recognition scenes_segmentation
 
-All combinations take the same step in turn, on the recipe's first clips and from random weights, several rounds.
-Reported are medians over the rounds: of the seconds, and of the ratio to SDPA in float32 of the same round. Peak memory
-is the growth of the resident set over one step in a process of its own.
+In several rounds, all combinations take the same step in turn, on the recipe's first clips and from random weights.
+Reported are the median time, and the median ratio to SDPA in float32 within a round. Peak memory is the growth of the
+resident set during one step in a fresh process.
 """
 
 import argparse
@@ -25,13 +25,13 @@ COMBINATIONS = [(name, precision) for precision in ("float32", "bfloat16") for n
 
 
 class Step:
-    """One optimisation step of a recipe, with an attention implementation and a precision."""
+    """One optimisation step of a recipe with an attention implementation and a precision."""
 
     def __init__(self, recipe: str, overrides: list[str], attention: str, precision: str):
         fixed = ["model.init_from=null", f"model.attn_implementation={attention}", "data.cache_dir=null"]
         given = load_recipe("finetune", recipe, [*overrides, *fixed])
         if given.data.name == "scenes":
-            given.data.train_size = given.optim.batch_size  # no more are looked at
+            given.data.train_size = given.optim.batch_size  # no more are used
         task = TASKS[given.task.name]
         clips = task.build_clips(given, given.model.build_config(), "train", train=True)
         batch = clips.collate(clips.__getitems__(list(range(given.optim.batch_size))))
@@ -50,13 +50,13 @@ class Step:
 
 
 def memory(recipe: str, overrides: list[str], attention: str, precision: str, threads: int) -> int:
-    """Bytes that one step needs at its peak beyond weights and inputs."""
+    """Peak memory of one step in bytes, excluding weights and inputs."""
     torch.set_num_threads(threads)
     return resident_growth(Step(recipe, overrides, attention, precision))
 
 
 def measure(recipe: str, overrides: list[str], repeats: int, threads: int) -> dict[str, dict]:
-    """Of each combination, "attention, precision": `seconds`, `speedup` over the first, `ratios` and `peak_bytes`."""
+    """Measure `seconds`, `speedup` over the first, `ratios` and `peak_bytes` of each "attention, precision"."""
     steps = {combination: Step(recipe, overrides, *combination) for combination in COMBINATIONS}
     for step in steps.values():
         step()  # warm-up
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="section.key=value")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="as the runs of an experiment have them")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1, as in the experiments)")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)

@@ -1,4 +1,7 @@
-"""Experiments of many runs: each a command with a folder of its own, side by side, kept when done, resumed when not."""
+"""Experiments of many runs: completed runs are skipped, interrupted ones resume.
+
+Every run is a command with a folder of its own; several run side by side.
+"""
 
 import argparse
 import json
@@ -18,14 +21,14 @@ from ..runs.logging import duration
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """One run of an experiment.
 
-    Args:
-        folder: of its results; its log lies beside it. The name of the folder names the cell.
-        command: what runs, with all arguments.
-        result: file in the folder that is there once the run is done.
-        after: folders of the cells that must be done before it.
+    Attributes:
+        folder: Folder of its results, whose name is the name of the run; the log is beside it.
+        command: Command with all arguments.
+        result: File in the folder that exists once the run is complete.
+        after: Folders of the runs that must be completed first.
     """
 
     folder: Path
@@ -34,121 +37,123 @@ class Cell:
     after: tuple[Path, ...] = ()
 
     @property
-    def done(self) -> bool:
+    def completed(self) -> bool:
+        """Whether the run has a result."""
         return (self.folder / self.result).is_file()
 
     @property
     def log(self) -> Path:
+        """File with the output of the command."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def read(self) -> dict:
-        """The content of its result."""
+        """Read the result."""
         return json.loads((self.folder / self.result).read_text(encoding="utf-8"))
 
 
-def run_cells(cells: Sequence[Cell], jobs: int, headline: Callable[[Cell], str]) -> None:
-    """Runs what is not done, `jobs` at a time, one CPU thread each. All other cells are run even if one fails.
+def run_all(runs: Sequence[Run], jobs: int, summary_line: Callable[[Run], str]) -> None:
+    """Execute all runs that are not completed, on one CPU thread each. If a run fails, independent ones continue.
 
     Args:
-        headline: what to print of a cell that is done.
+        runs: Runs of the experiment.
+        jobs: Maximum number of concurrent runs.
+        summary_line: Function that describes a completed run, for printing.
 
     Raises:
-        RuntimeError: names every cell that failed, with the end of its log.
+        RuntimeError: If any run failed, with the names of all failed runs and the ends of their logs.
     """
-    todo = [cell for cell in cells if not cell.done]
-    print(f"{len(cells)} runs, {len(cells) - len(todo)} done before, {jobs} at a time", flush=True)
-    gate, futures = threading.Semaphore(jobs), {}
+    pending = [run for run in runs if not run.completed]
+    print(f"{len(runs)} runs, {len(runs) - len(pending)} already completed, {jobs} at a time", flush=True)
+    slots, futures = threading.Semaphore(jobs), {}
 
-    def work(cell: Cell) -> None:
-        for folder in cell.after:
+    def work(run: Run) -> None:
+        for folder in run.after:
             if folder in futures:
                 futures[folder].result()
-        with gate:
-            _run(cell)
-            print(f"{cell.folder.name:<36} {headline(cell)}", flush=True)
+        with slots:
+            _execute(run)
+            print(f"{run.folder.name:<36} {summary_line(run)}", flush=True)
 
-    # One thread a cell, most of them waiting: so a cell that waits for another takes nobody's turn.
-    with ThreadPoolExecutor(max(1, len(todo))) as pool:
-        futures.update({cell.folder: Future() for cell in todo})
+    # One thread per run, so that a run waiting for another one does not occupy a slot.
+    with ThreadPoolExecutor(max(1, len(pending))) as pool:
+        futures.update({run.folder: Future() for run in pending})
 
-        def guarded(cell: Cell) -> None:
+        def work_and_report(run: Run) -> None:
             try:
-                work(cell)
-                futures[cell.folder].set_result(None)
-            except Exception as error:  # reported below, once the others are done
-                futures[cell.folder].set_exception(error)
+                work(run)
+                futures[run.folder].set_result(None)
+            except Exception as error:  # raised below, after the other runs
+                futures[run.folder].set_exception(error)
 
-        for cell in todo:
-            pool.submit(guarded, cell)
-    errors = {cell.folder.name: futures[cell.folder].exception() for cell in todo}
+        for run in pending:
+            pool.submit(work_and_report, run)
+    errors = {run.folder.name: futures[run.folder].exception() for run in pending}
     if any(errors.values()):
         raise RuntimeError("\n\n".join(f"{name}: {error}" for name, error in errors.items() if error))
 
 
-def _run(cell: Cell) -> None:
-    """Runs a cell and keeps its cost beside its folder."""
-    cell.folder.parent.mkdir(parents=True, exist_ok=True)
+def _execute(run: Run) -> None:
+    """Execute a run and record its cost beside its folder."""
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.time()
-    with open(cell.log, "a", encoding="utf-8") as log:
-        process = subprocess.Popen(cell.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    with open(run.log, "a", encoding="utf-8") as log:
+        process = subprocess.Popen(run.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode or not cell.done:
-        last = "\n".join(cell.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
-        raise RuntimeError(f"exit code {process.returncode} ({cell.log}):\n{last}")
-    earlier = cost(cell)
+    if process.returncode or not run.completed:
+        last = "\n".join(run.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
+        raise RuntimeError(f"exit code {process.returncode} ({run.log}):\n{last}")
+    earlier = cost(run)
     content = {
         "seconds": earlier["seconds"] + time.time() - started,
         "peak_memory_mb": max(earlier["peak_memory_mb"], usage.ru_maxrss / 1024),
     }
-    write_atomically(_cost_file(cell), json.dumps(content) + "\n")
+    write_atomically(_cost_file(run), json.dumps(content) + "\n")
 
 
-def _cost_file(cell: Cell) -> Path:
-    return cell.folder.with_name(f"{cell.folder.name}.cost.json")
+def _cost_file(run: Run) -> Path:
+    return run.folder.with_name(f"{run.folder.name}.cost.json")
 
 
-def cost(cell: Cell) -> dict[str, float]:
-    """`seconds` and `peak_memory_mb` of a cell's process so far; zeros where it never ended."""
-    path = _cost_file(cell)
+def cost(run: Run) -> dict[str, float]:
+    """Total `seconds` and `peak_memory_mb` of a run's processes; zeros if none has finished."""
+    path = _cost_file(run)
     return json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "peak_memory_mb": 0.0}
 
 
-def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Median of the seeds times `scale`, with their standard deviation where there are several."""
+def cost_line(run: Run) -> str:
+    """Time and memory of a run as text."""
+    spent = cost(run)
+    return f"{duration(spent['seconds'])}, {spent['peak_memory_mb']:.0f} MB"
+
+
+def median_with_std(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Format the median of `values` times `scale`, with the standard deviation if there are several."""
     text = f"{scale * median(values):.{digits}f}"
     return text if len(values) == 1 else f"{text} ± {scale * stdev(values):.{digits}f}"
 
 
 def experiment_parser(name: str, description: str | None, out: str, changes: str) -> argparse.ArgumentParser:
-    """The arguments that all experiments have.
+    """Build a parser with the arguments that all experiments share.
 
     Args:
-        name: of the module in this package.
-        description: the module's docstring.
-        out: default folder of the cells.
-        changes: which recipes the overrides change.
+        name: Name of the module in this package.
+        description: Docstring of the module.
+        out: Default folder of the runs.
+        changes: The recipes that overrides apply to, for `--help`.
     """
     result = argparse.ArgumentParser(
-        f"deepavfusion.training.{name}",
+        f"python -m deepavfusion.training.experiments.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--out", type=Path, default=Path(out), help="folder of the cells")
-    result.add_argument("--seeds", type=int, default=1, help="how many seeds of each cell")
-    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time")
-    result.add_argument(
-        "--collect", action="store_true", help="train nothing: write what the cells that are done found"
-    )
-    result.add_argument("overrides", nargs="*", metavar="section.key=value", help=f"changes to {changes}")
+    result.add_argument("--out", type=Path, default=Path(out), help=f"folder of the runs ({out})")
+    result.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
+    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concurrent runs (one per core)")
+    result.add_argument("--collect", action="store_true", help="do not train; write the results of completed runs")
+    result.add_argument("overrides", nargs="*", metavar="section.key=value", help=f"overrides of {changes}")
     return result
 
 
-def cost_line(cell: Cell) -> str:
-    """Time and memory of a cell as text."""
-    spent = cost(cell)
-    return f"{duration(spent['seconds'])}, {spent['peak_memory_mb']:.0f} MB"
-
-
-__all__ = ["Cell", "cost", "cost_line", "experiment_parser", "run_cells", "spread"]
+__all__ = ["Run", "cost", "cost_line", "experiment_parser", "median_with_std", "run_all"]

@@ -1,4 +1,4 @@
-"""Time, memory and arithmetic of a machine, as the benchmarks measure them."""
+"""Time, memory and arithmetic of a machine, as measured by the benchmarks."""
 
 import gc
 import multiprocessing
@@ -6,6 +6,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -13,12 +14,13 @@ import transformers
 
 
 def synchronise(device: str) -> None:
+    """Wait for a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product here: the best of several."""
+    """FLOP/s of a large square matrix product, the best of eight."""
     side = 8192 if device == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
@@ -36,7 +38,7 @@ def _resident_set() -> int:
 
 
 def resident_growth(call: Callable[[], None]) -> int:
-    """Bytes by which a call's peak exceeds what was resident before it. Means something in a fresh process alone."""
+    """Growth of the resident set during a call, in bytes; meaningful only in a fresh process."""
     gc.collect()
     before = _resident_set()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
@@ -46,32 +48,20 @@ def resident_growth(call: Callable[[], None]) -> int:
     return peak - before
 
 
-def _send(connection, function, arguments):
-    connection.send(function(*arguments))
-
-
 def in_fresh_process(function: Callable, *arguments):
-    """What a function of a module gives in a process of its own; RuntimeError where that fails."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send, args=(sender, function, arguments))
-    child.start()
-    child.join()
-    if child.exitcode != 0:
-        raise RuntimeError(f"A measurement in a process of its own failed with exit code {child.exitcode}.")
-    return receiver.recv()
+    """Call a module-level function in a new process, and raise what it raises."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _processor_name() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return names[0] if names else platform.machine()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if "model name" in line)
+    return next(names, platform.machine())
 
 
 def describe_machine(device: str, threads: int) -> dict:
+    """Device, threads and versions, for records."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor_name(),
         "threads": threads,

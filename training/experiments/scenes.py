@@ -1,13 +1,13 @@
-"""All tasks on the built-in scenes, with and without pre-training: trains, evaluates, and writes the tables.
+"""All tasks on the built-in scenes, with and without pre-training.
 
     python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
-Recognition starts from the pre-trained weights, or from random ones; localization from the recognition model of the
-same origin, and separation and segmentation from that localization model: the two columns differ in the pre-training
-alone. Each cell is one `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under
---out. Cells that are done are kept, cells that were interrupted go on, so the command can be repeated; cells run side
-by side on the cores that there are. At the end training/experiments/results/scenes_tasks.json and the table of
-docs/results.md are rewritten. --designs also compares ways of localizing, from the same pre-trained recognition model.
+Recognition starts from the pre-trained weights or from random ones; localization from the recognition model of the same
+origin; separation and segmentation from that localization model. The two columns of the table thus differ only in
+pre-training. Each run is a `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under --out.
+Completed runs are skipped, interrupted ones resume. At the end, training/experiments/results/scenes_tasks.json and the
+table of docs/results.md are rewritten. --designs also compares localization methods, from the same pre-trained
+recognition model.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from deepavfusion.inference.files import write_atomically
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table, replace_between
 from ..runs.records import package_versions
-from .grid import Cell, cost, cost_line, experiment_parser, run_cells, spread
+from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
 
 TASKS = ("recognition", "localization", "separation", "segmentation")
-# The task whose model, of the same origin, another starts from.
+# Task -> task whose model, of the same origin, it starts from.
 FOUNDATIONS = {"localization": "recognition", "separation": "localization", "segmentation": "localization"}
 STARTS = ("pretrained", "scratch")
-# Ways of localizing, compared at a third of the recipe's length.
+# Localization methods, compared at a third of the recipe's length.
 DESIGN_LENGTH = ("optim.epochs=2",)
 DESIGNS = {
     "head": (),
@@ -37,37 +37,37 @@ DESIGNS = {
     "head, matching": ("model.localization_loss=matching",),
     "similarity, matching": ("model.localization_map=similarity", "model.localization_loss=matching"),
 }
-# Metric of the table, its bounds and controls: (metric in evaluation.json, what the table calls it).
+# Main metric of each task, its controls and bounds: (name in evaluation.json, title in the table).
 SHOWN = {
     "recognition": [
-        ("top1", "top-1, image and audio (at best 100 %)"),
-        ("audio_only_top1", "top-1, audio only (at best 50 %)"),
-        ("image_only_top1", "top-1, image only (at best 50 %)"),
+        ("top1", "top-1, image and audio (upper bound 100 %)"),
+        ("audio_only_top1", "top-1, audio only (upper bound 50 %)"),
+        ("image_only_top1", "top-1, image only (upper bound 50 %)"),
     ],
     "separation": [
         ("si_sdri", "SI-SDR improvement, dB"),
         ("wrong_frame_si_sdri", "with the other source's frame (control), dB"),
-        ("both_sources_improved", "mixtures in which both sources improve, each with its own frame"),
+        ("both_sources_improved", "mixtures with both sources improved, each with its own frame"),
         ("oracle_si_sdri", "ideal ratio mask (bound), dB"),
     ],
     "segmentation": [
-        ("miou", "foreground mIoU of what sounds"),
-        ("shuffled_miou", "mIoU with another clip's sound (control)"),
+        ("miou", "mIoU of sounding objects"),
+        ("shuffled_miou", "mIoU with audio of another clip (control)"),
         ("silent_coverage", "mask coverage of silent objects beside sounding ones"),
         ("sounding_coverage", "mask coverage of sounding objects beside silent ones"),
     ],
     "localization": [
         ("ciou_50", "cIoU@0.5"),
-        ("shuffled_ciou_50", "with another clip's sound (control)"),
+        ("shuffled_ciou_50", "with audio of another clip (control)"),
         ("centre_ciou_50", "centred box (control)"),
-        ("ap", "AP, with silent frames as negatives"),
+        ("ap", "AP, with frames without a visible source as negatives"),
         ("ciou_50_at_0.5", "cIoU@0.5 at a probability threshold of 0.5"),
     ],
 }
 
 
-def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Cell:
-    """One training: a task, where its encoder comes from, a seed, and of localization a design."""
+def make_run(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Run:
+    """One training run: a task, the origin of its encoder, a seed, and a design for localization."""
     name = f"{task}-{start}-{seed}" + ("" if design is None else f"-{design.replace(', ', '-')}")
     if task in FOUNDATIONS:
         after = (given.out / f"{FOUNDATIONS[task]}-{start}-{seed}",)
@@ -80,25 +80,25 @@ def cell(task: str, start: str, seed: int, given: argparse.Namespace, design: st
         *((*DESIGN_LENGTH, *DESIGNS[design]) if design else ()),
         *given.overrides,
     )
-    return Cell(given.out / name, command, "evaluation.json", after)
+    return Run(given.out / name, command, "evaluation.json", after)
 
 
-def design_cells(given: argparse.Namespace) -> dict[str, Cell]:
-    """The ways of localizing, from the pre-trained recognition model, all trained equally long."""
-    return {design: cell("localization", "pretrained", 0, given, design) for design in DESIGNS}
+def design_runs(given: argparse.Namespace) -> dict[str, Run]:
+    """Runs of all localization methods, equally long, from the same pre-trained recognition model."""
+    return {design: make_run("localization", "pretrained", 0, given, design) for design in DESIGNS}
 
 
 def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Trains what is not done, and writes localization_designs.md beside the results; every design's metrics."""
-    cells = design_cells(given)
-    run_cells(list(cells.values()), given.jobs, headline)
-    found = {design: one.read()["metrics"] for design, one in cells.items()}
+    """Train all localization methods and write localization_designs.md; returns the metrics of each."""
+    runs = design_runs(given)
+    run_all(list(runs.values()), given.jobs, summary_line)
+    found = {design: run.read()["metrics"] for design, run in runs.items()}
     text = (
-        "# Ways of localizing, on the built-in scenes\n\n"
-        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. A place is found "
-        "where its probability exceeds the threshold that was best on the validation split, each design's own. How far "
-        "a score lies above its control says how much the sound decides. "
-        f"{given.results.name} holds the whole numbers.\n\n{designs_table(found)}\n"
+        "# Localization methods on the built-in scenes\n\n"
+        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. The probability "
+        "threshold of each method is chosen on the validation split. The gap between a score and its control with "
+        "mismatched audio measures how much the localization depends on the audio. All metrics are in "
+        f"{given.results.name}.\n\n{designs_table(found)}\n"
     )
     given.results.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results.with_name("localization_designs.md"), text)
@@ -106,7 +106,7 @@ def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def designs_table(found: dict[str, dict[str, float]]) -> str:
-    """How the designs compare, with the controls of each."""
+    """Table of the localization methods and their controls."""
     shown = [
         *SHOWN["localization"],
         ("whole_ciou_50", "whole frame (control)"),
@@ -118,28 +118,29 @@ def designs_table(found: dict[str, dict[str, float]]) -> str:
         for design, metrics in found.items()
     ]
     names = [title for name, title in shown if name in next(iter(found.values()))]
-    return markdown_table(["design", *names], rows)
+    return markdown_table(["method", *names], rows)
 
 
 def with_foundations(tasks: list[str]) -> list[str]:
-    """Tasks and what they start from, in the order of training."""
-    wanted = set(tasks)
+    """Add the tasks that others start from; returns all in training order."""
+    required = set(tasks)
     for task in reversed(TASKS):
-        if task in wanted and task in FOUNDATIONS:
-            wanted.add(FOUNDATIONS[task])
-    return [task for task in TASKS if task in wanted]
+        if task in required and task in FOUNDATIONS:
+            required.add(FOUNDATIONS[task])
+    return [task for task in TASKS if task in required]
 
 
-def headline(done: Cell) -> str:
-    metric, title = SHOWN[done.read()["task"]][0]
-    return f"{cost_line(done)}  {title}: {done.read()['metrics'][metric]:.3f}"
+def summary_line(run: Run) -> str:
+    """Cost and main metric of a completed run."""
+    metric, title = SHOWN[run.read()["task"]][0]
+    return f"{cost_line(run)}  {title}: {run.read()['metrics'][metric]:.3f}"
 
 
-def collect(cells: dict[tuple[str, str, int], Cell]) -> dict[str, Any]:
-    """Content of scenes_tasks.json: for each task and start, every metric's values over the seeds, and what it cost."""
+def collect(runs: dict[tuple[str, str, int], Run]) -> dict[str, Any]:
+    """Content of scenes_tasks.json: every metric over the seeds, and the cost, of each task and start."""
     rows = {}
-    for (task, start, seed), done in cells.items():
-        content, spent = done.read(), cost(done)
+    for (task, start, seed), run in runs.items():
+        content, spent = run.read(), cost(run)
         entry = rows.setdefault(task, {}).setdefault(start, {"seeds": [], "seconds": [], "metrics": {}})
         entry["seeds"].append(seed)
         entry["seconds"].append(round(spent["seconds"]))
@@ -151,12 +152,12 @@ def collect(cells: dict[tuple[str, str, int], Cell]) -> dict[str, Any]:
 
 
 def entries(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was found of each task with each start."""
+    """Results of all tasks and starts."""
     return [task[start] for task in results["tasks"].values() for start in STARTS if start in task]
 
 
 def table(results: dict[str, Any]) -> str:
-    """The table of docs/results.md."""
+    """Table of docs/results.md."""
     rows = []
     for task in TASKS:
         if task not in results["tasks"]:
@@ -165,42 +166,46 @@ def table(results: dict[str, Any]) -> str:
         for k, (metric, title) in enumerate(SHOWN[task]):
             scale, digits, unit = (1, 2, "dB") if title.endswith("dB") else (100, 1, "%")
             cells = [
-                f"{spread(found[start]['metrics'][metric], scale, digits)} {unit}" if start in found else "-"
+                f"{median_with_std(found[start]['metrics'][metric], scale, digits)} {unit}" if start in found else "-"
                 for start in STARTS
             ]
             rows.append([task.capitalize() if k == 0 else "", title.removesuffix(", dB"), *cells])
     counts = {len(entry["seeds"]) for entry in entries(results)}
     seeds = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} seeds, median ± standard deviation"
     note = f"Held-out scenes; {'one seed' if counts == {1} else seeds}."
-    note += f" One seed of what is shown took {results['core_minutes']:.0f} minutes of one CPU core."
-    return markdown_table(["task", "measure", "with pre-training", "without"], rows) + "\n\n" + note
+    note += f" One seed of all tasks took {results['core_minutes']:.0f} minutes of one CPU core."
+    return markdown_table(["task", "metric", "with pre-training", "from random weights"], rows) + "\n\n" + note
 
 
 def parser() -> argparse.ArgumentParser:
-    result = experiment_parser("scene_results", __doc__, "runs/results", "all recipes")
+    """Build the parser of the command line."""
+    result = experiment_parser("scenes", __doc__, "runs/results", "all recipes")
     result.add_argument("--pretrained", default="runs/quickstart", help="folder of the pre-trained model")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    result.add_argument("--designs", action="store_true", help="also compare the ways of localizing")
+    result.add_argument("--designs", action="store_true", help="also compare localization methods")
     result.add_argument("--results", type=Path, default=Path("training/experiments/results/scenes_tasks.json"))
-    result.add_argument("--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced")
+    result.add_argument(
+        "--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced (docs/results.md)"
+    )
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
     if not (Path(given.pretrained) / "config.json").is_file():
-        print(f"There is no pre-trained model at {given.pretrained}: `make quickstart` makes one.", file=sys.stderr)
+        print(f"No pre-trained model in {given.pretrained}; `make quickstart` trains one.", file=sys.stderr)
         return 2
     for task in given.tasks:
-        load_recipe("finetune", f"scenes_{task}", given.overrides)  # a wrong override is told before hours of work
+        load_recipe("finetune", f"scenes_{task}", given.overrides)  # fail on invalid overrides before hours of training
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
-    cells = {key: cell(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
+    runs = {key: make_run(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
     if given.collect:
-        cells = {key: one for key, one in cells.items() if one.done}
-    run_cells(list(cells.values()), given.jobs, headline)
-    results = collect(cells)
+        runs = {key: run for key, run in runs.items() if run.completed}
+    run_all(list(runs.values()), given.jobs, summary_line)
+    results = collect(runs)
     earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
-    # Each cell runs on one core.
+    # each run uses one core
     results["core_minutes"] = round(sum(median(entry["seconds"]) for entry in entries(results)) / 60, 1)
     if given.designs:
         results["localization_designs"] = compare_designs(given)

@@ -1,13 +1,13 @@
-"""The model as the paper's equations have it, without any shortcut: what correctness and speed are measured against.
+"""The model exactly as in the paper's equations, without optimizations: the reference for correctness and speed.
 
-`textbook(model)` is a copy of a model whose modules compute
+`textbook(model)` returns a copy of a model whose modules compute
 
-- every row of a tower layer over [fusion tokens ; patches], of which those of the fusion tokens are then dropped,
-- every pair of an image and an audio token, with keys and values of their concatenated channels,
-- the projection of every patch, of which the hidden ones are then dropped,
-- every row of the decoder, and the prediction of every patch, in the order of the grid.
+- all rows of a tower layer over [fusion tokens ; patches], then drop those of the fusion tokens,
+- all pairs of image and audio tokens, with keys and values of their concatenated channels,
+- the projection of all patches, then drop the masked ones,
+- all rows of the decoder, and the predictions of all patches, in grid order.
 
-The weights are the same, so outputs and gradients must agree with the model's to rounding.
+The weights are shared in value, so outputs and gradients must agree with the model's up to rounding.
 """
 
 import copy
@@ -37,11 +37,13 @@ class TextbookLayer(DeepAVFusionLayer):
 
 
 class TextbookPairAttention(DeepAVFusionPairAttention):
-    """One key and one value for each of the nI * nA pairs. Both modalities must be there."""
+    """One key and one value for each of the nI * nA pairs. Both modalities are required."""
 
     def forward(self, states, image, audio, image_present=None, audio_present=None):
         if image is None or audio is None or image_present is not None or audio_present is not None:
-            raise ValueError("The textbook form has no missing modality: expected both streams and no presence masks.")
+            raise ValueError(
+                "The textbook form does not support a missing modality: expected both streams and no presence masks."
+            )
         batch, num_image, dim = image.shape
         num_audio = audio.shape[1]
         pairs = torch.cat(
@@ -69,7 +71,7 @@ class TextbookPairAttention(DeepAVFusionPairAttention):
 
 
 class TextbookDenseAttention(TextbookPairAttention):
-    """Pairs of patches; weights over patches are the pairs' weights summed over the other side."""
+    """Pairs of patches; attention weights of patches are sums of pair weights over the other modality."""
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None):
         output, weights = super().forward(fusion, image, audio, image_present, audio_present)
@@ -77,7 +79,7 @@ class TextbookDenseAttention(TextbookPairAttention):
 
 
 class TextbookPatchEmbeddings(DeepAVFusionPatchEmbeddings):
-    """Projects all patches by the convolution, then drops the hidden ones."""
+    """Projects all patches by the convolution, then drops the masked ones."""
 
     def forward(self, values, ids_keep=None):
         if len(self.patches.patch) == 3:
@@ -88,7 +90,7 @@ class TextbookPatchEmbeddings(DeepAVFusionPatchEmbeddings):
 
 
 class TextbookPlainDecoder(DeepAVFusionPlainDecoder):
-    """All tokens through all layers, all patches predicted, in the order of the grid."""
+    """All tokens pass through all layers and all patches are predicted, in grid order."""
 
     def forward(self, patches, fusion, masking, predict_visible):
         patches, fusion = self.embed(patches), self.embed(fusion)
@@ -112,7 +114,7 @@ TEXTBOOK = {
 
 
 def textbook(module: nn.Module) -> nn.Module:
-    """A copy of a model, or of any part of one, that computes the textbook form with equal weights."""
+    """Copy a model, or any part of one, into its textbook form with equal weights."""
     module = copy.deepcopy(module)
     for part in module.modules():
         part.__class__ = TEXTBOOK.get(type(part), type(part))

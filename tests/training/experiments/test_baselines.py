@@ -1,3 +1,5 @@
+"""Baselines on the scenes: reports, scores and the small network."""
+
 import json
 
 import numpy as np
@@ -22,7 +24,7 @@ def test_report_of_a_small_run(tmp_path, capsys):
         assert scores.keys() == baselines.TARGETS.keys()
         assert all(0 <= value <= 1 for score in scores.values() for value in score.values())
     assert result["baselines"]["mean log-mel"]["timbre"]["linear"] > 0.25  # far from chance when families are easy
-    assert "best possible for the class: sound 50.0, sight 50.0, both 100.0" in capsys.readouterr().out
+    assert "upper bounds for the class: sound 50.0, sight 50.0, both 100.0" in capsys.readouterr().out
 
 
 def test_scores_of_separable_and_of_random_features():
@@ -36,7 +38,7 @@ def test_scores_of_separable_and_of_random_features():
     assert max(blind.values()) < 0.45
 
 
-def test_network_learns_what_differs_in_place_alone():
+def test_network_learns_a_difference_at_one_position():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 8, 400)
     inputs = rng.standard_normal((400, 1, 16, 16)).astype(np.float32)
@@ -45,7 +47,7 @@ def test_network_learns_what_differs_in_place_alone():
     assert accuracy > 0.3
 
 
-def test_mean_spectrum_does_not_tell_timbres_apart_on_standard():
+def test_mean_spectrum_does_not_separate_timbres_on_standard():
     model = baselines.tiny_config()
     config = baselines.ScenesConfig(seconds=1.5, max_objects=1, max_sounding=1)
     train, test = (baselines.read_scenes(config, model, split, size) for split, size in (("train", 800), ("test", 400)))

@@ -1,4 +1,4 @@
-"""Experiments of many runs: cells that are kept and resumed, and the tables of results and ablations made from them."""
+"""Experiments of many runs: completed runs are skipped, others resume; tables of results and ablations."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import torch
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.training.experiments import ablations
 from deepavfusion.training.experiments import scenes as scene_results
-from deepavfusion.training.experiments.grid import Cell, cost, run_cells, spread
+from deepavfusion.training.experiments.grid import Run, cost, median_with_std, run_all
 from tests.training.test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
 
 SMALL = [
@@ -23,7 +23,7 @@ SMALL = [
     "optim.warmup_epochs=0.5",
     "run.cpu=true",
 ]
-# Leaves a line in the log, the names of the folders beside it, and a result; or fails where told so.
+# Writes a line to the log and a result with the names of the completed runs beside it, or fails on request.
 WORK = """
 import json, os, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
@@ -36,50 +36,50 @@ beside = sorted(path.name for path in folder.parent.iterdir() if (path / "result
 """
 
 
-def small_cell(folder, *words, after=()):
-    return Cell(folder, (sys.executable, "-c", WORK, str(folder), *words), "result.json", after)
+def small_run(folder, *words, after=()):
+    return Run(folder, (sys.executable, "-c", WORK, str(folder), *words), "result.json", after)
 
 
-def test_cells_wait_for_those_they_need_and_are_kept(tmp_path, capsys):
-    last = small_cell(tmp_path / "a_last", after=(tmp_path / "z_first",))
-    first = small_cell(tmp_path / "z_first")
-    run_cells([last, first], jobs=2, headline=lambda cell: f"result of {cell.folder.name}")
+def test_runs_wait_for_their_dependencies_and_are_skipped_once_completed(tmp_path, capsys):
+    last = small_run(tmp_path / "a_last", after=(tmp_path / "z_first",))
+    first = small_run(tmp_path / "z_first")
+    run_all([last, first], jobs=2, summary_line=lambda run: f"result of {run.folder.name}")
     assert last.read() == {"beside": ["z_first"], "threads": "1"}
     assert first.log.read_text().startswith("at work on z_first")
     assert cost(first)["seconds"] > 0
     assert cost(first)["peak_memory_mb"] > 1
     assert "result of a_last" in capsys.readouterr().out
     changed = first.folder.stat().st_mtime_ns, first.log.stat().st_mtime_ns
-    run_cells([last, first], jobs=2, headline=str)
+    run_all([last, first], jobs=2, summary_line=str)
     assert (first.folder.stat().st_mtime_ns, first.log.stat().st_mtime_ns) == changed
-    assert "2 runs, 2 done before" in capsys.readouterr().out
+    assert "2 runs, 2 already completed" in capsys.readouterr().out
 
 
-def test_a_cell_that_fails_is_named_and_stops_only_what_needs_it(tmp_path):
-    broken = small_cell(tmp_path / "broken", "fail")
-    needs_it = small_cell(tmp_path / "needs_it", after=(broken.folder,))
-    other = small_cell(tmp_path / "other")
+def test_a_failed_run_is_named_and_stops_only_its_dependents(tmp_path):
+    broken = small_run(tmp_path / "broken", "fail")
+    dependent = small_run(tmp_path / "dependent", after=(broken.folder,))
+    other = small_run(tmp_path / "other")
     with pytest.raises(RuntimeError, match=r"broken: exit code 1 .*broken\.log") as caught:
-        run_cells([broken, needs_it, other], jobs=1, headline=str)
+        run_all([broken, dependent, other], jobs=1, summary_line=str)
     assert "it went wrong" in str(caught.value)
-    assert other.done
-    assert not needs_it.folder.exists()
+    assert other.completed
+    assert not dependent.folder.exists()
 
 
-def test_the_time_of_an_interrupted_cell_is_added_up(tmp_path):
-    cell = small_cell(tmp_path / "cell")
-    run_cells([cell], 1, str)
-    once = cost(cell)["seconds"]
-    (cell.folder / "result.json").unlink()
-    cell.folder.rmdir()
+def test_the_time_of_an_interrupted_run_is_added_up(tmp_path):
+    run = small_run(tmp_path / "run")
+    run_all([run], 1, str)
+    once = cost(run)["seconds"]
+    (run.folder / "result.json").unlink()
+    run.folder.rmdir()
     started = time.time()
-    run_cells([cell], 1, str)
-    assert once < cost(cell)["seconds"] <= once + time.time() - started
+    run_all([run], 1, str)
+    assert once < cost(run)["seconds"] <= once + time.time() - started
 
 
 def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrained, tmp_path, capsys):  # noqa: F811
     page, results, out = tmp_path / "results.md", tmp_path / "results.json", tmp_path / "runs"
-    page.write_text("# Title\n<!-- results:begin -->\nwhat stood here\n<!-- results:end -->\nrest\n")
+    page.write_text("# Title\n<!-- results:begin -->\nearlier text\n<!-- results:end -->\nrest\n")
     sizes = [f"model.{name}={value}" for name, value in SIZES.items() if not name.startswith("decoder")]
     arguments = [
         *("--pretrained", str(pretrained), "--out", str(out), "--tasks", "localization"),
@@ -95,22 +95,22 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrain
     entry = found["tasks"]["localization"]["scratch"]
     evaluation = json.loads((out / "localization-scratch-0" / "evaluation.json").read_text())
     assert entry["metrics"]["ciou_50"] == [evaluation["metrics"]["ciou_50"]]
-    # The second task starts from the model of the first, of the same origin.
+    # The second task starts from the model of the first one, of the same origin.
     for start in scene_results.STARTS:
         recipe = (out / f"localization-{start}-0" / "recipe.yaml").read_text()
         assert f"init_from: {out / f'recognition-{start}-0'}" in recipe
     text = page.read_text()
     assert text.startswith("# Title\n")
     assert text.endswith("rest\n")
-    assert "what stood here" not in text
+    assert "earlier text" not in text
     assert "cIoU@0.5" in text
-    # Again: nothing is trained, the same table comes.
+    # Again: nothing is trained, and the table is the same.
     capsys.readouterr()
     assert scene_results.main(arguments) == 0
-    assert "4 runs, 4 done before" in capsys.readouterr().out
+    assert "4 runs, 4 already completed" in capsys.readouterr().out
     assert json.loads(results.read_text()) == found
     assert page.read_text() == text
-    # With a cell less, --collect shows the others.
+    # --collect writes the results of the remaining runs.
     (out / "localization-scratch-0" / "evaluation.json").unlink()
     assert scene_results.main([*arguments, "--collect"]) == 0
     assert list(json.loads(results.read_text())["tasks"]["localization"]) == [
@@ -119,27 +119,27 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrain
     assert not (out / "localization-scratch-0" / "evaluation.json").exists()
 
 
-def test_a_task_is_trained_after_what_it_starts_from(tmp_path):
+def test_a_task_is_trained_after_the_one_it_starts_from(tmp_path):
     given = scene_results.parser().parse_args(["--out", str(tmp_path)])
     assert scene_results.with_foundations(["segmentation"]) == ["recognition", "localization", "segmentation"]
     assert scene_results.with_foundations(["recognition"]) == ["recognition"]
-    cell = scene_results.cell("segmentation", "scratch", 2, given)
-    assert f"model.init_from={tmp_path / 'localization-scratch-2'}" in cell.command
-    assert cell.after == (tmp_path / "localization-scratch-2",)
-    recognition = scene_results.cell("recognition", "scratch", 2, given)
+    segmentation = scene_results.make_run("segmentation", "scratch", 2, given)
+    assert f"model.init_from={tmp_path / 'localization-scratch-2'}" in segmentation.command
+    assert segmentation.after == (tmp_path / "localization-scratch-2",)
+    recognition = scene_results.make_run("recognition", "scratch", 2, given)
     assert "model.init_from=null" in recognition.command
     assert recognition.after == ()
 
 
 def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
     given = scene_results.parser().parse_args(["--out", str(tmp_path)])
-    cells = scene_results.design_cells(given)
-    assert len({cell.folder for cell in cells.values()}) == len(scene_results.DESIGNS)
-    for cell in cells.values():
+    runs = scene_results.design_runs(given)
+    assert len({run.folder for run in runs.values()}) == len(scene_results.DESIGNS)
+    for run in runs.values():
         assert {f"model.init_from={tmp_path / 'recognition-pretrained-0'}", *scene_results.DESIGN_LENGTH} <= {
-            *cell.command
+            *run.command
         }
-    assert "model.localization_map=attention" in cells["attention"].command
+    assert "model.localization_map=attention" in runs["attention"].command
 
 
 def test_table_of_designs():
@@ -150,15 +150,15 @@ def test_table_of_designs():
     assert rows.splitlines()[3].endswith("| 12.5 % |")
 
 
-def test_results_say_what_is_missing(tmp_path, capsys):
+def test_a_missing_pretrained_model_is_reported(tmp_path, capsys):
     assert scene_results.main(["--pretrained", str(tmp_path / "none")]) == 2
     assert "make quickstart" in capsys.readouterr().err
 
 
-def test_spread_of_seeds():
-    assert spread([0.5], 100) == "50.0"
-    assert spread([0.5, 0.7, 0.6], 100) == "60.0 ± 10.0"
-    assert spread([6.0, 8.0], digits=2) == "7.00 ± 1.41"
+def test_median_with_std():
+    assert median_with_std([0.5], 100) == "50.0"
+    assert median_with_std([0.5, 0.7, 0.6], 100) == "60.0 ± 10.0"
+    assert median_with_std([6.0, 8.0], digits=2) == "7.00 ± 1.41"
 
 
 def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
@@ -179,17 +179,17 @@ def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     assert run["peak_memory_mb"] > 0
     text = (results / "ablations.md").read_text()
     assert "| no fusion |" in text
-    assert text.count("| epoch |") == 2  # the course of each variant
+    assert text.count("| epoch |") == 2  # one table per variant
     shown = f"| {run['over_training'][-1]['epoch']:g} | {100 * run['over_training'][-1]['fusion']:.1f} |"
     assert shown in text.partition("## Over training")[2]
-    # With a cell less, --collect shows the others and trains nothing.
+    # --collect writes the results of the remaining runs and trains nothing.
     removed = out / "early-factorized-unimodal-start-0" / "evaluation.json"
     kept = removed.read_bytes()
     removed.unlink()
     assert ablations.main([*arguments, "--collect"]) == 0
     assert list(json.loads((results / "ablations.json").read_text())["variants"]) == ["no fusion"]
     removed.write_bytes(kept)
-    # The towers that were written load as MAE files do, and are those of the model without fusion.
+    # The saved towers load like MAE checkpoints, and equal those of the model without fusion.
     source = out / "no-fusion-0"
     towers = {name: str(source / f"{name}_tower.pth") for name in ("image", "audio")}
     shape = DeepAVFusionConfig.from_pretrained(out / "early-factorized-unimodal-start-0")

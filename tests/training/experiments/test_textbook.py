@@ -16,7 +16,7 @@ relaxed = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def randomise(module, seed):
-    """Initial norms, biases and tables are ones and zeros, behind which mistakes hide."""
+    """Draw all parameters at random: ones and zeros of initial norms, biases and tables can hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
@@ -32,13 +32,13 @@ def assert_same(ours, reference, call):
         sum((output.float() * (index + 1)).square().mean() for index, output in enumerate(outputs)).backward()
         results.append((outputs, {name: p.grad for name, p in module.named_parameters()}))
     (outputs, gradients), (expected, expected_gradients) = results
-    for output, want in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(output, want, **TOLERANCE)
-    for name, want in expected_gradients.items():
+    for output, target in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, target, **TOLERANCE)
+    for name, target in expected_gradients.items():
         if name.endswith("k_proj.bias"):  # a constant in all scores: its gradient is rounding noise around zero
-            assert want is None or want.abs().max() < 1e-3
+            assert target is None or target.abs().max() < 1e-3
             continue
-        torch.testing.assert_close(gradients[name], want, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(gradients[name], target, **TOLERANCE, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @relaxed
@@ -146,16 +146,16 @@ def test_pretraining(image_ratio, audio_ratio, norm_patch_loss, layers, seed):
         model.train(training), reference.train(training)
         assert_same(model, reference, lambda module: module(pixels, mel, **noise)[:3])
     with torch.no_grad():
-        ours, want = model.eval()(pixels, mel, **noise), reference.eval()(pixels, mel, **noise)
-        torch.testing.assert_close(ours.image_logits, want.image_logits, **TOLERANCE)
-        torch.testing.assert_close(ours.audio_logits, want.audio_logits, **TOLERANCE)
+        ours, target = model.eval()(pixels, mel, **noise), reference.eval()(pixels, mel, **noise)
+        torch.testing.assert_close(ours.image_logits, target.image_logits, **TOLERANCE)
+        torch.testing.assert_close(ours.audio_logits, target.audio_logits, **TOLERANCE)
         trained = model.train()(pixels, mel, **noise)
     hidden = trained.image_mask.bool()
-    torch.testing.assert_close(trained.image_logits[hidden], want.image_logits[hidden], **TOLERANCE)
+    torch.testing.assert_close(trained.image_logits[hidden], target.image_logits[hidden], **TOLERANCE)
     assert not trained.image_logits[~hidden].any()
 
 
 def test_textbook_refuses_a_missing_modality():
     model = textbook(DeepAVFusionModel(tiny_config(fusion_type="dense")))
-    with pytest.raises(ValueError, match="no missing modality"):
+    with pytest.raises(ValueError, match="does not support a missing modality"):
         model(input_features=torch.randn(1, 1, 32, 48))
