@@ -1,5 +1,5 @@
 """
-What trivial methods reach on sounding scenes, beside chance and the ceilings of one sense alone.
+What trivial methods reach on sounding scenes, beside chance and the ceilings of a single modality.
 
     python -m deepavfusion.training.experiments.baselines
     python -m deepavfusion.training.experiments.baselines --model untrained --model runs/scenes_tiny --networks standard
@@ -22,9 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..data.clips import collate_clips
-from ..data.scenes.clips import SceneClips
-from ..data.scenes.config import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, ScenesConfig, modality_ceilings
+from ..data import collate_clips
+from ..data.scenes import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, SceneClips, ScenesConfig, modality_ceilings
 
 TARGETS = {"shape": 8, "timbre": 8, "class": 16}
 DEFAULT_OUT = Path(__file__).parent / "results" / "scenes_baselines.json"
@@ -148,7 +147,7 @@ def run(
     train = read_scenes(config, model_config, "train", train_size)
     test = read_scenes(config, model_config, "test", test_size)
     result: dict = {
-        "ceilings": {sense: c["single_object_accuracy"] for sense, c in modality_ceilings(config).items()},
+        "ceilings": {modality: c["single_object_accuracy"] for modality, c in modality_ceilings(config).items()},
         "chance": {target: 1 / count for target, count in TARGETS.items()},
         "baselines": {},
     }
@@ -196,7 +195,7 @@ def table(difficulty: str, result: dict) -> str:
         lines.append(f"  {'network: ' + target:24s}" + " " * 18 * list(TARGETS).index(target)
                      + f"{100 * network['accuracy']:18.1f}")  # fmt: skip
     lines.append(f"  {'chance':24s}" + "".join(f"{100 * c:18.1f}" for c in result["chance"].values()))
-    ceilings = ", ".join(f"{sense} {100 * c:.1f}" for sense, c in result["ceilings"].items() if sense != "chance")
+    ceilings = ", ".join(f"{name} {100 * c:.1f}" for name, c in result["ceilings"].items() if name != "chance")
     return "\n".join([*lines, f"  best possible for the class: {ceilings}"])
 
 

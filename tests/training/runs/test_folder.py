@@ -16,7 +16,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli, finetune, pretrain
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
-from deepavfusion.training.data.scenes import dataset as scenes
+from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import folder as folders
 from deepavfusion.training.runs import run as runs
 from deepavfusion.training.runs.checkpoints import COMPLETE, lock_folder
