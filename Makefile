@@ -8,6 +8,9 @@ LOWEST := .venv-lowest
 NEWEST := .venv-newest
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
+# The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
+SOURCES := $(VENV)/src/deepavfusion
+SUBPACKAGES := inference processors training
 
 help:  ## show this text
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,9 +59,12 @@ test-slow: env  ## run the tests that take minutes
 test-install: env  ## try the commands in new environments with the base install and the extra (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
-lint: env  ## check style
+lint: env  ## check style, names, attributes and calls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf $(SOURCES) && mkdir -p $(SOURCES)
+	ln -s "$(CURDIR)"/modeling_deepavfusion/*.py $(SUBPACKAGES:%="$(CURDIR)/%") $(SOURCES)
+	$(BIN)/ty check
 
 format: env  ## fix formatting
 	$(BIN)/ruff check --fix .

@@ -21,6 +21,8 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from .files import write_atomically
 from .precision import set_float32_precision
 
+STREAMS = ("fusion", "image", "audio")
+
 
 @contextlib.contextmanager
 def quiet_library():
@@ -252,6 +254,7 @@ def one_line(error: Exception) -> str:
 
 
 __all__ = [
+    "STREAMS",
     "as_png",
     "check_absent",
     "command_parser",

@@ -9,12 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training.config.recipe import RecipeError
-from deepavfusion.training.runs.folder import RunFolder
+
+from .folder import FolderError, ResultFolder
 
 
 def parse_arguments(argv=None):
@@ -49,16 +47,9 @@ def main(argv=None) -> int:
         print(f"deepavfusion convert: there is no file {args.checkpoint}.", file=sys.stderr)
         return 2
     try:
-        folder = RunFolder(
-            args.output,
-            "convert",
-            PartialState(cpu=True),
-            overwrite=args.overwrite,
-            arguments=("output", "--overwrite"),
-            repeatable=True,
-        )
+        folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
         folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
-    except RecipeError as error:
+    except FolderError as error:
         print(f"deepavfusion convert: {error}", file=sys.stderr)
         return 2
     try:

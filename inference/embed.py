@@ -13,9 +13,8 @@ import safetensors.torch
 import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
-from deepavfusion.training.metrics.knn import STREAMS
 
-from .common import check_absent, command_parser, load_pipeline, moments_of, run
+from .common import STREAMS, check_absent, command_parser, load_pipeline, moments_of, run
 from .files import write_atomically
 
 

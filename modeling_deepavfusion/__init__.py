@@ -62,7 +62,7 @@ class _RegisteredPipelines:
         config.__dict__["custom_pipelines"] = value
 
 
-DeepAVFusionConfig.custom_pipelines = _RegisteredPipelines()
+DeepAVFusionConfig.custom_pipelines = _RegisteredPipelines()  # ty: ignore[missing-attribute]
 
 __all__ = [
     "DeepAVFusionClassifierOutput",

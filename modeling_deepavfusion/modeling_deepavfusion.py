@@ -108,7 +108,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         Any Auto class loads the folder where this package is not installed; with the processor saved beside the model
         any pipeline does. The arguments are those of [`~PreTrainedModel.save_pretrained`].
         """
-        self._prepare_to_save()
+        self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
             self._copy_code(save_directory)
         return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)

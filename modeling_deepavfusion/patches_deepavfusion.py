@@ -129,10 +129,13 @@ class _PatchProjection:
     because hooks that bring a module's weights in (offloading, sharding) run when the module is called.
     """
 
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         if values.ndim == 3:
             return nn.functional.linear(values, self.weight.flatten(1), self.bias)
-        return super().forward(values)
+        return super().forward(values)  # ty: ignore[missing-attribute]
 
 
 class DeepAVFusionPatchProjection2d(_PatchProjection, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What turns files, pictures and sounds into the inputs of DeepAVFusion models, and their outputs back."""
+"""Processors and pipelines: files, images and audio to inputs of DeepAVFusion models, and their outputs to results."""
 
 from .auto_processing_deepavfusion import DeepAVFusionProcessor
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor

@@ -1,7 +1,7 @@
-"""The code that a saved processor carries: its own and that of the pipelines.
+"""Code saved with a processor: its own and that of the pipelines.
 
-The `auto_map` of a saved processor names this file. Its imports therefore bring the pipelines too wherever the
-processor is loaded, and what is saved there carries all of the code again.
+The `auto_map` of a saved processor names this file. Loading the processor therefore loads the pipelines too, and a
+processor that was loaded from a checkpoint saves all of the code again.
 """
 
 import os

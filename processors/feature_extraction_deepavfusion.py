@@ -1,4 +1,4 @@
-"""Sound for DeepAVFusion: waveforms to log-mel spectrograms, and masks over mel bins back to waveforms."""
+"""Feature extractor: waveforms to log-mel spectrograms, and masks over mel bins back to waveforms."""
 
 import functools
 from fractions import Fraction
@@ -23,12 +23,12 @@ _MAX_RESAMPLING_PHASES = 2000  # bounds the kernel of rates without a common div
 
 def _require_torchaudio(purpose: str) -> None:
     if torchaudio is None:
-        raise ImportError(f"torchaudio is needed to {purpose}, but it is not installed: pip install torchaudio")
+        raise ImportError(f"Expected torchaudio to {purpose}, but it is not installed: pip install torchaudio")
 
 
 @functools.lru_cache(maxsize=16)
 def _mel_filters(num_frequencies: int, num_mel_bins: int, sampling_rate: int, device: torch.device) -> torch.Tensor:
-    """(num_frequencies, num_mel_bins) triangles on the HTK scale from 0 Hz to half the rate, height 1."""
+    """Build (num_frequencies, num_mel_bins) triangular HTK filters of height 1, from 0 Hz to half the sampling rate."""
     _require_torchaudio("compute mel spectrograms")
     filters = torchaudio.functional.melscale_fbanks(
         num_frequencies, 0.0, sampling_rate / 2, num_mel_bins, sampling_rate, norm=None, mel_scale="htk"
@@ -42,21 +42,21 @@ def _hann_window(length: int, device: torch.device) -> torch.Tensor:
 
 
 def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
-    """
-    A waveform at another sampling rate (windowed sinc).
+    """Resample a waveform by windowed sinc interpolation.
 
-    The ratio of two rates with a small common divisor is rounded, by some millionths at most, to keep the kernel small.
+    If the common divisor of the two rates is small, their ratio is rounded by a few millionths for a small kernel.
 
     Args:
         waveform: (..., N) float32.
-        rate, new_rate: in Hz.
+        rate: Sampling rate of the waveform in Hz.
+        new_rate: Sampling rate of the result in Hz.
 
     Returns:
-        (..., ceil(N * new_rate / rate)) float32, to a sample.
+        (..., ceil(N * new_rate / rate)) float32; up to one sample more or less if the ratio was rounded.
     """
     if rate == new_rate:
         return waveform
-    _require_torchaudio(f"resample sound from {rate} to {new_rate} Hz")
+    _require_torchaudio(f"resample audio from {rate} to {new_rate} Hz")
     ratio = Fraction(new_rate, rate)
     if max(ratio.numerator, ratio.denominator) > _MAX_RESAMPLING_PHASES:
         inverted = ratio > 1
@@ -66,83 +66,85 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
 
 
 def fill_window(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
-    """(..., N) → (..., num_samples): the start of a longer one; a shorter one there and back until it is full."""
+    """Cut (..., N) samples to (..., num_samples), or repeat them forwards and backwards to that length."""
     length = waveform.shape[-1]
     if length < num_samples:
-        there_and_back = torch.cat([waveform, waveform.flip(-1)], dim=-1)
+        mirrored = torch.cat([waveform, waveform.flip(-1)], dim=-1)
         times = -(-num_samples // (2 * length))
-        waveform = there_and_back.repeat(*(1,) * (waveform.ndim - 1), times)
+        waveform = mirrored.repeat(*(1,) * (waveform.ndim - 1), times)
     return waveform[..., :num_samples]
 
 
-def to_mono(sound: Any, name: str = "audio") -> torch.Tensor:
-    """
-    A sound as one channel.
+def to_mono(audio: Any, name: str = "audio") -> torch.Tensor:
+    """Convert audio to a mono waveform.
 
     Args:
-        sound: numpy array, torch tensor or list of numbers; (N,), or (C, N) whose channels are averaged. Floating
-            numbers are taken as they are (full scale is ±1), integers are divided by their full scale.
-        name: how errors call it.
+        audio: numpy array, torch tensor or list of numbers; (N,), or (C, N) whose channels are averaged. Floating-point
+            samples are kept (full scale is ±1), integers are divided by their full scale.
+        name: Name of the argument in errors.
 
     Returns:
         (N,) float32.
 
     Raises:
-        TypeError: for anything else.
-        ValueError: for another shape, no samples, NaN or infinity.
+        TypeError: If `audio` is of another type.
+        ValueError: If it has another shape, no samples, or samples that are NaN or infinite.
     """
-    if isinstance(sound, (list, tuple)):
-        sound = np.asarray(sound, dtype=np.float32)
-    if isinstance(sound, np.ndarray):
-        sound = torch.from_numpy(np.require(sound, requirements="CW"))
-    if not isinstance(sound, torch.Tensor):
+    if isinstance(audio, (list, tuple)):
+        audio = np.asarray(audio, dtype=np.float32)
+    if isinstance(audio, np.ndarray):
+        audio = torch.from_numpy(np.require(audio, requirements="CW"))
+    if not isinstance(audio, torch.Tensor):
         raise TypeError(
-            f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(sound).__name__}."
+            f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(audio).__name__}."
         )
-    shape = tuple(sound.shape)
-    if sound.ndim == 2 and shape[0] > 64 >= shape[1]:
+    shape = tuple(audio.shape)
+    if audio.ndim == 2 and shape[0] > 64 >= shape[1]:
         raise ValueError(f"Expected {name} as (channels, samples), got {shape}: transpose it.")
-    if sound.ndim not in (1, 2) or 0 in shape:
+    if audio.ndim not in (1, 2) or 0 in shape:
         raise ValueError(f"Expected {name} of shape (samples,) or (channels, samples), not empty, got {shape}.")
-    sound = sound.detach()
-    if not sound.is_floating_point():
-        full = torch.iinfo(sound.dtype)
+    audio = audio.detach()
+    if not audio.is_floating_point():
+        full = torch.iinfo(audio.dtype)
         half = (full.max - full.min + 1) / 2
-        sound = (sound.double() - (full.max + full.min + 1) / 2) / half  # unsigned silence is half of full scale
-    mono = sound.float() if sound.ndim == 1 else sound.float().mean(0)
+        audio = (audio.double() - (full.max + full.min + 1) / 2) / half  # unsigned silence is half of full scale
+    mono = audio.float() if audio.ndim == 1 else audio.float().mean(0)
     if not torch.isfinite(mono).all():
-        bad = (~torch.isfinite(mono)).sum().item()
-        raise ValueError(f"Expected finite samples, but {bad} of {mono.numel()} in {name} are NaN or infinite.")
+        invalid = (~torch.isfinite(mono)).sum().item()
+        raise ValueError(f"Expected finite samples, but {invalid} of {mono.numel()} in {name} are NaN or infinite.")
     return mono
 
 
-def as_sounds(audio: Any) -> list:
-    """A batch as a list: of a list or tuple of sounds, or a 3-D array (B, C, N). Anything else is one sound."""
+def as_waveforms(audio: Any) -> list:
+    """List the waveforms of a batch: a list, a tuple, or a 3-D array (B, C, N). Anything else is one waveform.
+
+    Raises:
+        ValueError: If the list is empty.
+    """
     if isinstance(audio, (list, tuple)):
         if not audio:
-            raise ValueError("Expected at least one sound, got an empty list.")
+            raise ValueError("Expected at least one waveform, got an empty list.")
         return [audio] if isinstance(audio[0], (int, float, np.number)) else list(audio)
     return list(audio) if getattr(audio, "ndim", 0) == 3 else [audio]
 
 
 class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
-    """
-    Sound → `input_features`, log10-mel spectrograms as the published models read them.
+    """Log10-mel spectrograms of audio as the published models expect them: `input_features`.
 
-    Mono (mean of channels), resampled to `sampling_rate`, cut or repeated mirrored in time to `seconds`; STFT with a
-    centred Hann window and reflected ends; squared magnitude; HTK mel filters from 0 Hz to half the rate, not
-    normalised; log10(power + 1e-7); the last of the `spectrogram_length` + 1 frames dropped.
+    The channels are averaged; the waveform is resampled to `sampling_rate`, and cut or repeated forwards and backwards
+    to `seconds`. The spectrogram is the squared magnitude of an STFT with a centred Hann window and reflection at the
+    ends, filtered by HTK mel filters from 0 Hz to half the sampling rate without normalization, as
+    log10(power + log_offset). The last of its `spectrogram_length` + 1 frames is dropped.
 
     Args:
-        num_mel_bins: rows of the spectrogram.
-        spectrogram_length: columns of the spectrogram, 64 a second with the default rate and hop.
-        sampling_rate: in Hz, of the waveforms that the spectrogram is made of.
-        n_fft: window and transform length in samples (50 ms).
-        hop_length: in samples.
-        log_offset: added to the power before the logarithm, so that silence is finite.
+        num_mel_bins: Number of mel bins of the spectrogram.
+        spectrogram_length: Number of time steps of the spectrogram, 64 per second by default.
+        sampling_rate: Sampling rate in Hz of the waveforms that the spectrogram is computed from.
+        n_fft: Length of the window and of the transform in samples (50 ms).
+        hop_length: Number of samples between time steps.
+        log_offset: Added to the power before the logarithm, which keeps silence finite.
 
     Example:
-
     ```python
     >>> import numpy as np
     >>> from deepavfusion import DeepAVFusionFeatureExtractor
@@ -165,6 +167,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         log_offset: float = 1e-7,
         **kwargs,
     ):
+        """Check and store the settings."""
         for name in ("feature_size", "padding_value", "feature_extractor_type"):
             kwargs.pop(name, None)
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
@@ -176,11 +179,11 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         }
         for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}: expected a positive int.")
+                raise ValueError(f"Expected {name} as a positive int, got {value!r}.")
         if spectrogram_length * hop_length <= n_fft // 2:
             raise ValueError(
-                f"A spectrogram of {spectrogram_length} frames is {spectrogram_length * hop_length} samples long: "
-                f"expected more than half a window ({n_fft // 2}), for the ends to be reflected."
+                f"Expected a spectrogram longer than half a window ({n_fft // 2} samples), because its ends are "
+                f"reflected, got spectrogram_length={spectrogram_length}, {spectrogram_length * hop_length} samples."
             )
         self.num_mel_bins = num_mel_bins
         self.spectrogram_length = spectrogram_length
@@ -190,7 +193,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
 
     @property
     def num_samples(self) -> int:
-        """Samples of a window."""
+        """Length of a window in samples."""
         return self.spectrogram_length * self.hop_length
 
     @property
@@ -201,19 +204,22 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
     def __call__(
         self, audio, sampling_rate: int | None = None, return_tensors: str | None = "pt", **kwargs
     ) -> BatchFeature:
-        """
+        """Compute log-mel spectrograms.
+
         Args:
-            audio: a sound, (N,) or (C, N) as a numpy array, torch tensor or list of numbers, or a list of sounds, which
-                may differ in length. See `to_mono`.
-            sampling_rate: of `audio` in Hz. None warns, once, and assumes that it is the extractor's own.
+            audio: A waveform, (N,) or (C, N) as a numpy array, torch tensor or list of numbers, see `to_mono`; or a
+                list of waveforms, which may differ in length.
+            sampling_rate: Sampling rate of `audio` in Hz. Without it, the extractor warns and assumes its own rate.
             return_tensors: `"pt"` or `"np"`.
+            **kwargs: None is accepted.
 
         Returns:
             `input_features` (B, 1, num_mel_bins, spectrogram_length) float32, log10 power.
 
         Raises:
-            TypeError, ValueError: for input that is no sound, or holds NaN or infinity.
-            ImportError: where torchaudio is missing.
+            TypeError: If `audio` is of another type, or for unknown arguments.
+            ValueError: If a waveform has another shape, or samples that are NaN or infinite.
+            ImportError: If torchaudio is not installed.
         """
         if kwargs:
             raise TypeError(f"Unexpected arguments: {', '.join(kwargs)}.")
@@ -222,25 +228,25 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": features}, tensor_type=return_tensors)
 
     def waveforms(self, audio, sampling_rate: int | None = None) -> list[torch.Tensor]:
-        """The sounds of a call as mono waveforms at the extractor's rate: list of (N,) float32."""
+        """Convert audio, as in `__call__`, to mono waveforms (N,) float32 at the extractor's sampling rate."""
         rate = self._check_rate(sampling_rate)
-        sounds = as_sounds(audio)
-        names = ["audio"] if len(sounds) == 1 else [f"audio[{i}]" for i in range(len(sounds))]
-        return [resample(to_mono(sound, name), rate, self.sampling_rate) for sound, name in zip(sounds, names)]
+        items = as_waveforms(audio)
+        names = ["audio"] if len(items) == 1 else [f"audio[{i}]" for i in range(len(items))]
+        return [resample(to_mono(item, name), rate, self.sampling_rate) for item, name in zip(items, names)]
 
     def _check_rate(self, sampling_rate: int | float | None) -> int:
         if sampling_rate is None:
             logger.warning_once(
-                f"No sampling_rate was given: {self.sampling_rate} Hz is assumed. Pass sampling_rate=... to be sure: "
-                "sound at another rate would be misread."
+                f"No sampling_rate given, {self.sampling_rate} Hz is assumed. Pass sampling_rate=...: audio at another "
+                "rate gives wrong features."
             )
             return self.sampling_rate
         if sampling_rate != int(sampling_rate) or sampling_rate < 1:
-            raise ValueError(f"sampling_rate is {sampling_rate!r}: expected a positive whole number of Hz.")
+            raise ValueError(f"Expected sampling_rate as a positive whole number of Hz, got {sampling_rate!r}.")
         return int(sampling_rate)
 
     def stft(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """(..., N) → complex (..., n_fft / 2 + 1, N / hop_length + 1): centred Hann windows, reflected ends."""
+        """Transform (..., N) samples to a complex spectrogram (..., n_fft / 2 + 1, N / hop_length + 1)."""
         window = _hann_window(self.n_fft, waveforms.device)
         spectrum = torch.stft(
             waveforms.reshape(-1, waveforms.shape[-1]),
@@ -254,22 +260,21 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return spectrum.view(*waveforms.shape[:-1], *spectrum.shape[-2:])
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """
-        Log-mel spectrograms of full windows, on the device of the waveforms.
+        """Compute log-mel spectrograms of full windows, on the device of the waveforms.
 
         Args:
-            waveforms: (..., num_samples) float32 at the extractor's rate, finite.
+            waveforms: (..., num_samples) float32 at the extractor's sampling rate, finite.
 
         Returns:
             (..., num_mel_bins, spectrogram_length) float32, log10(power + log_offset).
 
         Raises:
-            ValueError: for another length.
-            ImportError: where torchaudio is missing.
+            ValueError: If the waveforms have another length.
+            ImportError: If torchaudio is not installed.
         """
         if waveforms.shape[-1] != self.num_samples:
             raise ValueError(f"Expected waveforms of {self.num_samples} samples, got shape {tuple(waveforms.shape)}.")
-        with torch.autocast(waveforms.device.type, enabled=False):  # half precision would lose quiet sounds
+        with torch.autocast(waveforms.device.type, enabled=False):  # half precision would lose quiet audio
             spectrum = torch.view_as_real(self.stft(waveforms.float())[..., :-1])
             power = spectrum.square().sum(-1)
             return torch.matmul(self._filters(waveforms.device).T, power).add_(self.log_offset).log10_()
@@ -278,39 +283,37 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return _mel_filters(self.n_fft // 2 + 1, self.num_mel_bins, self.sampling_rate, device)
 
     def separate(self, mask_logits: torch.Tensor, waveforms: torch.Tensor) -> torch.Tensor:
-        """
-        Mixtures under a mask over mel bins, as waveforms (published post-processing).
+        """Separate sources from mixtures by masks over mel bins (published post-processing).
 
-        The mask goes to linear frequencies through the mel filters themselves, which add up to at most one at each
-        frequency, and is 0 for the frame that log-mel spectrograms drop; the mixture's phase is kept.
+        The mask is mapped to linear frequencies by the mel filters, which add up to at most one at each frequency, and
+        is 0 in the frame that log-mel spectrograms drop. The mixture's phase is kept.
 
         Args:
             mask_logits: (B, 1, num_mel_bins, spectrogram_length) or without the second axis; the mask is its sigmoid.
-            waveforms: (B, N) mixtures at the extractor's rate; only the first `num_samples` are heard.
+            waveforms: (B, N) mixtures at the extractor's sampling rate; only the first `num_samples` are used.
 
         Returns:
             (B, min(N, num_samples)) float32.
 
         Raises:
-            ValueError: for other shapes.
+            ValueError: If the shapes differ from these.
         """
         masks = mask_logits[:, 0] if mask_logits.ndim == 4 else mask_logits
         expected = (waveforms.shape[0], self.num_mel_bins, self.spectrogram_length)
         if waveforms.ndim != 2 or tuple(masks.shape) != expected:
             raise ValueError(
-                f"Expected mixtures (B, N) and a mask for each, {self.num_mel_bins} mel bins by "
-                f"{self.spectrogram_length} frames, got shapes {tuple(waveforms.shape)} and {tuple(mask_logits.shape)}."
+                f"Expected mixtures (B, N) and a mask for each, (B, 1, {self.num_mel_bins}, "
+                f"{self.spectrogram_length}), got shapes {tuple(waveforms.shape)} and {tuple(mask_logits.shape)}."
             )
         masks = F.pad(masks.float().sigmoid(), (0, 1))
         return self.apply_mask(masks, fill_window(waveforms.float(), self.num_samples))[:, : waveforms.shape[1]]
 
     def apply_mask(self, masks: torch.Tensor, waveforms: torch.Tensor) -> torch.Tensor:
-        """
-        Waveforms of any length under masks over mel bins, with their own phase.
+        """Apply masks over mel bins to waveforms of any length, keeping their phase.
 
         Args:
-            masks: (..., num_mel_bins, N // hop_length + 1) in 0..1, a column for each frame of the spectrogram.
-            waveforms: (..., N) at the extractor's rate, longer than half a window.
+            masks: (..., num_mel_bins, N // hop_length + 1) in 0..1.
+            waveforms: (..., N) at the extractor's sampling rate, longer than half an STFT window.
 
         Returns:
             (..., N) float32.
@@ -322,9 +325,9 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=waveforms.shape[-1])
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
+        """Return the settings as plain values."""
         settings = super().to_dict()
-        # Of the base class, for padding that this extractor never does.
+        # The base class has these for padding, which this extractor never does.
         for name in ("feature_size", "padding_value", "padding_side", "return_attention_mask"):
             settings.pop(name, None)
         return settings

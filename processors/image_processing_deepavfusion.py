@@ -1,6 +1,5 @@
-"""Pictures for DeepAVFusion: resize, centre crop, ImageNet normalisation, on tensors alone (no torchvision, no PIL)."""
+"""Image processor: resize, centre crop and ImageNet normalization. Needs neither torchvision nor PIL."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,67 +18,39 @@ except ImportError:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_COEFFICIENT_BITS = 22  # of PIL's fixed-point weights for 8-bit pictures
-
-
-@functools.lru_cache(maxsize=64)
-def _bilinear_taps(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Antialiased bilinear resampling of one axis in fixed point, as PIL rounds it.
-
-    Returns:
-        Input positions (taps, new_size) long and weights (taps, new_size) int32 that sum to about 2^22.
-    """
-    scale = size / new_size
-    support = max(scale, 1.0)
-    centers = (np.arange(new_size) + 0.5) * scale
-    first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centers + support + 0.5).astype(np.int64), size)
-    positions = first + np.arange((last - first).max())[:, None]
-    weights = np.maximum(1 - np.abs((positions - centers + 0.5) / support), 0) * (positions < last)
-    fixed = (weights / weights.sum(0) * (1 << _COEFFICIENT_BITS) + 0.5).astype(np.int32)
-    return torch.from_numpy(np.minimum(positions, size - 1)), torch.from_numpy(fixed)
-
-
-def _resample(pixels: torch.Tensor, axis: int, new_size: int) -> torch.Tensor:
-    """One axis of 8-bit pictures at a new size; pixels are int32 in 0..255, before and after."""
-    if pixels.shape[axis] == new_size:
-        return pixels
-    positions, weights = (taps.to(pixels.device) for taps in _bilinear_taps(pixels.shape[axis], new_size))
-    rows = pixels.movedim(axis, 0).contiguous()  # the axis first, so that a tap copies whole rows
-    shape = (new_size, *(1,) * (rows.ndim - 1))
-    result = torch.full(
-        (new_size, *rows.shape[1:]), 1 << (_COEFFICIENT_BITS - 1), dtype=torch.int32, device=rows.device
-    )
-    for position, weight in zip(positions, weights):
-        result += rows.index_select(0, position).mul_(weight.view(shape))
-    return (result >> _COEFFICIENT_BITS).clamp_(0, 255).movedim(0, axis)
 
 
 def resize(pixels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """
-    Antialiased bilinear resizing. 8-bit pictures come out as PIL makes them, bit for bit.
+    """Resize images with antialiased bilinear interpolation.
+
+    PIL resizes uint8 images, as in the published evaluation. Without PIL, torch does, which differs by at most one
+    level of 255. Floating-point images are always resized by torch.
 
     Args:
-        pixels: (..., H, W) uint8 or floating.
+        pixels: (..., 3, H, W) uint8 or floating point.
         size: (height, width) in pixels.
 
     Returns:
-        (..., height, width) of the same dtype.
+        (..., 3, height, width) of the same dtype.
     """
     height, width = size
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels
-    if pixels.dtype == torch.uint8:
-        # Across, then down, rounding in between, as PIL does.
-        return _resample(_resample(pixels.int(), -1, width), -2, height).to(torch.uint8)
-    flat = pixels.reshape(-1, 1, *pixels.shape[-2:])
-    resized = F.interpolate(flat, (height, width), mode="bilinear", antialias=True, align_corners=False)
-    return resized.view(*pixels.shape[:-2], height, width)
+    images = pixels.reshape(-1, *pixels.shape[-3:])
+    if pixels.dtype == torch.uint8 and Image is not None:
+        arrays = [
+            np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+            for image in images.movedim(1, -1).numpy(force=True)
+        ]
+        resized = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).to(pixels.device)
+    else:
+        resized = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True, align_corners=False)
+        resized = resized.round().clamp(0, 255) if pixels.dtype == torch.uint8 else resized
+    return resized.to(pixels.dtype).view(*pixels.shape[:-2], height, width)
 
 
 def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) -> tuple[int, int]:
-    """(height, width) to which a picture is resized, in its proportions, so that it just covers size / crop_pct."""
+    """Compute the smallest (height, width) of the same aspect ratio that covers `size` / `crop_pct`."""
     target_height, target_width = (int(side / crop_pct) for side in size)
     if target_height * width >= target_width * height:
         return target_height, max(int(target_height * width / height), target_width)
@@ -87,53 +58,50 @@ def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) ->
 
 
 def crop_offsets(height: int, width: int, size: Sequence[int]) -> tuple[int, int]:
-    """(top, left) of the centre crop of a picture."""
+    """Compute the (top, left) of a centre crop of `size` from an image of (height, width)."""
     return round((height - size[0]) / 2), round((width - size[1]) / 2)
 
 
-def to_pixels(picture: Any, channels_first: bool | None = None) -> torch.Tensor:
-    """
-    A picture as a tensor.
+def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
+    """Convert an image to a tensor.
 
     Args:
-        picture: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (grey), 3 or 4 channels
-            (alpha is dropped). Integers are 0..255, floating numbers 0..1, bools 0 or 1.
-        channels_first: whether the layout is (C, H, W). None tells by the channel count; where both ends fit, numpy
-            arrays are read as (H, W, C), tensors as (C, H, W).
+        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (grey), 3 or 4 channels
+            (alpha is dropped). Integers are in 0..255, floating-point numbers in 0..1, bools are 0 or 1.
+        channels_first: Whether the layout is (C, H, W). By default it is inferred from the number of channels; if both
+            layouts are possible, numpy arrays are read as (H, W, C) and tensors as (C, H, W).
 
     Returns:
         (3, H, W), uint8 or float32.
 
     Raises:
-        TypeError: for anything else.
-        ValueError: for a shape or range that fits no picture.
+        TypeError: If `image` is of another type.
+        ValueError: If its shape or its range of values is not that of an image.
     """
-    if Image is not None and isinstance(picture, Image.Image):
-        if picture.mode.startswith("I;16"):
-            return to_pixels(np.asarray(picture).astype(np.float32) / 65535)
-        if picture.mode in ("I", "F"):
-            return to_pixels(np.asarray(picture))
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-    if isinstance(picture, torch.Tensor):
-        pixels, channels_first_here = picture.detach(), True
-    elif isinstance(picture, np.ndarray):
-        # torch takes neither read-only nor reversed arrays, and few of its functions take the larger unsigned integers.
-        array = picture.astype(np.int64) if picture.dtype.kind == "u" and picture.dtype.itemsize > 1 else picture
-        pixels, channels_first_here = torch.from_numpy(np.require(array, requirements="CW")), False
+    if Image is not None and isinstance(image, Image.Image):
+        if image.mode.startswith("I;16"):
+            return to_pixels(np.asarray(image).astype(np.float32) / 65535)
+        if image.mode in ("I", "F"):
+            return to_pixels(np.asarray(image))
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if isinstance(image, torch.Tensor):
+        pixels, default_channels_first = image.detach(), True
+    elif isinstance(image, np.ndarray):
+        # torch supports neither read-only nor reversed arrays, and few operations on the larger unsigned integers.
+        array = image.astype(np.int64) if image.dtype.kind == "u" and image.dtype.itemsize > 1 else image
+        pixels, default_channels_first = torch.from_numpy(np.require(array, requirements="CW")), False
     else:
-        raise TypeError(
-            f"Expected a picture as a PIL image, numpy array or torch tensor, got {type(picture).__name__}."
-        )
+        raise TypeError(f"Expected an image as a PIL image, numpy array or torch tensor, got {type(image).__name__}.")
     shape = tuple(pixels.shape)
     if pixels.ndim == 2:
         pixels = pixels[None]
     elif pixels.ndim == 3:
         fits_first, fits_last = shape[0] in (1, 3, 4), shape[-1] in (1, 3, 4)
         if channels_first is None:
-            channels_first = channels_first_here if fits_first and fits_last else fits_first
+            channels_first = default_channels_first if fits_first and fits_last else fits_first
         pixels = pixels if channels_first else pixels.movedim(-1, 0)
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3, 4) or min(pixels.shape) < 1:
-        raise ValueError(f"Expected a picture of shape (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4, got {shape}.")
+        raise ValueError(f"Expected an image of shape (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4, got {shape}.")
     return _to_rgb(_to_known_range(pixels))
 
 
@@ -142,7 +110,7 @@ def _to_rgb(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _to_known_range(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 as it is, other integers checked to be 0..255, floating numbers checked to be 0..1 and made float32."""
+    """Convert integers to uint8 and other numbers to float32, after checking that they are in 0..255 or 0..1."""
     if pixels.dtype == torch.uint8:
         return pixels
     if pixels.dtype == torch.bool:
@@ -150,24 +118,24 @@ def _to_known_range(pixels: torch.Tensor) -> torch.Tensor:
     if pixels.is_floating_point():
         pixels = pixels.float()
         low, high = pixels.aminmax()
-        # `not` rather than the opposite comparison: NaN has to fail.
+        # `not` rather than the opposite comparison, so that NaN fails.
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ValueError(
-                f"Expected a floating-point picture in 0..1, got values from {low:.4g} to {high:.4g}. Divide by 255, "
+                f"Expected a floating-point image in 0..1, got values from {low:.4g} to {high:.4g}; divide it by 255 "
                 "or pass uint8."
             )
         return pixels.clamp(0, 1)
     low, high = pixels.aminmax()
     if low < 0 or high > 255:
-        raise ValueError(f"Expected an integer picture in 0..255, got values from {low} to {high}.")
+        raise ValueError(f"Expected an integer image in 0..255, got values from {low} to {high}.")
     return pixels.to(torch.uint8)
 
 
 def to_size(size: Any) -> dict[str, int]:
-    """A size given as an int, [height, width] or {"height": ..., "width": ...}, as the latter.
+    """Convert an int, [height, width] or {"height": ..., "width": ...} to the last of these.
 
     Raises:
-        ValueError: for anything else, or sides below 1.
+        ValueError: If `size` is anything else, or a side is below 1.
     """
     if isinstance(size, int):
         size = (size, size)
@@ -182,23 +150,24 @@ class DeepAVFusionImagesKwargs(ImagesKwargs, total=False):
     """Settings that `from_pretrained` can override.
 
     crop_pct (`float`):
-        Share of the resized picture's covering side that the crop keeps.
+        Fraction of the resized image's side that the crop keeps.
     """
 
     crop_pct: float
 
 
-class PictureTransform:
-    """
-    Evaluation transform shared by pictures and videos: resize so that the picture just covers size / crop_pct
-    (antialiased bilinear), centre crop, normalise. Needs the attributes size, crop_pct, image_mean and image_std.
+class ImageTransform:
+    """Evaluation transform shared by images and videos.
+
+    Resizes to just cover size / crop_pct (antialiased bilinear), crops the centre and normalizes. Subclasses have the
+    attributes size, crop_pct, image_mean and image_std.
     """
 
     def _set(self, size: Any, crop_pct: float, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
         if not 0 < crop_pct <= 1:
-            raise ValueError(f"crop_pct is {crop_pct}: expected a number in (0, 1].")
+            raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if len(image_mean) != 3 or len(image_std) != 3:
-            raise ValueError(f"Expected a mean and deviation for 3 channels, got {image_mean} and {image_std}.")
+            raise ValueError(f"Expected image_mean and image_std of 3 channels, got {image_mean} and {image_std}.")
         self.size = to_size(size)
         self.crop_pct = crop_pct
         self.image_mean = [float(value) for value in image_mean]
@@ -210,27 +179,34 @@ class PictureTransform:
         return self.size["height"], self.size["width"]
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(..., 3, H, W), uint8 in 0..255 or floating in 0..1 → float32 without the channels' mean and deviation."""
+        """Normalize (..., 3, H, W) pixels, uint8 or floating point in 0..1, by the mean and std; returns float32."""
         scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
         mean = torch.tensor(self.image_mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.image_std, device=pixels.device).view(3, 1, 1)
         return (scaled - mean) / std
 
     def denormalize(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalize`: (..., 3, H, W) float32 in 0..1."""
+        """Invert `normalize`: (..., 3, H, W) float32 in 0..1."""
         mean = torch.tensor(self.image_mean, device=pixel_values.device).view(3, 1, 1)
         std = torch.tensor(self.image_std, device=pixel_values.device).view(3, 1, 1)
         return (pixel_values * std + mean).clamp(0, 1)
 
     def transform(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(..., 3, H, W) uint8 or floating in 0..1 → (..., 3, height, width) float32, all with the same crop."""
+        """Resize, crop and normalize images of one size.
+
+        Args:
+            pixels: (..., 3, H, W) uint8, or floating point in 0..1.
+
+        Returns:
+            (..., 3, height, width) float32.
+        """
         height, width = self.output_size
         resized = resize(pixels, cover_size(*pixels.shape[-2:], (height, width), self.crop_pct))
         top, left = crop_offsets(*resized.shape[-2:], (height, width))
         return self.normalize(resized[..., top : top + height, left : left + width])
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) in pixels of what a crop shows of a picture of the given height and width."""
+        """Compute which part of an image of (height, width) is cropped: (top, left, bottom, right) in its pixels."""
         resized_height, resized_width = cover_size(height, width, self.output_size, self.crop_pct)
         top, left = crop_offsets(resized_height, resized_width, self.output_size)
         scale_y, scale_x = height / resized_height, width / resized_width
@@ -239,20 +215,21 @@ class PictureTransform:
         return box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)
 
 
-class DeepAVFusionImageProcessor(PictureTransform, BaseImageProcessor):
-    """
-    Pictures → `pixel_values`: the evaluation transform of the published models.
+class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
+    """Evaluation transform of the published models: images to `pixel_values`.
 
-    The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation (for a rectangular `size`:
-    the picture just covers it), then the centre is cropped and the ImageNet mean and deviation are removed.
+    The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation; for a rectangular `size`,
+    the image is resized to just cover it. Then the centre is cropped and normalized by the ImageNet mean and standard
+    deviation.
 
     Args:
-        size: side of the square output in pixels, or [height, width].
-        crop_pct: 0.875 as published; 1.0 is the transform of the segmentation models (short side to `size`).
-        image_mean, image_std: per channel, of pixels in 0..1.
+        size: Side of the square output in pixels, or [height, width].
+        crop_pct: Fraction of the resized side that the crop keeps: 0.875 as published; 1.0 for the segmentation models
+            (short side to `size`).
+        image_mean: Mean of each channel, of pixels in 0..1.
+        image_std: Standard deviation of each channel.
 
     Example:
-
     ```python
     >>> import numpy as np
     >>> from deepavfusion import DeepAVFusionImageProcessor
@@ -273,37 +250,41 @@ class DeepAVFusionImageProcessor(PictureTransform, BaseImageProcessor):
         image_std: Sequence[float] = IMAGENET_STD,
         **kwargs,
     ):
+        """Check and store the settings."""
         kwargs.pop("image_processor_type", None)
         ImageProcessingMixin.__init__(self, **kwargs)
         self._set(size, crop_pct, image_mean, image_std)
 
     def __call__(self, images, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
+        """Call `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors, channels_first=channels_first)
 
     def preprocess(self, images, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
-        """
+        """Resize, crop and normalize images.
+
         Args:
-            images: a picture (see `to_pixels` for what is one), a list of pictures, which may differ in size, or a
-                batch of them as a 4-D array or tensor.
+            images: An image as described in `to_pixels`, a list of images, which may differ in size, or a batch as a
+                4-D array or tensor.
             return_tensors: `"pt"` or `"np"`.
-            channels_first: layout of arrays, see `to_pixels`.
+            channels_first: Layout of arrays, see `to_pixels`.
 
         Returns:
             `pixel_values` (B, 3, height, width) float32.
 
         Raises:
-            TypeError, ValueError: for input that is no picture.
+            TypeError: If an item is not an image.
+            ValueError: If an image has another shape or range of values, or the list is empty.
         """
-        pictures = as_list(images, ndim=3)
-        pixel_values = torch.stack([self.transform(to_pixels(picture, channels_first)) for picture in pictures])
+        items = as_list(images, ndim=3)
+        pixel_values = torch.stack([self.transform(to_pixels(image, channels_first)) for image in items])
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
 
 def as_list(items: Any, ndim: int) -> list:
-    """The items of a list or of an array with one axis more than `ndim`; a lone item as a list of one.
+    """List the items of a list, or of an array with one axis more than `ndim`; a single item gives a list of one.
 
     Raises:
-        ValueError: for an empty list.
+        ValueError: If the list is empty.
     """
     batch = isinstance(items, (np.ndarray, torch.Tensor)) and items.ndim == ndim + 1
     result = list(items) if batch or isinstance(items, (list, tuple)) else [items]

@@ -1,12 +1,13 @@
-"""Frames and sound of a moment in a media file, whatever shape the file is in. PyAV decodes; its wheel carries FFmpeg.
+"""Decode frames and audio around a timestamp of a media file, with PyAV, whose wheel contains FFmpeg.
 
-Only what is asked for is read: decoding starts at the last key frame before the moment and stops after it, so hours of
-video cost no more memory than seconds. Packets are decoded one by one: a damaged one must not take the rest with it.
+Decoding starts at the last key frame before the timestamp and stops after it, so that hours of video take no more
+memory than seconds. Packets are decoded one by one, so that a damaged one does not discard the rest.
 """
 
 import io
 import math
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,64 +33,76 @@ try:
 except ImportError:
     av = None
 
-# Audio decoders need the packets before the first wanted sample: AAC one, MP3's bit reservoir a few, Opus 80 ms.
+# Seconds that audio decoders need before the first sample: AAC one packet, MP3's bit reservoir a few, Opus 80 ms.
 _AUDIO_PREROLL = 0.25
-# A moment so many seconds after the end is still the end: spans are rounded to frames.
+# Tolerance in seconds of timestamps after the end, because spans are rounded to frames.
 _BEYOND = 0.05
-# A video stream that covers less is a picture, also where nothing counts its frames.
+# A video stream shorter than this many seconds is a still image, even if its number of frames is unknown.
 _STILL = 0.1
 _REQUIRE = ("any", "both", "image", "audio")
 
 
 class MediaError(Exception):
-    """A file that cannot be read as asked. The message names the file, what was looked for, and why it failed."""
+    """A file cannot be read. The message names the file, what was expected and what was found."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """
-    A moment of a file; `frames, waveform, sampling_rate = clip` works too.
+    """Decoded window of a file; also unpacks as `frames, waveform, sampling_rate = clip`.
 
-    A stream that the file lacks, or of which nothing can be decoded, is None.
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels; None without images.
+        waveform: (channels, samples) float32, possibly beyond -1..1 in lossy formats; None without audio.
+        sampling_rate: Sampling rate of the waveform in Hz.
+        timestamp: Middle of the window in seconds from the file's start.
+        path: The file; "file object" if it has no name.
     """
 
-    frames: np.ndarray | None  # (T, H, W, 3) uint8 RGB, upright, with square pixels
-    waveform: np.ndarray | None  # (channels, samples) float32; decoders of lossy formats can go beyond -1..1
-    sampling_rate: int | None  # Hz
-    timestamp: float = 0.0  # s from the file's start: the middle of the window
-    path: str = ""  # the file; "file object" where it has no name
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+    sampling_rate: int | None
+    timestamp: float = 0.0
+    path: str = ""
 
     def __iter__(self):
+        """Iterate over frames, waveform and sampling rate."""
         return iter((self.frames, self.waveform, self.sampling_rate))
 
 
 class MediaInfo(NamedTuple):
-    """What a file holds. Times in seconds from its start; None where it has no such stream."""
+    """Streams of a file.
+
+    Attributes:
+        image_span: (start, end) of the video stream in seconds from the file's start; None without one.
+        audio_span: (start, end) of the audio stream; None without one.
+    """
 
     image_span: tuple[float, float] | None
     audio_span: tuple[float, float] | None
 
     @property
     def has_image(self) -> bool:
+        """Whether there is a video stream."""
         return self.image_span is not None
 
     @property
     def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
         return self.audio_span is not None
 
     @property
     def start(self) -> float:
-        """Where the first of its streams begins."""
+        """Start of the first stream in seconds."""
         return min(span[0] for span in (self.image_span, self.audio_span) if span is not None)
 
     @property
     def end(self) -> float:
-        """Where the last of its streams ends."""
+        """End of the last stream in seconds."""
         return max(span[1] for span in (self.image_span, self.audio_span) if span is not None)
 
     @property
     def span(self) -> tuple[float, float]:
-        """The part that all its streams cover; of streams that do not overlap, the longer one."""
+        """(start, end) of the part that all streams cover; of the longer stream if they do not overlap."""
         spans = [span for span in (self.image_span, self.audio_span) if span is not None]
         start, end = max(span[0] for span in spans), min(span[1] for span in spans)
         return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
@@ -102,56 +115,93 @@ def load_clip(
     seconds: float = 3.0,
     require: str = "any",
 ) -> Clip:
-    """
-    Decodes the frame, or frames, and the sound around a moment.
+    """Decode frames and audio around a timestamp.
 
     Args:
-        path: path, bytes, or a binary file object that can seek.
-        timestamp: middle of the window, in seconds from the file's start. By default the middle of the part that both
+        path: Path, bytes, or a seekable binary file object.
+        timestamp: Middle of the window in seconds from the file's start; by default, the middle of the part that both
             streams cover.
-        num_frames: 1 gives the frame shown at the timestamp; more are spread evenly over the window, at the middles of
-            its parts.
-        seconds: length of the window. It is shifted to lie inside the file where it would leave it; of a file that is
-            shorter, all there is comes back.
-        require: what the file must have: `"any"` stream, `"both"`, `"image"` or `"audio"`.
+        num_frames: 1 for the frame at the timestamp; more are spread evenly over the window, at the middles of equal
+            parts.
+        seconds: Length of the window. A window that extends beyond the file is shifted into it; a shorter file is
+            returned as a whole.
+        require: What the file must have: `"any"` stream, `"both"`, `"image"` or `"audio"`.
 
     Returns:
-        A [`Clip`]. Where packets in the middle were damaged, the sound is silent there and the frame before stays.
+        A [`Clip`]. At damaged packets the audio is silent and the previous frame is repeated.
 
     Raises:
-        MediaError: for anything that is not such a file, for a timestamp beyond its end, or without what is required.
+        MediaError: If the file cannot be read, lacks what is required, or ends before the timestamp.
+        TypeError: If `path` is of another type.
+        ValueError: If another argument has an invalid value.
     """
     if require not in _REQUIRE:
-        raise ValueError(f"require is {require!r}: expected one of {', '.join(map(repr, _REQUIRE))}.")
+        raise ValueError(f"Expected require as one of {', '.join(map(repr, _REQUIRE))}, got {require!r}.")
     if num_frames < 1 or not 0 < seconds < math.inf:
-        raise ValueError(f"num_frames is {num_frames} and seconds {seconds}: expected positive numbers.")
+        raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
     source = _Source(path)
     info = source.probe()
-    if timestamp is not None and timestamp > info.end + _BEYOND:  # headers of some formats hold a guess
+    if timestamp is not None and timestamp > info.end + _BEYOND:  # headers of some formats contain an estimate
         info = source.probe(exact=True)
     clip, complete = _load(source, info, timestamp, num_frames, seconds)
-    if not complete:  # headers can promise what is not there: look at the packets themselves
+    if not complete:  # headers can state more than the packets contain
         info = source.probe(exact=True)
         clip, _ = _load(source, info, timestamp, num_frames, seconds)
     missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
     if len(missing) == 2 or require in missing or (require == "both" and missing):
-        had = {"image": info.has_image, "audio": info.has_audio}
-        reasons = [f"{kind}: {'nothing could be decoded' if had[kind] else 'no such stream'}" for kind in missing]
-        raise source.error(f"{require} around {clip.timestamp:.2f} s", "; ".join(reasons))
+        exists = {"image": info.has_image, "audio": info.has_audio}
+        reasons = [f"the {kind} stream {'cannot be decoded' if exists[kind] else 'is missing'}" for kind in missing]
+        expected = {"any": "image or audio", "both": "image and audio"}.get(require, require)
+        raise source.error(f"{expected} around {clip.timestamp:.2f} s", " and ".join(reasons))
     return clip
 
 
-def probe_clip(path) -> MediaInfo:
-    """Which streams a file has and what time they cover, from its headers (or its packets, where these do not tell).
+def load_clips(
+    path,
+    timestamps: float | Sequence[float | None] | None = None,
+    num_clips: int | None = None,
+    num_frames: int = 1,
+    seconds: float = 3.0,
+    require: str = "any",
+) -> Iterator[Clip]:
+    """Decode several windows of a file, each as by [`load_clip`].
+
+    Args:
+        path: Path, bytes, or a seekable binary file object.
+        timestamps: Middle of a window in seconds, or a list of them; one in the middle of the file by default.
+        num_clips: Number of windows spread evenly over the file, instead of timestamps.
+        num_frames: Number of frames of each window.
+        seconds: Length of each window.
+        require: What the file must have.
 
     Raises:
-        MediaError: for anything that holds neither pictures nor sound.
+        ValueError: If there are both timestamps and `num_clips`, or no windows.
+    """
+    if num_clips is not None:
+        if timestamps is not None:
+            raise ValueError("Expected timestamps or num_clips, got both.")
+        if num_clips < 1:
+            raise ValueError(f"Expected num_clips of at least 1, got {num_clips}.")
+        timestamps = dense_timestamps(*probe_clip(path).span, num_clips, seconds)
+    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
+    if not times:
+        raise ValueError("Expected at least one timestamp, got none.")
+    for time in times:
+        yield load_clip(path, time, num_frames, seconds, require)
+
+
+def probe_clip(path) -> MediaInfo:
+    """Read which streams a file has and which times they cover, from its headers, or else from its packets.
+
+    Raises:
+        MediaError: If the file cannot be read, or has neither images nor audio.
+        TypeError: If `path` is of another type.
     """
     return _Source(path).probe()
 
 
 def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
-    """Middles of `num_clips` windows of `seconds` spread evenly over `start` .. `end`; they overlap where they must."""
+    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
     first, last = start + seconds / 2, end - seconds / 2
     if num_clips == 1 or last <= first:
         return [(start + end) / 2] * num_clips
@@ -159,12 +209,12 @@ def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -
 
 
 def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
-    """The clip, and whether both streams went as far as `info` says."""
+    """Return the clip, and whether both streams are as long as `info` states."""
     first, last = info.start, info.end
     if timestamp is None:
         timestamp = sum(info.span) / 2
     elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
-        raise source.error(f"the moment {timestamp:.2f} s", f"the file covers {first:.2f} to {last:.2f} s")
+        raise source.error(f"a timestamp within {first:.2f} to {last:.2f} s", f"got {timestamp:.2f} s")
     window_start = min(timestamp - seconds / 2, last - seconds)
     window_start = max(window_start, min(first, timestamp))
     frames = waveform = rate = None
@@ -176,45 +226,45 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
         complete = frames is not None and lag < 1.0
     if info.has_audio:
         waveform, rate = source.read_audio(window_start, seconds)
-        promised = min(window_start + seconds, info.audio_span[1]) - max(window_start, info.audio_span[0])
-        complete = complete and waveform is not None and waveform.shape[1] / rate > promised - 0.25
+        stated = min(window_start + seconds, info.audio_span[1]) - max(window_start, info.audio_span[0])
+        complete = complete and waveform is not None and waveform.shape[1] / rate > stated - 0.25
     return Clip(frames, waveform, rate, timestamp, source.name), complete
 
 
 def _note_time(frames, last: list):
-    """The frames; `last` holds the time of the latest of them, if it has one."""
+    """Yield the frames, and keep the time of the latest in the list `last`, if it has one."""
     for frame in frames:
         last[:] = [] if frame.time is None else [frame.time]
         yield frame
 
 
 class _Source:
-    """A file that can be opened again and again."""
+    """A file that can be opened repeatedly."""
 
     def __init__(self, path):
         if av is None:
-            raise ImportError("Reading media files needs PyAV: pip install av.")
+            raise ImportError("Expected PyAV to read media files, but it is not installed: pip install av")
         if isinstance(path, (bytes, bytearray, memoryview)):
             path = io.BytesIO(path)
         if hasattr(path, "read"):
             name = getattr(path, "name", None)  # a number or None for temporary files
             self.file, self.name = path, name if isinstance(name, str) else "file object"
             if getattr(path, "closed", False):
-                raise self.error("a binary file object that can seek", "it is closed")
+                raise self.error("a seekable binary file object", "it is closed")
             if not (path.seekable() if hasattr(path, "seekable") else hasattr(path, "seek")):
-                raise self.error("a binary file object that can seek", f"{type(path).__name__} cannot")
+                raise self.error("a seekable binary file object", f"{type(path).__name__} is not")
             self._check(self._check_file)
         elif isinstance(path, (str, os.PathLike)):
             self.file, self.name = None, os.fsdecode(path)
             self._check(self._check_path)
         else:
-            raise TypeError(f"A {type(path).__name__} was given: expected a path, bytes or a binary file object.")
+            raise TypeError(f"Expected a path, bytes or a binary file object, got {type(path).__name__}.")
 
-    def error(self, wanted: str, why: str) -> MediaError:
-        return MediaError(f"{self.name}: looked for {wanted}, but {why}.")
+    def error(self, expected: str, reason: str) -> MediaError:
+        return MediaError(f"{self.name}: expected {expected}, but {reason}.")
 
     def _check(self, check) -> None:
-        """Runs one of the checks below; what the system or the file object answers comes out as `MediaError`."""
+        """Run one of the checks below, with errors of the system or the file object as `MediaError`."""
         try:
             check()
         except OSError as error:
@@ -222,7 +272,7 @@ class _Source:
 
     def _check_file(self) -> None:
         if isinstance(self.file, io.TextIOBase) or isinstance(self.file.read(0), str):
-            raise self.error("a binary file object that can seek", "it is open as text")
+            raise self.error("a seekable binary file object", "it is opened as text")
         self.file.seek(0)
         self._refuse_playlist(self.file)
 
@@ -231,104 +281,110 @@ class _Source:
             raise self.error("a media file", "it is a directory")
         if not os.path.exists(self.name):
             broken = os.path.islink(self.name)
-            raise self.error("a media file", "it is a link to nothing" if broken else "there is no such file")
-        if not os.path.isfile(self.name):  # opening a pipe would wait for someone to write into it
-            raise self.error("a media file", "it is a pipe, socket or device; give bytes instead")
+            raise self.error("a media file", "it is a broken link" if broken else "there is no such file")
+        if not os.path.isfile(self.name):  # opening a pipe would block until something is written
+            raise self.error("a media file", "it is a pipe, socket or device; pass bytes instead")
         if os.path.getsize(self.name) == 0:
             raise self.error("a media file", "it is empty")
         with open(self.name, "rb") as file:
             self._refuse_playlist(file)
 
     def _refuse_playlist(self, file) -> None:
-        """FFmpeg would try for minutes to reach what a playlist names, and open a list that names itself for ever."""
+        """Refuse playlists: FFmpeg tries for minutes to reach their entries, and never ends if one includes itself."""
         if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):
             raise self.error("a media file", "it is a playlist")
 
     @contextmanager
-    def open(self, wanted: str):
-        """The opened container. What goes wrong inside comes out as `MediaError`.
+    def open(self, expected: str):
+        """Open the container. Errors inside become `MediaError`, except those of an incompatible PyAV.
+
+        Args:
+            expected: What is read, for the error.
 
         Raises:
-            AttributeError, ImportError, NameError, TypeError: This code and the installed PyAV do not fit together,
-                whatever the file holds.
+            MediaError: If the file cannot be read.
+            AttributeError, ImportError, NameError, TypeError: If this code does not fit the installed PyAV.
         """
         try:
             if self.file is not None:
                 self.file.seek(0)
-            # "file:" keeps names with colons or leading dashes from being read as protocols or options, and the white
-            # list keeps playlists from reaching out.
+            # "file:" keeps names with colons or dashes from being parsed as protocols or options; the whitelist keeps
+            # playlists from opening URLs.
             target = self.file if self.file is not None else "file:" + self.name
             options = {"protocol_whitelist": "file"}
-            # Left to itself, PyAV takes a file object's own mode, and writes into temporary ones.
-            with av.open(target, mode="r", metadata_errors="ignore", options=options) as container:
+            # Tags that are not UTF-8 must not fail the file. PyAV 19 escapes them and dropped the argument.
+            tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+            # By default, PyAV uses the mode of a file object, and would write to temporary files.
+            with av.open(target, mode="r", options=options, **tags) as container:
                 yield container
         except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise
-        except Exception as error:  # PyAV and FFmpeg answer with a dozen kinds; users should need to catch one
-            raise self.error(wanted, _reason(error)) from error
+        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds; callers should need to catch one
+            raise self.error(expected, _reason(error)) from error
 
     def probe(self, exact: bool = False) -> MediaInfo:
-        """Streams and their spans; `exact` reads all packets (none is decoded) instead of believing the headers."""
-        with self.open("pictures or sound") as container:
+        """Read streams and their spans; with `exact`, from all packets (without decoding) instead of the headers."""
+        with self.open("images or audio") as container:
             streams = {"video": best_stream(container, "video"), "audio": best_stream(container, "audio")}
             present = {kind: stream for kind, stream in streams.items() if stream is not None}
             if not present:
-                raise self.error("pictures or sound", "it has no such stream that can be decoded")
+                raise self.error("images or audio", "it has no such stream that can be decoded")
             origin = file_start(container)
             spans = {
                 kind: None if exact else header_span(container, stream, origin) for kind, stream in present.items()
             }
-            one = "video" in present and present["video"].frames == 1
+            is_still = "video" in present and present["video"].frames == 1
             if any(span is None for span in spans.values()):
                 spans = packet_spans(container, present)
-                one = "video" in spans and self._holds_one_picture()
+                is_still = "video" in spans and self._has_one_frame()
         if "video" in spans and "audio" in spans:
             start, end = spans["video"]
-            if one or end - start < _STILL:  # a single picture is shown for as long as there is sound
+            if is_still or end - start < _STILL:  # a still image is shown as long as there is audio
                 spans["video"] = start, max(end, spans["audio"][1])
         found = [spans.get(kind) for kind in ("video", "audio")]
         if found == [None, None]:
-            raise self.error("pictures or sound", "its streams hold nothing")
-        # Packets before the origin prime the decoder and are not heard.
+            raise self.error("images or audio", "its streams are empty")
+        # Packets before the origin only prime the decoder.
         return MediaInfo(*(span and (max(span[0] - origin, 0.0), span[1] - origin) for span in found))
 
-    def _holds_one_picture(self) -> bool:
-        with self.open("pictures") as container:
+    def _has_one_frame(self) -> bool:
+        with self.open("images") as container:
             packets = container.demux(best_stream(container, "video"))
             count = 0
             while count < 2:
                 try:
                     count += bool(next(packets).size)
-                except (StopIteration, av.FFmpegError):  # an error while reading, as of a truncated file, is an end
+                except (StopIteration, av.FFmpegError):  # truncated files end with an error
                     break
             return count == 1
 
     def read_frames(self, times: list[float]) -> tuple[np.ndarray | None, float]:
-        """The frames shown at ascending times (s from the file's start): (T, H, W, 3) uint8, or None without any.
+        """Decode the frames at ascending times in seconds from the file's start.
 
-        Also how long before the last of those times the last frame that was decoded began, in seconds: negative where
-        a later frame shows that the stream goes on.
+        Returns:
+            Frames (T, H, W, 3) uint8, or None without any; and how long before the last time the last decoded frame
+            started, in seconds, negative if it started later.
         """
         for back in steps_back(times[0]):
-            with self.open(f"pictures at {times[0]:.2f} s") as container:
+            with self.open(f"images at {times[0]:.2f} s") as container:
                 stream = best_stream(container, "video")
-                moments = [time + file_start(container) for time in times]
-                if back is not None and not seek(container, stream, moments[0] - back):
+                stream_times = [time + file_start(container) for time in times]
+                if back is not None and not seek(container, stream, stream_times[0] - back):
                     continue
-                decoded = []  # the time of the last frame, chosen or not
+                decoded = []  # time of the last frame, chosen or not
                 frames = _note_time(decode(container, stream), decoded)
-                chosen = pick_frames(frames if back is None else if_in_time(frames, moments[0]), moments)
+                chosen = pick_frames(frames if back is None else if_in_time(frames, stream_times[0]), stream_times)
                 if chosen:
-                    lag = moments[-1] - decoded[0] if decoded else 0.0
-                    # The container's word goes before the codec's, as in players.
+                    lag = stream_times[-1] - decoded[0] if decoded else 0.0
+                    # The container overrides the codec, as in players.
                     ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
                     return upright(chosen, float(ratio)), lag
         return None, 0.0
 
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
-        """The sound from `start` (s from the file's start): (channels, samples) float32 and Hz, or (None, None)."""
+        """Decode audio from `start` in seconds: (channels, samples) float32 and Hz, or (None, None) without any."""
         for back in steps_back(start):
-            with self.open(f"sound from {start:.2f} s") as container:
+            with self.open(f"audio from {start:.2f} s") as container:
                 stream = best_stream(container, "audio")
                 begin = start + file_start(container)
                 if back is not None and not seek(container, stream, begin - _AUDIO_PREROLL - back):
@@ -341,13 +397,13 @@ class _Source:
 
 
 def is_file(item: object) -> bool:
-    """Whether `item` is what a file is read from: a path, its bytes, or an object with `read`."""
+    """Check whether `item` is a file: a path, its bytes, or an object with `read`."""
     return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the number and the file that the system's and FFmpeg's own texts add."""
+    """Format an error without the number and the file name that the system and FFmpeg add."""
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "is_file", "load_clip", "probe_clip"]
+__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "is_file", "load_clip", "load_clips", "probe_clip"]

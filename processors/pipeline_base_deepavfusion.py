@@ -10,117 +10,126 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from .image_processing_deepavfusion import to_pixels
-from .media_deepavfusion import dense_timestamps, is_file, load_clip, probe_clip
+from .media_deepavfusion import is_file, load_clip, load_clips
 
 _ARRAYS = ("image", "audio", "sampling_rate")
 
 
 class DeepAVFusionPipeline(ChunkPipeline):
-    """
-    What the pipelines share: files are read in windows, each a row of a batch.
+    """Base class of the pipelines: reads files in windows, each a sample of a batch.
 
     An input is a media file (a path, its bytes or a binary file object), or a mapping with `image` (PIL, numpy, torch,
-    or the path of a picture), `audio` and its `sampling_rate`, or one of the two. A list of inputs gives a list of
-    results, a generator an iterator over them. `batch_size` counts windows.
+    or the path of an image), `audio` and `sampling_rate`, where image or audio may be missing. A list of inputs gives a
+    list of results, a generator an iterator over them. `batch_size` counts windows.
 
-    `timestamps` (s, a number or a list) says which moments of a file to look at, `num_clips` how many windows to spread
-    over it; by default it is the one in its middle.
+    `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spreads as many over it. By
+    default there is one window in the middle.
+
+    Attributes:
+        model_name: Name of the model class.
+        auto_class: Name of the Auto class that loads it.
+        require: What a file must have, as for `load_clip`.
+        pre_parameters: Names of the parameters of `preprocess`.
+        post_parameters: Names of the parameters of `postprocess`.
     """
 
     _load_processor = True
+    processor: Any
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
-    # Of the subclasses: name of the model class, Auto class, what a file must have.
     model_name: str
     auto_class: str
     require = "any"
+    pre_parameters: tuple[str, ...] = ("timestamps", "num_clips")
+    post_parameters: tuple[str, ...] = ()
 
     def __init__(self, model, processor, **kwargs):
+        """Check the model and set it to evaluation.
+
+        Args:
+            model: A model of the class `model_name`.
+            processor: Its [`DeepAVFusionProcessor`].
+            **kwargs: Other arguments of transformers' `Pipeline`, and parameters of the pipeline.
+
+        Raises:
+            ValueError: If the model is of another task.
+        """
         name = type(model).__name__
         if self.model_name != "DeepAVFusionModel" and name.startswith("DeepAVFusion") and name != self.model_name:
             raise ValueError(f"Expected a {self.model_name} for {type(self).__name__}, got a {name}.")
         self._warn_of_new_head(model)
         super().__init__(model, processor=processor, **kwargs)
-        self.tokenizer = None  # the processor's stand-in would be asked to pad texts
+        self.tokenizer = None  # otherwise transformers pads with the processor's stand-in
         self.model.eval()
 
     def _warn_of_new_head(self, model) -> None:
-        """Says so where the checkpoint was of another task, whose head is none of this one's."""
+        """Warn if the checkpoint was saved as the model of another task, so that the head is new."""
         stored = model.config.architectures or []
         if self.model_name != "DeepAVFusionModel" and stored and self.model_name not in stored:
             warnings.warn(
-                f"{model.config.name_or_path or 'The model'} was saved as {', '.join(stored)}, not as a "
-                f"{self.model_name}: unless you have trained it since, its head is random, and so are its answers.",
+                f"{model.config.name_or_path or 'The model'} was saved as {', '.join(stored)}, not as "
+                f"{self.model_name}: its head is randomly initialized unless you have trained it since.",
                 stacklevel=3,
             )
 
     def __call__(self, inputs, **kwargs):
-        """
+        """Run the pipeline.
+
         Args:
-            inputs: one input, a list or tuple of them, a generator or a dataset.
-            kwargs: parameters of this pipeline; and `batch_size` and `num_workers`.
+            inputs: An input, a list or tuple of inputs, a generator or a dataset.
+            **kwargs: Parameters of the pipeline, `batch_size` and `num_workers`.
 
         Raises:
-            MediaError: for a file that cannot be read or lacks what the task needs; the message names it.
-            TypeError, ValueError: for other inputs or parameters.
+            MediaError: If a file cannot be read, or lacks a stream that the task needs; the message names the file.
+            TypeError: If an input is of another type, or for unknown parameters.
+            ValueError: If an input or parameter has an invalid value.
         """
         if isinstance(inputs, (list, tuple)):
             return super().__call__(list(inputs), **kwargs) if inputs else []
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **kwargs):
-        preprocess = {name: kwargs.pop(name) for name in ("timestamps", "num_clips") if name in kwargs}
+        preprocess = {name: kwargs.pop(name) for name in self.pre_parameters if name in kwargs}
         postprocess = {name: kwargs.pop(name) for name in self.post_parameters if name in kwargs}
         if kwargs:
-            known = ", ".join(("timestamps", "num_clips", *self.post_parameters))
-            raise TypeError(f"Unexpected parameters: {', '.join(kwargs)}. {type(self).__name__} knows {known}.")
+            known = ", ".join((*self.pre_parameters, *self.post_parameters))
+            raise TypeError(
+                f"Unknown parameters of {type(self).__name__}: {', '.join(kwargs)}. Valid parameters: {known}."
+            )
         return preprocess, {}, postprocess
 
-    post_parameters: tuple[str, ...] = ()
-
     def preprocess(self, inputs, timestamps=None, num_clips: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the inputs of the model for each window, one sample each."""
         several = num_clips is not None or isinstance(timestamps, (list, tuple))
         clips = list(self._clips(inputs, timestamps, num_clips))
-        for index, (picture, sound, rate, time) in enumerate(clips):
-            frame = None if picture is None else as_frame(picture)
+        for index, (image, audio, rate, time) in enumerate(clips):
+            frame = None if image is None else as_frame(image)
             about = {"frame": frame, "timestamp": time, "several": several}
-            yield {"is_last": index == len(clips) - 1, **self._row(picture, sound, rate), "about": about}
+            yield {"is_last": index == len(clips) - 1, **self._sample(image, audio, rate), "about": about}
 
     def _clips(self, inputs, timestamps, num_clips: int | None) -> Iterator[tuple]:
-        """(picture or frames, sound, its rate in Hz, moment in s) of each window."""
+        """Yield (image or frames, audio, sampling rate in Hz, timestamp in s) of each window."""
         if isinstance(inputs, Mapping):
             if timestamps is not None or num_clips is not None:
-                raise ValueError("timestamps and num_clips choose windows of files: expected a file.")
+                raise ValueError("Expected a file with timestamps or num_clips, got a mapping.")
             yield (*read_arrays(inputs, self.require), None)
             return
         check_file(inputs)
         seconds = self.processor.feature_extractor.seconds
-        if num_clips is not None:
-            if timestamps is not None:
-                raise ValueError("Expected timestamps or num_clips, got both.")
-            if num_clips < 1:
-                raise ValueError(f"num_clips is {num_clips}: expected at least 1.")
-            times = dense_timestamps(*probe_clip(inputs).span, num_clips, seconds)
-        else:
-            times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
-            if not times:
-                raise ValueError("Expected at least one timestamp, got none.")
-        for time in times:
-            clip = load_clip(inputs, time, self.processor.num_frames, seconds, self.require)
+        for clip in load_clips(inputs, timestamps, num_clips, self.processor.num_frames, seconds, self.require):
             yield clip.frames, clip.waveform, clip.sampling_rate, clip.timestamp
 
-    def _row(self, picture, sound, rate: int | None) -> dict[str, torch.Tensor]:
-        """One sample with both modalities; one that is absent is 0."""
-        sight = {} if picture is None else {"videos" if is_clip(picture) else "images": [picture]}
-        heard = {} if sound is None else {"audio": [sound], "sampling_rate": rate}
-        return self._complete(self.processor(**sight, **heard))
+    def _sample(self, image, audio, rate: int | None) -> dict[str, torch.Tensor]:
+        visual = {} if image is None else {"videos" if is_clip(image) else "images": [image]}
+        audible = {} if audio is None else {"audio": [audio], "sampling_rate": rate}
+        return self._complete(self.processor(**visual, **audible))
 
     def _complete(self, inputs: Mapping) -> dict[str, torch.Tensor]:
-        """The same fields for every sample, so that any can lie in a batch."""
+        """Add zeros for a missing modality and masks of presence, so that samples can be batched."""
         shapes = self.model.config.input_shapes
-        row = {name: inputs[name] if name in inputs else torch.zeros(1, *shape) for name, shape in shapes.items()}
-        row["image_present"] = torch.tensor(["pixel_values" in inputs])
-        row["audio_present"] = torch.tensor(["input_features" in inputs])
-        return row
+        sample = {name: inputs[name] if name in inputs else torch.zeros(1, *shape) for name, shape in shapes.items()}
+        sample["image_present"] = torch.tensor(["pixel_values" in inputs])
+        sample["audio_present"] = torch.tensor(["input_features" in inputs])
+        return sample
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         carried = {name: batch.pop(name) for name in ("is_last", "about")}
@@ -135,29 +144,29 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return {**self.run_model(inputs), **presence, **carried}
 
     def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Outputs of the model, each with a row for each sample."""
+        """Return the outputs of the model, each with the batch as first axis."""
         return {"logits": self.model(**inputs).logits}
 
     def save_pretrained(self, save_directory, **kwargs) -> None:
-        """Saves model and processor with their code and this pipeline's, as a folder that loads anywhere."""
+        """Save model and processor with their code and that of the pipelines."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-def is_clip(picture: Any) -> bool:
-    """Whether a picture is frames (T, H, W, 3), as they are read from files."""
-    return getattr(picture, "ndim", 3) == 4
+def is_clip(image: Any) -> bool:
+    """Check whether an image is a clip (T, H, W, 3), as read from files."""
+    return getattr(image, "ndim", 3) == 4
 
 
-def as_frame(picture: Any) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture, or of the middle one of frames (T, H, W, 3)."""
-    pixels = to_pixels(picture[len(picture) // 2] if is_clip(picture) else picture)
+def as_frame(image: Any) -> np.ndarray:
+    """Convert an image, or the middle frame of a clip (T, H, W, 3), to (H, W, 3) uint8."""
+    pixels = to_pixels(image[len(image) // 2] if is_clip(image) else image)
     pixels = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
     return pixels.permute(1, 2, 0).contiguous().numpy()
 
 
 def check_file(item: Any) -> None:
-    """Raises `TypeError` for what is no file."""
+    """Raise `TypeError` if `item` is not a file."""
     if not is_file(item):
         raise TypeError(
             "Expected a media file as a path, bytes or a binary file object, or a mapping with image and audio, got "
@@ -165,22 +174,30 @@ def check_file(item: Any) -> None:
         )
 
 
-def read_picture(picture: Any) -> Any:
-    """A picture as it is, or the one in a file."""
-    return load_clip(picture, require="image").frames[0] if is_file(picture) else picture
+def read_image(image: Any) -> Any:
+    """Decode an image, or the middle frame, if `image` is a file; return anything else unchanged."""
+    return load_clip(image, require="image").frames[0] if is_file(image) else image
 
 
 def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
-    """Picture, sound and its rate of a mapping; what is required has to be there."""
+    """Return image, audio and sampling rate of a mapping.
+
+    Args:
+        inputs: Mapping with any of `image`, `audio` and `sampling_rate`.
+        require: What must be present: `"any"`, `"image"` or `"audio"`.
+
+    Raises:
+        ValueError: If a key is unknown, or what is required is missing.
+    """
     unknown = set(inputs) - set(_ARRAYS)
     if unknown:
         close = {word: difflib.get_close_matches(str(word), _ARRAYS, n=1) for word in sorted(unknown, key=str)}
         hint = "".join(f" Did you mean {names[0]!r} for {word!r}?" for word, names in close.items() if names)
         raise ValueError(f"Expected a mapping with {', '.join(_ARRAYS)}, got {', '.join(map(repr, inputs))}.{hint}")
-    picture, sound, rate = (inputs.get(name) for name in _ARRAYS)
-    if (picture is None and sound is None) or {"image": picture, "audio": sound}.get(require, 0) is None:
+    image, audio, rate = (inputs.get(name) for name in _ARRAYS)
+    if (image is None and audio is None) or {"image": image, "audio": audio}.get(require, 0) is None:
         raise ValueError(f"Expected {'image or audio' if require == 'any' else require} in the mapping, got none.")
-    return None if picture is None else read_picture(picture), sound, rate
+    return None if image is None else read_image(image), audio, rate
 
 
-__all__ = ["DeepAVFusionPipeline", "as_frame", "check_file", "is_clip", "read_arrays", "read_picture"]
+__all__ = ["DeepAVFusionPipeline", "as_frame", "check_file", "is_clip", "read_arrays", "read_image"]

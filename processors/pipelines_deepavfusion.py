@@ -1,6 +1,6 @@
-"""Pipelines of DeepAVFusion: from media files to labels, separated sounds, masks, heat maps and features.
+"""Pipelines: media files to labels, separated audio, masks, heat maps and features.
 
-`import deepavfusion` registers them. Saved checkpoints name them in `config.custom_pipelines`, so that they load with
+`import deepavfusion` registers them. Checkpoints name them in `config.custom_pipelines`, so that they load with
 `trust_remote_code=True` where this package is not installed.
 """
 
@@ -15,20 +15,20 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .image_processing_deepavfusion import as_list
 from .media_deepavfusion import load_clip, probe_clip
-from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_picture
+from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_image
 
 
 class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
-    """
-    Labels of what is seen and heard; files with only one of the two will do.
+    """Audio-visual classification, also of files with images or audio alone.
 
     ```python
     pipe = pipeline("audio-visual-classification", model="FOLDER")
     pipe("clip.mp4", top_k=3)  # [{"score": 0.93, "label": "playing cello"}, ...]
     ```
 
-    Parameters: `top_k` (5; None is all), `multi_label` (whether each label is scored by itself; by default as the
-    model's `problem_type` says), `timestamps`, `num_clips`. The logits of several windows are averaged.
+    Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
+    configuration's `problem_type` is multi_label_classification), `timestamps`, `num_clips`. Logits of several windows
+    are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
@@ -36,6 +36,7 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     post_parameters = ("top_k", "multi_label")
 
     def postprocess(self, outputs, top_k: int | None = 5, multi_label: bool | None = None) -> list[dict[str, Any]]:
+        """Return a list of `{"score", "label"}` with the highest score first."""
         config = self.model.config
         if multi_label is None:
             multi_label = config.problem_type == "multi_label_classification"
@@ -44,90 +45,83 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
 
 
 class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
-    """
-    From the sound of a file, what the picture shows; or for each of several pictures what it shows.
+    """Separation of the sound of visible objects from the audio of a recording.
 
     ```python
     pipe = pipeline("audio-visual-source-separation", model="FOLDER")
-    pipe("duet.mp4")  # {"audio": (N,) float32, "sampling_rate": 44100}: what the frames show
-    pipe("duet.mp4", frames=["cello.png", "flute.png"], consistency=True)  # one such result for each
+    pipe("duet.mp4")  # {"audio": (N,) float32, "sampling_rate": 44100}: the source in the video's frames
+    pipe("duet.mp4", frames=["cello.png", "flute.png"], consistency=True)  # a list of one such result per image
     ```
 
-    The sound is mono, at the file's rate and exactly as long as the file's. A recording longer than what the model
-    hears is cut into windows, whose masks are cross-faded.
+    The result is mono and has the sampling rate and the length of the file's audio. Recordings longer than the model's
+    window are cut into overlapping windows, whose masks are cross-faded.
 
-    Parameters: `frames`, what says which source is wanted: None (each window goes with the frame of its middle), a
-    moment of the file in seconds, a picture (PIL, numpy, torch, or a path), or a list of such, which gives a list of
-    results. `consistency` (False): whether the masks of several frames are divided by their sum, so that the sources
-    add up to the mixture, but for what no mel filter lets through. `overlap` (0.5): share of a window that it has in
-    common with the next.
+    Parameters:
 
-    In a mapping with `image` and `audio` the picture stands for `frames` and may be a list.
+    - `frames`: image of the target source: None (the frame in the middle of each window), a timestamp of the file in
+      seconds, an image (PIL, numpy, torch, or a path), or a list of these, which gives a list of results. In a mapping
+      with `image` and `audio`, `image` is used, and may be a list.
+    - `consistency` (False): whether the masks of several frames are divided by their sum, so that the sources add up to
+      the mixture, except for what the mel filters attenuate.
+    - `overlap` (0.5): fraction of a window that the next one overlaps.
     """
 
     model_name = "DeepAVFusionForSourceSeparation"
     auto_class = "AutoModelForAudioFrameClassification"
     require = "audio"
-
-    def _sanitize_parameters(self, **kwargs):
-        preprocess = {name: kwargs.pop(name) for name in ("frames", "overlap") if name in kwargs}
-        postprocess = {name: kwargs.pop(name) for name in ("consistency",) if name in kwargs}
-        if kwargs:
-            raise TypeError(
-                f"Unexpected parameters: {', '.join(kwargs)}. {type(self).__name__} knows frames, consistency, overlap."
-            )
-        return preprocess, {}, postprocess
+    pre_parameters = ("frames", "overlap")
+    post_parameters = ("consistency",)
 
     def preprocess(self, inputs, frames=None, overlap: float = 0.5) -> Iterator[dict[str, Any]]:
-        sound, rate, start = self.recording(inputs)
+        """Yield the inputs of the model for each window and frame, one sample each."""
+        audio, rate, start = self.recording(inputs)
         if frames is None and isinstance(inputs, Mapping):
             frames = inputs.get("image")
             if frames is None:
-                raise ValueError(
-                    "Expected the picture of what to keep, as image in the mapping or as frames, got none."
-                )
+                raise ValueError("Expected an image of the target source, in the mapping or as frames, got none.")
         several = isinstance(frames, (list, tuple))
-        wanted = [self._picture(inputs, frame) for frame in (as_list(frames, 3) if several else [frames])]
-        windows = self.processor.separation_windows([sound], rate, overlap)
+        targets = [self._pixel_values(inputs, frame) for frame in (as_list(frames, 3) if several else [frames])]
+        windows = self.processor.separation_windows([audio], rate, overlap)
         for index, (features, time) in enumerate(zip(windows.input_features, windows.times, strict=True)):
-            for position, pixels in enumerate(wanted):
+            for position, pixels in enumerate(targets):
                 if pixels is None:
-                    pixels = self._picture(inputs, start + time)
-                row = self._complete({"pixel_values": pixels, "input_features": features[None]})
-                last = index == len(windows.starts) - 1 and position == len(wanted) - 1
-                about = {"several": several, "count": len(wanted)}
+                    pixels = self._pixel_values(inputs, start + time)
+                sample = self._complete({"pixel_values": pixels, "input_features": features[None]})
+                last = index == len(windows.starts) - 1 and position == len(targets) - 1
+                about = {"several": several, "count": len(targets)}
                 if last:
-                    about |= {"sound": sound, "rate": rate, "starts": windows.starts}
-                yield {"is_last": last, **row, "about": about}
+                    about |= {"audio": audio, "rate": rate, "starts": windows.starts}
+                yield {"is_last": last, **sample, "about": about}
 
     def recording(self, inputs) -> tuple[Any, int | None, float]:
-        """All of the sound of an input, its rate in Hz, and when it starts in the file (s).
+        """Return the whole audio of an input, its sampling rate in Hz, and its start in the file in seconds.
 
         Raises:
-            MediaError: for a file without sound.
+            MediaError: If a file has no audio.
         """
         if isinstance(inputs, Mapping):
-            _, sound, rate = read_arrays({**inputs, "image": None}, "audio")
-            return sound, rate, 0.0
+            _, audio, rate = read_arrays({**inputs, "image": None}, "audio")
+            return audio, rate, 0.0
         check_file(inputs)
         info = probe_clip(inputs)
-        # A second more than the headers promise: what is there beyond is kept, what is not is not made up.
+        # A second more than the headers state: audio beyond is kept, and nothing is padded.
         clip = load_clip(inputs, seconds=info.end - info.start + 1.0, require="audio")
         return clip.waveform, clip.sampling_rate, info.audio_span[0]
 
-    def _picture(self, inputs, frame) -> torch.Tensor | None:
-        """`pixel_values` of a moment of the file or of a picture; None for None."""
+    def _pixel_values(self, inputs, frame) -> torch.Tensor | None:
+        """Process the frame at a timestamp of the file, or an image; None for None."""
         if frame is None:
             return None
         if isinstance(frame, Real):
             if isinstance(inputs, Mapping):
-                raise ValueError(f"A moment ({frame} s) was asked for: expected a file, or a picture as frames.")
+                raise ValueError(f"Expected a file with a timestamp as frames ({frame} s), or an image, got a mapping.")
             extractor = self.processor.feature_extractor
             clip = load_clip(inputs, float(frame), self.processor.num_frames, extractor.seconds, "image")
             return self.processor(videos=[clip.frames]).pixel_values
-        return self.processor(images=[read_picture(frame)]).pixel_values
+        return self.processor(images=[read_image(frame)]).pixel_values
 
     def postprocess(self, outputs, consistency: bool = False):
+        """Return `{"audio", "sampling_rate"}`, or a list of them for a list of frames."""
         about = outputs[-1]["about"]
         logits = torch.cat([output["logits"] for output in outputs]).float()
         logits = logits.unflatten(0, (-1, about["count"])).transpose(0, 1)  # (sources, windows, 1, mels, time steps)
@@ -137,19 +131,18 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
         results = []
         for masks in logits:
             source = self.processor.post_process_source_separation(
-                {"logits": masks}, [about["sound"]], about["rate"], [about["starts"]]
+                {"logits": masks}, [about["audio"]], about["rate"], [about["starts"]]
             )[0]
             results.append({"audio": source.numpy(), "sampling_rate": rate})
         return results if about["several"] else results[0]
 
 
 class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
-    """
-    A mask of what sounds, over the whole frame; without sound, of what the picture alone tells.
+    """Segmentation of sounding objects over the whole frame, also of files without audio.
 
     The result is `{"mask", "frame", "timestamp", "labels"}`: mask (height, width) int64 of class indices (with a single
-    label 1 where something sounds, else 0; 255 where the model saw nothing), frame (height, width, 3) uint8, the moment
-    in seconds, and the names of the indices that occur. With several moments it is a list of them.
+    label, 1 for sounding objects, else 0; 255 outside the model's crop), frame (height, width, 3) uint8, timestamp in
+    seconds, and the names of the indices that occur. Several windows give a list.
 
     Parameters: `threshold` (0.5, for a single label), `timestamps`, `num_clips`.
     """
@@ -160,25 +153,25 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
     post_parameters = ("threshold",)
 
     def postprocess(self, outputs, threshold: float = 0.5):
+        """Return the result of a window, or a list for several."""
         names = dict(self.model.config.id2label) if self.model.config.num_labels > 1 else {0: "silent", 1: "sounding"}
         results = []
         for output in outputs:
             frame = output["about"]["frame"]
             masks = self.processor.post_process_semantic_segmentation(output, [frame.shape[:2]], threshold)
             found = [index for index in masks[0].unique().tolist() if index in names]
-            results.append({"mask": masks[0].numpy(), **_moment(output), "labels": {i: names[i] for i in found}})
+            labels = {index: names[index] for index in found}
+            results.append({"mask": masks[0].numpy(), **_frame_and_timestamp(output), "labels": labels})
         return results if outputs[0]["about"]["several"] else results[0]
 
 
 class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
-    """
-    A heat map of where the sound comes from, over the whole frame.
+    """Localization of the sound's source by a heat map over the whole frame.
 
-    The result is `{"heat_map", "mask", "score", "frame", "timestamp"}`: heat map (height, width) float32 in 0..1
-    between its own least and greatest value, mask (height, width) bool of where the probability exceeds the
-    configuration's `localization_threshold`, score how likely anything sounds at all (0..1, of the hottest quarter of
-    the map; 0 without sound), frame (height, width, 3) uint8, the moment in seconds. With several moments it is a list
-    of them.
+    The result is `{"heat_map", "mask", "score", "frame", "timestamp"}`: heat map (height, width) float32, scaled to
+    0..1 by its minimum and maximum; mask (height, width) bool, where the probability exceeds the configuration's
+    `localization_threshold`; score in 0..1, the probability that anything in the frame sounds, from the highest quarter
+    of the map (0 without audio); frame (height, width, 3) uint8; timestamp in seconds. Several windows give a list.
 
     Parameters: `normalize` (True; False keeps the model's logits), `timestamps`, `num_clips`.
     """
@@ -189,30 +182,30 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     post_parameters = ("normalize",)
 
     def _warn_of_new_head(self, model) -> None:
-        if model.config.localization_map == "head":  # the other maps mean something from the start
+        if model.config.localization_map == "head":  # the other maps are meaningful without training
             super()._warn_of_new_head(model)
 
     def postprocess(self, outputs, normalize: bool = True):
-        results, share = [], self.model.config.localization_threshold
+        """Return the result of a window, or a list for several."""
+        results, threshold = [], self.model.config.localization_threshold
         for output in outputs:
             logits = output["logits"].float()
-            # Beyond the centre crop nothing is known: as cold as the coldest place that the model saw.
+            # Outside the centre crop nothing is predicted: the map has its minimum there.
             outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
             heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
             placed = self.processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
-            mask = (placed > math.log(share / (1 - share))).numpy()
+            mask = (placed > math.log(threshold / (1 - threshold))).numpy()
             score = self.model.pair_scores(logits).sigmoid().item()
-            results.append({"heat_map": heat, "mask": mask, "score": score, **_moment(output)})
+            results.append({"heat_map": heat, "mask": mask, "score": score, **_frame_and_timestamp(output)})
         return results if outputs[0]["about"]["several"] else results[0]
 
 
 class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
-    """
-    The three streams of the encoder: `{"fusion", "image", "audio"}`, without the stream of a modality that is absent.
+    """Features of the encoder's three streams: `{"fusion", "image", "audio"}`, without those of a missing modality.
 
-    Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True` (tokens, hidden size). With several
-    moments it has a row for each.
+    Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True`, (tokens, hidden size). Several
+    windows add a first axis.
 
     Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `timestamps`, `num_clips`.
     """
@@ -222,11 +215,13 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
     post_parameters = ("tokens", "normalize")
 
     def run_model(self, inputs):
+        """Return the streams of the encoder for the modalities that are present."""
         outputs = self.model.base_model(**inputs)
         fields = {"fusion": "last_hidden_state", "image": "image_last_hidden_state", "audio": "audio_last_hidden_state"}
         return {name: outputs[field] for name, field in fields.items() if outputs.get(field) is not None}
 
     def postprocess(self, outputs, tokens: bool = False, normalize: bool = False) -> dict[str, torch.Tensor]:
+        """Return the streams of a window, or of several along a first axis."""
         streams = {}
         for name in ("fusion", "image", "audio"):
             mask = f"{name}_present"
@@ -242,12 +237,12 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
         return streams
 
 
-def _moment(output: Mapping) -> dict[str, Any]:
+def _frame_and_timestamp(output: Mapping) -> dict[str, Any]:
     return {name: output["about"][name] for name in ("frame", "timestamp")}
 
 
 def pipelines() -> dict[str, type[DeepAVFusionPipeline]]:
-    """Task -> class of every pipeline."""
+    """Return the pipeline class of each task."""
     return {
         "audio-visual-classification": AudioVisualClassificationPipeline,
         "audio-visual-source-separation": AudioVisualSourceSeparationPipeline,
@@ -258,7 +253,7 @@ def pipelines() -> dict[str, type[DeepAVFusionPipeline]]:
 
 
 def register_pipelines() -> None:
-    """Makes `transformers.pipeline` know the tasks."""
+    """Register the tasks with `transformers.pipeline`."""
     for task, cls in pipelines().items():
         if task not in PIPELINE_REGISTRY.supported_tasks:
             auto = getattr(transformers, cls.auto_class)

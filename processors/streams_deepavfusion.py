@@ -1,4 +1,4 @@
-"""Streams of an opened media file, frame by frame: which one, what time it covers, which frames are shown when."""
+"""Streams of an open media file: selection, time spans, seeking, and decoding frame by frame."""
 
 import math
 import re
@@ -8,20 +8,21 @@ import numpy as np
 
 try:
     import av
+    import av.stream
 except ImportError:
     av = None
 
-# Transport streams and some indices lead to a moment after the one asked for. Then so many seconds earlier are tried,
-# and only then the start of the file: decoding hours of video to reach a moment takes minutes.
+# In transport streams and with some indices, seeking arrives after the target. Then targets so many seconds earlier are
+# tried, and at last the start of the file, because decoding hours of video takes minutes.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
-# Seconds that a frame lasts where nothing tells.
+# Duration in seconds of a frame without one.
 _FRAME_LENGTH = 0.04
-# A stream of which nothing but damaged packets come is given up after so many in a row.
+# Decoding stops after so many damaged packets in a row.
 _MAX_BAD_PACKETS = 500
 
 
 def best_stream(container, kind: str):
-    """The default, then the largest, of the streams of a kind that can be decoded and are no cover art; or None."""
+    """Select the default, or else the largest, decodable stream of a kind other than cover art; None without any."""
     streams = [
         stream
         for stream in getattr(container.streams, kind)
@@ -41,17 +42,17 @@ def _start(stream) -> float:
 
 
 def file_start(container) -> float:
-    """Where the file's time begins, in the streams' own time (s): players show this moment as 0."""
+    """Return the stream time in seconds at which the file starts, shown as 0 by players."""
     streams = (best_stream(container, kind) for kind in ("video", "audio"))
     return min(_start(stream) for stream in streams if stream is not None)
 
 
 def header_span(container, stream, origin: float) -> tuple[float, float] | None:
-    """What time a stream covers by the headers (s, stream time), or None; `origin` is the file's start."""
+    """Read the (start, end) of a stream from the headers in seconds of stream time; None if they do not state it."""
     start = _start(stream)
     if stream.duration is not None and stream.duration > 0:
         return start, start + float(stream.duration * stream.time_base)
-    tag = re.match(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska's, end of the stream
+    tag = re.match(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # Matroska: end of the stream
     if tag:
         hours, minutes, seconds = (float(part) for part in tag.groups())
         return start, max(start, origin + 3600 * hours + 60 * minutes + seconds)
@@ -61,7 +62,7 @@ def header_span(container, stream, origin: float) -> tuple[float, float] | None:
 
 
 def packet_spans(container, streams: dict) -> dict:
-    """What time streams cover, by their packets (s, stream time): of {kind: stream} those that hold any."""
+    """Read the (start, end) of streams {kind: stream} from their packets in seconds; omits empty streams."""
     spans = {}
     kinds = {stream.index: kind for kind, stream in streams.items()}
     for packet in _packets(container, list(streams.values())):
@@ -71,7 +72,7 @@ def packet_spans(container, streams: dict) -> dict:
         time = packet.pts if packet.pts is not None else packet.dts
         if time is not None:
             begin = time * packet.time_base
-        else:  # a bare stream: one packet follows the other
+        else:  # a raw stream: packets follow each other
             begin = spans[kind][1] if kind in spans else Fraction(0)
         end = begin + (packet.duration or 0) * packet.time_base
         low, high = spans.get(kind, (begin, end))
@@ -80,7 +81,7 @@ def packet_spans(container, streams: dict) -> dict:
 
 
 def _packets(container, streams):
-    """Packets until the end; an error while reading, as of a truncated file, is an end."""
+    """Yield packets until the end, or until an error, with which truncated files end."""
     packets = container.demux(streams)
     while True:
         try:
@@ -91,7 +92,7 @@ def _packets(container, streams):
 
 
 def decode(container, stream):
-    """Frames of a stream; packets that cannot be decoded are passed over."""
+    """Yield the frames of a stream, skipping packets that cannot be decoded."""
     bad = 0
     for packet in _packets(container, [stream]):
         try:
@@ -105,54 +106,62 @@ def decode(container, stream):
         yield from frames
 
 
-def seek(container, stream, moment: float) -> bool:
-    """Goes to the last key frame before a moment (s, stream time); False where the format cannot."""
+def seek(container, stream, time: float) -> bool:
+    """Seek to the last key frame before a stream time in seconds; returns False if the format does not support it."""
     try:
-        container.seek(int(moment / stream.time_base), stream=stream, backward=True)
+        container.seek(int(time / stream.time_base), stream=stream, backward=True)
     except (av.FFmpegError, OverflowError):
         return False
     return True
 
 
 def steps_back(start: float):
-    """Seconds before a moment to seek to, one after the other until one serves; None is to read from the start."""
+    """Yield how many seconds before a time to seek to, to be tried in turn; None for reading from the start."""
     yield from (back for back in _SEEK_BACK if back == 0.0 or back < start)
     yield None
 
 
-def if_in_time(frames, moment: float):
-    """The frames, if the first of them is known not to be after the moment (s, stream time); otherwise none."""
+def if_in_time(frames, time: float):
+    """Yield the frames if the first one starts by a stream time in seconds, else none."""
     first = next(frames, None)
-    if first is not None and first.time is not None and first.time <= moment + 1e-3:  # a sample's rounding
+    if first is not None and first.time is not None and first.time <= time + 1e-3:  # rounding to samples
         yield first
         yield from frames
 
 
-def pick_frames(frames, moments: list[float]) -> list:
-    """The frame that is shown at each moment (s, stream time)."""
+def pick_frames(frames, times: list[float]) -> list:
+    """Choose the frame that is shown at each of ascending stream times in seconds."""
     chosen, before, next_time = [], None, 0.0
     for frame in frames:
         time = frame.time
-        if time is None:  # a bare stream: one frame follows the other
+        if time is None:  # a raw stream: frames follow each other
             time = next_time
         next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
-        while len(chosen) < len(moments) and time > moments[len(chosen)] + 1e-6:
+        while len(chosen) < len(times) and time > times[len(chosen)] + 1e-6:
             chosen.append(before if before is not None else frame)
-        if len(chosen) == len(moments):
+        if len(chosen) == len(times):
             break
         before = frame
     if before is not None:
-        chosen += [before] * (len(moments) - len(chosen))
+        chosen += [before] * (len(times) - len(chosen))
     return chosen
 
 
 def upright(frames: list, ratio: float) -> np.ndarray:
-    """RGB arrays of decoded frames with square pixels, turned as the file says; all of the first one's size."""
+    """Convert frames to RGB arrays, rotated as the file states, with square pixels.
+
+    Args:
+        frames: Decoded frames, which are resized to the size of the first.
+        ratio: Width of a pixel divided by its height.
+
+    Returns:
+        (T, H, W, 3) uint8.
+    """
     width, height = frames[0].width, frames[0].height
-    if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge, never throw away
+    if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge one side rather than shrink the other
         width, height = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
     turns = round(frames[0].rotation / 90)
-    arrays, last = [], None
+    arrays, array, last = [], None, None
     for frame in frames:
         if frame is not last:
             array = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
@@ -162,9 +171,18 @@ def upright(frames: list, ratio: float) -> np.ndarray:
 
 
 def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
-    """Places decoded samples on the window's time line; gaps are silent."""
-    buffer = rate = resampler = shape = None
-    low, high, expected = math.inf, 0, None
+    """Place decoded samples in a window; gaps are silent.
+
+    Args:
+        frames: Decoded audio frames.
+        begin: Start of the window in seconds of stream time.
+        seconds: Length of the window.
+
+    Returns:
+        (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
+    """
+    buffer = rate = layout = resampler = shape = None
+    low, high, length, expected = math.inf, 0, 0, None
     for frame in frames:
         if rate is None:
             rate, layout = frame.sample_rate, frame.layout.name
@@ -176,7 +194,7 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         time = frame.time
         offset = expected if time is None else round((time - begin) * rate)
         if expected is not None and offset is not None and abs(offset - expected) <= 2:
-            offset = expected  # rounding of timestamps must not tear samples apart
+            offset = expected  # rounded timestamps must not separate samples
         offset = 0 if offset is None else offset
         parts = [part.to_ndarray().reshape(-1, buffer.shape[0]) for part in resampler.resample(frame)]
         samples = np.concatenate(parts or [buffer.T[:0]]).T

@@ -1,4 +1,4 @@
-"""Videos for DeepAVFusion: the picture transform with one crop for all frames of a clip."""
+"""Video processor: the transform of images with one crop for all frames of a clip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, PictureTransform, to_pixels
+from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, ImageTransform, to_pixels
 
 
 def spread_frames(count: int, num_frames: int) -> list[int]:
-    """Indices of `num_frames` of `count` frames: the middles of as many equal parts. Too few are repeated."""
+    """Choose `num_frames` of `count` frames: the middles of as many equal parts. Frames repeat if there are too few."""
     return [min(int((i + 0.5) * count / num_frames), count - 1) for i in range(num_frames)]
 
 
@@ -22,21 +22,23 @@ class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
     """Settings that `from_pretrained` can override.
 
     crop_pct (`float`):
-        Share of the resized frame's covering side that the crop keeps.
+        Fraction of the resized frame's side that the crop keeps.
     """
 
     crop_pct: float
 
 
-class DeepAVFusionVideoProcessor(PictureTransform, VideoProcessorMixin):
-    """
-    Videos → `pixel_values`: the evaluation transform of [`DeepAVFusionImageProcessor`], the same crop for all frames.
+class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
+    """Evaluation transform of videos to `pixel_values`.
+
+    Frames are processed as by [`DeepAVFusionImageProcessor`], all with the same crop.
 
     Args:
-        size: side of the square output in pixels, or [height, width].
-        num_frames: frames of a clip; of a longer or shorter one as many are taken, spread evenly.
-        crop_pct: share of the resized frame's side that the crop keeps.
-        image_mean, image_std: per channel, of pixels in 0..1.
+        size: Side of the square output in pixels, or [height, width].
+        num_frames: Number of frames of a clip. They are spread evenly over the frames that are given.
+        crop_pct: Fraction of the resized side that the crop keeps.
+        image_mean: Mean of each channel, of pixels in 0..1.
+        image_std: Standard deviation of each channel.
     """
 
     model_input_names = ["pixel_values"]
@@ -51,29 +53,33 @@ class DeepAVFusionVideoProcessor(PictureTransform, VideoProcessorMixin):
         image_std: Sequence[float] = IMAGENET_STD,
         **kwargs,
     ):
+        """Check and store the settings."""
         kwargs.pop("video_processor_type", None)
         if num_frames < 1:
-            raise ValueError(f"num_frames is {num_frames}: expected at least 1.")
+            raise ValueError(f"Expected num_frames of at least 1, got {num_frames}.")
         ImageProcessingMixin.__init__(self, **kwargs)
         self._set(size, crop_pct, image_mean, image_std)
         self.num_frames = num_frames
 
     def __call__(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
+        """Call `preprocess`."""
         return self.preprocess(videos, return_tensors=return_tensors, channels_first=channels_first)
 
     def preprocess(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
-        """
+        """Select, resize, crop and normalize the frames of videos.
+
         Args:
-            videos: a clip or a list of clips. A clip is a 4-D array or tensor (T, H, W, C) or (T, C, H, W), or a list
-                of pictures (PIL, numpy, torch) of one size. A 5-D array is a batch of clips.
+            videos: A video or a list of videos. A video is a 4-D array or tensor, (T, H, W, C) or (T, C, H, W), or a
+                list of images (PIL, numpy, torch) of one size. A 5-D array is a batch of videos.
             return_tensors: `"pt"` or `"np"`.
-            channels_first: layout of arrays; None tells by the channel count.
+            channels_first: Layout of arrays; inferred from the number of channels by default.
 
         Returns:
             `pixel_values` (B, num_frames, 3, height, width) float32.
 
         Raises:
-            TypeError, ValueError: for input that is no video, or frames of different sizes.
+            TypeError: If an item is not a video.
+            ValueError: If a video has no frames, or frames of different sizes.
         """
         clips = [self._clip(video, channels_first) for video in as_videos(videos)]
         return BatchFeature({"pixel_values": torch.stack(clips)}, tensor_type=return_tensors)
@@ -89,12 +95,17 @@ class DeepAVFusionVideoProcessor(PictureTransform, VideoProcessorMixin):
 
 
 def as_videos(videos: Any) -> list:
-    """A list of clips, each indexable by frame, or None for an absent one. A list of pictures is one clip."""
+    """List the videos of a batch, each indexable by frame, or None if absent. A list of images is one video.
+
+    Raises:
+        TypeError: If `videos` is neither an array nor a list.
+        ValueError: If an array has another number of axes, or a list is empty.
+    """
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         if videos.ndim not in (4, 5):
-            shape = tuple(videos.shape)
             raise ValueError(
-                f"Expected a video of shape (T, H, W, C) or (T, C, H, W), or a batch of them, got {shape}."
+                "Expected a video of shape (T, H, W, C) or (T, C, H, W), or a batch of videos, got shape "
+                f"{tuple(videos.shape)}."
             )
         return list(videos) if videos.ndim == 5 else [videos]
     if not isinstance(videos, (list, tuple)):

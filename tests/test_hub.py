@@ -165,7 +165,7 @@ def test_every_push_is_one_commit_and_nothing_new_is_none(hub, folder):
 
 def test_a_pushed_model_has_a_card(hub, folder):
     card = ModelCard(hub.repositories["tester/encoder"].files["README.md"].content.decode())
-    assert card.data.library_name == "transformers"
+    assert card.data.library_name == "transformers"  # ty: ignore[missing-attribute]
 
 
 def test_what_was_pulled_is_what_was_pushed(folder):

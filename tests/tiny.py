@@ -2,7 +2,7 @@
 
 from deepavfusion import DeepAVFusionConfig
 
-# Patches of 8, three layers, windows of 0.75 s; no two sizes that could be confused are equal.
+# Patches of 8, three layers, windows of 0.75 s.
 TINY = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
@@ -36,6 +36,9 @@ RUN = {
     "num_mel_bins": 48,
     "spectrogram_length": 64,
     "audio_patch_size": 16,
+    "num_fusion_tokens": 2,
+    "num_image_aggregation_tokens": 2,
+    "num_audio_aggregation_tokens": 2,
     "decoder_hidden_size": 32,
     "decoder_intermediate_size": 64,
     "decoder_num_hidden_layers": 1,

@@ -16,12 +16,13 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from deepavfusion.inference.folder import ResultFolder
+
+from .command import run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
-from .runs.folder import RunFolder
 from .runs.models import load_task_model
 from .runs.records import evaluation_record, summary, write_report
-from .runs.run import run_command
 from .tasks import TASKS
 
 
@@ -37,12 +38,11 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         the content of evaluation.json; nothing on other processes than the main one.
 
     Raises:
-        RecipeError: for data, a model or a folder that cannot be used.
+        RecipeError: for data or a model that cannot be used.
+        FolderError: for a folder that cannot be used.
     """
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
-    folder = RunFolder(
-        out, "evaluate", accelerator, overwrite=overwrite, arguments=("--out", "--overwrite"), repeatable=True
-    )
+    folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
     is_folder, sections = Path(origin).is_dir(), recipe.to_dict()
     where = str(Path(origin).resolve()) if is_folder else origin
     folder.plan({"model": where, "task": sections["task"], "data": sections["data"]})

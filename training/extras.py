@@ -41,9 +41,7 @@ def missing_extra(name: str) -> str | None:
         try:
             metadata.distribution(package)
         except metadata.PackageNotFoundError:
-            from .cli import COMMANDS
-
-            command = f"deepavfusion {name}" if name in COMMANDS else f"python -m deepavfusion.training.{name}"
+            command = f"python -m deepavfusion.training.{name}" if "." in name else f"deepavfusion {name}"
             return f"{command}: needs the package {package}; install it by `pip install 'deepavfusion[{extra}]'`"
     return None
 

@@ -14,7 +14,7 @@ Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a chec
 
 import sys
 
-from .runs.run import train_from_recipe
+from .command import train_from_recipe
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,7 +14,8 @@ Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a chec
 
 import sys
 
-from .runs.run import Run, train_from_recipe
+from .command import train_from_recipe
+from .runs.run import Run
 
 
 def demonstrate(run: Run) -> str:

@@ -16,10 +16,11 @@ import torch
 
 from deepavfusion.inference.files import write_atomically
 
+from .command import train_from_recipe
 from .data.loading import evaluation_loader
 from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
-from .runs.run import Run, train_from_recipe
+from .runs.run import Run
 
 
 @torch.no_grad()

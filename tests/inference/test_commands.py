@@ -161,7 +161,7 @@ class TestSeparate:
         ("options", "message"),
         [
             (("--consistency",), "at least 2 of --frame, got 0"),
-            (("--frame", "absent.png"), "absent.png: looked for a media file, but there is no such file"),
+            (("--frame", "absent.png"), "absent.png: expected a media file, but there is no such file"),
             (("--frame", "-1"), "expected at least one argument|expected a moment"),
             (("--overlap", "1"), "from 0 to less than 1, got '1'"),
         ],
@@ -252,7 +252,7 @@ class TestBadInput:
         assert code == 2
         assert [line.split(":")[0] for line in err.splitlines()] == [f"deepavfusion {name}"] * 2
         assert "text.mp4" in err.splitlines()[0]
-        assert "absent.mp4: looked for a media file, but there is no such file" in err.splitlines()[1]
+        assert "absent.mp4: expected a media file, but there is no such file" in err.splitlines()[1]
         assert "clip" in out
         assert bool(written) == (name != "classify")
         assert all(title.startswith("clip") for title in written)
@@ -269,7 +269,7 @@ class TestBadInput:
     def test_files_that_lack_what_is_needed(self, command, folder, name, file, missing):
         code, out, err, written = command(name, folder / file)
         assert (code, out, written) == (2, "", {})
-        assert f"{file}: looked for {missing}" in err
+        assert f"{file}: expected {missing}" in err
         assert err.count("\n") == 1
 
     @pytest.mark.parametrize("name", TASKS)
@@ -313,7 +313,7 @@ class TestBadInput:
     def test_a_moment_beyond_the_file(self, command, folder):
         code, _, err, _ = command("segment", folder / "clip.mov", "--at", "9")
         assert code == 2
-        assert "clip.mov: looked for the moment 9.00 s" in err
+        assert "clip.mov: expected a timestamp within " in err
 
     def test_devices_that_are_not_there(self, command, folder):
         code, _, err, _ = command("classify", folder / "clip.mov", device="toaster:7")

@@ -44,7 +44,7 @@ def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, caps
     streams, metadata = read(output)
     printed = capsys.readouterr().out
     assert {name: tuple(stream.shape) for name, stream in streams.items()} == {
-        "fusion": (1, 32, 32),
+        "fusion": (1, 6, 32),
         "image": (1, 9, 32),
         "audio": (1, 12, 32),
     }

@@ -1,4 +1,4 @@
-"""Sound to log-mel spectrograms, and masks back to waveforms."""
+"""Feature extractor: log-mel spectrograms, and separation by masks."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_equals_the_published_features(golden, extractor, case):
 def test_equals_the_published_features_of_a_full_window(extractor):
     if not (SHARED / "audio.safetensors").exists():
         pytest.skip("the full window is only in the shared folder beside the project")
-    # Not by name: a smaller copy would be found first.
+    # load_golden would find a smaller copy first.
     from safetensors.torch import load_file
 
     golden = load_file(SHARED / "audio.safetensors")
@@ -51,7 +51,7 @@ def test_equals_the_published_separation(golden, extractor):
     assert_close(extractor.separate(golden.inputs["mask_logits"], golden.inputs["mix_waveform"]), separated)
 
 
-def test_log_mel_of_a_batch_equals_one_by_one(extractor):
+def test_log_mel_of_a_batch_equals_that_of_each_waveform(extractor):
     waveforms = torch.randn(3, 48000, generator=torch.Generator().manual_seed(0)) * 0.1
     batch = extractor.log_mel(waveforms)
     assert batch.shape == (3, 128, 192)
@@ -60,7 +60,7 @@ def test_log_mel_of_a_batch_equals_one_by_one(extractor):
         assert_close(extractor(waveform, sampling_rate=16000).input_features[0, 0], row)
 
 
-def test_half_precision_around_it_changes_nothing(golden, extractor):
+def test_autocast_changes_nothing(golden, extractor):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = extractor(golden.inputs["waveform_1"], sampling_rate=16000).input_features
         separated = extractor.separate(golden.inputs["mask_logits"], golden.inputs["mix_waveform"])
@@ -75,45 +75,45 @@ def test_log_mel_passes_gradients(extractor):
     assert waveform.grad.abs().max() > 0
 
 
-def test_log_mel_wants_full_windows(extractor):
+def test_log_mel_of_other_lengths_raises(extractor):
     with pytest.raises(ValueError, match=r"48000 samples, got shape \(2, 100\)"):
         extractor.log_mel(torch.zeros(2, 100))
 
 
-def test_stft_can_be_inverted(extractor):
+def test_istft_inverts_stft(extractor):
     waveform = tone(440, 16000)[None]
     spectrum = extractor.stft(waveform)
     assert spectrum.shape == (1, 401, 193)
     assert spectrum.is_complex()
-    back = torch.istft(spectrum, 800, 250, window=torch.hann_window(800), length=48000)
-    assert_close(back, waveform, rtol=0, atol=1e-5)
+    inverted = torch.istft(spectrum, 800, 250, window=torch.hann_window(800), length=48000)
+    assert_close(inverted, waveform, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000, 96000, 44101])
-def test_features_do_not_depend_on_the_rate(extractor, rate):
+def test_features_are_independent_of_the_sampling_rate(extractor, rate):
     features = extractor(tone(1000, rate), sampling_rate=rate).input_features
     reference = extractor(tone(1000, 16000), sampling_rate=16000).input_features
-    loud = reference[..., 4:-4] > 0  # but for the ends, where filters ring
+    loud = reference[..., 4:-4] > 0  # except at the ends, where filters ring
     assert loud.sum() > 500
     assert_close(features[..., 4:-4][loud], reference[..., 4:-4][loud], rtol=0, atol=0.02)
 
 
-def test_resampling_between_coprime_rates_is_close():
+def test_resampling_between_coprime_rates_is_approximate():
     # A millionth too fast: after 3 s a tone of 440 Hz is 0.008 of a radian ahead.
-    sound = tone(440, 44101)
-    resampled = resample(sound, 44101, 16000)
+    waveform = tone(440, 44101)
+    resampled = resample(waveform, 44101, 16000)
     assert abs(len(resampled) - 48000) <= 1
     length = min(len(resampled), 48000)
     assert_close(resampled[200 : length - 200], tone(440, 16000)[200 : length - 200], rtol=0, atol=1e-2)
 
 
-def test_short_sound_goes_there_and_back():
+def test_short_audio_is_repeated_forwards_and_backwards():
     filled = fill_window(torch.tensor([[1.0, 2.0, 3.0]]), 11)
     assert filled.tolist() == [[1, 2, 3, 3, 2, 1, 1, 2, 3, 3, 2]]
     assert fill_window(torch.arange(5.0), 3).tolist() == [0, 1, 2]
 
 
-def test_tiny_models_get_their_sizes():
+def test_sizes_of_tiny_models():
     extractor = DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=96)
     assert extractor.num_samples == 24000
     assert extractor.seconds == 1.5
@@ -133,7 +133,7 @@ MONO = np.sin(np.arange(48000) / 20).astype(np.float32) * 0.5
 
 
 @pytest.mark.parametrize(
-    "sound",
+    "audio",
     [
         torch.from_numpy(MONO),
         torch.from_numpy(MONO).double(),
@@ -147,10 +147,10 @@ MONO = np.sin(np.arange(48000) / 20).astype(np.float32) * 0.5
     ],
     ids=["torch", "torch double", "double", "list", "one channel", "stereo", "negative strides", "batch", "3-D batch"],
 )
-def test_every_form_of_a_sound_gives_the_same(extractor, sound):
+def test_accepted_forms_of_audio_are_equivalent(extractor, audio):
     reference = extractor(MONO, sampling_rate=16000).input_features
-    # 1e-3 in log10: where the tone leaves only rounding, rounding differs.
-    assert_close(extractor(sound, sampling_rate=16000).input_features, reference, rtol=0, atol=1e-3)
+    # 1e-3 in log10: bins without the tone contain only rounding errors, which differ.
+    assert_close(extractor(audio, sampling_rate=16000).input_features, reference, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -158,28 +158,28 @@ def test_every_form_of_a_sound_gives_the_same(extractor, sound):
     [(np.int16, 2**15, 0), (np.int32, 2**31, 0), (np.uint8, 128, 128), (np.uint16, 2**15, 2**15)],
 )
 def test_integers_are_divided_by_full_scale(dtype, scale, offset):
-    sound = (np.array([-1.0, -0.5, 0.0, 0.5]) * scale + offset).astype(dtype)
-    assert to_mono(sound).tolist() == [-1.0, -0.5, 0.0, 0.5]
+    audio = (np.array([-1.0, -0.5, 0.0, 0.5]) * scale + offset).astype(dtype)
+    assert to_mono(audio).tolist() == [-1.0, -0.5, 0.0, 0.5]
 
 
-def test_a_batch_may_hold_different_lengths_and_channels(extractor):
-    sounds = [MONO[:1000], np.stack([MONO, MONO]), torch.from_numpy(MONO)]
-    features = extractor(sounds, sampling_rate=16000).input_features
+def test_waveforms_of_a_batch_may_differ_in_length_and_channels(extractor):
+    audio = [MONO[:1000], np.stack([MONO, MONO]), torch.from_numpy(MONO)]
+    features = extractor(audio, sampling_rate=16000).input_features
     assert features.shape == (3, 1, 128, 192)
     assert_close(features[1], features[2], rtol=0, atol=1e-3)
     assert not torch.equal(features[0], features[2])
 
 
-def test_returns_numpy_on_request(extractor):
+def test_returns_numpy_arrays(extractor):
     features = extractor(MONO, sampling_rate=16000, return_tensors="np").input_features
     assert isinstance(features, np.ndarray)
     assert features.shape == (1, 1, 128, 192)
 
 
-def test_without_a_rate_warns_once(monkeypatch, extractor):
+def test_missing_sampling_rate_warns_once(monkeypatch, extractor):
     warnings = []
     monkeypatch.setattr(type(module.logger), "warning", lambda self, message, *args: warnings.append(message))
-    type(module.logger).warning_once.cache_clear()
+    type(module.logger).warning_once.cache_clear()  # ty: ignore[missing-attribute]
     first, second = extractor(MONO).input_features, extractor(MONO).input_features
     assert len(warnings) == 1
     assert "16000 Hz is assumed" in warnings[0]
@@ -189,7 +189,7 @@ def test_without_a_rate_warns_once(monkeypatch, extractor):
 
 
 @pytest.mark.parametrize(
-    ("sound", "error", "message"),
+    ("audio", "error", "message"),
     [
         (np.array([0.0, np.nan, np.inf]), ValueError, "2 of 3 in audio are NaN or infinite"),
         ([MONO, np.array([np.nan])], ValueError, r"1 of 1 in audio\[1\] are NaN"),
@@ -202,18 +202,18 @@ def test_without_a_rate_warns_once(monkeypatch, extractor):
         (None, TypeError, "got NoneType"),
     ],
 )
-def test_what_is_no_sound_is_refused(extractor, sound, error, message):
+def test_invalid_audio_raises(extractor, audio, error, message):
     with pytest.raises(error, match=message):
-        extractor(sound, sampling_rate=16000)
+        extractor(audio, sampling_rate=16000)
 
 
 @pytest.mark.parametrize("rate", [0, -16000, 22050.5])
-def test_what_is_no_rate_is_refused(extractor, rate):
+def test_invalid_sampling_rates_raise(extractor, rate):
     with pytest.raises(ValueError, match="whole number of Hz"):
         extractor(MONO, sampling_rate=rate)
 
 
-def test_unknown_arguments_are_refused(extractor):
+def test_unknown_arguments_raise(extractor):
     with pytest.raises(TypeError, match="padding"):
         extractor(MONO, sampling_rate=16000, padding=True)
 
@@ -221,12 +221,12 @@ def test_unknown_arguments_are_refused(extractor):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_mel_bins": 0}, "num_mel_bins is 0"),
-        ({"hop_length": 2.5}, "hop_length is 2.5"),
-        ({"spectrogram_length": 1}, "more than half a window"),
+        ({"num_mel_bins": 0}, "num_mel_bins as a positive int, got 0"),
+        ({"hop_length": 2.5}, "hop_length as a positive int, got 2.5"),
+        ({"spectrogram_length": 1}, "longer than half a window .* got spectrogram_length=1, 250 samples"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_invalid_settings_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         DeepAVFusionFeatureExtractor(**settings)
 
@@ -234,13 +234,13 @@ def test_impossible_settings_are_refused(settings, message):
 def test_missing_torchaudio_is_named(monkeypatch, extractor):
     monkeypatch.setattr(module, "torchaudio", None)
     module._mel_filters.cache_clear()
-    with pytest.raises(ImportError, match="torchaudio is needed to compute mel spectrograms"):
+    with pytest.raises(ImportError, match="Expected torchaudio to compute mel spectrograms"):
         extractor(MONO, sampling_rate=16000)
-    with pytest.raises(ImportError, match="torchaudio is needed to resample sound from 8000 to 16000 Hz"):
+    with pytest.raises(ImportError, match="Expected torchaudio to resample audio from 8000 to 16000 Hz"):
         extractor(MONO, sampling_rate=8000)
 
 
-def test_separation_of_everything_and_nothing(extractor):
+def test_separation_by_constant_masks(extractor):
     mixture = (tone(440, 16000) + tone(3000, 16000))[None] / 2
     shape = (1, 1, 128, 192)
     nothing = extractor.separate(torch.full(shape, -40.0), mixture)
@@ -249,7 +249,7 @@ def test_separation_of_everything_and_nothing(extractor):
     assert_close(everything[:, 800:-800], mixture[:, 800:-800], rtol=0, atol=1e-3)
 
 
-def test_separation_by_frequency(extractor):
+def test_separation_by_a_mask_of_low_frequencies(extractor):
     low, high = tone(440, 16000)[None] / 2, tone(5000, 16000)[None] / 2
     mask = torch.full((1, 1, 128, 192), -20.0)
     mask[:, :, :64] = 20.0  # up to about 2 kHz
@@ -263,12 +263,12 @@ def test_separated_length(extractor, length, expected):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 128, 191), (2, 1, 128, 192), (1, 64, 192)])
-def test_separation_wants_a_mask_for_each_mixture(extractor, shape):
+def test_separation_with_other_shapes_raises(extractor, shape):
     with pytest.raises(ValueError, match="a mask for each"):
         extractor.separate(torch.zeros(shape), torch.zeros(1, 48000))
 
 
-def test_round_trip(tmp_path):
+def test_save_and_load(tmp_path):
     extractor = DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=96)
     extractor.save_pretrained(tmp_path)
     loaded = DeepAVFusionFeatureExtractor.from_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Outputs of models in the terms of their inputs."""
+"""Post-processing: outputs of models to labels, waveforms, and maps over images."""
 
 import math
 
@@ -18,7 +18,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def whole():
-    """A processor whose models see all of a square picture."""
+    """A processor whose crop of a square image is the whole image."""
     return DeepAVFusionProcessor.from_config(DeepAVFusionConfig(), crop_pct=1.0)
 
 
@@ -29,7 +29,7 @@ def outputs(logits):
 class TestClassification:
     LOGITS = [[0.0, 2.0, 1.0], [3.0, -1.0, 0.0]]
 
-    def test_likeliest_first(self, processor):
+    def test_highest_score_first(self, processor):
         found = processor.post_process_classification(outputs(self.LOGITS), top_k=2)
         probabilities = torch.tensor(self.LOGITS).softmax(-1)
         assert [[entry["label"] for entry in row] for row in found] == [[1, 2], [0, 2]]
@@ -46,7 +46,7 @@ class TestClassification:
         found = processor.post_process_classification(outputs(self.LOGITS), top_k=1, id2label=names)
         assert [row[0]["label"] for row in found] == ["dog", "bell"]
 
-    def test_several_labels(self, processor):
+    def test_multi_label(self, processor):
         found = processor.post_process_classification(outputs(self.LOGITS), top_k=3, multi_label=True)
         assert found[0][0]["score"] == pytest.approx(1 / (1 + math.exp(-2)))
         assert sum(entry["score"] for entry in found[0]) > 1
@@ -57,10 +57,10 @@ class TestClassification:
         half = processor.post_process_classification({"logits": torch.tensor(self.LOGITS, dtype=torch.bfloat16)})
         assert [row[0]["label"] for row in half] == [1, 0]
 
-    def test_other_shapes_are_refused(self, processor):
+    def test_invalid_shapes_raise(self, processor):
         with pytest.raises(ValueError, match=r"\(batch, labels\), got \(3,\)"):
             processor.post_process_classification(outputs([1.0, 2.0, 3.0]))
-        with pytest.raises(ValueError, match="top_k is 0"):
+        with pytest.raises(ValueError, match="top_k of at least 1, or None for all labels, got 0"):
             processor.post_process_classification(outputs(self.LOGITS), top_k=0)
 
 
@@ -73,18 +73,18 @@ class TestSourceSeparation:
     LOW[:, :, :64] = 20.0  # up to about 2 kHz
 
     @pytest.mark.parametrize("rate", [16000, 44100, 8000, 22050])
-    def test_at_the_rate_of_the_mixture(self, processor, rate):
+    def test_sampling_rate_is_that_of_the_mixture(self, processor, rate):
         low, high = tone(440, rate, 2.0), tone(3500, rate, 2.0)
         (found,) = processor.post_process_source_separation(outputs(self.LOW), low + high, rate)
         assert found.shape == low.shape
         edge = rate // 10
         assert_close(found[edge:-edge], low[edge:-edge], rtol=0, atol=0.03)
 
-    def test_longer_mixtures_come_back_as_far_as_they_were_heard(self, processor):
+    def test_long_mixtures_are_cut_to_the_window(self, processor):
         (found,) = processor.post_process_source_separation(outputs(self.LOW), tone(440, 44100, 4.0), 44100)
         assert found.shape == (3 * 44100,)
 
-    def test_a_batch_of_lengths_and_channels(self, processor):
+    def test_mixtures_of_a_batch_may_differ_in_length_and_channels(self, processor):
         audio = [tone(440, 16000, 1.0), np.stack([tone(440, 16000, 3.0).numpy()] * 2)]
         masks = outputs(self.LOW.repeat(2, 1, 1, 1))
         found = processor.post_process_source_separation(masks, audio, 16000)
@@ -99,7 +99,7 @@ class TestSourceSeparation:
         (found,) = processor.post_process_source_separation(outputs(mask), tone(1000, 16000, 1.5), 16000)
         assert_close(found[1000:-1000], tone(1000, 16000, 1.5)[1000:-1000], rtol=0, atol=0.01)
 
-    def test_a_mixture_for_each_mask(self, processor):
+    def test_other_numbers_of_mixtures_than_masks_raise(self, processor):
         with pytest.raises(ValueError, match="each of 1 masks, got 2"):
             processor.post_process_source_separation(outputs(self.LOW), [tone(440, 16000, 1.0)] * 2, 16000)
 
@@ -111,7 +111,7 @@ class TestSemanticSegmentation:
         assert torch.equal(torch.stack(found), logits.argmax(1))
 
     @pytest.mark.parametrize("target_sizes", [[(448, 448)], torch.tensor([[448, 448]]), [[448, 448]]])
-    def test_on_the_picture(self, whole, target_sizes):
+    def test_over_the_image(self, whole, target_sizes):
         logits = torch.zeros(1, 2, 224, 224)
         logits[:, 1, :112, :56] = 4.0
         (found,) = whole.post_process_semantic_segmentation(outputs(logits - 1), target_sizes)
@@ -120,7 +120,7 @@ class TestSemanticSegmentation:
         assert found.dtype == torch.long
         assert (found != expected).float().mean() < 0.01
 
-    def test_one_label(self, whole):
+    def test_single_label(self, whole):
         logits = torch.full((1, 1, 4, 4), -1.0)
         logits[..., :2] = 1.0
         (found,) = whole.post_process_semantic_segmentation(outputs(logits))
@@ -130,26 +130,26 @@ class TestSemanticSegmentation:
 
     @pytest.mark.parametrize("shape", [(360, 480), (480, 360), (224, 300)])
     @pytest.mark.parametrize("crop_pct", [0.875, 1.0])
-    def test_lies_where_the_model_looked(self, shape, crop_pct):
-        """The picture's own pixels, taken as logits, must come back to where they were."""
+    def test_mask_is_aligned_with_the_image(self, shape, crop_pct):
+        """Pixels of the image, used as logits, return to their positions."""
         processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig(), crop_pct=crop_pct)
-        picture = np.zeros((*shape, 3), np.uint8)
+        image = np.zeros((*shape, 3), np.uint8)
         height, width = shape
         rows, columns = slice(height // 3, height // 2), slice(int(width * 0.4), int(width * 0.7))
-        picture[rows, columns] = 255
-        logits = processor(images=picture).pixel_values[:, :1]
+        image[rows, columns] = 255
+        logits = processor(images=image).pixel_values[:, :1]
         (found,) = processor.post_process_semantic_segmentation(outputs(logits), [shape], outside=9)
         assert found.shape == shape
         top, left, bottom, right = processor.image_processor.crop_box(*shape)
-        seen = torch.zeros(shape, dtype=torch.bool)
-        seen[top:bottom, left:right] = True
-        assert torch.equal(found == 9, ~seen)
-        expected = torch.from_numpy(picture[..., 0] > 0)
-        union = ((found == 1) | expected)[seen].sum()
-        assert ((found == 1) & expected)[seen].sum() / union > 0.95
+        inside = torch.zeros(shape, dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        assert torch.equal(found == 9, ~inside)
+        expected = torch.from_numpy(image[..., 0] > 0)
+        union = ((found == 1) | expected)[inside].sum()
+        assert ((found == 1) & expected)[inside].sum() / union > 0.95
 
     @pytest.mark.parametrize("target_sizes", [[(4, 4)], (4, 4), [(4, 4, 3)] * 2, [4]])
-    def test_a_size_for_each_sample(self, processor, target_sizes):
+    def test_other_numbers_of_target_sizes_raise(self, processor, target_sizes):
         with pytest.raises(ValueError, match="Expected 2 target sizes"):
             processor.post_process_semantic_segmentation(outputs(torch.zeros(2, 1, 4, 4)), target_sizes)
 
@@ -157,18 +157,18 @@ class TestSemanticSegmentation:
 class TestSoundLocalization:
     MAPS = torch.tensor([[[0.0, 1.0], [2.0, 4.0]], [[-3.0, -3.0], [-3.0, -3.0]]])
 
-    def test_scaled_to_0_to_1(self, processor):
+    def test_normalized_to_0_to_1(self, processor):
         found = processor.post_process_sound_localization(outputs(self.MAPS))
         assert_close(found[0], torch.tensor([[0.0, 0.25], [0.5, 1.0]]))
         assert_close(found[1], torch.zeros(2, 2))
         (alone, _) = processor.post_process_sound_localization(outputs(self.MAPS[:, None]))
         assert_close(alone, found[0])
 
-    def test_own_values(self, processor):
+    def test_without_normalization(self, processor):
         found = processor.post_process_sound_localization(outputs(self.MAPS), normalize=False)
         assert_close(torch.stack(found), self.MAPS)
 
-    def test_on_the_picture(self, whole):
+    def test_over_the_image(self, whole):
         maps = torch.zeros(2, 14, 14)
         maps[0, 3, 10] = maps[1, 12, 1] = 5.0
         large, wide = whole.post_process_sound_localization(outputs(maps), [(448, 448), (224, 448)])
@@ -178,12 +178,12 @@ class TestSoundLocalization:
         row, column = divmod(large.argmax().item(), 448)
         assert abs(row - 3.5 * 32) <= 2
         assert abs(column - 10.5 * 32) <= 2
-        # Of the wide picture the model saw the middle 224 columns.
+        # The crop of the wide image is its middle 224 columns.
         row, column = divmod(wide.argmax().item(), 448)
         assert abs(row - 12.5 * 16) <= 2
         assert abs(column - (112 + 1.5 * 16)) <= 2
         assert wide[:, :112].abs().max() == 0
 
-    def test_several_maps_are_refused(self, processor):
-        with pytest.raises(ValueError, match="one map a sample"):
+    def test_several_maps_per_sample_raise(self, processor):
+        with pytest.raises(ValueError, match="one map per sample"):
             processor.post_process_sound_localization(outputs(torch.zeros(1, 2, 4, 4)))

@@ -1,9 +1,10 @@
-"""The processor: files, pictures and sounds to the inputs of a model; saving and loading."""
+"""Processor: inputs of models from files and arrays; saving and loading."""
 
 import copy
 import io
 import json
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,8 +33,8 @@ av = pytest.importorskip("av")
 
 TINY = {"image_size": [32, 48], "num_mel_bins": 64, "spectrogram_length": 64}  # 1 s
 RATE = 16000
-PICTURES = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
-SOUNDS = np.random.default_rng(1).uniform(-1, 1, (3, RATE)).astype(np.float32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), np.uint8)
+WAVEFORMS = np.random.default_rng(1).uniform(-1, 1, (3, RATE)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +47,28 @@ def video_processor():
     return DeepAVFusionProcessor.from_config(DeepAVFusionConfig(**TINY, num_frames=4))
 
 
-def write_clip(path, seconds=4, sight=True, sound=True):
-    """A file whose second n is of grey level 60 n and sounds with a loudness that doubles from second to second."""
+def write_clip(path, seconds=4, image=True, audio=True):
+    """Write a file whose second n has grey level 60 n and amplitude 0.05 · 2ⁿ."""
     with av.open(str(path), "w") as container:
-        if sight:
-            stream = container.add_stream("h264", rate=8)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if sound:
-            voice = container.add_stream("aac", rate=RATE)
-            voice.layout = "mono"
-        if sight:
+        if image:
+            video_stream = container.add_stream("h264", rate=8)
+            video_stream.width, video_stream.height, video_stream.pix_fmt = 64, 48, "yuv420p"
+        if audio:
+            audio_stream = container.add_stream("aac", rate=RATE)
+            audio_stream.layout = "mono"
+        if image:
             for index in range(8 * seconds):
-                picture = np.full((48, 64, 3), 60 * (index // 8), np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        if sound:
+                array = np.full((48, 64, 3), 60 * (index // 8), np.uint8)
+                container.mux(video_stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+            container.mux(video_stream.encode(None))
+        if audio:
             times = np.arange(RATE * seconds) / RATE
             wave = (np.sin(2 * np.pi * 1000 * times) * 0.05 * 2.0 ** np.floor(times)).astype(np.float32)
             for start in range(0, len(wave), 1000):
                 frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1000], format="fltp", layout="mono")
                 frame.sample_rate, frame.pts = RATE, start
-                container.mux(voice.encode(frame))
-            container.mux(voice.encode(None))
+                container.mux(audio_stream.encode(frame))
+            container.mux(audio_stream.encode(None))
     return str(path)
 
 
@@ -77,76 +78,78 @@ def files(tmp_path_factory):
     return SimpleNamespace(
         both=write_clip(folder / "both.mp4"),
         other=write_clip(folder / "other clip.mkv", seconds=2),
-        sight=write_clip(folder / "sight.mp4", sound=False),
-        sound=write_clip(folder / "sound.m4a", sight=False),
+        silent=write_clip(folder / "silent.mp4", audio=False),
+        audio=write_clip(folder / "audio.m4a", image=False),
     )
 
 
-def seconds_seen(processor, inputs):
-    """Which second of a written clip each sample's picture is of."""
+def seconds_of_frames(processor, inputs):
+    """Return the second of the written clip that each sample's frame is from."""
     pixels = processor.visual_processor.denormalize(inputs.pixel_values).mean((-1, -2, -3))
     return (pixels * 255 / 60).round().tolist()
 
 
 def loudness(inputs):
-    """Of the middle of each sample's window, in octaves above the first second's."""
+    """Return the level in the middle of each window, in doublings of the lowest."""
     power = inputs.input_features[:, 0, :, 24:40].amax(1).mean(-1)
     return ((power - power.min()) / (2 * np.log10(2))).round().tolist()
 
 
 class TestArrays:
-    def test_a_picture_and_its_sound(self, processor):
-        inputs = processor(images=PICTURES[0], audio=SOUNDS[0], sampling_rate=RATE)
+    def test_image_and_audio(self, processor):
+        inputs = processor(images=IMAGES[0], audio=WAVEFORMS[0], sampling_rate=RATE)
         assert set(inputs) == {"pixel_values", "input_features"}
-        assert torch.equal(inputs.pixel_values, processor.image_processor(PICTURES[0]).pixel_values)
-        assert_close(inputs.input_features, processor.feature_extractor(SOUNDS[0], sampling_rate=RATE).input_features)
+        assert torch.equal(inputs.pixel_values, processor.image_processor(IMAGES[0]).pixel_values)
+        assert_close(
+            inputs.input_features, processor.feature_extractor(WAVEFORMS[0], sampling_rate=RATE).input_features
+        )
 
-    @pytest.mark.parametrize("pictures", [PICTURES, list(PICTURES), torch.from_numpy(PICTURES).permute(0, 3, 1, 2)])
-    @pytest.mark.parametrize("sounds", [list(SOUNDS), SOUNDS[:, None], [torch.from_numpy(s) for s in SOUNDS]])
-    def test_batches(self, processor, pictures, sounds):
-        inputs = processor(images=pictures, audio=sounds, sampling_rate=RATE)
+    @pytest.mark.parametrize("images", [IMAGES, list(IMAGES), torch.from_numpy(IMAGES).permute(0, 3, 1, 2)])
+    @pytest.mark.parametrize("audio", [list(WAVEFORMS), WAVEFORMS[:, None], [torch.from_numpy(s) for s in WAVEFORMS]])
+    def test_batches(self, processor, images, audio):
+        inputs = processor(images=images, audio=audio, sampling_rate=RATE)
         assert set(inputs) == {"pixel_values", "input_features"}
         assert inputs.pixel_values.shape == (3, 3, 32, 48)
         assert inputs.input_features.shape == (3, 1, 64, 64)
-        alone = processor(images=PICTURES[2], audio=SOUNDS[2], sampling_rate=RATE)
+        alone = processor(images=IMAGES[2], audio=WAVEFORMS[2], sampling_rate=RATE)
         assert torch.equal(inputs.pixel_values[2:], alone.pixel_values)
         assert_close(inputs.input_features[2:], alone.input_features)
 
     def test_one_modality(self, processor):
-        assert set(processor(images=PICTURES)) == {"pixel_values"}
-        assert set(processor(audio=SOUNDS[0], sampling_rate=RATE)) == {"input_features"}
-        assert set(processor(images=[None, None], audio=list(SOUNDS[:2]), sampling_rate=RATE)) == {"input_features"}
+        assert set(processor(images=IMAGES)) == {"pixel_values"}
+        assert set(processor(audio=WAVEFORMS[0], sampling_rate=RATE)) == {"input_features"}
+        assert set(processor(images=[None, None], audio=list(WAVEFORMS[:2]), sampling_rate=RATE)) == {"input_features"}
 
-    def test_samples_that_lack_one(self, processor):
-        inputs = processor(images=[None, PICTURES[1], PICTURES[2]], audio=[*SOUNDS[:2], None], sampling_rate=RATE)
+    def test_samples_with_a_missing_modality(self, processor):
+        inputs = processor(images=[None, IMAGES[1], IMAGES[2]], audio=[*WAVEFORMS[:2], None], sampling_rate=RATE)
         assert set(inputs) == {"pixel_values", "input_features", "image_present", "audio_present"}
         assert inputs.image_present.tolist() == [False, True, True]
         assert inputs.audio_present.tolist() == [True, True, False]
         assert inputs.image_present.dtype == torch.bool
         assert inputs.pixel_values[0].abs().max() == 0
         assert inputs.input_features[2].abs().max() == 0
-        assert torch.equal(inputs.pixel_values[1:], processor(images=PICTURES[1:]).pixel_values)
-        assert_close(inputs.input_features[:2], processor(audio=list(SOUNDS[:2]), sampling_rate=RATE).input_features)
+        assert torch.equal(inputs.pixel_values[1:], processor(images=IMAGES[1:]).pixel_values)
+        assert_close(inputs.input_features[:2], processor(audio=list(WAVEFORMS[:2]), sampling_rate=RATE).input_features)
 
-    def test_an_image_model_sees_the_middle_of_a_video(self, processor):
-        inputs = processor(videos=PICTURES, audio=SOUNDS[0], sampling_rate=RATE)
-        assert torch.equal(inputs.pixel_values, processor(images=PICTURES[1]).pixel_values)
-        several = processor(videos=[PICTURES, PICTURES[:1]])
-        assert torch.equal(several.pixel_values, processor(images=PICTURES[[1, 0]]).pixel_values)
+    def test_image_models_use_the_middle_frame(self, processor):
+        inputs = processor(videos=IMAGES, audio=WAVEFORMS[0], sampling_rate=RATE)
+        assert torch.equal(inputs.pixel_values, processor(images=IMAGES[1]).pixel_values)
+        several = processor(videos=[IMAGES, IMAGES[:1]])
+        assert torch.equal(several.pixel_values, processor(images=IMAGES[[1, 0]]).pixel_values)
 
-    def test_a_video_model(self, video_processor):
-        inputs = video_processor(videos=[PICTURES, None], audio=list(SOUNDS[:2]), sampling_rate=RATE)
+    def test_video_models(self, video_processor):
+        inputs = video_processor(videos=[IMAGES, None], audio=list(WAVEFORMS[:2]), sampling_rate=RATE)
         assert inputs.pixel_values.shape == (2, 4, 3, 32, 48)
         assert inputs.image_present.tolist() == [True, False]
-        assert torch.equal(inputs.pixel_values[:1], video_processor.video_processor(PICTURES).pixel_values)
+        assert torch.equal(inputs.pixel_values[:1], video_processor.video_processor(IMAGES).pixel_values)
 
-    def test_a_video_model_sees_a_picture_all_the_time(self, video_processor):
-        inputs = video_processor(images=[PICTURES[0], PICTURES[1]])
+    def test_video_models_repeat_an_image(self, video_processor):
+        inputs = video_processor(images=[IMAGES[0], IMAGES[1]])
         assert inputs.pixel_values.shape == (2, 4, 3, 32, 48)
         assert (inputs.pixel_values == inputs.pixel_values[:, :1]).all()
 
-    def test_numpy_on_request(self, processor):
-        inputs = processor(images=[PICTURES[0], None], audio=list(SOUNDS[:2]), sampling_rate=RATE, return_tensors="np")
+    def test_returns_numpy_arrays(self, processor):
+        inputs = processor(images=[IMAGES[0], None], audio=list(WAVEFORMS[:2]), sampling_rate=RATE, return_tensors="np")
         assert {type(value) for value in inputs.values()} == {np.ndarray}
 
     @pytest.mark.parametrize(
@@ -154,28 +157,28 @@ class TestArrays:
         [
             ({}, "Expected images, videos or audio, got none"),
             ({"images": [None], "audio": [None]}, "got none"),
-            ({"images": PICTURES, "audio": list(SOUNDS[:2])}, "as many sounds as pictures, got 2 and 3"),
-            ({"images": PICTURES, "videos": PICTURES}, "images or videos, got both"),
-            ({"images": PICTURES, "timestamps": [1.0]}, "choose windows of files"),
-            ({"videos": PICTURES, "num_clips": 2}, "choose windows of files"),
-            ({"videos": "clip.mp4", "audio": SOUNDS[0]}, "neither images nor audio"),
-            ({"videos": ["clip.mp4"], "images": PICTURES}, "neither images nor audio"),
+            ({"images": IMAGES, "audio": list(WAVEFORMS[:2])}, "as many waveforms as images or videos, got 2 and 3"),
+            ({"images": IMAGES, "videos": IMAGES}, "images or videos, got both"),
+            ({"images": IMAGES, "timestamps": [1.0]}, "Expected files .* with timestamps or num_clips"),
+            ({"videos": IMAGES, "num_clips": 2}, "Expected files .* with timestamps or num_clips"),
+            ({"videos": "clip.mp4", "audio": WAVEFORMS[0]}, "neither images nor audio"),
+            ({"videos": ["clip.mp4"], "images": IMAGES}, "neither images nor audio"),
             ({"audio": np.array([np.nan])}, "NaN or infinite"),
         ],
     )
-    def test_what_makes_no_sense_is_refused(self, processor, arguments, message):
+    def test_invalid_arguments_raise(self, processor, arguments, message):
         with pytest.raises(ValueError, match=message):
             processor(sampling_rate=RATE, **arguments)
 
-    def test_files_are_no_pictures(self, processor):
+    def test_files_as_images_raise(self, processor):
         with pytest.raises(TypeError, match="got str"):
-            processor(images="picture.png")
+            processor(images="image.png")
 
-    def test_sound_alone(self):
+    def test_processor_for_audio_alone(self):
         processor = DeepAVFusionProcessor(DeepAVFusionFeatureExtractor())
-        assert set(processor(audio=SOUNDS[0], sampling_rate=RATE)) == {"input_features"}
-        with pytest.raises(ValueError, match="neither image_processor nor video_processor"):
-            processor(images=PICTURES)
+        assert set(processor(audio=WAVEFORMS[0], sampling_rate=RATE)) == {"input_features"}
+        with pytest.raises(ValueError, match="Expected an image_processor or video_processor"):
+            processor(images=IMAGES)
 
 
 class TestFiles:
@@ -200,45 +203,45 @@ class TestFiles:
 
     def test_timestamps(self, processor, files):
         inputs = processor(videos=files.both, timestamps=[0.5, 1.5, 3.5])
-        assert seconds_seen(processor, inputs) == [0, 1, 3]
+        assert seconds_of_frames(processor, inputs) == [0, 1, 3]
         assert loudness(inputs) == [0, 1, 3]
         several = processor(videos=[files.both, files.other], timestamps=[2.5, [0.5, 1.5]])
-        assert seconds_seen(processor, several) == [2, 0, 1]
+        assert seconds_of_frames(processor, several) == [2, 0, 1]
         assert loudness(several) == [2, 0, 1]
 
-    def test_the_middle_by_default(self, processor, files):
+    def test_default_timestamp_is_the_middle(self, processor, files):
         inputs = processor(videos=[files.both, files.other], timestamps=[None, 0.5])
         assert torch.equal(inputs.pixel_values[0], processor(videos=files.both).pixel_values[0])
-        assert seconds_seen(processor, inputs)[0] in (1, 2)
+        assert seconds_of_frames(processor, inputs)[0] in (1, 2)
 
-    def test_dense_windows(self, processor, files):
+    def test_num_clips(self, processor, files):
         inputs = processor(videos=[files.both, files.other], num_clips=4)
         assert inputs.pixel_values.shape == (8, 3, 32, 48)
         assert inputs.input_features.shape == (8, 1, 64, 64)
-        assert seconds_seen(processor, inputs)[:4] == [0, 1, 2, 3]
+        assert seconds_of_frames(processor, inputs)[:4] == [0, 1, 2, 3]
         assert loudness(inputs)[:4] == [0, 1, 2, 3]
         alone = processor(videos=files.other, num_clips=4)
         assert torch.equal(inputs.pixel_values[4:], alone.pixel_values)
 
-    def test_frames_of_a_video_model(self, files):
-        # A window of 4 s: its frames are of the four seconds.
+    def test_frames_of_video_models(self, files):
+        # A window of 4 s with one frame per second.
         config = DeepAVFusionConfig(image_size=32, num_frames=4, spectrogram_length=256)
         processor = DeepAVFusionProcessor.from_config(config)
         inputs = processor(videos=files.both)
         assert inputs.pixel_values.shape == (1, 4, 3, 32, 32)
-        assert seconds_seen(processor, inputs) == [[0, 1, 2, 3]]
+        assert seconds_of_frames(processor, inputs) == [[0, 1, 2, 3]]
 
-    def test_files_that_lack_a_stream(self, processor, files):
-        assert set(processor(videos=files.sight)) == {"pixel_values"}
-        assert set(processor(videos=files.sound)) == {"input_features"}
-        inputs = processor(videos=[files.sight, files.both, files.sound])
+    def test_files_with_a_missing_stream(self, processor, files):
+        assert set(processor(videos=files.silent)) == {"pixel_values"}
+        assert set(processor(videos=files.audio)) == {"input_features"}
+        inputs = processor(videos=[files.silent, files.both, files.audio])
         assert inputs.image_present.tolist() == [True, True, False]
         assert inputs.audio_present.tolist() == [False, True, True]
-        dense = processor(videos=[files.both, files.sound], num_clips=2)
+        dense = processor(videos=[files.both, files.audio], num_clips=2)
         assert dense.image_present.tolist() == [True, True, False, False]
         assert "audio_present" not in dense
 
-    def test_unreadable_files(self, processor, files, tmp_path):
+    def test_unreadable_files_raise(self, processor, files, tmp_path):
         text = tmp_path / "notes.mp4"
         text.write_text("no video")
         with pytest.raises(MediaError, match="notes.mp4"):
@@ -250,16 +253,16 @@ class TestFiles:
         ("arguments", "message"),
         [
             ({"timestamps": [1.0], "num_clips": 2}, "timestamps or num_clips, got both"),
-            ({"num_clips": 0}, "num_clips is 0"),
+            ({"num_clips": 0}, "num_clips of at least 1, got 0"),
             ({"timestamps": []}, "at least one timestamp"),
         ],
     )
-    def test_windows_that_make_no_sense(self, processor, files, arguments, message):
+    def test_invalid_windows_raise(self, processor, files, arguments, message):
         with pytest.raises(ValueError, match=message):
             processor(videos=files.both, **arguments)
 
     @pytest.mark.parametrize("timestamps", [1.0, [1.0], [1.0, 2.0, 3.0]])
-    def test_a_timestamp_for_each_file(self, processor, files, timestamps):
+    def test_other_numbers_of_timestamps_than_files_raise(self, processor, files, timestamps):
         with pytest.raises(ValueError, match="each of 2 files"):
             processor(videos=[files.both, files.other], timestamps=timestamps)
 
@@ -274,7 +277,7 @@ class TestFiles:
 
 
 class TestConfiguration:
-    def test_sizes_come_from_the_model(self):
+    def test_from_config(self):
         processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig())
         assert processor.image_processor.output_size == (224, 224)
         assert processor.video_processor is None
@@ -288,8 +291,8 @@ class TestConfiguration:
         assert tiny.feature_extractor.num_mel_bins == 64
 
     @pytest.mark.parametrize("model_class", MODEL_CLASSES)
-    def test_the_view_comes_from_the_model(self, model_class):
-        """Models of dense predictions see the whole short side, whether a model is given or its class."""
+    def test_from_model(self, model_class):
+        """Models of dense predictions use the whole short side, also if only their class is given."""
         model = make_model(model_class)
         dense = model_class in (DeepAVFusionForSemanticSegmentation, DeepAVFusionForSoundLocalization)
         expected = DeepAVFusionProcessor.from_config(model.config, **({"crop_pct": 1.0} if dense else {}))
@@ -299,15 +302,15 @@ class TestConfiguration:
             DeepAVFusionProcessor.from_model(model_class, model.config),
         ):
             assert processor.to_dict() == expected.to_dict()
-        with pytest.raises(TypeError, match=f"or {model_class.__name__} with its configuration"):
+        with pytest.raises(TypeError, match=rf"or the class {model_class.__name__} with config=\.\.\., got no config"):
             DeepAVFusionProcessor.from_model(model_class)
 
-    def test_any_object_with_the_sizes_will_do(self):
-        """Remote code reads configurations of a class of another module."""
+    def test_from_config_of_another_class(self):
+        """Remote code may load the configuration from another copy of its module."""
         values = {"image_size": 32, "num_frames": 1, "num_mel_bins": 64, "spectrogram_length": 64}
         assert DeepAVFusionProcessor.from_config(SimpleNamespace(**values)).visual_processor.output_size == (32, 32)
 
-    def test_parts_of_another_class_are_refused(self):
+    def test_parts_of_other_classes_raise(self):
         with pytest.raises(TypeError, match="for feature_extractor, got DeepAVFusionImageProcessor"):
             DeepAVFusionProcessor(DeepAVFusionImageProcessor())
         with pytest.raises(TypeError, match="for feature_extractor, got NoneType"):
@@ -317,7 +320,7 @@ class TestConfiguration:
         with pytest.raises(TypeError, match="for video_processor, got DeepAVFusionImageProcessor"):
             DeepAVFusionProcessor(DeepAVFusionFeatureExtractor(), None, DeepAVFusionImageProcessor())
 
-    def test_everything_is_exported(self):
+    def test_public_names(self):
         names = ["Processor", "FeatureExtractor", "ImageProcessor", "VideoProcessor"]
         for name in [*(f"DeepAVFusion{name}" for name in names), "MediaError", "load_clip"]:
             assert hasattr(deepavfusion, name)
@@ -328,7 +331,7 @@ PARTS = {
     "image": ("image_processor",),
     "video": ("video_processor",),
     "image and video": ("image_processor", "video_processor"),
-    "sound": (),
+    "audio": (),
 }
 
 
@@ -337,24 +340,24 @@ def make(parts):
         "image_processor": DeepAVFusionImageProcessor(size=[32, 48], crop_pct=0.5),
         "video_processor": DeepAVFusionVideoProcessor(size=16, num_frames=2),
     }
-    sound = DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=64)
-    return DeepAVFusionProcessor(sound, **{name: made[name] for name in parts})
+    extractor = DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=64)
+    return DeepAVFusionProcessor(extractor, **{name: made[name] for name in parts})
 
 
 def assert_same(first, second):
-    arguments = {"audio": SOUNDS[0], "sampling_rate": RATE}
+    arguments = {"audio": WAVEFORMS[0], "sampling_rate": RATE}
     assert_close(first(**arguments).input_features, second(**arguments).input_features, rtol=0, atol=0)
     for name in ("image_processor", "video_processor"):
         parts = [getattr(processor, name) for processor in (first, second)]
         assert (parts[0] is None) == (parts[1] is None)
         if parts[0] is not None:
-            assert torch.equal(*(part(PICTURES).pixel_values for part in parts))
+            assert torch.equal(*(part(IMAGES).pixel_values for part in parts))
 
 
 @pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 class TestSaving:
     @pytest.mark.parametrize("load", [DeepAVFusionProcessor.from_pretrained, AutoProcessor.from_pretrained])
-    def test_round_trip(self, parts, load, tmp_path):
+    def test_save_and_load(self, parts, load, tmp_path):
         processor = make(parts)
         processor.save_pretrained(tmp_path)
         stored = json.loads((tmp_path / "processor_config.json").read_text())
@@ -369,17 +372,14 @@ class TestSaving:
         assert again == stored
         assert_same(load.__self__.from_pretrained(tmp_path), loaded)
 
-    def test_code_lies_beside_it(self, parts, tmp_path):
+    def test_code_is_saved(self, parts, tmp_path):
         make(parts).save_pretrained(tmp_path)
-        names = {path.name for path in tmp_path.iterdir()}
-        inputs = ("feature_extraction", "image_processing", "video_processing", "media", "streams")
-        outputs = ("post_processing", "chunking", "pipelines", "pipeline_base")
-        files = (*inputs, *outputs, "processing", "auto_processing")
-        assert names == {"processor_config.json"} | {f"{name}_deepavfusion.py" for name in files}
+        code = {path.name for path in Path(deepavfusion.processors.__file__).parent.glob("*_deepavfusion.py")}
+        assert {path.name for path in tmp_path.iterdir()} == {"processor_config.json"} | code
 
     def test_copies_and_pickles(self, parts, tmp_path):
         processor = make(parts)
-        processor.save_pretrained(tmp_path)  # must leave nothing behind that cannot be copied
+        processor.save_pretrained(tmp_path)  # must leave no attribute that cannot be copied
         for same in (copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
             assert_same(same, processor)
         assert "DeepAVFusionProcessor" in repr(processor)
@@ -397,7 +397,7 @@ def test_auto_classes_load_the_parts(tmp_path):
     assert type(AutoVideoProcessor.from_pretrained(tmp_path)) is DeepAVFusionVideoProcessor
 
 
-def test_settings_can_be_changed_while_loading(tmp_path):
+def test_from_pretrained_overrides_settings(tmp_path):
     make(("image_processor", "video_processor")).save_pretrained(tmp_path)
     loaded = DeepAVFusionProcessor.from_pretrained(tmp_path, crop_pct=1.0, num_frames=4, num_mel_bins=32)
     assert loaded.image_processor.crop_pct == loaded.video_processor.crop_pct == 1.0
@@ -406,7 +406,7 @@ def test_settings_can_be_changed_while_loading(tmp_path):
     assert loaded.feature_extractor.spectrogram_length == 64
 
 
-def test_a_folder_without_a_processor_is_refused(tmp_path):
+def test_folders_without_a_processor_raise(tmp_path):
     (tmp_path / "processor_config.json").write_text('{"processor_class": "DeepAVFusionProcessor"}')
     with pytest.raises(OSError, match="with a feature_extractor"):
         DeepAVFusionProcessor.from_pretrained(tmp_path)
@@ -417,18 +417,18 @@ import sys
 import numpy as np
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor
 
-pictures = np.zeros((3, 40, 60, 3), np.uint8)
+images = np.zeros((3, 40, 60, 3), np.uint8)
 for auto, arguments in (
     (AutoFeatureExtractor, {"audio": np.zeros(16000), "sampling_rate": 16000}),
-    (AutoImageProcessor, {"images": pictures}),
-    (AutoVideoProcessor, {"videos": pictures}),
+    (AutoImageProcessor, {"images": images}),
+    (AutoVideoProcessor, {"videos": images}),
 ):
     part = auto.from_pretrained(sys.argv[1], trust_remote_code=True)
     print(type(part).__name__, *(tuple(value.shape) for value in part(**arguments).values()))
 """
 
 
-def test_parts_load_where_the_package_is_absent(tmp_path):
+def test_parts_load_without_this_package(tmp_path):
     make(("image_processor", "video_processor")).save_pretrained(tmp_path / "processor")
     printed = run_isolated(LOAD_PARTS, str(tmp_path / "processor"), home=tmp_path / "home").splitlines()
     assert printed == [
@@ -452,9 +452,9 @@ for arguments in ({"audio": np.zeros(16000), "sampling_rate": 16000}, {"videos":
 """
 
 
-def test_the_package_works_without_optional_packages(tmp_path):
+def test_without_optional_packages(tmp_path):
     hidden = ("torchvision", "PIL", "av", "torchaudio")
-    shape, sound, file = run_python(WITHOUT_OPTIONAL_PACKAGES, home=tmp_path, hidden=hidden).splitlines()
+    shape, audio, file = run_python(WITHOUT_OPTIONAL_PACKAGES, home=tmp_path, hidden=hidden).splitlines()
     assert shape == "(1, 3, 224, 224)"
-    assert "pip install torchaudio" in sound
+    assert "pip install torchaudio" in audio
     assert "pip install av" in file

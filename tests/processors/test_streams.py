@@ -1,4 +1,4 @@
-"""How far decoding goes to reach a moment, and streams that say nothing about time."""
+"""How much is decoded to reach a timestamp, and streams without timestamps."""
 
 import io
 
@@ -12,7 +12,7 @@ from tests.media_factory import grey_at, media_bytes, tone
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts decoded frames by kind of stream."""
+    """Count decoded frames by kind of stream."""
     counts = {"video": 0, "audio": 0}
     original = media_deepavfusion.decode
 
@@ -25,7 +25,7 @@ def decoded(monkeypatch):
     return counts
 
 
-# Seeking in the first two leads to a moment after the one asked for.
+# Seeking in the first two arrives after the target.
 FORMATS = {
     "transport stream": {"container_format": "mpegts", "codec": "mpeg2video", "audio_codec": "mp2"},
     "avi": {"container_format": "avi", "codec": "mpeg4", "audio_codec": "libmp3lame"},
@@ -35,18 +35,18 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_late_moment_is_reached_by_seeking(decoded, name):
-    """Of 20 s at 25 frames a second, and a grey that grows by one a tenth of a second."""
+def test_late_timestamps_are_reached_by_seeking(decoded, name):
+    """In 20 s at 25 frames per second, whose grey level grows by 10 per second."""
     data = media_bytes(seconds=20, fps=25, rate=44100, video_options={"g": "12"}, **FORMATS[name])
     clip = load_clip(data, 18.0)
     assert clip.frames.mean() == pytest.approx(grey_at(18.0), abs=4)
     assert clip.waveform.shape[1] == pytest.approx(3 * 44100, abs=4410)
     assert decoded["video"] < 100, "the file has 500 frames"
-    # A program stream's seek lands seconds early or late; the others' within packets.
-    assert decoded["audio"] < (600 if name == "program stream" else 160), "the file has about 770 packets of sound"
+    # Seeking in a program stream is off by seconds, in the others by packets.
+    assert decoded["audio"] < (600 if name == "program stream" else 160), "the file has about 770 audio packets"
 
 
-def test_before_the_first_frame_is_no_reason_to_decode_much(decoded):
+def test_timestamps_before_the_first_frame_decode_few_frames(decoded):
     data = media_bytes(container_format="matroska", seconds=8, image_start=4.0, audio=tone(16000, 12))
     clip = load_clip(data, 1.0)
     assert clip.frames.mean() == pytest.approx(grey_at(0), abs=2)
@@ -54,9 +54,9 @@ def test_before_the_first_frame_is_no_reason_to_decode_much(decoded):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-@pytest.mark.parametrize("moment", [None, 1.0, 2.0])
-def test_bare_streams_have_no_times(codec, moment):
-    """One frame follows the other, each as long as the stream's header says."""
+@pytest.mark.parametrize("timestamp", [None, 1.0, 2.0])
+def test_raw_streams_without_timestamps(codec, timestamp):
+    """Frames follow each other at the frame rate of the stream's header."""
     options = {"video_options": {"x265-params": "log-level=none"}} if codec == "libx265" else {}
     data = media_bytes(
         container_format={"libx264": "h264", "libx265": "hevc"}[codec],
@@ -67,20 +67,20 @@ def test_bare_streams_have_no_times(codec, moment):
         **options,
     )
     assert probe_clip(data).image_span == pytest.approx((0.0, 4.0), abs=0.11)
-    clip = load_clip(data, moment, num_frames=2, seconds=1.0)
-    middle = 2.0 if moment is None else moment
+    clip = load_clip(data, timestamp, num_frames=2, seconds=1.0)
+    middle = 2.0 if timestamp is None else timestamp
     expected = [grey_at(middle - 0.25), grey_at(middle + 0.25)]
     np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), expected, atol=2.5)
 
 
-def test_unpacks_into_three():
+def test_clip_unpacks_to_frames_waveform_and_rate():
     frames, waveform, rate = load_clip(media_bytes(container_format="matroska", audio_codec="flac", seconds=1))
     assert frames.shape == (1, 48, 64, 3)
     assert waveform.shape == (1, 16000)
     assert rate == 16000
 
 
-def test_closed_file_object():
+def test_closed_file_objects_raise():
     file = io.BytesIO(media_bytes(container_format="matroska", seconds=1))
     file.close()
     with pytest.raises(MediaError, match="it is closed"):
@@ -89,22 +89,22 @@ def test_closed_file_object():
 
 @pytest.mark.parametrize("content", [b"ffconcat version 1.0\nfile list.mp4\n", b"#EXTM3U\n#EXTINF:3,\nlist.mp4\n"])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_lists_of_files_are_refused(tmp_path, content, as_bytes):
-    """Such as one that names itself."""
+def test_playlists_raise(tmp_path, content, as_bytes):
+    """Such as one that includes itself."""
     path = tmp_path / "list.mp4"
     path.write_bytes(content)
     with pytest.raises(MediaError, match="it is a playlist"):
         load_clip(content if as_bytes else path)
 
 
-def test_damaged_bytes_never_raise_anything_else():
-    """Random bytes written over files, at random places: it loads or raises `MediaError`."""
+def test_damaged_files_load_or_raise_media_error():
+    """Files with random bytes at random positions."""
     random = np.random.default_rng(0)
     files = [
-        media_bytes(container_format=kind, codec="mpeg4", seconds=2, audio_codec=sound, rate=44100)
-        for kind, sound in (("matroska", "flac"), ("mpegts", "mp2"), ("avi", "libmp3lame"), ("mp4", "aac"))
+        media_bytes(container_format=kind, codec="mpeg4", seconds=2, audio_codec=audio_codec, rate=44100)
+        for kind, audio_codec in (("matroska", "flac"), ("mpegts", "mp2"), ("avi", "libmp3lame"), ("mp4", "aac"))
     ]
-    loaded = refused = 0
+    loaded = raised = 0
     for trial in range(120):
         data = bytearray(files[trial % len(files)])
         places = random.integers(0, len(data) if trial % 3 else 600, random.integers(1, 30))
@@ -114,9 +114,9 @@ def test_damaged_bytes_never_raise_anything_else():
         try:
             clip = load_clip(bytes(data), num_frames=1 + trial % 3)
         except MediaError:
-            refused += 1
+            raised += 1
         else:
             loaded += 1
             assert clip.frames is not None or np.isfinite(clip.waveform).all()
     assert loaded > 20
-    assert refused > 5
+    assert raised > 5

@@ -1,8 +1,9 @@
-"""Videos to pixel values."""
+"""Video processor: frames, accepted inputs, errors."""
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionVideoProcessor
 from deepavfusion.processors.video_processing_deepavfusion import spread_frames
@@ -20,7 +21,7 @@ def processor():
     return DeepAVFusionVideoProcessor(size=[16, 24], num_frames=4)
 
 
-def test_each_frame_is_what_the_image_processor_makes_of_it(processor):
+def test_frames_equal_those_of_the_image_processor(processor):
     pixel_values = processor(VIDEO).pixel_values
     assert pixel_values.shape == (1, 4, 3, 16, 24)
     assert pixel_values.dtype == torch.float32
@@ -41,12 +42,11 @@ def test_each_frame_is_what_the_image_processor_makes_of_it(processor):
     ],
     ids=["torch", "torch, channels first", "channels first", "frames", "torch frames", "5-D", "list", "list of frames"],
 )
-def test_every_form_of_a_video_gives_the_same(processor, video):
+def test_accepted_forms_of_a_video_are_equivalent(processor, video):
     assert torch.equal(processor(video).pixel_values, processor(VIDEO).pixel_values)
 
 
 def test_pil_frames(processor):
-    Image = pytest.importorskip("PIL.Image")
     frames = [Image.fromarray(frame) for frame in VIDEO]
     assert torch.equal(processor(frames).pixel_values, processor(VIDEO).pixel_values)
     assert torch.equal(processor([frames, frames]).pixel_values[1], processor(VIDEO).pixel_values[0])
@@ -61,21 +61,21 @@ def test_videos_of_a_batch_may_differ(processor):
 
 
 @pytest.mark.parametrize(
-    ("count", "wanted", "expected"),
+    ("count", "num_frames", "expected"),
     [(4, 4, [0, 1, 2, 3]), (8, 4, [1, 3, 5, 7]), (9, 3, [1, 4, 7]), (1, 4, [0, 0, 0, 0]), (2, 4, [0, 0, 1, 1])],
 )
-def test_frames_are_spread_evenly(processor, count, wanted, expected):
-    assert spread_frames(count, wanted) == expected
+def test_frames_are_spread_evenly(count, num_frames, expected):
+    assert spread_frames(count, num_frames) == expected
     levels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None] * 20, (count, 8, 8, 3))
-    spread = DeepAVFusionVideoProcessor(size=8, num_frames=wanted)
-    seen = (spread.denormalize(spread(levels).pixel_values[0]) * 255 / 20).round()[:, 0, 0, 0]
-    assert seen.tolist() == expected
+    spread = DeepAVFusionVideoProcessor(size=8, num_frames=num_frames)
+    found = (spread.denormalize(spread(levels).pixel_values[0]) * 255 / 20).round()[:, 0, 0, 0]
+    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("video", "error", "message"),
     [
-        (np.zeros((8, 8, 3), np.uint8), ValueError, r"got \(8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), ValueError, r"got shape \(8, 8, 3\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), ValueError, "at least one frame"),
         ([noise(8, 8, 3), noise(9, 8, 3)], ValueError, "frames of one size"),
         ([], ValueError, "at least one video"),
@@ -83,17 +83,17 @@ def test_frames_are_spread_evenly(processor, count, wanted, expected):
         ("clip.mp4", TypeError, "got str"),
     ],
 )
-def test_what_is_no_video_is_refused(processor, video, error, message):
+def test_invalid_videos_raise(processor, video, error, message):
     with pytest.raises(error, match=message):
         processor(video)
 
 
-def test_no_frames_are_refused():
-    with pytest.raises(ValueError, match="num_frames is 0"):
+def test_num_frames_below_one_raises():
+    with pytest.raises(ValueError, match="num_frames of at least 1, got 0"):
         DeepAVFusionVideoProcessor(num_frames=0)
 
 
-def test_round_trip(tmp_path, processor):
+def test_save_and_load(tmp_path, processor):
     processor.save_pretrained(tmp_path)
     loaded = DeepAVFusionVideoProcessor.from_pretrained(tmp_path)
     assert (loaded.num_frames, loaded.size) == (4, {"height": 16, "width": 24})

@@ -94,7 +94,12 @@ def inference_commands(folder: Path) -> list[list[str]]:
 
 def training_commands(folder: Path) -> list[list[str]]:
     out, pretrain = folder / "runs", ["pretrain", str(folder / "tiny.yaml")]
-    own = ["data.name=folder", f"data.path={folder / 'clips'}", "data.max_sounding=null", "data.validation_share=0.34"]
+    own = [
+        "data.name=folder",
+        f"data.path={folder / 'clips'}",
+        "data.max_sounding=null",
+        "data.validation_fraction=0.34",
+    ]
     tuned = arguments(folder / "encoder", out / "again", "data.eval_size=4", "optim.epochs=1")
     tuned = [*tuned, "run.trackers=tensorboard", "optim.mixed_precision=no"]  # one precision a process
     return [

@@ -263,9 +263,7 @@ class RunArguments:
     num_reconstructions: int = option(
         6, "Clips in the image of masked reconstructions.", above=0, commands=("pretrain",)
     )
-    trackers: list[str] = option(
-        [], "Experiment trackers that transformers knows: tensorboard, wandb, trackio ...", commands=TRAINING
-    )
+    trackers: list[str] = option([], "Trackers of transformers: tensorboard, wandb, trackio ...", commands=TRAINING)
     cpu: bool = option(False, "Run on the CPU even if there is an accelerator.")
     compile: bool = option(False, "Compile the model with torch.compile.", commands=TRAINING)
     resume: bool = option(
@@ -274,9 +272,7 @@ class RunArguments:
         commands=TRAINING,
     )
     overwrite: bool = option(
-        False,
-        "Replace the finished model that an earlier run left in output_dir; it stays until the new one is complete.",
-        commands=TRAINING,
+        False, "Replace the finished model in output_dir; it stays until the new one is complete.", commands=TRAINING
     )
     allow_changed_recipe: bool = option(
         False, "Resume even if the recipe differs from that of the checkpoint.", commands=TRAINING

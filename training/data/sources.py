@@ -7,7 +7,7 @@ clips. Which clips it holds depends on a hash of their names, and parts of one v
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .clips import ClipDataset, FileClips
 from .mixtures import MixtureClips
@@ -43,7 +43,7 @@ class Request(NamedTuple):
 class Videos(NamedTuple):
     """Clips of a split."""
 
-    rows: object
+    rows: Any
     """A `datasets.Dataset` of `make_rows`."""
     note: str = ""
     """A note for the card."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def rectangle(rows: Sequence[Sequence[float]], name: str, dtype: type = np.float64) -> np.ndarray:
+def rectangle(rows: Sequence[Sequence[float]] | np.ndarray, name: str, dtype: type = np.float64) -> np.ndarray:
     """Stack rows of equal length into an array (rows, length).
 
     Args:

@@ -7,9 +7,9 @@ scores, of which mean average precision and area under the ROC curve are reporte
 
 import torch
 
-from .classification import mean_average_precision, mean_roc_auc
+from deepavfusion.inference.common import STREAMS
 
-STREAMS = ("fusion", "image", "audio")
+from .classification import mean_average_precision, mean_roc_auc
 
 
 def pool_streams(outputs) -> dict[str, torch.Tensor]:

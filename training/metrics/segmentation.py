@@ -50,12 +50,12 @@ def f_measure(precision, recall) -> np.ndarray:
     return (1 + BETA_SQUARED) * precision * recall / np.maximum(BETA_SQUARED * precision + recall, 1e-12)
 
 
-def max_f(curves: Sequence[np.ndarray]) -> float:
+def max_f(curves: Sequence[np.ndarray] | np.ndarray) -> float:
     """The largest F on the mean of the images' curves, each (2, 255) from `precision_recall`."""
     return float(f_measure(*np.mean(_curves(curves), axis=0)).max())
 
 
-def avsbench_f(curves: Sequence[np.ndarray], has_foreground: Sequence[bool]) -> float:
+def avsbench_f(curves: Sequence[np.ndarray] | np.ndarray, has_foreground: Sequence[bool]) -> float:
     """F as in AVSBench's scorer: the largest value, over thresholds, of the images' mean F.
 
     `max_f` takes F of the mean precision and recall instead; the two differ little.
@@ -75,7 +75,7 @@ def avsbench_f(curves: Sequence[np.ndarray], has_foreground: Sequence[bool]) -> 
     return float(f_measure(curves[kept, 0], curves[kept, 1]).mean(0).max())
 
 
-def _curves(curves: Sequence[np.ndarray]) -> np.ndarray:
+def _curves(curves: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     curves = np.asarray(curves, np.float64)
     if curves.ndim != 3 or curves.shape[1] != 2 or not len(curves):
         raise ValueError(f"Expected curves (images, 2, thresholds) of at least one image, got shape {curves.shape}.")

@@ -45,7 +45,7 @@ class StreamingMetric:
             for i, sample in enumerate(zip(*columns.values(), strict=True))
         ]
         if rows:
-            super().add_batch(
+            super().add_batch(  # ty: ignore[missing-attribute]
                 predictions=[[float(number) for number in numbers] for numbers, _ in rows],
                 references=[int(kind) for _, kind in rows],
             )
@@ -66,7 +66,7 @@ class StreamingMetric:
             self.add_batch(predictions=predictions, references=references, **extras)
         if not len(self):
             raise ValueError("Nothing to score: no samples were added.")
-        return super().compute(**kwargs)
+        return super().compute(**kwargs)  # ty: ignore[missing-attribute]
 
     def _infer_feature_from_batch(self, batch):
         import datasets  # comes with `evaluate`

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from sklearn.metrics import auc
 
 from deepavfusion.inference.files import write_atomically
@@ -138,6 +139,8 @@ def training_curves(
     norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
     if any(record["grad_norm"] > 0 for record in train):
         norm.set_yscale("log")
+        norm.yaxis.set_major_formatter(LogFormatter())
+        norm.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     chart_axes(norm, "Gradient norm", "epoch", "norm")
     write_atomically(path, figure_png(figure))
 
@@ -214,7 +217,7 @@ def log_mels(
         axes.spines[:].set_visible(False)
     for axes in grid.flat[len(values) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(image, ax=grid, aspect=22, pad=0.015, shrink=0.95)
+    bar = figure.colorbar(image, ax=grid, aspect=22, pad=0.015, shrink=0.95)  # ty: ignore[possibly-unresolved-reference]
     bar.set_label(unit)
     bar.outline.set_visible(False)
     return figure

@@ -93,7 +93,7 @@ def draw_reconstructions(
     audio_width = min(max(steps / mels, 0.75), 2.0)
     figure = Figure(figsize=(1.7 * (3 + 3 * audio_width) + 0.4, 1.75 * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, 6, width_ratios=[1, 1, 1, audio_width, audio_width, audio_width], squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)  # ty: ignore[unknown-argument]
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     colormap = matplotlib.colormaps["magma"].with_extremes(bad=(_MASKED,) * 3)
     for row in range(rows):

@@ -7,12 +7,11 @@ a checkpoint is `complete`, written when the others are on the disk, so a proces
 checkpoint before intact.
 """
 
-import fcntl
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -107,52 +106,6 @@ def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> None:
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
 
 
-def lock_folder(folder: str | os.PathLike) -> IO[str]:
-    """Takes a folder for this process until the returned file is closed or the process dies, however it dies.
-
-    Raises:
-        BlockingIOError: where another process has it; the message names the process.
-    """
-    path = Path(folder) / ".lock"
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
-    try:
-        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = path.read_text(encoding="utf-8").strip()
-        file.close()
-        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def folder_owner(folder: str | os.PathLike) -> str | None:
-    """Who has locked a folder, as text; None where nobody has. Writes nothing."""
-    path = Path(folder) / ".lock"
-    if not path.is_file():
-        return None
-    with open(path, "r+", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return f"{folder} is in use by another run (process {file.read().strip()})."
-    return None
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines "key: old -> new" for every entry in which two nested dictionaries differ."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
-    return lines
-
-
 __all__ = [
     "COMPLETE",
     "INITIAL_MODEL",
@@ -160,11 +113,8 @@ __all__ = [
     "checkpoint_path",
     "checkpoint_step",
     "complete_checkpoints",
-    "differences",
-    "folder_owner",
     "gather_training_state",
     "load_weights",
-    "lock_folder",
     "mark_complete",
     "own_entries",
     "remove_entry",

@@ -85,7 +85,7 @@ def load_task_model(task: type[Task], recipe, origin: str):
     return model.eval()
 
 
-def shard(model, folder: RunFolder):
+def shard(model, recipe, folder: RunFolder):
     """The same model under FSDP2 as the library applies it: it shards while it loads, so it is saved first."""
     from transformers.distributed import DistributedConfig
 
@@ -99,6 +99,8 @@ def shard(model, folder: RunFolder):
     processes.wait_for_everyone()
     if processes.is_main_process:
         remove_entry(path)
+    if recipe.task.freeze_encoder:
+        sharded.freeze_encoder()
     return sharded
 
 

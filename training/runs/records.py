@@ -34,6 +34,7 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
         "skipped_clips": evaluation.skipped,
         "left_out": evaluation.left_out,
         "device": device_name(device),
+        "mixed_precision": recipe.optim.mixed_precision,
         "float32_matmul_precision": float32_precision(),
         "versions": package_versions(),
     }

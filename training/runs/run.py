@@ -1,18 +1,15 @@
 """A training run from a recipe: data, model, trainer, result folder."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
-from deepavfusion.inference.precision import set_float32_precision
 
 from ..config.arguments import COMPUTATION
-from ..config.help import help_text
-from ..config.recipe import Recipe, RecipeError, load_recipe
-from ..data.loading import BrokenDataError, ClipOrder, group_size
+from ..config.recipe import Recipe, RecipeError
+from ..data.loading import ClipOrder, group_size
 from ..tasks import TASKS, Task
 from .arguments import on_cpu, training_arguments
 from .card import write_card
@@ -23,7 +20,7 @@ from .models import build_model, encoder_config, shard
 from .optimization import BatchLayout, Schedule
 from .records import evaluation_record, summary, training_record, training_summary, write_report
 from .stopping import StopRequest
-from .trainer import AudioVisualTrainer, NonFiniteError
+from .trainer import AudioVisualTrainer
 
 
 def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
@@ -53,7 +50,8 @@ class Run:
         recipe: settings of the run.
 
     Raises:
-        RecipeError: for settings, data, models or folders that cannot be used.
+        RecipeError: for settings, data or models that cannot be used.
+        FolderError: for a folder that cannot be used.
     """
 
     def __init__(self, recipe: Recipe):
@@ -130,7 +128,7 @@ class Run:
         with self.folder.claimed():
             self.folder.begin(recipe.to_yaml())
             if recipe.optim.fsdp:
-                model = shard(model, self.folder)
+                model = shard(model, recipe, self.folder)
             recipe.model.set_computation(model)
             headline = () if evaluation is None else evaluation.headline
             self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
@@ -271,37 +269,4 @@ class Run:
         return 0
 
 
-def run_command(command: str, action: Callable[[], int]) -> int:
-    """Runs an action of a command; errors that a user can fix become one message and an exit code."""
-    set_float32_precision()
-    try:
-        return action()
-    except (RecipeError, ImportError) as error:
-        code = 2
-        message = f"deepavfusion {command}: {error}"
-    except (NonFiniteError, BrokenDataError) as error:
-        code, message = 1, f"deepavfusion {command}: {error}"
-    if PartialState._shared_state == {} or PartialState().is_main_process:
-        print(message, file=sys.stderr)
-    return code
-
-
-def train_from_recipe(command: str, argv: list[str] | None, description: str, **hooks) -> int:
-    """The `main` of a command that trains.
-
-    Args:
-        argv: a recipe and overrides; those of the process by default.
-        description: for the help.
-        hooks: see `Run.run`.
-
-    Returns:
-        the exit code.
-    """
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or {"-h", "--help"} & set(argv):
-        print(help_text(command, description))
-        return 0 if argv else 2
-    return run_command(command, lambda: Run(load_recipe(command, argv[0], argv[1:])).run(**hooks))
-
-
-__all__ = ["Run", "fingerprint", "run_command", "train_from_recipe"]
+__all__ = ["Run", "fingerprint"]

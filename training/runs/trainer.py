@@ -137,7 +137,7 @@ class AudioVisualTrainer(Trainer):
             place = BatchPlace(self.args.seed, self.state.global_step, current.micro, self.order)
             outputs = model(**self.task.training_inputs(given, config, place, self.recipe))
             loss = outputs.loss
-            losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().double().cpu()
+            losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().cpu().double()
             current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
         else:  # a blank clip that weighs nothing, for the processes exchange data in every pass
             outputs = model(**model_inputs(inputs, config, self.args.device))

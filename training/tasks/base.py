@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from deepavfusion.processors import DeepAVFusionProcessor
 
@@ -36,7 +37,7 @@ class Task:
     """
 
     NAME: ClassVar[str]
-    MODEL: ClassVar[type]
+    MODEL: ClassVar[type[PreTrainedModel]]
     PROTOCOL: ClassVar[str]
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()

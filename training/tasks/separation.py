@@ -33,6 +33,7 @@ class Separation(Task):
         waveforms = batch["waveforms"].to(inputs["input_features"].device)
         mixture = waveforms.sum(1)
         separated = extractor.separate(model(**inputs).logits.float(), mixture)
+        swapped = oracle = None
         if full:
             swapped = extractor.separate(self._swapped(model, inputs).float(), mixture)
             oracle = extractor.separate(self.oracle(waveforms), mixture)

@@ -82,7 +82,6 @@ def test_limits_are_part_of_the_description():
     assert "Only for the task segmentation." in text
     assert "Only for the data set audioset, music, avsbench." in text
     assert "A number of at least 0 and below 1." in text
-    assert "Any of tensorboard, wandb." in text
     pretraining = " ".join(options_text("pretrain").split())
     assert "One of scenes, folder, vggsound, audioset, music, vggsound_music." in pretraining
     assert "Only for the task" not in pretraining

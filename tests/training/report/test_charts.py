@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from deepavfusion.training.report import charts
 from deepavfusion.training.report.charts import (
     confusion_matrix,
     log_mels,
@@ -86,6 +87,25 @@ def test_silence_alone_can_be_drawn():
 def test_many_spectrograms_break_into_rows():
     figure = log_mels({str(i): np.zeros((16, 64)) for i in range(5)})
     assert [axes.get_ylabel() for axes in figure.axes[:6]] == ["Hz", "", "", "", "Hz", ""]
+
+
+@pytest.mark.parametrize("norms", [(0.513, 0.512), (0.01, 100.0)])
+def test_training_curves_show_the_records(tmp_path, monkeypatch, norms):
+    figures = []
+    monkeypatch.setattr(charts, "figure_png", lambda figure: figures.append(figure) or figure_png(figure))
+    losses = {"image_loss": 0.4, "audio_loss": 0.6}
+    train = [{**losses, "epoch": i, "learning_rate": 1e-3, "grad_norm": norm} for i, norm in enumerate(norms)]
+    evaluations = [{**losses, "epoch": 1, "probe": {"fusion": {"accuracy": 0.5}}}]
+    charts.training_curves(train, evaluations, {"accuracy": 0.1}, tmp_path / "c.png", "title")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    loss, probe, rate, norm = figures[0].axes
+    assert lines(loss)["audio, training"] == ([0, 1], [0.6, 0.6])
+    assert lines(loss)["image, held out"] == ([1], [0.4])
+    assert lines(probe)["fusion"] == ([1], [50])
+    assert list(norm.get_lines()[0].get_ydata()) == list(norms)
+    labels = [text.get_text() for text in (*norm.get_yticklabels(), *norm.get_yticklabels(minor=True))]
+    assert any(labels)
+    assert not any("$" in label for label in labels)
 
 
 def test_the_process_keeps_its_own_style():

@@ -55,7 +55,7 @@ DETAILS = (
 )
 
 
-def written(folder, content, recipe) -> tuple[ModelCard, str]:
+def written(folder, content, recipe):
     tables = [Table("First", ["from", "top-1"], [["joint", "50 %"]], "A note."), Table("Second", ["n"], [[1]])]
     task, protocol = content["task"], content["protocol"]
     evaluation = Evaluation(task, protocol, content["metrics"], 12, tables, {"b.mp4": "broken"})

@@ -1,8 +1,6 @@
 """Checkpoints: complete or not counted, and a restored run continues bit for bit."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,10 +12,8 @@ from deepavfusion.training.runs.checkpoints import (
     TRAINING_STATE,
     checkpoint_step,
     complete_checkpoints,
-    differences,
     gather_training_state,
     load_weights,
-    lock_folder,
     mark_complete,
     own_entries,
     remove_entry,
@@ -113,25 +109,3 @@ def test_small_files_are_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, "half")
     assert path.read_text() == "new"
-
-
-def test_differences_name_what_changed():
-    old = {"optim": {"epochs": 3.0, "betas": [0.9]}, "seed": 0}
-    new = {"optim": {"epochs": 4.0, "betas": [0.9]}, "seed": 0, "model": {"size": "base"}}
-    assert differences(old, new) == ["model: None -> {'size': 'base'}", "optim.epochs: 3.0 -> 4.0"]
-    assert differences(old, old) == []
-
-
-def test_a_folder_has_one_owner_at_a_time(tmp_path):
-    code = (
-        "import sys\nfrom deepavfusion.training.runs.checkpoints import lock_folder\n"
-        "try:\n    lock_folder(sys.argv[1])\nexcept BlockingIOError as error:\n    sys.exit(str(error))"
-    )
-
-    def other():
-        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-
-    lock = lock_folder(tmp_path)
-    assert f"in use by another run (process {os.getpid()})" in other().stderr
-    lock.close()
-    assert other().returncode == 0

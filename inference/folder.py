@@ -1,0 +1,297 @@
+"""The folder that a command writes its results to: whose it is, and how results get into it.
+
+A folder of this package carries a mark, `.deepavfusion-run.json`: the command, everything that decides its results and
+the files that it left. Without the mark, nothing in a folder is touched. With it, only files that it lists are ever
+removed, and earlier results stay until the new ones, written into a draft folder, are complete and renamed one by one.
+
+    folder = ResultFolder("converted", "convert", "output")   # only reads; refuses a folder that is not ours
+    folder.plan({"checkpoint": "model.pth"})                  # only reads; refuses other results
+    with folder.claimed():                                    # locks it
+        folder.begin()
+        ...                                                   # write into folder.draft
+        folder.publish()
+    folder.close()
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO, Any
+
+from .files import write_atomically
+
+MARK_FILE = ".deepavfusion-run.json"
+_FORMAT = 1
+_DRAFT = ".draft"
+_MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+_IGNORED = f".lock\n{MARK_FILE}\n{_DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\nruns/\n"
+
+
+class FolderError(ValueError):
+    """A folder that a command cannot write to; the message says why, and what to do."""
+
+
+class OneProcess:
+    """A command's only process, with the part of accelerate's interface that a folder needs."""
+
+    is_main_process = True
+
+    def wait_for_everyone(self) -> None:
+        """Return at once."""
+
+
+class ResultFolder:
+    """The folder of a command's results. The same command writes its own results anew without being asked to.
+
+    Args:
+        path: Folder, which may be absent.
+        command: Command that writes there, e.g. "convert".
+        argument: Name of the argument that gives the folder, for messages.
+        overwrite: Replace other results of the same command.
+        processes: Processes of the command, as an `Accelerator` or `PartialState`; one by default. All call the methods
+            together, except `publish`, which is for the main one.
+
+    Attributes:
+        replaces: After `plan`: whether earlier results stay usable there until `publish`.
+
+    Raises:
+        FolderError: For a path that cannot be written to, a folder that is not empty and has no mark, or one that
+            another process is using.
+    """
+
+    OVERWRITE = "--overwrite"  # how a user allows to replace results, for messages
+
+    def __init__(
+        self, path: str | os.PathLike, command: str, argument: str, *, overwrite: bool = False, processes: Any = None
+    ):
+        self.path, self.command, self.argument, self.overwrite = Path(path), command, argument, overwrite
+        self.processes = OneProcess() if processes is None else processes
+        self.replaces = False
+        self.lock: IO[str] | None = None
+        self.mark = read_mark(self.path, argument)
+        check_writable(self.path, argument)
+        if owner := folder_owner(self.path):
+            raise FolderError(owner)
+
+    @property
+    def draft(self) -> Path:
+        """Where results are written before `publish` moves them into the folder."""
+        return self.path / _DRAFT
+
+    def plan(self, fingerprint: dict[str, Any]) -> None:
+        """Check that the results may be written there, and change nothing.
+
+        Args:
+            fingerprint: What decides the results, as JSON values.
+
+        Raises:
+            FolderError: If the folder holds results of another command, or others that are not to be overwritten.
+        """
+        self._record = self._make_record(fingerprint)
+        mark = self.mark
+        if mark is None:
+            return
+        if mark["command"] != self.command:
+            raise FolderError(
+                f"{self.argument}={self.path} holds the results of `deepavfusion {mark['command']}`: name another "
+                "folder."
+            )
+        changed = differences(mark["fingerprint"], self._record["fingerprint"])
+        self.replaces = self._holds_results()
+        if self.replaces and changed and not self.overwrite:
+            raise FolderError(
+                f"{self.path} holds other results (before -> now):\n  " + "\n  ".join(changed) + "\n"
+                f"Name another {self.argument}, or replace what is there with {self.OVERWRITE}."
+            )
+
+    def claim(self) -> None:
+        """Make the folder and take it for this process.
+
+        Raises:
+            FolderError: If another process was faster.
+        """
+        self.processes.wait_for_everyone()  # all have read before the main process changes anything
+        if self.processes.is_main_process:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.lock = lock_folder(self.path)
+            except OSError as error:
+                raise FolderError(f"{self.argument}={self.path} cannot be used: {error}") from error
+            if read_mark(self.path, self.argument) != self.mark:
+                self.close()
+                raise FolderError(f"{self.argument}={self.path} was changed by another run meanwhile: start again.")
+            if self.mark is None:
+                self._write_mark(finished=False, replaces=False, files=[], publishing=None)
+            elif self.mark["publishing"] is not None:  # a process was killed between the first rename and the last
+                self._move_draft()
+        self.processes.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def claimed(self) -> Generator[None]:
+        """`claim`; give the folder back if the block raises."""
+        self.claim()
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """Mark the folder as this command's, with an empty draft."""
+        if self.processes.is_main_process:
+            self._start()
+        self.processes.wait_for_everyone()
+
+    def publish(self) -> None:
+        """Move all results from the draft into the folder by renames, and remove earlier ones that are not among them.
+
+        For the main process.
+        """
+        files = self._results()
+        stale = sorted(set(self.mark["files"]) - files)
+        self._write_mark(finished=True, replaces=False, files=sorted(files), publishing=stale)
+        self._move_draft()
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
+
+    def _make_record(self, fingerprint: dict[str, Any]) -> dict[str, Any]:
+        return {"format": _FORMAT, "command": self.command, "fingerprint": json.loads(json.dumps(fingerprint))}
+
+    def _start(self, keep_draft: bool = False) -> None:
+        if self.draft.is_dir() and not keep_draft:
+            shutil.rmtree(self.draft)
+        files = self.mark["files"]
+        self._write_mark(finished=False, replaces=self.replaces, files=files, publishing=None, **self._record)
+        self.draft.mkdir(exist_ok=True)
+        if not (self.path / ".gitignore").exists():
+            write_atomically(self.path / ".gitignore", _IGNORED)
+
+    def _results(self) -> set[str]:
+        """All files of the finished command, relative to the folder."""
+        return set(files_below(self.draft))
+
+    def _move_draft(self) -> None:
+        for name in files_below(self.draft):
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.draft / name, target)
+        for name in self.mark["publishing"] or ():
+            stale = self.path / name
+            stale.unlink(missing_ok=True)
+            if stale.parent != self.path and stale.parent.is_dir() and not any(stale.parent.iterdir()):
+                stale.parent.rmdir()
+        if self.mark["publishing"] is not None:
+            shutil.rmtree(self.draft, ignore_errors=True)  # its folders, empty now
+            self._write_mark(publishing=None)
+
+    def _write_mark(self, **entries: Any) -> None:
+        self.mark = {**(self.mark or self._record), **entries}
+        write_atomically(self.path / MARK_FILE, json.dumps(self.mark, indent=1) + "\n")
+
+    def _holds_results(self) -> bool:
+        return self.mark["finished"] or any(_MODEL_FILE.fullmatch(entry.name) for entry in self.path.iterdir())
+
+
+def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
+    """A folder's mark; None for a folder that is absent or empty.
+
+    Args:
+        path: Folder.
+        argument: Name of the argument that gives the folder, for messages.
+
+    Raises:
+        FolderError: For a file, or a folder that is not empty and has no mark that can be read.
+    """
+    if path.exists() and not path.is_dir():
+        raise FolderError(f"{argument}={path} is a file: expected a folder, or nothing.")
+    file = path / MARK_FILE
+    if file.is_file():
+        try:
+            mark = json.loads(file.read_text(encoding="utf-8"))
+            known = mark["format"] == _FORMAT
+        except (ValueError, TypeError, KeyError) as error:
+            raise FolderError(f"{file} cannot be read ({error}): name another {argument}.") from error
+        if not known:
+            raise FolderError(f"{file} is of another version of this package: name another {argument}.")
+        return mark
+    if not path.is_dir() or all(entry.name == ".lock" for entry in path.iterdir()):
+        return None
+    raise FolderError(
+        f"{argument}={path} is not empty and has no {MARK_FILE}: it is a folder of your own, or was written by an "
+        f"earlier version. Name another folder."
+    )
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def check_writable(path: Path, argument: str) -> None:
+    """Raise `FolderError` for a folder that cannot be written to, or made."""
+    parent = existing_parent(path)
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise FolderError(f"{argument}={path} cannot be written to: check {parent}.")
+
+
+def files_below(folder: Path) -> list[str]:
+    """Files in a folder and below, as paths relative to it."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+
+
+def lock_folder(folder: str | os.PathLike) -> IO[str]:
+    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: If another process has locked it; the message names the process.
+    """
+    path = Path(folder) / ".lock"
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
+    try:
+        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = path.read_text(encoding="utf-8").strip()
+        file.close()
+        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Who has locked a folder, as text; None if nobody has. Writes nothing."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, "r+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines "key: old -> new" for every entry in which two nested dictionaries differ."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines
+
+
+__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder"]

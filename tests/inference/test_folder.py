@@ -1,0 +1,91 @@
+"""The folder of a command's results: one owner, earlier results until new ones are complete, others' files stay."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, lock_folder
+
+
+def write(path, fingerprint, results, **options):
+    """Write results as a command does."""
+    folder = ResultFolder(path, "convert", "output", **options)
+    folder.plan(fingerprint)
+    with folder.claimed():
+        folder.begin()
+        for name, text in results.items():
+            (folder.draft / name).parent.mkdir(exist_ok=True)
+            (folder.draft / name).write_text(text)
+        folder.publish()
+    folder.close()
+
+
+def content(path):
+    hidden = (".lock", ".gitignore", MARK_FILE)
+    files = [file for file in path.rglob("*") if file.is_file() and file.name not in hidden]
+    return {file.relative_to(path).as_posix(): file.read_text() for file in files}
+
+
+def test_results_are_replaced_by_the_same_command_or_on_request(tmp_path):
+    path = tmp_path / "out"
+    write(path, {"checkpoint": "a"}, {"config.json": "1", "old/part": "1"})
+    (path / "notes").write_text("mine")
+    write(path, {"checkpoint": "a"}, {"config.json": "2", "old/part": "2"})
+    before = content(path)
+    assert before == {"config.json": "2", "old/part": "2", "notes": "mine"}
+    with pytest.raises(FolderError, match=r"(?s)checkpoint: 'a' -> 'b'.*Name another output.*--overwrite"):
+        write(path, {"checkpoint": "b"}, {})
+    assert content(path) == before
+    write(path, {"checkpoint": "b"}, {"config.json": "3"}, overwrite=True)
+    assert content(path) == {"config.json": "3", "notes": "mine"}
+    assert not (path / "old").exists()
+
+
+def test_earlier_results_stay_when_a_command_fails(tmp_path):
+    path = tmp_path / "out"
+    write(path, {}, {"config.json": "1", "weights": "1"})
+    with pytest.raises(TypeError):
+        write(path, {}, {"weights": "half", "config.json": None})
+    assert content(path) == {"config.json": "1", "weights": "1", ".draft/weights": "half", ".draft/config.json": ""}
+    lock_folder(path).close()  # the failed command has given the folder back
+    write(path, {}, {"config.json": "2"})
+    assert content(path) == {"config.json": "2"}
+
+
+def test_folders_of_others_are_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    with pytest.raises(FolderError, match=f"is not empty and has no {MARK_FILE}"):
+        ResultFolder(tmp_path / "mine", "convert", "output", overwrite=True)
+    write(tmp_path / "out", {}, {"config.json": "1"})
+    folder = ResultFolder(tmp_path / "out", "evaluate", "--out", overwrite=True)
+    with pytest.raises(FolderError, match="holds the results of `deepavfusion convert`"):
+        folder.plan({})
+    for text in ("{", '{"format": 0}'):
+        (tmp_path / "out" / MARK_FILE).write_text(text)
+        with pytest.raises(FolderError, match="cannot be read|another version"):
+            ResultFolder(tmp_path / "out", "convert", "output")
+
+
+def test_differences_name_what_changed():
+    old = {"optim": {"epochs": 3.0, "betas": [0.9]}, "seed": 0}
+    new = {"optim": {"epochs": 4.0, "betas": [0.9]}, "seed": 0, "model": {"size": "base"}}
+    assert differences(old, new) == ["model: None -> {'size': 'base'}", "optim.epochs: 3.0 -> 4.0"]
+    assert differences(old, old) == []
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path):
+    code = (
+        "import sys\nfrom deepavfusion.inference.folder import lock_folder\n"
+        "try:\n    lock_folder(sys.argv[1])\nexcept BlockingIOError as error:\n    sys.exit(str(error))"
+    )
+
+    def other():
+        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+
+    lock = lock_folder(tmp_path)
+    assert f"in use by another run (process {os.getpid()})" in other().stderr
+    lock.close()
+    assert other().returncode == 0

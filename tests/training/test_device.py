@@ -1,0 +1,162 @@
+"""What only an accelerator executes, on a stand-in for one: whole runs, and everything that asks for the device."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.training import cli, evaluate, finetune, pretrain, probe
+from deepavfusion.training.data.loading import evaluation_loader
+from deepavfusion.training.experiments import benchmark
+from deepavfusion.training.runs import trainer
+from deepavfusion.training.runs.records import device_name
+from deepavfusion.training.tasks import base, evaluation, pretraining
+from tests.fake_device import NAME, DeviceTensor, fake_device
+
+from .stand_in import TINY_RECIPE, StandInClips
+from .test_finetune import arguments, pretrained  # noqa: F401
+
+NAMES = {"cuda": NAME, "mps": "mps"}
+SMALL = ["run.cpu=false", "data.train_size=8", "data.eval_size=4", "optim.epochs=1", "run.num_examples=1"]
+
+
+@pytest.fixture(autouse=True)
+def gathering(monkeypatch):
+    """What processes exchange as objects is on the CPU: pickled, a tensor would want its device at the other end."""
+
+    def gather_object(values):
+        assert not [value for value in tree_leaves(values) if isinstance(value, DeviceTensor)]
+        return values
+
+    for module in (evaluation, trainer):
+        monkeypatch.setattr(module, "gather_object", gather_object)
+
+
+@pytest.fixture
+def pretrain_on(tmp_path, monkeypatch):
+    """Pre-trains on the device that there is; gives the content of evaluation.json."""
+
+    def build(source, config, split, train, seed, task):
+        return StandInClips(config, source["train_size"] if train else source["eval_size"], train)
+
+    monkeypatch.setattr(base, "build_dataset", build)
+    monkeypatch.setattr(pretraining, "draw_reconstructions", lambda *arguments: None)
+    monkeypatch.setattr(pretraining, "training_curves", lambda *arguments: None)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(TINY_RECIPE)
+
+    def run(name, *extra):
+        assert pretrain.main([str(recipe), f"run.output_dir={tmp_path / name}", "run.cpu=false", *extra]) == 0
+        return json.loads((tmp_path / name / "evaluation.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "mps"])
+def test_pretraining(device_type, pretrain_on, tmp_path, capsys):
+    """The whole run, evaluation, checkpoints and report included, ends in the numbers of a CPU; and it resumes."""
+    expected = pretrain_on("cpu", "run.cpu=true")
+    with fake_device(device_type):
+        found = pretrain_on("device")
+        shutil.rmtree(tmp_path / "device" / "checkpoints" / "checkpoint-8")
+        (tmp_path / "device" / "evaluation.json").unlink()
+        resumed = pretrain_on("device")
+    for run in (found, resumed):
+        assert run["training"]["device"] == f"1 x {NAMES[device_type]}"
+        assert run["float32_matmul_precision"] == "high"
+        for at in ("before", "metrics"):
+            assert run[at] == pytest.approx(expected[at], rel=1e-4)
+    assert "resumed after step 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe", "device_type", "precision"),
+    [
+        pytest.param(finetune, "recognition", "cuda", "fp16", id="recognition-cuda-fp16"),
+        pytest.param(finetune, "recognition", "mps", "no", id="recognition-mps"),
+        pytest.param(finetune, "separation", "mps", "no", id="separation-mps"),
+        pytest.param(finetune, "segmentation", "mps", "no", id="segmentation-mps"),
+        pytest.param(finetune, "localization", "mps", "no", id="localization-mps"),
+        pytest.param(probe, "probe", "cuda", "no", id="probe-cuda"),
+    ],
+)
+def test_fine_tuning_and_evaluation(command, recipe, device_type, precision, pretrained, tmp_path):  # noqa: F811
+    """MPS refuses all that CUDA does, and float64."""
+    out, again = tmp_path / "out", tmp_path / "again"
+    given = [*arguments(pretrained, out), *SMALL, f"optim.mixed_precision={precision}"]
+    with fake_device(device_type):
+        assert command.main([f"scenes_{recipe}", *given]) == 0
+        assert evaluate.main([f"scenes_{recipe}", *given, "--model", str(out), "--out", str(again)]) == 0
+    found, repeated = (json.loads((folder / "evaluation.json").read_text()) for folder in (out, again))
+    assert found["metrics"] == repeated["metrics"]
+    recorded = {"device": NAMES[device_type], "float32_matmul_precision": "high", "mixed_precision": precision}
+    for name, value in recorded.items():
+        assert found[name] == repeated[name] == value
+
+
+@pytest.mark.parametrize("device_type", ["cuda", "mps"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision(precision, device_type, pretrain_on):
+    """fp16 scales the loss, which CPUs do not: the gradient is unscaled before it is looked at."""
+    with fake_device(device_type):
+        found = pretrain_on("out", f"optim.mixed_precision={precision}", "optim.epochs=1")
+    assert found["training"]["steps"] == 4
+    assert found["training"]["mixed_precision"] == precision
+
+
+def test_names():
+    with fake_device("cuda") as device:
+        assert device_name(device) == NAME
+    assert device_name(torch.device("mps")) == "mps"
+    assert device_name(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_batches_are_pinned_for_cuda(pretrained, monkeypatch):  # noqa: F811
+    """Every tensor of a batch, and nothing is lost of the rest."""
+    clips = StandInClips(DeepAVFusionConfig.from_pretrained(pretrained), 4, train=False, broken=[2])
+    (expected,) = evaluation_loader(clips, 4, 1, 0, 0)
+    pinned = []
+    with fake_device("cuda"):
+        loader = evaluation_loader(clips, 4, 1, 0, 0)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, device=None: pinned.append(tensor) or tensor)
+        (batch,) = loader
+    assert len(pinned) == sum(torch.is_tensor(value) for value in expected.values()) == 4
+    assert batch.keys() == expected.keys()
+    for name in ("index", "labels", "pixel_values", "input_features"):
+        torch.testing.assert_close(batch[name], expected[name])
+    assert [tuple(clip) for clip in batch["broken"]] == expected["broken"]
+
+
+def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
+    calls = []
+    memory = {"memory_allocated": 100, "max_memory_allocated": 250}
+    for name in ("synchronize", "reset_peak_memory_stats", *memory):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name) or memory.get(name))
+    with fake_device("cuda"):
+        case = benchmark.Case("", "block", 1, True, benchmark.FACTORIZED, scale=0.1)
+        assert benchmark.peak_memory(case, "small", "ours", "cuda", torch.float32, 1) == 150
+        assert benchmark.describe_machine("cuda", 1)["device"] == NAME
+    assert calls == [
+        "synchronize",
+        "reset_peak_memory_stats",
+        "memory_allocated",
+        "synchronize",
+        "max_memory_allocated",
+    ]
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert"}))
+def test_all_commands_multiply_matrices_with_one_precision(command):
+    """Before they load anything. On a GPU that is TF32: a command without it would report other numbers."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        model = [] if command in ("pretrain", "finetune", "probe") else ["--model", "./nowhere"]
+        out = ["--out", "nowhere"] if command in ("separate", "segment", "localize") else []
+        assert cli.main([command, "nothing", *model, *out]) == 2
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
