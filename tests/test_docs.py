@@ -17,7 +17,7 @@ from deepavfusion import (
 )
 from deepavfusion.inference import classify, embed, localize, segment, separate
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion.training.data.scenes.config import CLASS_NAMES
+from deepavfusion.training.data.scenes import CLASS_NAMES
 from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 

@@ -18,8 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
-    from deepavfusion.training.data.scenes.dataset import ScenesConfig
-    from deepavfusion.training.data.scenes.export import write_scene
+    from deepavfusion.training.data.scenes import ScenesConfig, write_scene
 
     write_scene(ScenesConfig(image_size=64), index=0, folder=model_folder / "scene")
     (tmp_path / "runs").mkdir()
@@ -32,8 +31,7 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
 
 
 def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, tmp_path):  # noqa: F811
-    from deepavfusion.training.data.scenes.dataset import CLASS_NAMES, ScenesConfig, generate_scene
-    from deepavfusion.training.data.scenes.export import write_scene
+    from deepavfusion.training.data.scenes import CLASS_NAMES, ScenesConfig, generate_scene, write_scene
 
     config = ScenesConfig(image_size=64, max_objects=1, max_sounding=1)
     for index in range(6):

@@ -28,8 +28,7 @@ def demonstrate(run: Run) -> str:
         return ""
     from deepavfusion.inference import embed
 
-    from .data.scenes.config import SPLIT_OFFSETS, ScenesConfig
-    from .data.scenes.export import write_scene
+    from .data.scenes import SPLIT_OFFSETS, ScenesConfig, write_scene
 
     scenes = getattr(run.final.clips, "config", None)
     if not isinstance(scenes, ScenesConfig):

@@ -13,7 +13,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.inference import embed
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli
-from deepavfusion.training.data.scenes.export import write_video, write_wav
+from deepavfusion.training.data.scenes import write_video, write_wav
 from tests.tiny import RUN
 
 

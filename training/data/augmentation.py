@@ -18,26 +18,27 @@ def draw_crop(
     aspect: tuple[float, float],
     generator: torch.Generator,
 ) -> tuple[int, int, int, int]:
-    """
-    A random part of a picture: share of its area uniform, distortion log-uniform, place uniform.
+    """Draw a random crop: fraction of the area uniform, distortion log-uniform, position uniform.
 
-    Ten tries to find one that lies within the picture; then the largest centred part of allowed distortion.
+    The first of ten draws that lies within the image is taken; failing that, the largest central crop of allowed
+    distortion.
 
     Args:
-        height, width: of the picture.
-        size: (height, width) to which the part will be resized.
-        area: least and greatest share.
-        aspect: least and greatest width / height of the part, relative to that of `size`.
-        generator: is asked for 4 * 10 numbers, whatever comes out.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        size: (height, width) to which the crop will be resized.
+        area: Smallest and largest fraction of the area.
+        aspect: Smallest and largest width / height of the crop, relative to that of `size`.
+        generator: Generator of the draws; 4 * 10 numbers are drawn in any case.
 
     Returns:
         (top, left, height, width) in pixels.
     """
     draws = torch.rand(_ATTEMPTS, 4, generator=generator, dtype=torch.float64).tolist()
     low, high = (math.log(value * size[1] / size[0]) for value in aspect)
-    for share, shape, down, across in draws:
-        pixels = (area[0] + (area[1] - area[0]) * share) * height * width
-        ratio = math.exp(low + (high - low) * shape)
+    for fraction, distortion, down, across in draws:
+        pixels = (area[0] + (area[1] - area[0]) * fraction) * height * width
+        ratio = math.exp(low + (high - low) * distortion)
         crop_height, crop_width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
         if 0 < crop_height <= height and 0 < crop_width <= width:
             top, left = int(down * (height - crop_height + 1)), int(across * (width - crop_width + 1))
@@ -48,28 +49,25 @@ def draw_crop(
 
 
 class ClipAugmentation:
-    """
-    Pictures and sound of a clip as they are augmented for training: a random resized crop, the same for all frames, a
-    flip in half of the clips, and another volume.
+    """Augmentation of a clip: a random resized crop and a flip, the same for all frames, and a random volume.
 
     Args:
-        visual_processor: image or video processor, `processor.visual_processor`: gives the size and normalises.
-        area: least and greatest share of the picture's area.
-        aspect: least and greatest distortion, width / height relative to the output's.
-        flip: probability.
-        decibels: the volume changes by up to this, either way.
+        visual_processor: Image or video processor that gives the size and normalizes (`processor.visual_processor`).
+        area: Smallest and largest fraction of the image's area.
+        aspect: Smallest and largest distortion, width / height relative to the output's.
+        flip: Probability of a horizontal flip.
+        decibels: Largest change of the volume, in either direction.
 
     Example:
-
     ```python
     >>> import numpy as np
     >>> import torch
     >>> from deepavfusion import DeepAVFusionImageProcessor
-    >>> from deepavfusion.processors import ClipAugmentation
+    >>> from deepavfusion.training.data.augmentation import ClipAugmentation
 
     >>> augmentation = ClipAugmentation(DeepAVFusionImageProcessor(size=64))
     >>> frames, generator = np.zeros((1, 120, 160, 3), np.uint8), torch.Generator().manual_seed(0)
-    >>> augmentation.pictures(frames, generator).shape
+    >>> augmentation.frames(frames, generator).shape
     torch.Size([1, 3, 64, 64])
     ```
     """
@@ -83,22 +81,21 @@ class ClipAugmentation:
         decibels: float = 6.0,
     ):
         if not 0 < area[0] <= area[1] <= 1:
-            raise ValueError(f"area is {area}: expected 0 < least <= greatest <= 1.")
+            raise ValueError(f"Expected area = (smallest, largest) with 0 < smallest <= largest <= 1, got {area}.")
         if not 0 < aspect[0] <= aspect[1]:
-            raise ValueError(f"aspect is {aspect}: expected 0 < least <= greatest.")
+            raise ValueError(f"Expected aspect = (smallest, largest) with 0 < smallest <= largest, got {aspect}.")
         if not 0 <= flip <= 1 or decibels < 0:
             raise ValueError(f"Expected flip in 0..1 and decibels of at least 0, got {flip} and {decibels}.")
         self.visual_processor = visual_processor
         self.area, self.aspect, self.flip, self.decibels = tuple(area), tuple(aspect), flip, decibels
 
-    def pictures(self, frames: Any, generator: torch.Generator) -> torch.Tensor:
-        """
-        Frames of one clip, cropped alike, resized, perhaps flipped, and normalised.
+    def frames(self, frames: Any, generator: torch.Generator) -> torch.Tensor:
+        """Crop, resize, flip at random and normalize the frames of one clip, all alike.
 
         Args:
-            frames: (T, H, W, 3) or (T, 3, H, W), uint8 or floating in 0..1, numpy or torch; or a list of pictures of
-                one size.
-            generator: of the draws, on the CPU.
+            frames: (T, H, W, 3) or (T, 3, H, W), uint8 or floating in 0..1, numpy or torch; or a list of images of one
+                size.
+            generator: CPU generator of the draws.
 
         Returns:
             (T, 3, height, width) float32.
@@ -111,19 +108,18 @@ class ClipAugmentation:
             pixels = pixels.flip(-1)
         return self.visual_processor.normalize(pixels)
 
-    def sound(self, waveform: Any, generator: torch.Generator) -> torch.Tensor:
-        """
-        A waveform at another volume, clipped at full scale.
+    def waveform(self, waveform: Any, generator: torch.Generator) -> torch.Tensor:
+        """Change the volume of a waveform and clip it at full scale.
 
         Args:
             waveform: (..., N) floating, numpy or torch, full scale ±1.
-            generator: of the draw, on the CPU.
+            generator: CPU generator of the draw.
 
         Returns:
             (..., N) float32 in -1..1.
 
         Raises:
-            TypeError: for integers, whose full scale is not ±1.
+            TypeError: For integers, whose full scale is not ±1.
         """
         waveform = torch.as_tensor(waveform)
         if not waveform.is_floating_point():

@@ -1,13 +1,13 @@
-"""How often classes occur among training clips, and how often to draw clips so that rare classes are seen."""
+"""Class frequencies of training clips, and sampling weights that balance the classes."""
 
 import numpy as np
 import torch
 
-from .clips import Clips
+from .clips import ClipDataset
 
 
-def _labels(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-    """(clip, class) of every label of every clip: two arrays as long as there are labels."""
+def _labels(clips: ClipDataset) -> tuple[np.ndarray, np.ndarray]:
+    """(clip, class) of every label of every clip, two arrays of equal length."""
     if clips.label_names is None:
         raise ValueError(f"Expected clips with labels, got {clips.card}.")
     classes = [sorted(set(row)) for row in clips.classes()]
@@ -15,34 +15,32 @@ def _labels(clips: Clips) -> tuple[np.ndarray, np.ndarray]:
     return owners, np.fromiter((label for row in classes for label in row), np.int64, len(owners))
 
 
-def label_frequencies(clips: Clips) -> torch.Tensor:
-    """Share of the clips that have each class, (classes,) float32.
+def label_frequencies(clips: ClipDataset) -> torch.Tensor:
+    """Fraction of the clips that have each class, (classes,) float32.
 
     Raises:
-        ValueError: for clips without labels.
+        ValueError: For clips without labels.
     """
     _, labels = _labels(clips)
     counts = np.bincount(labels, minlength=len(clips.label_names))
     return torch.from_numpy(counts / max(len(clips), 1)).float()
 
 
-def class_balanced_weights(clips: Clips) -> torch.Tensor:
-    """
-    How often to draw each clip, (N,) float64, relative to each other: the sum over its classes of one over their
-    counts.
+def class_balanced_weights(clips: ClipDataset) -> torch.Tensor:
+    """Relative sampling weights of the clips, (N,) float64: the sum over a clip's classes of the inverse class count.
 
-    With one label a clip every class is drawn equally often. With several, the rule is the usual one for AudioSet (Kong
-    et al. 2020, Gong et al. 2021): rare classes come up more often, and frequent ones still do in their company.
-    Clips without any label are drawn as rarely as the rarest drawn.
+    With one label per clip every class is drawn equally often. With several, the rule is the usual one for AudioSet
+    (Kong et al. 2020, Gong et al. 2021): rare classes are drawn more often, and frequent ones still occur along with
+    them. Clips without any label get the smallest weight of the others.
 
     Raises:
-        ValueError: for clips without labels.
+        ValueError: For clips without labels.
     """
     owners, labels = _labels(clips)
     counts = np.bincount(labels, minlength=len(clips.label_names))
     weights = np.bincount(owners, 1 / counts[labels], minlength=len(clips))
-    drawn = weights > 0
-    weights[~drawn] = weights[drawn].min() if drawn.any() else 1.0
+    labelled = weights > 0
+    weights[~labelled] = weights[labelled].min() if labelled.any() else 1.0
     return torch.from_numpy(weights)
 
 

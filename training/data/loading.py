@@ -122,9 +122,9 @@ class EpochClips(Dataset):
     def __getitems__(self, keys: list[tuple[int, int]]) -> list:
         samples = {}
         for epoch in sorted({epoch for epoch, _ in keys}):
-            wanted = [key for key in keys if key[0] == epoch]
+            chosen = [key for key in keys if key[0] == epoch]
             self.clips.set_epoch(epoch)
-            samples.update(zip(wanted, self.clips.__getitems__([clip for _, clip in wanted]), strict=True))
+            samples.update(zip(chosen, self.clips.__getitems__([clip for _, clip in chosen]), strict=True))
         return [samples[key] for key in keys]
 
 
@@ -149,6 +149,7 @@ def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int
 
 
 def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
+    """The batches of a run, in the given order."""
     return DataLoader(
         EpochClips(clips),
         batch_sampler=order,
@@ -196,27 +197,28 @@ def leave_signals_to_parent(worker: int) -> None:
 
 
 class BrokenClips:
-    """Unreadable clips of one split: counted once each, named, and too many of them end the run.
+    """Unreadable clips of one split, each counted once; too many of them end the run.
 
     Args:
-        num_clips: clips in the split.
-        max_share: largest share of them that may be unreadable.
+        num_clips: Number of clips in the split.
+        max_fraction: Largest fraction of them that may be unreadable.
+        reasons: Unreadable clips that are known already, with the reason of each.
     """
 
-    def __init__(self, num_clips: int, max_share: float, reasons: dict[str, str] | None = None):
+    def __init__(self, num_clips: int, max_fraction: float, reasons: dict[str, str] | None = None):
         self.num_clips = num_clips
-        self.max_share = max_share
+        self.max_fraction = max_fraction
         self.reasons = dict(reasons or {})
 
     def add(self, clips: list[tuple[str, str]]) -> list[str]:
-        """Adds (path, reason) pairs; gives a line for each clip that is new, or raises `BrokenDataError`."""
+        """Add (path, reason) pairs and return a log line for each new clip, or raise `BrokenDataError`."""
         new = {path: reason for path, reason in clips if path not in self.reasons}
         self.reasons.update(new)
-        if len(self.reasons) > self.max_share * self.num_clips:
+        if len(self.reasons) > self.max_fraction * self.num_clips:
             listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
             raise BrokenDataError(
                 f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than "
-                f"data.max_unreadable_fraction = {self.max_share:g} allows:\n{listing}"
+                f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}"
             )
         return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
 

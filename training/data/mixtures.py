@@ -1,4 +1,4 @@
-"""Mixtures of two clips' sounds, to be separated by the clips' frames."""
+"""Mixtures of the audio of two clips, to be separated by the clips' frames."""
 
 from collections.abc import Sequence
 
@@ -6,29 +6,32 @@ import torch
 
 from .clips import BrokenClip, FileClips
 from .random import Stream, generator
-from .sets.folder import order_by_name
+from .sets.folder import order_by_name, row_classes
 
 _PARTNER_TRIALS = 100
 
 
 class MixtureClips(FileClips):
-    """
-    Two clips of which one is wanted: `pixel_values` is its frame, `labels` the log-mel of its sound, and
-    `input_features` the log-mel of both sounds added, as they are, neither weighted nor scaled. `path` names both.
+    """Mixtures of two clips, one of which is the target.
 
-    In training item i is clip i with a partner drawn anew in every epoch from all clips but those of the same group;
-    the frame is cropped and flipped as `ClipAugmentation` draws. In evaluation items 2k and 2k + 1 are the sources of
-    pair k, which never changes, and hold `waveforms` (2, N) float32 too: the wanted source and the other, full windows
-    at the extractor's rate. A clip that cannot be read breaks both items of its pair, so that pairs stay whole; of
-    either, picture and sound are needed.
+    `pixel_values` is the target's frame, `labels` the log-mel of its audio, and `input_features` the log-mel of the sum
+    of both, neither weighted nor scaled. `path` names both.
+
+    In training, item i is clip i with a partner drawn anew in every epoch from all clips of other groups; the frame is
+    cropped and flipped with `ClipAugmentation`. In evaluation, items 2k and 2k + 1 are the sources of the fixed pair k,
+    and also hold `waveforms` (2, N) float32: target and interfering source, full windows at the extractor's rate. A
+    clip that cannot be read breaks both items of its pair, so that pairs stay whole; both its image and its audio are
+    required.
 
     Args:
-        rows: As `FileClips` has them.
-        size: How many items at most: clips in training, and in evaluation twice the number of pairs.
-        pairs: Positions in `rows` of evaluation's pairs. None pairs the clips off, each with one of other classes.
-        groups: What belongs together, such as parts of one recording, for each row. None: every row for itself.
-
-    The rest are those of [`FileClips`].
+        rows: Clips as in [`FileClips`].
+        processor: See [`FileClips`].
+        train: See [`FileClips`].
+        seed: Seed of the augmentations and partners.
+        size: Maximum number of items: clips in training, twice the number of pairs in evaluation.
+        name: Name of the dataset in its card.
+        pairs: Positions in `rows` of evaluation's pairs. None forms pairs, each of different classes where possible.
+        groups: Group of each row, such as the recording it is a part of. None puts every row into its own group.
 
     Raises:
         ValueError: Fewer than two clips, or groups.
@@ -46,7 +49,7 @@ class MixtureClips(FileClips):
         groups: Sequence[str] | None = None,
     ):
         if len(rows) < 2:
-            raise ValueError(f"{name}: mixtures need two clips at least, got {len(rows)}")
+            raise ValueError(f"{name}: expected at least two clips to mix, got {len(rows)}.")
         groups = list(rows["path"]) if groups is None else list(groups)
         if train and size is not None and size < len(rows):
             chosen = sorted(order_by_name(rows["path"])[:size])
@@ -54,37 +57,40 @@ class MixtureClips(FileClips):
         super().__init__(rows, processor, train, seed, None, name)
         self.groups = groups
         if train and len(set(groups)) < 2:
-            raise ValueError(f"{name}: all {len(rows)} clips are of one recording: expected two recordings at least")
+            raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
         self.pairs: list[tuple[int, int]] = []
         about = f"{len(rows)} clips, each with another drawn anew in every epoch"
         if not train:
-            same = ""
+            note = ""
             if pairs is None:
-                pairs = pair_off(self.rows["path"], self._class_sets(), groups)
-                same = self._say_same_class(pairs)
+                classes = self._class_sets()
+                pairs = form_pairs(self.rows["path"], classes, groups)
+                same = sum(bool(classes[a] & classes[b]) for a, b in pairs)
+                note = f", {same} of them of one class" if same else ""
             self.pairs = _first_pairs(list(pairs), self.rows["path"], size)
-            about = f"{len(self.pairs)} pairs of clips{same}"
+            about = f"{len(self.pairs)} pairs of clips{note}"
         self.card = f"{name}: mixtures of {about}"
         self.label_names, self.multi_label = None, False
 
     def _class_sets(self) -> list[frozenset[int]]:
-        return [frozenset()] * len(self.rows) if self.label_names is None else [frozenset(c) for c in self.classes()]
-
-    def _say_same_class(self, pairs: list[tuple[int, int]]) -> str:
-        classes = self._class_sets()
-        same = sum(bool(classes[a] & classes[b]) for a, b in pairs)
-        return f", {same} of them of one class" if same else ""
+        labelled = self.label_names is not None
+        return [frozenset(c) for c in row_classes(self.rows)] if labelled else [frozenset()] * len(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows) if self.train else 2 * len(self.pairs)
 
     def describe(self, i: int) -> str:
-        first, second = self.sources(int(i))
-        return f"{self.rows[first]['path']} + {self.rows[second]['path']}"
+        """The paths of item i's sources."""
+        target, other = self.sources(int(i))
+        return f"{self.rows[target]['path']} + {self.rows[other]['path']}"
+
+    def annotations(self):
+        """The row of each item's target."""
+        return self.rows if self.train else self.rows.select([self.sources(i)[0] for i in range(len(self))])
 
     def sources(self, i: int) -> tuple[int, int]:
-        """Rows of item i: the wanted one and the other."""
+        """Rows of item i: the target and the other source."""
         if not self.train:
             first, second = self.pairs[i // 2]
             return (second, first) if i % 2 else (first, second)
@@ -122,34 +128,35 @@ class MixtureClips(FileClips):
         return samples
 
     def _window(self, clip) -> torch.Tensor:
-        """A clip's sound, (N,): one channel, a full window at the extractor's rate."""
+        """A clip's waveform, (N,): one channel, a full window at the extractor's rate."""
         from deepavfusion.processors.feature_extraction_deepavfusion import fill_window
 
         extractor = self.processor.feature_extractor
         return fill_window(extractor.waveforms(clip.waveform, clip.sampling_rate)[0], extractor.num_samples)
 
-    def _mix(self, wanted: tuple, other: tuple, i: int) -> dict:
+    def _mix(self, target: tuple, other: tuple, i: int) -> dict:
         log_mel = self.processor.feature_extractor.log_mel
-        waveforms = torch.stack([wanted[1], other[1]])
+        waveforms = torch.stack([target[1], other[1]])
         draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
         sample = {
-            "pixel_values": self.pictures(wanted[0], draws),
+            "pixel_values": self.pixel_values(target[0], draws),
             "input_features": log_mel(waveforms.sum(0))[None],
             "labels": log_mel(waveforms[0])[None],
         }
         return sample if self.train else sample | {"waveforms": waveforms}
 
 
-def pair_off(paths: Sequence[str], classes: Sequence[frozenset[int]], groups: Sequence[str]) -> list[tuple[int, int]]:
-    """
-    Pairs of clips that depend on the clips' names alone: those in the first half of `order_by_name`, each with the
-    first of the second half that shares no class and no group with it and is not taken yet. Where all such are taken,
-    one is taken again; where there are none, one of the same class, then any other.
+def form_pairs(paths: Sequence[str], classes: Sequence[frozenset[int]], groups: Sequence[str]) -> list[tuple[int, int]]:
+    """Form pairs of clips that depend on the clips' names alone.
+
+    Each clip of the first half of `order_by_name` is paired with the first free clip of the second half that shares
+    neither class nor group with it. Where none is free, a clip is used again; where there is none at all, one of the
+    same class, then any other.
 
     Args:
-        paths: Of the clips.
-        classes: Of each clip; empty sets where they have none.
-        groups: Recording of each clip.
+        paths: Paths of the clips.
+        classes: Classes of each clip; empty sets where there are no labels.
+        groups: Group of each clip.
 
     Returns:
         (first, second) positions of floor(N / 2) pairs.
@@ -177,10 +184,10 @@ def pair_off(paths: Sequence[str], classes: Sequence[frozenset[int]], groups: Se
 
 
 def _first_pairs(pairs: list[tuple[int, int]], paths: Sequence[str], size: int | None) -> list[tuple[int, int]]:
-    """As many pairs as make `size` items, in the data set's order; which ones depends on the first clips' names."""
+    """At most `size` / 2 pairs in the dataset's order, chosen by the first clips' names."""
     if size is None or size >= 2 * len(pairs):
         return pairs
     if size < 2:
-        raise ValueError(f"mixtures are evaluated in pairs: expected a size of at least 2, got {size}")
+        raise ValueError(f"Mixtures are evaluated in pairs: expected a size of at least 2, got {size}.")
     paths = list(paths)
     return [pairs[i] for i in sorted(order_by_name(paths[first] for first, _ in pairs)[: size // 2])]

@@ -4,28 +4,27 @@ import torch
 
 
 def soft_labels(labels: torch.Tensor, num_labels: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Class indices (B,) as distributions (B, num_labels): `smoothing` of each spread evenly over all classes."""
+    """Class indices (B,) as distributions (B, num_labels), `smoothing` of each spread evenly over all classes."""
     one_hot = torch.nn.functional.one_hot(labels, num_labels).float()
     return one_hot * (1 - smoothing) + smoothing / num_labels
 
 
 def mixup(inputs: dict[str, torch.Tensor], alpha: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Every sample mixed with another of the batch: frame, sound and labels with the same weight.
+    """Mix every sample with another of the batch: image, audio and labels with the same weight.
 
     Args:
         inputs: `pixel_values` (B, ...), `input_features` (B, ...) and float `labels` (B, C).
-        alpha: of the Beta(alpha, alpha) distribution from which each sample's weight is drawn.
-        generator: of the draws, on the CPU.
+        alpha: Parameter of the Beta(alpha, alpha) distribution of each sample's weight.
+        generator: CPU generator of the draws.
 
     Returns:
-        the same tensors mixed: sample i is w_i times itself plus (1 - w_i) times the sample that a random permutation
-        puts beside it.
+        The same tensors mixed: sample i is w_i times itself plus (1 - w_i) times its partner in a random permutation.
 
     Raises:
-        TypeError: for labels that are class indices, which cannot be mixed: see `soft_labels`.
+        TypeError: For labels that are class indices, which cannot be mixed: see `soft_labels`.
     """
     if not inputs["labels"].is_floating_point():
-        raise TypeError(f"Mixup needs labels as floats (batch, classes), got {inputs['labels'].dtype}.")
+        raise TypeError(f"Expected floating-point labels (batch, classes) for mixup, got {inputs['labels'].dtype}.")
     batch = inputs["labels"].shape[0]
     # A Beta draw is a ratio of two Gamma draws.
     shape = torch.full((2, batch), float(alpha), dtype=torch.float64)

@@ -1,28 +1,27 @@
-"""
-The data sets on disk, by name: which tasks each supports, which settings it takes, and the clips of a split.
+"""The data sets on disk, by name: tasks, options, and the clips of a split.
 
-A split `validation` exists where the data set has one (AVSBench) or where `validation_fraction` asks for it. Then it is
-taken out of what is trained on; where that has no annotation (VGG-SS, Flickr-SoundNet trained without boxes), out of
-the test set. Which clips it holds depends on a hash of their names, and parts of one video stay together.
+The validation split exists where the data set has one (AVSBench) or with `validation_fraction`. It is then taken out of
+the training clips, or, where these have no annotations (VGG-SS, Flickr-SoundNet trained without boxes), out of the test
+clips. Which clips it holds depends on a hash of their names, and parts of one video stay together.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .clips import Clips, FileClips
+from .clips import ClipDataset, FileClips
 from .mixtures import MixtureClips
 from .sets.folder import hold_out, read_folder
-from .sets.lists import FrameAndSound, clip_key, read_list, read_test_pairs, report_overlap
+from .sets.lists import ImageAudioPair, clip_key, read_list, read_test_pairs, report_overlap
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
 
 
 class Request(NamedTuple):
-    """What `build_dataset` was asked for."""
+    """The arguments of `build_dataset`."""
 
-    settings: dict
+    options: dict
     split: str
     train: bool
     seed: int
@@ -33,47 +32,50 @@ class Request(NamedTuple):
 
     @property
     def path(self) -> Path:
-        return Path(self.settings["path"])
+        """Folder of the data set."""
+        return Path(self.options["path"])
 
     def get(self, key: str, default=None):
-        return self.settings.get(key, default)
+        """An option, or its default."""
+        return self.options.get(key, default)
 
 
 class Videos(NamedTuple):
-    """Clips of a split: rows as `make_rows` makes them, what the card says of them, and what belongs together."""
+    """Clips of a split."""
 
     rows: Any
+    """A `datasets.Dataset` of `make_rows`."""
     note: str = ""
+    """A note for the card."""
     groups: list[str] | None = None
+    """Group of each row; parts of one recording form a group."""
     pairs: list[tuple[int, int]] | None = None
+    """Positions in `rows` of pairs to mix."""
 
 
 def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
-    """
-    Positions of the clips that `validation_fraction` leaves to a split.
+    """Positions of the clips of a split, given `validation_fraction`.
 
     Args:
-        keys: What belongs together has the same key.
-        request: Of which the split and the setting count.
+        keys: Group of each clip; clips of a group stay together.
+        request: Split and options.
         divided: Whether validation is taken out of these clips.
 
     Raises:
-        ValueError: Validation is asked for, and nothing held out.
+        ValueError: The validation split is requested without `validation_fraction`.
     """
-    share = request.get("validation_fraction")
-    if share is None:
-        if request.split == "validation":
-            raise ValueError(
-                f"{request.settings['name']} has no validation split: expected train or test, or "
-                "data.validation_fraction to hold out a part"
-            )
+    fraction = request.get("validation_fraction")
+    if fraction is None and request.split == "validation":
+        raise ValueError(
+            f"Dataset {request.options['name']!r} has no validation split. Use train or test, or hold out a part of "
+            "the training clips with data.validation_fraction."
+        )
+    if fraction is None or not divided:
         return list(range(len(keys)))
-    if not divided:
-        return list(range(len(keys)))
-    known = sorted(set(keys))
-    if len(known) < 2:
-        raise ValueError(f"data.validation_fraction cannot divide one recording ({known[0]})")
-    chosen = {known[i] for i in hold_out(known, share, request.split == "validation")}
+    groups = sorted(set(keys))
+    if len(groups) < 2:
+        raise ValueError(f"data.validation_fraction needs at least two recordings, got one ({groups[0]}).")
+    chosen = {groups[i] for i in hold_out(groups, fraction, request.split == "validation")}
     return [i for i, key in enumerate(keys) if key in chosen]
 
 
@@ -91,15 +93,15 @@ def _youtube_id(key: str) -> str:
 
 def _folder(request: Request) -> Videos:
     rows, split = read_folder(request.path, request.get("annotations")), request.split
-    there = sorted({value for value in rows["split"] if value is not None})
-    if there:
+    splits = sorted({value for value in rows["split"] if value is not None})
+    if splits:
         chosen = [i for i, value in enumerate(rows["split"]) if value == split]
-        reason = f"its splits are {', '.join(there)}"
+        found = f"clips of the splits {', '.join(splits)}"
     else:
         chosen = hold_out(rows["path"], request.get("validation_fraction", 0.1), split != "train")
-        reason = f"it has {len(rows)} in all"
+        found = f"{len(rows)} clips in all"
     if not chosen:
-        raise ValueError(f"{request.path} has no clips of the split {split!r}: {reason}")
+        raise ValueError(f"Expected clips of the split {split!r} in {request.path}, found {found}.")
     return Videos(rows.select(chosen))
 
 
@@ -111,10 +113,12 @@ def _vggsound(request: Request) -> Videos:
     rows = read_vggsound(request.path, side if listed is None else None, request.get("annotations"))
     keys, note = [clip_key(path) for path in rows["path"]], ""
     if listed is not None:
-        wanted = {entry.key for entry in read_list(listed)}
-        chosen = [i for i, key in enumerate(keys) if key in wanted]
+        names = {entry.key for entry in read_list(listed)}
+        chosen = [i for i, key in enumerate(keys) if key in names]
         if not chosen:
-            raise ValueError(f"none of the {len(wanted)} clips of {listed} is among VGGSound's {len(keys)} on disk")
+            raise ValueError(
+                f"None of the {len(names)} clips of {listed} is among VGGSound's {len(keys)} clips on disk."
+            )
         rows, keys, note = rows.select(chosen), [keys[i] for i in chosen], f"of {Path(listed).name}"
     if side == "train":
         test = {entry.key for entry in read_list(request.get("test_list"))} if request.get("test_list") else set()
@@ -134,7 +138,7 @@ def _audioset(request: Request) -> Videos:
     subsets["all"] = subsets["balanced"] + subsets["unbalanced"]
     subset = request.get("subset", "all")
     if subset not in subsets:
-        raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}")
+        raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}.")
     test = request.split == "test"
     rows = read_audioset(request.path, ("eval",) if test else subsets[subset])
     groups = [_youtube_id(clip_key(path)) for path in rows["path"]]
@@ -156,7 +160,7 @@ def _vggsound_music(request: Request) -> Videos:
 
     if request.split == "test":
         names = None
-        if request.task == "recognition":  # the classes that training knows
+        if request.task == "recognition":  # the classes of training
             listed = music.find_list(request.path, request.get("train_list"), music.TRAIN_LIST)
             names = sorted(set(music.read_instruments(listed).values()))
         rows, pairs = music.read_evaluation_pairs(request.path, request.get("test_list"), names)
@@ -169,7 +173,7 @@ def _vggsound_music(request: Request) -> Videos:
 
 
 def _music_tests(request: Request) -> set[str]:
-    """Keys of the clips of the pairs and of VGGSound's test split, as far as their lists are there."""
+    """Keys of the clips of the pairs and of VGGSound's test split, as far as their lists are found."""
     from .sets.vggsound_music import PAIR_LIST, find_list, read_pairs
 
     tests = _vggsound_tests(request.path, request.get("annotations"))
@@ -183,7 +187,7 @@ def _music_tests(request: Request) -> set[str]:
 
 
 def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
-    """Keys of VGGSound's test clips, where its annotations are there."""
+    """Keys of VGGSound's test clips, if its annotations are found."""
     from .sets.vggsound import read_test_keys
 
     path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
@@ -199,8 +203,8 @@ _VIDEOS: dict[str, Callable[[Request], Videos]] = {
 }
 
 
-def _of_videos(request: Request) -> Clips:
-    name = request.settings["name"]
+def _build_videos(request: Request) -> ClipDataset:
+    name = request.options["name"]
     videos = _VIDEOS[name](request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
@@ -209,66 +213,72 @@ def _of_videos(request: Request) -> Clips:
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
 
 
-def _avsbench(request: Request) -> Clips:
+def _build_masks(request: Request) -> ClipDataset:
     from .sets.avsbench import read_avsbench
 
     subset = request.get("subset", "s4")
     frames = request.get(f"{request.split}_list")
     rows, names = read_avsbench(request.path, subset, request.split, frames)
     if request.semantic and names is None:
-        raise ValueError(f"AVSBench at {request.path} is the older release, whose masks know no classes: task.semantic")
+        raise ValueError(
+            f"task.semantic needs AVSBench with metadata.csv; {request.path} is the older release, without classes."
+        )
     names = names if request.semantic else None
     title = f"avsbench {subset}, split {request.split}"
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     return MaskClips(*common, label_names=names, task=request.task)
 
 
-def _boxes(request: Request) -> Clips:
+def _build_boxes(request: Request) -> ClipDataset:
     from .sets import flickr_soundnet, vggss
 
-    name, root, split = request.settings["name"], request.path, request.split
+    name, root, split = request.options["name"], request.path, request.split
     flickr = name == "flickr_soundnet"
     if flickr:
-        boxes, needed = flickr_soundnet.read_annotations(root), flickr_soundnet.NEEDED
+        boxes, required = flickr_soundnet.read_annotations(root), flickr_soundnet.REQUIRED_BOXES
     else:
-        boxes, needed = vggss.read_vggss(vggss.find_annotations(root, request.get("annotations"))), 1
+        boxes, required = vggss.read_vggss(vggss.find_annotations(root, request.get("annotations"))), 1
     listed = request.get("test_list")
-    tests = [FrameAndSound(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
+    tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
     training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
     labelled = bool(training) and all(key in boxes for key in training)
     title = f"{name}, split {split}"
     if split == "train" or (split == "validation" and labelled):
         if not training:
-            raise ValueError(f"{name} has boxes for tests alone: data.train_list names the clips to train on")
-        known = {pair.picture for pair in tests} | (set() if flickr else _vggsound_tests(root))
-        chosen, note = report_overlap(name, training, known, bool(request.get("drop_overlap")))
-        pairs = [FrameAndSound(training[i], training[i], False) for i in chosen]
+            raise ValueError(
+                f"Dataset {name!r} has boxes of test clips only; set data.train_list to a list of training clips."
+            )
+        test_keys = {pair.image for pair in tests} | (set() if flickr else _vggsound_tests(root))
+        chosen, note = report_overlap(name, training, test_keys, bool(request.get("drop_overlap")))
+        pairs = [ImageAudioPair(training[i], training[i], False) for i in chosen]
         boxes, title = boxes if labelled else None, f"{title}, {note}" if note else title
     else:
         pairs = tests
-    groups = [pair.picture if flickr else _youtube_id(pair.picture) for pair in pairs]
+    groups = [pair.image if flickr else _youtube_id(pair.image) for pair in pairs]
     chosen = held_out(groups, request, labelled == (pairs is not tests))
-    find = vggss.locator(root, None if flickr else vggss.MOMENT)
-    rows = vggss.stills(title, [pairs[i] for i in chosen], find, boxes)
-    return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, needed)
+    find = vggss.locator(root, None if flickr else vggss.TIMESTAMP)
+    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
+    return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, required)
 
 
 class DataSet(NamedTuple):
-    """A data set on disk: what it can be used for, the settings it takes, and what makes its clips."""
+    """A data set on disk: the tasks it supports, its options besides `path` and sizes, and how to build its clips."""
 
     tasks: tuple[str, ...]
-    keys: frozenset[str]
-    build: Callable[[Request], Clips]
+    options: frozenset[str]
+    build: Callable[[Request], ClipDataset]
 
 
 _LABELS = ("recognition", "separation")
 DATA_SETS = {
-    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"}), _of_videos),
-    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _of_videos),
-    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_fraction"}), _of_videos),
-    "music": DataSet(_LABELS, frozenset({"subset", "validation_fraction"}), _of_videos),
-    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _of_videos),
-    "avsbench": DataSet(("segmentation", "localization"), frozenset({"subset", "train_list", "test_list"}), _avsbench),
-    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_fraction"} | _LISTS), _boxes),
-    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_fraction"} | _LISTS), _boxes),
+    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"}), _build_videos),
+    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _build_videos),
+    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_fraction"}), _build_videos),
+    "music": DataSet(_LABELS, frozenset({"subset", "validation_fraction"}), _build_videos),
+    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _build_videos),
+    "avsbench": DataSet(
+        ("segmentation", "localization"), frozenset({"subset", "train_list", "test_list"}), _build_masks
+    ),
+    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_fraction"} | _LISTS), _build_boxes),
+    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_fraction"} | _LISTS), _build_boxes),
 }

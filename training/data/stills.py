@@ -1,66 +1,68 @@
-"""Frames with a map of what sounds in them: masks (segmentation) and boxes (localization), as model inputs."""
+"""Frames with a map of their sounding objects: masks (segmentation) and boxes (localization), as model inputs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
-from .clips import Clips
+from .clips import ClipDataset
 from .random import Stream, generator
 from .sets.folder import is_video, order_by_name
-from .views import Box, View, evaluation_view, read_class_map, read_mask, read_picture, training_view
+from .views import Box, View, evaluation_view, read_class_map, read_image, read_mask, training_view
 
 
 class Still(NamedTuple):
-    """A frame and the sound that is heard when it is seen."""
+    """A frame and the audio that belongs to it."""
 
-    picture: str
-    """A picture file, or the clip of which it is the frame at `time`."""
-    sound: str
-    """A sound file, or the clip."""
-    time: float | None = None
-    """The middle of the window in the sound or clip, in seconds; None is the middle of the file."""
+    image: str
+    """An image file, or the clip whose frame at `timestamp` it is."""
+    audio: str
+    """An audio file, or the clip."""
+    timestamp: float | None = None
+    """The middle of the window in the audio or clip, in seconds; None is the middle of the file."""
     mask: str | None = None
-    """Picture file with the mask."""
+    """Image file with the mask."""
     boxes: tuple[Box, ...] | None = None
-    """(x1, y1, x2, y2) in shares of the picture: none where nothing in sight sounds, None where nobody looked."""
+    """(x1, y1, x2, y2) in fractions of the image: empty where no visible object sounds, None without annotation."""
     name: str = ""
-    """What to call it; the picture's path by default."""
+    """Name in messages; the image's path by default."""
 
 
-class StillClips(Clips):
-    """
-    What `MaskClips` and `BoxClips` share. Samples hold `pixel_values` (3, H, W), `input_features` (1, mels, frames),
-    `index`, `path`, and, where `target` gives one, `labels` (H, W) in the model's view; with `says_sounding` also
-    `sounding`, 0 where the map is empty.
+class StillClips(ClipDataset):
+    """Base class of `MaskClips` and `BoxClips`.
 
-    Augmentations, when training, are `ClipAugmentation`'s, from (seed, epoch, index): a random resized crop and a flip,
-    the same for the map, and another volume.
+    Samples hold `pixel_values` (3, H, W), `input_features` (1, mels, frames), `index`, `path`, and, where `target`
+    returns one, `labels` (H, W) in the model's view; with `has_sounding` also `sounding`, 0 where the map is empty.
+
+    In training, samples are augmented with `ClipAugmentation`, drawn from (seed, epoch, index): a random resized crop
+    and a flip, the same for the map, and a random volume.
 
     Args:
         rows: The frames.
         processor: A `DeepAVFusionProcessor` of the model's sizes.
         train: Whether to augment.
-        seed: Of the augmentations.
-        size: How many frames at most: the first in `order_by_name`. None takes all.
-        name: What to call the data set.
+        seed: Seed of the augmentations.
+        size: Maximum number of frames: the first in `order_by_name`. None takes all.
+        name: Name of the dataset in its card.
 
     Raises:
         ValueError: No rows, or a model of videos.
     """
 
-    says_sounding = False
+    has_sounding = False
 
     def __init__(self, rows: Sequence[Still], processor, train: bool, seed: int, size: int | None, name: str):
         from .augmentation import ClipAugmentation
 
         super().__init__(seed)
         if not rows:
-            raise ValueError(f"{name} has no frames")
+            raise ValueError(f"Expected at least one frame in {name}, got none.")
         if processor.video_processor is not None:
-            raise ValueError(f"{name}: its frames are single, but the model sees {processor.num_frames}: expected 1")
+            raise ValueError(
+                f"{name} holds single frames: expected a model with num_frames=1, got {processor.num_frames}."
+            )
         if size is not None and size < len(rows):
-            rows = [rows[i] for i in sorted(order_by_name(row.name or row.picture for row in rows)[:size])]
+            rows = [rows[i] for i in sorted(order_by_name(row.name or row.image for row in rows)[:size])]
         self.rows, self.processor, self.train = list(rows), processor, train
         self.augmentation = ClipAugmentation(processor.visual_processor)
         self.card = f"{name}: {len(self.rows)} frames"
@@ -69,30 +71,43 @@ class StillClips(Clips):
         return len(self.rows)
 
     def describe(self, i: int) -> str:
+        """The name of item i."""
         row = self.rows[int(i)]
-        return row.name or row.picture
+        return row.name or row.image
+
+    def annotations(self):
+        """The frames as a `datasets.Dataset` with `path`, `image`, `audio`, `timestamp`, `mask` and `boxes`."""
+        from datasets import Dataset, Features, List, Value
+
+        text, number = Value("string"), Value("float64")
+        features = {"path": text, "image": text, "audio": text, "timestamp": number, "mask": text}
+        features["boxes"] = List(List(number))
+        columns = {name: [getattr(row, name) for row in self.rows] for name in features if name != "path"}
+        columns["path"] = [self.describe(i) for i in range(len(self))]
+        return Dataset.from_dict({name: columns[name] for name in features}, features=Features(features))
 
     def target(self, row: Still, view: View) -> torch.Tensor | None:
         """The map of a frame in the model's view, (H, W); None where there is none."""
         raise NotImplementedError
 
     def read(self, i: int) -> dict:
+        """The inputs of item i and its map."""
         row, visual = self.rows[i], self.processor.visual_processor
-        picture, waveform, rate = self._media(row)
+        image, waveform, rate = self._media(row)
         if self.train:
-            draws, again = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
-            view = training_view(self.augmentation, *picture.shape[:2], again)
-            pixels = self.augmentation.pictures(picture[None], draws)[0]
-            waveform = self.augmentation.sound(waveform, draws)
+            draws, same = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
+            view = training_view(self.augmentation, *image.shape[:2], same)
+            pixels = self.augmentation.frames(image[None], draws)[0]
+            waveform = self.augmentation.waveform(waveform, draws)
         else:
-            view = evaluation_view(visual, *picture.shape[:2])
-            pixels = visual.transform(torch.from_numpy(picture).permute(2, 0, 1))
+            view = evaluation_view(visual, *image.shape[:2])
+            pixels = visual.transform(torch.from_numpy(image).permute(2, 0, 1))
         features = self.processor.feature_extractor(waveform, sampling_rate=rate)["input_features"][0]
         sample = {"pixel_values": pixels, "input_features": features}
         labels = self.target(row, view)
         if labels is not None:
             sample["labels"] = labels
-            if self.says_sounding:
+            if self.has_sounding:
                 sample["sounding"] = int(bool(labels.any()))
         return sample
 
@@ -100,33 +115,31 @@ class StillClips(Clips):
         from deepavfusion.processors import load_clip, probe_clip
 
         seconds = self.processor.feature_extractor.seconds
-        if row.picture == row.sound:
-            frames, waveform, rate = load_clip(row.picture, row.time, seconds=seconds, require="both")
+        if row.image == row.audio:
+            frames, waveform, rate = load_clip(row.image, row.timestamp, seconds=seconds, require="both")
             return frames[0], waveform, rate
-        time = row.time
-        if is_video(row.picture):
-            picture = load_clip(row.picture, time, seconds=seconds, require="image").frames[0]
+        timestamp = row.timestamp
+        if is_video(row.image):
+            image = load_clip(row.image, timestamp, seconds=seconds, require="image").frames[0]
         else:
-            picture = read_picture(row.picture)
-        if time is not None:  # sounds are often a little shorter than the frames' seconds
-            time = min(time, probe_clip(row.sound).end)
-        sound = load_clip(row.sound, time, seconds=seconds, require="audio")
-        return picture, sound.waveform, sound.sampling_rate
+            image = read_image(row.image)
+        if timestamp is not None:  # audio is often a little shorter than its frames suggest
+            timestamp = min(timestamp, probe_clip(row.audio).end)
+        audio = load_clip(row.audio, timestamp, seconds=seconds, require="audio")
+        return image, audio.waveform, audio.sampling_rate
 
 
 class MaskClips(StillClips):
-    """
-    Frames with masks of what sounds.
+    """Frames with masks of their sounding objects.
 
-    `labels` is float, 1 in the foreground and 0 in the ground; with `label_names`, long class indices (the mask's pixel
-    values; 255 is ignored). For localization (`task`), which takes no classes, evaluation samples also hold `sounding`.
+    `labels` is float, 1 in the foreground and 0 in the background; with `label_names`, long class indices (the mask's
+    pixel values; 255 is ignored). For localization, which has no classes, evaluation samples also hold `sounding`.
 
     Args:
-        rows: With `mask`.
-        label_names: Names of the classes by pixel value, 0 being the ground; None for what sounds against the rest.
+        rows: Frames with `mask`.
+        processor, train, seed, size, name: See [`StillClips`].
+        label_names: Names of the classes by pixel value, 0 being the background; None for foreground alone.
         task: `"segmentation"` or `"localization"`.
-
-    The rest are those of [`StillClips`].
     """
 
     def __init__(
@@ -142,30 +155,29 @@ class MaskClips(StillClips):
     ):
         super().__init__(rows, processor, train, seed, size, name)
         if task == "localization" and label_names is not None:
-            raise ValueError(f"{name}: localization knows no classes, got {len(label_names)}")
+            raise ValueError(f"{name}: localization has no classes, got {len(label_names)} label_names.")
         self.label_names = label_names
-        self.says_sounding = task == "localization" and not train
-        self.card += ", what sounds" if label_names is None else f", {len(label_names)} classes with the ground"
+        self.has_sounding = task == "localization" and not train
+        self.card += ", foreground masks" if label_names is None else f", {len(label_names)} classes with background"
 
     def target(self, row: Still, view: View) -> torch.Tensor:
+        """The mask of a frame in the model's view, (H, W)."""
         if self.label_names is None:
             return view.of_map(read_mask(row.mask)).float()
         return view.of_map(read_class_map(row.mask, len(self.label_names))).long()
 
 
 class BoxClips(StillClips):
-    """
-    Frames with boxes around what sounds: `labels` is the consensus map min(boxes / needed, 1).
+    """Frames with boxes around their sounding objects: `labels` is the consensus map min(boxes / required_boxes, 1).
 
-    Evaluation samples also hold `sounding`: 0 where no box lies in the model's view, be it that nothing in sight sounds
-    (negatives) or that the crop leaves it out; the card counts the former. Without boxes (training without labels)
-    samples hold neither. Rows must all have `boxes`, or none of them.
+    Evaluation samples also hold `sounding`: 0 where no box lies in the model's view, either because no visible object
+    sounds (negatives, which the card counts) or because the crop leaves it out. Without boxes (training without labels)
+    samples hold neither. Either all rows have `boxes` or none.
 
     Args:
-        rows: With `boxes`, or, for training without labels, all without.
-        needed: How many boxes make a place certain.
-
-    The rest are those of [`StillClips`].
+        rows: Frames with `boxes`, or, for training without labels, all without.
+        processor, train, seed, size, name: See [`StillClips`].
+        required_boxes: Number of boxes required for consensus.
     """
 
     def __init__(
@@ -176,16 +188,17 @@ class BoxClips(StillClips):
         seed: int,
         size: int | None = None,
         name: str = "boxes",
-        needed: int = 1,
+        required_boxes: int = 1,
     ):
         super().__init__(rows, processor, train, seed, size, name)
         without = [row for row in rows if row.boxes is None]
         if without and (len(without) < len(rows) or not train):
-            first = without[0].name or without[0].picture
-            raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}")
-        self.needed, self.says_sounding, self.annotated = needed, not train, not without
+            first = without[0].name or without[0].image
+            raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}.")
+        self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not without
         negatives = sum(row.boxes == () for row in self.rows)
-        self.card += ", no labels" if without else f", {negatives} of them with nothing in sight that sounds"
+        self.card += ", no labels" if without else f", {negatives} of them without a visible sounding object"
 
     def target(self, row: Still, view: View) -> torch.Tensor | None:
-        return None if row.boxes is None else view.of_boxes(row.boxes, self.needed)
+        """The consensus map of a frame in the model's view, (H, W); None without boxes."""
+        return None if row.boxes is None else view.of_boxes(row.boxes, self.required_boxes)

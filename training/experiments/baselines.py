@@ -20,9 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..data.clips import collate_clips
-from ..data.scenes.clips import SceneClips
-from ..data.scenes.config import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, ScenesConfig, modality_ceilings
+from ..data import collate_clips
+from ..data.scenes import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, SceneClips, ScenesConfig, modality_ceilings
 
 TARGETS = {"shape": 8, "timbre": 8, "class": 16}
 DEFAULT_OUT = Path(__file__).parent / "results" / "scenes_baselines.json"
@@ -146,7 +145,7 @@ def run(
     train = read_scenes(config, model_config, "train", train_size)
     test = read_scenes(config, model_config, "test", test_size)
     result: dict = {
-        "ceilings": {sense: c["single_object_accuracy"] for sense, c in modality_ceilings(config).items()},
+        "ceilings": {modality: c["single_object_accuracy"] for modality, c in modality_ceilings(config).items()},
         "chance": {target: 1 / count for target, count in TARGETS.items()},
         "baselines": {},
     }

@@ -8,7 +8,7 @@ from deepavfusion import DeepAVFusionForAudioVisualClassification
 
 from ..data import FileClips
 from ..data.balance import class_balanced_weights, label_frequencies
-from ..data.dense import DenseClips
+from ..data.clips import DenseClips
 from ..data.mixup import mixup, soft_labels
 from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
@@ -164,7 +164,7 @@ class Recognition(Task):
         if not ceilings:
             return {}
         key = "mAP" if self.multi_label else "accuracy"
-        modalities = {"joint": "both", "image only": "sight", "audio only": "sound"}
+        modalities = {"joint": "both", "image only": "image", "audio only": "audio"}
         return {name: ceilings[modality][key] for name, modality in modalities.items()}
 
     def examples(self, model, inputs, batch):

@@ -15,7 +15,7 @@ from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS
 from tests.media_factory import tone
 from tests.tiny import WIDE
-from tests.training.data.disk import make_clips, put, write_picture, write_sound
+from tests.training.data.disk import make_clips, put, write_audio, write_image
 
 PRETRAINING = recipe_names("pretrain")
 FINETUNING = recipe_names("evaluate")
@@ -176,9 +176,9 @@ def test_segmentation_with_classes_runs_on_frames_as_they_are_documented(tmp_pat
         lines.append(f"vid,{uid},0,5,dog_cat,{split},{label}")
         mask = np.zeros((48, 64), np.uint8)
         mask[:, :32] = 2
-        write_picture(root / label / uid / "frames" / "0.jpg", np.full((48, 64, 3), 90, np.uint8))
-        write_picture(root / label / uid / "labels_semantic" / "0.png", mask)
-        write_sound(root / label / uid / "audio.wav", tone(16000, 1.0)[0])
+        write_image(root / label / uid / "frames" / "0.jpg", np.full((48, 64, 3), 90, np.uint8))
+        write_image(root / label / uid / "labels_semantic" / "0.png", mask)
+        write_audio(root / label / uid / "audio.wav", tone(16000, 1.0)[0])
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
     found = run_small("avsbench_avss", root, tmp_path)
     assert (found["task"], found["num_clips"]) == ("segmentation", 1)

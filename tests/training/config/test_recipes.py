@@ -211,7 +211,7 @@ def test_data_sets_are_registered_and_support_the_task(name):
     data = DATA_SETS[recipe.data.name]
     assert task in data.tasks
     own = set(recipe.data.source()) - {"name", "path", "train_size", "eval_size"}
-    assert own <= data.keys
+    assert own <= data.options
 
 
 @pytest.mark.parametrize("name", ON_DISK)

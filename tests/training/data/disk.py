@@ -1,4 +1,4 @@
-"""Small data sets on disk for tests: clips, sounds and pictures whose content tells which they are."""
+"""Small data sets on disk for tests: distinguishable clips, audio files and images."""
 
 import shutil
 import wave
@@ -19,35 +19,35 @@ VIDEO = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectro
 
 
 def make_clips(folder: Path, count: int = 4, seconds: float = 2.0) -> list[Path]:
-    """Clips of slopes of grey and tones, each with another pitch."""
+    """Clips of grey gradients and tones, each with another pitch."""
     folder.mkdir(parents=True, exist_ok=True)
     slope = np.stack(np.broadcast_arrays(np.arange(64) * 2, np.arange(48)[:, None] * 2, 20), axis=-1)
     paths = []
     for k in range(count):
-        picture = (slope + 20 * k).clip(0, 255).astype(np.uint8)
+        image = (slope + 20 * k).clip(0, 255).astype(np.uint8)
         path = folder / f"clip{k}.mp4"
-        sound = tone(RATE, seconds, frequency=300.0 * (k + 1), amplitude=0.3)
-        write_media(path, seconds=seconds, audio=sound, paint=lambda time, picture=picture: picture)
+        audio = tone(RATE, seconds, frequency=300.0 * (k + 1), amplitude=0.3)
+        write_media(path, seconds=seconds, audio=audio, paint=lambda time, image=image: image)
         paths.append(path)
     return paths
 
 
 def put(clip: Path, *paths: Path) -> None:
-    """Copies of a file."""
+    """Copy a file."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(clip, path)
 
 
 def write(path: Path, text: str) -> Path:
-    """A text file as it stands, line ends included."""
+    """Write a text file, line ends as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode())
     return path
 
 
-def write_sound(path: Path, waveform: np.ndarray) -> Path:
-    """A wav file of (N,) samples in -1..1 at `RATE`."""
+def write_audio(path: Path, waveform: np.ndarray) -> Path:
+    """Write a wav file of (N,) samples in -1..1 at `RATE`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -57,9 +57,9 @@ def write_sound(path: Path, waveform: np.ndarray) -> Path:
     return path
 
 
-def write_picture(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
-    """A picture file of an array; `mode` converts it first."""
+def write_image(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
+    """Write an image file of an array; `mode` converts it first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(array)
-    (picture if mode is None else picture.convert(mode)).save(path)
+    image = Image.fromarray(array)
+    (image if mode is None else image.convert(mode)).save(path)
     return path

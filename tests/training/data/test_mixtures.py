@@ -8,7 +8,7 @@ import torch
 
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import BrokenClip, build_dataset
-from deepavfusion.training.data.mixtures import MixtureClips, pair_off
+from deepavfusion.training.data.mixtures import MixtureClips, form_pairs
 from deepavfusion.training.data.sets.folder import make_rows
 
 from .disk import MODEL, REAL_CLIPS, VIDEO, make_clips, write
@@ -43,14 +43,14 @@ def test_evaluation_pairs_are_two_sources_of_one_mixture(paths):
     assert batch["waveforms"].shape == (4, 2, PROCESSOR.feature_extractor.num_samples)
     assert batch["labels"].shape == batch["input_features"].shape == (4, 1, 32, 64)
     log_mel = PROCESSOR.feature_extractor.log_mel
-    for k, (wanted, other) in enumerate([(0, 3), (3, 0), (4, 1), (1, 4)]):
+    for k, (target, other) in enumerate([(0, 3), (3, 0), (4, 1), (1, 4)]):
         sample = samples[k]
-        alone = [PROCESSOR(videos=str(paths[row])) for row in (wanted, other)]
+        alone = [PROCESSOR(videos=str(paths[row])) for row in (target, other)]
         assert torch.equal(sample["pixel_values"], alone[0]["pixel_values"][0])
         assert torch.equal(sample["labels"], alone[0]["input_features"][0])
         assert torch.equal(log_mel(sample["waveforms"][1]), alone[1]["input_features"][0, 0])
         assert torch.equal(log_mel(sample["waveforms"].sum(0))[None], sample["input_features"])
-        assert sample["path"] == f"{paths[wanted]} + {paths[other]}"
+        assert sample["path"] == f"{paths[target]} + {paths[other]}"
         assert sample["index"] == k
         assert loudest_bins(sample["labels"]) < loudest_bins(sample["input_features"])
     assert torch.equal(samples[0]["input_features"], samples[1]["input_features"])
@@ -64,8 +64,8 @@ def test_training_partners_change_with_epoch_and_seed_alone(paths):
     for epoch in range(60):
         clips.set_epoch(epoch)
         for i in range(6):
-            wanted, other = clips.sources(i)
-            assert wanted == i != other
+            target, other = clips.sources(i)
+            assert target == i != other
             partners[i, other] += 1
     assert len(partners) == 30
     assert max(partners.values()) < 30  # of 60 draws, 12 are expected
@@ -93,43 +93,43 @@ def test_partners_are_of_another_recording(paths):
     clips = MixtureClips(rows_of(paths), PROCESSOR, train=True, seed=0, groups=["a", "a", "a", "a", "a", "b"])
     assert {clips.sources(i)[1] for i in range(5)} == {5}
     assert clips.sources(5)[1] < 5
-    with pytest.raises(ValueError, match="of one recording"):
+    with pytest.raises(ValueError, match="at least two recordings, got 6 clips of one"):
         MixtureClips(rows_of(paths), PROCESSOR, train=True, seed=0, groups=["a"] * 6)
-    with pytest.raises(ValueError, match="two clips at least, got 1"):
+    with pytest.raises(ValueError, match="at least two clips to mix, got 1"):
         MixtureClips(rows_of(paths[:1]), PROCESSOR, train=False, seed=0)
 
 
-def test_pairing_off():
+def test_form_pairs():
     paths = [f"/x/{i}.mp4" for i in range(40)]
     classes = [frozenset({i % 3}) for i in range(40)]
-    pairs = pair_off(paths, classes, paths)
+    pairs = form_pairs(paths, classes, paths)
     assert len(pairs) == 20
     assert all(not classes[a] & classes[b] for a, b in pairs)
     used = collections.Counter(row for pair in pairs for row in pair)
-    assert len(used) > 35  # nearly every clip is heard once
-    assert pairs == pair_off(paths, classes, paths)
+    assert len(used) > 35  # nearly every clip is used once
+    assert pairs == form_pairs(paths, classes, paths)
     elsewhere = [f"/other/x/{i}.mp4" for i in range(40)]
-    assert pairs == pair_off(elsewhere, classes, elsewhere)
-    turned = pair_off(paths[::-1], classes[::-1], paths[::-1])
+    assert pairs == form_pairs(elsewhere, classes, elsewhere)
+    turned = form_pairs(paths[::-1], classes[::-1], paths[::-1])
     assert {frozenset(39 - row for row in pair) for pair in turned} == {frozenset(pair) for pair in pairs}
-    grouped = pair_off(paths, [frozenset()] * 40, [str(i // 20) for i in range(40)])
+    grouped = form_pairs(paths, [frozenset()] * 40, [str(i // 20) for i in range(40)])
     assert all(a // 20 != b // 20 for a, b in grouped)
 
 
-def test_pairing_off_what_does_not_fit():
+def test_form_pairs_without_fitting_clips():
     paths = [f"/x/{i}.mp4" for i in range(7)]
     rare = [frozenset({int(i == 6)}) for i in range(7)]
-    pairs = pair_off(paths, rare, paths)
+    pairs = form_pairs(paths, rare, paths)
     assert len(pairs) == 3
     assert all(6 in pair for pair in pairs)  # the one clip of the other class, taken again
-    same = pair_off(paths, [frozenset({0})] * 7, paths)
+    same = form_pairs(paths, [frozenset({0})] * 7, paths)
     assert all(a != b for a, b in same)
-    one = pair_off(paths, [frozenset()] * 7, ["video"] * 7)
+    one = form_pairs(paths, [frozenset()] * 7, ["video"] * 7)
     assert len(one) == 3
     assert all(a != b for a, b in one)
 
 
-def test_the_card_tells_of_pairs_of_one_class(paths):
+def test_card_counts_pairs_of_one_class(paths):
     several = MixtureClips(rows_of(paths, list("aabbcc")), PROCESSOR, train=False, seed=0)
     assert several.card.endswith("3 pairs of clips")
     assert several.label_names is None
@@ -183,4 +183,4 @@ def test_real_clips():
     assert batch["broken"] == []
     assert torch.isfinite(batch["input_features"]).all()
     levels = np.log10(batch["waveforms"].square().mean(-1).numpy())
-    assert (levels > -7).all()  # all of them sound
+    assert (levels > -7).all()  # none is silent

@@ -40,6 +40,6 @@ def test_mixup_weights_follow_the_beta_distribution():
     assert unlike.var() == pytest.approx(1 / 5.6, rel=0.08)
 
 
-def test_mixup_refuses_class_indices():
-    with pytest.raises(TypeError, match="labels as floats"):
+def test_mixup_of_class_indices_raises():
+    with pytest.raises(TypeError, match="Expected floating-point labels"):
         mixup({"labels": torch.tensor([1, 2])}, 1.0, generator(0, Stream.MIXUP, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""What `build_dataset` makes of a recipe's data section."""
+"""`build_dataset` on the data sections of recipes."""
 
 import logging
 from pathlib import Path
@@ -40,16 +40,16 @@ def test_validation_is_taken_out_of_train_by_video(clip, tmp_path):
     settings = {"name": "vggsound", "path": str(tmp_path)}
     everything = build_dataset(settings, MODEL, "train", False, 0)
     assert len(everything) == 10
-    share = settings | {"validation_fraction": 0.4}
-    train, held = (build_dataset(share, MODEL, split, False, 0) for split in ("train", "validation"))
+    divided = settings | {"validation_fraction": 0.4}
+    train, held = (build_dataset(divided, MODEL, split, False, 0) for split in ("train", "validation"))
     assert sorted(names(train) + names(held)) == sorted(names(everything))
     assert len(held) == 4
     assert not {name[:11] for name in names(train)} & {name[:11] for name in names(held)}
-    assert len(build_dataset(share, MODEL, "test", False, 0)) == 4
+    assert len(build_dataset(divided, MODEL, "test", False, 0)) == 4
     assert train.label_names == held.label_names == ["cat, meowing", "dog barking"]
 
 
-def test_lists_choose_vggsounds_clips_and_overlaps_are_counted(clip, tmp_path, caplog):
+def test_lists_select_clips_and_overlaps_are_reported(clip, tmp_path, caplog):
     make_vggsound(clip, tmp_path)
     listed = write(tmp_path / "list.txt", "train000000_000000\r\ntrain000001_000030\r\ntest_000002_000002\r\nother\r\n")
     settings = {"name": "vggsound", "path": str(tmp_path), "train_list": str(listed)}
@@ -65,7 +65,7 @@ def test_lists_choose_vggsounds_clips_and_overlaps_are_counted(clip, tmp_path, c
     assert names(build_dataset(both, MODEL, "train", False, 0)) == ["train000000_000000"]
     assert names(build_dataset(both, MODEL, "test", False, 0)) == ["train000001_000030", "test_000001_000001"]
     nothing = settings | {"train_list": str(write(tmp_path / "nothing.txt", "elsewhere\n"))}
-    with pytest.raises(ValueError, match=r"none of the 1 clips of .*nothing\.txt is among VGGSound's 14"):
+    with pytest.raises(ValueError, match=r"None of the 1 clips of .*nothing\.txt is among VGGSound's 14"):
         build_dataset(nothing, MODEL, "train", False, 0)
 
 
@@ -74,8 +74,8 @@ def test_vggsound_and_folders_support_separation(clip, tmp_path):
     settings = {"name": "vggsound", "path": str(tmp_path)}
     train = build_dataset(settings, MODEL, "train", True, 0, task="separation")
     for i in range(10):
-        wanted, other = train.sources(i)
-        assert names(train)[wanted][:11] != names(train)[other][:11]
+        target, other = train.sources(i)
+        assert names(train)[target][:11] != names(train)[other][:11]
     assert train[0]["labels"].shape == (1, 32, 64)
     test = build_dataset(settings, MODEL, "test", False, 0, task="separation")
     assert len(test) == 4
@@ -126,34 +126,34 @@ def test_audiosets_subsets(clip, tmp_path):
         (
             {"name": "vggsound", "path": "x"},
             "segmentation",
-            "not 'segmentation'; data sets for segmentation: scenes, avsbench",
+            "not 'segmentation'. Datasets for segmentation: scenes, avsbench",
         ),
-        ({"name": "vggss", "path": "x"}, "recognition", "supports the task localization, not 'recognition'"),
-        ({"name": "scenes"}, "retrieval", "not 'retrieval'$"),
+        ({"name": "vggss", "path": "x"}, "recognition", "supports localization, not 'recognition'"),
+        ({"name": "scenes"}, "retrieval", "not 'retrieval'.$"),
     ],
 )
-def test_settings_that_make_no_sense(settings, task, message):
+def test_invalid_options_raise(settings, task, message):
     with pytest.raises(ValueError, match=message):
         build_dataset(settings, MODEL, "train", True, 0, task=task)
 
 
-def test_splits_that_are_not_there(clip, tmp_path):
+def test_missing_splits_raise(clip, tmp_path):
     make_vggsound(clip, tmp_path)
     settings = {"name": "vggsound", "path": str(tmp_path)}
     with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'dev'"):
         build_dataset(settings, MODEL, "dev", True, 0)
-    with pytest.raises(ValueError, match=r"vggsound has no validation split: .*data\.validation_fraction"):
+    with pytest.raises(ValueError, match=r"'vggsound' has no validation split.*data\.validation_fraction"):
         build_dataset(settings, MODEL, "validation", True, 0)
     with pytest.raises(ValueError, match="between 0 and 1"):
         build_dataset(settings | {"validation_fraction": 1.0}, MODEL, "validation", True, 0)
     listed = str(write(tmp_path / "one.txt", "train000000_000000\n"))
     one = settings | {"train_list": listed, "validation_fraction": 0.5}
-    with pytest.raises(ValueError, match=r"cannot divide one recording \(train000000\)"):
+    with pytest.raises(ValueError, match=r"at least two recordings, got one \(train000000\)"):
         build_dataset(one, MODEL, "train", True, 0)
 
 
 @pytest.mark.parametrize("task", ["recognition", "separation", "segmentation", "localization"])
-def test_scenes_serve_every_task(task):
+def test_scenes_support_every_task(task):
     config = {"name": "scenes", "eval_size": 40}
     clips = build_dataset(config, MODEL, "validation", False, 0, task=task)
     batch = clips.collate(clips.__getitems__([0, 1]))
@@ -161,7 +161,7 @@ def test_scenes_serve_every_task(task):
     assert {"pixel_values", "input_features", "labels", "index", "path", "broken"} | expected <= batch.keys()
 
 
-# How often classes occur
+# Class frequencies
 
 
 def test_balanced_weights_of_one_label(clip, tmp_path):
@@ -176,7 +176,7 @@ def test_balanced_weights_of_one_label(clip, tmp_path):
     assert label_frequencies(clips).tolist() == pytest.approx([0.6, 0.3, 0.1])
 
 
-def test_balanced_weights_of_several_labels(clip, tmp_path):
+def test_balanced_weights_of_multiple_labels(clip, tmp_path):
     rows = [["a"], ["a"], ["a", "b"], ["b", "c"], []]
     put(clip, *(tmp_path / f"{i}.mp4" for i in range(5)))
     lines = [
@@ -189,7 +189,7 @@ def test_balanced_weights_of_several_labels(clip, tmp_path):
     assert label_frequencies(clips).tolist() == pytest.approx([0.6, 0.4, 0.2])
 
 
-def test_balanced_weights_of_scenes_and_of_nothing(clip, tmp_path):
+def test_balanced_weights_of_scenes_and_of_unlabelled_clips(clip, tmp_path):
     scenes = build_dataset({"name": "scenes", "train_size": 20, "max_sounding": 1}, MODEL, "train", True, 0)
     weights = class_balanced_weights(scenes)
     labels = [scenes[i]["label"] for i in range(20)]

@@ -9,31 +9,31 @@ from deepavfusion.training.data import BrokenClip
 from deepavfusion.training.data.stills import BoxClips, MaskClips, Still
 from tests.media_factory import tone
 
-from .disk import MODEL, RATE, VIDEO, make_clips, write, write_picture, write_sound
+from .disk import MODEL, RATE, VIDEO, make_clips, write, write_audio, write_image
 
 PROCESSOR = DeepAVFusionProcessor.from_config(MODEL, crop_pct=1.0)
 SECONDS = 5
 
 
-def picture(height: int = 48, width: int = 64) -> np.ndarray:
+def image(height: int = 48, width: int = 64) -> np.ndarray:
     return np.stack(np.broadcast_arrays(np.arange(width) * 3, np.arange(height)[:, None] * 4, 20), -1).astype(np.uint8)
 
 
 @pytest.fixture
 def frame(tmp_path) -> Still:
-    """A frame of a 5-second sound that gets higher each second, and its mask: the left third."""
+    """A frame with 5 seconds of audio whose pitch rises each second, and its mask: the left third."""
     mask = np.zeros((48, 64), np.uint8)
     mask[:, :22] = 255
     pitches = [tone(RATE, 1.0, frequency=200.0 * (second + 1))[0] for second in range(SECONDS)]
     return Still(
-        str(write_picture(tmp_path / "frame.png", picture())),
-        str(write_sound(tmp_path / "sound.wav", np.concatenate(pitches))),
+        str(write_image(tmp_path / "frame.png", image())),
+        str(write_audio(tmp_path / "sound.wav", np.concatenate(pitches))),
         2.5,
-        str(write_picture(tmp_path / "mask.png", mask)),
+        str(write_image(tmp_path / "mask.png", mask)),
     )
 
 
-def test_an_evaluated_frame_is_what_the_processor_makes_of_it(frame):
+def test_evaluation_matches_the_processor(frame):
     sample = MaskClips([frame], PROCESSOR, train=False, seed=0)[0]
     assert sample["labels"].shape == (32, 32)
     assert sample["labels"].dtype == torch.float32
@@ -41,57 +41,57 @@ def test_an_evaluated_frame_is_what_the_processor_makes_of_it(frame):
     assert sample["labels"].mean().item() == pytest.approx((22 - 8) / 48, abs=0.03)
     assert sample["labels"][:, 0].all()
     assert not sample["labels"][:, -1].any()
-    inputs = PROCESSOR(images=picture(), audio=tone(RATE, 1.0, frequency=600.0)[0], sampling_rate=RATE)
+    inputs = PROCESSOR(images=image(), audio=tone(RATE, 1.0, frequency=600.0)[0], sampling_rate=RATE)
     assert torch.equal(sample["pixel_values"], inputs["pixel_values"][0])
     found, expected = sample["input_features"], inputs["input_features"][0]
-    heard = expected > -2  # a wav's 16 bits add some noise to what is quieter
-    assert 0.02 < heard.float().mean() < 0.5
-    assert torch.allclose(found[heard], expected[heard], atol=0.05)
+    loud = expected > -2  # a wav's 16 bits add some noise to quieter bins
+    assert 0.02 < loud.float().mean() < 0.5
+    assert torch.allclose(found[loud], expected[loud], atol=0.05)
 
 
-@pytest.mark.parametrize(("time", "pitch"), [(0.5, 200.0), (4.5, 1000.0), (4.9, 1000.0), (7.0, 1000.0)])
-def test_windows_stay_within_the_sound(frame, time, pitch):
-    sample = MaskClips([frame._replace(time=time)], PROCESSOR, train=False, seed=0)[0]
+@pytest.mark.parametrize(("timestamp", "pitch"), [(0.5, 200.0), (4.5, 1000.0), (4.9, 1000.0), (7.0, 1000.0)])
+def test_windows_stay_within_the_audio(frame, timestamp, pitch):
+    sample = MaskClips([frame._replace(timestamp=timestamp)], PROCESSOR, train=False, seed=0)[0]
     expected = PROCESSOR.feature_extractor(tone(RATE, 1.0, frequency=pitch)[0], sampling_rate=RATE)["input_features"]
     assert sample["input_features"][0].mean(-1).argmax() == expected[0, 0].mean(-1).argmax()
 
 
 def test_masks_follow_the_augmentation(frame):
     clips = MaskClips([frame], PROCESSOR, train=True, seed=3)
-    seen = []
+    samples = []
     for epoch in range(8):
         clips.set_epoch(epoch)
         sample = clips[0]
         red = PROCESSOR.visual_processor.denormalize(sample["pixel_values"])[0] * 255
-        painted = red < 22 * 3  # red grows from left to right, and the mask covers its lower end
-        assert ((painted == (sample["labels"] > 0)).float().mean() > 0.95).item()
-        seen.append(sample)
-    assert len({sample["labels"].sum().item() for sample in seen}) > 4
-    assert any(not torch.equal(seen[0]["input_features"], sample["input_features"]) for sample in seen[1:])
+        foreground = red < 22 * 3  # red grows from left to right, and the mask covers its lower end
+        assert ((foreground == (sample["labels"] > 0)).float().mean() > 0.95).item()
+        samples.append(sample)
+    assert len({sample["labels"].sum().item() for sample in samples}) > 4
+    assert any(not torch.equal(samples[0]["input_features"], sample["input_features"]) for sample in samples[1:])
     again = MaskClips([frame], PROCESSOR, train=True, seed=3)
     again.set_epoch(5)
-    assert all(torch.equal(again[0][key], seen[5][key]) for key in ("pixel_values", "input_features", "labels"))
+    assert all(torch.equal(again[0][key], samples[5][key]) for key in ("pixel_values", "input_features", "labels"))
 
 
 def test_classes_and_foreground(tmp_path, frame):
     numbers = np.zeros((48, 64), np.uint8)
     numbers[:24], numbers[24:] = 2, 255
-    row = frame._replace(mask=str(write_picture(tmp_path / "classes.png", numbers)))
-    clips = MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["ground", "cat", "dog"])
+    row = frame._replace(mask=str(write_image(tmp_path / "classes.png", numbers)))
+    clips = MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["background", "cat", "dog"])
     labels = clips[0]["labels"]
     assert labels.dtype == torch.int64
     assert labels[:16].unique().tolist() == [2]
     assert labels[16:].unique().tolist() == [255]
-    assert clips.label_names == ["ground", "cat", "dog"]
-    few = MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["ground", "cat"])[0]
+    assert clips.label_names == ["background", "cat", "dog"]
+    few = MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["background", "cat"])[0]
     assert isinstance(few, BrokenClip)
-    assert "holds the value 2" in few.reason
-    with pytest.raises(ValueError, match="knows no classes"):
-        MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["ground"], task="localization")
+    assert "got 2" in few.reason
+    with pytest.raises(ValueError, match="has no classes"):
+        MaskClips([row], PROCESSOR, train=False, seed=0, label_names=["background"], task="localization")
 
 
-def test_masks_serve_localization(tmp_path, frame):
-    empty = frame._replace(mask=str(write_picture(tmp_path / "empty.png", np.zeros((48, 64), np.uint8))))
+def test_masks_for_localization(tmp_path, frame):
+    empty = frame._replace(mask=str(write_image(tmp_path / "empty.png", np.zeros((48, 64), np.uint8))))
     evaluated = MaskClips([frame, empty], PROCESSOR, train=False, seed=0, task="localization")
     batch = evaluated.collate(evaluated.__getitems__([0, 1]))
     assert batch["sounding"].tolist() == [1, 0]
@@ -105,17 +105,17 @@ def test_boxes_become_consensus_maps(frame):
     union = BoxClips([frame._replace(boxes=boxes)], PROCESSOR, train=False, seed=0)[0]
     assert union["labels"].all()
     assert union["sounding"] == 1
-    votes = BoxClips([frame._replace(boxes=boxes)], PROCESSOR, train=False, seed=0, needed=2)[0]["labels"]
-    # resized to 32 x 42, of which the columns 5 to 36 are seen: both boxes from 0.26 to 0.5 of the width
+    votes = BoxClips([frame._replace(boxes=boxes)], PROCESSOR, train=False, seed=0, required_boxes=2)[0]["labels"]
+    # resized to 32 x 42, of which the columns 5 to 36 are visible: both boxes from 0.26 to 0.5 of the width
     assert votes[0].tolist() == [1.0 if 0.26 <= (5 + i + 0.5) / 42 < 0.5 else 0.5 for i in range(32)]
 
 
-def test_negatives_hold_an_empty_map(frame):
+def test_negatives_have_an_empty_map(frame):
     outside = ((0.0, 0.0, 0.1, 1.0),)  # cropped away
     rows = [frame._replace(boxes=()), frame._replace(boxes=outside), frame._replace(boxes=((0.3, 0.3, 0.6, 0.6),))]
     clips = BoxClips(rows, PROCESSOR, train=False, seed=0)
     assert [sample["sounding"] for sample in clips.__getitems__([0, 1, 2])] == [0, 0, 1]
-    assert "1 of them with nothing in sight" in clips.card
+    assert "1 of them without a visible sounding object" in clips.card
     trained = BoxClips(rows, PROCESSOR, train=True, seed=0)[2]
     assert "sounding" not in trained
     assert 0 < trained["labels"].mean() < 1
@@ -131,7 +131,7 @@ def test_training_without_boxes_has_no_labels(frame):
         BoxClips([frame, frame._replace(boxes=())], PROCESSOR, train=True, seed=0)
 
 
-def test_a_clip_gives_its_frame_at_the_moment(tmp_path):
+def test_frames_of_clips_are_taken_at_the_timestamp(tmp_path):
     first, second = make_clips(tmp_path, 2, seconds=3.0)
     own = Still(str(first), str(first), 2.0, boxes=())
     sample = BoxClips([own], PROCESSOR, train=False, seed=0)[0]
@@ -142,16 +142,16 @@ def test_a_clip_gives_its_frame_at_the_moment(tmp_path):
     assert torch.equal(other["pixel_values"], inputs["pixel_values"][0])
     expected = PROCESSOR(videos=str(second), timestamps=2.0)["input_features"][0]
     assert torch.equal(other["input_features"], expected)
-    late = BoxClips([own._replace(time=4.0)], PROCESSOR, train=False, seed=0)[0]
-    assert isinstance(late, BrokenClip)  # the annotated frame is not there: no other takes its place
+    late = BoxClips([own._replace(timestamp=4.0)], PROCESSOR, train=False, seed=0)[0]
+    assert isinstance(late, BrokenClip)  # the annotated frame is missing, and no other replaces it
 
 
-def test_what_cannot_be_read_is_reported(tmp_path, frame):
-    text = str(write(tmp_path / "text.png", "no picture"))
+def test_unreadable_files_are_reported(tmp_path, frame):
+    text = str(write(tmp_path / "text.png", "no image"))
     rows = [
         frame,
-        frame._replace(picture=text, name="first"),
-        frame._replace(sound=text, name="second"),
+        frame._replace(image=text, name="first"),
+        frame._replace(audio=text, name="second"),
         frame._replace(mask=text, name="third"),
     ]
     clips = MaskClips(rows, PROCESSOR, train=True, seed=0)
@@ -161,15 +161,15 @@ def test_what_cannot_be_read_is_reported(tmp_path, frame):
     assert all("text.png" in reason for _, reason in batch["broken"])
 
 
-def test_sizes_videos_and_nothing(frame):
+def test_sizes_and_invalid_arguments(frame):
     rows = [frame._replace(name=f"{i}") for i in range(6)]
     clips = MaskClips(rows, PROCESSOR, train=False, seed=0, size=2)
     again = MaskClips(rows[::-1], PROCESSOR, train=False, seed=0, size=2)
     assert {clips.describe(i) for i in range(len(clips))} == {again.describe(i) for i in range(2)}
     assert "2 frames" in clips.card
-    with pytest.raises(IndexError, match="clip 2 of 2"):
+    with pytest.raises(IndexError, match="index 2 is out of range for 2"):
         clips[2]
-    with pytest.raises(ValueError, match="expected 1"):
+    with pytest.raises(ValueError, match="num_frames=1, got 4"):
         MaskClips(rows, DeepAVFusionProcessor.from_config(VIDEO), train=False, seed=0)
-    with pytest.raises(ValueError, match="has no frames"):
+    with pytest.raises(ValueError, match="at least one frame"):
         MaskClips([], PROCESSOR, train=False, seed=0)

@@ -1,4 +1,4 @@
-"""What a model sees of a picture, and the masks and boxes that must follow it."""
+"""Views of images, and the masks and boxes that follow them."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from deepavfusion.training.data.views import (
     View,
     evaluation_view,
     read_class_map,
+    read_image,
     read_mask,
-    read_picture,
     training_view,
 )
 
-from .disk import write, write_picture
+from .disk import write, write_image
 
 SIZES = [(48, 64), (64, 48), (31, 97), (40, 40)]
 
@@ -29,9 +29,9 @@ def regions(height: int, width: int) -> np.ndarray:
 
 
 def agreement(pixels: torch.Tensor, labels: torch.Tensor, processor) -> float:
-    """Share of pixels at which the picture painted with the map's numbers shows the map's number."""
-    painted = (processor.denormalize(pixels)[0] * 255 / 10).round().long()
-    return (painted == labels.long()).float().mean().item()
+    """Fraction of pixels at which an image of the map's numbers shows the map's number."""
+    shown = (processor.denormalize(pixels)[0] * 255 / 10).round().long()
+    return (shown == labels.long()).float().mean().item()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -39,10 +39,10 @@ def agreement(pixels: torch.Tensor, labels: torch.Tensor, processor) -> float:
 def test_maps_follow_the_evaluation_transform(size, crop_pct):
     processor = DeepAVFusionImageProcessor(size=[64, 96], crop_pct=crop_pct)
     numbers = regions(*size)
-    picture = torch.from_numpy(numbers * 10).expand(3, -1, -1)
+    image = torch.from_numpy(numbers * 10).expand(3, -1, -1)
     labels = evaluation_view(processor, *size).of_map(numbers)
     assert labels.shape == (64, 96)
-    assert agreement(processor.transform(picture), labels, processor) > 0.85  # resizing mixes at the borders
+    assert agreement(processor.transform(image), labels, processor) > 0.85  # resizing mixes at the borders
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -50,9 +50,9 @@ def test_maps_follow_crops_and_flips(size):
     processor = DeepAVFusionImageProcessor(size=64)
     augmentation = ClipAugmentation(processor)
     numbers, flips = regions(*size), set()
-    picture = np.repeat(numbers[..., None] * 10, 3, axis=-1)
+    image = np.repeat(numbers[..., None] * 10, 3, axis=-1)
     for seed in range(6):
-        pixels = augmentation.pictures(picture[None], torch.Generator().manual_seed(seed))[0]
+        pixels = augmentation.frames(image[None], torch.Generator().manual_seed(seed))[0]
         view = training_view(augmentation, *size, torch.Generator().manual_seed(seed))
         flips.add(view.flip)
         assert agreement(pixels, view.of_map(numbers), processor) > 0.85
@@ -61,18 +61,18 @@ def test_maps_follow_crops_and_flips(size):
     assert flips == {False, True}
 
 
-def test_the_whole_picture_maps_onto_itself():
+def test_the_whole_image_maps_onto_itself():
     numbers = regions(32, 48)
     assert torch.equal(View(0, 0, 1, 1, (32, 48)).of_map(numbers), torch.from_numpy(numbers))
     flipped = View(0, 0, 1, 1, (32, 48), flip=True).of_map(numbers)
     assert torch.equal(flipped, torch.from_numpy(numbers[:, ::-1].copy()))
-    # a mask of another size than its picture covers the same part of it
+    # a mask of another size than its image covers the same part of it
     assert torch.equal(
         View(0, 0, 1, 1, (32, 48)).of_map(np.kron(numbers, np.ones((3, 3), np.uint8))), torch.from_numpy(numbers)
     )
 
 
-def test_boxes_are_what_their_masks_are():
+def test_boxes_match_their_masks():
     height, width = 40, 60
     boxes = [(0.25, 0.1, 0.5, 0.6), (0.4, 0.3, 0.95, 0.7)]
     votes = np.zeros((height, width))
@@ -81,13 +81,13 @@ def test_boxes_are_what_their_masks_are():
     for flip in (False, True):
         view = View(0.05, 0.2, 0.9, 0.6, (36, 36), flip)
         assert torch.equal(view.of_boxes(boxes), view.of_map(np.minimum(votes, 1)).float())
-        assert torch.equal(view.of_boxes(boxes, needed=2), view.of_map(votes / 2).float())
-    assert set(view.of_boxes(boxes, needed=2).unique().tolist()) == {0.0, 0.5, 1.0}
+        assert torch.equal(view.of_boxes(boxes, required_boxes=2), view.of_map(votes / 2).float())
+    assert set(view.of_boxes(boxes, required_boxes=2).unique().tolist()) == {0.0, 0.5, 1.0}
     assert not View(0, 0, 1, 1, (8, 8)).of_boxes([]).any()
     assert View(0, 0, 1, 1, (8, 8)).of_boxes([(0, 0, 1, 1)]).all()
 
 
-def test_pictures_and_masks_are_read_in_every_mode(tmp_path):
+def test_images_and_masks_of_every_mode(tmp_path):
     foreground = np.zeros((6, 8), bool)
     foreground[2:4, 3:7] = True
     grey = (foreground * 255).astype(np.uint8)
@@ -104,35 +104,35 @@ def test_pictures_and_masks_are_read_in_every_mode(tmp_path):
         ("alpha.png", with_alpha, None),
         ("grey_alpha.png", grey, "LA"),
     ):
-        write_picture(tmp_path / name, array, mode)
+        write_image(tmp_path / name, array, mode)
         assert np.array_equal(read_mask(tmp_path / name), foreground), name
     assert np.array_equal(read_mask(tmp_path / "palette.png"), foreground)
-    assert read_picture(tmp_path / "bits.png").shape == (6, 8, 3)
-    assert np.array_equal(read_picture(tmp_path / "alpha.png"), colored)
+    assert read_image(tmp_path / "bits.png").shape == (6, 8, 3)
+    assert np.array_equal(read_image(tmp_path / "alpha.png"), colored)
 
 
-def test_class_maps_hold_indices(tmp_path):
+def test_class_maps(tmp_path):
     numbers = regions(8, 10)
-    write_picture(tmp_path / "grey.png", numbers)
+    write_image(tmp_path / "grey.png", numbers)
     palette = Image.fromarray(numbers, mode="P")
     palette.putpalette([0, 0, 0] * 256)
     palette.save(tmp_path / "palette.png")
     assert np.array_equal(read_class_map(tmp_path / "grey.png", 20), numbers)
     assert np.array_equal(read_class_map(tmp_path / "palette.png", 20), numbers)
     numbers[0, 0] = 255
-    write_picture(tmp_path / "ignored.png", numbers)
+    write_image(tmp_path / "ignored.png", numbers)
     assert read_class_map(tmp_path / "ignored.png", 20)[0, 0] == 255
-    with pytest.raises(MediaError, match="holds the value 19: expected 0 to 18"):
+    with pytest.raises(MediaError, match="values 0 to 18, or 255, got 19"):
         read_class_map(tmp_path / "grey.png", 19)
-    write_picture(tmp_path / "colored.png", np.zeros((4, 4, 3), np.uint8))
+    write_image(tmp_path / "colored.png", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(MediaError, match="mode RGB"):
         read_class_map(tmp_path / "colored.png", 20)
 
 
-def test_what_is_no_picture_says_so(tmp_path):
-    write(tmp_path / "text.png", "no picture")
-    whole = write_picture(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+def test_invalid_images_raise(tmp_path):
+    write(tmp_path / "text.png", "no image")
+    whole = write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:300])
     for name in ("gone.png", "text.png", "cut.png"):
-        with pytest.raises(MediaError, match=rf"{name}: looked for a picture"):
-            read_picture(tmp_path / name)
+        with pytest.raises(MediaError, match=rf"{name}: expected an image"):
+            read_image(tmp_path / name)

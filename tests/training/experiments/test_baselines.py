@@ -15,7 +15,7 @@ def test_report_of_a_small_run(tmp_path, capsys):
     arguments = ["--difficulty", "easy", "--train-size", "96", "--test-size", "64", "--model", "untrained"]
     baselines.main([*arguments, "--out", str(out)])
     result = json.loads(out.read_text())["difficulties"]["easy"]
-    assert result["ceilings"]["sound"] == pytest.approx(0.5)
+    assert result["ceilings"]["audio"] == pytest.approx(0.5)
     assert result["ceilings"]["both"] == pytest.approx(1)
     names = {"raw pixels", "mean log-mel", "log-mel"}
     names |= {f"untrained: {stream}" for stream in ("fusion", "image", "audio", "all")}
@@ -24,7 +24,7 @@ def test_report_of_a_small_run(tmp_path, capsys):
         assert scores.keys() == baselines.TARGETS.keys()
         assert all(0 <= value <= 1 for score in scores.values() for value in score.values())
     assert result["baselines"]["mean log-mel"]["timbre"]["linear"] > 0.25  # far from chance when families are easy
-    assert "upper bounds for the class: sound 50.0, sight 50.0, both 100.0" in capsys.readouterr().out
+    assert "upper bounds for the class: audio 50.0, image 50.0, both 100.0" in capsys.readouterr().out
 
 
 def test_scores_of_separable_and_of_random_features():

@@ -19,7 +19,7 @@ from deepavfusion.inference.folder import MARK_FILE, FolderError
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli, finetune, pretrain
 from deepavfusion.training.config.recipe import load_recipe
-from deepavfusion.training.data.scenes import dataset as scenes
+from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
 from deepavfusion.training.runs.checkpoints import COMPLETE
 from deepavfusion.training.runs.folder import RunFolder

@@ -10,8 +10,7 @@ from accelerate import Accelerator
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training.data import MODELS, build_dataset
-from deepavfusion.training.data.clips import BrokenClip
+from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
 from deepavfusion.training.report.report import Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
@@ -63,7 +62,7 @@ def test_data_have_the_view_of_the_models_processor(model_class, train):
     data = {"name": "scenes", "train_size": 4, "eval_size": 4, "max_sounding": 1}
     clips = build_dataset(data, CONFIG, "train" if train else "test", train, 0, task)
     processor = DeepAVFusionProcessor.from_model(model_class, CONFIG)
-    assert clips.pictures.to_dict() == processor.visual_processor.to_dict()
+    assert clips.visual_processor.to_dict() == processor.visual_processor.to_dict()
     assert clips.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
 
 

@@ -1,5 +1,49 @@
 """Write built-in scenes as files, or a sheet of examples: `python -m deepavfusion.training.data.scenes --help`."""
 
-from .dataset import main
+import argparse
+from pathlib import Path
 
-main()
+from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
+from .export import write_scene, write_sheet
+
+SHEET = (69, 77, 376, 2052)  # training scenes that together contain every timbre
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write scenes as files, or a sheet of examples."""
+    parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
+    parser.add_argument("--index", type=int, nargs="+", default=list(SHEET), help="indices of the scenes")
+    parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
+    parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
+    parser.add_argument("--sheet", type=Path, help="file for a figure of several scenes")
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--still", action="store_true", help="objects of the mp4 do not move")
+    options = parser.parse_args(arguments)
+    if options.out is None and options.sheet is None:
+        parser.error("nothing to do: give --out DIR or --sheet FILE")
+    config = ScenesConfig(
+        image_size=options.image_size, seconds=options.seconds, difficulty=options.difficulty, seed=options.seed
+    )
+    indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
+    if options.out is not None:
+        folders = [options.out] if len(indices) == 1 else [options.out / str(i) for i in options.index]
+        for folder in folders:
+            if (
+                folder.exists()
+                and not (folder / "scene.json").is_file()
+                and (folder.is_file() or any(folder.iterdir()))
+            ):
+                parser.error(f"{folder} exists and is not a scene: choose another folder")
+        for folder, index in zip(folders, indices):
+            for path in write_scene(config, index, folder, motion=not options.still):
+                print(path)
+    if options.sheet is not None:
+        write_sheet(config, indices, options.sheet)
+        print(options.sheet)
+
+
+if __name__ == "__main__":
+    main()

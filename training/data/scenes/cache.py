@@ -1,99 +1,71 @@
-"""Sounding scenes kept on disk: written once, whole or not at all, and read through memory maps."""
+"""Arrays on disk in which scenes are kept as they are first generated."""
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .config import NUM_CLASSES, ScenesConfig
-from .generation import generate_clip
-
-_FORMAT = 1
+_FORMAT = 2  # another one wherever scenes or their front end change
 
 
 class SceneCache:
+    """Arrays on disk whose rows are filled as they are first generated, by any number of processes at once.
+
+    A row counts as filled once it is flagged, after its arrays were written, and every process would write the same: so
+    nothing is lost or mixed up when a process dies, and none waits for another. The folder's name holds a hash of what
+    the rows depend on; other settings use another folder.
+
+    Args:
+        folder: Folder of the caches.
+        description: What the rows depend on; must be plain values.
+        arrays: Name to (shape, dtype); the first dimension counts rows.
     """
-    Scenes that `cache_scenes` wrote. Item k is (frames (T, H, W, 3) uint8, waveform (N,) float32, labels (16,)
-    float32), in the order of `indices`; arrays are read-only views of the files.
 
-    Raises:
-        FileNotFoundError: There is no cache at `path`.
-        ValueError: What is there was made with other settings or another layout, or is damaged.
-    """
+    def __init__(self, folder: str | Path, description: dict, arrays: dict[str, tuple[tuple[int, ...], type]]):
+        text = json.dumps({"format": _FORMAT, **description}, indent=1, sort_keys=True, default=str)
+        self.path = Path(folder).absolute() / f"scenes_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        rows = next(iter(arrays.values()))[0][0]
+        self.names = [*arrays, "filled"]
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
+            for name, (shape, dtype) in {**arrays, "filled": ((rows,), np.uint8)}.items():
+                np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)
+            (draft / "about.json").write_text(text)
+            try:
+                os.rename(draft, self.path)
+            except OSError:
+                # Another process was first; its cache is the same one.
+                shutil.rmtree(draft)
+                if not self.path.exists():
+                    raise
+        self.arrays = self._open()
 
-    def __init__(self, path: str | Path, config: ScenesConfig | None = None):
-        self.path = Path(path)
-        about = self.path / "scenes.json"
-        if not about.is_file():
-            raise FileNotFoundError(f"no cached scenes at {self.path}: expected a file {about.name} in it")
-        meta = json.loads(about.read_text())
-        if meta.get("format") != _FORMAT:
-            raise ValueError(f"{about}: expected layout {_FORMAT}, got {meta.get('format')}; make the cache anew")
-        self.config = ScenesConfig(**meta["config"])
-        if config is not None and config != self.config:
-            raise ValueError(f"{about} holds scenes of {self.config}, expected {config}")
-        self.indices = np.load(self.path / "indices.npy")
-        self.frames = np.load(self.path / "frames.npy", mmap_mode="r")
-        self.waveforms = np.load(self.path / "waveforms.npy", mmap_mode="r")
-        self.labels = np.load(self.path / "labels.npy")
-        for name in ("frames", "waveforms", "labels"):
-            if len(getattr(self, name)) != len(self.indices):
-                raise ValueError(
-                    f"{self.path}: {name} has {len(getattr(self, name))} rows, expected {len(self.indices)}"
-                )
+    def _open(self) -> dict[str, np.ndarray]:
+        return {name: np.lib.format.open_memmap(self.path / f"{name}.npy", "r+") for name in self.names}
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    def __getstate__(self) -> dict:
+        # A pickled memory map is a copy of its contents; workers open the files instead.
+        return {"path": self.path, "names": self.names}
 
-    def __getitem__(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.frames[k], self.waveforms[k], self.labels[k]
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.arrays = self._open()
 
+    def missing(self, rows: list[int]) -> list[int]:
+        """Those rows that are not filled."""
+        return [row for row in rows if not self.arrays["filled"][row]]
 
-def cache_scenes(config: ScenesConfig, indices: Sequence[int], path: str | Path) -> SceneCache:
-    """
-    Make the scenes `indices` and keep them at `path`, unless they are there already.
+    def put(self, rows: list[int], **values: np.ndarray) -> None:
+        """Fill rows."""
+        for name, value in values.items():
+            self.arrays[name][rows] = value
+        self.arrays["filled"][rows] = 1
 
-    The files are written beside `path` and moved into place by one rename, so that `path` is never half a cache,
-    whenever the process dies and however many processes do it at once.
-    """
-    path = Path(path)
-    wanted = np.fromiter(indices, np.int64)
-    if path.exists():
-        cache = SceneCache(path, config)
-        if not np.array_equal(cache.indices, wanted):
-            raise ValueError(
-                f"{path} holds {len(cache)} other scenes than the {len(wanted)} asked for; choose another folder"
-            )
-        return cache
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        height, width = config.size
-        frames = np.lib.format.open_memmap(
-            draft / "frames.npy", "w+", np.uint8, (len(wanted), config.num_frames, height, width, 3)
-        )
-        waveforms = np.lib.format.open_memmap(
-            draft / "waveforms.npy", "w+", np.float32, (len(wanted), config.num_samples)
-        )
-        labels = np.zeros((len(wanted), NUM_CLASSES), np.float32)
-        for k, index in enumerate(wanted.tolist()):
-            frames[k], waveforms[k], classes = generate_clip(config, index)
-            labels[k, classes] = 1
-        frames.flush()
-        waveforms.flush()
-        np.save(draft / "labels.npy", labels)
-        np.save(draft / "indices.npy", wanted)
-        (draft / "scenes.json").write_text(json.dumps({"format": _FORMAT, "config": config.to_dict()}, indent=1))
-        try:
-            os.rename(draft, path)
-        except OSError:
-            # Another process finished first: its cache is as good, if it is one (else SceneCache says what it is).
-            if not path.exists():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return cache_scenes(config, wanted, path)
+    def get(self, rows: list[int]) -> dict[str, np.ndarray]:
+        """Rows of every array."""
+        return {name: np.asarray(array[rows]) for name, array in self.arrays.items() if name != "filled"}

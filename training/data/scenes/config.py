@@ -1,4 +1,4 @@
-"""Settings of the sounding scenes, their 16 classes, and what one sense alone can reach at best."""
+"""Settings of the sounding scenes, their 16 classes, and the best scores that a single modality can reach."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -26,23 +26,22 @@ SPLIT_OFFSETS = {"train": 0, "validation": 1 << 40, "test": 2 << 40}
 
 @dataclass(frozen=True)
 class ScenesConfig:
-    """
-    What decides a sounding scene, together with its index.
+    """Settings that, together with an index, determine a sounding scene.
 
     Args:
         image_size: Height and width in pixels, one number or a pair.
-        seconds: Length of the sound.
-        sampling_rate: Of the sound, in Hz.
-        num_frames: Pictures per clip, spread evenly over the sound (the one picture is its middle).
+        seconds: Length of the audio.
+        sampling_rate: Sampling rate in Hz.
+        num_frames: Frames per clip, spread evenly over the audio (a single frame is its middle).
         difficulty: `"easy"`, `"standard"` or `"hard"`: how far colours, sizes, textures, pitches, rates and noise vary
             within a family, and how far the families' own patterns stand out.
         min_objects: Fewest visible objects.
         max_objects: Most visible objects, at most 4.
         max_sounding: Most objects that sound at once, at most 3. At 1 a clip has one label, else several.
         noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
-        motion: Whether objects move (needs `num_frames > 1`). A source swings while it is heard, a silent object at
-            some time of its own: sight alone still does not tell who sounds, yet sound and movement go together.
-        seed: Another seed is another world of scenes.
+        motion: Whether objects move (needs `num_frames > 1`). A source swings while it sounds, a silent object at some
+            other time: the image alone still does not show which object sounds, yet audio and movement correspond.
+        seed: Seed of the scenes.
     """
 
     image_size: int | tuple[int, int] = 64
@@ -61,30 +60,30 @@ class ScenesConfig:
         if isinstance(self.image_size, list):
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.difficulty not in DIFFICULTIES:
-            raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {self.difficulty!r}")
+            raise ValueError(f"Expected a difficulty of {', '.join(DIFFICULTIES)}, got {self.difficulty!r}.")
         if not 1 <= self.min_objects <= self.max_objects <= 4:
             raise ValueError(
-                f"expected 1 <= min_objects <= max_objects <= 4, got min_objects={self.min_objects}, "
-                f"max_objects={self.max_objects}"
+                f"Expected 1 <= min_objects <= max_objects <= 4, got min_objects={self.min_objects}, "
+                f"max_objects={self.max_objects}."
             )
         if not 1 <= self.max_sounding <= 3:
-            raise ValueError(f"max_sounding must be 1, 2 or 3, got {self.max_sounding}")
+            raise ValueError(f"Expected max_sounding of 1, 2 or 3, got {self.max_sounding}.")
         if min(self.size) < 32:
             raise ValueError(
-                f"image_size must be at least 32 pixels a side for shapes to be told apart, got {self.size}"
+                f"Expected image_size of at least 32 (smaller shapes cannot be distinguished), got {self.size}."
             )
         if self.seconds < 0.75:
-            raise ValueError(f"seconds must be at least 0.75 for rhythms to be heard, got {self.seconds}")
+            raise ValueError(f"Expected seconds of at least 0.75 (rhythms need that long), got {self.seconds}.")
         if self.sampling_rate < 8000:
-            raise ValueError(f"sampling_rate must be at least 8000 Hz, got {self.sampling_rate}")
+            raise ValueError(f"Expected sampling_rate of at least 8000 Hz, got {self.sampling_rate}.")
         if self.num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}")
+            raise ValueError(f"Expected num_frames of at least 1, got {self.num_frames}.")
         if self.motion and self.num_frames == 1:
-            raise ValueError("motion needs num_frames > 1, got num_frames=1")
+            raise ValueError("Expected num_frames > 1 for motion, got num_frames=1.")
         if self.noise is not None and self.noise < 0:
-            raise ValueError(f"noise must not be negative, got {self.noise}")
+            raise ValueError(f"Expected noise of at least 0, got {self.noise}.")
         if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"seed must lie in 0 .. 2**64 - 1, got {self.seed}")
+            raise ValueError(f"Expected a seed in 0 .. 2**64 - 1, got {self.seed}.")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,36 +110,36 @@ class ScenesConfig:
         return tuple(f.name for f in fields(cls))
 
 
-def eligible_classes(heard: tuple[int, ...]) -> list[int]:
+def eligible_classes(timbres: tuple[int, ...]) -> list[int]:
+    """Classes that may sound along with `timbres`: those whose timbre shares no compatible shape with them.
+
+    So the other sources never determine which of a timbre's two classes sounds.
     """
-    Classes that may sound beside the timbres `heard`: those whose timbre shares no compatible shape with them. So the
-    other sources never tell which of a timbre's two classes is meant.
-    """
-    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in heard))
+    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in timbres))
     return [c for c in range(NUM_CLASSES) if not COMPATIBLE_SHAPES[CLASS_TIMBRE[c]] & taken]
 
 
-def eligible_silent_shapes(heard: tuple[int, ...]) -> list[int]:
-    """Shapes a silent object may have beside the timbres `heard`: those that could make none of them."""
-    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in heard))
+def eligible_silent_shapes(timbres: tuple[int, ...]) -> list[int]:
+    """Shapes that a silent object may have along with `timbres`: those compatible with none of them."""
+    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in timbres))
     return [s for s in range(NUM_SHAPES) if s not in taken]
 
 
 def sample_structure(uniforms, config: ScenesConfig) -> tuple[list[int], list[int]]:
-    """
-    What is in a clip: the classes that sound and the shapes that stay silent.
+    """Draw the content of a clip: the classes that sound and the shapes that stay silent.
 
     Args:
         uniforms: At least 9 numbers in [0, 1).
+        config: Settings of the scenes.
     """
     count = config.min_objects + int(uniforms[0] * (config.max_objects - config.min_objects + 1))
     sounding = 1 + int(uniforms[1] * min(count, config.max_sounding))
-    classes, heard = [], ()
+    classes, timbres = [], ()
     for u in uniforms[2 : 2 + sounding]:
-        choices = eligible_classes(heard)
+        choices = eligible_classes(timbres)
         classes.append(choices[int(u * len(choices))])
-        heard += (CLASS_TIMBRE[classes[-1]],)
-    shapes = eligible_silent_shapes(heard)
+        timbres += (CLASS_TIMBRE[classes[-1]],)
+    shapes = eligible_silent_shapes(timbres)
     silent = [shapes[int(u * len(shapes))] for u in uniforms[5 : 5 + count - sounding]]
     return classes, silent
 
@@ -174,25 +173,25 @@ def enumerate_structures(config: ScenesConfig) -> Iterator[tuple[float, tuple[in
 
 
 def _best_scores(structures: list, evidence: Callable) -> tuple[float, float]:
-    """
-    (accuracy, mAP) of the ideal observer who knows the design and sees `evidence(classes, silent)`, a hashable value.
-    Accuracy: chance that its likeliest class sounds. mAP: of its posterior as score, with ties in random order.
+    """(accuracy, mAP) of the ideal observer who knows the design and `evidence(classes, silent)`, a hashable value.
+
+    Accuracy: probability that its likeliest class sounds. mAP: with its posterior as score, ties in random order.
     """
     mass = defaultdict(float)
     joint = defaultdict(lambda: [0.0] * NUM_CLASSES)
     for p, classes, silent in structures:
-        seen = evidence(classes, silent)
-        mass[seen] += p
+        known = evidence(classes, silent)
+        mass[known] += p
         for c in classes:
-            joint[seen][c] += p
+            joint[known][c] += p
     total = sum(mass.values())
     accuracy = sum(max(row) for row in joint.values()) / total
     average_precisions = []
     for c in range(NUM_CLASSES):
         # Merge evidence of equal posterior: between equal scores the order is random, precision moves smoothly.
         groups = defaultdict(float)
-        for seen, row in joint.items():
-            groups[round(row[c] / mass[seen], 12)] += mass[seen]
+        for known, row in joint.items():
+            groups[round(row[c] / mass[known], 12)] += mass[known]
         positives = sum(row[c] for row in joint.values())
         found = examined = area = 0.0
         for posterior, weight in sorted(groups.items(), reverse=True):
@@ -211,29 +210,29 @@ def _ceilings(min_objects: int, max_objects: int, max_sounding: int) -> tuple:
     structures = list(enumerate_structures(clips))
     single = list(enumerate_structures(replace(clips, min_objects=1, max_objects=1)))
 
-    def sound(classes, silent):
+    def audio(classes, silent):
         return tuple(sorted(CLASS_TIMBRE[c] for c in classes))
 
-    def sight(classes, silent):
+    def image(classes, silent):
         return tuple(sorted((*(CLASS_SHAPE[c] for c in classes), *silent)))
 
     def both(classes, silent):
-        return sound(classes, silent), sight(classes, silent)
+        return audio(classes, silent), image(classes, silent)
 
     result = []
-    for name, evidence in (("sound", sound), ("sight", sight), ("both", both), ("chance", lambda classes, silent: 0)):
+    for name, evidence in (("audio", audio), ("image", image), ("both", both), ("chance", lambda classes, silent: 0)):
         accuracy, mean_average_precision = _best_scores(structures, evidence)
         result.append((name, _best_scores(single, evidence)[0], accuracy, mean_average_precision))
     return tuple(result)
 
 
 def modality_ceilings(config: ScenesConfig) -> dict[str, dict[str, float]]:
-    """
-    The best that any observer can do at naming the sounding classes from one sense, from both, and from none, however
-    well it sees and hears. Computed from the probabilities of the design, not simulated.
+    """Best scores that any classifier can reach from one modality, from both, and from none.
+
+    Computed from the probabilities of the design, not simulated.
 
     Returns:
-        For each of `"sound"`, `"sight"`, `"both"` and `"chance"`: `"single_object_accuracy"` (clips with one object),
+        For each of `"audio"`, `"image"`, `"both"` and `"chance"`: `"single_object_accuracy"` (clips with one object),
         `"accuracy"` (how often the likeliest class is among those that sound, over the clips of `config`) and `"mAP"`
         (mean over classes of the average precision of the exact posterior, over the clips of `config`).
     """

@@ -1,4 +1,4 @@
-"""Scenes as files to watch and listen to (mp4, wav, png), and a figure of several scenes with their ground truth."""
+"""Export of scenes to mp4, wav and png files, and a figure of several scenes with their ground truth."""
 
 import json
 import wave
@@ -16,37 +16,36 @@ FRAME_RATE = 25
 
 
 def write_video(path: str | Path, frames: np.ndarray, waveform: np.ndarray, sampling_rate: int, rate: int = FRAME_RATE):
-    """
-    Write an mp4 with H.264 (MPEG-4 where PyAV lacks it) and AAC.
+    """Write an mp4 with H.264 (MPEG-4 where PyAV lacks it) and AAC.
 
     Args:
         path: File to write.
-        frames: (T, H, W, 3) uint8; odd sizes lose their last row or column.
+        frames: (T, H, W, 3) uint8; the last row or column of odd sizes is dropped.
         waveform: (N,) float32.
-        sampling_rate: In Hz.
-        rate: Frames a second.
+        sampling_rate: Sampling rate in Hz.
+        rate: Frames per second.
     """
     import av
 
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
     with av.open(str(path), "w", format="mp4") as container:
-        picture = container.add_stream(codec, rate=rate)
-        picture.height, picture.width = frames.shape[1:3]
-        picture.pix_fmt = "yuv420p"
-        picture.options = {"crf": "18"} if codec == "libx264" else {"qscale": "3"}
-        sound = container.add_stream("aac", rate=sampling_rate, layout="mono")
+        video = container.add_stream(codec, rate=rate)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        video.options = {"crf": "18"} if codec == "libx264" else {"qscale": "3"}
+        audio = container.add_stream("aac", rate=sampling_rate, layout="mono")
         for array in frames:
-            for packet in picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")):
+            for packet in video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")):
                 container.mux(packet)
-        for packet in picture.encode():
+        for packet in video.encode():
             container.mux(packet)
         for start in range(0, len(waveform), 1024):
             block = av.AudioFrame.from_ndarray(waveform[None, start : start + 1024], format="fltp", layout="mono")
             block.sample_rate, block.pts, block.time_base = sampling_rate, start, Fraction(1, sampling_rate)
-            for packet in sound.encode(block):
+            for packet in audio.encode(block):
                 container.mux(packet)
-        for packet in sound.encode():
+        for packet in audio.encode():
             container.mux(packet)
 
 
@@ -60,14 +59,15 @@ def write_wav(path: str | Path, waveform: np.ndarray, sampling_rate: int) -> Non
 
 
 def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bool = True) -> list[Path]:
-    """
-    Write a scene: `clip.mp4`, `mixture.wav`, `stem_<k>_<class>.wav`, `background.wav`, `frame.png`,
+    """Write a scene and its ground truth.
+
+    The files are `clip.mp4`, `mixture.wav`, `stem_<k>_<class>.wav`, `background.wav`, `frame.png`,
     `mask_<k>_<shape>_<sounding or silent>.png` and `scene.json`.
 
     Args:
-        config: Settings of the still picture and of the sound.
-        index: Which scene.
-        folder: Where to; made if absent.
+        config: Settings of the image and of the audio.
+        index: Index of the scene.
+        folder: Folder to write; created if missing.
         motion: Whether the objects of the mp4 move.
 
     Returns:
@@ -79,9 +79,9 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
     folder.mkdir(parents=True, exist_ok=True)
     scene = generate_scene(replace(config, num_frames=1, motion=False), index)
     frames = max(2, round(config.seconds * FRAME_RATE))
-    film = generate_scene(replace(config, num_frames=frames, motion=motion), index)
+    video = generate_scene(replace(config, num_frames=frames, motion=motion), index)
     written = [folder / "clip.mp4", folder / "mixture.wav", folder / "background.wav", folder / "frame.png"]
-    write_video(written[0], film.frames, film.waveform, film.sampling_rate)
+    write_video(written[0], video.frames, video.waveform, video.sampling_rate)
     write_wav(written[1], scene.waveform, scene.sampling_rate)
     write_wav(written[2], scene.background, scene.sampling_rate)
     Image.fromarray(scene.frames[0]).save(written[3])
@@ -89,12 +89,12 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
         written.append(folder / f"stem_{k}_{CLASS_NAMES[c].replace(' ', '_')}.wav")
         write_wav(written[-1], stem, scene.sampling_rate)
     objects = []
-    for k, (mask, shape, heard) in enumerate(zip(scene.masks[:, 0], scene.shape_ids, scene.sounding)):
-        written.append(folder / f"mask_{k}_{SHAPES[shape]}_{'sounding' if heard else 'silent'}.png")
+    for k, (mask, shape, sounding) in enumerate(zip(scene.masks[:, 0], scene.shape_ids, scene.sounding)):
+        written.append(folder / f"mask_{k}_{SHAPES[shape]}_{'sounding' if sounding else 'silent'}.png")
         Image.fromarray(mask.astype(np.uint8) * 255).save(written[-1])
-        name = CLASS_NAMES[scene.class_ids[k]] if heard else None
+        name = CLASS_NAMES[scene.class_ids[k]] if sounding else None
         objects.append(
-            {"shape": SHAPES[shape], "sounding": bool(heard), "class": name, "box": scene.boxes[k, 0].tolist()}
+            {"shape": SHAPES[shape], "sounding": bool(sounding), "class": name, "box": scene.boxes[k, 0].tolist()}
         )
     written.append(folder / "scene.json")
     about = {"index": index, "config": config.to_dict(), "sampling_rate": scene.sampling_rate, "objects": objects}
@@ -103,7 +103,7 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
 
 
 def _spectrogram(waveform: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, float]:
-    """Power in dB (bins, frames) up to 6 kHz, windows of 50 ms, for the eye only."""
+    """Power in dB (bins, frames) up to 6 kHz, windows of 50 ms, for display only."""
     size, hop = round(0.05 * sampling_rate), round(0.0125 * sampling_rate)
     padded = np.pad(waveform, size // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * np.hanning(size)
@@ -115,21 +115,20 @@ def _spectrogram(waveform: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, 
 def _overlay(scene: Scene) -> np.ndarray:
     """The frame, greyed, with sounding objects in orange and silent ones in blue."""
     frame = scene.frames[0].astype(np.float32) / 255
-    picture = 0.35 + 0.4 * frame.mean(-1, keepdims=True).repeat(3, axis=-1)
-    for mask, heard in zip(scene.masks[:, 0], scene.sounding):
-        colour = np.array([1.0, 0.55, 0.1] if heard else [0.25, 0.5, 1.0])
-        picture[mask] = 0.25 * picture[mask] + 0.75 * colour
-    return picture
+    image = 0.35 + 0.4 * frame.mean(-1, keepdims=True).repeat(3, axis=-1)
+    for mask, sounding in zip(scene.masks[:, 0], scene.sounding):
+        colour = np.array([1.0, 0.55, 0.1] if sounding else [0.25, 0.5, 1.0])
+        image[mask] = 0.25 * image[mask] + 0.75 * colour
+    return image
 
 
 def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) -> None:
-    """
-    Draw one row a scene: the frame, who sounds, the mixture's spectrogram and each stem's.
+    """Draw a row per scene: the frame, its sounding objects, and the spectrograms of mixture and stems.
 
     Args:
-        config: Settings.
-        indices: Which scenes.
-        path: Figure to write; the suffix decides the format.
+        config: Settings of the scenes.
+        indices: Indices of the scenes.
+        path: Figure to write; its suffix determines the format.
     """
     import matplotlib
 
@@ -157,9 +156,9 @@ def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) 
                 side.set_visible(False)
         cells[0].imshow(scene.frames[0])
         cells[1].imshow(_overlay(scene))
-        for k, heard in enumerate(scene.sounding):
+        for k, sounding in enumerate(scene.sounding):
             x1, y1, x2, y2 = scene.boxes[k, 0] - 0.5
-            edge = "#ff8c1a" if heard else "#4080ff"
+            edge = "#ff8c1a" if sounding else "#4080ff"
             cells[1].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=1.4))
         names = ", ".join(SHAPES[s] for s in scene.shape_ids)
         cells[0].set_title(names, **plain)
@@ -191,8 +190,8 @@ def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     if path.suffix == ".png":
-        # Noise does not compress: 256 colours make the file a third, and look the same.
-        with Image.open(path) as picture:
-            small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        # Noise does not compress: 256 colours look the same at a third of the file size.
+        with Image.open(path) as image:
+            small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         small.save(path, optimize=True)
     plt.close(figure)

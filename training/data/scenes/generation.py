@@ -1,33 +1,32 @@
-"""From (seed, index) to a sounding scene: its picture, its sound and its ground truth."""
+"""From (seed, index) to a sounding scene: frames, audio and ground truth."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, synthesize
 from .config import CLASS_SHAPE, CLASS_TIMBRE, NUM_CLASSES, ScenesConfig, sample_structure
-from .sight import NUM_BACKGROUND_UNIFORMS, NUM_OBJECT_UNIFORMS, render
-from .sound import NUM_SOUND_UNIFORMS, background_noise, gate, synthesize
+from .image import NUM_BACKGROUND_UNIFORMS, NUM_OBJECT_UNIFORMS, render
 
 
 @dataclass
 class Scene:
-    """
-    A clip and its ground truth. n objects, ordered from the farthest to the nearest; m of them sound.
+    """A clip and its ground truth: n objects, ordered from the farthest to the nearest, m of which sound.
 
     Attributes:
-        index: Which clip of the world this is.
+        index: Index of the scene.
         frames: (T, H, W, 3) uint8.
-        waveform: (N,) float32 in [-1, 1], the mixture: `stems.sum(0) + background`, to the bit.
+        waveform: (N,) float32 in [-1, 1], the mixture: exactly `stems.sum(0) + background`.
         stems: (m, N) float32, one for each sounding object, in the objects' order.
         background: (N,) float32, background noise.
         labels: (16,) float32, 1 where a class sounds.
         shape_ids: (n,) int64.
         timbre_ids: (n,) int64, -1 for silent objects.
-        class_ids: (n,) int64, -1 for silent objects: a shape that is not heard belongs to either of its two classes.
+        class_ids: (n,) int64, -1 for silent objects: a silent shape belongs to either of its two classes.
         sounding: (n,) bool.
         masks: (n, T, H, W) bool, the visible part of each object; disjoint.
         boxes: (n, T, 4) int64, the tight box of each mask as x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
-        sampling_rate: In Hz.
+        sampling_rate: Sampling rate in Hz.
     """
 
     index: int
@@ -47,10 +46,10 @@ class Scene:
     @property
     def label(self) -> int:
         """The class that sounds, where only one does."""
-        heard = self.class_ids[self.sounding]
-        if len(heard) != 1:
-            raise ValueError(f"scene {self.index} has {len(heard)} sounding objects, not one label: use `labels`")
-        return int(heard[0])
+        classes = self.class_ids[self.sounding]
+        if len(classes) != 1:
+            raise ValueError(f"Expected one sounding object, got {len(classes)} in scene {self.index}; use `labels`.")
+        return int(classes[0])
 
 
 class _Plan:
@@ -58,47 +57,47 @@ class _Plan:
 
     def __init__(self, config: ScenesConfig, index: int):
         if not 0 <= index < 1 << 64:
-            raise ValueError(f"a scene's index must lie in 0 .. 2**64 - 1, got {index}")
+            raise ValueError(f"Expected a scene index in 0 .. 2**64 - 1, got {index}.")
         rng = np.random.Generator(np.random.Philox(key=np.array([config.seed, index], np.uint64)))
-        u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOUND_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 6 + 4)
+        u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOURCE_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 6 + 4)
         structure, rest = u[:16], u[16:]
         self.objects, rest = rest[: 4 * NUM_OBJECT_UNIFORMS].reshape(4, -1), rest[4 * NUM_OBJECT_UNIFORMS :]
-        self.sounds, rest = rest[: 3 * NUM_SOUND_UNIFORMS].reshape(3, -1), rest[3 * NUM_SOUND_UNIFORMS :]
+        self.sources, rest = rest[: 3 * NUM_SOURCE_UNIFORMS].reshape(3, -1), rest[3 * NUM_SOURCE_UNIFORMS :]
         self.ground, rest = rest[:NUM_BACKGROUND_UNIFORMS], rest[NUM_BACKGROUND_UNIFORMS:]
         self.motion, self.noise = rest[:24].reshape(4, 6), rest[24:]
         classes, silent = sample_structure(structure[:9], config)
         members = [(CLASS_SHAPE[c], CLASS_TIMBRE[c], c) for c in classes] + [(s, -1, -1) for s in silent]
-        # Depth order is independent of who sounds.
+        # Depth order is independent of which objects sound.
         order = np.argsort(structure[9 : 9 + len(members)], kind="stable")
         self.shape_ids, self.timbre_ids, self.class_ids = np.array([members[k] for k in order], np.int64).T
         self.sounding = self.class_ids >= 0
 
     def swings(self, config: ScenesConfig) -> np.ndarray:
-        """
-        Displacement (objects, T, 2) in object radii. Every object swings for a while: a source while it sounds, a
-        silent one for as long at some time of its own, so that sight alone does not tell them apart. No rate depends
-        on a timbre.
+        """Displacement (objects, T, 2) in object radii.
+
+        Every object swings for a while: a source while it sounds, a silent one for as long at some other time, so that
+        the image alone does not distinguish them. No rate depends on a timbre.
         """
         result = np.zeros((len(self.shape_ids), config.num_frames, 2))
         if not config.motion:
             return result
         t = (np.arange(config.num_frames) + 0.5) / config.num_frames * config.seconds
-        sounds = iter(self.sounds)
+        sources = iter(self.sources)
         for k, (rate, phase, angle, reach, *pause) in enumerate(self.motion[: len(self.shape_ids)]):
-            onset, end = gate(next(sounds) if self.sounding[k] else np.array(pause), config.seconds)
+            onset, end = gate(next(sources) if self.sounding[k] else np.array(pause), config.seconds)
             along = (0.25 + 0.4 * reach) * ((t >= onset) & (t <= end))
             along = along * np.sin(2 * np.pi * ((0.8 + 1.2 * rate) * t + phase))
             result[k] = along[:, None] * [np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)]
         return result
 
 
-def _sight(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
+def _frames(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
     return render(plan.shape_ids.tolist(), plan.swings(config), plan.objects, plan.ground, config)
 
 
-def _sound(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _audio(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     timbres = plan.timbre_ids[plan.sounding].tolist()
-    stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sounds)])
+    stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sources)])
     background = background_noise(plan.noise, config)
     waveform = stems.sum(0) + background
     peak = max(float(waveform.max()), -float(waveform.min()))
@@ -108,36 +107,36 @@ def _sound(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray, n
     return waveform, stems, background
 
 
-def generate_sight(config: ScenesConfig, index: int) -> np.ndarray:
-    """The frames (T, H, W, 3) uint8 of a scene alone."""
-    return _sight(_Plan(config, index), config)[0]
+def generate_frames(config: ScenesConfig, index: int) -> np.ndarray:
+    """The frames (T, H, W, 3) uint8 of a scene, without its audio."""
+    return _frames(_Plan(config, index), config)[0]
 
 
-def generate_sound(config: ScenesConfig, index: int) -> np.ndarray:
-    """The waveform (N,) float32 of a scene alone."""
-    return _sound(_Plan(config, index), config)[0]
+def generate_waveform(config: ScenesConfig, index: int) -> np.ndarray:
+    """The waveform (N,) float32 of a scene, without its frames."""
+    return _audio(_Plan(config, index), config)[0]
 
 
 def generate_classes(config: ScenesConfig, index: int) -> np.ndarray:
-    """The classes that sound in a scene, in the objects' order, without making the scene."""
+    """The classes that sound in a scene, in the objects' order, without generating the scene."""
     plan = _Plan(config, index)
     return plan.class_ids[plan.sounding]
 
 
 def generate_members(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes that sound in a scene and the shapes that are seen in it, without making the scene."""
+    """The classes that sound in a scene and the shapes of its objects, without generating the scene."""
     plan = _Plan(config, index)
     return plan.class_ids[plan.sounding], plan.shape_ids
 
 
 def generate_clip(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What training needs of a scene: frames (T, H, W, 3) uint8, waveform (N,) float32, classes that sound."""
+    """The part of a scene that training needs: frames (T, H, W, 3) uint8, waveform (N,) float32, sounding classes."""
     plan = _Plan(config, index)
-    return _sight(plan, config)[0], _sound(plan, config)[0], plan.class_ids[plan.sounding]
+    return _frames(plan, config)[0], _audio(plan, config)[0], plan.class_ids[plan.sounding]
 
 
 def shape_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 of a scene's middle frame: s + 1 where an object of shape s is seen, 0 elsewhere."""
+    """(H, W) uint8 of a scene's middle frame: s + 1 where an object of shape s is visible, else 0."""
     result = np.zeros(scene.masks.shape[-2:], np.uint8)
     for mask, shape in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.shape_ids, strict=True):
         result[mask] = shape + 1
@@ -153,11 +152,9 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
 
 
 def generate_scene(config: ScenesConfig, index: int) -> Scene:
-    """
-    Make the scene `index` of the world `config.seed`, with all its ground truth.
+    """Generate the scene `index` of the seed `config.seed`, with all its ground truth.
 
     Example:
-
     ```python
     >>> scene = generate_scene(ScenesConfig(), 3)
     >>> scene.frames.shape, scene.waveform.shape
@@ -165,8 +162,8 @@ def generate_scene(config: ScenesConfig, index: int) -> Scene:
     ```
     """
     plan = _Plan(config, index)
-    frames, masks = _sight(plan, config)
-    waveform, stems, background = _sound(plan, config)
+    frames, masks = _frames(plan, config)
+    waveform, stems, background = _audio(plan, config)
     labels = np.zeros(NUM_CLASSES, np.float32)
     labels[plan.class_ids[plan.sounding]] = 1
     return Scene(

@@ -1,4 +1,4 @@
-"""Sounding scenes for the tasks that need more than a label: mixtures to separate, masks to paint, places to find."""
+"""Sounding scenes for the tasks that need more than a label: separation, segmentation and localization."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,59 +7,58 @@ import numpy as np
 import torch
 
 from ..random import Stream, generator
+from ..sets.folder import make_rows
 from .clips import SceneClips, amplify, as_pixels, crop_and_flip
 from .config import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES
 from .generation import generate_members, generate_scene, shape_map
 
 SCENE_TASKS = ("separation", "segmentation", "localization")
-SWAP_SHARE = 0.8  # of the foreign sounds, where a frame has silent objects: sounds that one of those could make
+SWAP_FRACTION = 0.8  # of the foreign audio, where a frame has silent objects: audio that one of those could make
 _FULL_SCALE = 32767
 _PARTNER_TRIALS = 200
 _CLASS_OF = {pair: c for c, pair in enumerate(zip(CLASS_SHAPE, CLASS_TIMBRE, strict=True))}
 
 
 class SceneTask(SceneClips):
-    """
-    A split of sounding scenes with the ground truth of a task.
+    """A split of sounding scenes with the ground truth of a task.
 
     Samples hold `pixel_values`, `input_features`, `index`, `path`, and
 
-    - separation: `labels` (1, mels, frames), the log-mel of the source that the frame shows; `input_features`, of its
-      scene's sound and another's together. Items 2k and 2k + 1 are the two sources of pair k, each with its own frame.
-      In training the pairs are drawn anew in every epoch; in evaluation they are fixed, and samples hold `waveforms`
-      (2, N): the wanted source, the other. A partner's sound could not come from the wanted scene's objects (no shape
-      in sight is compatible with it), nor the other way round: so the frame always tells which source is meant.
-    - segmentation: `labels` (H, W), 1.0 where an object that sounds is seen, else 0.0; silent objects are ground, and
-      evaluation samples hold `silent_objects` (H, W) bool, where those are. With `semantic`, long class indices: 0
-      ground, c + 1 where class c sounds.
-    - localization: `labels` (H, W), 1.0 within the tight boxes of what sounds and is seen, else 0.0; in evaluation also
-      `sounding`, and with `foreign_sounds` items come in pairs: 2k is a scene as it is (`sounding` 1), 2k + 1 the same
-      frame with the sound of another scene that nothing in it can make (or, where the split has none, with background
-      noise alone): `sounding` 0, `labels` all 0.
+    - separation: `labels` (1, mels, frames), the log-mel of the source that the frame shows; `input_features` is that
+      of the sum of two scenes' audio. Items 2k and 2k + 1 are the two sources of pair k, each with its own frame. In
+      training the pairs are drawn anew in every epoch; in evaluation they are fixed, and samples hold `waveforms`
+      (2, N): target and interfering source. No object of either scene is compatible with the audio of the other, so
+      the frame always determines the target.
+    - segmentation: `labels` (H, W), 1.0 where a sounding object is visible, else 0.0; silent objects are background,
+      and evaluation samples hold `silent_objects` (H, W) bool, where those are. With `semantic`, long class indices: 0
+      is background, c + 1 sounding class c.
+    - localization: `labels` (H, W), 1.0 within the tight boxes of visible sounding objects, else 0.0; in evaluation
+      also `sounding`, and with `foreign_sounds` items come in pairs: 2k is a scene itself (`sounding` 1), 2k + 1 the
+      same frame with the audio of another scene that no object in it can make (or, where the split has none, with
+      background noise alone): `sounding` 0, `labels` all 0.
 
-    Segmentation and localization are trained in pairs too, with `foreign_sounds`: 2k is a scene as it is, 2k + 1 the
-    same frame with another scene's sound. Where the frame has silent objects, that sound is mostly (`SWAP_SHARE`) one
-    that exactly one of them could make, which then is what sounds; else one that nothing in sight could. So the answer
-    lies in frame and sound together, and never in the frame alone.
+    With `foreign_sounds`, segmentation and localization are trained in pairs too: 2k is a scene itself, 2k + 1 the same
+    frame with another scene's audio. Where the frame has silent objects, that audio mostly (`SWAP_FRACTION`) fits
+    exactly one of them, which then is the sounding object; else it fits no visible object. So the answer depends on
+    frame and audio together, and never on the frame alone.
 
     `in_pairs` says whether items 2k and 2k + 1 belong together, into one batch.
 
     Args:
+        config, processor, split, size, train, seed, cache_dir: See [`SceneClips`].
         task: `"separation"`, `"segmentation"` or `"localization"`.
-        semantic: Whether segmentation names classes.
-        foreign_sounds: Whether frames also come with sounds that are not theirs, as above. What learns from whether
-            frame and sound belong together must be trained without.
-
-    The rest are those of [`SceneClips`].
+        semantic: Whether segmentation has classes.
+        foreign_sounds: Whether frames also come with the audio of other scenes, as above. Training that learns from
+            whether frame and audio belong together must go without.
     """
 
     def __init__(
         self, config, processor, split, size, train, seed, cache_dir=None, *, task, semantic=False, foreign_sounds=True
     ):
         if task not in SCENE_TASKS:
-            raise ValueError(f"task must be one of {', '.join(SCENE_TASKS)}, got {task!r}")
+            raise ValueError(f"Expected a task of {', '.join(SCENE_TASKS)}, got {task!r}.")
         if config.num_frames > 1:
-            raise ValueError(f"{task} on scenes needs num_frames = 1, got {config.num_frames}")
+            raise ValueError(f"Expected num_frames=1 for {task} on scenes, got {config.num_frames}.")
         self.task, self.semantic = task, semantic
         super().__init__(config, processor, split, size, train, seed, cache_dir)
         self.card = f"{self.card}, {task}"
@@ -68,13 +67,13 @@ class SceneTask(SceneClips):
             self.label_names, self.multi_label = None, False
         self.in_pairs = task == "separation" or (foreign_sounds and (train or task == "localization"))
         if self.in_pairs and size < 2:
-            raise ValueError(f"{task} works with pairs of scenes: expected a size of at least 2, got {size}")
+            raise ValueError(f"{task} uses pairs of scenes: expected a size of at least 2, got {size}.")
         self._order = (-1, [])
 
     def __len__(self) -> int:
         return self.size // 2 * 2 if self.in_pairs else self.size
 
-    def _about(self) -> dict:
+    def _cache_key(self) -> dict:
         return {"task": "separation" if self.task == "separation" else "shapes"}
 
     def _layout(self) -> dict:
@@ -84,18 +83,18 @@ class SceneTask(SceneClips):
             return layout | {"waveforms": ((self.config.num_samples,), np.int16)}
         return layout | {"shapes_seen": (self.config.size, np.uint8)}
 
-    def _make(self, items: list[int]) -> dict[str, np.ndarray]:
+    def _generate(self, items: list[int]) -> dict[str, np.ndarray]:
         scenes = [generate_scene(self.config, self.scene_index(i)) for i in items]
-        made = {
+        media = {
             "frames": np.stack([scene.frames for scene in scenes]),
             "classes": self._class_rows([scene.class_ids[scene.sounding] for scene in scenes]),
         }
         waveforms = [scene.waveform for scene in scenes]
         if self.task == "separation":
-            # Kept as a wav file would keep it; without a store the same, so that a store changes nothing.
+            # 16 bits as in a wav file, also without a cache, so that a cache changes nothing.
             rounded = np.clip(np.round(np.stack(waveforms) * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE)
-            return made | {"waveforms": rounded.astype(np.int16)}
-        return made | {
+            return media | {"waveforms": rounded.astype(np.int16)}
+        return media | {
             "features": self._log_mels(waveforms),
             "shapes_seen": np.stack([shape_map(scene) for scene in scenes]),
         }
@@ -113,24 +112,24 @@ class SceneTask(SceneClips):
 
     def _maps(self, items: list[int]) -> list[dict]:
         if not self.in_pairs:
-            seen, heard = items, items
+            images, audio = items, items
         else:
-            seen = [self._shuffled()[i // 2] if self.train else i // 2 for i in items]
-            draw = self._foreign_sound if self.train else self._partner
-            heard = [draw(j, self.epoch if self.train else 0) if i % 2 else j for i, j in zip(items, seen, strict=True)]
-        made = self._media(seen)
-        pixels, features = as_pixels(made["frames"]), self._sounds(seen, heard)
-        maps = [self._sounding(shapes, j) for shapes, j in zip(made["shapes_seen"], heard, strict=True)]
+            images = [self._shuffled()[i // 2] if self.train else i // 2 for i in items]
+            draw, epoch = (self._foreign_audio, self.epoch) if self.train else (self._partner, 0)
+            audio = [draw(j, epoch) if i % 2 else j for i, j in zip(items, images, strict=True)]
+        media = self._media(images)
+        pixels, features = as_pixels(media["frames"]), self._features(images, audio)
+        maps = [self._sounding(shapes, j) for shapes, j in zip(media["shapes_seen"], audio, strict=True)]
         maps = torch.from_numpy(np.stack(maps)).float()[:, None, None]
         if self.train:
-            # The two of a pair see the same part of the frame: they differ in the sound alone.
+            # Both items of a pair show the same part of the frame: they differ in the audio alone.
             draws = [self._draw(i - i % 2 if self.in_pairs else i) for i in items]
             boxes, flips = [box for box, _, _ in draws], [flip for _, flip, _ in draws]
             pixels, maps = crop_and_flip(pixels, boxes, flips), crop_and_flip(maps, boxes, flips, mode="nearest")
             features = amplify(features, [decibels for _, _, decibels in draws])
-        pixels, maps = self.pictures.normalize(pixels)[:, 0], maps[:, 0, 0]
+        pixels, maps = self.visual_processor.normalize(pixels)[:, 0], maps[:, 0, 0]
         samples = []
-        for k, (i, here, there) in enumerate(zip(items, seen, heard, strict=True)):
+        for k, (i, here, there) in enumerate(zip(items, images, audio, strict=True)):
             sample = {"pixel_values": pixels[k], "input_features": features[k]}
             if self.task == "localization":
                 sample["labels"] = boxes_of(maps[k])
@@ -139,28 +138,27 @@ class SceneTask(SceneClips):
             else:
                 sample["labels"] = maps[k].long() if self.semantic else (maps[k] > 0).float()
                 if not (self.train or self.semantic):
-                    sample["silent_objects"] = torch.from_numpy(made["shapes_seen"][k] > 0) & (maps[k] == 0)
+                    sample["silent_objects"] = torch.from_numpy(media["shapes_seen"][k] > 0) & (maps[k] == 0)
             path = self._name(here)
             if here != there:
-                sound = "background noise alone" if there is None else f"the sound of {self._name(there)}"
-                path += f" with {sound}"
+                path += f" with {'background noise alone' if there is None else f'the audio of {self._name(there)}'}"
             samples.append(sample | {"path": path, "index": i})
         return samples
 
-    def _sounds(self, seen: list[int], heard: list[int | None]) -> torch.Tensor:
-        """(B, 1, mels, frames) of the sounds of scenes, or of the background noise of the scene seen for None."""
-        features = self._media([here if there is None else there for here, there in zip(seen, heard, strict=True)])
+    def _features(self, images: list[int], audio: list[int | None]) -> torch.Tensor:
+        """(B, 1, mels, frames) of the audio of scenes, or, for None, of the background noise of the image's scene."""
+        features = self._media([here if there is None else there for here, there in zip(images, audio, strict=True)])
         features = torch.from_numpy(features["features"]).clone()
-        for k, there in enumerate(heard):
+        for k, there in enumerate(audio):
             if there is None:
-                noise = generate_scene(self.config, self.scene_index(seen[k])).background
+                noise = generate_scene(self.config, self.scene_index(images[k])).background
                 features[k] = torch.from_numpy(self._log_mels([noise])[0])
         return features
 
-    def _sounding(self, shapes_seen: np.ndarray, heard: int | None) -> np.ndarray:
-        """(H, W), c + 1 where an object of class c is seen that makes the sound of a scene; None: nothing does."""
+    def _sounding(self, shapes_seen: np.ndarray, audio: int | None) -> np.ndarray:
+        """(H, W), c + 1 where a visible object of class c makes the audio of a scene; all 0 for None."""
         result = np.zeros_like(shapes_seen)
-        for timbre in () if heard is None else self._members[heard][0]:
+        for timbre in () if audio is None else self._members[audio][0]:
             for shape in COMPATIBLE_SHAPES[timbre]:
                 result[shapes_seen == shape + 1] = _CLASS_OF[shape, timbre] + 1
         return result
@@ -173,9 +171,9 @@ class SceneTask(SceneClips):
             # The partners of pairs come from the half of the split that is in no other pair.
             pairs = [(i // 2, self._mixture_partner(i // 2, epoch=0, low=self.size // 2)) for i in items]
         pairs = [pair[:: -1 if i % 2 else 1] for i, pair in zip(items, pairs, strict=True)]
-        wanted, other = (self._media([pair[k] for pair in pairs]) for k in (0, 1))
-        pixels = as_pixels(wanted["frames"])
-        waveforms = np.stack([wanted["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
+        target, other = (self._media([pair[k] for pair in pairs]) for k in (0, 1))
+        pixels = as_pixels(target["frames"])
+        waveforms = np.stack([target["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
         waveforms = torch.from_numpy(waveforms)  # (B, 2, N)
         if self.train:
             draws = [self._draw(i) for i in items]
@@ -183,7 +181,7 @@ class SceneTask(SceneClips):
             # Each source has its own level, the same in both samples of the pair.
             decibels = torch.tensor([(self._draw(i)[2], self._draw(i + 1 - i % 2 * 2)[2]) for i in items])
             waveforms = waveforms * 10 ** (decibels[..., None] / 20)
-        pixels = self.pictures.normalize(pixels)[:, 0]
+        pixels = self.visual_processor.normalize(pixels)[:, 0]
         log_mel = self.feature_extractor.log_mel
         samples = []
         for k, (i, (first, second)) in enumerate(zip(items, pairs, strict=True)):
@@ -197,12 +195,16 @@ class SceneTask(SceneClips):
             samples.append(sample | {"path": f"{self._name(first)} + {self._name(second)}", "index": i})
         return samples
 
+    def annotations(self):
+        """The items as a `datasets.Dataset` with `path` and `split`; their scenes are drawn when they are read."""
+        return make_rows([{"path": f"{self.task} {self.split}/{i}", "split": self.split} for i in range(len(self))])
+
     def _name(self, i: int) -> str:
         return f"scene {self.split}/{i}"
 
     @cached_property
     def _members(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """For every scene: the timbres that are heard in it, and the shapes of all objects."""
+        """For every scene: the timbres in its audio, and the shapes of all objects."""
         members = []
         for i in range(self.size):
             classes, shapes = generate_members(self.config, self.scene_index(i))
@@ -210,23 +212,23 @@ class SceneTask(SceneClips):
         return members
 
     def _makers(self, i: int, j: int) -> list[int]:
-        """For each timbre that is heard in scene j, how many of the objects seen in scene i could make it."""
+        """For each timbre in the audio of scene j, how many of the visible objects of scene i could make it."""
         shapes = self._members[i][1]
         return [sum(shape in COMPATIBLE_SHAPES[t] for shape in shapes) for t in self._members[j][0]]
 
     def _fits(self, i: int, j: int) -> bool:
-        """Whether nothing seen in scene i could make what is heard in j; for mixtures, also the other way round."""
+        """Whether no object of scene i could make the audio of scene j; for mixtures, also the other way round."""
         return not (any(self._makers(i, j)) or (self.task == "separation" and any(self._makers(j, i))))
 
-    def _foreign_sound(self, i: int, epoch: int) -> int | None:
-        """A scene whose sound goes with the frame of scene i in training; None for background noise."""
+    def _foreign_audio(self, i: int, epoch: int) -> int | None:
+        """A scene whose audio comes with the frame of scene i in training; None for background noise."""
         draws = generator(self.seed, Stream.FOREIGN_AUDIO, epoch, i)
         timbres, shapes = self._members[i]
-        swap = len(shapes) > len(timbres) and float(torch.rand((), generator=draws)) < SWAP_SHARE
+        swap = len(shapes) > len(timbres) and float(torch.rand((), generator=draws)) < SWAP_FRACTION
         for _ in range(_PARTNER_TRIALS):
             j = int(torch.randint(self.size, (), generator=draws))
             makers = self._makers(i, j)
-            # As in any scene, no more than one object may be able to make a sound; and it should be another one.
+            # As in any scene, at most one object may fit a timbre; and it should be another one.
             others = {s for t in self._members[j][0] for s in COMPATIBLE_SHAPES[t] if s in shapes}
             own = {s for t in timbres for s in COMPATIBLE_SHAPES[t] if s in shapes}
             if max(makers) <= 1 and (bool(others) if swap else not others) and not others & own:
@@ -234,7 +236,7 @@ class SceneTask(SceneClips):
         return self._partner(i, epoch)
 
     def _partner(self, i: int, epoch: int, low: int = 0) -> int | None:
-        """A scene that fits to scene i, of index `low` or above, or None; evaluation's are the same for every seed."""
+        """A scene that `_fits` scene i, of index `low` or above, or None; in evaluation the same for every seed."""
         draws = generator(self.seed if self.train else 0, Stream.SCENE_PARTNERS, epoch, i)
         for _ in range(_PARTNER_TRIALS):
             j = int(torch.randint(low, self.size, (), generator=draws))
@@ -246,7 +248,7 @@ class SceneTask(SceneClips):
         partner = self._partner(i, epoch, low)
         if partner is None:
             raise ValueError(
-                f"{self.card}: no sound fits beside {self._name(i)}: expected more scenes, or fewer objects"
+                f"Found no scene to mix with {self._name(i)} ({self.card}); use more scenes, or fewer objects."
             )
         return partner
 

@@ -1,1 +1,1 @@
-"""Public data sets and folders of videos as they lie on disk."""
+"""Readers of public data sets and of folders of videos."""

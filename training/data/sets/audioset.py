@@ -1,9 +1,11 @@
-"""
-AudioSet as its loaders read it: `clips/<id[:2]>/<id>_<start:06d>_<end:06d>.mp4`, and, at the root or in `annotations/`,
-`class_labels_indices.csv` (527 classes) and `{balanced_train,unbalanced_train,eval}_segments.csv`.
+"""AudioSet: clips of YouTube videos with several labels each.
 
-Copies of the segment files differ: with and without header, comment lines that start with #, blanks after commas, the
-labels quoted or not. All are read.
+    <root>/clips/<id[:2]>/<id>_<start:06d>_<end:06d>.mp4
+    <root>/class_labels_indices.csv                                 527 classes; or in <root>/annotations
+    <root>/{balanced_train,unbalanced_train,eval}_segments.csv      or in <root>/annotations
+
+Copies of the segment files differ: with and without header, comment lines that start with #, blanks after commas,
+quoted labels or not. All are read.
 """
 
 import csv
@@ -20,13 +22,12 @@ def read_class_labels(path: str | Path) -> dict[str, str]:
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"index", "mid", "display_name"} <= rows[0].keys():
-        raise ValueError(f"{path}: expected the columns index, mid and display_name")
+        raise ValueError(f"{path}: expected the columns index, mid and display_name.")
     return {row["mid"]: row["display_name"] for row in sorted(rows, key=lambda row: int(row["index"]))}
 
 
 def read_segments(path: str | Path) -> list[dict]:
-    """
-    A segment file as dictionaries of `id`, `start`, `end` (float seconds) and `mids` (list).
+    """Read a segment file as dictionaries of `id`, `start`, `end` (float seconds) and `mids` (list).
 
     Raises:
         ValueError: A line that is neither comment, header nor segment.
@@ -42,7 +43,7 @@ def read_segments(path: str | Path) -> list[dict]:
             except (IndexError, ValueError):
                 if fields[0].strip().upper() == "YTID":
                     continue
-                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}") from None
+                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.") from None
             mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
             segments.append({"id": fields[0], "start": start, "end": end, "mids": [mid for mid in mids if mid]})
     return segments
@@ -52,30 +53,28 @@ def _find(root: Path, name: str) -> Path:
     for path in (root / name, root / "annotations" / name):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"AudioSet's {name} is neither in {root} nor in {root / 'annotations'}")
+    raise FileNotFoundError(f"Expected AudioSet's {name} in {root} or {root / 'annotations'}, found none.")
 
 
 def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train", "unbalanced_train")):
-    """
-    AudioSet's clips as a `datasets.Dataset` with the columns `path`, `label` (list of classes), `start`, `end` (None: a
-    file holds its clip alone) and `split` (the subset).
+    """Read AudioSet as a dataset of `make_rows`; a label is a list of classes, `split` the subset.
 
-    Clips that are annotated and not on disk are left out, counted, and said in the log.
+    Annotated clips that are not on disk are left out, and their number is logged.
 
     Args:
-        root: Folder that holds `clips/` and the annotation files.
+        root: Folder in the module's layout.
         subsets: Any of `SUBSETS`.
 
     Raises:
-        FileNotFoundError: No annotations, or none of the clips on disk.
+        FileNotFoundError: No annotations, or none of the clips.
     """
     root = Path(root)
     if not subsets or set(subsets) - set(SUBSETS):
-        raise ValueError(f"subsets must be among {', '.join(SUBSETS)}, got {subsets}")
+        raise ValueError(f"Expected subsets of {', '.join(SUBSETS)}, got {subsets}.")
     names = read_class_labels(_find(root, "class_labels_indices.csv"))
     clips = root / "clips"
     if not clips.is_dir():
-        raise FileNotFoundError(f"AudioSet's clips are not at {clips}")
+        raise FileNotFoundError(f"Expected AudioSet's clips at {clips}, found none.")
     on_disk = index_clips(clips)
     rows, missing = [], []
     for subset in subsets:
@@ -86,13 +85,15 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
                 continue
             labels = [names.get(mid) for mid in segment["mids"]]
             if None in labels:
-                raise ValueError(f"segment {segment['id']} has the unknown label {segment['mids'][labels.index(None)]}")
+                raise ValueError(
+                    f"Segment {segment['id']} has the unknown label {segment['mids'][labels.index(None)]}."
+                )
             rows.append({"path": on_disk[key], "label": labels, "split": subset})
     report_missing("AudioSet " + ", ".join(subsets), len(rows) + len(missing), missing, 0)
     if not rows:
         raise FileNotFoundError(
-            f"none of AudioSet's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4"
+            f"None of AudioSet's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4."
             if missing
-            else f"AudioSet's segment files name no clips: {', '.join(subsets)}"
+            else f"AudioSet's segment files list no clips: {', '.join(subsets)}."
         )
     return make_rows(rows, list(names.values()))

@@ -1,5 +1,4 @@
-"""
-AVSBench: frames with masks of what sounds, one a second.
+"""AVSBench: frames with masks of sounding objects, one per second.
 
     <root>/metadata.csv       vid, uid, s_min, s_sec, a_obj, split (train, val, test), label (v1s, v1m, v2)
     <root>/label2idx.json     71 names -> 1 .. 71; a mask's pixel value is the index - 1; 0 is the background
@@ -14,8 +13,8 @@ S4 is v1s, MS3 is v1m, AVSS is all of it. The older release of objects:
                                   visual_frames/<video>/<video>.mp4_N.png
                                   audio_wav/<split>/<video>.wav
 
-Every frame that has a mask is a row: of S4's training videos that is the first alone. The frame of a second is heard
-with the window around that second's middle, shifted to lie within the recording.
+Every frame with a mask is a row: of S4's training videos only the first. Its audio is the window around the middle of
+its second, shifted to lie within the recording.
 """
 
 import csv
@@ -34,8 +33,7 @@ _COLUMNS = ("uid", "split", "label")
 
 
 def read_label_names(path: str | Path) -> list[str]:
-    """
-    Names by pixel value, of a `label2idx.json`.
+    """Read a `label2idx.json` as names by pixel value.
 
     Raises:
         ValueError: The indices are not 1 .. n.
@@ -43,13 +41,12 @@ def read_label_names(path: str | Path) -> list[str]:
     indices = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     names = sorted(indices, key=indices.get)
     if [indices[name] for name in names] != list(range(1, len(names) + 1)):
-        raise ValueError(f"{path}: expected names with the indices 1 to {len(names)}, got {sorted(indices.values())}")
+        raise ValueError(f"{path}: expected names with the indices 1 to {len(names)}, got {sorted(indices.values())}.")
     return names
 
 
 def read_metadata(path: str | Path) -> list[dict]:
-    """
-    The videos of a `metadata.csv`, as dictionaries of its columns; `a_obj` is a list of names.
+    """Read the videos of a `metadata.csv` as dictionaries of its columns; `a_obj` is a list of names.
 
     Raises:
         ValueError: The columns uid, split or label are missing.
@@ -58,7 +55,7 @@ def read_metadata(path: str | Path) -> list[dict]:
         reader = csv.DictReader(file, skipinitialspace=True)
         rows, columns = list(reader), reader.fieldnames or []
     if not set(_COLUMNS) <= set(columns):
-        raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'none'}")
+        raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'none'}.")
     return [{**row, "a_obj": (row.get("a_obj") or "").split("_")} for row in rows]
 
 
@@ -76,39 +73,38 @@ def _masks(folder: Path) -> list[tuple[int, str]]:
 def read_avsbench(
     root: str | Path, subset: str, split: str, frames: str | Path | None = None
 ) -> tuple[list[Still], list[str] | None]:
-    """
-    The annotated frames of a split, in whichever layout is there, and the classes' names by pixel value.
+    """Read the annotated frames of a split, from either layout, and the names of the classes by pixel value.
 
-    Videos or frames that are not on disk are left out, counted, and said in the log.
+    Videos or frames that are not on disk are left out, and their number is logged.
 
     Args:
         root: Folder in one of the module's layouts.
         subset: `"s4"`, `"ms3"` or `"avss"`.
         split: `"train"`, `"validation"` or `"test"`.
-        frames: Of the older release: a list of `<video>_N`; only these frames are taken.
+        frames: List of the frames `<video>_N` to read; for the older release only.
 
     Returns:
-        Rows with masks; names, or None for the older release, whose masks know no classes.
+        Rows with masks; names, or None for the older release, whose masks have no classes.
 
     Raises:
-        FileNotFoundError: Neither layout is there, or none of its masks.
+        FileNotFoundError: Neither layout is found, or none of its masks.
     """
     root = Path(root)
     if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
+        raise ValueError(f"Expected a subset of {', '.join(SUBSETS)}, got {subset!r}.")
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        raise ValueError(f"Expected a split of {', '.join(SPLITS)}, got {split!r}.")
     if (root / "metadata.csv").is_file():
         if frames is not None:
-            raise ValueError(f"lists of frames belong to the older release of AVSBench, but {root} has metadata.csv")
+            raise ValueError(f"Lists of frames require the older release of AVSBench, but {root} has metadata.csv.")
         return _read_semantic(root, subset, SPLITS[split]), read_label_names(root / "label2idx.json")
     places = [root / folder for folder in _OBJECT_FOLDERS.get(subset, ())] + [root]
     for place in places:
         if subset in _OBJECT_FOLDERS and (place / "gt_masks").is_dir():
             return _read_objects(place, subset, SPLITS[split], frames), None
     raise FileNotFoundError(
-        f"AVSBench {subset} is not at {root}: expected metadata.csv and {', '.join(SUBSETS[subset])}"
-        + (f", or {_OBJECT_FOLDERS[subset][0]}/gt_masks" if subset in _OBJECT_FOLDERS else "")
+        f"Expected AVSBench {subset} at {root}: metadata.csv and {', '.join(SUBSETS[subset])}"
+        + (f", or {_OBJECT_FOLDERS[subset][0]}/gt_masks." if subset in _OBJECT_FOLDERS else ".")
     )
 
 
@@ -121,20 +117,20 @@ def _read_semantic(root: Path, subset: str, split: str) -> list[Still]:
         if not masks:
             missing.append(f"{video['label']}/{video['uid']}")
         for number, name in masks:
-            picture = str(folder / "frames" / f"{number}.jpg")
+            image = str(folder / "frames" / f"{number}.jpg")
             mask = str(folder / "labels_semantic" / name)
-            rows.append(Still(picture, str(folder / "audio.wav"), number + 0.5, mask))
+            rows.append(Still(image, str(folder / "audio.wav"), number + 0.5, mask))
     report_missing(f"AVSBench {subset}, {split}, videos with masks", len(videos), missing, 0)
     if not rows:
         example = (
-            f": expected e.g. {missing[0]}/labels_semantic/0.png" if missing else ", which metadata.csv does not name"
+            f": expected e.g. {missing[0]}/labels_semantic/0.png" if missing else ": metadata.csv does not list it"
         )
-        raise FileNotFoundError(f"none of AVSBench {subset}'s masks of the split {split} is in {root}{example}")
+        raise FileNotFoundError(f"Found no masks of AVSBench {subset}, split {split}, in {root}{example}.")
     return rows
 
 
 def _read_objects(root: Path, subset: str, split: str, listed: str | Path | None) -> list[Still]:
-    wanted = None if listed is None else {entry.key for entry in read_list(listed)}
+    selected = None if listed is None else {entry.key for entry in read_list(listed)}
     top = root / "gt_masks" / split
     folders = [folder for folder in sorted(top.glob("*/*" if subset == "s4" else "*")) if folder.is_dir()]
     rows, missing, taken = [], [], set()
@@ -142,7 +138,7 @@ def _read_objects(root: Path, subset: str, split: str, listed: str | Path | None
         inner = folder.relative_to(top)  # [<class>/]<video>
         for number, name in _masks(folder):
             key = f"{folder.name}_{number}"
-            if wanted is not None and key not in wanted:
+            if selected is not None and key not in selected:
                 continue
             taken.add(key)
             candidates = [
@@ -150,15 +146,15 @@ def _read_objects(root: Path, subset: str, split: str, listed: str | Path | None
                 for place in (Path(split) / inner, inner)
                 for suffix in ("", ".mp4")
             ]
-            picture = next((path for path in candidates if path.is_file()), None)
-            sound = root / "audio_wav" / split / inner.parent / f"{folder.name}.wav"
-            if picture is None:
+            image = next((path for path in candidates if path.is_file()), None)
+            audio = root / "audio_wav" / split / inner.parent / f"{folder.name}.wav"
+            if image is None:
                 missing.append(str(candidates[0]))
             else:
-                rows.append(Still(str(picture), str(sound), number - 0.5, str(folder / name)))
-    if wanted is not None:
-        missing += sorted(wanted - taken)
+                rows.append(Still(str(image), str(audio), number - 0.5, str(folder / name)))
+    if selected is not None:
+        missing += sorted(selected - taken)
     report_missing(f"AVSBench {subset}, {split}, frames", len(rows) + len(missing), missing, 0)
     if not rows:
-        raise FileNotFoundError(f"AVSBench {subset} has no frames with masks in {top}")
+        raise FileNotFoundError(f"Found no frames of AVSBench {subset} with masks in {top}.")
     return rows

@@ -1,14 +1,13 @@
-"""
-Flickr-SoundNet: boxes that several people drew around what sounds.
+"""Flickr-SoundNet: boxes around sounding objects by several annotators.
 
     <root>/frames/<id>.jpg   <root>/audio/<id>.wav   <root>/Annotations/<id>.xml
 
-An xml holds root > field > bbox, and a bbox, after a first child, xmin, ymin, xmax and ymax in a picture of 256 x 256.
-The consensus map is min(number of boxes / 2, 1): a place is certain where two people agree. A file without boxes says
-that nothing in sight sounds.
+An xml holds root > field > bbox, and a bbox, after a first child, xmin, ymin, xmax and ymax in an image of 256 x 256.
+The consensus map is min(number of boxes / 2, 1): two annotators must agree. A file without boxes marks a frame without
+a visible sounding object.
 
 Published lists: `flickr_test.csv` (250 ids and a number, or a class), `flickr_test_plus_silent.csv` (video, audio,
-label: frames with sounds of other clips, `non-sounding`), `flickr_10k.txt` and `flickr_144k.txt` (training without
+label: frames with the audio of other clips, `non-sounding`), `flickr_10k.txt` and `flickr_144k.txt` (training without
 boxes), `flickr_sup_train.txt` (training with boxes).
 """
 
@@ -18,17 +17,18 @@ from pathlib import Path
 from ..views import Box
 from .vggss import clean_boxes
 
-NEEDED = 2
+REQUIRED_BOXES = 2
 _SIDE = 256
 
 
 def read_boxes(path: str | Path) -> tuple[Box, ...] | None:
-    """
-    The boxes of an annotation file, (x1, y1, x2, y2) in shares of the picture; None where it has some and none has an
-    area.
+    """Read the boxes of an annotation file, (x1, y1, x2, y2) in fractions of the image.
+
+    Returns:
+        The boxes, or None if there are boxes and all of them are degenerate.
 
     Raises:
-        ValueError: Not such a file.
+        ValueError: Not an annotation file of Flickr-SoundNet.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -40,18 +40,17 @@ def read_boxes(path: str | Path) -> tuple[Box, ...] | None:
 
 
 def read_annotations(root: str | Path, keys: list[str] | None = None) -> dict[str, tuple[Box, ...] | None]:
-    """
-    Ids to boxes, of the folder `Annotations`.
+    """Read the boxes of the folder `Annotations`, by id.
 
     Args:
         root: Folder in the module's layout.
-        keys: Which ids, as far as they are annotated; None is all.
+        keys: Ids to read, as far as they are annotated; None reads all.
 
     Raises:
-        FileNotFoundError: No annotations.
+        FileNotFoundError: The folder does not exist.
     """
     folder = Path(root) / "Annotations"
     if not folder.is_dir():
-        raise FileNotFoundError(f"Flickr-SoundNet's annotations are not at {folder}")
-    there = {path.stem: path for path in sorted(folder.glob("*.xml"))}
-    return {key: read_boxes(there[key]) for key in (there if keys is None else keys) if key in there}
+        raise FileNotFoundError(f"Expected Flickr-SoundNet's annotations at {folder}, found none.")
+    files = {path.stem: path for path in sorted(folder.glob("*.xml"))}
+    return {key: read_boxes(files[key]) for key in (files if keys is None else keys) if key in files}

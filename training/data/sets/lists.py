@@ -1,9 +1,8 @@
-"""
-Published lists of clips, and the overlap of training lists with test sets.
+"""Published lists of clips, and the overlap of training lists with test sets.
 
-Lists come as one name a line, csv with or without header, tsv, or json; with LF or CRLF; the name alone or followed by
-the class, which may hold commas without quotes (`violin,_fiddle`). Names carry a suffix or none, and the moment in
-VGGSound's `<id>_<start:06d>`, with an end behind it or in milliseconds.
+Lists are text with a name per line, csv with or without header, tsv, or json; with LF or CRLF; the name alone or
+followed by the class, which may contain commas without quotes (`violin,_fiddle`). Names may have a suffix; those of
+VGGSound's clips are `<id>_<start:06d>`, optionally with an end, or with both in milliseconds.
 """
 
 import csv
@@ -27,22 +26,23 @@ class Listed(NamedTuple):
     key: str
     """The clip's name as `clip_key` writes it."""
     label: str | None
-    """Its class, where the list says."""
+    """Its class, if the list has classes."""
 
 
-class FrameAndSound(NamedTuple):
-    """An entry of a list for sound localization: a frame and the sound that is played to it."""
+class ImageAudioPair(NamedTuple):
+    """An entry of a list for sound localization: keys of a frame and of the audio that goes with it."""
 
-    picture: str
-    sound: str
+    image: str
+    audio: str
     negative: bool
-    """Whether the list says that nothing in the frame makes the sound."""
+    """Whether the list marks the pair as one in which no visible object makes the sound."""
 
 
 def clip_key(name: str) -> str:
-    """
-    A clip's name without folder, suffix and end: `<id>_<start:06d>` of VGGSound's clips, whichever way they are written
-    (`<id>_000030_000040.mp4`, `<id>_30000_40000`); other names as they are.
+    """A clip's name without folder, suffix and end.
+
+    `<id>_<start:06d>` for VGGSound's clips, however they are written (`<id>_000030_000040.mp4`, `<id>_30000_40000`);
+    other names are unchanged.
     """
     name = _SUFFIX.sub("", name.strip().rpartition("/")[2])
     parts = _PARTS.fullmatch(name)
@@ -64,12 +64,13 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def read_list(path: str | Path) -> list[Listed]:
-    """
-    The entries of a list: a table whose first column names clips (of pairs: the first clip), a json list of objects
-    with `file` and `class`, or `{"videos": {class: [name]}}`.
+    """Read a list of clips.
+
+    The list is a table whose first column names clips (of pairs: the first clip), a json list of objects with `file`
+    and `class`, or `{"videos": {class: [name]}}`.
 
     Raises:
-        ValueError: No entries, or json of another kind.
+        ValueError: No entries, or json of another form.
     """
     path = Path(path)
     if path.suffix == ".json":
@@ -79,12 +80,12 @@ def read_list(path: str | Path) -> list[Listed]:
         elif isinstance(content, list) and all(isinstance(row, dict) and "file" in row for row in content):
             found = [(row["file"], row.get("class")) for row in content]
         else:
-            raise ValueError(f'{path}: expected a list of objects with "file", or {{"videos": {{class: [name]}}}}')
+            raise ValueError(f'{path}: expected a list of objects with "file", or {{"videos": {{class: [name]}}}}.')
     else:
         rows = _table(path)
         found = [(fields[0], ",".join(fields[1:]) or None) for fields in rows[_has_header(rows) :]]
     if not found:
-        raise ValueError(f"{path} names no clips")
+        raise ValueError(f"Expected names of clips in {path}, found none.")
     return [Listed(clip_key(name), label) for name, label in found]
 
 
@@ -92,40 +93,38 @@ def _has_header(rows: list[list[str]]) -> bool:
     return bool(rows) and rows[0][0].strip().lower() in _HEADER
 
 
-def read_test_pairs(path: str | Path) -> list[FrameAndSound]:
-    """
-    The frames and sounds of a test list of sound localization: `read_list`'s entries, each frame with its own sound, or
-    a table with the columns video, audio and label, where the label `non-sounding` marks negatives.
+def read_test_pairs(path: str | Path) -> list[ImageAudioPair]:
+    """Read the test list of a sound-localization set.
+
+    Either the entries of `read_list`, each frame with its own audio, or a table with the columns video, audio and
+    label, where the label `non-sounding` marks negatives.
     """
     path = Path(path)
     rows = [] if path.suffix == ".json" else _table(path)
     if not rows or [field.strip().lower() for field in rows[0][:2]] != ["video", "audio"]:
-        return [FrameAndSound(entry.key, entry.key, False) for entry in read_list(path)]
+        return [ImageAudioPair(entry.key, entry.key, False) for entry in read_list(path)]
     pairs = []
     for number, fields in enumerate(rows[1:], start=2):
         if len(fields) < 2:
-            raise ValueError(f"{path}, row {number}: expected video, audio and label, got {fields}")
+            raise ValueError(f"{path}, row {number}: expected video, audio and label, got {fields}.")
         negative = len(fields) > 2 and fields[2].strip().lower() == "non-sounding"
-        pairs.append(FrameAndSound(clip_key(fields[0]), clip_key(fields[1]), negative))
+        pairs.append(ImageAudioPair(clip_key(fields[0]), clip_key(fields[1]), negative))
     if not pairs:
-        raise ValueError(f"{path} names no clips")
+        raise ValueError(f"Expected names of clips in {path}, found none.")
     return pairs
 
 
 def report_overlap(what: str, train: Sequence[str], test: Iterable[str], drop: bool) -> tuple[list[int], str]:
-    """
-    Training clips that are not test clips.
-
-    How many are is said in the log, whether they are left out or not.
+    """Find training clips that are test clips, and log how many there are.
 
     Args:
-        what: The data set's name.
+        what: Name of the data set.
         train: Keys of the training clips (see `clip_key`).
         test: Keys of the test clips.
         drop: Whether to leave out those in both.
 
     Returns:
-        Positions of the training clips to use, and what to say of the rest; empty where there is none.
+        Positions of the training clips to use, and a note on the overlap, empty if there is none.
     """
     test = set(test)
     common = [i for i, key in enumerate(train) if key in test]

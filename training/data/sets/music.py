@@ -1,14 +1,13 @@
-"""
-MUSIC and MUSIC-21: people who play one instrument (solo) or two (duet).
+"""MUSIC and MUSIC-21: videos of solos and duets.
 
     <root>/clips_360p_segm/<instruments>/<id>.*.mp4      or   <root>/clips/<instruments>/<id>.*.mp4
     <root>/anno/music_solo.csv                            or   MUSIC_solo_videos.json      11 instruments
     <root>/anno/music21_solo.csv                          or   MUSIC21_solo_videos.json    21 instruments
     <root>/anno/music21_duet.csv                          or   MUSIC_duet_videos.json
 
-A video may be cut into several files; all its parts have its name up to the first dot. The folder is the list's class
-with blanks as underscores (`saxophone_acoustic_guitar`). A csv has a header and then id, class and what else there is;
-a json is `{"videos": {class: [id]}}`. Lists may also lie in the root or in `annotations`.
+A video may be cut into several files, which share its name up to the first dot. The folder is the list's class with
+blanks as underscores (`saxophone_acoustic_guitar`). A csv has a header, and columns that begin with id and class; a
+json is `{"videos": {class: [id]}}`. Lists may also lie in the root or in `annotations`.
 
 The published split: of the sorted ids of the solos every (n // 130)-th is for evaluation, and every (n // 85)-th duet
 is set aside. Here n counts the ids listed, not those on disk, so that it is the same wherever some videos are gone.
@@ -42,8 +41,9 @@ class MusicSplit(NamedTuple):
 
 
 def published_split(solos: set[str], duets: set[str]) -> MusicSplit:
-    """
-    The published split of videos by their ids. Of lists too short for it (under 260 solos, 170 duets) every second.
+    """The published split of videos by their ids.
+
+    Of lists too short for it (under 260 solos, 170 duets), every second video.
     """
     test = set(sorted(solos)[:: max(len(solos) // _EVALUATION_SOLOS, 2)])
     duets = duets - solos
@@ -59,28 +59,29 @@ def _read_videos(root: Path, kind: str) -> list[Listed]:
                 entries = read_list(folder / name)
                 # Copies of the csv differ in their headers, but no header is as long as a YouTube id.
                 return entries[len(entries[0].key) != _ID_LENGTH :]
-    raise FileNotFoundError(f"MUSIC's list {' or '.join(_LISTS[kind])} is not in {root / 'anno'}, nor in {root}")
+    raise FileNotFoundError(
+        f"Expected MUSIC's list {' or '.join(_LISTS[kind])} in {root / 'anno'} or {root}, found none."
+    )
 
 
 def _class_of(entry: Listed) -> str:
-    """A list's class; columns behind it, separated by commas, are not part of it."""
+    """A list's class, without further columns."""
     if entry.label is None:
-        raise ValueError(f"MUSIC's video {entry.key} has no class: expected id, class")
+        raise ValueError(f"MUSIC's video {entry.key} has no class: expected id, class.")
     return entry.label.split(",")[0].strip().replace(" ", "_")
 
 
 def instruments_of(name: str, known: set[str]) -> list[str]:
-    """
-    The two instruments of a duet's class (`saxophone_acoustic_guitar`), of which at least one is among the known.
+    """Split a duet's class (`saxophone_acoustic_guitar`) into two instruments, at least one of them known.
 
     Raises:
-        ValueError: The name does not fall into two parts, one of them known.
+        ValueError: There is no such split.
     """
     words = name.split("_")
     splits = [("_".join(words[:i]), "_".join(words[i:])) for i in range(1, len(words))]
     best = max(splits, key=lambda pair: sum(part in known for part in pair), default=None)
     if best is None or not known & set(best):
-        raise ValueError(f"{name!r} is no duet: expected two instruments, of {', '.join(sorted(known))}")
+        raise ValueError(f"Expected a duet of two instruments of {', '.join(sorted(known))}, got {name!r}.")
     return list(best)
 
 
@@ -101,11 +102,9 @@ def video_of(path: str) -> str:
 
 
 def read_music(root: str | Path, subset: str = "solo", split: str | None = None):
-    """
-    MUSIC's clips as a `datasets.Dataset` with the columns `path`, `label`, `start`, `end` (None: a file is a clip) and
-    `split`. With duets a label is a list of instruments; else it is the instrument.
+    """Read MUSIC as a dataset of `make_rows`; a label is an instrument, or a list of instruments if there are duets.
 
-    Videos that are listed and not on disk are left out, counted, and said in the log.
+    Listed videos that are not on disk are left out, and their number is logged.
 
     Args:
         root: Folder in the module's layout.
@@ -113,17 +112,19 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
         split: `"train"` or `"test"`; None keeps both.
 
     Raises:
-        FileNotFoundError: No lists, no clips, or none of the clips listed.
+        FileNotFoundError: No lists, no clips, or none of the listed clips.
     """
     root = Path(root)
     if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}")
+        raise ValueError(f"Expected a subset of {', '.join(SUBSETS)}, got {subset!r}.")
     if split not in (None, "train", "test"):
-        raise ValueError(f"MUSIC has the splits train and test, not {split!r}")
+        raise ValueError(f"Expected the split train or test of MUSIC, got {split!r}.")
     lists = {kind: _read_videos(root, kind) for kind in SUBSETS[subset]}
     clips = next((root / name for name in ("clips_360p_segm", "clips") if (root / name).is_dir()), None)
     if clips is None:
-        raise FileNotFoundError(f"MUSIC's clips are neither at {root / 'clips_360p_segm'} nor at {root / 'clips'}")
+        raise FileNotFoundError(
+            f"Expected MUSIC's clips at {root / 'clips_360p_segm'} or {root / 'clips'}, found none."
+        )
     ids = {kind: {entry.key for entry in entries} for kind, entries in lists.items()}
     duets = ids.pop("duet", set())
     published = published_split(set().union(*ids.values()), duets)
@@ -135,15 +136,15 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
             if part is None or (split is not None and part != split):
                 continue
             folder = _class_of(entry)
-            heard = instruments_of(folder, instruments) if kind == "duet" else [folder]
+            played = instruments_of(folder, instruments) if kind == "duet" else [folder]
             files = on_disk.get(f"{folder}/{entry.key}", [])
             if not files:
                 missing.append(f"{folder}/{entry.key}")
-            label = heard if duets else heard[0]
+            label = played if duets else played[0]
             rows += [{"path": file, "label": label, "split": part} for file in files]
-            instruments.update(heard)
+            instruments.update(played)
     report_missing(f"MUSIC {subset}", len({video_of(row["path"]) for row in rows}) + len(missing), missing, 0)
     if not rows:
         example = f": expected e.g. {missing[0]}.mp4" if missing else ""
-        raise FileNotFoundError(f"none of MUSIC's {len(missing)} listed videos is in {clips}{example}")
+        raise FileNotFoundError(f"None of MUSIC's {len(missing)} listed videos is in {clips}{example}.")
     return make_rows(rows, sorted(instruments))

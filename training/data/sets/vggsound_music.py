@@ -1,13 +1,12 @@
-"""
-VGGSound-Music: VGGSound's clips of instruments, with lists for separation.
+"""VGGSound-Music: VGGSound's clips of instruments, with lists for separation.
 
     <root>/clips/playing_<instrument>/<id>_<start:06d>_<end:06d>.mp4     VGGSound's own layout
     <root>/annotations/vggmusic_train.txt       <id>_<start:06d>,<instrument>; no header
     <root>/annotations/vggmusic_eval_ss.csv     source_1,source_2,class_1,class_2,sep_type; header
-    <root>/annotations/vggsound.csv             optional: says which clips are VGGSound's test clips
+    <root>/annotations/vggsound.csv             optional: which clips are VGGSound's test clips
 
-The training list calls two instruments by their first name alone: violin is the class violin, fiddle and steel_guitar
-the class steel guitar, slide guitar. It holds 1,221 clips of VGGSound's test split, among them clips of the pairs.
+The training list abbreviates two instruments: violin is the class "violin, fiddle", and steel_guitar the class "steel
+guitar, slide guitar". It contains 1,221 clips of VGGSound's test split, among them clips of the pairs.
 """
 
 import csv
@@ -32,14 +31,13 @@ class Pair(NamedTuple):
 
 
 def instrument_name(name: str) -> str:
-    """An instrument as class folders write it after `playing_`: `violin` and `violin,_fiddle` -> `violin__fiddle`."""
+    """An instrument as in the class folders, after `playing_`: `violin` and `violin,_fiddle` -> `violin__fiddle`."""
     name = class_folder(name.strip())
     return _FULL_NAMES.get(name, name)
 
 
 def read_pairs(path: str | Path) -> list[Pair]:
-    """
-    The pairs of a csv with the columns source_1, source_2, class_1, class_2 and, where it is there, sep_type.
+    """Read a csv of pairs with the columns source_1, source_2, class_1, class_2 and optionally sep_type.
 
     Raises:
         ValueError: Columns or values are missing.
@@ -49,22 +47,24 @@ def read_pairs(path: str | Path) -> list[Pair]:
         rows = [(reader.line_num, row) for row in reader]
         columns = reader.fieldnames or []
     if not set(_PAIR_COLUMNS) <= set(columns):
-        raise ValueError(f"{path}: expected the columns {', '.join(_PAIR_COLUMNS)}, got {', '.join(columns) or 'none'}")
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(_PAIR_COLUMNS)}, got {', '.join(columns) or 'none'}."
+        )
     pairs = []
     for line, row in rows:
         if not all(row[column] for column in _PAIR_COLUMNS):
-            raise ValueError(f"{path}, line {line}: expected two clips and their classes, got {list(row.values())}")
+            raise ValueError(f"{path}, line {line}: expected two clips and their classes, got {list(row.values())}.")
         keys = clip_key(row["source_1"]), clip_key(row["source_2"])
         pairs.append(
             Pair(keys, (instrument_name(row["class_1"]), instrument_name(row["class_2"])), row.get("sep_type"))
         )
     if not pairs:
-        raise ValueError(f"{path} names no pairs")
+        raise ValueError(f"Expected pairs of clips in {path}, found none.")
     return pairs
 
 
 def read_instruments(path: str | Path) -> dict[str, str]:
-    """Keys to instruments of a training list.
+    """Read the instruments of a training list, by key.
 
     Raises:
         ValueError: A clip has no instrument.
@@ -73,7 +73,7 @@ def read_instruments(path: str | Path) -> dict[str, str]:
     bare = [entry.key for entry in entries if entry.label is None]
     if bare:
         raise ValueError(
-            f"{path}: {len(bare)} clips have no class, first: {bare[0]}; expected <id>_<start>,<instrument>"
+            f"{path}: expected <id>_<start>,<instrument>, but {len(bare)} clips have no instrument, first: {bare[0]}."
         )
     return {entry.key: instrument_name(entry.label) for entry in entries}
 
@@ -82,7 +82,7 @@ def find_list(root: Path, given: str | Path | None, name: str) -> Path:
     """The list that was given, or `name` in the root or its folder annotations or metadata.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The list does not exist.
     """
     candidates = [root / folder / name for folder in ("annotations", "metadata", "")]
     if given is not None:
@@ -90,23 +90,27 @@ def find_list(root: Path, given: str | Path | None, name: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise FileNotFoundError(f"the list {name} is not at {candidates[0]}")
+    raise FileNotFoundError(f"Expected the list {name} at {candidates[0]}, found none.")
 
 
 def _clips_by_key(root: Path) -> dict[str, Path]:
     clips = root / "clips" if (root / "clips").is_dir() else root
     if not clips.is_dir():
-        raise FileNotFoundError(f"no folder of clips at {clips}")
+        raise FileNotFoundError(f"Expected a folder of clips at {clips}, found none.")
     return {key.partition("/")[2]: path for key, path in index_clips(clips).items()}
 
 
 def read_training_clips(root: str | Path, train_list: str | Path | None = None):
-    """
-    The training list's clips as a `datasets.Dataset` with the columns `path`, `label` (instrument), `start`, `end` and
-    `split`. Clips that are not on disk are left out, counted, and said in the log.
+    """Read the training list as a dataset of `make_rows`; labels are instruments.
+
+    Listed clips that are not on disk are left out, and their number is logged.
+
+    Args:
+        root: Folder in the module's layout.
+        train_list: The list, if it lies elsewhere.
 
     Raises:
-        FileNotFoundError: No list, no clips, or none of those listed.
+        FileNotFoundError: No list, no clips, or none of the listed clips.
     """
     root = Path(root)
     instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
@@ -120,16 +124,15 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     ]
     if not rows:
         raise FileNotFoundError(
-            f"none of VGGSound-Music's {len(missing)} clips is in {root}, expected e.g. {missing[0]}"
+            f"None of VGGSound-Music's {len(missing)} clips is in {root}: expected e.g. {missing[0]}."
         )
     return make_rows(rows, sorted(set(instruments.values())))
 
 
 def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None, label_names: list[str] | None = None):
-    """
-    The clips of the pairs as a `datasets.Dataset` like `read_training_clips`', and the pairs as positions in it.
+    """Read the clips of the pairs as a dataset of `make_rows`, and the pairs as positions in it.
 
-    Pairs of which a clip is not on disk are left out, counted, and said in the log.
+    Pairs of which a clip is not on disk are left out, and their number is logged.
 
     Args:
         root: Folder in the module's layout.
@@ -146,7 +149,9 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     missing = [" + ".join(pair.keys) for pair in pairs if not all(key in on_disk for key in pair.keys)]
     report_missing("VGGSound-Music, pairs", len(pairs), missing, 0)
     if not whole:
-        raise FileNotFoundError(f"none of VGGSound-Music's {len(pairs)} pairs is in {root}, expected e.g. {missing[0]}")
+        raise FileNotFoundError(
+            f"None of VGGSound-Music's {len(pairs)} pairs is in {root}: expected e.g. {missing[0]}."
+        )
     labels = {key: name for pair in whole for key, name in zip(pair.keys, pair.instruments, strict=True)}
     place = {key: i for i, key in enumerate(labels)}
     rows = [{"path": on_disk[key], "label": label, "split": "test"} for key, label in labels.items()]

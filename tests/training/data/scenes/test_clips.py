@@ -12,9 +12,15 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.augmentation import ClipAugmentation
 from deepavfusion.training.data.random import Stream, generator
-from deepavfusion.training.data.scenes.clips import SceneClips, amplify, crop_and_flip
-from deepavfusion.training.data.scenes.config import SPLIT_OFFSETS
-from deepavfusion.training.data.scenes.dataset import CLASS_SHAPE, CLASS_TIMBRE, ScenesConfig, generate_scene
+from deepavfusion.training.data.scenes import (
+    CLASS_SHAPE,
+    CLASS_TIMBRE,
+    SPLIT_OFFSETS,
+    SceneClips,
+    ScenesConfig,
+    generate_scene,
+)
+from deepavfusion.training.data.scenes.clips import amplify, crop_and_flip
 
 MODEL = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 VIDEO = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64, num_frames=4)
@@ -28,7 +34,7 @@ def equal(a: dict, b: dict) -> bool:
     return all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a | b)
 
 
-def test_a_sample_is_the_scene_through_the_processor():
+def test_samples_match_the_processor():
     clips = build(split="test", max_sounding=1)
     processor = DeepAVFusionProcessor.from_config(MODEL)
     scene = generate_scene(ScenesConfig(seconds=1.0, max_sounding=1), SPLIT_OFFSETS["test"] + 7)
@@ -72,7 +78,7 @@ def test_video_models_get_several_frames():
     assert torch.equal(still[0], still[3])  # one crop for all frames
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone():
+def test_samples_depend_on_seed_epoch_and_index_alone():
     clips = build(train=True, seed=3)
     clips.set_epoch(5)
     together = clips.__getitems__([9, 4, 30])
@@ -91,58 +97,60 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
     assert not torch.equal(plain["pixel_values"], together[1]["pixel_values"])
 
 
-def test_workers_give_what_the_process_itself_gives(tmp_path):
+def test_workers_return_the_same_samples(tmp_path):
     clips = build(train=True, cache_dir=str(tmp_path), train_size=12)
     clips.set_epoch(1)
-    own = [clips[i] for i in range(12)]
+    expected = [clips[i] for i in range(12)]
     loader = DataLoader(clips, batch_size=4, collate_fn=clips.collate, num_workers=2)
     batches = list(loader)
-    assert torch.equal(torch.cat([b["pixel_values"] for b in batches]), torch.stack([s["pixel_values"] for s in own]))
     assert torch.equal(
-        torch.cat([b["input_features"] for b in batches]), torch.stack([s["input_features"] for s in own])
+        torch.cat([b["pixel_values"] for b in batches]), torch.stack([s["pixel_values"] for s in expected])
+    )
+    assert torch.equal(
+        torch.cat([b["input_features"] for b in batches]), torch.stack([s["input_features"] for s in expected])
     )
 
 
-def test_cache_gives_the_same_samples_and_is_used(tmp_path, monkeypatch):
-    plain, kept = build(max_sounding=2), build(max_sounding=2, cache_dir=str(tmp_path))
-    first = kept.__getitems__([3, 8, 41])
+def test_cache_returns_the_same_samples_and_is_used(tmp_path, monkeypatch):
+    plain, cached = build(max_sounding=2), build(max_sounding=2, cache_dir=str(tmp_path))
+    first = cached.__getitems__([3, 8, 41])
     for a, b in zip(first, plain.__getitems__([3, 8, 41])):
         assert torch.equal(a["pixel_values"], b["pixel_values"])
         assert torch.allclose(a["input_features"], b["input_features"], atol=2.1e-3)
         assert torch.equal(a["label"], b["label"])
     from deepavfusion.training.data.scenes import clips as scenes_clips
 
-    made = []
+    generated = []
     original = scenes_clips.generate_clip
     monkeypatch.setattr(
-        scenes_clips, "generate_clip", lambda config, index: made.append(index) or original(config, index)
+        scenes_clips, "generate_clip", lambda config, index: generated.append(index) or original(config, index)
     )
     again = build(max_sounding=2, cache_dir=str(tmp_path))
     assert all(equal(a, b) for a, b in zip(again.__getitems__([3, 8, 41]), first))
-    assert made == []
+    assert generated == []
     again.__getitems__([3, 9])
-    assert made == [9]
+    assert generated == [9]
     assert len(list(tmp_path.iterdir())) == 1
     build(max_sounding=2, cache_dir=str(tmp_path), difficulty="hard")
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_row_that_was_not_finished_is_made_again(tmp_path):
+def test_unfinished_cache_rows_are_generated_again(tmp_path):
     clips = build(cache_dir=str(tmp_path))
     expected = clips[5]
-    clips.store.arrays["frames"][5] = 0  # as a process that died while it wrote would leave it
-    clips.store.arrays["filled"][5] = 0
+    clips.cache.arrays["frames"][5] = 0  # as a process that died while it wrote would leave it
+    clips.cache.arrays["filled"][5] = 0
     assert equal(build(cache_dir=str(tmp_path))[5], expected)
 
 
-def test_pickles_without_its_data(tmp_path):
+def test_pickling_excludes_the_cache(tmp_path):
     clips = build(cache_dir=str(tmp_path), train_size=2000)
     data = pickle.dumps(clips)
     assert len(data) < 50_000
     assert equal(pickle.loads(data)[1], clips[1])
 
 
-def test_crop_of_everything_is_the_picture_and_a_flip_mirrors_it():
+def test_full_crop_is_the_identity_and_a_flip_mirrors():
     pixels = torch.rand(2, 1, 3, 8, 10)
     result = crop_and_flip(pixels, [(0, 0, 8, 10)] * 2, [False, True])
     assert torch.allclose(result[0], pixels[0], atol=1e-6)
@@ -150,7 +158,7 @@ def test_crop_of_everything_is_the_picture_and_a_flip_mirrors_it():
 
 
 @pytest.mark.parametrize("model", [MODEL, VIDEO])
-def test_augmentation_is_that_of_clips_from_files(model):
+def test_augmentation_matches_that_of_files(model):
     clips = build(train=True, seed=2, max_sounding=1, model=model)
     clips.set_epoch(3)
     processor = DeepAVFusionProcessor.from_config(model)
@@ -158,18 +166,18 @@ def test_augmentation_is_that_of_clips_from_files(model):
     for i in range(8):
         scene = generate_scene(clips.config, clips.scene_index(i))
         draws = generator(2, Stream.AUGMENTATION, 3, i)
-        pixels = augmentation.pictures(scene.frames, draws)
-        features = processor.feature_extractor(augmentation.sound(scene.waveform, draws), sampling_rate=16000)
+        pixels = augmentation.frames(scene.frames, draws)
+        features = processor.feature_extractor(augmentation.waveform(scene.waveform, draws), sampling_rate=16000)
         sample = clips[i]
-        ours = sample["pixel_values"] if model is VIDEO else sample["pixel_values"][None]
-        difference = (ours - pixels).abs()
-        # Two roundings to 8 bits; at the rim a crop repeats its last pixel, where ours still sees the next one.
+        found = sample["pixel_values"] if model is VIDEO else sample["pixel_values"][None]
+        difference = (found - pixels).abs()
+        # Two roundings to 8 bits; at its border a crop repeats its last pixel, where ours still interpolates.
         assert difference[..., 2:-2, 2:-2].max() < 2.5 / 255 / 0.22
         assert difference.mean() < 0.02
         assert torch.allclose(sample["input_features"], features.input_features[0], atol=5e-3)
 
 
-def test_amplified_spectrogram_is_the_spectrogram_of_the_amplified_sound():
+def test_amplify_matches_amplified_waveforms():
     extractor = DeepAVFusionProcessor.from_config(MODEL).feature_extractor
     waveform = torch.from_numpy(generate_scene(ScenesConfig(seconds=1.0), 0).waveform)
     for decibels in (-6.0, 2.5, 6.0):
@@ -187,12 +195,12 @@ def test_amplified_spectrogram_is_the_spectrogram_of_the_amplified_sound():
         ({"name": "folder", "path": "x", "difficulty": "hard"}, "difficulty"),
     ],
 )
-def test_settings_that_make_no_sense_say_so(settings, message):
+def test_invalid_options_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         build_dataset(settings, MODEL, "train", True, 0)
 
 
-def test_unknown_splits_and_items_are_refused():
+def test_unknown_splits_and_items_raise():
     with pytest.raises(ValueError, match="validation"):
         build(split="dev")
     clips = build()
@@ -201,9 +209,9 @@ def test_unknown_splits_and_items_are_refused():
             clips[i]
 
 
-def test_a_processor_of_another_size_is_refused():
+def test_mismatched_processors_raise():
     processor = DeepAVFusionProcessor.from_config(MODEL)
-    with pytest.raises(ValueError, match="picture size"):
+    with pytest.raises(ValueError, match="image size"):
         SceneClips(ScenesConfig(seconds=1.0, image_size=96), processor, "train", 5, True, 0)
     with pytest.raises(ValueError, match="samples"):
         SceneClips(ScenesConfig(seconds=2.0), processor, "train", 5, True, 0)

@@ -1,3 +1,5 @@
+"""Generation of scenes, and their design."""
+
 import subprocess
 import sys
 from collections import defaultdict
@@ -5,25 +7,26 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from deepavfusion.training.data.scenes.config import COMPATIBLE_SHAPES, SPLIT_OFFSETS, enumerate_structures
-from deepavfusion.training.data.scenes.dataset import (
+from deepavfusion.training.data.scenes import (
     CLASS_SHAPE,
     CLASS_TIMBRE,
+    COMPATIBLE_SHAPES,
+    SPLIT_OFFSETS,
     ScenesConfig,
-    ScenesDataset,
     generate_classes,
     generate_clip,
     generate_scene,
     modality_ceilings,
 )
-from deepavfusion.training.data.scenes.generation import _Plan, generate_sight, generate_sound
-from deepavfusion.training.data.scenes.sight import shape_tables
-from deepavfusion.training.data.scenes.sound import NUM_SOUND_UNIFORMS, synthesize
+from deepavfusion.training.data.scenes.audio import NUM_SOURCE_UNIFORMS, synthesize
+from deepavfusion.training.data.scenes.config import enumerate_structures
+from deepavfusion.training.data.scenes.generation import _Plan, generate_frames, generate_waveform
+from deepavfusion.training.data.scenes.image import shape_tables
 
 SHORT = ScenesConfig(seconds=1.5)
 DIGEST = """
 import hashlib
-from deepavfusion.training.data.scenes.dataset import ScenesConfig, generate_scene
+from deepavfusion.training.data.scenes import ScenesConfig, generate_scene
 digest = hashlib.sha256()
 for index in (5, 0, 3 << 40):
     scene = generate_scene(ScenesConfig(seconds=1.5, seed=7), index)
@@ -42,12 +45,12 @@ def test_every_shape_has_two_timbres_and_every_timbre_two_shapes():
     assert {len(t) for t in timbres.values()} == {len(s) for s in shapes.values()} == {2}
     assert sorted(timbres) == sorted(shapes) == list(range(8))
     reached = {0}
-    for _ in range(8):  # from shape to timbre to shape: the design is one piece
+    for _ in range(8):  # from shape to timbre to shape: the design is connected
         reached |= {s for shape in reached for t in timbres[shape] for s in shapes[t]}
     assert reached == set(range(8))
 
 
-def test_the_same_index_gives_the_same_scene_in_any_process():
+def test_scenes_are_deterministic_across_processes():
     run = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)
     namespace = {}
     exec(DIGEST.replace("print(digest.hexdigest())", "value = digest.hexdigest()"), namespace)
@@ -61,14 +64,14 @@ def test_scenes_differ_by_index_and_by_seed():
         assert not np.array_equal(scene.waveform, other.waveform)
 
 
-def test_sound_does_not_depend_on_the_picture_nor_the_picture_on_the_sound():
-    assert np.array_equal(generate_sound(SHORT, 9), generate_sound(ScenesConfig(seconds=1.5, image_size=128), 9))
-    assert np.array_equal(generate_sight(SHORT, 9), generate_sight(ScenesConfig(seconds=3.0), 9))
+def test_audio_and_image_settings_are_independent():
+    assert np.array_equal(generate_waveform(SHORT, 9), generate_waveform(ScenesConfig(seconds=1.5, image_size=128), 9))
+    assert np.array_equal(generate_frames(SHORT, 9), generate_frames(ScenesConfig(seconds=3.0), 9))
     moving = ScenesConfig(seconds=1.5, num_frames=4, motion=True)
-    assert np.array_equal(generate_sound(SHORT, 9), generate_sound(moving, 9))
+    assert np.array_equal(generate_waveform(SHORT, 9), generate_waveform(moving, 9))
 
 
-def test_the_parts_agree_with_the_whole():
+def test_partial_generation_matches_whole_scenes():
     scene = generate_scene(SHORT, 11)
     frames, waveform, classes = generate_clip(SHORT, 11)
     assert np.array_equal(frames, scene.frames)
@@ -88,13 +91,13 @@ def test_ground_truth(difficulty):
         assert scene.frames.std() > 3
         assert 1 <= objects <= 4
         assert 1 <= sources <= 3
-        # Sound: the stems and the background add up, to the bit; each source is heard, nothing is clipped.
+        # Audio: the stems and the background add up exactly; no source is silent, nothing is clipped.
         assert scene.waveform.dtype == scene.stems.dtype == np.float32
         assert scene.stems.shape == (sources, 16000)
         assert np.array_equal(scene.stems.sum(0) + scene.background, scene.waveform)
         assert np.abs(scene.waveform).max() < 1
         assert (scene.stems.std(axis=1) > 1e-3).all()
-        # Sight: every object is seen, none where another is.
+        # Image: every object is visible, and masks are disjoint.
         assert scene.masks.shape == (objects, 1, 64, 80)
         assert scene.masks.sum(0).max() == 1
         assert (scene.masks.sum((1, 2, 3)) >= 25).all()
@@ -104,14 +107,14 @@ def test_ground_truth(difficulty):
         # Labels.
         assert np.array_equal(scene.sounding, scene.class_ids >= 0)
         assert np.array_equal(scene.sounding, scene.timbre_ids >= 0)
-        heard = scene.class_ids[scene.sounding]
-        assert np.array_equal(scene.shape_ids[scene.sounding], np.array(CLASS_SHAPE)[heard])
-        assert np.array_equal(scene.timbre_ids[scene.sounding], np.array(CLASS_TIMBRE)[heard])
+        classes = scene.class_ids[scene.sounding]
+        assert np.array_equal(scene.shape_ids[scene.sounding], np.array(CLASS_SHAPE)[classes])
+        assert np.array_equal(scene.timbre_ids[scene.sounding], np.array(CLASS_TIMBRE)[classes])
         assert scene.labels.sum() == sources
-        assert (scene.labels[heard] == 1).all()
+        assert (scene.labels[classes] == 1).all()
 
 
-def test_exactly_one_visible_object_fits_each_timbre_that_is_heard():
+def test_exactly_one_visible_object_fits_each_timbre():
     config = ScenesConfig(max_sounding=3, seconds=0.75, image_size=32)
     counts = set()
     for index in range(400):
@@ -123,34 +126,34 @@ def test_exactly_one_visible_object_fits_each_timbre_that_is_heard():
     assert counts == {(n, m) for n in range(1, 5) for m in range(1, min(n, 3) + 1)}
 
 
-def test_depth_order_does_not_tell_who_sounds():
+def test_depth_order_is_independent_of_sounding():
     config = ScenesConfig(max_sounding=1, min_objects=4)
     front = [generate_scene(config, i).sounding[-1] for i in range(400)]
     assert 0.17 < np.mean(front) < 0.33
 
 
 @pytest.mark.parametrize("max_sounding", [1, 2, 3])
-def test_probabilities_of_the_design_add_up_and_classes_are_equally_likely(max_sounding):
-    share, total = np.zeros(16), 0.0
+def test_structure_probabilities_sum_to_one_and_classes_are_balanced(max_sounding):
+    frequencies, total = np.zeros(16), 0.0
     for p, classes, _ in enumerate_structures(ScenesConfig(max_sounding=max_sounding)):
         total += p
-        share[list(classes)] += p
+        frequencies[list(classes)] += p
     assert total == pytest.approx(1)
-    assert share == pytest.approx(share.mean())
+    assert frequencies == pytest.approx(frequencies.mean())
 
 
-def test_one_sense_alone_reaches_one_half():
+def test_single_modality_ceilings_are_one_half():
     for config in (ScenesConfig(), ScenesConfig(max_sounding=1), ScenesConfig(max_sounding=3)):
         ceilings = modality_ceilings(config)
-        assert ceilings["sound"] == pytest.approx({"single_object_accuracy": 0.5, "accuracy": 0.5, "mAP": 0.5})
-        assert ceilings["sight"]["single_object_accuracy"] == pytest.approx(0.5)
+        assert ceilings["audio"] == pytest.approx({"single_object_accuracy": 0.5, "accuracy": 0.5, "mAP": 0.5})
+        assert ceilings["image"]["single_object_accuracy"] == pytest.approx(0.5)
         assert ceilings["both"] == pytest.approx({"single_object_accuracy": 1, "accuracy": 1, "mAP": 1})
         assert ceilings["chance"]["single_object_accuracy"] == pytest.approx(1 / 16)
-    assert modality_ceilings(ScenesConfig(max_sounding=1))["sight"]["accuracy"] < 0.4  # silent objects distract
+    assert modality_ceilings(ScenesConfig(max_sounding=1))["image"]["accuracy"] < 0.4  # silent objects distract
 
 
 @pytest.mark.parametrize("max_sounding", [1, 2])
-def test_ceilings_are_what_ideal_observers_score_on_scenes(max_sounding):
+def test_ceilings_match_ideal_observers_on_scenes(max_sounding):
     """Observers that learn each evidence's class frequencies from scenes, scored on the same many scenes."""
     config = ScenesConfig(max_sounding=max_sounding, max_objects=2)
     plans = [_Plan(config, i) for i in range(12000)]
@@ -158,19 +161,19 @@ def test_ceilings_are_what_ideal_observers_score_on_scenes(max_sounding):
     for row, plan in zip(truth, plans):
         row[plan.class_ids[plan.sounding]] = 1
     ceilings = modality_ceilings(config)
-    senses = {
-        "sight": [tuple(sorted(plan.shape_ids)) for plan in plans],
-        "sound": [tuple(sorted(plan.timbre_ids[plan.sounding])) for plan in plans],
+    modalities = {
+        "image": [tuple(sorted(plan.shape_ids)) for plan in plans],
+        "audio": [tuple(sorted(plan.timbre_ids[plan.sounding])) for plan in plans],
     }
-    for sense, evidence in senses.items():
+    for modality, evidence in modalities.items():
         numbers = np.unique(evidence_ids(evidence), return_inverse=True)[1]
         posterior = np.stack([np.bincount(numbers, weights=column) for column in truth.T], axis=1)
         posterior /= np.bincount(numbers)[:, None]
         scores = posterior[numbers]
         accuracy = truth[np.arange(len(plans)), scores.argmax(1)].mean()
-        assert accuracy == pytest.approx(ceilings[sense]["accuracy"], abs=0.03)
+        assert accuracy == pytest.approx(ceilings[modality]["accuracy"], abs=0.03)
         noise = np.random.default_rng(0).random(scores.shape) * 1e-9  # ties in random order
-        assert average_precision(truth, scores + noise) == pytest.approx(ceilings[sense]["mAP"], abs=0.04)
+        assert average_precision(truth, scores + noise) == pytest.approx(ceilings[modality]["mAP"], abs=0.04)
 
 
 def evidence_ids(evidence: list[tuple]) -> np.ndarray:
@@ -186,7 +189,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean(values))
 
 
-def test_shapes_are_closed_and_differ():
+def test_shapes_are_closed_and_distinct():
     tables = shape_tables()
     edge = np.concatenate([tables[:, 0], tables[:, -1], tables[:, :, 0], tables[:, :, -1]], axis=1)
     assert (edge > 0.2).all()  # nothing reaches the border
@@ -198,12 +201,12 @@ def test_shapes_are_closed_and_differ():
             assert overlap < 0.8
 
 
-def test_rising_and_falling_differ_in_the_order_of_time_alone():
+def test_rising_and_falling_differ_in_temporal_order():
     """A rising tone's pitch climbs most of the time, a falling one's sinks: followed by the autocorrelation's peak."""
     config = ScenesConfig(seconds=1.5, difficulty="easy")
     for timbre, sign in ((0, 1), (1, -1)):
         moves = []
-        for u in np.random.default_rng(timbre).random((20, NUM_SOUND_UNIFORMS)):
+        for u in np.random.default_rng(timbre).random((20, NUM_SOURCE_UNIFORMS)):
             wave = synthesize(timbre, u, config)[4000:20000]
             frames = np.lib.stride_tricks.sliding_window_view(wave, 800)[::160] * np.hanning(800)
             autocorrelation = np.fft.irfft(np.abs(np.fft.rfft(frames, 4096)) ** 2)[:, 20:60]
@@ -211,18 +214,18 @@ def test_rising_and_falling_differ_in_the_order_of_time_alone():
         assert np.mean(moves) * sign > 0.2
 
 
-def test_movement_does_not_tell_who_sounds():
+def test_motion_is_independent_of_sounding():
     config = ScenesConfig(num_frames=8, motion=True, max_sounding=1, min_objects=2, max_objects=2)
     reach = {True: [], False: []}
     for index in range(300):
         plan = _Plan(config, index)
-        for heard, swing in zip(plan.sounding, plan.swings(config)):
-            reach[bool(heard)].append([np.abs(swing).max(), np.abs(swing[0]).max(), np.abs(swing[-1]).max()])
-    silent, sounding = (np.mean(reach[heard], axis=0) for heard in (False, True))
+        for sounds, swing in zip(plan.sounding, plan.swings(config)):
+            reach[bool(sounds)].append([np.abs(swing).max(), np.abs(swing[0]).max(), np.abs(swing[-1]).max()])
+    silent, sounding = (np.mean(reach[sounds], axis=0) for sounds in (False, True))
     assert silent == pytest.approx(sounding, abs=0.04)
 
 
-def test_motion_moves_objects_and_a_still_scene_does_not():
+def test_motion_moves_objects():
     still = generate_scene(ScenesConfig(seconds=1.5, num_frames=4), 5)
     moving = generate_scene(ScenesConfig(seconds=1.5, num_frames=4, motion=True), 5)
     assert (still.masks == still.masks[:, :1]).all()
@@ -244,7 +247,7 @@ def test_motion_moves_objects_and_a_still_scene_does_not():
         ({"noise": -1.0}, "noise"),
     ],
 )
-def test_settings_that_make_no_sense_say_so(settings, message):
+def test_invalid_settings_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         ScenesConfig(**settings)
 
@@ -255,26 +258,16 @@ def test_noise_setting():
     assert generate_scene(ScenesConfig(seconds=1.5, noise=0.5), 3).background.std() == pytest.approx(0.07, rel=0.3)
 
 
-def test_one_label_only_where_one_object_sounds():
+def test_label_requires_one_sounding_object():
     single = generate_scene(ScenesConfig(seconds=1.0, max_sounding=1), 0)
     assert single.label == int(single.labels.argmax())
     config = ScenesConfig(seconds=1.0, min_objects=4)
     several = next(s for s in (generate_scene(config, i) for i in range(50)) if s.sounding.sum() == 2)
-    with pytest.raises(ValueError, match="2 sounding"):
+    with pytest.raises(ValueError, match="got 2 in scene"):
         _ = several.label
 
 
-def test_splits_never_meet():
+def test_splits_do_not_overlap():
     starts = sorted(SPLIT_OFFSETS.values())
     assert len(set(starts)) == 3
     assert min(np.diff(starts)) >= 1 << 40
-    with pytest.raises(ValueError, match="size"):
-        ScenesDataset(split="train", size=(1 << 40) + 1)
-    with pytest.raises(ValueError, match="validation"):
-        ScenesDataset(split="dev")
-    train, test = (ScenesDataset(SHORT, split, 4) for split in ("train", "test"))
-    assert not np.array_equal(train[0]["waveform"], test[0]["waveform"])
-    assert train[3]["index"] == 3
-    assert test[-1]["index"] == SPLIT_OFFSETS["test"] + 3
-    with pytest.raises(IndexError):
-        train[4]

@@ -9,8 +9,7 @@ import torch
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.scenes.config import COMPATIBLE_SHAPES
-from deepavfusion.training.data.scenes.dataset import CLASS_SHAPE, CLASS_TIMBRE, generate_scene
+from deepavfusion.training.data.scenes import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES, generate_scene
 from deepavfusion.training.data.scenes.tasks import boxes_of
 from deepavfusion.training.tasks.segmentation import coverage
 
@@ -22,7 +21,7 @@ def build(task, train=False, split="test", semantic=False, **settings):
     return build_dataset(data, MODEL, split, train, 0, task, semantic)
 
 
-def scenes_named(path):
+def scenes_in(path):
     return [int(number) for number in re.findall(r"scene \w+/(\d+)", path)]
 
 
@@ -30,48 +29,48 @@ def timbres(scene):
     return [CLASS_TIMBRE[c] for c in scene.class_ids[scene.sounding]]
 
 
-def heard_shapes(scene):
-    """Shapes that could make what is heard in a scene."""
+def compatible_shapes(scene):
+    """Shapes that could make the audio of a scene."""
     return frozenset().union(*(COMPATIBLE_SHAPES[CLASS_TIMBRE[c]] for c in scene.class_ids[scene.sounding]))
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_a_frame_tells_which_of_two_sounds_is_meant(train):
+def test_the_frame_determines_the_target_source(train):
     clips = build("separation", train, "train" if train else "test", max_objects=2)
     for sample in clips.__getitems__(range(12)):
-        wanted, other = (generate_scene(clips.config, clips.scene_index(i)) for i in scenes_named(sample["path"]))
-        assert heard_shapes(wanted) & set(wanted.shape_ids.tolist())
-        assert not heard_shapes(other) & set(wanted.shape_ids.tolist())
-        assert not heard_shapes(wanted) & set(other.shape_ids.tolist())
+        target, other = (generate_scene(clips.config, clips.scene_index(i)) for i in scenes_in(sample["path"]))
+        assert compatible_shapes(target) & set(target.shape_ids.tolist())
+        assert not compatible_shapes(other) & set(target.shape_ids.tolist())
+        assert not compatible_shapes(target) & set(other.shape_ids.tolist())
 
 
 def test_mixtures_are_sums_of_their_sources():
     clips = build("separation")
     extractor = DeepAVFusionProcessor.from_config(MODEL).feature_extractor
     first, second = clips.__getitems__([4, 5])
-    assert scenes_named(first["path"]) == scenes_named(second["path"])[::-1]
+    assert scenes_in(first["path"]) == scenes_in(second["path"])[::-1]
     assert torch.equal(first["waveforms"], second["waveforms"].flip(0))
     assert torch.equal(first["input_features"], second["input_features"])
-    scene = generate_scene(clips.config, clips.scene_index(scenes_named(first["path"])[0]))
+    scene = generate_scene(clips.config, clips.scene_index(scenes_in(first["path"])[0]))
     assert np.abs(first["waveforms"][0].numpy() - scene.waveform).max() < 1 / 32767
     assert torch.equal(first["labels"][0], extractor.log_mel(first["waveforms"][0]))
     assert torch.equal(first["input_features"][0], extractor.log_mel(first["waveforms"].sum(0)))
     assert not torch.equal(first["pixel_values"], second["pixel_values"])
 
 
-def test_partners_are_drawn_anew_in_training_alone():
+def test_partners_change_with_the_epoch_in_training_only():
     training, evaluation = build("separation", True, "train"), build("separation")
     for clips, fixed in ((training, False), (evaluation, True)):
         before = [sample["path"] for sample in clips.__getitems__(range(20))]
         clips.set_epoch(1)
         after = [sample["path"] for sample in clips.__getitems__(range(20))]
         assert (before == after) == fixed
-    wanted = {scenes_named(evaluation[2 * k]["path"])[0] for k in range(20)}
-    partners = {scenes_named(evaluation[2 * k]["path"])[1] for k in range(20)}
-    assert not wanted & partners
+    targets = {scenes_in(evaluation[2 * k]["path"])[0] for k in range(20)}
+    partners = {scenes_in(evaluation[2 * k]["path"])[1] for k in range(20)}
+    assert not targets & partners
 
 
-def test_masks_hold_what_sounds_and_nothing_else():
+def test_masks_cover_sounding_objects_only():
     clips = build("segmentation", min_objects=2, max_objects=3)
     classes = build("segmentation", min_objects=2, max_objects=3, semantic=True)
     for i in range(6):
@@ -85,7 +84,7 @@ def test_masks_hold_what_sounds_and_nothing_else():
     assert classes.label_names is not None
 
 
-def test_places_are_tight_boxes():
+def test_localization_labels_are_tight_boxes():
     clips = build("localization")
     scene = generate_scene(clips.config, clips.scene_index(3))
     (box,) = scene.boxes[scene.sounding, 0]
@@ -93,49 +92,49 @@ def test_places_are_tight_boxes():
     expected[box[1] : box[3], box[0] : box[2]] = 1
     assert torch.equal(clips[6]["labels"], expected)
     assert clips[6]["sounding"] == 1
-    seen = torch.zeros(4, 5)
-    seen[1, 1] = seen[2, 3] = 7
-    seen[0, 4] = 2
-    assert boxes_of(seen).tolist() == [[0, 0, 0, 0, 1], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
+    visible = torch.zeros(4, 5)
+    visible[1, 1] = visible[2, 3] = 7
+    visible[0, 4] = 2
+    assert boxes_of(visible).tolist() == [[0, 0, 0, 0, 1], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
 
 
-def test_negatives_have_a_sound_that_nothing_in_sight_makes():
+def test_negatives_have_audio_of_no_visible_object():
     clips = build("localization", min_objects=2, max_objects=3)
     for k in range(8):
         own, foreign = clips.__getitems__([2 * k, 2 * k + 1])
         assert torch.equal(own["pixel_values"], foreign["pixel_values"])
         assert not torch.equal(own["input_features"], foreign["input_features"])
         assert (foreign["sounding"], float(foreign["labels"].sum())) == (0, 0.0)
-        here, *there = scenes_named(foreign["path"])
+        here, *there = scenes_in(foreign["path"])
         scene = generate_scene(clips.config, clips.scene_index(here))
         for other in there:  # none: background noise alone
-            sound = generate_scene(clips.config, clips.scene_index(other))
-            assert not heard_shapes(sound) & set(scene.shape_ids.tolist())
+            foreign_scene = generate_scene(clips.config, clips.scene_index(other))
+            assert not compatible_shapes(foreign_scene) & set(scene.shape_ids.tolist())
 
 
 @pytest.mark.parametrize("task", ["segmentation", "localization"])
-def test_training_shows_each_frame_with_its_own_and_with_a_foreign_sound(task):
-    """What is painted is what makes the sound, own or foreign, so the frame alone never tells."""
+def test_training_frames_come_with_own_and_foreign_audio(task):
+    """The labels mark the object that makes the audio, own or foreign, so the frame alone does not determine them."""
     clips = build(task, True, "train", train_size=100, min_objects=1, max_objects=3)
     samples = clips.__getitems__(range(100))
     swapped, silent = 0, 0
     for own, foreign in zip(samples[::2], samples[1::2], strict=True):
         assert torch.equal(own["pixel_values"], foreign["pixel_values"])
         assert not torch.equal(own["input_features"], foreign["input_features"])
-        (seen,) = scenes_named(own["path"])
-        seen_again, *heard = scenes_named(foreign["path"])
-        assert seen == seen_again
-        here = generate_scene(clips.config, clips.scene_index(seen))
+        (image,) = scenes_in(own["path"])
+        same_image, *audio = scenes_in(foreign["path"])
+        assert image == same_image
+        here = generate_scene(clips.config, clips.scene_index(image))
         shapes = here.shape_ids.tolist()
         makers = []
-        for number in heard:
+        for number in audio:
             there = generate_scene(clips.config, clips.scene_index(number))
-            makers = [k for k, shape in enumerate(shapes) if shape in heard_shapes(there)]
+            makers = [k for k, shape in enumerate(shapes) if shape in compatible_shapes(there)]
         assert len(makers) <= 1
         assert not any(here.sounding[k] for k in makers)
         if makers:
             swapped += 1
-            # Of a cropped frame the object may lie outside; what is painted was no part of the own answer.
+            # The object may lie outside of the crop; its label does not overlap that of the own audio.
             if task == "segmentation":
                 assert float((own["labels"] * foreign["labels"]).sum()) == 0
         else:
@@ -143,34 +142,34 @@ def test_training_shows_each_frame_with_its_own_and_with_a_foreign_sound(task):
             assert float(foreign["labels"].sum()) == 0
     assert swapped > 10
     assert silent > 10
-    painted = sum(float(sample["labels"].sum()) > 0 for sample in samples[1::2])
-    assert painted > swapped / 2
+    labelled = sum(float(sample["labels"].sum()) > 0 for sample in samples[1::2])
+    assert labelled > swapped / 2
     clips.set_epoch(1)
     assert [sample["path"] for sample in clips.__getitems__(range(100))] != [sample["path"] for sample in samples]
 
 
-def test_a_foreign_sound_paints_the_object_that_could_make_it():
+def test_foreign_audio_marks_the_compatible_object():
     clips = build("segmentation", True, "train", min_objects=2, max_objects=2, semantic=True)
-    seen, heard = 3, None
-    here = generate_scene(clips.config, clips.scene_index(seen))
+    image, audio = 3, None
+    here = generate_scene(clips.config, clips.scene_index(image))
     (silent,) = np.flatnonzero(~here.sounding)
     for number in range(40):
         there = generate_scene(clips.config, clips.scene_index(number))
-        if heard_shapes(there) & {here.shape_ids[silent]} and not heard_shapes(there) & set(
+        if compatible_shapes(there) & {here.shape_ids[silent]} and not compatible_shapes(there) & set(
             here.shape_ids[here.sounding]
         ):
-            heard = number
+            audio = number
             break
-    shapes = clips._media([seen])["shapes_seen"][0]
-    painted = clips._sounding(shapes, heard)
-    assert np.array_equal(painted > 0, here.masks[silent, 0])
-    (label,) = set(np.unique(painted)) - {0}
+    shapes = clips._media([image])["shapes_seen"][0]
+    marked = clips._sounding(shapes, audio)
+    assert np.array_equal(marked > 0, here.masks[silent, 0])
+    (label,) = set(np.unique(marked)) - {0}
     assert CLASS_SHAPE[label - 1] == here.shape_ids[silent]
     assert CLASS_TIMBRE[label - 1] in timbres(there)
     assert not clips._sounding(shapes, None).any()
 
 
-def test_without_foreign_sounds_every_frame_comes_with_its_own():
+def test_without_foreign_sounds_every_frame_has_its_own_audio():
     data = {"name": "scenes", "train_size": 20, "max_sounding": 1}
     clips = build_dataset(data, MODEL, "train", True, 0, "localization", foreign_sounds=False)
     assert not clips.in_pairs
@@ -181,10 +180,10 @@ def test_without_foreign_sounds_every_frame_comes_with_its_own():
     ("task", "settings", "words"),
     [
         ("separation", {"eval_size": 1}, "at least 2"),
-        ("separation", {"eval_size": 2, "max_objects": 4, "min_objects": 4}, "no sound fits"),
+        ("separation", {"eval_size": 2, "max_objects": 4, "min_objects": 4}, "Found no scene to mix"),
     ],
 )
-def test_what_cannot_be_paired_is_told(task, settings, words):
+def test_scenes_that_cannot_be_paired_raise(task, settings, words):
     with pytest.raises(ValueError, match=words):
         build(task, **settings).__getitems__([0])
 

@@ -11,7 +11,7 @@ import torch
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.sets.avsbench import read_avsbench, read_label_names, read_metadata
 from tests.media_factory import tone
-from tests.training.data.disk import MODEL, RATE, SAMPLES, write, write_picture, write_sound
+from tests.training.data.disk import MODEL, RATE, SAMPLES, write, write_audio, write_image
 
 NAMES = {"background": 1, "cat": 2, "dog": 3}
 VIDEOS = [  # uid, split, label, frames, masks
@@ -28,7 +28,7 @@ def frame(number: int) -> np.ndarray:
     return np.full((48, 64, 3), 20 * number, np.uint8)
 
 
-def sound(seconds: int) -> np.ndarray:
+def audio(seconds: int) -> np.ndarray:
     return np.concatenate([tone(RATE, 1.0, frequency=150.0 * (second + 1))[0] for second in range(seconds)])
 
 
@@ -49,17 +49,17 @@ def semantic(tmp_path_factory):
     for uid, _, label, frames, masks in VIDEOS[:-1]:
         folder = root / label / uid
         for number in range(frames):
-            write_picture(folder / "frames" / f"{number}.jpg", frame(number))
+            write_image(folder / "frames" / f"{number}.jpg", frame(number))
         for number in masks:
-            write_picture(folder / "labels_semantic" / f"{number}.png", semantic_mask(number))
-        write_sound(folder / "audio.wav", sound(frames))
+            write_image(folder / "labels_semantic" / f"{number}.png", semantic_mask(number))
+        write_audio(folder / "audio.wav", audio(frames))
     return root
 
 
 def test_semantic_layout(semantic, caplog):
     rows, names = read_avsbench(semantic, "s4", "train")
     assert names == ["background", "cat", "dog"]
-    assert [(Path(row.picture).relative_to(semantic).as_posix(), row.time) for row in rows] == [
+    assert [(Path(row.image).relative_to(semantic).as_posix(), row.timestamp) for row in rows] == [
         ("v1s/single1/frames/0.jpg", 0.5)
     ]
     assert Path(rows[0].mask).relative_to(semantic).as_posix() == "v1s/single1/labels_semantic/0.png"
@@ -69,13 +69,13 @@ def test_semantic_layout(semantic, caplog):
     with caplog.at_level(logging.WARNING):
         rows = read_avsbench(semantic, "avss", "test")[0]
     assert len(rows) == 15
-    assert [row.time for row in rows[-10:]] == [number + 0.5 for number in range(10)]
+    assert [row.timestamp for row in rows[-10:]] == [number + 0.5 for number in range(10)]
     assert "1 of 3 annotated clips are missing, first: v2/gone" in caplog.text
-    with pytest.raises(FileNotFoundError, match="none of AVSBench ms3's masks of the split train"):
+    with pytest.raises(FileNotFoundError, match="Found no masks of AVSBench ms3, split train"):
         read_avsbench(semantic, "ms3", "train")
 
 
-def test_frames_masks_and_sounds_belong_together(semantic):
+def test_frames_masks_and_audio_correspond(semantic):
     settings = {"name": "avsbench", "path": str(semantic), "subset": "avss"}
     clips = build_dataset(settings, MODEL, "test", False, 0, task="segmentation", semantic=True)
     assert clips.label_names == ["background", "cat", "dog"]
@@ -103,7 +103,7 @@ def test_masks_for_localization(semantic):
     assert clips[0]["sounding"] == 1
     trained = build_dataset(settings, MODEL, "train", True, 0, task="localization")
     assert trained[0]["labels"].shape == (32, 32)
-    with pytest.raises(ValueError, match="avsbench supports the task segmentation and localization, not 'separation'"):
+    with pytest.raises(ValueError, match="'avsbench' supports segmentation and localization, not 'separation'"):
         build_dataset(settings, MODEL, "train", True, 0, task="separation")
 
 
@@ -117,27 +117,27 @@ def objects(tmp_path_factory):
         single, multi = root / "Single-source" / "s4_data", root / "Multi-sources" / "ms3_data"
         video, other = f"single_{split}", f"multi_{split}_1"
         for number in range(1, 6):
-            write_picture(single / "visual_frames" / split / "dog" / video / f"{video}_{number}.png", frame(number))
-            write_picture(multi / "visual_frames" / other / f"{other}.mp4_{number}.png", frame(number))
-            write_picture(multi / "gt_masks" / split / other / f"{other}_{number}.png", colors)
+            write_image(single / "visual_frames" / split / "dog" / video / f"{video}_{number}.png", frame(number))
+            write_image(multi / "visual_frames" / other / f"{other}.mp4_{number}.png", frame(number))
+            write_image(multi / "gt_masks" / split / other / f"{other}_{number}.png", colors)
             if split != "train" or number == 1:
                 mask = single / "gt_masks" / split / "dog" / video / f"{video}_{number}.png"
-                write_picture(mask, (semantic_mask(number) > 0).astype(np.uint8) * 255)
-        write_sound(single / "audio_wav" / split / "dog" / f"{video}.wav", sound(5))
-        write_sound(multi / "audio_wav" / split / f"{other}.wav", sound(5))
+                write_image(mask, (semantic_mask(number) > 0).astype(np.uint8) * 255)
+        write_audio(single / "audio_wav" / split / "dog" / f"{video}.wav", audio(5))
+        write_audio(multi / "audio_wav" / split / f"{other}.wav", audio(5))
     return root
 
 
 def test_object_layout(objects, caplog):
     rows, names = read_avsbench(objects, "s4", "train")
     assert names is None
-    assert [(Path(row.picture).name, row.time) for row in rows] == [("single_train_1.png", 0.5)]
+    assert [(Path(row.image).name, row.timestamp) for row in rows] == [("single_train_1.png", 0.5)]
     rows = read_avsbench(objects / "Single-source", "s4", "test")[0]
-    assert [(Path(row.picture).name, row.time) for row in rows] == [
+    assert [(Path(row.image).name, row.timestamp) for row in rows] == [
         (f"single_test_{number}.png", number - 0.5) for number in range(1, 6)
     ]
     rows = read_avsbench(objects / "Multi-sources" / "ms3_data", "ms3", "validation")[0]
-    assert [Path(row.picture).name for row in rows] == [f"multi_val_1.mp4_{number}.png" for number in range(1, 6)]
+    assert [Path(row.image).name for row in rows] == [f"multi_val_1.mp4_{number}.png" for number in range(1, 6)]
     settings = {"name": "avsbench", "path": str(objects)}
     for subset, share in (("s4", (20 + 3 - 8) / 48), ("ms3", (24 - 8) / 48)):
         clips = build_dataset(settings | {"subset": subset}, MODEL, "test", False, 0, task="segmentation")
@@ -145,7 +145,7 @@ def test_object_layout(objects, caplog):
         assert sample["labels"].mean().item() == pytest.approx(share, abs=0.04)
         grey = clips.processor.visual_processor.denormalize(sample["pixel_values"]).mean().item() * 255
         assert grey == pytest.approx(20, abs=1)
-    with pytest.raises(ValueError, match="masks know no classes"):
+    with pytest.raises(ValueError, match="older release"):
         build_dataset(settings, MODEL, "test", False, 0, task="segmentation", semantic=True)
 
 
@@ -159,14 +159,14 @@ def test_lists_of_frames(objects, tmp_path, caplog):
     assert len(build_dataset(settings, MODEL, "validation", False, 0, task="segmentation")) == 5
 
 
-def test_avsbench_that_is_not_there(objects, semantic, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"AVSBench s4 is not at .* Single-source/s4_data/gt_masks"):
+def test_missing_avsbench_raises(objects, semantic, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Expected AVSBench s4 at .* Single-source/s4_data/gt_masks"):
         read_avsbench(tmp_path, "s4", "train")
-    with pytest.raises(FileNotFoundError, match="AVSBench avss is not at"):
+    with pytest.raises(FileNotFoundError, match="Expected AVSBench avss at"):
         read_avsbench(objects, "avss", "train")
-    with pytest.raises(ValueError, match="subset must be one of s4, ms3, avss"):
+    with pytest.raises(ValueError, match="Expected a subset of s4, ms3, avss"):
         read_avsbench(semantic, "s3", "train")
-    with pytest.raises(ValueError, match="split must be one of train, validation, test, got 'val'"):
+    with pytest.raises(ValueError, match="Expected a split of train, validation, test, got 'val'"):
         read_avsbench(semantic, "s4", "val")
     with pytest.raises(ValueError, match="older release"):
         read_avsbench(semantic, "s4", "train", tmp_path / "list.csv")
@@ -177,7 +177,7 @@ def test_avsbench_that_is_not_there(objects, semantic, tmp_path):
     assert read_metadata(semantic / "metadata.csv")[0]["a_obj"] == ["dog", "cat"]
 
 
-def test_frames_that_are_gone_are_reported(semantic, tmp_path):
+def test_missing_frames_are_reported(semantic, tmp_path):
     import shutil
 
     root = tmp_path / "copy"

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from deepavfusion.training.data.sets.lists import (
-    FrameAndSound,
+    ImageAudioPair,
     Listed,
     clip_key,
     read_list,
@@ -35,7 +35,7 @@ def test_keys(name, key):
     assert clip_key(name) == key
 
 
-def test_tables_of_every_kind(tmp_path):
+def test_list_formats(tmp_path):
     plain = write(tmp_path / "a.txt", "zpWuikVorYg_000032\r\n\r\ngEvCUcZ6w88_000030\r\n")
     assert read_list(plain) == [Listed("zpWuikVorYg_000032", None), Listed("gEvCUcZ6w88_000030", None)]
     commas = write(tmp_path / "b.csv", '--iY3Bf4hDg_000030,violin,_fiddle\n-2Dm0VjW8oM_000001,"pigeon, dove cooing"\n')
@@ -48,25 +48,25 @@ def test_tables_of_every_kind(tmp_path):
     assert read_list(boxes) == [Listed("x_000001", "cat")]
 
 
-def test_lists_that_are_none(tmp_path):
-    with pytest.raises(ValueError, match="names no clips"):
+def test_invalid_lists_raise(tmp_path):
+    with pytest.raises(ValueError, match="Expected names of clips"):
         read_list(write(tmp_path / "a.csv", "id,label\n"))
     with pytest.raises(ValueError, match='objects with "file"'):
         read_list(write(tmp_path / "b.json", '{"cat": 1}'))
 
 
-def test_frames_with_other_sounds(tmp_path):
+def test_pairs_of_frames_and_audio(tmp_path):
     path = write(tmp_path / "a.csv", "video,audio,label\r\n1,2,non-sounding\r\n3,3,tap dancing\r\n")
-    assert read_test_pairs(path) == [FrameAndSound("1", "2", True), FrameAndSound("3", "3", False)]
+    assert read_test_pairs(path) == [ImageAudioPair("1", "2", True), ImageAudioPair("3", "3", False)]
     own = write(tmp_path / "b.csv", "1,202\n3,0\n")
-    assert read_test_pairs(own) == [FrameAndSound("1", "1", False), FrameAndSound("3", "3", False)]
+    assert read_test_pairs(own) == [ImageAudioPair("1", "1", False), ImageAudioPair("3", "3", False)]
     with pytest.raises(ValueError, match="row 2"):
         read_test_pairs(write(tmp_path / "c.csv", "video,audio,label\n1\n"))
-    with pytest.raises(ValueError, match="names no clips"):
+    with pytest.raises(ValueError, match="Expected names of clips"):
         read_test_pairs(write(tmp_path / "d.csv", "video,audio,label\n"))
 
 
-def test_overlaps_are_counted_whether_dropped_or_not(caplog):
+def test_overlaps_are_reported_whether_dropped_or_not(caplog):
     with caplog.at_level(logging.WARNING):
         kept, note = report_overlap("set", ["a", "b", "c"], {"b", "x"}, drop=False)
         assert (kept, note) == ([0, 1, 2], "1 of 3 training clips are test clips, kept")
@@ -96,7 +96,7 @@ def test_real_lists():
     assert read_list(SAMPLES / "head_hche11_data_AStest.csv")[0].key == "glLQrEijrKg_000300"
     assert read_list(SAMPLES / "head_swimmiing_AVSBench_metadata_avs1_ms3_test.csv")[0] == ("0WxgIKuetYI_0_1", "man")
     silent = read_test_pairs(SAMPLES / "head_swimmiing_Flickr_metadata_flickr_test_plus_silent.csv")
-    assert silent[0] == FrameAndSound("10000130166", "10437048305", True)
+    assert silent[0] == ImageAudioPair("10000130166", "10437048305", True)
     train = [entry.key for entry in entries["head_stoneMo_metadata_vggss_144k.txt"]]
     test = [entry.key for entry in entries["head_stoneMo_metadata_vggsound_test.csv"]]
     assert report_overlap("VGG-SS", train, test, drop=True)[1] == "1 of 20 training clips are test clips, left out"

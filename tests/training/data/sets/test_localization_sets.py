@@ -12,8 +12,8 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sets.flickr_soundnet import read_annotations, read_boxes
-from deepavfusion.training.data.sets.lists import FrameAndSound
-from deepavfusion.training.data.sets.vggss import clean_boxes, locator, read_vggss, stills
+from deepavfusion.training.data.sets.lists import ImageAudioPair
+from deepavfusion.training.data.sets.vggss import clean_boxes, locator, make_stills, read_vggss
 from deepavfusion.training.tasks import Localization
 from tests.media_factory import tone
 from tests.training.data.disk import (
@@ -24,8 +24,8 @@ from tests.training.data.disk import (
     make_clips,
     put,
     write,
-    write_picture,
-    write_sound,
+    write_audio,
+    write_image,
 )
 
 PROCESSOR = DeepAVFusionProcessor.from_config(MODEL, crop_pct=1.0)
@@ -35,7 +35,7 @@ def key(name: str, start: int = 30) -> str:
     return f"{name * 11:.11}_{start:06d}"
 
 
-def test_boxes_are_clipped_and_need_an_area():
+def test_boxes_are_clipped_and_degenerate_ones_dropped():
     boxes = [
         [0.2, 0.1, 0.5, 0.6],
         [-0.1, 0.5, 1.2, 0.7],
@@ -45,7 +45,7 @@ def test_boxes_are_clipped_and_need_an_area():
     ]
     assert clean_boxes(boxes, "x") == ((0.2, 0.1, 0.5, 0.6), (0.0, 0.5, 1.0, 0.7))
     for box in ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3, float("nan")]):
-        with pytest.raises(ValueError, match="x: expected a box as x1, y1, x2, y2"):
+        with pytest.raises(ValueError, match="x: expected a box x1, y1, x2, y2"):
             clean_boxes([box], "x")
 
 
@@ -59,9 +59,9 @@ VGGSS = [
 
 def make_frames(root: Path, names: str) -> None:
     for i, name in enumerate(names):
-        write_picture(root / "frames" / f"{name}.jpg", np.full((48, 64, 3), 40 * i, np.uint8))
+        write_image(root / "frames" / f"{name}.jpg", np.full((48, 64, 3), 40 * i, np.uint8))
         pitches = [tone(RATE, 1.0, frequency=frequency)[0] for frequency in (200.0, 300.0 + 200 * i, 1500.0)]
-        write_sound(root / "audio" / f"{name}.wav", np.concatenate(pitches))
+        write_audio(root / "audio" / f"{name}.wav", np.concatenate(pitches))
 
 
 def test_vggss_annotations(tmp_path, caplog):
@@ -72,39 +72,39 @@ def test_vggss_annotations(tmp_path, caplog):
     assert boxes[key("b")] is None
     assert boxes[key("c")] == ()
     assert len(boxes[key("d")]) == 2
-    assert "1 boxes have no area; 1 frames have no other" in caplog.text
+    assert "1 boxes have no area; 1 frames have no other boxes" in caplog.text
     for text in ('{"file": "a"}', '[{"file": "a"}]', "[1]"):
         with pytest.raises(ValueError, match='list of objects with "file" and "bbox"'):
             read_vggss(write(tmp_path / "other.json", text))
 
 
-def test_vggss_of_frames_and_sounds(tmp_path, caplog):
+def test_vggss_frames_and_audio(tmp_path, caplog):
     write(tmp_path / "annotations" / "vggss.json", json.dumps(VGGSS))
     make_frames(tmp_path, "")
     for i, name in enumerate("abcd"):
-        write_picture(tmp_path / "frames" / f"{key(name)}.jpg", np.full((48, 64, 3), 40 * i, np.uint8))
+        write_image(tmp_path / "frames" / f"{key(name)}.jpg", np.full((48, 64, 3), 40 * i, np.uint8))
         if name != "d":
             sounds = [tone(RATE, 1.0, frequency=frequency)[0] for frequency in (200.0, 400.0 + 200 * i, 1500.0)]
-            write_sound(tmp_path / "audio" / f"{key(name)}.wav", np.concatenate(sounds))
+            write_audio(tmp_path / "audio" / f"{key(name)}.wav", np.concatenate(sounds))
     settings = {"name": "vggss", "path": str(tmp_path)}
     with caplog.at_level(logging.WARNING):
         clips = build_dataset(settings, MODEL, "test", False, 0, task="localization")
     assert f"1 of 4 annotated clips are missing, first: {key('d')}" in caplog.text
-    assert "1 frames are left out: none of their boxes has an area" in caplog.text
+    assert "1 frames are left out: all of their boxes are without area" in caplog.text
     assert [Path(clips.describe(i)).stem for i in range(len(clips))] == [key("a"), key("c")]
     first, negative = clips.__getitems__([0, 1])
     assert first["sounding"] == 1
     assert first["labels"].mean().item() == pytest.approx(0.5, abs=0.02)
     assert negative["sounding"] == 0
     assert not negative["labels"].any()
-    assert "1 of them with nothing in sight" in clips.card
+    assert "1 of them without a visible sounding object" in clips.card
     middle = PROCESSOR.feature_extractor(tone(RATE, 1.0, frequency=400.0)[0], sampling_rate=RATE)["input_features"]
     assert first["input_features"][0].mean(-1).argmax() == middle[0, 0].mean(-1).argmax()
 
 
 @pytest.fixture(scope="module")
 def clips_root(tmp_path_factory):
-    """VGGSound's clips, of 10 s as far as the test needs them: 6 s, with boxes for some."""
+    """Clips of VGGSound, here of 6 s, with boxes for some."""
     root = tmp_path_factory.mktemp("vggss")
     made = make_clips(root / "made", 2, seconds=6.0)
     for i, name in enumerate("adef"):
@@ -115,14 +115,14 @@ def clips_root(tmp_path_factory):
     return root
 
 
-def test_vggss_of_clips(clips_root):
+def test_vggss_clips(clips_root):
     settings = {"name": "vggss", "path": str(clips_root)}
     clips = build_dataset(settings, MODEL, "test", False, 0, task="localization")
     assert len(clips) == 2
-    inputs = PROCESSOR(videos=clips.rows[0].picture, timestamps=5.0)
+    inputs = PROCESSOR(videos=clips.rows[0].image, timestamps=5.0)
     assert torch.equal(clips[0]["pixel_values"], inputs["pixel_values"][0])
     assert torch.equal(clips[0]["input_features"], inputs["input_features"][0])
-    with pytest.raises(ValueError, match=r"data\.train_list names the clips"):
+    with pytest.raises(ValueError, match=r"set data\.train_list"):
         build_dataset(settings, MODEL, "train", True, 0, task="localization")
     with pytest.raises(ValueError, match="no validation split"):
         build_dataset(settings, MODEL, "validation", False, 0, task="localization")
@@ -137,11 +137,11 @@ def test_training_lists_overlap_test_sets(clips_root, tmp_path, caplog):
     assert len(clips) == 3
     assert "labels" not in clips[0]
     dropped = build_dataset(settings | {"drop_overlap": True}, MODEL, "train", True, 0, task="localization")
-    assert [Path(row.picture).name[0] for row in dropped.rows] == ["f"]
+    assert [Path(row.image).name[0] for row in dropped.rows] == ["f"]
     assert "2 of 3 training clips are test clips, left out" in dropped.card
 
 
-def test_validation_comes_from_where_the_boxes_are(clips_root, tmp_path):
+def test_validation_is_taken_from_annotated_clips(clips_root, tmp_path):
     settings = {"name": "vggss", "path": str(clips_root), "validation_fraction": 0.5}
     settings["train_list"] = str(write(tmp_path / "train.txt", f"{key('e')}\n{key('f')}\n"))
     sizes = {
@@ -154,14 +154,14 @@ def test_validation_comes_from_where_the_boxes_are(clips_root, tmp_path):
     settings["test_list"] = str(write(tmp_path / "test.txt", f"{key('a')}\n"))
     train = build_dataset(settings, MODEL, "train", True, 0, task="localization")
     held = build_dataset(settings, MODEL, "validation", False, 0, task="localization")
-    assert {train.rows[0].picture[-24:], held.rows[0].picture[-24:]} == {
+    assert {train.rows[0].image[-24:], held.rows[0].image[-24:]} == {
         f"/{key(name)[1:]}_000040.mp4"[-24:] for name in "ad"
     }
     assert "labels" in train[0]
     assert len(build_dataset(settings, MODEL, "test", False, 0, task="localization")) == 1
 
 
-def test_frames_with_sounds_of_other_clips(clips_root, tmp_path):
+def test_frames_with_audio_of_other_clips(clips_root, tmp_path):
     lines = f"video,audio,label\n{key('a')},{key('e')},non-sounding\n{key('d')},{key('d')},dog\n"
     settings = {"name": "vggss", "path": str(clips_root), "test_list": str(write(tmp_path / "pairs.csv", lines))}
     clips = build_dataset(settings, MODEL, "test", False, 0, task="localization")
@@ -172,19 +172,19 @@ def test_frames_with_sounds_of_other_clips(clips_root, tmp_path):
     assert torch.equal(first["pixel_values"], inputs["pixel_values"][0])
 
 
-def test_vggss_that_is_not_there(clips_root, tmp_path):
+def test_missing_vggss_raises(clips_root, tmp_path):
     settings = {"name": "vggss", "path": str(tmp_path)}
-    with pytest.raises(FileNotFoundError, match="annotations are not at"):
+    with pytest.raises(FileNotFoundError, match="Expected VGG-SS's annotations at"):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
     write(tmp_path / "vggss.json", json.dumps(VGGSS))
-    with pytest.raises(FileNotFoundError, match="expected .*frames or .*clips"):
+    with pytest.raises(FileNotFoundError, match="Expected frames .*frames or .*clips"):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
     (tmp_path / "frames").mkdir()
-    with pytest.raises(FileNotFoundError, match="none of the 4 frames and sounds is on disk"):
+    with pytest.raises(FileNotFoundError, match="none of the 4 pairs of image and audio is on disk"):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
     find = locator(clips_root, 5.0)
     with pytest.raises(ValueError, match=f"set: {key('e')} has no annotation"):
-        stills("set", [FrameAndSound(key("e"), key("e"), False)], find, {key("a"): ()})
+        make_stills("set", [ImageAudioPair(key("e"), key("e"), False)], find, {key("a"): ()})
 
 
 @pytest.mark.skipif(not REAL_CLIPS.is_dir(), reason="no real clips in ../shared/media")
@@ -278,11 +278,11 @@ def test_flickr_training(tmp_path, caplog):
     tests = {"test_list": str(write(tmp_path / "test.csv", "1,202\r\n"))}
     supervised = settings | tests | {"train_list": str(write(tmp_path / "sup.txt", "1\n2\n")), "drop_overlap": True}
     clips = build_dataset(supervised, MODEL, "train", True, 0, task="localization")
-    assert [Path(row.picture).stem for row in clips.rows] == ["2"]
+    assert [Path(row.image).stem for row in clips.rows] == ["2"]
     assert "labels" in clips[0]
 
 
-def test_supervised_training_without_boxes_is_told_before_it_starts(tmp_path):
+def test_supervised_training_without_boxes_raises(tmp_path):
     make_flickr(tmp_path)
     listed = write(tmp_path / "train.txt", "1\n3\n4\n")
     changes = [f"data.path={tmp_path}", f"data.train_list={listed}", "model.init_from=null"]

@@ -1,8 +1,7 @@
-"""
-The sounds of the sounding scenes: eight timbre families, each a pattern in time and frequency.
+"""Audio of the sounding scenes: eight timbre families, each a pattern in time and frequency.
 
 A source is a harmonic tone (a wave table read at the pitch's phase, cross-faded with a second one) plus noise. The
-family decides one thing, how pitch, loudness, formant or noise move within a cycle; the pitch (two octaves), the rate
+family determines how pitch, loudness, formant or noise move within a cycle; the pitch (two octaves), the rate
 and its drift, the phase, the depth, the spectral tilt, the formants, odd against even harmonics, vibrato, tremolo,
 noise and level are drawn anew for every source and vary more within a family than between families.
 """
@@ -13,7 +12,7 @@ import numpy as np
 
 from .config import ScenesConfig
 
-NUM_SOUND_UNIFORMS = 40
+NUM_SOURCE_UNIFORMS = 40
 _CONTROL_STEP = 80  # samples between control points; linear in between
 _TABLE_SIZE = 2048
 _NOISE_SIZE = 1 << 17
@@ -95,12 +94,12 @@ def gate(u: np.ndarray, seconds: float) -> tuple[float, float]:
 
 
 def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
-    """
-    One source's waveform (N,) float32.
+    """Synthesize the waveform (N,) float32 of one source.
 
     Args:
         timbre: Index of the family.
-        u: `NUM_SOUND_UNIFORMS` numbers in [0, 1): everything that varies within the family.
+        u: `NUM_SOURCE_UNIFORMS` numbers in [0, 1): everything that varies within the family.
+        config: Settings of the scenes.
     """
     r = _RANGES[config.difficulty]
     rate_sr, length = config.sampling_rate, config.num_samples

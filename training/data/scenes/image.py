@@ -1,9 +1,8 @@
-"""
-The pictures of the sounding scenes: eight shape families over a textured background.
+"""Frames of the sounding scenes: eight shape families over a textured background.
 
-A shape is a signed distance function, tabulated once; an object is that table seen through a rotation, a stretch and a
-size, so edges are smooth at every resolution. Colour, size, place, rotation, stretch and texture vary freely, and the
-same way for every family.
+A shape is a signed distance function, tabulated once; an object is that table under a rotation, a stretch and a scale,
+so edges are smooth at every resolution. Colour, size, place, rotation, stretch and texture vary freely, and the same
+way for every family.
 """
 
 from functools import lru_cache
@@ -18,9 +17,9 @@ _EXTENT = 1.4  # the tables cover [-_EXTENT, _EXTENT] object radii
 _TABLE_SIZE = 224
 _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
 
-# Per difficulty: object radius (of the picture's short side), stretch, distance that colours keep from the ground (0..1
-# a channel), strength of textures, of the light's gradient and of pixel noise, and how near objects may come
-# (1: their circles touch), and the range of rotations in turns.
+# Per difficulty: object radius (of the image's short side), stretch, distance of colours from the background (0..1 per
+# channel), strength of textures, of the light's gradient and of pixel noise, how near objects may come (1: their
+# circles touch), and the range of rotations in turns.
 _RANGES = {
     "easy": {"radius": (0.25, 0.3), "stretch": 0.0, "contrast": 0.7, "texture": 0.1, "light": 0.1, "noise": 0.01,
              "apart": 1.0, "rotation": 0.03},
@@ -120,17 +119,19 @@ def _colour(u: np.ndarray) -> np.ndarray:
 
 
 def place_objects(u: np.ndarray, count: int, config: ScenesConfig) -> np.ndarray:
-    """
-    Centres and radii (count, 3) as (x, y, radius) in pixels. Each object takes the first of eight random places that
-    is free, or the freest one, shrunk to fit.
+    """Centres and radii (count, 3) as (x, y, radius) in pixels.
+
+    Each object takes the first of eight random positions that is free, or the freest one, shrunk to fit.
 
     Args:
         u: (count, NUM_OBJECT_UNIFORMS) numbers in [0, 1).
+        count: Number of objects.
+        config: Settings of the scenes.
     """
     height, width = config.size
     short, r = min(height, width), _RANGES[config.difficulty]
     low, high = r["radius"]
-    # With more objects, the large ones become rarer: area per object shrinks with the crowd.
+    # With more objects, the large ones become rarer.
     high = low + (high - low) * (1.0, 1.0, 0.8, 0.65)[count - 1]
     placed: list[tuple[float, float, float]] = []
     for v in u[:count]:
@@ -149,14 +150,14 @@ def place_objects(u: np.ndarray, count: int, config: ScenesConfig) -> np.ndarray
 
 
 def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndarray, config: ScenesConfig):
-    """
-    Draw a clip's pictures.
+    """Render a clip's frames.
 
     Args:
         shapes: Family of each object, from the farthest to the nearest.
         swings: (objects, frames, 2) displacement of each object in object radii (x, y).
         u: (objects, NUM_OBJECT_UNIFORMS) numbers in [0, 1).
         ground: NUM_BACKGROUND_UNIFORMS numbers in [0, 1).
+        config: Settings of the scenes.
 
     Returns:
         Frames (T, H, W, 3) uint8 and visible masks (objects, T, H, W) bool; masks never overlap.
@@ -188,21 +189,21 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     places = place_objects(u, len(shapes), config)
     frames = np.empty((config.num_frames, height, width, 3), np.uint8)
     masks = np.zeros((len(shapes), config.num_frames, height, width), bool)
-    looks = [_look(v, mean_ground, r) for v in u[: len(shapes)]]
+    looks = [_appearance(v, mean_ground, r) for v in u[: len(shapes)]]
     for frame in range(config.num_frames):
-        picture = canvas.copy() if config.num_frames > 1 else canvas
+        image = canvas.copy() if config.num_frames > 1 else canvas
         for k, shape in enumerate(shapes):
             x0, y0, radius = places[k]
             x0 = np.clip(x0 + swings[k, frame, 0] * radius, 0.9 * radius, width - 0.9 * radius)
             y0 = np.clip(y0 + swings[k, frame, 1] * radius, 0.9 * radius, height - 0.9 * radius)
-            _draw(picture, masks[:, frame], k, tables[shape], x0, y0, radius, looks[k], texture)
-        picture = picture * shade[..., None] + grain[..., None]
-        picture *= 255
-        frames[frame] = np.clip(picture, 0, 255, out=picture)
+            _draw(image, masks[:, frame], k, tables[shape], x0, y0, radius, looks[k], texture)
+        image = image * shade[..., None] + grain[..., None]
+        image *= 255
+        frames[frame] = np.clip(image, 0, 255, out=image)
     return frames, masks
 
 
-def _look(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
+def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
     """Colours, map from pixels to the object's own axes, and texture of an object."""
     candidates = [_colour(v[17 + 3 * k : 20 + 3 * k]) for k in range(3)]
     distances = [np.sqrt(((c - mean_ground) ** 2).sum()) for c in candidates]
@@ -220,9 +221,9 @@ def _look(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
     return main.astype(np.float32), (other - main).astype(np.float32), to_own, v[29:32], stretch
 
 
-def _draw(picture, masks, k: int, table, x0: float, y0: float, radius: float, look: tuple, texture) -> None:
+def _draw(image, masks, k: int, table, x0: float, y0: float, radius: float, look: tuple, texture) -> None:
     main, change, to_own, pattern, stretch = look
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     reach = radius * 1.05 * max(stretch, 1 / stretch) + 1
     left, right = max(int(x0 - reach), 0), min(int(x0 + reach) + 2, width)
     top, bottom = max(int(y0 - reach), 0), min(int(y0 + reach) + 2, height)
@@ -241,8 +242,8 @@ def _draw(picture, masks, k: int, table, x0: float, y0: float, radius: float, lo
     v = (own_y * zoom).astype(np.int32) + 2 * shift & (_TEXTURE_SIZE - 1)
     # Fine clouds, stripes, checks, dots: coarse clouds would be plain within an object.
     paint = main + (0.5 + 0.5 * texture[1 + int(kind * 4)][v, u])[..., None] * change
-    window = picture[top:bottom, left:right]
+    window = image[top:bottom, left:right]
     window += cover[..., None] * (paint - window)
-    seen = cover >= 0.5
-    masks[:k, top:bottom, left:right] &= ~seen
-    masks[k, top:bottom, left:right] = seen
+    visible = cover >= 0.5
+    masks[:k, top:bottom, left:right] &= ~visible
+    masks[k, top:bottom, left:right] = visible

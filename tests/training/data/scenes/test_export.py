@@ -1,0 +1,59 @@
+"""Scenes as files, and the command that writes them."""
+
+import json
+import os
+import wave
+
+import av
+import numpy as np
+import pytest
+
+from deepavfusion.training.data.scenes import ScenesConfig, generate_scene, write_video
+from deepavfusion.training.data.scenes.__main__ import main
+
+
+def test_scene_files(tmp_path, capsys):
+    main(["--index", "3", "--out", str(tmp_path), "--image-size", "64", "--seconds", "1"])
+    scene = generate_scene(ScenesConfig(image_size=64, seconds=1.0), 3)
+    written = {line.rsplit("/", 1)[1] for line in capsys.readouterr().out.split()}
+    assert written == set(os.listdir(tmp_path))
+    about = json.loads((tmp_path / "scene.json").read_text())
+    assert [o["sounding"] for o in about["objects"]] == scene.sounding.tolist()
+    assert [o["box"] for o in about["objects"]] == scene.boxes[:, 0].tolist()
+    assert sum(name.startswith("mask_") for name in written) == len(scene.masks)
+    waveforms = {}
+    for name in written:
+        if name.endswith(".wav"):
+            with wave.open(str(tmp_path / name)) as file:
+                assert (file.getframerate(), file.getnchannels()) == (16000, 1)
+                waveforms[name] = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+    mixture = waveforms.pop("mixture.wav")
+    assert np.abs(sum(waveforms.values()) - mixture).max() < 1e-4  # rounding to 16 bits
+    assert np.abs(mixture - scene.waveform).max() < 1e-4
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 25
+        container.seek(0)
+        decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert len(decoded) >= 16000
+    assert np.corrcoef(decoded[: len(mixture)], mixture)[0, 1] > 0.9
+
+
+def test_odd_sizes(tmp_path):
+    write_video(tmp_path / "odd.mp4", np.zeros((3, 33, 47, 3), np.uint8), np.zeros(1000, np.float32), 16000)
+    with av.open(str(tmp_path / "odd.mp4")) as container:
+        assert (container.streams.video[0].height, container.streams.video[0].width) == (32, 46)
+
+
+def test_sheet(tmp_path):
+    from PIL import Image
+
+    main(["--index", "0", "1", "--sheet", str(tmp_path / "sheet.png"), "--image-size", "64"])
+    with Image.open(tmp_path / "sheet.png") as image:
+        colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    assert image.width > 600
+    assert len(np.unique(colours, axis=0)) > 100
+
+
+def test_missing_output_is_an_error():
+    with pytest.raises(SystemExit):
+        main([])
