@@ -195,7 +195,7 @@ def table(difficulty: str, result: dict) -> str:
         lines.append(f"  {'network: ' + target:24s}" + " " * 18 * list(TARGETS).index(target)
                      + f"{100 * network['accuracy']:18.1f}")  # fmt: skip
     lines.append(f"  {'chance':24s}" + "".join(f"{100 * c:18.1f}" for c in result["chance"].values()))
-    ceilings = ", ".join(f"{sense} {100 * c:.1f}" for sense, c in result["ceilings"].items() if sense != "chance")
+    ceilings = ", ".join(f"{name} {100 * c:.1f}" for name, c in result["ceilings"].items() if name != "chance")
     return "\n".join([*lines, f"  upper bounds for the class: {ceilings}"])
 
 
