@@ -14,6 +14,7 @@ from deepavfusion.inference import embed
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import cli
 from deepavfusion.training.data.scenes import write_video, write_wav
+from tests.fake_device import fake_device
 from tests.tiny import RUN
 
 
@@ -56,6 +57,19 @@ def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, caps
     with torch.no_grad():
         expected = model(**processor(videos=str(folder / "clip.mp4"), return_tensors="pt"))
     torch.testing.assert_close(streams["fusion"], expected.last_hidden_state)
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "mps"]], ids=["default", "named"])
+def test_an_accelerator_gives_the_streams_of_the_cpu(device, folder, tmp_path, monkeypatch):
+    """It is used unless another device is named."""
+    used, load = [], embed.load
+    monkeypatch.setattr(embed, "load", lambda *args: used.append(load(*args)) or used[-1])
+    command = ["embed", str(folder / "clip.mp4"), "--model", str(folder)]
+    assert cli.main([*command, "--output", str(tmp_path / "cpu"), "--device", "cpu"]) == 0
+    with fake_device("mps"):
+        assert cli.main([*command, "--output", str(tmp_path / "mps"), *device]) == 0
+        assert [pipe.model.device.type for pipe in used] == ["cpu", "mps"]
+    torch.testing.assert_close(read(tmp_path / "mps")[0], read(tmp_path / "cpu")[0])
 
 
 def test_several_windows_are_rows(folder, tmp_path, monkeypatch):

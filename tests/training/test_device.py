@@ -1,6 +1,7 @@
 """What only an accelerator executes, on a stand-in for one: whole runs, and everything that asks for the device."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -21,6 +22,10 @@ from .test_finetune import arguments, pretrained  # noqa: F401
 
 NAMES = {"cuda": NAME, "mps": "mps"}
 SHORT = ["data.train_size=16", "data.eval_size=4", "optim.epochs=1", "run.log_steps=1"]
+OPTIONS = {
+    "recognition": ["task.mixup=0.5", "task.label_smoothing=0.1", "task.modality_dropout=0.5"],
+    "localization": ["optim.batch_size=2"],  # a pair, so that the sound of another clip is in no batch
+}
 SMALL = ["run.cpu=false", "data.train_size=8", "data.eval_size=4", "optim.epochs=1", "run.num_examples=1"]
 
 
@@ -38,10 +43,11 @@ def gathering(monkeypatch):
 
 @pytest.fixture
 def pretrain_on(tmp_path, monkeypatch):
-    """Pre-trains on the device that there is; gives the content of evaluation.json."""
+    """Pre-trains on the device that there is; gives the content of evaluation.json. `broken` clips are unreadable."""
+    unreadable = []
 
     def build(source, config, split, train, seed, task):
-        return StandInClips(config, source["train_size"] if train else source["eval_size"], train)
+        return StandInClips(config, source["train_size"] if train else source["eval_size"], train, unreadable * train)
 
     monkeypatch.setattr(base, "build_dataset", build)
     monkeypatch.setattr(pretraining, "draw_reconstructions", lambda *arguments: None)
@@ -49,7 +55,8 @@ def pretrain_on(tmp_path, monkeypatch):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY_RECIPE)
 
-    def run(name, *extra):
+    def run(name, *extra, broken=()):
+        unreadable[:] = broken
         assert pretrain.main([str(recipe), f"run.output_dir={tmp_path / name}", "run.cpu=false", *extra]) == 0
         return json.loads((tmp_path / name / "evaluation.json").read_text())
 
@@ -84,13 +91,13 @@ def test_pretraining(device_type, count, pretrain_on, tmp_path, capsys):
         pytest.param(finetune, "separation", "mps", "no", id="separation-mps"),
         pytest.param(finetune, "segmentation", "mps", "no", id="segmentation-mps"),
         pytest.param(finetune, "localization", "mps", "no", id="localization-mps"),
-        pytest.param(probe, "probe", "cuda", "no", id="probe-cuda"),
+        pytest.param(probe, "probe", "mps", "no", id="probe-mps"),
     ],
 )
 def test_fine_tuning_and_evaluation(command, recipe, device_type, precision, pretrained, tmp_path):  # noqa: F811
     """MPS refuses all that CUDA does, and float64."""
     out, again = tmp_path / "out", tmp_path / "again"
-    given = [*arguments(pretrained, out), *SMALL, f"optim.mixed_precision={precision}"]
+    given = [*arguments(pretrained, out), *SMALL, *OPTIONS.get(recipe, []), f"optim.mixed_precision={precision}"]
     with fake_device(device_type):
         assert command.main([f"scenes_{recipe}", *given]) == 0
         assert evaluate.main([f"scenes_{recipe}", *given, "--model", str(out), "--out", str(again)]) == 0
@@ -138,6 +145,34 @@ def test_float16(device_type, pretrain_on, tmp_path):
     assert metrics("fp16") == pytest.approx(metrics("cpu"), rel=1e-4)
 
 
+def test_overflow(pretrain_on, tmp_path, monkeypatch):
+    """A step whose scaled gradient overflows is left out, and the scale halved; the run goes on."""
+    factors, scale = iter([math.inf]), torch.amp.GradScaler.scale
+    monkeypatch.setattr(torch.amp.GradScaler, "scale", lambda self, loss: scale(self, loss) * next(factors, 1.0))
+    with fake_device("cuda"):
+        pretrain_on("out", "optim.mixed_precision=fp16", *SHORT)
+    state = torch.load(tmp_path / "out" / "checkpoints" / "checkpoint-2" / "training_state.pt")
+    assert state["scaler"]["scale"] == 32768.0
+    assert {int(moments["step"]) for moments in state["optimizer"]["state"].values()} == {1}
+
+
+def test_batches_without_a_readable_clip(pretrain_on):
+    """They become a blank clip on the device."""
+    with fake_device("mps"):
+        found = pretrain_on("out", "data.max_unreadable_fraction=1", *SHORT, broken=range(16))
+    assert found["training"]["clips_seen"] == 0
+
+
+def test_retrieval(pretrained, tmp_path):  # noqa: F811
+    given = ["--model", str(pretrained), "data.eval_size=6", "data.cache_dir=null", "data.num_workers=0"]
+    assert evaluate.main(["scenes_retrieval", *given, "--out", str(tmp_path / "cpu"), "run.cpu=true"]) == 0
+    with fake_device("mps"):
+        assert evaluate.main(["scenes_retrieval", *given, "--out", str(tmp_path / "mps")]) == 0
+    expected, found = (json.loads((tmp_path / n / "evaluation.json").read_text()) for n in ("cpu", "mps"))
+    assert found["metrics"] == expected["metrics"]
+    assert found["device"] == "mps"
+
+
 def test_names():
     with fake_device("cuda") as device:
         assert device_name(device) == NAME
@@ -169,6 +204,8 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
     with fake_device("cuda"):
         case = benchmark.Case("", "block", 1, True, benchmark.FACTORIZED, scale=0.1)
         assert benchmark.peak_memory(case, "small", "ours", "cuda", torch.float32, 1) == 150
+        workload = benchmark.Workload(case, "small", "cuda", torch.float32)
+        assert benchmark.timed(workload, workload.module) > 0
         assert benchmark.describe_machine("cuda", 1)["device"] == NAME
     assert calls == [
         "synchronize",
@@ -176,6 +213,8 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
         "memory_allocated",
         "synchronize",
         "max_memory_allocated",
+        "synchronize",
+        "synchronize",
     ]
 
 

@@ -33,6 +33,8 @@ class Stream(IntEnum):
     """Audio of other scenes in segmentation and localization: (epoch, scene)."""
     SCENE_PAIRS = 11
     """The scenes from which training pairs are formed: (epoch, 0)."""
+    EVALUATION_PARTNERS = 12
+    """`SCENE_PARTNERS` of held-out scenes: (scene,)."""
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:
@@ -46,6 +48,9 @@ def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:
     if stream is Stream.AUGMENTATION:
         # numpy's mixer here, and no number for ORDER below, for the sake of recorded loss curves of pre-training.
         words = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(words[0]) >> 1)
+    if stream is Stream.EVALUATION_PARTNERS:  # these numbers define the test pairs of recorded evaluations
+        words = np.random.SeedSequence(((1 << 32) + seed, 0, *position)).generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(words[0]) >> 1)
     numbers = (seed, *position) if stream is Stream.ORDER else (seed, stream, *position)
     return torch.Generator().manual_seed(_splitmix64(*numbers) & 0x7FFFFFFFFFFFFFFF)

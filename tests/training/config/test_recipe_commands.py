@@ -99,14 +99,14 @@ def test_localization_without_boxes_needs_a_list(tmp_path):
     recipe = load_recipe("finetune", "vggss_localization")
     (tmp_path / "vggss.json").write_text('[{"file": "abcdefghijk_000010", "bbox": [[0, 0, 0.5, 0.5]]}]')
     source = {**recipe.data.source(), "path": str(tmp_path)}
-    with pytest.raises(ValueError, match="data.train_list names the clips to train on"):
+    with pytest.raises(ValueError, match="set data.train_list to a list of training clips"):
         build_dataset(source, DeepAVFusionConfig(**TINY), "train", train=True, seed=0, task="localization")
 
 
 def documented_commands():
     """The commands of docs/data.md, as lists of words after `deepavfusion`."""
     text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     lines = re.findall(r"^(?:deepavfusion |accelerate launch -m deepavfusion\.training\.)(.+)$", blocks, re.MULTILINE)
     return text, [line.split() for line in lines]
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,8 @@ POSITIONS = {
     Stream.FOREIGN_AUDIO: 2,
     Stream.SCENE_PAIRS: 2,
 }
+# Held-out scenes are not augmented, and none of the other streams is used for them.
+HELD_OUT = {Stream.EVALUATION_PARTNERS}
 
 
 def test_no_two_streams_collide():
@@ -31,8 +34,18 @@ def test_no_two_streams_collide():
         for stream, length in POSITIONS.items()
         for position in itertools.product(range(32 if length == 1 else 4), repeat=length)
     ]
-    assert {stream for _, stream, *_ in places} == set(Stream)
+    assert {stream for _, stream, *_ in places} == set(Stream) - HELD_OUT
     assert len({generator(*place).initial_seed() for place in places}) == len(places)
+
+
+def test_pairs_of_recorded_evaluations_stay_the_same():
+    def recorded(scene):
+        words = np.random.SeedSequence((1 << 32, 0, scene)).generate_state(1, np.uint64)
+        return int(words[0] >> np.uint64(1))
+
+    seeds = [generator(0, Stream.EVALUATION_PARTNERS, scene).initial_seed() for scene in range(100)]
+    assert seeds == [recorded(scene) for scene in range(100)]
+    assert len(set(seeds)) == 100
 
 
 def test_a_generator_depends_on_its_arguments_alone():

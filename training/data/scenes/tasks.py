@@ -237,7 +237,10 @@ class SceneTask(SceneClips):
 
     def _partner(self, i: int, epoch: int, low: int = 0) -> int | None:
         """A scene that `_fits` scene i, of index `low` or above, or None; in evaluation the same for every seed."""
-        draws = generator(self.seed if self.train else 0, Stream.SCENE_PARTNERS, epoch, i)
+        if self.train:
+            draws = generator(self.seed, Stream.SCENE_PARTNERS, epoch, i)
+        else:
+            draws = generator(0, Stream.EVALUATION_PARTNERS, i)
         for _ in range(_PARTNER_TRIALS):
             j = int(torch.randint(low, self.size, (), generator=draws))
             if j != i and self._fits(i, j):
