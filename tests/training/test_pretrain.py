@@ -174,7 +174,7 @@ def test_a_foreign_folder_is_left_alone(run, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README.md").write_text("my notes")
     assert run("mine") == 2
-    assert "not empty and no earlier run's" in capsys.readouterr().err
+    assert "it is a folder of your own" in capsys.readouterr().err
     assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
     assert run("tiny.yaml") == 2
     assert "is a file" in capsys.readouterr().err
