@@ -312,8 +312,10 @@ class _Source:
             # playlists from opening URLs.
             target = self.file if self.file is not None else "file:" + self.name
             options = {"protocol_whitelist": "file"}
+            # Tags that are not UTF-8 must not fail the file. PyAV 19 escapes them and dropped the argument.
+            tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
             # By default, PyAV uses the mode of a file object, and would write to temporary files.
-            with av.open(target, mode="r", metadata_errors="ignore", options=options) as container:
+            with av.open(target, mode="r", options=options, **tags) as container:
                 yield container
         except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise

@@ -1,4 +1,4 @@
-"""Imports point downward, without circles, and files and folders stay small: read from the source, nothing is imported."""
+"""Imports point downward and form no circles; files and folders stay small. Sources are parsed, not imported."""
 
 import ast
 import configparser

@@ -23,10 +23,12 @@ JOBS = [(job["target"], job["python"]) for job in WORKFLOW["jobs"]["make"]["stra
 
 
 def files(pattern: str) -> dict[str, str]:
-    """Path in the wheel -> path in the repository, of files in the packages' folders."""
+    """Path in the wheel -> path in the repository, of files in the packages' folders; experiments are not packaged."""
     found = {}
     for package, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob(pattern):
+            if path.is_relative_to(ROOT / "training" / "experiments"):
+                continue
             found[f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"] = path.relative_to(
                 ROOT
             ).as_posix()
@@ -37,8 +39,10 @@ def files(pattern: str) -> dict[str, str]:
 def distributions(tmp_path_factory) -> tuple[Path, Path]:
     """The source distribution, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("packaging")
-    ignored = shutil.ignore_patterns(".*", "runs", "outputs", "wandb", "build", "dist", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, folder / "repository", ignore=ignored)
+    own = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg", "tests", *FOLDERS.values())
+    (folder / "repository").mkdir()
+    for path in (ROOT / name for name in own):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / "repository" / path.name)
 
     def build(kind: str, source: Path) -> Path:
         code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
@@ -64,13 +68,20 @@ def test_setup_cfg_lists_every_folder_with_code():
 def test_the_wheel_holds_the_packages_and_nothing_else(distributions):
     with zipfile.ZipFile(distributions[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == {*files("*.py"), *files("recipes/*.yaml")}
+    assert names == {*files("*.py"), *files("recipes/*.yaml"), *files("templates/*")}
 
 
 def test_the_source_distribution_holds_the_packages_and_no_tests(distributions):
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {*files("*.py").values(), *files("recipes/*.yaml").values(), "setup.cfg", "pyproject.toml", "README.md"}
+    needed = {
+        *files("*.py").values(),
+        *files("recipes/*.yaml").values(),
+        *files("templates/*").values(),
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+    }
     assert needed | {"LICENSE"} <= names
     assert [name for name in names if name.startswith("tests")] == []
 

@@ -231,7 +231,7 @@ def test_missing_names_of_pyav_are_not_media_errors(plain, monkeypatch, module, 
 
 
 def test_other_arguments_of_pyav_are_not_media_errors(plain, monkeypatch):
-    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(open=lambda file: av.open(file)))
+    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(__version__="19.0", open=lambda file: av.open(file)))
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         load_clip(plain)
 
