@@ -12,10 +12,10 @@ PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
 SOURCES := $(VENV)/src/deepavfusion
 SUBPACKAGES := inference processors training
 
-help:  ## show this text
+help:  ## list all targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-env: $(INSTALLED)  ## make the environment .venv (done by the other targets where absent)
+env: $(INSTALLED)  ## create the environment .venv (other targets do so if needed)
 
 $(INSTALLED): setup.cfg constraints.txt
 	$(CHECK_PYTHON)
@@ -23,23 +23,23 @@ $(INSTALLED): setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-quickstart: env  ## pre-train a tiny model on the built-in scenes and show what it learned (minutes on 2 CPU cores)
+quickstart: env  ## pre-train and evaluate a tiny model on the built-in scenes (minutes on 2 CPU cores)
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
-results: env  ## fine-tune all tasks on the built-in scenes, with and without the quickstart's weights, and write the tables
+results: env  ## fine-tune all tasks on the built-in scenes, with and without pre-training, and write the tables (resumes)
 	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
 	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
-ablations: env  ## pre-train variants of the quickstart's model on the built-in scenes and write their table (hours; resumes)
+ablations: env  ## pre-train variants of the quickstart's model and write their tables (hours; resumes)
 	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
 test: env  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-test-lowest: $(LOWEST)/installed  ## run the tests with the lowest versions that setup.cfg allows, in .venv-lowest
+test-lowest: $(LOWEST)/installed  ## run the tests with the lowest versions allowed by setup.cfg, in .venv-lowest
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
 
-test-newest:  ## run the tests with the newest versions that setup.cfg allows, in .venv-newest
+test-newest:  ## run the tests with the newest versions allowed by setup.cfg, in .venv-newest
 	$(CHECK_PYTHON)
 	test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
@@ -53,13 +53,13 @@ $(LOWEST)/installed: setup.cfg
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $@
 
-test-slow: env  ## run the tests that take minutes
+test-slow: env  ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-test-install: env  ## try the commands in new environments with the base install and the extra (downloads gigabytes)
+test-install: env  ## test the commands in fresh environments with and without extras (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
-lint: env  ## check style, names, attributes and calls
+lint: env  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf $(SOURCES) && mkdir -p $(SOURCES)

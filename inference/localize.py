@@ -1,7 +1,7 @@
 """Localize sound sources in media files with a saved localization model.
 
 deepavfusion localize --model runs/localization clip.mp4 --out maps --num-clips 4
-deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out maps   # without a localization head
+deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out attention   # without localization head
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, as a reader runs them."""
+"""The notebooks run from top to bottom."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def task_folders(tmp_path_factory):
-    """Small models of the tasks that point at a source, as `make results` saves them."""
+    """Small models of the tasks that find sources, as `make results` saves them."""
     folders, config = {}, small_config(hidden_size=128)
     config.id2label = {0: "sounding"}
     torch.manual_seed(0)
@@ -88,23 +88,23 @@ def test_embed_and_reconstruct(model_folder, monkeypatch):
     assert losses[1] == 6
 
 
-POINTING = """{
+SOURCES = """{
     "untrained": untrained,
     "lengths": [len(mixture), *(len(result["audio"]) for result in separated)],
     "rates": [rate, *(result["sampling_rate"] for result in separated)],
     "apart": float(np.abs(separated[0]["audio"] - separated[1]["audio"]).max()),
     "improvements": [float(value) for value in improvements],
-    "filmed": [
-        [float(np.abs(deepavfusion.load_clip(duet, moment).frames[0].astype(float) - source.frames[0]).mean())
-         for source in sources] for moment in moments
+    "shown": [
+        [float(np.abs(deepavfusion.load_clip(duet, timestamp).frames[0].astype(float) - source.frames[0]).mean())
+         for source in sources] for timestamp in timestamps
     ],
-    "sounding": int(scene.sounding.sum()), "objects": len(scene.masks), "truth": int(truth.sum()),
-    "frame": float(np.abs(found["frame"].astype(float) - scene.frames[0]).mean()),
-    "shapes": [place["heat_map"].shape, mask.shape, truth.shape],
-    "heat": [float(place["heat_map"].min()), float(place["heat_map"].max())],
-    "score": place["score"],
-    "overlap": float(overlap),
-    "expected_overlap": float((mask * truth).sum() / np.maximum(mask, truth).sum()),
+    "sounding": int(scene.sounding.sum()), "objects": len(scene.masks), "target": int(target.sum()),
+    "frame": float(np.abs(segmented["frame"].astype(float) - scene.frames[0]).mean()),
+    "shapes": [located["heat_map"].shape, mask.shape, target.shape],
+    "heat": [float(located["heat_map"].min()), float(located["heat_map"].max())],
+    "score": located["score"],
+    "iou": float(iou),
+    "expected_iou": float((mask * target).sum() / np.maximum(mask, target).sum()),
 }"""
 
 
@@ -114,10 +114,10 @@ def test_separate_localize_segment(trained, model_folder, task_folders, tmp_path
         monkeypatch.delenv(f"DEEPAVFUSION_{name}", raising=False)
         if trained:
             monkeypatch.setenv(f"DEEPAVFUSION_{name}", str(folder))
-    # What an interrupted training leaves is no model.
+    # An interrupted training leaves no model.
     (tmp_path / "separation-pretrained-0" / "checkpoints").mkdir(parents=True)
     monkeypatch.setenv("DEEPAVFUSION_RESULTS", str(tmp_path))
-    outputs, found = execute(NOTEBOOKS[1], monkeypatch, model_folder, POINTING)
+    outputs, found = execute(NOTEBOOKS[1], monkeypatch, model_folder, SOURCES)
 
     printed = "".join(output.get("text", "") for output in outputs)
     tasks = ["separation", "localization", "segmentation"]
@@ -127,20 +127,20 @@ def test_separate_localize_segment(trained, model_folder, task_folders, tmp_path
     length, *lengths = found["lengths"]
     assert all(length <= separated < length + 1024 for separated in lengths)  # AAC's blocks
     assert found["rates"] == [16000] * 3
-    assert found["apart"] > 0  # the frame has a say
+    assert found["apart"] > 0  # the output depends on the frame
     assert len(found["improvements"]) == 2
     assert all(math.isfinite(value) for value in found["improvements"])
-    (first, other), (another, second) = found["filmed"]
-    assert max(first, second) < 8 < min(other, another)  # each moment shows its own source
+    (first, other), (another, second) = found["shown"]
+    assert max(first, second) < 8 < min(other, another)  # each timestamp shows its own source
 
     assert (found["sounding"], found["objects"]) == (1, 2)
-    assert found["truth"] > 0
-    assert found["frame"] < 8  # the mask is that of the frame shown, not of one in which objects moved on
+    assert found["target"] > 0
+    assert found["frame"] < 8  # the mask belongs to the frame shown
     assert found["shapes"] == [[64, 64]] * 3
     assert found["heat"] == pytest.approx([0, 1])
     assert 0 < found["score"] < 1
-    assert found["overlap"] == pytest.approx(found["expected_overlap"])
-    assert sum("text/html" in output.get("data", {}) for output in outputs) == 3  # sounds to hear
+    assert found["iou"] == pytest.approx(found["expected_iou"])
+    assert sum("text/html" in output.get("data", {}) for output in outputs) == 3  # audio players
 
 
 def test_finetune_on_your_videos(model_folder, tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_finetune_on_your_videos(model_folder, tmp_path, monkeypatch):
         "labels": labels,
         "names": [model.config.id2label, model.config.label2id],
         "before": before, "after": after, "truth": parts["test"]["label"][:],
-        "answers": answers,
+        "predictions": predictions,
         "logits": torch.cat([model.eval()(**collate([row])).logits for row in parts["test"]]).tolist(),
         "saved": sorted(path.name for path in (out / "model").iterdir()),
     }"""
@@ -174,7 +174,7 @@ def test_finetune_on_your_videos(model_folder, tmp_path, monkeypatch):
     assert found["labels"] == labels
     assert found["names"] == [{"0": labels[0], "1": labels[1]}, {labels[0]: 0, labels[1]: 1}]
 
-    # Untrained towers and six clips: what is held out need not get better, but has to be scored as it is.
+    # With untrained towers and six clips, held-out scores need not improve, but must be correct.
     logits, truth, after = torch.tensor(found["logits"]), torch.tensor(found["truth"]), found["after"]
     assert after["eval_num_samples"] == 6
     assert after["eval_loss"] == pytest.approx(cross_entropy(logits, truth).item(), abs=1e-3)
@@ -182,7 +182,7 @@ def test_finetune_on_your_videos(model_folder, tmp_path, monkeypatch):
     assert {"eval_map", "eval_auc"} <= set(after)
     assert after["eval_loss"] != found["before"]["eval_loss"]
     # The pipeline has read the saved model.
-    scores = {answer["label"]: answer["score"] for answer in found["answers"]}
+    scores = {entry["label"]: entry["score"] for entry in found["predictions"]}
     assert scores == pytest.approx(dict(zip(labels, logits[0].softmax(-1).tolist(), strict=True)), abs=1e-3)
     complete = {"config.json", "model.safetensors", "processor_config.json", "classification_deepavfusion.py"}
     assert complete <= set(found["saved"])

@@ -1,9 +1,9 @@
-"""What people run: recipes, data, metrics and the commands."""
+"""Training and evaluation: commands, recipes, tasks, data sets and metrics."""
 
 import sys
 
-# While Python looks for the module of `python -m deepavfusion.training.NAME`, and before that imports what it needs,
-# "-m" stands in place of the module's path.
+# Report missing packages before the module of `python -m deepavfusion.training.NAME` imports them. While Python locates
+# that module, argv[0] is "-m".
 if sys.argv[:1] == ["-m"]:
     from .extras import missing_extra
 

@@ -1,4 +1,4 @@
-"""The `deepavfusion` command: `deepavfusion <command> ...` runs the `main` of the command's module."""
+"""Entry point of the `deepavfusion` command, which dispatches to the `main` of each command's module."""
 
 import importlib
 import sys
@@ -6,33 +6,32 @@ import sys
 from .extras import missing_extra
 
 COMMANDS = {
-    "pretrain": "train an encoder by masked reconstruction, from a recipe",
-    "finetune": "fine-tune for a task, from a recipe, and evaluate",
-    "probe": "score a frozen encoder: nearest neighbours and linear classifiers",
-    "evaluate": "evaluate a fine-tuned model on a data set, with a report",
-    "embed": "write the three streams of media files, as safetensors files",
-    "classify": "print the likeliest labels of media files",
-    "separate": "write what a picture shows of the sound of media files, as wav files",
-    "segment": "write masks of what sounds in frames of media files",
-    "localize": "write heat maps of where the sound of media files comes from",
-    "convert": "turn a published checkpoint into a Hub folder",
+    "pretrain": "pre-train an encoder by masked reconstruction, from a recipe",
+    "finetune": "fine-tune a model for a task, from a recipe, and evaluate it",
+    "probe": "evaluate a frozen encoder by nearest neighbours and linear classifiers",
+    "evaluate": "evaluate a model on a data set and write a report",
+    "embed": "write the fusion, image and audio tokens of media files",
+    "classify": "print the most likely labels of media files",
+    "separate": "separate the sources that frames or images show from the audio of media files",
+    "segment": "write masks of sounding objects in media files",
+    "localize": "write heat maps of the sound sources in media files",
+    "convert": "convert a published checkpoint to a Hub repository",
 }
-
-
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
 
 
 def usage() -> str:
+    """List of all commands for the terminal."""
     lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
     return (
         "usage: deepavfusion COMMAND ...\n\ncommands:\n"
         + "\n".join(lines)
-        + "\n\ndeepavfusion COMMAND --help says more."
+        + "\n\nRun deepavfusion COMMAND --help for details."
     )
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code, 2 for one that does not exist or lacks packages."""
+    """Run a command; returns its exit code, 2 for an unknown command or missing packages."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"deepavfusion {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"deepavfusion: there is no command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
+        print(f"deepavfusion: unknown command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
         return 2
     if message := missing_extra(argv[0]):
         print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the commands that take a recipe share: help, exit codes, messages."""
+"""Shared parts of the commands that take a recipe: help, exit codes and error messages."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from .runs.trainer import NonFiniteError
 
 
 def run_command(command: str, action: Callable[[], int]) -> int:
-    """Runs an action of a command; errors that a user can fix become one message and an exit code."""
+    """Run an action of a command; errors that a user can fix are printed in one message."""
     set_float32_precision()
     try:
         return action()
@@ -23,21 +23,22 @@ def run_command(command: str, action: Callable[[], int]) -> int:
         code, message = 2, f"deepavfusion {command}: {error}"
     except (NonFiniteError, BrokenDataError) as error:
         code, message = 1, f"deepavfusion {command}: {error}"
-    if int(os.environ.get("RANK", 0)) == 0:  # all processes fail alike
+    if int(os.environ.get("RANK", 0)) == 0:  # all processes fail with the same message
         print(message, file=sys.stderr)
     return code
 
 
 def train_from_recipe(command: str, argv: list[str] | None, description: str, **hooks) -> int:
-    """The `main` of a command that trains.
+    """Run the `main` of a training command.
 
     Args:
-        argv: a recipe and overrides; those of the process by default.
-        description: for the help.
-        hooks: see `Run.run`.
+        command: Name of the command.
+        argv: Recipe and overrides; by default those of the process.
+        description: Text of `--help`.
+        hooks: Keyword arguments of `Run.run`.
 
     Returns:
-        the exit code.
+        The exit code.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or {"-h", "--help"} & set(argv):

@@ -1,13 +1,13 @@
-"""Evaluation of a trained model on a data set, with its protocol, its controls and a report to look at.
+"""Evaluate a trained model on a data set, with controls and a report.
 
     deepavfusion evaluate scenes_separation --model runs/scenes_separation
     deepavfusion evaluate vggsound_finetune --model ORG/NAME data.path=/data/vggsound
 
-RECIPE says which task and which data; of its training settings precision and attention are used. evaluation.json
-(numbers, protocol, versions, what was skipped) and report.html (pictures and sounds; opens anywhere) go to --out,
-where the evaluation of another model or recipe is replaced only with --overwrite.
+RECIPE determines task and data, and from its training settings precision and attention. evaluation.json (metrics,
+protocol, versions, skipped clips) and report.html (self-contained, with images and audio) are written to --out, where
+the evaluation of another model or recipe is replaced only with --overwrite.
 
-Exit codes: 0 done; 2 for a recipe or model that cannot be used; 1 for too many unreadable clips.
+Exit codes: 0 success; 2 for an unusable recipe or model; 1 for too many unreadable clips.
 """
 
 import argparse
@@ -28,19 +28,20 @@ from .tasks import TASKS
 
 
 def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = False) -> dict[str, Any]:
-    """Evaluates a model on the recipe's `data.eval_split` and writes the report.
+    """Evaluate a model on the recipe's `data.eval_split` and write the report.
 
     Args:
-        origin: folder or Hub name of the model.
-        out: folder of the report.
-        overwrite: replace the evaluation of another model or recipe there.
+        recipe: Recipe with task and data.
+        origin: Folder or Hub id of the model.
+        out: Folder of the report.
+        overwrite: Whether to replace the evaluation of another model or recipe.
 
     Returns:
-        the content of evaluation.json; nothing on other processes than the main one.
+        The content of evaluation.json on the main process; empty on others.
 
     Raises:
-        RecipeError: For data, a model or a precision that cannot be used.
-        FolderError: For a folder that cannot be used.
+        RecipeError: For unusable data, precision, or an unusable model.
+        FolderError: For an unusable folder.
     """
     check_precision(recipe)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
@@ -72,22 +73,23 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
 
 
 def parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
     result = argparse.ArgumentParser(
         "deepavfusion evaluate",
         description=__doc__,
         epilog=f"{recipes_text('evaluate')}\n\n{options_text('evaluate')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("recipe", metavar="RECIPE", help="name of a recipe of the package, or the path of one")
-    result.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes to the recipe")
-    result.add_argument("--model", required=True, help="folder or Hub name of a trained model")
+    result.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
+    result.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
+    result.add_argument("--model", required=True, help="folder or Hub id of a trained model")
     result.add_argument("--out", type=Path, help="folder of the report (runs/evaluations/RECIPE)")
     result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code (see the module's docstring)."""
+    """Run the command; returns the exit code (see the module's docstring)."""
     given = parser().parse_intermixed_args(argv)
 
     def action() -> int:

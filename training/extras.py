@@ -1,10 +1,10 @@
-"""Which commands need an extra of the package, and what to answer where it is not installed."""
+"""Extras that commands need, and the message if one is not installed."""
 
 from importlib import metadata
 
 from packaging.requirements import Requirement
 
-# Module -> extra; all others run with the base install. What an extra consists of is declared in setup.cfg.
+# Module -> extra; all other modules run with the base install. setup.cfg declares the packages of each extra.
 EXTRAS = {
     "pretrain": "train",
     "finetune": "train",
@@ -20,21 +20,21 @@ EXTRAS = {
 def packages(extra: str) -> list[str]:
     """Names of the packages of an extra, from the metadata of the installed distribution.
 
-    Empty where the code is used without having been installed: nothing is declared there.
+    Empty if the package is used without being installed, and therefore without metadata.
     """
     try:
         requirements = [Requirement(text) for text in metadata.requires("deepavfusion") or []]
     except metadata.PackageNotFoundError:
         return []
-    wanted = [r for r in requirements if r.marker and r.marker.evaluate({"extra": extra})]
-    return [r.name for r in wanted if not r.marker.evaluate({"extra": ""})]
+    required = [r for r in requirements if r.marker and r.marker.evaluate({"extra": extra})]
+    return [r.name for r in required if not r.marker.evaluate({"extra": ""})]
 
 
 def missing_extra(name: str) -> str | None:
-    """The line with which a command refuses to start for want of a package; None if it has all that it needs.
+    """Error message of a command for which a package is missing; None if all packages are installed.
 
     Args:
-        name: of a module in `training`, such as "pretrain".
+        name: Name of a module in `training`, such as "pretrain".
     """
     extra = EXTRAS.get(name)
     for package in packages(extra) if extra else ():

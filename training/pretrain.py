@@ -1,15 +1,15 @@
-"""Masked audio-visual pre-training (paper, section 3.4).
+"""Pre-train a model by masked audio-visual reconstruction (paper, section 3.4).
 
     CPU or one device:  deepavfusion pretrain scenes_tiny
                         python -m deepavfusion.training.pretrain folder data.path=videos optim.epochs=100
     many devices:       accelerate launch -m deepavfusion.training.pretrain vggsound_base data.path=/data/vggsound
     processes on CPU:   torchrun --nproc_per_node 2 -m deepavfusion.training.pretrain scenes_tiny run.cpu=true
 
-RECIPE is the name of a recipe of the package or the path of one; `section.key=value` arguments change it. A run whose
-folder holds a checkpoint goes on from it, batch by batch as if it had never stopped.
+RECIPE is the name of a recipe in the package or the path of a recipe file; `section.key=value` overrides its options. A
+run whose folder contains a checkpoint resumes from it, with exactly the batches of an uninterrupted run.
 
-Exit codes: 0 done; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last whole step written;
-2 for a recipe that cannot be used; 1 for everything else (a loss that is not finite, too many unreadable clips).
+Exit codes: 0 success; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last complete step; 2
+for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips).
 """
 
 import sys
@@ -19,10 +19,10 @@ from .runs.run import Run
 
 
 def demonstrate(run: Run) -> str:
-    """Writes a held-out scene (mp4, wav, png) beside the saved model and embeds it, by the model's pipeline.
+    """Write a held-out scene (mp4, wav, png) beside the saved model and embed it with the model's pipeline.
 
     Returns:
-        a line on it; nothing unless `run.demo`.
+        A line for the terminal; empty unless `run.demo` is set.
     """
     if not run.recipe.run.demo:
         return ""
@@ -43,7 +43,7 @@ def demonstrate(run: Run) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains from a recipe and leaves a Hub folder. Returns the exit code (see the module's docstring)."""
+    """Pre-train from a recipe; returns the exit code (see the module's docstring)."""
     return train_from_recipe("pretrain", argv, __doc__, after=demonstrate)
 
 

@@ -1,12 +1,11 @@
-"""What a frozen encoder knows: nearest neighbours, then linear classifiers on its streams (paper, sections 4.2, 4.4).
+"""Evaluate a frozen encoder by nearest neighbours and linear probes of its streams (paper, sections 4.2, 4.4).
 
     deepavfusion probe scenes_probe model.init_from=runs/quickstart
 
-The nearest-neighbour scores of the held-out clips (leave one out) are printed first and are in
-nearest_neighbours.json; then the heads are trained, with LARS in the published recipes, and evaluated like any
-fine-tuned model.
+First, leave-one-out nearest-neighbour scores of the held-out clips are printed and written to nearest_neighbours.json.
+Then linear classifiers are trained, with LARS in the published recipes, and evaluated like any fine-tuned model.
 
-Exit codes are those of `finetune`.
+Exit codes: see `finetune`.
 """
 
 import json
@@ -25,9 +24,9 @@ from .runs.run import Run
 
 @torch.no_grad()
 def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers: int) -> dict[str, dict[str, float]]:
-    """Leave-one-out nearest-neighbour scores of labelled clips: stream -> metric -> score, and those of "chance".
+    """Leave-one-out nearest-neighbour scores of labelled clips: stream -> metric -> score, including "chance".
 
-    Every process scores all clips.
+    Every process evaluates all clips.
     """
     was_training = encoder.training
     encoder.eval()
@@ -45,7 +44,7 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
 
 
 def score_neighbours(run: Run) -> None:
-    """Prints the nearest-neighbour scores of a run's test clips and writes them into its folder."""
+    """Print the nearest-neighbour scores of a run's test clips and write them into its folder."""
     optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
     encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator
     found = nearest_neighbours(encoder, run.final.clips, accelerator, optim.batch_size, data.num_workers)
@@ -57,7 +56,7 @@ def score_neighbours(run: Run) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code (see the module's docstring)."""
+    """Run the command; returns the exit code (see the module's docstring)."""
     return train_from_recipe("probe", argv, __doc__, before=score_neighbours)
 
 

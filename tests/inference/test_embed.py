@@ -136,7 +136,7 @@ def test_the_command_line_lists_what_exists(capsys):
         assert command in usage
     assert cli.main([]) == 2
     assert cli.main(["fine-tune"]) == 2
-    assert "there is no command 'fine-tune'" in capsys.readouterr().err
+    assert "unknown command 'fine-tune'" in capsys.readouterr().err
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("deepavfusion ")
 

@@ -208,7 +208,7 @@ def test_a_public_recipe_has_no_local_paths():
 
 def test_a_goal_is_one_line():
     goal = recipe_goal("audioset_base")
-    assert goal.startswith("the published pre-training on AudioSet-2M")
+    assert goal.startswith("published pre-training on AudioSet-2M")
     assert goal.endswith("effective batch 2048.")
 
 
