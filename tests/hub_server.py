@@ -31,7 +31,7 @@ class StoredFile:
 
     @property
     def oid(self) -> str:
-        """Name of the git blob. (Of the content itself also where git would keep a pointer to it.)"""
+        """Name of the git blob, that of the content even where git would store a pointer."""
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
 

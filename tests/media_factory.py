@@ -44,8 +44,7 @@ def write_media(
     paint=None,
     metadata: dict | None = None,
 ):
-    """
-    Writes a file (or into a file object) and returns its path.
+    """Writes a file (or into a file object) and returns its path.
 
     Args:
         target: path or binary file object.

@@ -149,11 +149,13 @@ def _alternatives(hint: Any) -> tuple:
 
 
 def unknown(what: str, name: str, title: str, valid: Iterable[str]) -> RecipeError:
-    """The error for a name that does not exist, with the nearest one that does and all the others.
+    """Error for an unknown name, with the closest valid name and a list of all of them.
 
     Args:
-        what: What is unknown, e.g. "option optim.epoch".
-        title: What the valid names are, e.g. "options".
+        what: Description of what is unknown, e.g. "option optim.epoch".
+        name: The unknown name.
+        title: Description of the valid names, e.g. "options".
+        valid: The valid names.
     """
     valid = list(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)

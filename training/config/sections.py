@@ -54,10 +54,11 @@ def config_options() -> list[Option]:
 
 
 def section_options(section: str, command: str | None = None) -> list[Option]:
-    """Options of a section: `model` has the fields of the configuration too, `data` the data sets that take each.
+    """Options of a section; `model` includes the fields of the model configuration.
 
     Args:
-        command: Only options that apply to it, for any of its tasks and data sets.
+        section: Name of the section.
+        command: Restrict the options to those that apply to this command, for any of its tasks and data sets.
     """
     options = field_options(SECTIONS[section])
     if section == "model":

@@ -79,6 +79,7 @@ def measure(recipe: str, overrides: list[str], repeats: int, threads: int) -> di
 
 
 def main(argv: list[str] | None = None) -> dict:
+    """Run the benchmark; returns the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="section.key=value")

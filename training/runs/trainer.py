@@ -54,8 +54,7 @@ class _Step:
 
 
 class AudioVisualTrainer(Trainer):
-    """
-    Args:
+    """Args:
         recipe: settings of the run.
         task: the task that the model learns.
         order: order of the training clips, of this process, from the step that the run resumes from.
