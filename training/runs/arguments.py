@@ -26,10 +26,12 @@ def training_arguments(
     """The Trainer's own arguments for a recipe.
 
     Args:
-        folder: where checkpoints go.
-        evaluates: whether held-out clips are evaluated while training.
-        metric: the metric by which the best checkpoint is chosen, larger being better; None keeps the last.
-        evaluates_first: whether they are also evaluated before the first step.
+        recipe: Settings of the run.
+        schedule: Length of the run, in optimizer steps.
+        folder: Folder of the checkpoints.
+        evaluates: Whether held-out clips are evaluated during training.
+        metric: Metric that selects the best checkpoint, larger being better; None keeps the last.
+        evaluates_first: Whether held-out clips are also evaluated before the first step.
     """
     run, optim, every = recipe.run, recipe.optim, schedule.steps(recipe.run.eval_epochs)
     arguments = TrainingArguments(

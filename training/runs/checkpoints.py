@@ -79,7 +79,10 @@ def gather_training_state(model, optimizer: torch.optim.Optimizer, scheduler, sc
     """State of optimiser, schedule and loss scale, for `torch.save`. All processes must call it together.
 
     Args:
-        model: the model whose parameters are optimised, not wrapped. Under FSDP only the main process gets the content.
+        model: The model being optimized, not wrapped. Under FSDP only the main process gets the content.
+        optimizer: Its optimizer.
+        scheduler: Its learning rate schedule.
+        scaler: Its gradient scaler in fp16, else None.
     """
     state = {
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_WHOLE),

@@ -176,7 +176,8 @@ def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimiser over its parameter groups; `build_scheduler` sets their learning rates.
 
     Args:
-        model: a model of this package, not wrapped for distribution.
+        recipe: Settings of the run.
+        model: A model of this package, not wrapped for distribution.
     """
     optim = recipe.optim
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay, slow_towers(recipe))
@@ -192,7 +193,8 @@ def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> tor
     """Sets every group's learning rate before each step: the schedule's, times the group's own factors.
 
     Args:
-        optimizer: with a learning rate of 1 and groups of `parameter_groups`.
+        optimizer: Optimizer with a learning rate of 1 and the groups of `parameter_groups`.
+        schedule: Length and learning rate of the run.
     """
 
     def of(group: dict):

@@ -27,7 +27,9 @@ def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
     """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same.
 
     Args:
-        config: configuration of the encoder.
+        task: Task of the run.
+        recipe: Settings of the run.
+        config: Configuration of the encoder.
     """
     sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
     optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}

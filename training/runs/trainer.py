@@ -54,21 +54,23 @@ class _Step:
 
 
 class AudioVisualTrainer(Trainer):
-    """Args:
-        recipe: settings of the run.
-        task: the task that the model learns.
-        order: order of the training clips, of this process, from the step that the run resumes from.
-        schedule: length and learning rate.
-        folder: where checkpoints and pictures go.
-        progress: where log lines go.
-        stop: how the run is asked to stop.
-        evaluation: the task on the held-out clips that are evaluated while training; None for none.
-        processor: of the model; saved with every checkpoint.
-        model, args, train_dataset, callbacks: see `Trainer`; `training_arguments` gives the second.
+    """transformers' Trainer with the order, randomness, agreement and checkpoints that exact runs need.
 
-    Raises, while training, on all processes alike:
-        NonFiniteError: the loss or the gradient is NaN or infinite.
-        BrokenDataError: more clips than `data.max_unreadable_fraction` cannot be read.
+    Args:
+        recipe: Settings of the run.
+        task: Task that the model learns.
+        order: Order of this process's training clips, from the step at which the run resumes.
+        schedule: Length and learning rate.
+        folder: Folder of checkpoints and figures.
+        progress: Receives the log lines.
+        stop: Signals that ask the run to stop.
+        evaluation: Task on the held-out clips that are evaluated during training, or None.
+        processor: Processor of the model, saved with every checkpoint.
+        callbacks: Further callbacks.
+        **kwargs: `model`, `args` (from `training_arguments`) and `train_dataset` of `Trainer`.
+
+    Training raises, on all processes alike, `NonFiniteError` for a loss or gradient that is NaN or infinite, and
+    `BrokenDataError` if more clips than `data.max_unreadable_fraction` cannot be read.
     """
 
     def __init__(
