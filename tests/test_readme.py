@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import pipeline
 
 from deepavfusion import DeepAVFusionConfig
@@ -26,8 +27,11 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "AutoProcessor" in block)
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[0] == "torch.Size([1, 32, 64])"
-    assert done.stdout.split("\n")[1] == "torch.Size([1, 64, 64]) torch.Size([1, 48, 64])"
+    config = DeepAVFusionConfig.from_pretrained(model_folder)
+    fusion, image, audio = (
+        torch.Size([1, tokens, config.hidden_size]) for tokens in (config.num_all_fusion_tokens, *config.num_patches)
+    )
+    assert done.stdout.splitlines() == [str(fusion), f"{image} {audio}"]
 
 
 def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, tmp_path):  # noqa: F811
