@@ -27,7 +27,7 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "AutoProcessor" in block)
     done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[0] == "torch.Size([1, 32, 64])"
+    assert done.stdout.split("\n")[0] == "torch.Size([1, 9, 64])"
     assert done.stdout.split("\n")[1] == "torch.Size([1, 64, 64]) torch.Size([1, 48, 64])"
 
 
