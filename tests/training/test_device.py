@@ -69,18 +69,19 @@ def test_pretraining(device_type, count, pretrain_on, tmp_path, capsys):
 
     Of two GPUs, one process uses the first.
     """
-    expected = pretrain_on("cpu", "run.cpu=true")
+    size = "data.train_size=16"
+    expected = pretrain_on("cpu", "run.cpu=true", size)
     with fake_device(device_type, count):
-        found = pretrain_on("device")
-        shutil.rmtree(tmp_path / "device" / "checkpoints" / "checkpoint-8")
+        found = pretrain_on("device", size)
+        shutil.rmtree(tmp_path / "device" / "checkpoints" / "checkpoint-4")
         (tmp_path / "device" / "evaluation.json").unlink()
-        resumed = pretrain_on("device")
+        resumed = pretrain_on("device", size)
     for run in (found, resumed):
         assert run["training"]["device"] == f"1 x {NAMES[device_type]}"
         assert run["float32_matmul_precision"] == "high"
         for at in ("before", "metrics"):
             assert run[at] == pytest.approx(expected[at], rel=1e-4)
-    assert "resumed after step 6" in capsys.readouterr().out
+    assert "resumed after step 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

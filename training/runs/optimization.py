@@ -233,7 +233,7 @@ class LARS(torch.optim.Optimizer):
         update = parameter.grad
         if parameter.ndim > 1:
             update = update.add(parameter, alpha=group["weight_decay"])
-            parameter_norm, update_norm = parameter.norm(), update.norm()
+            parameter_norm, update_norm = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update)
             trust = group["trust_coefficient"] * parameter_norm / update_norm
             usable = (parameter_norm > 0) & (update_norm > 0)
             update = update * torch.where(usable, trust, torch.ones_like(trust))
