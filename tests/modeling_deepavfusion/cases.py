@@ -76,7 +76,9 @@ def make_model(model_class, seed: int = 0, attn_implementation: str = "sdpa", **
     Convolutions are random as they are, and noise over their many channels would make the U-Nets' activations grow.
     """
     config = tiny_config(**{**CLASS_OVERRIDES.get(model_class, {}), **overrides})
-    model = model_class._from_config(config, attn_implementation=attn_implementation).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class._from_config(config, attn_implementation=attn_implementation).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
