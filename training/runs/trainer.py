@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
 from ..data.random import Stream, generator
-from ..tasks import MODEL_INPUTS, Evaluation, Task, model_inputs
+from ..tasks import MODEL_INPUTS, Evaluation, Task
 from .checkpoints import (
     TRAINING_STATE,
     checkpoint_path,
@@ -141,7 +141,7 @@ class AudioVisualTrainer(Trainer):
             losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().cpu().double()
             current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
         else:  # a blank clip that weighs nothing, for the processes exchange data in every pass
-            outputs = model(**model_inputs(inputs, config, self.args.device))
+            outputs = model(**self.model.dummy_inputs)
             values = outputs.to_tuple() if outputs.loss is None else (outputs.loss,)
             loss = sum(value.sum() for value in values if torch.is_tensor(value) and value.requires_grad) * 0.0
         current.micro += 1

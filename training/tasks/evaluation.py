@@ -57,16 +57,6 @@ class Evaluation:
         return notes
 
 
-def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[str, torch.Tensor]:
-    """Frames and audio of a batch on the device, or a blank clip if no clip of the batch could be read.
-
-    The blank clip keeps processes in step: their forward passes communicate, so all must run the same number of them.
-    """
-    if "pixel_values" in batch:
-        return {name: batch[name].to(device, non_blocking=True) for name in MODEL_INPUTS[:2]}
-    return {name: torch.zeros(1, *shape, device=device) for name, shape in config.input_shapes.items()}
-
-
 @contextlib.contextmanager
 def whole_parameters(model):
     """Gather all parameters on every process under FSDP, so that forward passes do not communicate.
@@ -133,7 +123,7 @@ def evaluate_task(
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue
-                inputs = model_inputs(batch, model.config, accelerator.device)
+                inputs = {name: batch[name].to(accelerator.device, non_blocking=True) for name in MODEL_INPUTS[:2]}
                 with accelerator.autocast():
                     scored = task.score(model, inputs, batch, full)
                     rows.update(zip(batch["index"].tolist(), scored, strict=True))
@@ -165,4 +155,4 @@ def evaluate_task(
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "model_inputs", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "whole_parameters"]
