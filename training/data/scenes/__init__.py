@@ -24,8 +24,9 @@ from .config import (
     ScenesConfig,
     modality_ceilings,
 )
+from .coupling import LINKS, link_strengths
 from .export import FRAME_RATE, write_scene, write_sheet, write_video, write_wav
-from .generation import Scene, generate_classes, generate_clip, generate_scene
+from .generation import Scene, generate_classes, generate_clip, generate_scene, regenerate_clip
 from .tasks import SceneTask
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "COMPATIBLE_SHAPES",
     "DIFFICULTIES",
     "FRAME_RATE",
+    "LINKS",
     "SHAPES",
     "SPLIT_OFFSETS",
     "TIMBRES",
@@ -45,7 +47,9 @@ __all__ = [
     "generate_classes",
     "generate_clip",
     "generate_scene",
+    "link_strengths",
     "modality_ceilings",
+    "regenerate_clip",
     "write_scene",
     "write_sheet",
     "write_video",

@@ -41,6 +41,8 @@ class ScenesConfig:
         noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
         motion: Whether objects move (needs `num_frames > 1`). A source swings while it sounds, a silent object at some
             other time: the image alone still does not show which object sounds, yet audio and movement correspond.
+        coupling: How closely the sound of an object follows its size, place and color, from 0 (not at all) to below 1
+            (see `scenes.coupling`).
         seed: Seed of the scenes.
     """
 
@@ -54,6 +56,7 @@ class ScenesConfig:
     max_sounding: int = 2
     noise: float | None = None
     motion: bool = False
+    coupling: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
@@ -82,6 +85,8 @@ class ScenesConfig:
             raise ValueError("Expected num_frames > 1 for motion, got num_frames=1.")
         if self.noise is not None and self.noise < 0:
             raise ValueError(f"Expected noise of at least 0, got {self.noise}.")
+        if not 0 <= self.coupling < 1:
+            raise ValueError(f"Expected a coupling in [0, 1), got {self.coupling}.")
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"Expected a seed in 0 .. 2**64 - 1, got {self.seed}.")
 
@@ -102,7 +107,8 @@ class ScenesConfig:
 
     def to_dict(self) -> dict:
         """The settings as plain values."""
-        return asdict(self)
+        # Without coupling as before there was any, so that caches stay valid.
+        return {name: value for name, value in asdict(self).items() if name != "coupling" or value}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, synthesize
 from .config import CLASS_SHAPE, CLASS_TIMBRE, NUM_CLASSES, ScenesConfig, sample_structure
-from .image import NUM_BACKGROUND_UNIFORMS, NUM_OBJECT_UNIFORMS, render
+from .coupling import couple, couple_object, couple_source
+from .image import NUM_BACKGROUND_UNIFORMS, NUM_CONTRAST_UNIFORMS, NUM_OBJECT_UNIFORMS, place_objects, render
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Scene:
         return int(classes[0])
 
 
-class _Plan:
+class _Draws:
     """All random numbers of a scene, drawn at once, so that no part depends on the size of another."""
 
     def __init__(self, config: ScenesConfig, index: int):
@@ -60,17 +61,59 @@ class _Plan:
             raise ValueError(f"Expected a scene index in 0 .. 2**64 - 1, got {index}.")
         rng = np.random.Generator(np.random.Philox(key=np.array([config.seed, index], np.uint64)))
         u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOURCE_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 6 + 4)
-        structure, rest = u[:16], u[16:]
+        self.structure, rest = u[:16], u[16:]
         self.objects, rest = rest[: 4 * NUM_OBJECT_UNIFORMS].reshape(4, -1), rest[4 * NUM_OBJECT_UNIFORMS :]
         self.sources, rest = rest[: 3 * NUM_SOURCE_UNIFORMS].reshape(3, -1), rest[3 * NUM_SOURCE_UNIFORMS :]
         self.ground, rest = rest[:NUM_BACKGROUND_UNIFORMS], rest[NUM_BACKGROUND_UNIFORMS:]
         self.motion, self.noise = rest[:24].reshape(4, 6), rest[24:]
+        if config.coupling:
+            self.ground = np.concatenate([self.ground, rng.random(NUM_CONTRAST_UNIFORMS)])
+
+
+class _Plan:
+    """What a scene holds, before it is rendered and synthesized."""
+
+    def __init__(self, config: ScenesConfig, index: int):
+        draws = _Draws(config, index)
+        self.objects, self.sources, self.ground = draws.objects, draws.sources, draws.ground
+        self.motion, self.noise, structure = draws.motion, draws.noise, draws.structure
         classes, silent = sample_structure(structure[:9], config)
         members = [(CLASS_SHAPE[c], CLASS_TIMBRE[c], c) for c in classes] + [(s, -1, -1) for s in silent]
         # Depth order is independent of which objects sound.
         order = np.argsort(structure[9 : 9 + len(members)], kind="stable")
         self.shape_ids, self.timbre_ids, self.class_ids = np.array([members[k] for k in order], np.int64).T
         self.sounding = self.class_ids >= 0
+        if config.coupling:
+            self._couple(config)
+
+    def _couple(self, config: ScenesConfig) -> None:
+        """Let sources follow the objects that make them."""
+        places = place_objects(self.objects, len(self.shape_ids), config)
+        self.sources, self.motion = self.sources.copy(), self.motion.copy()
+        for j, k in enumerate(np.flatnonzero(self.sounding)):
+            source = couple_source(self.sources[j], self.objects[k], places[k], config.size, config.coupling)
+            self.sources[j] = source
+            # What moves, moves in step with its sound: rate and phase of the swing.
+            self.motion[k, :2] = [couple(source[i], self.motion[k, n], config.coupling) for n, i in enumerate((2, 4))]
+
+    def replace_audio(self, config: ScenesConfig, index: int) -> None:
+        """Draw the sound of this image anew, with the numbers of another scene; for scenes of one object."""
+        draws = _Draws(config, index)
+        classes = [c for c in range(NUM_CLASSES) if CLASS_SHAPE[c] == self.shape_ids[0]]
+        self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
+        self.timbre_ids[0] = CLASS_TIMBRE[self.class_ids[0]]
+        self.sources, self.noise, self.motion = draws.sources, draws.noise, draws.motion
+        if config.coupling:
+            self._couple(config)
+
+    def replace_image(self, config: ScenesConfig, index: int) -> None:
+        """Draw the image of this sound anew, with the numbers of another scene; for scenes of one object."""
+        draws = _Draws(config, index)
+        classes = [c for c in range(NUM_CLASSES) if CLASS_TIMBRE[c] == self.timbre_ids[0]]
+        self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
+        self.shape_ids[0] = CLASS_SHAPE[self.class_ids[0]]
+        self.objects, self.ground = draws.objects.copy(), draws.ground
+        self.objects[0] = couple_object(self.objects[0], self.sources[0], config.coupling)
 
     def swings(self, config: ScenesConfig) -> np.ndarray:
         """Displacement (objects, T, 2) in object radii.
@@ -132,6 +175,30 @@ def generate_members(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.n
 def generate_clip(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The part of a scene that training needs: frames (T, H, W, 3) uint8, waveform (N,) float32, sounding classes."""
     plan = _Plan(config, index)
+    return _frames(plan, config)[0], _audio(plan, config)[0], plan.class_ids[plan.sounding]
+
+
+def regenerate_clip(
+    config: ScenesConfig, index: int, other: int, modality: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scene of which one modality is drawn anew given the other one: an independent draw from what the other allows.
+
+    Args:
+        config: Settings of the scenes, which must have one object.
+        index: Index of the scene.
+        other: Index of a scene whose random numbers are used for what is drawn anew.
+        modality: `"image"` or `"audio"`, which one to draw anew; the other one is that of the scene, unchanged.
+
+    Returns:
+        As `generate_clip`.
+
+    Raises:
+        ValueError: If scenes may have several objects.
+    """
+    if config.max_objects > 1 or config.motion:
+        raise ValueError("Only still scenes of one object can be drawn anew: expected max_objects=1 and motion=False.")
+    plan = _Plan(config, index)
+    (plan.replace_audio if modality == "audio" else plan.replace_image)(config, other)
     return _frames(plan, config)[0], _audio(plan, config)[0], plan.class_ids[plan.sounding]
 
 

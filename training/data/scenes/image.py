@@ -13,6 +13,7 @@ from .config import SHAPES, ScenesConfig
 
 NUM_OBJECT_UNIFORMS = 32
 NUM_BACKGROUND_UNIFORMS = 24
+NUM_CONTRAST_UNIFORMS = 48  # after those of the background: eight more pairs of colors
 _EXTENT = 1.4  # the tables cover [-_EXTENT, _EXTENT] object radii
 _TABLE_SIZE = 224
 _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
@@ -174,7 +175,7 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
         return texture[int(kind * len(texture))][rows[:, None], columns]
 
     # Background: two colours mixed by a texture and a gradient.
-    first, second = _colour(ground[0:3]), _colour(ground[3:6])
+    first, second = _ground_colours(u[: len(shapes)], ground, r["contrast"])
     slope_x, slope_y = 2 * ground[6] - 1, 2 * ground[7] - 1
     light = (slope_x * (xx / width - 0.5) + (slope_y * (yy / height - 0.5))[:, None]).astype(np.float32)
     mix = 0.5 + light + (r["texture"] * ground[8]) * look_up(ground[9], ground[10], ground[11], 0.5 + 2 * ground[12])
@@ -189,7 +190,8 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     places = place_objects(u, len(shapes), config)
     frames = np.empty((config.num_frames, height, width, 3), np.uint8)
     masks = np.zeros((len(shapes), config.num_frames, height, width), bool)
-    looks = [_appearance(v, mean_ground, r) for v in u[: len(shapes)]]
+    own_colours = len(ground) > NUM_BACKGROUND_UNIFORMS
+    looks = [_appearance(v, mean_ground, r, own_colours) for v in u[: len(shapes)]]
     for frame in range(config.num_frames):
         image = canvas.copy() if config.num_frames > 1 else canvas
         for k, shape in enumerate(shapes):
@@ -203,11 +205,33 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     return frames, masks
 
 
-def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
-    """Colours, map from pixels to the object's own axes, and texture of an object."""
+def _ground_colours(u: np.ndarray, ground: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarray]:
+    """The two colors of the background.
+
+    Where `ground` holds the numbers of further pairs, objects keep their own colors, and the first pair is taken whose
+    mean differs from all of them by `contrast`, or the one that differs most.
+    """
+    numbers = [ground[0:6], *ground[NUM_BACKGROUND_UNIFORMS:].reshape(-1, 6)]
+    pairs = [(_colour(v[:3]), _colour(v[3:])) for v in numbers]
+    if len(pairs) == 1:
+        return pairs[0]
+    colours = np.stack([_colour(v[17:20]) for v in u])
+    distances = [np.sqrt((((a + b) / 2 - colours) ** 2).sum(axis=1)).min() for a, b in pairs]
+    return pairs[next((k for k, d in enumerate(distances) if d >= contrast), int(np.argmax(distances)))]
+
+
+def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict, own_colour: bool) -> tuple:
+    """Colours, map from pixels to the object's own axes, and texture of an object.
+
+    Args:
+        v: (NUM_OBJECT_UNIFORMS,) numbers in [0, 1).
+        mean_ground: (3,) mean color of the background.
+        r: Ranges of the difficulty.
+        own_colour: Whether the object has the first color drawn, instead of one that differs from the background.
+    """
     candidates = [_colour(v[17 + 3 * k : 20 + 3 * k]) for k in range(3)]
     distances = [np.sqrt(((c - mean_ground) ** 2).sum()) for c in candidates]
-    far = [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
+    far = candidates[:1] if own_colour else [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
     if far:
         main = far[0]
     else:  # push the farthest candidate away from the ground, within the cube of colours
