@@ -114,8 +114,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Fraction of the image patches hidden in pre-training.
         audio_mask_ratio (`float`, *optional*, defaults to 0.8):
             Fraction of the spectrogram patches hidden in pre-training.
-        norm_patch_loss (`bool`, *optional*, defaults to `True`):
-            Whether the reconstruction targets are standardised patch by patch.
+        norm_patch_loss (`bool` or `str`, *optional*, defaults to `True`):
+            How reconstruction targets are standardized: each patch as a whole (`True` or `"patch"`, as published), each
+            channel of each patch (`"channel"`), or not at all (`False` or `"none"`).
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
             Classification loss on the mean of the three streams' logits (`"joint"`) or the mean of three losses
             (`"per_stream"`).
@@ -205,7 +206,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     audio_decoder_type: str = "plain"
     image_mask_ratio: float | int = 0.75
     audio_mask_ratio: float | int = 0.8
-    norm_patch_loss: bool = True
+    norm_patch_loss: bool | str = True
 
     classifier_loss: str = "joint"
     classifier_input_norm: bool = False
@@ -278,6 +279,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
             "fusion_type": ("factorized", "dense", "token"),
             "image_decoder_type": ("plain", "swin"),
             "audio_decoder_type": ("plain", "swin"),
+            "norm_patch_loss": (True, False, "patch", "channel", "none"),
             "classifier_loss": ("joint", "per_stream"),
             "separation_mask": ("ideal_ratio", "ratio", "binary"),
             "localization_map": ("head", "similarity", "attention"),

@@ -104,6 +104,8 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         audio_noise: torch.FloatTensor | None = None,
         image_present: torch.BoolTensor | None = None,
         audio_present: torch.BoolTensor | None = None,
+        num_visible_image_patches: int | None = None,
+        num_visible_audio_patches: int | None = None,
         return_loss: bool = True,
         predict_visible: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -117,25 +119,28 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             audio_noise: (B, patches) the same for the spectrogram.
             image_present: (B,) bool, False if a sample has no image; it does not count in the image loss.
             audio_present: (B,) bool, the same for audio.
+            num_visible_image_patches: Number of image patches to keep; by default what `image_mask_ratio` leaves. With
+                0 the encoder does without the image, which is reconstructed from the audio alone; with all of them
+                there is no image loss.
+            num_visible_audio_patches: The same for the spectrogram.
             return_loss: Whether to compute the losses.
             predict_visible: Whether to predict visible patches as well; their logits are zeros otherwise. By default
                 only in eval mode, since the loss does not need them.
             **kwargs: As for [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: For a shape other than the configured one.
+            ValueError: For a shape other than the configured one, or a sample without any visible patch.
         """
-        image_masking = self.image_decoder.mask(pixel_values, image_noise)
-        audio_masking = self.audio_decoder.mask(input_features, audio_noise)
-        encoded = self.deepavfusion(
-            pixel_values,
-            input_features,
-            image_ids_keep=image_masking.ids_keep,
-            audio_ids_keep=audio_masking.ids_keep,
-            image_present=image_present,
-            audio_present=audio_present,
-            **{**kwargs, "return_dict": True},
-        )
+        image_masking = self.image_decoder.mask(pixel_values, image_noise, num_visible_image_patches)
+        audio_masking = self.audio_decoder.mask(input_features, audio_noise, num_visible_audio_patches)
+        inputs = {}
+        if num_visible_image_patches != 0:
+            inputs |= {"pixel_values": pixel_values, "image_ids_keep": image_masking.ids_keep}
+            inputs["image_present"] = image_present
+        if num_visible_audio_patches != 0:
+            inputs |= {"input_features": input_features, "audio_ids_keep": audio_masking.ids_keep}
+            inputs["audio_present"] = audio_present
+        encoded = self.deepavfusion(**inputs, **{**kwargs, "return_dict": True})
         if predict_visible is None:
             predict_visible = not self.training
         options = {"fusion": encoded.last_hidden_state, "loss": return_loss, "predict_visible": predict_visible}
@@ -178,11 +183,11 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         losses = {}
         if pixel_values is not None:
             losses["image_loss"] = self.image_decoder.losses(
-                outputs.image_logits, pixel_values, outputs.image_ids_restore
+                outputs.image_logits, pixel_values, outputs.image_ids_restore, outputs.image_mask
             )
         if input_features is not None:
             losses["audio_loss"] = self.audio_decoder.losses(
-                outputs.audio_logits, input_features, outputs.audio_ids_restore
+                outputs.audio_logits, input_features, outputs.audio_ids_restore, outputs.audio_mask
             )
         return losses
 

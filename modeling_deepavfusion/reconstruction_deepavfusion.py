@@ -46,35 +46,49 @@ class DeepAVFusionMasking(NamedTuple):
         return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 
-def standardise_patches(patches: torch.Tensor) -> torch.Tensor:
-    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6."""
-    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-    return (patches - mean) / (variance + _EPSILON).sqrt()
+def standardise_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
+    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6.
+
+    Args:
+        patches: (..., values), with the channels of a pixel next to each other.
+        channels: Number of channels that are standardised on their own; 1 standardises a patch as a whole.
+    """
+    mean, deviation = _statistics(patches, channels)
+    return (patches - mean) / deviation
 
 
-def unstandardise_patches(predictions: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+def unstandardise_patches(predictions: torch.Tensor, patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
     """Invert `standardise_patches`: predictions (..., values) with the mean and variance of `patches`."""
-    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-    return predictions * (variance + _EPSILON).sqrt() + mean
+    mean, deviation = _statistics(patches, channels)
+    return predictions * deviation + mean
+
+
+def _statistics(patches: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of each patch's channels and root of their variance + 1e-6, one for each value (or 1 for all)."""
+    pixels = patches.unflatten(-1, (-1, channels))
+    mean, deviation = pixels.mean(dim=-2), (pixels.var(dim=-2) + _EPSILON).sqrt()
+    repeats = (1,) * (patches.ndim - 1) + (pixels.shape[-2] if channels > 1 else 1,)
+    return mean.repeat(repeats), deviation.repeat(repeats)
+
+
+def target_channels(norm_patch_loss: bool | str, num_channels: int) -> int | None:
+    """How many channels of a patch are standardised on their own in reconstruction targets; None for raw targets."""
+    return {True: 1, "patch": 1, "channel": num_channels, False: None, "none": None}[norm_patch_loss]
 
 
 def reconstruction_loss(
-    predictions: torch.Tensor, targets: torch.Tensor, norm_patch_loss: bool, present: torch.Tensor | None = None
+    predictions: torch.Tensor, targets: torch.Tensor, present: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Mean squared error of each sample over its hidden patches, in float32 (paper, section 3.4).
 
     Args:
         predictions: (B, hidden, values).
-        targets: The same shape; standardised patch by patch first with `norm_patch_loss`.
-        norm_patch_loss: See the configuration.
+        targets: The same shape.
         present: (B,) bool, or None if all samples are present. The loss of the others is 0.
 
     Returns:
         (B,) losses.
     """
-    targets = targets.float()
-    if norm_patch_loss:
-        targets = standardise_patches(targets)
     errors = predictions.float() - targets
     if present is not None:
         # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
@@ -104,7 +118,7 @@ class DeepAVFusionDecoder(nn.Module):
                 f"A mask ratio of {mask_ratio} keeps {self.num_kept} of the {patches.num_patches} patches of "
                 f"{patches.name}: expected at least one kept and one hidden."
             )
-        self.norm_patch_loss = config.norm_patch_loss
+        self.target_channels = target_channels(config.norm_patch_loss, patches.num_channels)
         self.initializer_range = config.initializer_range
         self.embed = nn.Linear(config.hidden_size, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -122,25 +136,35 @@ class DeepAVFusionDecoder(nn.Module):
         positions = sincos_positions(self.patches.grid, self.predictor.in_features)
         init.copy_(self.position_embeddings, positions.unsqueeze(0))
 
-    def mask(self, values: torch.Tensor | None, noise: torch.Tensor | None = None) -> DeepAVFusionMasking:
+    def mask(
+        self, values: torch.Tensor | None, noise: torch.Tensor | None = None, num_kept: int | None = None
+    ) -> DeepAVFusionMasking:
         """Choose the patches to keep.
 
         Args:
             values: Input of the modality, or None if it is absent.
             noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
+            num_kept: Number of patches to keep; by default what the mask ratio leaves.
 
         Raises:
-            ValueError: For an input or noise of another shape than the configured one.
+            ValueError: For an input or noise of another shape than the configured one, or a number of patches that does
+                not exist.
         """
         if values is None:
             return DeepAVFusionMasking()
+        if num_kept is None:
+            num_kept = self.num_kept
+        elif not 0 <= num_kept <= self.patches.num_patches:
+            raise ValueError(
+                f"Expected 0 to {self.patches.num_patches} visible patches of {self.patches.name}, got {num_kept}."
+            )
         self.patches.check(values)
         expected = (values.shape[0], self.patches.num_patches)
         if noise is None:
             noise = torch.rand(expected, device=values.device)
         elif tuple(noise.shape) != expected:
             raise ValueError(f"The noise of {self.patches.name} has shape {tuple(noise.shape)}: expected {expected}.")
-        return DeepAVFusionMasking.from_noise(noise, self.num_kept)
+        return DeepAVFusionMasking.from_noise(noise, num_kept)
 
     def reconstruct(
         self,
@@ -157,37 +181,56 @@ class DeepAVFusionDecoder(nn.Module):
         Args:
             values: Input of the modality, or None if it is absent.
             masking: From `mask`.
-            encoded: (B, kept, D) encoded visible patches.
+            encoded: (B, kept, D) encoded visible patches; None if there are none.
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
             loss: Whether to compute the loss.
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
-            Loss, and logits (B, patches, values) in the order of the grid; both None for an absent modality.
+            Loss, and logits (B, patches, values) in the order of the grid; both None for an absent modality, and
+            the loss if no patch is hidden.
         """
         if values is None:
             return None, None
+        if encoded is None:
+            encoded = fusion[:, :0]
         visible, hidden = self(encoded, fusion, masking, predict_visible)
+        loss = loss and masking.ids_hidden.shape[1] > 0
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
         return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
 
-    def losses(self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+    def losses(
+        self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         """Loss of each sample, (B,).
 
         Args:
             logits: (B, patches, values) in the order of the grid.
             values: Input of the modality.
             ids_restore: (B, patches) place of each patch in the order kept, then hidden.
+            mask: (B, patches), 1 = hidden; as many in every sample.
         """
-        masking = DeepAVFusionMasking.from_restore(ids_restore, self.num_kept)
+        masking = DeepAVFusionMasking.from_restore(ids_restore, int((mask[0] == 0).sum()))
         return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
 
     def _losses(self, hidden, values, masking, present=None):
-        targets = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden)
-        return reconstruction_loss(hidden, targets.to(hidden.device), self.norm_patch_loss, present)
+        patches = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden).float()
+        targets = patches if self.target_channels is None else standardise_patches(patches, self.target_channels)
+        return reconstruction_loss(hidden, targets.to(hidden.device), present)
+
+    def in_input_units(self, logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Logits (B, patches, values) in the units of the input.
+
+        Standardized targets leave out the mean and deviation of a patch, which are those of the true one here: the
+        result is better than what the model knows.
+        """
+        if self.target_channels is None:
+            return logits
+        patches = self.patches.patchify(values, channels_last=True)
+        return unstandardise_patches(logits, patches, self.target_channels)
 
     def forward(
         self, encoded: torch.Tensor, fusion: torch.Tensor, masking: DeepAVFusionMasking, predict_visible: bool

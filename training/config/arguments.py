@@ -37,6 +37,12 @@ class TaskArguments:
     freeze_encoder: bool = option(
         False, "Train only the heads, on the features of a frozen encoder (linear probe).", commands=FINETUNING
     )
+    masks: list[dict] = option(
+        [],
+        "Visible patches, drawn in every step: entries such as {weight: 1, audio: 1}, with a number of visible image "
+        "or audio patches; the ratios of the model where there is none.",
+        tasks=("pretraining",),
+    )
     semantic: bool = option(
         False, "Segment each class; by default only what sounds from what does not.", tasks=("segmentation",)
     )
@@ -142,6 +148,11 @@ class DataArguments:
     cache_dir: str | None = option(
         None, "Folder of generated scenes; null generates them again in every run.", local=True
     )
+    augment: bool | None = option(
+        None,
+        "Whether training scenes are cropped, flipped and changed in volume (true), which blurs the links of coupling.",
+        commands=TRAINING,
+    )
     annotations: str | None = option(
         None, "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.", local=True
     )
@@ -160,6 +171,9 @@ class DataArguments:
     max_sounding: int | None = option(None, "Maximum number of objects that sound; 1 gives every clip a single class.")
     noise: float | None = option(None, "Level of the noise.")
     motion: bool | None = option(None, "Whether objects move.")
+    coupling: float | None = option(
+        None, "How closely the sound of an object follows its size, place and color.", at_least=0, below=1
+    )
     scene_seed: int | None = option(None, "Seed of the scenes.")
     eval_split: str = option("test", "Held-out split of the reported metrics.", choices=("validation", "test"))
     selection_split: str = option(

@@ -35,6 +35,8 @@ class Stream(IntEnum):
     """The scenes from which training pairs are formed: (epoch, 0)."""
     EVALUATION_PARTNERS = 12
     """`SCENE_PARTNERS` of held-out scenes: (scene,)."""
+    MASK_SETTINGS = 13
+    """How many patches are visible in pre-training: (step,)."""
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:

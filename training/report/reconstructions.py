@@ -10,16 +10,10 @@ from matplotlib.figure import Figure
 
 from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.inference.files import write_atomically
-from deepavfusion.reconstruction_deepavfusion import unstandardise_patches
 
 from .style import figure_png, own_style
 
 _MASKED = 0.5  # grey of a masked patch, in 0..1
-
-
-def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:
-    """Rescale predictions (B, n, values) of normalised patches by the original patches' mean and deviation."""
-    return unstandardise_patches(predictions, patches) if norm_patch_loss else predictions
 
 
 @torch.no_grad()
@@ -40,12 +34,11 @@ def reconstruction_images(
         "image_masked", "image_reconstructed", "image_original", and the same for "audio"; masked values of spectrograms
         are NaN.
     """
-    normed = model.config.norm_patch_loss
     image_patches = model.patchify_image(pixel_values.float())
     audio_patches = model.patchify_audio(input_features.float())
     image_masked, audio_masked = outputs.image_mask.bool()[..., None], outputs.audio_mask.bool()[..., None]
-    image_predicted = in_target_units(image_patches, outputs.image_logits.float(), normed)
-    audio_predicted = in_target_units(audio_patches, outputs.audio_logits.float(), normed)
+    image_predicted = model.image_decoder.in_input_units(outputs.image_logits.float(), pixel_values.float())
+    audio_predicted = model.audio_decoder.in_input_units(outputs.audio_logits.float(), input_features.float())
     image_processor = DeepAVFusionImageProcessor(image_mean=mean, image_std=std)
 
     def unpatchify(patches: torch.Tensor) -> torch.Tensor:
@@ -117,4 +110,4 @@ def _end(name: str, length: int = 24) -> str:
     return name if len(name) <= length else "…" + name[-(length - 1) :]
 
 
-__all__ = ["draw_reconstructions", "in_target_units", "reconstruction_images"]
+__all__ = ["draw_reconstructions", "reconstruction_images"]

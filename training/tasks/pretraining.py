@@ -13,6 +13,8 @@ from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from ..report.tables import Table
 from .base import Task, percent
+from .cross_modal import NUM_CLIPS, cross_modal_losses, cross_modal_table, mean_losses
+from .masking import draw_setting, mask_settings
 
 METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 
@@ -31,14 +33,15 @@ class Pretraining(Task):
     )
     PROTOCOL = (
         "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
-        "same masks at every evaluation. Nearest neighbours: leave-one-out, cosine similarity of each stream's mean "
-        "over tokens, unmasked; `all` adds the similarities of the three streams."
+        "same masks at every evaluation; those by the other modality on the first 256 clips. Nearest neighbours: "
+        "leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the similarities of the three streams."
     )
 
     @classmethod
     def prepare_model(cls, model, clips, recipe):
         """Load unimodal checkpoints into the towers if the recipe names any."""
         given = recipe.model
+        mask_settings(recipe.task.masks, model.config.num_patches)
         if given.init_image is not None or given.init_audio is not None:
             try:
                 encoder = DeepAVFusionModel.from_unimodal_pretrained(
@@ -54,8 +57,15 @@ class Pretraining(Task):
         pixels = inputs["pixel_values"]
         noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, config.num_patches))
         image_noise, audio_noise = noise
-        names = ("pixel_values", "input_features")
-        return {**{name: inputs[name] for name in names}, "image_noise": image_noise, "audio_noise": audio_noise}
+        settings = mask_settings(recipe.task.masks, config.num_patches)
+        setting = draw_setting(settings, place.seed, place.step)
+        return {
+            **{name: inputs[name] for name in ("pixel_values", "input_features")},
+            "image_noise": image_noise,
+            "audio_noise": audio_noise,
+            "num_visible_image_patches": setting.image,
+            "num_visible_audio_patches": setting.audio,
+        }
 
     @property
     def primary(self):
@@ -63,10 +73,16 @@ class Pretraining(Task):
 
     @property
     def logged_metrics(self):
-        return (*self.LOSSES, *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")))
+        return (
+            *self.LOSSES,
+            "image_saved_few",
+            "audio_saved_few",
+            *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")),
+        )
 
     def score(self, model, inputs, batch, full):
-        outputs = self._outputs(model, inputs, batch)
+        noise = self._noise(model, inputs, batch)
+        outputs = model(**inputs, **noise)
         streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
         rows = []
         losses = model.losses_per_sample(outputs, **inputs)
@@ -74,16 +90,21 @@ class Pretraining(Task):
         for place, losses in enumerate(pairs):
             label = batch["labels"][place] if "labels" in batch else None
             rows.append({"losses": losses, "streams": [streams[name][place] for name in STREAMS], "label": label})
+        if len(rows) > 1 and int(batch["index"].min()) < NUM_CLIPS:
+            cross_modal = cross_modal_losses(model, inputs, noise)
+            for row, index, found in zip(rows, batch["index"].tolist(), cross_modal, strict=True):
+                row |= {"cross_modal": found} if index < NUM_CLIPS else {}
         return rows
 
-    def _outputs(self, model, inputs, batch):
+    def _noise(self, model, inputs, batch):
         noise = evaluation_noise(self.recipe.run.seed, batch["index"], model.config.num_patches)
         image_noise, audio_noise = (part.to(inputs["pixel_values"].device) for part in noise)
-        return model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
+        return {"image_noise": image_noise, "audio_noise": audio_noise}
 
     def summarize(self, rows, full):
         image, audio = np.array([row["losses"] for row in rows], dtype=np.float64).mean(axis=0).tolist()
         metrics = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
+        metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
         if len(rows) >= 2 and all(row["label"] is not None for row in rows):
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
             features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
@@ -96,7 +117,8 @@ class Pretraining(Task):
     def reconstructions(self, model, inputs, batch):
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
-        outputs = self._outputs(model, first, {"index": batch["index"][: len(names)]})
+        noise = self._noise(model, first, {"index": batch["index"][: len(names)]})
+        outputs = model(**first, **noise)
         visual = self.processor.visual_processor
         mean, std = list(visual.image_mean), list(visual.image_std)
         return reconstruction_images(model, *first.values(), outputs, mean, std), names
@@ -132,6 +154,9 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
     losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
     rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
     tables = [Table("Held-out losses", ["", *losses.values()], rows)]
+    cross_modal = cross_modal_table(metrics)
+    if cross_modal is not None:
+        tables.append(cross_modal)
     scores = {title: nested_scores(values) for title, values in columns.items()}
     trained = scores["trained"]
     if trained is not None:

@@ -41,10 +41,11 @@ class SceneClips(ClipDataset):
         processor: A `DeepAVFusionProcessor` of the model's sizes, whose window is as long as a scene.
         split: `"train"`, `"validation"` or `"test"`.
         size: Number of scenes.
-        train: Whether to augment.
+        train: Whether samples are for training: augmented, unless `augment` says otherwise.
         seed: Seed of the augmentations.
         cache_dir: Folder where frames and spectrograms are kept once generated (in half precision: a rounding of at
             most 0.002 in log10 power); None generates them at every visit.
+        augment: Whether training samples are augmented.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class SceneClips(ClipDataset):
         train: bool,
         seed: int,
         cache_dir: str | Path | None = None,
+        augment: bool = True,
     ):
         super().__init__(seed)
         if split not in SPLIT_OFFSETS:
             raise ValueError(f"Expected a split of {', '.join(SPLIT_OFFSETS)}, got {split!r}.")
         self.config, self.split, self.size, self.train = config, split, size, train
+        self.augments = train and augment
         self.feature_extractor = processor.feature_extractor
         self.visual_processor = processor.visual_processor
         self.augmentation = ClipAugmentation(self.visual_processor)
@@ -125,7 +128,7 @@ class SceneClips(ClipDataset):
         items = self._check(items)
         media = self._media(items)
         pixels, features, classes = as_pixels(media["frames"]), torch.from_numpy(media["features"]), media["classes"]
-        if self.train:
+        if self.augments:
             draws = [self._draw(i) for i in items]
             pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
             features = amplify(features, [decibels for _, _, decibels in draws])

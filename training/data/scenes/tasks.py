@@ -45,7 +45,7 @@ class SceneTask(SceneClips):
     `in_pairs` says whether items 2k and 2k + 1 belong together, into one batch.
 
     Args:
-        config, processor, split, size, train, seed, cache_dir: See [`SceneClips`].
+        config, processor, split, size, train, seed, cache_dir, augment: See [`SceneClips`].
         task: `"separation"`, `"segmentation"` or `"localization"`.
         semantic: Whether segmentation has classes.
         foreign_sounds: Whether frames also come with the audio of other scenes, as above. Training that learns from
@@ -53,14 +53,26 @@ class SceneTask(SceneClips):
     """
 
     def __init__(
-        self, config, processor, split, size, train, seed, cache_dir=None, *, task, semantic=False, foreign_sounds=True
+        self,
+        config,
+        processor,
+        split,
+        size,
+        train,
+        seed,
+        cache_dir=None,
+        augment=True,
+        *,
+        task,
+        semantic=False,
+        foreign_sounds=True,
     ):
         if task not in SCENE_TASKS:
             raise ValueError(f"Expected a task of {', '.join(SCENE_TASKS)}, got {task!r}.")
         if config.num_frames > 1:
             raise ValueError(f"Expected num_frames=1 for {task} on scenes, got {config.num_frames}.")
         self.task, self.semantic = task, semantic
-        super().__init__(config, processor, split, size, train, seed, cache_dir)
+        super().__init__(config, processor, split, size, train, seed, cache_dir, augment)
         self.card = f"{self.card}, {task}"
         self.ceilings = None
         if task == "segmentation" and not semantic:
@@ -121,7 +133,7 @@ class SceneTask(SceneClips):
         pixels, features = as_pixels(media["frames"]), self._features(images, audio)
         maps = [self._sounding(shapes, j) for shapes, j in zip(media["shapes_seen"], audio, strict=True)]
         maps = torch.from_numpy(np.stack(maps)).float()[:, None, None]
-        if self.train:
+        if self.augments:
             # Both items of a pair show the same part of the frame: they differ in the audio alone.
             draws = [self._draw(i - i % 2 if self.in_pairs else i) for i in items]
             boxes, flips = [box for box, _, _ in draws], [flip for _, flip, _ in draws]
@@ -175,7 +187,7 @@ class SceneTask(SceneClips):
         pixels = as_pixels(target["frames"])
         waveforms = np.stack([target["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
         waveforms = torch.from_numpy(waveforms)  # (B, 2, N)
-        if self.train:
+        if self.augments:
             draws = [self._draw(i) for i in items]
             pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
             # Each source has its own level, the same in both samples of the pair.
