@@ -59,13 +59,13 @@ class DeepAVFusionConfig(PreTrainedConfig):
         drop_path_rate (`float`, *optional*, defaults to 0.0):
             Stochastic depth; rises linearly from 0 at the first layer to this at the last.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the fusion and mask tokens at initialisation.
+            Standard deviation of the fusion and mask tokens at initialization.
         image_size (`int` or pair of `int`, *optional*, defaults to 224):
             Height and width of a frame in pixels: one number for both, or `[height, width]`.
         patch_size (`int`, *optional*, defaults to 16):
             Side of an image patch in pixels.
         num_channels (`int`, *optional*, defaults to 3):
-            Colour channels of a frame.
+            Color channels of a frame.
         num_frames (`int`, *optional*, defaults to 1):
             Frames per clip. 1 gives the image model; more give the video model with 3-D patches.
         tubelet_size (`int`, *optional*, defaults to 2):
@@ -115,7 +115,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         audio_mask_ratio (`float`, *optional*, defaults to 0.8):
             Fraction of the spectrogram patches hidden in pre-training.
         norm_patch_loss (`bool`, *optional*, defaults to `True`):
-            Whether the reconstruction targets are standardised patch by patch.
+            Whether the reconstruction targets are standardized patch by patch.
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
             Classification loss on the mean of the three streams' logits (`"joint"`) or the mean of three losses
             (`"per_stream"`).

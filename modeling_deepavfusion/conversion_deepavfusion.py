@@ -35,7 +35,7 @@ TASK_PREFIXES = {
 }
 
 
-def normalise_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def normalize_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Published names without `module.`, and with `image.` instead of the `video.` of video encoders.
 
     Raises:
@@ -243,7 +243,7 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
         ValueError: For unknown, missing or misshapen tensors, which are named, and for tables (positions, windows) that
             differ from those that the configuration fixes. If a configuration is given, the tables may be absent.
     """
-    tensors = normalise_names(read_state_dict(path_or_state_dict))
+    tensors = normalize_names(read_state_dict(path_or_state_dict))
     found = next((name for name, prefixes in TASK_PREFIXES.items() if _any_starts(tensors, prefixes)), "encoder")
     requested, task = task, task or found
     if task not in TASK_CLASSES:

@@ -206,7 +206,7 @@ FUSION_ATTENTION = {
 class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
     """One layer of the fusion stream.
 
-    Its residual starts from the *normalised* fusion tokens, not from the tokens themselves. That is how the published
+    Its residual starts from the *normalized* fusion tokens, not from the tokens themselves. That is how the published
     model was trained, and its weights depend on it.
     """
 

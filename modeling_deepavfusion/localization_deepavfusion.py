@@ -68,7 +68,7 @@ class DeepAVFusionLocalizationHead(nn.Module):
 
     Its hidden channels are scaled and shifted by a linear map of the means of the fusion tokens and of the audio
     patches: whether a patch sounds depends on patch *and* audio. With the audio merely added to the patches, the same
-    MLP took twice as many steps to make use of it (two coloured squares, two tones, as in the tests).
+    MLP took twice as many steps to make use of it (two colored squares, two tones, as in the tests).
     """
 
     needs = {}

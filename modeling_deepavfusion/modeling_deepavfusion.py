@@ -22,7 +22,7 @@ from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepA
 
 
 class DeepAVFusionPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and saving shared by the encoder and every model built on it."""
+    """Initialization, loading and saving shared by the encoder and every model built on it."""
 
     config: DeepAVFusionConfig
     config_class = DeepAVFusionConfig
@@ -187,7 +187,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         r"""Encode a batch.
 
         Args:
-            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`; normalised as the
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`; normalized as the
                 processor does. None if no sample has an image.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
             image_ids_keep: (B, kept) indices of the image patches to encode, row-major; the others are dropped.

@@ -21,7 +21,7 @@ class DeepAVFusionModelOutput(ModelOutput):
         audio_last_hidden_state (`torch.FloatTensor` of shape `(batch, audio patches or kept, hidden_size)`):
             The spectrogram's patches, row-major with frequency as the row, or in the order of `audio_ids_keep`.
         hidden_states (`tuple`, with `output_hidden_states=True`):
-            Fusion tokens before the first layer and after each layer, not normalised: `num_hidden_layers + 1` tensors.
+            Fusion tokens before the first layer and after each layer, not normalized: `num_hidden_layers + 1` tensors.
         image_hidden_states (`tuple`, with `output_hidden_states=True`):
             The same for the image's patches.
         audio_hidden_states (`tuple`, with `output_hidden_states=True`):

@@ -46,14 +46,14 @@ class DeepAVFusionMasking(NamedTuple):
         return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 
-def standardise_patches(patches: torch.Tensor) -> torch.Tensor:
+def standardize_patches(patches: torch.Tensor) -> torch.Tensor:
     """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6."""
     mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
     return (patches - mean) / (variance + _EPSILON).sqrt()
 
 
-def unstandardise_patches(predictions: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-    """Invert `standardise_patches`: predictions (..., values) with the mean and variance of `patches`."""
+def unstandardize_patches(predictions: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+    """Invert `standardize_patches`: predictions (..., values) with the mean and variance of `patches`."""
     mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
     return predictions * (variance + _EPSILON).sqrt() + mean
 
@@ -65,7 +65,7 @@ def reconstruction_loss(
 
     Args:
         predictions: (B, hidden, values).
-        targets: The same shape; standardised patch by patch first with `norm_patch_loss`.
+        targets: The same shape; standardized patch by patch first with `norm_patch_loss`.
         norm_patch_loss: See the configuration.
         present: (B,) bool, or None if all samples are present. The loss of the others is 0.
 
@@ -74,7 +74,7 @@ def reconstruction_loss(
     """
     targets = targets.float()
     if norm_patch_loss:
-        targets = standardise_patches(targets)
+        targets = standardize_patches(targets)
     errors = predictions.float() - targets
     if present is not None:
         # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
@@ -277,6 +277,6 @@ __all__ = [
     "DeepAVFusionMasking",
     "DeepAVFusionPlainDecoder",
     "DeepAVFusionSwinDecoder",
-    "standardise_patches",
-    "unstandardise_patches",
+    "standardize_patches",
+    "unstandardize_patches",
 ]

@@ -34,7 +34,7 @@ class DeepAVFusionSemanticSegmentationOutput(DeepAVFusionMapOutput):
 class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
     """The encoder with a U-Net over the frame's patches, conditioned on the audio at every scale.
 
-    With one label the logits say whether a pixel sounds; with several, which class sounds there, and pixels labelled
+    With one label the logits say whether a pixel sounds; with several, which class sounds there, and pixels labeled
     `semantic_loss_ignore_index` (255) or -100 are ignored.
     """
 

@@ -66,7 +66,7 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
 
 
 def fill_window(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
-    """Cut (..., N) samples to (..., num_samples), or repeat them forwards and backwards to that length."""
+    """Cut (..., N) samples to (..., num_samples), or repeat them forward and backward to that length."""
     length = waveform.shape[-1]
     if length < num_samples:
         mirrored = torch.cat([waveform, waveform.flip(-1)], dim=-1)
@@ -131,8 +131,8 @@ def as_waveforms(audio: Any) -> list:
 class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
     """Log10-mel spectrograms of audio as the published models expect them: `input_features`.
 
-    The channels are averaged; the waveform is resampled to `sampling_rate`, and cut or repeated forwards and backwards
-    to `seconds`. The spectrogram is the squared magnitude of an STFT with a centred Hann window and reflection at the
+    The channels are averaged; the waveform is resampled to `sampling_rate`, and cut or repeated forward and backward
+    to `seconds`. The spectrogram is the squared magnitude of an STFT with a centered Hann window and reflection at the
     ends, filtered by HTK mel filters from 0 Hz to half the sampling rate without normalization, as
     log10(power + log_offset). The last of its `spectrogram_length` + 1 frames is dropped.
 

@@ -1,4 +1,4 @@
-"""Image processor: resize, centre crop and ImageNet normalization. Needs neither torchvision nor PIL."""
+"""Image processor: resize, center crop and ImageNet normalization. Needs neither torchvision nor PIL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +58,7 @@ def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) ->
 
 
 def crop_offsets(height: int, width: int, size: Sequence[int]) -> tuple[int, int]:
-    """Compute the (top, left) of a centre crop of `size` from an image of (height, width)."""
+    """Compute the (top, left) of a center crop of `size` from an image of (height, width)."""
     return round((height - size[0]) / 2), round((width - size[1]) / 2)
 
 
@@ -66,7 +66,7 @@ def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
     """Convert an image to a tensor.
 
     Args:
-        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (grey), 3 or 4 channels
+        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (gray), 3 or 4 channels
             (alpha is dropped). Integers are in 0..255, floating-point numbers in 0..1, bools are 0 or 1.
         channels_first: Whether the layout is (C, H, W). By default it is inferred from the number of channels; if both
             layouts are possible, numpy arrays are read as (H, W, C) and tensors as (C, H, W).
@@ -159,7 +159,7 @@ class DeepAVFusionImagesKwargs(ImagesKwargs, total=False):
 class ImageTransform:
     """Evaluation transform shared by images and videos.
 
-    Resizes to just cover size / crop_pct (antialiased bilinear), crops the centre and normalizes. Subclasses have the
+    Resizes to just cover size / crop_pct (antialiased bilinear), crops the center and normalizes. Subclasses have the
     attributes size, crop_pct, image_mean and image_std.
     """
 
@@ -219,7 +219,7 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
     """Evaluation transform of the published models: images to `pixel_values`.
 
     The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation; for a rectangular `size`,
-    the image is resized to just cover it. Then the centre is cropped and normalized by the ImageNet mean and standard
+    the image is resized to just cover it. Then the center is cropped and normalized by the ImageNet mean and standard
     deviation.
 
     Args:

@@ -190,7 +190,7 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
         results, threshold = [], self.model.config.localization_threshold
         for output in outputs:
             logits = output["logits"].float()
-            # Outside the centre crop nothing is predicted: the map has its minimum there.
+            # Outside the center crop nothing is predicted: the map has its minimum there.
             outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
             heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()

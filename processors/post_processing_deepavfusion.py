@@ -29,7 +29,7 @@ def _target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
 def place_on_image(
     maps: torch.Tensor, size: tuple[int, int], transform: ImageTransform, outside: float
 ) -> torch.Tensor:
-    """Resize maps over the centre crop, and place them on the whole image.
+    """Resize maps over the center crop, and place them on the whole image.
 
     Args:
         maps: (C, h, w) of any resolution; resized bilinearly.
@@ -197,8 +197,8 @@ class PostProcessing:
             outputs: Outputs of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
             target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are placed on
                 the part of the image that the model was given. By default they have the size of the logits.
-            threshold: Probability above which a pixel is labelled 1, if there is a single label.
-            outside: Label of pixels outside the centre crop.
+            threshold: Probability above which a pixel is labeled 1, if there is a single label.
+            outside: Label of pixels outside the center crop.
 
         Returns:
             For each sample (height, width) long: class indices; with a single label, 1 for sounding objects, else 0.
@@ -221,7 +221,7 @@ class PostProcessing:
             target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default.
             normalize: Whether to scale each map to 0..1 by its minimum and maximum, as benchmarks of localization do; a
                 constant map becomes 0. Without it, maps are logits, which are comparable between samples.
-            outside: Value outside the centre crop.
+            outside: Value outside the center crop.
 
         Returns:
             For each sample (height, width) float32.

@@ -107,7 +107,7 @@ def test_resampling_between_coprime_rates_is_approximate():
     assert_close(resampled[200 : length - 200], tone(440, 16000)[200 : length - 200], rtol=0, atol=1e-2)
 
 
-def test_short_audio_is_repeated_forwards_and_backwards():
+def test_short_audio_is_repeated_forward_and_backward():
     filled = fill_window(torch.tensor([[1.0, 2.0, 3.0]]), 11)
     assert filled.tolist() == [[1, 2, 3, 3, 2, 1, 1, 2, 3, 3, 2]]
     assert fill_window(torch.arange(5.0), 3).tolist() == [0, 1, 2]
