@@ -1,6 +1,6 @@
 """Masked reconstruction of one modality (paper, section 3.4): the mask, the decoder and its loss.
 
-A decoder is built twice, for the image and for the audio. It knows how its input is cut into patches.
+A model has two decoders, one for the image and one for the audio. Each knows how its input is cut into patches.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class DeepAVFusionMasking(NamedTuple):
     Attributes:
         ids_keep: (B, kept) indices of the visible patches.
         ids_hidden: (B, hidden) indices of the hidden patches.
-        ids_restore: (B, n) place of each patch in the order kept, then hidden.
+        ids_restore: (B, n) position of each patch in the shuffled order (visible patches first).
         mask: (B, n) float, 1 = hidden.
     """
 
@@ -34,20 +34,20 @@ class DeepAVFusionMasking(NamedTuple):
 
     @classmethod
     def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
-        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of it."""
+        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of noise."""
         return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
 
     @classmethod
     def from_restore(
         cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
     ) -> "DeepAVFusionMasking":
-        """Keep the patches whose place in `ids_restore` (B, n) is below `num_kept`; the mask is of `dtype`."""
+        """Keep the patches whose position in `ids_restore` (B, n) is below `num_kept`; the mask has dtype `dtype`."""
         order = torch.argsort(ids_restore, dim=1)
         return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 
 def standardize_patches(patches: torch.Tensor) -> torch.Tensor:
-    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6."""
+    """Standardize each patch (..., values): subtract its mean, divide by the root of its unbiased variance + 1e-6."""
     mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
     return (patches - mean) / (variance + _EPSILON).sqrt()
 
@@ -77,17 +77,17 @@ def reconstruction_loss(
         targets = standardize_patches(targets)
     errors = predictions.float() - targets
     if present is not None:
-        # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
+        # Mask before squaring: absent inputs may be NaN, at which the gradient of the square is NaN even if masked.
         errors = errors.masked_fill(~present.to(errors.device)[:, None, None], 0.0)
     return errors.square().mean(dim=(1, 2))
 
 
 class DeepAVFusionDecoder(nn.Module):
-    """What both decoders share: masking, token projection, mask token, trained positions, predictor and loss.
+    """Base class of the decoders: masking, token projection, mask token, learned positions, predictor and loss.
 
     Args:
         config: Configuration of the model.
-        patches: How the modality's input is cut.
+        patches: How the input is cut into patches.
         mask_ratio: Fraction of the patches to hide.
 
     Raises:
@@ -117,7 +117,7 @@ class DeepAVFusionDecoder(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """Mask token N(0, initializer_range); positions start as the sin-cos table, and are trained from there."""
+        """Mask token N(0, initializer_range); positions start from the sin-cos table and are trained."""
         init.normal_(self.mask_token, std=self.initializer_range)
         positions = sincos_positions(self.patches.grid, self.predictor.in_features)
         init.copy_(self.position_embeddings, positions.unsqueeze(0))
@@ -130,7 +130,7 @@ class DeepAVFusionDecoder(nn.Module):
             noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
 
         Raises:
-            ValueError: For an input or noise of another shape than the configured one.
+            ValueError: If the input or the noise does not have the configured shape.
         """
         if values is None:
             return DeepAVFusionMasking()
@@ -180,7 +180,7 @@ class DeepAVFusionDecoder(nn.Module):
         Args:
             logits: (B, patches, values) in the order of the grid.
             values: Input of the modality.
-            ids_restore: (B, patches) place of each patch in the order kept, then hidden.
+            ids_restore: (B, patches) position of each patch in the shuffled order (visible patches first).
         """
         masking = DeepAVFusionMasking.from_restore(ids_restore, self.num_kept)
         return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
@@ -197,8 +197,8 @@ class DeepAVFusionDecoder(nn.Module):
         Args:
             encoded: (B, kept, D) encoded visible patches.
             fusion: (B, nF, D) fusion tokens.
-            masking: What was kept.
-            predict_visible: Whether to predict the visible patches too, which no loss needs.
+            masking: Which patches were kept.
+            predict_visible: Whether to also predict the visible patches, which the loss does not need.
 
         Returns:
             Predictions for visible patches (B, kept, values) or None, and for hidden ones (B, hidden, values), in the
@@ -211,7 +211,7 @@ class DeepAVFusionDecoder(nn.Module):
 class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """Global attention among fusion tokens, visible and hidden patches.
 
-    Such attention ignores order, so the patches stay as they come, visible first, and only their positions are
+    Attention ignores order, so the patches stay in shuffled order, visible first, and only their positions are
     permuted. The last layer computes only the requested rows.
     """
 
@@ -253,7 +253,7 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
 
     @torch.no_grad()
     def init_weights(self):
-        """As the base class, and bias tables truncated-normal N(0, initializer_range)."""
+        """As in the base class; bias tables are truncated-normal N(0, initializer_range)."""
         super().init_weights()
         for layer in self.layers:
             init.trunc_normal_(layer.relative_position_bias_table, std=self.initializer_range)

@@ -75,8 +75,8 @@ def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
         (3, H, W), uint8 or float32.
 
     Raises:
-        TypeError: If `image` is of another type.
-        ValueError: If its shape or its range of values is not that of an image.
+        TypeError: If `image` has an unsupported type.
+        ValueError: If its shape or range of values is invalid for an image.
     """
     if Image is not None and isinstance(image, Image.Image):
         if image.mode.startswith("I;16"):
@@ -132,7 +132,7 @@ def _to_known_range(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def to_size(size: Any) -> dict[str, int]:
-    """Convert an int, [height, width] or {"height": ..., "width": ...} to the last of these.
+    """Convert an int, [height, width] or {"height": ..., "width": ...} to the dict form.
 
     Raises:
         ValueError: If `size` is anything else, or a side is below 1.
@@ -206,7 +206,7 @@ class ImageTransform:
         return self.normalize(resized[..., top : top + height, left : left + width])
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Compute which part of an image of (height, width) is cropped: (top, left, bottom, right) in its pixels."""
+        """Compute the part of a (height, width) image that the crop keeps: (top, left, bottom, right) in its pixels."""
         resized_height, resized_width = cover_size(height, width, self.output_size, self.crop_pct)
         top, left = crop_offsets(resized_height, resized_width, self.output_size)
         scale_y, scale_x = height / resized_height, width / resized_width
@@ -273,7 +273,7 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
 
         Raises:
             TypeError: If an item is not an image.
-            ValueError: If an image has another shape or range of values, or the list is empty.
+            ValueError: If an image has the wrong shape or range of values, or the list is empty.
         """
         items = as_list(images, ndim=3)
         pixel_values = torch.stack([self.transform(to_pixels(image, channels_first)) for image in items])

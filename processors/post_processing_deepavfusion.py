@@ -1,4 +1,4 @@
-"""Post-processing: outputs of the models to labels, waveforms, and maps over the images."""
+"""Post-processing of model outputs to labels, waveforms, and maps over the images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,15 +67,15 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForAudioVisualClassification`; `logits` (B, labels).
-            top_k: Largest number of labels; None for all.
+            top_k: Maximum number of labels; None for all.
             id2label: Names of the labels, such as `model.config.id2label`; class indices by default.
             multi_label: Whether scores are the sigmoid of each logit rather than the softmax over all.
 
         Returns:
-            For each sample, a list of `{"score": float, "label": str or int}` with the highest score first.
+            For each sample, a list of `{"score": float, "label": str or int}` sorted by descending score.
 
         Raises:
-            ValueError: If the logits have another shape, or `top_k` is below 1.
+            ValueError: If the logits have the wrong shape, or `top_k` is below 1.
         """
         logits = _logits(outputs, (2,), "(batch, labels)")
         if top_k is not None and top_k < 1:
@@ -145,7 +145,7 @@ class PostProcessing:
             mixture and no starts, at most the length of the model's window.
 
         Raises:
-            ValueError: If the number of masks is not that of the mixtures or windows, the logits have another shape,
+            ValueError: If the number of masks does not match the mixtures or windows, the logits have the wrong shape,
                 or the windows do not cover a mixture.
         """
         logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
@@ -204,7 +204,7 @@ class PostProcessing:
             For each sample (height, width) long: class indices; with a single label, 1 for sounding objects, else 0.
 
         Raises:
-            ValueError: If the logits have another shape, or the number of sizes is not that of the samples.
+            ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
         logits = _logits(outputs, (4,), "(batch, labels, height, width)")
         return [
@@ -214,7 +214,7 @@ class PostProcessing:
     def post_process_sound_localization(
         self, outputs, target_sizes=None, normalize: bool = True, outside: float = 0.0
     ) -> list[torch.Tensor]:
-        """Compute a heat map of the sound's source over each image.
+        """Compute a heat map of sound sources over each image.
 
         Args:
             outputs: Outputs of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high at the source.
@@ -227,7 +227,7 @@ class PostProcessing:
             For each sample (height, width) float32.
 
         Raises:
-            ValueError: If the logits have another shape, or the number of sizes is not that of the samples.
+            ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
         maps = _logits(outputs, (3, 4), "(batch, height, width)")
         if maps.ndim == 4 and maps.shape[1] != 1:
