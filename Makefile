@@ -19,6 +19,7 @@ env: $(INSTALLED)  ## create the environment .venv (other targets do so if neede
 
 $(INSTALLED): setup.cfg constraints.txt
 	$(CHECK_PYTHON)
+	@echo "Setting up $(VENV): the first time, this downloads about 3 GB and takes a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

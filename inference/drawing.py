@@ -1,6 +1,6 @@
 """Images without matplotlib: heat maps, masks and outlines over frames, and spectrograms.
 
-Maps and masks may be coarser than their frame and are resized to it, maps bilinearly, masks by nearest neighbour.
+Maps and masks may be coarser than their frame and are resized to it, maps bilinearly, masks by nearest neighbor.
 Frames are enlarged to at least `SIDE` pixels first, so that lines stay thin on small frames.
 """
 
@@ -30,7 +30,7 @@ _DISTINCT = (
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PANEL = (720, 160)  # width and height of a spectrogram in pixels
 _MARGINS = (56, 30, 26)  # pixels left of it, above and below
-_SOUNDING = (255, 140, 26)  # colour of a binary mask
+_SOUNDING = (255, 140, 26)  # color of a binary mask
 
 
 def enlarged(frame: Any, side: int = SIDE) -> np.ndarray:
@@ -41,7 +41,7 @@ def enlarged(frame: Any, side: int = SIDE) -> np.ndarray:
 
 
 def resized(values: Any, height: int, width: int, smooth: bool) -> np.ndarray:
-    """Resize a map (h, w) or (1, h, w) to (height, width), bilinearly if `smooth`, else by nearest neighbour."""
+    """Resize a map (h, w) or (1, h, w) to (height, width), bilinearly if `smooth`, else by nearest neighbor."""
     values = as_array(values)
     values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
     if values.ndim != 2 or 0 in values.shape:
@@ -68,7 +68,7 @@ def _dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
-    """Colours (..., 3), float 0..255, of values 0..1 (...): from black over red to light yellow."""
+    """Colors (..., 3), float 0..255, of values 0..1 (...): from black over red to light yellow."""
     stops = np.array([tuple(bytes.fromhex(color)) for color in _INFERNO], dtype=np.float64)
     positions = np.linspace(0, 1, len(stops))
     return np.stack([np.interp(values, positions, channel) for channel in stops.T], axis=-1)
@@ -87,8 +87,8 @@ def heat_overlay(
         frame: (H, W, 3) uint8.
         heat: (h, w), of any range and resolution.
         target: (h, w), outlined at the level 0.5.
-        limits: Values of the coldest and the hottest colour; by default the map's minimum and maximum.
-        alpha: Opacity of the hottest colour.
+        limits: Values of the coldest and the hottest color; by default the map's minimum and maximum.
+        alpha: Opacity of the hottest color.
 
     Returns:
         (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
@@ -111,7 +111,7 @@ def heat_overlay(
 
 
 def class_colors(count: int) -> np.ndarray:
-    """Colours (count, 3) uint8 of classes, the same for any count: 16 of distinct hue and lightness, then more hues."""
+    """Colors (count, 3) uint8 of classes, the same for any count: 16 of distinct hue and lightness, then more hues."""
     colors = [tuple(bytes.fromhex(color)) for color in _DISTINCT[:count]]
     for index in range(len(colors), count):
         hue = index * 0.61803398875 % 1  # golden-ratio steps never repeat a hue
@@ -123,15 +123,15 @@ def class_colors(count: int) -> np.ndarray:
 def mask_overlay(
     frame: Any, mask: Any, colors: Any = None, background: int | None = 0, alpha: float = 0.7
 ) -> np.ndarray:
-    """Overlay a mask on a frame: one colour for a binary mask, or a colour per class.
+    """Overlay a mask on a frame: one color for a binary mask, or a color per class.
 
     Args:
         frame: (H, W, 3) uint8.
         mask: (h, w); bool or float (foreground above 0.5) are binary, integers are classes if `colors` is given, else
             binary. `IGNORED` pixels of an integer mask are hatched.
         colors: (classes, 3) uint8, such as `class_colors`.
-        background: Class that is not coloured.
-        alpha: Opacity of the colours.
+        background: Class that is not colored.
+        alpha: Opacity of the colors.
 
     Returns:
         (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
@@ -157,8 +157,8 @@ def mask_overlay(
             )
         foreground = ~ignored if background is None else ~ignored & (classes != background)
         color = colors[classes]
-    grey = np.repeat((large @ _LUMA)[..., None], 3, axis=2)
-    image = np.where(foreground[..., None], (1 - alpha) * grey + alpha * color, 0.55 * large + 0.3 * grey)
+    gray = np.repeat((large @ _LUMA)[..., None], 3, axis=2)
+    image = np.where(foreground[..., None], (1 - alpha) * gray + alpha * color, 0.55 * large + 0.3 * gray)
     rows, columns = np.indices(values.shape)
     hatch = (rows + columns) // 4 % 2 == 0
     image = np.where(ignored[..., None], np.where(hatch[..., None], 150.0, 110.0), image)
@@ -178,7 +178,7 @@ def stft_spectrograms(
         panels: Title -> waveform (N,) of floats.
         rate: Sampling rate in Hz.
         n_fft: Length of the Hann window in samples; the hop is a quarter of it.
-        dynamic_range: dB below the maximum of all panels that the colours span.
+        dynamic_range: dB below the maximum of all panels that the colors span.
         max_frequency: Upper edge in Hz; by default half the sampling rate.
 
     Raises:
@@ -209,7 +209,7 @@ def stft_spectrograms(
 
 
 def stft_power(waveform: Any, n_fft: int) -> np.ndarray:
-    """Power spectrogram (n_fft // 2 + 1, frames) of a waveform (N,): Hann window, centred frames, hop n_fft // 4."""
+    """Power spectrogram (n_fft // 2 + 1, frames) of a waveform (N,): Hann window, centered frames, hop n_fft // 4."""
     waveform = torch.from_numpy(as_waveform(waveform)).double()
     window = torch.hann_window(n_fft, dtype=torch.float64)
     spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)

@@ -21,7 +21,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def as_frame(values: Any) -> np.ndarray:
-    """Convert a frame to (H, W, 3) uint8, from (H, W, 3), (H, W, 4) or grey (H, W).
+    """Convert a frame to (H, W, 3) uint8, from (H, W, 3), (H, W, 4) or gray (H, W).
 
     Raises:
         ValueError: For a dtype other than uint8, or another shape.

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
-    """Palette image of class indices (H, W) in the colours of the classes; 16-bit grey for more than 255 classes."""
+    """Palette image of class indices (H, W) in the colors of the classes; 16-bit gray for more than 255 classes."""
     if len(colors) > IGNORED:
         return Image.fromarray(mask.astype(np.uint16))
     palette = np.full((256, 3), 128, dtype=np.uint8)

@@ -6,7 +6,7 @@ Importing this package registers its classes with the Auto classes.
 import transformers
 from transformers import AutoConfig
 
-# From their modules: `transformers` itself has placeholders for the last two where torchvision or PIL is missing.
+# Imported from their modules: `transformers` exports placeholders for some of them without torchvision or PIL.
 from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.processing_auto import AutoProcessor
@@ -50,9 +50,9 @@ register_pipelines()
 
 
 class _RegisteredPipelines:
-    """Hides `config.custom_pipelines` from `pipeline`, which would ask to trust the code beside a checkpoint.
+    """Hide `config.custom_pipelines` from `pipeline`, which would otherwise ask to trust the code of a checkpoint.
 
-    Here the tasks are registered; what a checkpoint names is kept for saving.
+    The tasks are already registered here; the entries of a checkpoint are kept for saving.
     """
 
     def __get__(self, config, owner=None) -> dict:

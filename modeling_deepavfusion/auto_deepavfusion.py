@@ -1,7 +1,7 @@
-"""Which Auto class loads which model, which pipelines serve it, and the code that a saved checkpoint carries.
+"""The Auto class and the pipelines of each model, and the code that is saved with a checkpoint.
 
-The `auto_map` of a checkpoint names this file. Its imports therefore bring every model wherever one is loaded, so that
-any checkpoint loads by any of the Auto classes, and what is saved there carries all of the code again.
+The `auto_map` of a checkpoint refers to this file, which imports every model. Any checkpoint therefore loads through
+any of the Auto classes, and saving it again copies all of the code.
 """
 
 import os
@@ -45,7 +45,7 @@ def custom_pipelines(model_class: type) -> dict[str, dict]:
 
 
 def prepare_to_save(model: DeepAVFusionPreTrainedModel) -> None:
-    """Name in a model's configuration the code that loads it: `auto_map` and `custom_pipelines`."""
+    """Set `auto_map` and `custom_pipelines` in a model's configuration, which refer to the code that loads it."""
     module = __name__.split(".")[-1]
     names = {auto: f"{module}.{cls.__name__}" for auto, cls in AUTO_MODELS.items()}
     model.config.auto_map = {**(getattr(model.config, "auto_map", None) or {}), **names}
@@ -53,12 +53,12 @@ def prepare_to_save(model: DeepAVFusionPreTrainedModel) -> None:
 
 
 def copy_code(folder: str | os.PathLike) -> None:
-    """Copy this file and all that it imports, directly or not, into a folder."""
+    """Copy this file and everything it imports, directly or indirectly, into a folder."""
     os.makedirs(folder, exist_ok=True)
-    custom_object_save(copy_code, folder)  # transformers asks for any object that is defined in the file
+    custom_object_save(copy_code, folder)  # any object defined in this file will do
 
 
-# The base class saves; it must not import what it is the base of.
+# Set here because the base class does the saving but must not import its subclasses.
 DeepAVFusionPreTrainedModel._prepare_to_save = prepare_to_save
 DeepAVFusionPreTrainedModel._copy_code = staticmethod(copy_code)
 

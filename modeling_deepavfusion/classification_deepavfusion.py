@@ -29,9 +29,9 @@ class DeepAVFusionClassifierOutput(ModelOutput):
         fusion_logits (`torch.FloatTensor` of shape `(batch, labels)`):
             Logits of the fusion stream.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            Those of the encoder.
+            Hidden states of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            Those of the encoder.
+            Attention weights of the encoder.
     """
 
     loss: torch.FloatTensor | None = None
@@ -48,13 +48,13 @@ class DeepAVFusionClassifierOutput(ModelOutput):
 
 
 class DeepAVFusionMaskedBatchNorm(nn.BatchNorm1d):
-    """Batch norm of (B, D) whose statistics, in training, are those of the samples that are present.
+    """Batch norm over (B, D) that computes its training statistics from present samples only.
 
-    One sample has no variance: with fewer than two present, the running statistics normalize and stay as they are.
+    A single sample has no variance: with fewer than two present, the running statistics are used and not updated.
     """
 
     def forward(self, states: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalizes all samples; `present` (B,) bool says which count, None = all."""
+        """Normalize all samples; `present` (B,) bool selects those that count in the statistics, None = all."""
         if not self.training:
             return super().forward(states)
         values = states.float()
@@ -88,7 +88,7 @@ class DeepAVFusionStreamClassifier(nn.Module):
     def forward(self, tokens: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """Classify tokens (B, n, D).
 
-        Samples that are not `present` (B,) get zeros and do not count in the batch's statistics.
+        Samples that are not `present` (B,) get zero logits and do not count in the batch statistics.
         """
         pooled = tokens.mean(dim=1)
         present = None if present is None else present.to(pooled.device)
@@ -97,7 +97,7 @@ class DeepAVFusionStreamClassifier(nn.Module):
 
 
 class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
-    """The encoder with a linear classifier on each of the three streams; the logits are the mean of theirs.
+    """The encoder with a linear classifier on each of the three streams, whose logits are averaged.
 
     Integer labels (B,) give cross entropy. Float labels (B, num_labels) give binary cross entropy, or cross entropy
     with soft targets (mixup, label smoothing) if `config.problem_type` is `"single_label_classification"`.
@@ -124,7 +124,7 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
             frequencies: (num_labels,) fraction p of the training samples that have each label, in [0, 1].
 
         Raises:
-            ValueError: For another shape.
+            ValueError: If `frequencies` has the wrong shape.
         """
         expected = (self.config.num_labels,)
         if tuple(frequencies.shape) != expected:
@@ -149,12 +149,13 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W); None if no sample has an image.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps); None if no sample has audio.
             labels: (B,) class indices, or (B, num_labels) floats.
-            image_present: (B,) bool, False if a sample has no image: its logits are the mean of the other streams'.
+            image_present: (B,) bool, False if a sample has no image; its logits are then averaged over the other
+                streams.
             audio_present: (B,) bool, the same for audio.
-            **kwargs: As for [`DeepAVFusionModel`].
+            **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: For inputs or labels of another shape.
+            ValueError: If inputs or labels have the wrong shape.
         """
         encoded = self.deepavfusion(
             pixel_values,
@@ -197,7 +198,7 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
         """Loss of each sample, (B,).
 
         Raises:
-            ValueError: For labels of another shape or dtype.
+            ValueError: If labels have the wrong shape or dtype.
         """
         logits = logits.float()
         if not labels.is_floating_point() and tuple(labels.shape) == (logits.shape[0],):
@@ -213,7 +214,7 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
 
 
 def _mean_over_streams(values: list[torch.Tensor], present: list[torch.Tensor | None]) -> torch.Tensor:
-    """Mean over the streams that each sample has of values (B, ...)."""
+    """Average values (B, ...) over the streams that each sample has."""
     if all(mask is None for mask in present):
         return torch.stack(values).mean(dim=0)
     weights = torch.stack(

@@ -5,7 +5,7 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-# Paper, section 4 ("ViT-Base" unless said otherwise); small, large and huge follow the usual ViT sizes.
+# Paper, section 4 ("ViT-Base" unless stated otherwise); small, large and huge follow the usual ViT sizes.
 _SIZES = {
     "small": {
         "hidden_size": 384,
@@ -57,15 +57,15 @@ class DeepAVFusionConfig(PreTrainedConfig):
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout on attention weights. The fusion block's attention over pairs drops its two factors independently.
         drop_path_rate (`float`, *optional*, defaults to 0.0):
-            Stochastic depth; rises linearly from 0 at the first layer to this at the last.
+            Stochastic depth rate of the last layer; it rises linearly from 0 in the first layer.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the fusion and mask tokens at initialisation.
+            Standard deviation of the fusion and mask tokens at initialization.
         image_size (`int` or pair of `int`, *optional*, defaults to 224):
             Height and width of a frame in pixels: one number for both, or `[height, width]`.
         patch_size (`int`, *optional*, defaults to 16):
             Side of an image patch in pixels.
         num_channels (`int`, *optional*, defaults to 3):
-            Colour channels of a frame.
+            Color channels of a frame.
         num_frames (`int`, *optional*, defaults to 1):
             Frames per clip. 1 gives the image model; more give the video model with 3-D patches.
         tubelet_size (`int`, *optional*, defaults to 2):
@@ -75,13 +75,13 @@ class DeepAVFusionConfig(PreTrainedConfig):
         num_mel_bins (`int`, *optional*, defaults to 128):
             Mel bins of the spectrogram.
         spectrogram_length (`int`, *optional*, defaults to 192):
-            Time steps of the spectrogram (64 a second).
+            Time steps of the spectrogram (64 per second).
         audio_patch_size (`int`, *optional*, defaults to 16):
             Side of a spectrogram patch, in mel bins and in time steps.
         fusion_type (`str`, *optional*, defaults to `"factorized"`):
             How fusion tokens attend to image and audio: `"factorized"`, `"dense"` or `"token"` (paper, section 3.3).
         fusion_layers (`str` or list of `int`, *optional*, defaults to `"all"`):
-            Layers that carry a fusion block: `"all"` (early fusion), `"none"`, or layer indices (mid, late fusion).
+            Layers with a fusion block: `"all"` (early fusion), `"none"`, or layer indices (mid, late fusion).
         num_fusion_tokens (`int`, *optional*, defaults to 16):
             Fusion tokens that attend to pairs of aggregation tokens.
         num_image_aggregation_tokens (`int`, *optional*, defaults to 8):
@@ -99,13 +99,13 @@ class DeepAVFusionConfig(PreTrainedConfig):
         decoder_hidden_size (`int`, *optional*, defaults to 512):
             Width of the two pre-training decoders.
         decoder_num_hidden_layers (`int`, *optional*, defaults to 8):
-            Their depth.
+            Number of layers of each decoder.
         decoder_num_attention_heads (`int`, *optional*, defaults to 16):
-            Their attention heads.
+            Attention heads of each decoder layer.
         decoder_intermediate_size (`int`, *optional*, defaults to 2048):
-            Hidden width of their MLPs.
+            Hidden width of the decoders' MLPs.
         decoder_layer_norm_eps (`float`, *optional*, defaults to 1e-5):
-            Epsilon of their layer norms.
+            Epsilon of the decoders' layer norms.
         image_decoder_type (`str`, *optional*, defaults to `"plain"`):
             `"plain"` (global attention) or `"swin"` (4 x 4 windows, shifted on odd layers).
         audio_decoder_type (`str`, *optional*, defaults to `"plain"`):
@@ -127,16 +127,16 @@ class DeepAVFusionConfig(PreTrainedConfig):
         separation_weighted_loss (`bool`, *optional*, defaults to `False`):
             Whether time-frequency bins are weighted by the mixture's log magnitude.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
-            Label of pixels that segmentation does not learn from.
+            Label of pixels that the segmentation loss ignores.
         localization_map (`str`, *optional*, defaults to `"head"`):
             Map of sound localization: a trained `"head"` on each image patch, the `"similarity"` of image patches to
             the audio, or the fusion tokens' `"attention"` over image patches, which needs no training.
         localization_loss (`str`, *optional*, defaults to `"supervised"`):
-            Objective of sound localization: `"supervised"` (maps of the sounding place) or `"matching"` (whether frame
-            and audio belong together, without labels).
+            Objective of sound localization: `"supervised"` (maps of where the sound comes from) or `"matching"`
+            (whether frame and audio belong together, without labels).
         localization_threshold (`float`, *optional*, defaults to 0.5):
-            Probability above which a place of the map counts as found, between 0 and 1. Recipes choose it on their
-            selection split: the best overlap is reached below 0.5 if a model is uncertain.
+            Probability above which a position on the map counts as a sound source, between 0 and 1. Recipes choose it
+            on their selection split: if a model is uncertain, the best overlap is reached below 0.5.
 
     Example:
     ```python
@@ -219,10 +219,10 @@ class DeepAVFusionConfig(PreTrainedConfig):
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "DeepAVFusionConfig":
-        """The configuration of a named size, `"small"`, `"base"`, `"large"` or `"huge"`, with `overrides` on top.
+        """Create the configuration of a named size, `"small"`, `"base"`, `"large"` or `"huge"`, updated by `overrides`.
 
         Raises:
-            ValueError: For any other name.
+            ValueError: If the name is unknown.
         """
         if size not in _SIZES:
             raise ValueError(f"Unknown size {size!r}: expected one of {', '.join(map(repr, _SIZES))}.")
@@ -262,7 +262,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
 
     @property
     def fusion_layer_indices(self) -> tuple[int, ...]:
-        """Sorted indices of the layers that carry a fusion block."""
+        """Sorted indices of the layers with a fusion block."""
         if self.fusion_layers == "all":
             return tuple(range(self.num_hidden_layers))
         return () if self.fusion_layers == "none" else tuple(sorted(self.fusion_layers))
@@ -311,7 +311,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}: expected a positive multiple of {patch_name} ({patch}).")
 
     def validate_widths(self):
-        """Raise `ValueError` if a width does not divide by its number of heads, or positions do not fit."""
+        """Raise `ValueError` if a width is not divisible by its number of heads, or positions do not fit."""
         pair_width = int(self.hidden_size * self.fusion_attention_ratio)
         checks = [
             ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),

@@ -1,4 +1,4 @@
-"""Published checkpoints: into models of this package, their sizes inferred, and back to the published names."""
+"""Conversion of published checkpoints to models of this package, with inferred sizes, and back."""
 
 import math
 import re
@@ -26,7 +26,7 @@ TASK_CLASSES = {
     "segmentation": DeepAVFusionForSemanticSegmentation,
 }
 
-# Prefixes of names that only files of that task have, tried in this order; an encoder's names have none of them.
+# Name prefixes found only in files of that task, tried in this order; encoder names have none of them.
 TASK_PREFIXES = {
     "pretraining": ("image_decoder_", "audio_decoder_"),
     "classification": tuple(f"{x}_{part}" for x in ("image", "audio", "fusion") for part in ("head.", "norm.running_")),
@@ -35,8 +35,8 @@ TASK_PREFIXES = {
 }
 
 
-def normalise_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Published names without `module.`, and with `image.` instead of the `video.` of video encoders.
+def normalize_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Remove `module.` from published names, and rename `video.` (video encoders) to `image.`.
 
     Raises:
         ValueError: If two tensors would get the same name.
@@ -51,7 +51,7 @@ def normalise_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 class _Tensors(dict):
-    """Tensors by name, without a prefix that their names have in the file. Errors name a missing one in full."""
+    """Tensors by name, without a common prefix. Errors report the full name of a missing tensor."""
 
     def __init__(self, tensors: dict[str, torch.Tensor], prefix: str = ""):
         super().__init__((key.removeprefix(prefix), value) for key, value in tensors.items() if key.startswith(prefix))
@@ -69,13 +69,13 @@ class _Tensors(dict):
 
 
 def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionConfig:
-    """The configuration of a published checkpoint.
+    """Infer the configuration of a published checkpoint.
 
-    Not in the file, and therefore assumed:
+    The file does not determine the following, which is therefore assumed:
 
-    - heads of the encoder: those of the named sizes; for another width one per 64 channels, with a warning;
-    - heads of plain decoders: 16, as in both releases; with a warning if the width is not the releases' 512. Those of
-      swin decoders follow from their bias tables;
+    - heads of the encoder: those of the named sizes; for other widths, one per 64 channels, with a warning;
+    - heads of plain decoders: 16, as in both releases; with a warning if the width is not 512 as in the releases. The
+      heads of swin decoders follow from their bias tables;
     - tokens of factorized fusion: 16 + 8 + 8 if there are 32; dense and token fusion use only the sum;
     - mask ratios, loss variants, activations and epsilons: the defaults.
 
@@ -107,7 +107,7 @@ def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionCon
 
 
 def _heads(dim: int) -> int:
-    if dim == 1280:  # the huge ViT alone has heads of 80 channels
+    if dim == 1280:  # only the huge ViT has heads of 80 channels
         return 16
     if dim % 64:
         raise ValueError(
@@ -119,13 +119,13 @@ def _heads(dim: int) -> int:
 
 
 def _ratio(width: int, dim: int) -> float:
-    """The ratio that gives back `width` when it is multiplied by `dim` and rounded down."""
+    """Find the ratio that gives `width` when multiplied by `dim` and rounded down."""
     ratio = width / dim
     return ratio if int(ratio * dim) == width else math.nextafter(ratio, math.inf)
 
 
 def _grid(encoder: _Tensors, tower: str, axes: int) -> tuple[int, ...]:
-    """The grid whose sin-cos table is the tower's stored one."""
+    """Find the grid whose sin-cos table is the one stored for a tower."""
     key = f"{tower}.pos_embed"
     if key not in encoder:
         raise ValueError(
@@ -180,7 +180,7 @@ def _fusion(encoder: _Tensors, dim: int) -> dict:
     depth, total = encoder.count("audio.blocks"), encoder["fusion_tokens"].shape[1]
     counts = (16, 8, 8) if total == 32 else (total, 0, 0)
     values = {"fusion_layers": "all" if indices == list(range(depth)) else indices or "none"}
-    kind = "token" if indices or total != 32 else "factorized"  # without blocks the kind has no effect
+    kind = "token" if indices or total != 32 else "factorized"  # without blocks, the type has no effect
     if indices:
         block = f"fusion_blocks.{indices[0]}."
         if any(key.startswith(block + "attn.attn_") for key in encoder):
@@ -226,24 +226,25 @@ def _decoder_heads(tensors: _Tensors, dim: int, swin: dict[str, bool]) -> int:
 
 
 def load_original_checkpoint(path_or_state_dict, config=None, task: str | None = None):
-    """Build the model of a published checkpoint, using every tensor of it once.
+    """Load a published checkpoint into a model of this package, using each of its tensors once.
 
     Args:
         path_or_state_dict: Path of a .pth or .safetensors file, or a state dict.
         config (`DeepAVFusionConfig`, *optional*): By default inferred from names, shapes and position tables; see
-            [`infer_config`] for what these leave open.
+            [`infer_config`] for what these do not determine.
         task (`str`, *optional*): `"encoder"`, `"pretraining"`, `"classification"`, `"separation"` or `"segmentation"`;
-            by default inferred from the names. `"encoder"` takes the encoder out of any file and drops the rest.
+            by default inferred from the names. `"encoder"` extracts the encoder from any file and drops the rest.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        OSError: For a file that does not exist or cannot be read.
-        ValueError: For unknown, missing or misshapen tensors, which are named, and for tables (positions, windows) that
-            differ from those that the configuration fixes. If a configuration is given, the tables may be absent.
+        OSError: If the file does not exist or cannot be read.
+        ValueError: If tensors are unknown, missing or have the wrong shape (the message lists them), or if tables
+            (positions, windows) differ from those of the configuration. If a configuration is given, the tables may be
+            absent.
     """
-    tensors = normalise_names(read_state_dict(path_or_state_dict))
+    tensors = normalize_names(read_state_dict(path_or_state_dict))
     found = next((name for name, prefixes in TASK_PREFIXES.items() if _any_starts(tensors, prefixes)), "encoder")
     requested, task = task, task or found
     if task not in TASK_CLASSES:
@@ -329,12 +330,12 @@ def join(grid: list[list[str]], tensors: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 def export_original_state_dict(model) -> dict[str, torch.Tensor]:
-    """The state dict of a model under the published names, derived tables included, which the published code loads.
+    """Export a model's state dict with the names of the published code, which can load it; includes derived tables.
 
-    Sound localization was never published: only its encoder can be exported, `model.deepavfusion`.
+    No sound localization model was published: only its encoder, `model.deepavfusion`, can be exported.
 
     Raises:
-        TypeError: For a model without a published form.
+        TypeError: If the model has no published counterpart.
     """
     own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     layout = published_layout(model)

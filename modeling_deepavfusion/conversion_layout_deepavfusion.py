@@ -1,7 +1,7 @@
 """Layouts of published checkpoints: what each published tensor is made of.
 
-A *layout* maps each published name to a grid of this package's tensors, joined along columns, then rows. Reading splits
-along it, writing joins along it, so both directions come from one description.
+A *layout* maps each published name to a grid of this package's tensors, joined along columns, then rows. Loading splits
+tensors along it and exporting joins them, so both directions share one description.
 """
 
 import torch
@@ -16,16 +16,16 @@ from .separation_deepavfusion import DeepAVFusionForSourceSeparation
 class Layout(dict):
     """Published name -> grid (rows of columns) of this package's names.
 
-    Each method adds a module: `published` is its published name, `ours` the one here.
+    Each method adds a module: `published` is its published name, `ours` its name here.
     """
 
     def one(self, published: str, ours: str, parts=("weight", "bias")) -> None:
-        """A module with the same parts in both."""
+        """Add a module with the same parts in both."""
         for part in parts:
             self[f"{published}.{part}"] = [[f"{ours}.{part}"]]
 
     def stacked(self, published: str, ours: list[str]) -> None:
-        """One published linear map with the outputs of several of ours."""
+        """Add a published linear map that stacks the outputs of several of ours."""
         for part in ("weight", "bias"):
             self[f"{published}.{part}"] = [[f"{name}.{part}"] for name in ours]
 
@@ -63,7 +63,7 @@ def published_layout(model) -> Layout:
     """The layout of a model's published form. Every tensor of its state dict occurs in it exactly once.
 
     Raises:
-        TypeError: For a model without a published form.
+        TypeError: If the model has no published counterpart.
     """
     layout = Layout()
     if isinstance(model, DeepAVFusionModel):
@@ -119,7 +119,7 @@ def _dense_fusion(layout: Layout, name: str, own: str) -> None:
 
 
 def _factorized_fusion(layout: Layout, name: str, own: str) -> None:
-    """`attn_v` aggregates the image, `attn_a` the audio; the pair is [image ; audio], with keys and values apart."""
+    """`attn_v` aggregates the image, `attn_a` the audio; the pair is [image ; audio], with separate keys and values."""
     layout.linear_attention(f"{name}.attn_v", f"{own}.image_attention")
     layout.linear_attention(f"{name}.attn_a", f"{own}.audio_attention")
     own = f"{own}.pair_attention"

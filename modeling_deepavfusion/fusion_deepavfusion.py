@@ -2,8 +2,8 @@
 
 Attention to *pairs* of an image and an audio token never builds a pair. A linear map of two concatenated tokens is a
 sum of two linear maps, so the softmax over all pairs is a product of two softmaxes, and its output the sum of two
-ordinary attentions. Time and memory grow with nI + nA instead of nI * nA, with the same weights and the same result to
-rounding.
+ordinary attentions. Time and memory grow with nI + nA instead of nI * nA, with the same weights and the same result up
+to rounding.
 """
 
 import torch
@@ -15,7 +15,7 @@ from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepA
 
 
 class DeepAVFusionPairAttention(nn.Module):
-    """Attention over all pairs of an image and an audio token, in its factors.
+    """Attention over all pairs of an image and an audio token, in factored form.
 
     The published form has one key and one value projection of concatenated tokens, k_ij = K [a_i ; b_j] + c. Their
     halves are separate modules here. The key constant c cancels in the softmax and stays with the image's half.
@@ -33,7 +33,7 @@ class DeepAVFusionPairAttention(nn.Module):
         dim = config.hidden_size
         self.config = config
         self.num_heads = config.num_fusion_attention_heads
-        # Of the full width, whatever key_dim is: published weights rely on it.
+        # Based on the full width, not on key_dim: published weights rely on it.
         self.scaling = (dim // self.num_heads) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.is_causal = False
@@ -49,7 +49,7 @@ class DeepAVFusionPairAttention(nn.Module):
     def forward(self, states, image, audio, image_present=None, audio_present=None, **options):
         """Attend from `states` (B, n, D) to the pairs of `image` (B, nI, D) or None and `audio` (B, nA, D) or None.
 
-        An absent modality drops out of the sum: attention is over the other side alone.
+        An absent modality drops out of the sum: attention then covers the other modality alone.
 
         Args:
             states: (B, n, D).
@@ -86,14 +86,14 @@ class DeepAVFusionDenseAttention(DeepAVFusionPairAttention):
         super().__init__(config, width, width)
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
-        """As the base class; the weights are (B, heads, nF, nI + nA), or None unless attention is eager."""
+        """As in the base class; the weights are (B, heads, nF, nI + nA), or None unless attention is eager."""
         output, weights = super().forward(fusion, image, audio, image_present, audio_present, **options)
         weights = [w for w in weights if w is not None]
         return output, torch.cat(weights, dim=-1) if weights else None
 
 
 class DeepAVFusionTokenAttention(nn.Module):
-    """Fusion tokens attend to image and audio patches as to one sequence."""
+    """Fusion tokens attend to image and audio patches as a single sequence."""
 
     def __init__(self, config):
         super().__init__()
@@ -128,7 +128,7 @@ class DeepAVFusionTokenAttention(nn.Module):
 
     @staticmethod
     def _mask(states, streams):
-        """(B, 1, 1, tokens) bool, True if a sample has the token's modality; None if all samples have all."""
+        """(B, 1, 1, tokens) bool, True if a sample has the token's modality; None if nothing is missing."""
         if all(present is None for stream, present in streams if stream is not None):
             return None
         batch = states.shape[0]
@@ -143,9 +143,9 @@ class DeepAVFusionTokenAttention(nn.Module):
 
 
 class DeepAVFusionFactorizedAttention(nn.Module):
-    """Aggregation tokens gather each modality; fusion tokens attend to all pairs of the two kinds of aggregates.
+    """Aggregation tokens gather each modality; fusion tokens attend to all pairs of aggregates.
 
-    Its weights over patches: those of the aggregation tokens as they are; those of the fusion tokens are carried
+    The weights over patches are those of the aggregation tokens themselves; those of the fusion tokens are propagated
     through the aggregation tokens, head by head.
     """
 
@@ -206,7 +206,7 @@ FUSION_ATTENTION = {
 class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
     """One layer of the fusion stream.
 
-    Its residual starts from the *normalised* fusion tokens, not from the tokens themselves. That is how the published
+    Its residual starts from the *normalized* fusion tokens, not from the tokens themselves. That is how the published
     model was trained, and its weights depend on it.
     """
 
@@ -238,7 +238,7 @@ class DeepAVFusionFusionLayer(GradientCheckpointingLayer):
             audio: (B, nA, D), or None if no sample has audio.
             image_present: (B,) bool, or None if all samples have an image.
             audio_present: (B,) bool, or None if all samples have audio.
-            **options: `need_weights=True` attends eagerly, whatever the configuration names, for the weights.
+            **options: `need_weights=True` uses eager attention regardless of the configuration, to get the weights.
 
         Returns:
             (B, nF, D), and from eager attention the weights (B, heads, nF, nI + nA) over the patches that are present.

@@ -6,9 +6,9 @@ No map was published for this model, so these are our own. `config.localization_
 - `"similarity"`: the cosine similarity of each image patch to the audio, both projected, initially by identity;
 - `"attention"`: how much the fusion tokens attend to each image patch. It has no weights.
 
-Trained equally long on maps of the built-in scenes, the attention finds objects whether they sound or not (as many with
-the audio of another clip), while head and similarity follow the audio, and do not differ beyond chance; the head is the
-default because it found the fewest with the audio of another clip, see
+After the same training on maps of the built-in scenes, attention finds objects whether they sound or not (as many with
+the audio of another clip), while head and similarity follow the audio, with no significant difference between the two.
+The head is the default because it found the fewest with the audio of another clip; see
 training/experiments/results/localization_designs.md.
 """
 
@@ -27,7 +27,7 @@ from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedMode
 from .outputs_deepavfusion import DeepAVFusionMapOutput, DeepAVFusionModelOutput
 from .presence_deepavfusion import mean_of_present, require_modality
 
-# Logit at every place of a sample without audio: nothing sounds. Finite in every dtype, and its sigmoid is 0.
+# Logit of every patch of a sample without audio: nothing sounds. Finite in every dtype, and its sigmoid is 0.
 NOTHING_SOUNDS = -100.0
 
 
@@ -39,11 +39,11 @@ class DeepAVFusionSoundLocalizationOutput(DeepAVFusionMapOutput):
         loss (`torch.FloatTensor` of shape `()`):
             Binary cross entropy against the maps, or of the matching of frames and audio.
         logits (`torch.FloatTensor` of shape `(batch, rows, columns)`):
-            A logit for each patch of the frame, high where it sounds; -100 everywhere for samples without audio.
+            A logit for each patch of the frame, high at sound sources; -100 everywhere for samples without audio.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            Those of the encoder, for the frames with their own audio.
+            Hidden states of the encoder for the frames with their own audio.
         attentions, image_attentions, audio_attentions (`tuple`):
-            Those of the encoder, for the frames with their own audio.
+            Attention weights of the encoder for the frames with their own audio.
     """
 
 
@@ -55,7 +55,7 @@ class DeepAVFusionIdentityProjection(nn.Linear):
 
 
 class DeepAVFusionLogit(nn.Linear):
-    """Linear map D -> 1 with small initial weights: the first maps are flat, with probabilities near 0.5."""
+    """Linear map D -> 1 with small initial weights: the initial maps are flat, with probabilities near 0.5."""
 
     initial_std = 0.01
 
@@ -64,11 +64,11 @@ class DeepAVFusionLogit(nn.Linear):
 
 
 class DeepAVFusionLocalizationHead(nn.Module):
-    """A two-layer GELU MLP from each normed image patch to a logit.
+    """A two-layer GELU MLP from each normalized image patch to a logit.
 
     Its hidden channels are scaled and shifted by a linear map of the means of the fusion tokens and of the audio
     patches: whether a patch sounds depends on patch *and* audio. With the audio merely added to the patches, the same
-    MLP took twice as many steps to make use of it (two coloured squares, two tones, as in the tests).
+    MLP took twice as many steps to make use of it (two colored squares, two tones, as in the tests).
     """
 
     needs = {}
@@ -95,7 +95,7 @@ class DeepAVFusionLocalizationHead(nn.Module):
 class DeepAVFusionLocalizationSimilarity(nn.Module):
     """Cosine similarity of each projected image patch to the projected mean of the audio patches, scaled and shifted.
 
-    The projections start as the identity, so that a pre-trained encoder gives its zero-shot map.
+    The projections start as the identity, so that a pre-trained encoder yields a zero-shot map.
     """
 
     initial_scale = 10.0
@@ -119,11 +119,11 @@ class DeepAVFusionLocalizationSimilarity(nn.Module):
 class DeepAVFusionLocalizationRollout(nn.Module):
     """Attention of the fusion tokens over the image patches, rolled out over the layers with a fusion block.
 
-    In factorized fusion these are the fusion tokens proper, whose attention to pairs is carried through the tokens that
-    aggregate the image; in dense and token fusion all of them. Heads and tokens are averaged. Half of a fusion token
-    after a layer comes from the previous layer (its residual), so map_l = (map_(l-1) + weights_l) / 2 (attention
-    rollout, Abnar & Zuidema 2020), where image patches stand for their own places. The logit is the log of that map
-    relative to uniform attention: 0 = as much as every other patch.
+    In factorized fusion, only the fusion tokens themselves are used, and their attention to pairs is propagated through
+    the image aggregation tokens; in dense and token fusion, all tokens are used. Heads and tokens are averaged. Half of
+    a fusion token after a layer comes from the previous layer (its residual), so map_l = (map_(l-1) + weights_l) / 2
+    (attention rollout, Abnar & Zuidema 2020), which treats each image patch as a representation of its own position.
+    The logit is the log of that map relative to uniform attention: 0 = average attention.
     """
 
     needs = {"output_fusion_attentions": True}
@@ -154,17 +154,17 @@ LOCALIZATION_MAPS = {
 
 
 class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
-    """The encoder with a map over the frame's patches of where the sound comes from.
+    """The encoder with a map of sound sources over the patches of the frame.
 
     Fusion is early, so a map depends on frame and audio together: localization needs both. The map of a video model is
     the mean over its frames.
 
-    Trained with maps of the sounding place (`localization_loss="supervised"`), or without labels (`"matching"`): the
-    strength of the map, [`pair_scores`], must distinguish a frame's own audio from that of the next sample in the
+    Trained on maps of where the sound comes from (`localization_loss="supervised"`), or without labels (`"matching"`):
+    the strength of the map, [`pair_scores`], must distinguish a frame's own audio from that of the next sample in the
     batch. The matching loss pairs samples within a batch: accumulating gradients over smaller batches forms other
     pairs, so unlike the supervised loss it is not the same as one large batch.
 
-    Loads by `AutoModelForMaskGeneration`: the mask over the frame of what a prompt, here the audio, refers to.
+    Loads through `AutoModelForMaskGeneration`: the audio is the prompt, and the mask covers what it refers to.
 
     Example:
     ```python
@@ -216,18 +216,18 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         Args:
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
-            labels: (B, height, width) in 0..1, how certainly each place sounds, at any resolution: the target of a
-                patch is the mean over its area. Only the supervised loss reads them.
-            return_loss: True computes a loss without labels too, the matching loss; False none at all. By default there
-                is one if labels are given, and in training if `localization_loss` is `"matching"`.
-            image_present: (B,) bool; all must be True, since there is nowhere to localize otherwise.
+            labels: (B, height, width) in 0..1, the probability that each position sounds, at any resolution: the target
+                of a patch is the mean over its area. Used only by the supervised loss.
+            return_loss: True computes a loss even without labels (the matching loss), False never does. By default, a
+                loss is computed if labels are given, and in training if `localization_loss` is `"matching"`.
+            image_present: (B,) bool; all must be True, since there is no frame to localize in otherwise.
             audio_present: (B,) bool, False if a sample has no audio: nothing sounds on its map, and it does not count
                 in the loss.
-            **kwargs: As for [`DeepAVFusionModel`].
+            **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: Without frames, for shapes other than the configured ones, for labels outside 0..1, for a loss
-                if no sample has audio, or for a matching loss of a single sample in training.
+            ValueError: If there are no frames, shapes differ from the configured ones, labels are outside 0..1, a loss
+                is required but no sample has audio, or the matching loss gets a single sample in training.
         """
         require_modality("Sound localization needs the frame", "image", pixel_values, image_present)
         matching = self.config.localization_loss == "matching"
@@ -247,7 +247,7 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         )
 
     def pair_scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """How strongly anything sounds on each map (B, rows, columns), (B,) float32; see [`pair_scores`]."""
+        """Score how strongly each map (B, rows, columns) shows a sound source; see [`pair_scores`]."""
         return pair_scores(logits)
 
     def _localize(self, pixel_values, input_features, audio_present, flags):
@@ -274,7 +274,7 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         Samples that are not `audio_present` (B,) do not count.
 
         Raises:
-            ValueError: For labels of another shape, or outside 0..1.
+            ValueError: If labels have the wrong shape, or are outside 0..1.
         """
         if labels.ndim != 3 or labels.shape[0] != logits.shape[0]:
             raise ValueError(
@@ -313,7 +313,7 @@ def top_quarter_mean(maps: torch.Tensor) -> torch.Tensor:
 
 
 def pair_scores(logits: torch.Tensor) -> torch.Tensor:
-    """How strongly anything sounds on each map (B, rows, columns): the mean of its top quarter, (B,) float32."""
+    """Score how strongly each map (B, rows, columns) shows a sound source: mean of the top quarter, (B,) float32."""
     return top_quarter_mean(logits.float())
 
 

@@ -22,7 +22,7 @@ from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepA
 
 
 class DeepAVFusionPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and saving shared by the encoder and every model built on it."""
+    """Initialization, loading and saving shared by the encoder and every model built on it."""
 
     config: DeepAVFusionConfig
     config_class = DeepAVFusionConfig
@@ -37,12 +37,12 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # A pre-training checkpoint loaded for anything else leaves its decoders behind, as expected.
+    # Loading a pre-training checkpoint into any other model drops the decoders, as expected.
     _keys_to_ignore_on_load_unexpected = [r"^(image|audio)_decoder\."]
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
-    # Both are set by the module that knows all models, which this one must not import: what a saved configuration says
-    # about the code that loads it, and the copying of that code into a folder.
+    # Set by auto_deepavfusion, which imports all models and must not be imported here: one writes references to the
+    # code into the configuration, the other copies that code into a folder.
     _prepare_to_save: ClassVar[Callable[[PreTrainedModel], None]]
     _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
 
@@ -64,21 +64,21 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
             init.normal_(module.fusion_tokens, std=self.config.initializer_range)
 
     def post_init(self):
-        """Fit to this model what the class says about layers and about keys that loading may ignore."""
+        """Adapt to this model the class attributes about unsplittable layers and about keys ignored in loading."""
         super().post_init()
         present = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = {name for name in self._no_split_modules if name in present}
-        # Not the encoder's too, as transformers does: a pre-training model must report decoders that do not fit.
+        # Unlike transformers, leave out the encoder's keys: a pre-training model must report mismatched decoders.
         self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected)
 
     def freeze_encoder(self) -> None:
-        """Stop training the encoder and keep it in eval mode, under `train()` too: for linear probes."""
+        """Freeze the encoder and keep it in eval mode, even under `train()`, for linear probes."""
         self.base_model.requires_grad_(False)
         self._encoder_is_frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True):
-        """Set the mode, except of a frozen encoder."""
+        """Set the training mode; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self._encoder_is_frozen:
             self.base_model.train(False) if self.base_model is not self else super().train(False)
@@ -90,22 +90,22 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         return {name: torch.zeros(1, *shape, device=self.device) for name, shape in self.config.input_shapes.items()}
 
     def _recorded(self, encoded: DeepAVFusionModelOutput, flags: dict) -> dict:
-        """Hidden states and attention weights that a caller requested by `flags` or by the configuration.
+        """Hidden states and attention weights that were requested by the caller's `flags` or the configuration.
 
-        A head may have made the encoder record more than that, for its own use.
+        A head may have made the encoder record more for its own use.
         """
         return {name: encoded[name] for name in requested_fields(self.config, flags) if encoded.get(name) is not None}
 
     @classmethod
     def is_remote_code(cls) -> bool:
-        """False: transformers then leaves to `save_pretrained` what code to copy and what `auto_map` to write."""
+        """Return False, so that transformers leaves the copying of code and the `auto_map` to `save_pretrained`."""
         return False
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, *args, **kwargs):
         """Save weights, configuration and code.
 
-        Any Auto class loads the folder where this package is not installed; with the processor saved beside the model
-        any pipeline does. The arguments are those of [`~PreTrainedModel.save_pretrained`].
+        Without this package, the folder can be loaded by any Auto class and, if the processor is saved next to the
+        model, by any pipeline. The arguments are those of [`~PreTrainedModel.save_pretrained`].
         """
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
@@ -113,7 +113,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
-        """Files that are not uploaded by `push_to_hub=True` unless they change; code was copied just before."""
+        """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
         timestamps = super()._get_files_timestamps(working_dir)
         return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
 
@@ -121,8 +121,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
 class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
     """The early-fusion encoder (paper, section 3.2).
 
-    At each layer the patches of image and audio attend to the fusion tokens beside themselves, while the fusion tokens
-    attend to both; all three read the output of the previous layer.
+    In each layer, image and audio patches attend to the patches of their own modality and to the fusion tokens, while
+    the fusion tokens attend to both modalities; all three streams read the output of the previous layer.
 
     Example:
     ```python
@@ -158,16 +158,16 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
     def from_unimodal_pretrained(
         cls, image=None, audio=None, config: DeepAVFusionConfig | None = None, inflate: str = "repeat"
     ) -> "DeepAVFusionModel":
-        """A new encoder whose towers start from unimodal masked autoencoders; its fusion layers start at random.
+        """Create an encoder with towers from unimodal masked autoencoders and randomly initialized fusion layers.
 
         Args:
-            image: MAE file, or Hub id or folder of a `ViTMAEModel`; None leaves the image tower at random.
+            image: MAE file, or Hub id or folder of a `ViTMAEModel`; None initializes the image tower at random.
             audio: AudioMAE file, likewise.
             config: Configuration of the encoder; that of the base model by default.
-            inflate: How 2-D patch filters become a video model's, `"repeat"` (published) or `"mean"`.
+            inflate: How 2-D patch filters are inflated for a video model, `"repeat"` (published) or `"mean"`.
 
         Raises:
-            OSError: For a source that does not exist.
+            OSError: If a source does not exist.
             ValueError: If a tower and its source differ in names or shapes.
         """
         return load_unimodal(cls(config or DeepAVFusionConfig()), image, audio, inflate)
@@ -187,21 +187,21 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         r"""Encode a batch.
 
         Args:
-            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`; normalised as the
+            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`; normalized as the
                 processor does. None if no sample has an image.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
             image_ids_keep: (B, kept) indices of the image patches to encode, row-major; the others are dropped.
             audio_ids_keep: (B, kept) the same for the spectrogram.
-            image_present: (B,) bool, False if a sample has no image: what its `pixel_values` hold is ignored.
+            image_present: (B,) bool, False if a sample has no image: its `pixel_values` are ignored.
             audio_present: (B,) bool, the same for audio.
-            output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) with any
-                attention implementation: its layers then attend eagerly in this call.
+            output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) whatever
+                the attention implementation; its layers then use eager attention in this call.
             **kwargs: `output_hidden_states`, whether to return the hidden states of all layers; `output_attentions`,
                 whether to return attention weights, which needs `attn_implementation="eager"`; `return_dict`.
 
         Raises:
-            ValueError: For a shape other than the configured one, or a sample with neither modality.
-            TypeError: For integer inputs.
+            ValueError: If a shape differs from the configured one, or a sample has neither modality.
+            TypeError: If inputs are integers.
         """
         record = Recorder(self.config, kwargs, output_fusion_attentions)
         image_present, audio_present = self._check(
@@ -245,7 +245,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         image_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""Features of the image alone, for retrieval: the mean of its tokens, the audio being absent.
+        r"""Compute features of the image alone, for retrieval: the mean of its tokens, encoded without audio.
 
         Args:
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W).
@@ -265,7 +265,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""Features of the audio alone, for retrieval: the mean of its tokens, the image being absent.
+        r"""Compute features of the audio alone, for retrieval: the mean of its tokens, encoded without an image.
 
         Args:
             input_features: Log10-mel spectrograms (B, 1, mels, time steps).
@@ -287,9 +287,9 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         audio_present: torch.BoolTensor | None = None,
         normalize: bool = False,
     ) -> torch.FloatTensor:
-        r"""Features of the fusion stream, the mean of its tokens: of both modalities, or of the one that is given.
+        r"""Compute features of the fusion stream, the mean of its tokens, from both modalities or the given one.
 
-        Features of an image alone and of audio alone lie in one space, that of the fusion tokens.
+        Features of images alone and of audio alone share the space of the fusion tokens.
 
         Args:
             pixel_values: As in `forward`.

@@ -10,8 +10,8 @@ from transformers.utils import ModelOutput
 class DeepAVFusionModelOutput(ModelOutput):
     r"""Outputs of the encoder.
 
-    Every field of a modality that was not passed is None; rows of samples whose modality is marked absent are zero in
-    the last hidden states (and meaningless in the recorded ones).
+    All fields of a modality that was not passed are None. If a modality is marked absent for some samples, their rows
+    are zero in the last hidden states (and meaningless in the hidden states of the layers).
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, fusion tokens, hidden_size)`):
@@ -21,15 +21,15 @@ class DeepAVFusionModelOutput(ModelOutput):
         audio_last_hidden_state (`torch.FloatTensor` of shape `(batch, audio patches or kept, hidden_size)`):
             The spectrogram's patches, row-major with frequency as the row, or in the order of `audio_ids_keep`.
         hidden_states (`tuple`, with `output_hidden_states=True`):
-            Fusion tokens before the first layer and after each layer, not normalised: `num_hidden_layers + 1` tensors.
+            Fusion tokens before the first layer and after each layer, not normalized: `num_hidden_layers + 1` tensors.
         image_hidden_states (`tuple`, with `output_hidden_states=True`):
             The same for the image's patches.
         audio_hidden_states (`tuple`, with `output_hidden_states=True`):
             The same for the audio's patches.
         attentions (`tuple`, with `output_attentions=True` and eager attention):
             For each layer with a fusion block, weights of the fusion tokens over the patches, image then audio:
-            `(batch, heads, fusion tokens, image patches + audio patches)`. In factorized fusion the weights of fusion
-            tokens proper are carried through the aggregation tokens.
+            `(batch, heads, fusion tokens, image patches + audio patches)`. In factorized fusion, the weights of the
+            fusion tokens themselves are propagated through the aggregation tokens.
         image_attentions (`tuple`, with `output_attentions=True` and eager attention):
             For each layer, weights of the image's patches over fusion tokens (where the layer has a fusion block), then
             patches: `(batch, heads, patches, fusion tokens + patches)`.
@@ -113,7 +113,7 @@ class Recorder:
                 recorded.append(weights)
 
     def fields(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
-        """Output fields: a tuple a stream, without the layers that had nothing; None for an absent modality."""
+        """Output fields: one tuple per stream, without layers that recorded nothing; None for an absent modality."""
         fields = {}
         for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
             for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):

@@ -1,4 +1,4 @@
-"""Patches of an input: how it is cut, projected and given its fixed positions."""
+"""Patches of an input: cutting, projection and fixed position embeddings."""
 
 import math
 
@@ -17,8 +17,9 @@ def sincos_1d(positions: torch.Tensor, dim: int) -> torch.Tensor:
 def sincos_positions(grid: tuple[int, ...], dim: int) -> torch.Tensor:
     """Fixed sin-cos table of a grid of patches, row-major: (number of patches, dim), float32 on the CPU.
 
-    A (rows, columns) grid gives its first dim/2 channels to the column and its last dim/2 to the row. A (time, rows,
-    columns) grid gives dim - 2 * floor(dim / 4) channels to time, then floor(dim / 4) each to row and column.
+    For a (rows, columns) grid, the first dim/2 channels encode the column and the last dim/2 the row. For a (time,
+    rows, columns) grid, dim - 2 * floor(dim / 4) channels encode the time, then floor(dim / 4) each the row and the
+    column.
     """
     axes = [torch.arange(size, device="cpu") for size in grid]
     coordinates = [c.flatten() for c in torch.meshgrid(*axes, indexing="ij")]
@@ -102,11 +103,11 @@ class PatchGrid:
         return values.permute(order).reshape(patches.shape[0], *self.input_shape)
 
     def check(self, values: torch.Tensor, ids_keep: torch.Tensor | None = None) -> None:
-        """Check an input, and the indices (B, kept) of the patches to keep if there are any.
+        """Check an input and, if given, the indices (B, kept) of the patches to keep.
 
         Raises:
-            ValueError: For a shape other than the configured one, or indices of another shape or dtype.
-            TypeError: For integer inputs.
+            ValueError: If a shape differs from the configured one, or indices have the wrong shape or dtype.
+            TypeError: If inputs are integers.
         """
         expected = ", ".join(str(n) for n in self.input_shape)
         if values.ndim != len(self.input_shape) + 1 or tuple(values.shape[1:]) != self.input_shape:
@@ -123,10 +124,10 @@ class PatchGrid:
 
 
 class _PatchProjection:
-    """Lets a convolution whose stride is its kernel also take patches already cut out, (B, n, C * patch area).
+    """Let a convolution whose stride is its kernel size also take flattened patches, (B, n, C * patch area).
 
-    For those it is one matrix product. It is computed in this module, and not by the code that cuts the patches,
-    because hooks that bring a module's weights in (offloading, sharding) run when the module is called.
+    For those it is a matrix product, computed in this module rather than where the patches are cut, because hooks that
+    load a module's weights (offloading, sharding) run when the module is called.
     """
 
     weight: torch.Tensor
@@ -147,10 +148,10 @@ class DeepAVFusionPatchProjection3d(_PatchProjection, nn.Conv3d):
 
 
 class DeepAVFusionPatchEmbeddings(nn.Module):
-    """Patches of an input, projected and given their fixed positions.
+    """Patches of an input, projected, with fixed position embeddings.
 
     Args:
-        patches: How the input is cut.
+        patches: How the input is cut into patches.
         hidden_size: Width D of the tokens.
     """
 
@@ -165,9 +166,9 @@ class DeepAVFusionPatchEmbeddings(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """Draw the filters, seen as one matrix, Xavier-uniform; fill in the positions, which loading leaves empty."""
+        """Initialize the filters Xavier-uniform as one matrix; fill in the positions, which loading leaves empty."""
         weight = self.projection.weight
-        if not getattr(weight, "_is_hf_initialized", False):  # a view would lose the mark and overwrite loaded weights
+        if not getattr(weight, "_is_hf_initialized", False):  # a view would lose the flag and overwrite loaded weights
             init.xavier_uniform_(weight.view(weight.shape[0], -1))
         init.zeros_(self.projection.bias)
         init.copy_(self.position_embeddings, sincos_positions(self.patches.grid, self.projection.out_channels))

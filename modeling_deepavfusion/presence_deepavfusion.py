@@ -1,4 +1,4 @@
-"""Samples of a batch that lack a modality: what they hold never enters, and what they yield does not count."""
+"""Samples that lack a modality: their inputs have no effect and their outputs do not count."""
 
 import torch
 
@@ -12,7 +12,7 @@ def check_present(name: str, present: torch.Tensor | None, values: torch.Tensor)
         values: `pixel_values` or `input_features`, (B, ...).
 
     Raises:
-        ValueError: For another dtype or shape.
+        ValueError: If the mask has the wrong dtype or shape.
     """
     if present is None:
         return None
@@ -25,10 +25,10 @@ def check_present(name: str, present: torch.Tensor | None, values: torch.Tensor)
 
 
 def require_modality(needs: str, name: str, values: torch.Tensor | None, present: torch.Tensor | None) -> None:
-    """Check that every sample has the modality that a task is about.
+    """Check that every sample has the modality that a task requires.
 
     Args:
-        needs: What needs what, for the message: "Segmentation needs the frame".
+        needs: Beginning of the error message, such as "Segmentation needs the frame".
         name: "image" or "audio".
         values: `pixel_values` or `input_features`, or None.
         present: (B,) bool, or None if all samples have it.
@@ -46,12 +46,12 @@ def require_modality(needs: str, name: str, values: torch.Tensor | None, present
 
 
 def blank_absent(values: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Inputs (B, ...) with zeros for absent samples, whatever those hold (NaN too)."""
+    """Replace inputs (B, ...) of absent samples with zeros, whatever they contain (even NaN)."""
     return values if present is None else values.masked_fill(~present.view(-1, *(1,) * (values.ndim - 1)), 0.0)
 
 
 def keep_present(states: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """States (B, n, D) with zeros for absent samples."""
+    """Replace states (B, n, D) of absent samples with zeros."""
     if present is None:
         return states
     return torch.where(present.to(states.device)[:, None, None], states, torch.zeros_like(states))

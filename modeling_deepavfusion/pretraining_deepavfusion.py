@@ -34,13 +34,13 @@ class DeepAVFusionForPreTrainingOutput(ModelOutput):
         audio_mask (`torch.FloatTensor` of shape `(batch, patches)`):
             The same for the spectrogram.
         image_ids_restore (`torch.LongTensor` of shape `(batch, patches)`):
-            Place of each patch in the order kept, then hidden.
+            Position of each patch in the shuffled order (visible patches first).
         audio_ids_restore (`torch.LongTensor` of shape `(batch, patches)`):
             The same for the spectrogram.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            Those of the encoder.
+            Hidden states of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            Those of the encoder.
+            Attention weights of the encoder.
     """
 
     loss: torch.FloatTensor | None = None
@@ -110,7 +110,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         predict_visible: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionForPreTrainingOutput:
-        r"""Mask both modalities, encode what is visible and reconstruct what is hidden.
+        r"""Mask both modalities, encode the visible patches and reconstruct the hidden ones.
 
         Args:
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W); None if no sample has an image.
@@ -126,10 +126,10 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             return_loss: Whether to compute the losses.
             predict_visible: Whether to predict visible patches as well; their logits are zeros otherwise. By default
                 only in eval mode, since the loss does not need them.
-            **kwargs: As for [`DeepAVFusionModel`].
+            **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: For a shape other than the configured one, or a sample without any visible patch.
+            ValueError: If a shape differs from the configured one, or no patch is visible.
         """
         image_masking = self.image_decoder.mask(pixel_values, image_noise, num_visible_image_patches)
         audio_masking = self.audio_decoder.mask(input_features, audio_noise, num_visible_audio_patches)
@@ -170,7 +170,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Reconstruction losses of each sample, whose means over the batch are the losses of `forward`.
+        """Compute the reconstruction losses of each sample, whose batch means are the losses of `forward`.
 
         Args:
             outputs: What `forward` returned for the inputs.
@@ -178,7 +178,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             input_features: As passed to `forward`.
 
         Returns:
-            `"image_loss"` and `"audio_loss"`, (B,) each, of the inputs that were passed.
+            `"image_loss"` and `"audio_loss"`, (B,) each, for the inputs that were passed.
         """
         losses = {}
         if pixel_values is not None:
@@ -192,7 +192,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         return losses
 
     def patchify_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Cut frames into (B, patches, patch pixels * channels), laid out as `image_logits`."""
+        """Cut frames into (B, patches, patch pixels * channels), in the layout of `image_logits`."""
         return self.image_decoder.patches.patchify(pixel_values, channels_last=True)
 
     def unpatchify_image(self, patches: torch.Tensor) -> torch.Tensor:
@@ -200,7 +200,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         return self.image_decoder.patches.unpatchify(patches)
 
     def patchify_audio(self, input_features: torch.Tensor) -> torch.Tensor:
-        """Cut spectrograms into (B, patches, patch bins), laid out as `audio_logits`."""
+        """Cut spectrograms into (B, patches, patch bins), in the layout of `audio_logits`."""
         return self.audio_decoder.patches.patchify(input_features, channels_last=True)
 
     def unpatchify_audio(self, patches: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Masked reconstruction of one modality (paper, section 3.4): the mask, the decoder and its loss.
 
-A decoder is built twice, for the image and for the audio. It knows how its input is cut into patches.
+A model has two decoders, one for the image and one for the audio. Each knows how its input is cut into patches.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class DeepAVFusionMasking(NamedTuple):
     Attributes:
         ids_keep: (B, kept) indices of the visible patches.
         ids_hidden: (B, hidden) indices of the hidden patches.
-        ids_restore: (B, n) place of each patch in the order kept, then hidden.
+        ids_restore: (B, n) position of each patch in the shuffled order (visible patches first).
         mask: (B, n) float, 1 = hidden.
     """
 
@@ -34,31 +34,31 @@ class DeepAVFusionMasking(NamedTuple):
 
     @classmethod
     def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
-        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of it."""
+        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of noise."""
         return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
 
     @classmethod
     def from_restore(
         cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
     ) -> "DeepAVFusionMasking":
-        """Keep the patches whose place in `ids_restore` (B, n) is below `num_kept`; the mask is of `dtype`."""
+        """Keep the patches whose position in `ids_restore` (B, n) is below `num_kept`; the mask has dtype `dtype`."""
         order = torch.argsort(ids_restore, dim=1)
         return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 
-def standardise_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
+def standardize_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
     """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6.
 
     Args:
         patches: (..., values), with the channels of a pixel next to each other.
-        channels: Number of channels that are standardised on their own; 1 standardises a patch as a whole.
+        channels: Number of channels that are standardized on their own; 1 standardizes a patch as a whole.
     """
     mean, deviation = _statistics(patches, channels)
     return (patches - mean) / deviation
 
 
-def unstandardise_patches(predictions: torch.Tensor, patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
-    """Invert `standardise_patches`: predictions (..., values) with the mean and variance of `patches`."""
+def unstandardize_patches(predictions: torch.Tensor, patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
+    """Invert `standardize_patches`: predictions (..., values) with the mean and variance of `patches`."""
     mean, deviation = _statistics(patches, channels)
     return predictions * deviation + mean
 
@@ -72,7 +72,7 @@ def _statistics(patches: torch.Tensor, channels: int) -> tuple[torch.Tensor, tor
 
 
 def target_channels(norm_patch_loss: bool | str, num_channels: int) -> int | None:
-    """How many channels of a patch are standardised on their own in reconstruction targets; None for raw targets."""
+    """How many channels of a patch are standardized on their own in reconstruction targets; None for raw targets."""
     return {True: 1, "patch": 1, "channel": num_channels, False: None, "none": None}[norm_patch_loss]
 
 
@@ -91,17 +91,17 @@ def reconstruction_loss(
     """
     errors = predictions.float() - targets
     if present is not None:
-        # Filled before squaring: the square's gradient at a NaN that an absent input may hold is NaN, masked or not.
+        # Mask before squaring: absent inputs may be NaN, at which the gradient of the square is NaN even if masked.
         errors = errors.masked_fill(~present.to(errors.device)[:, None, None], 0.0)
     return errors.square().mean(dim=(1, 2))
 
 
 class DeepAVFusionDecoder(nn.Module):
-    """What both decoders share: masking, token projection, mask token, trained positions, predictor and loss.
+    """Base class of the decoders: masking, token projection, mask token, learned positions, predictor and loss.
 
     Args:
         config: Configuration of the model.
-        patches: How the modality's input is cut.
+        patches: How the input is cut into patches.
         mask_ratio: Fraction of the patches to hide.
 
     Raises:
@@ -131,7 +131,7 @@ class DeepAVFusionDecoder(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """Mask token N(0, initializer_range); positions start as the sin-cos table, and are trained from there."""
+        """Mask token N(0, initializer_range); positions start from the sin-cos table and are trained."""
         init.normal_(self.mask_token, std=self.initializer_range)
         positions = sincos_positions(self.patches.grid, self.predictor.in_features)
         init.copy_(self.position_embeddings, positions.unsqueeze(0))
@@ -147,8 +147,8 @@ class DeepAVFusionDecoder(nn.Module):
             num_kept: Number of patches to keep; by default what the mask ratio leaves.
 
         Raises:
-            ValueError: For an input or noise of another shape than the configured one, or a number of patches that does
-                not exist.
+            ValueError: If the input or the noise does not have the configured shape, or there are fewer patches than
+                `num_kept`.
         """
         if values is None:
             return DeepAVFusionMasking()
@@ -210,7 +210,7 @@ class DeepAVFusionDecoder(nn.Module):
         Args:
             logits: (B, patches, values) in the order of the grid.
             values: Input of the modality.
-            ids_restore: (B, patches) place of each patch in the order kept, then hidden.
+            ids_restore: (B, patches) position of each patch in the shuffled order (visible patches first).
             mask: (B, patches), 1 = hidden; as many in every sample.
         """
         masking = DeepAVFusionMasking.from_restore(ids_restore, int((mask[0] == 0).sum()))
@@ -218,7 +218,7 @@ class DeepAVFusionDecoder(nn.Module):
 
     def _losses(self, hidden, values, masking, present=None):
         patches = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden).float()
-        targets = patches if self.target_channels is None else standardise_patches(patches, self.target_channels)
+        targets = patches if self.target_channels is None else standardize_patches(patches, self.target_channels)
         return reconstruction_loss(hidden, targets.to(hidden.device), present)
 
     def in_input_units(self, logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -230,7 +230,7 @@ class DeepAVFusionDecoder(nn.Module):
         if self.target_channels is None:
             return logits
         patches = self.patches.patchify(values, channels_last=True)
-        return unstandardise_patches(logits, patches, self.target_channels)
+        return unstandardize_patches(logits, patches, self.target_channels)
 
     def forward(
         self, encoded: torch.Tensor, fusion: torch.Tensor, masking: DeepAVFusionMasking, predict_visible: bool
@@ -240,8 +240,8 @@ class DeepAVFusionDecoder(nn.Module):
         Args:
             encoded: (B, kept, D) encoded visible patches.
             fusion: (B, nF, D) fusion tokens.
-            masking: What was kept.
-            predict_visible: Whether to predict the visible patches too, which no loss needs.
+            masking: Which patches were kept.
+            predict_visible: Whether to also predict the visible patches, which the loss does not need.
 
         Returns:
             Predictions for visible patches (B, kept, values) or None, and for hidden ones (B, hidden, values), in the
@@ -254,7 +254,7 @@ class DeepAVFusionDecoder(nn.Module):
 class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """Global attention among fusion tokens, visible and hidden patches.
 
-    Such attention ignores order, so the patches stay as they come, visible first, and only their positions are
+    Attention ignores order, so the patches stay in shuffled order, visible first, and only their positions are
     permuted. The last layer computes only the requested rows.
     """
 
@@ -296,7 +296,7 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
 
     @torch.no_grad()
     def init_weights(self):
-        """As the base class, and bias tables truncated-normal N(0, initializer_range)."""
+        """As in the base class; bias tables are truncated-normal N(0, initializer_range)."""
         super().init_weights()
         for layer in self.layers:
             init.trunc_normal_(layer.relative_position_bias_table, std=self.initializer_range)
@@ -320,6 +320,6 @@ __all__ = [
     "DeepAVFusionMasking",
     "DeepAVFusionPlainDecoder",
     "DeepAVFusionSwinDecoder",
-    "standardise_patches",
-    "unstandardise_patches",
+    "standardize_patches",
+    "unstandardize_patches",
 ]

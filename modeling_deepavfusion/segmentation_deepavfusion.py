@@ -1,4 +1,4 @@
-"""Audio-visual segmentation: the pixels of what sounds (paper, section 4.4)."""
+"""Audio-visual segmentation: the pixels of sounding objects (paper, section 4.4)."""
 
 from dataclasses import dataclass
 
@@ -25,17 +25,17 @@ class DeepAVFusionSemanticSegmentationOutput(DeepAVFusionMapOutput):
         logits (`torch.FloatTensor` of shape `(batch, labels, height, width)`):
             Logits at the frame's full size.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            Those of the encoder.
+            Hidden states of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            Those of the encoder.
+            Attention weights of the encoder.
     """
 
 
 class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
     """The encoder with a U-Net over the frame's patches, conditioned on the audio at every scale.
 
-    With one label the logits say whether a pixel sounds; with several, which class sounds there, and pixels labelled
-    `semantic_loss_ignore_index` (255) or -100 are ignored.
+    With one label, the logits predict whether a pixel sounds; with several, which class sounds there, and pixels
+    labeled `semantic_loss_ignore_index` (255) or -100 are ignored.
     """
 
     processor_options = {"crop_pct": 1.0}  # frames keep their whole short side, as published
@@ -86,10 +86,10 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
             labels: (B, H, W) class indices, or 0/1 floats if `num_labels` is 1.
             image_present: (B,) bool; all must be True, since there is nothing to segment otherwise.
             audio_present: (B,) bool, False if a sample has no audio.
-            **kwargs: As for [`DeepAVFusionModel`].
+            **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: Without frames, or for shapes other than the configured ones.
+            ValueError: If there are no frames, or shapes differ from the configured ones.
         """
         require_modality("Segmentation needs the frame", "image", pixel_values, image_present)
         encoded = self.deepavfusion(
@@ -111,7 +111,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, audio_present, tap):
-        """Condition (B, width) of each scale of the U-Net, from the grid's to the finest."""
+        """Condition (B, width) of each scale of the U-Net, from the patch grid to the finest."""
         if encoded.audio_hidden_states is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         tokens = encoded.audio_hidden_states[-1]
@@ -125,7 +125,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         """Binary cross entropy for one label, cross entropy for several.
 
         Raises:
-            ValueError: For labels of another shape, or unknown class indices.
+            ValueError: If labels have the wrong shape, or class indices are unknown.
         """
         expected = (logits.shape[0], *logits.shape[2:])
         if tuple(labels.shape) != expected:

@@ -1,4 +1,4 @@
-"""Source separation: from the audio of a mixture, the source that the frame shows (paper, section 4.3)."""
+"""Source separation: extract the source shown in the frame from a mixture (paper, section 4.3)."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,16 @@ class DeepAVFusionSourceSeparationOutput(DeepAVFusionMapOutput):
         logits (`torch.FloatTensor` of shape `(batch, 1, mels, time steps)`):
             Logits of the mask.
         hidden_states, image_hidden_states, audio_hidden_states (`tuple`):
-            Those of the encoder.
+            Hidden states of the encoder.
         attentions, image_attentions, audio_attentions (`tuple`):
-            Those of the encoder.
+            Attention weights of the encoder.
     """
 
 
 class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
     """The encoder with a U-Net over the spectrogram's patches, conditioned on the frame, which shows the target source.
 
-    Each scale reads another layer; the first layer is the U-Net's top, the last its finest lateral, as published.
+    Each scale reads a different layer; the first layer is the U-Net's top, the last its finest lateral, as published.
     """
 
     def __init__(self, config: DeepAVFusionConfig):
@@ -78,10 +78,10 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             labels: (B, 1, mels, time steps) log10-mel spectrograms of the target sources.
             image_present: (B,) bool, False if a sample has no frame.
             audio_present: (B,) bool; all must be True, since there is nothing to separate otherwise.
-            **kwargs: As for [`DeepAVFusionModel`].
+            **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: Without a mixture, or for shapes other than the configured ones.
+            ValueError: If there is no mixture, or shapes differ from the configured ones.
         """
         require_modality("Source separation needs the mixture", "audio", input_features, audio_present)
         if labels is not None and labels.shape != input_features.shape:
@@ -99,13 +99,13 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             for norm, layer in zip(self.tap_norms, reversed(self.tap_layers), strict=True)
         ]
         logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, image_present, taps[0])))
-        if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is no power of two
+        if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is not a power of two
             logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
         loss = None if labels is None else self.separation_loss(logits, labels, input_features)
         return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
     def _conditions(self, encoded, image_present, tap):
-        """Condition (B, width) of each scale of the U-Net, from the grid's to the finest."""
+        """Condition (B, width) of each scale of the U-Net, from the patch grid to the finest."""
         if encoded.image_hidden_states is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         pooled = self.condition_norm(encoded.image_hidden_states[-1]).mean(dim=1)
@@ -121,7 +121,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
 
 
 def separation_target(source: torch.Tensor, mixture: torch.Tensor, kind: str) -> torch.Tensor:
-    """The mask to learn, in [0, 1], from linear mel powers of source and mixture.
+    """Compute the target mask, in [0, 1], from linear mel powers of source and mixture.
 
     Args:
         source: Linear mel power of the target source.

@@ -8,9 +8,9 @@ from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionMLP
 
 
 def grid_regions(height: int, width: int, window: int, shift: int, device) -> torch.Tensor:
-    """Labels (1, H, W, 1) of the padded and shifted grid; patches attend within a window to those of their label.
+    """Labels (1, H, W, 1) of the padded and shifted grid; in a window, patches attend to those with the same label.
 
-    After the cyclic shift a window may hold patches from opposite edges: they have different labels. Padding is -1.
+    After the cyclic shift, a window may contain patches from opposite edges, which get different labels. Padding is -1.
     """
     padded_height, padded_width = (side + -side % window for side in (height, width))
     row = torch.arange(padded_height, device=device)
@@ -49,7 +49,7 @@ class DeepAVFusionSwinLayer(GradientCheckpointingLayer):
     """Pre-norm layer with attention in windows of 4 x 4 patches and the fusion tokens, with relative position bias.
 
     A grid whose short side is at most 4 gets windows of that side and no shift. A grid that windows do not tile is
-    padded, and padding is masked out. The output of a fusion token is averaged over windows; its scores carry no bias.
+    padded, and padding is masked out. The output of a fusion token is averaged over windows; its scores have no bias.
     Windows do not span frames of a video.
 
     Args:
@@ -88,19 +88,19 @@ class DeepAVFusionSwinLayer(GradientCheckpointingLayer):
         return patches, fusion + self.mlp(self.layernorm_after(fusion))
 
     def relative_position_index(self, device) -> torch.Tensor:
-        """Rows of the bias table for each pair of places in a window, (w * w, w * w)."""
+        """Rows of the bias table for each pair of positions in a window, (w * w, w * w)."""
         coordinates = torch.arange(self.window, device=device)
         rows, columns = (c.flatten() for c in torch.meshgrid(coordinates, coordinates, indexing="ij"))
         span, offset = 2 * self.window - 1, self.window - 1
         return (rows[:, None] - rows + offset) * span + (columns[:, None] - columns + offset)
 
     def window_regions(self, device) -> torch.Tensor:
-        """Labels (windows, w * w): patches of a window attend to those of their label; padding is -1."""
+        """Labels (windows, w * w): patches of a window attend to those with the same label; padding is -1."""
         regions = grid_regions(self.height, self.width, self.window, self.shift, device)
         return to_windows(regions, self.window, 0).squeeze(-1)
 
     def _bias(self, frames: int, num_fusion: int) -> torch.Tensor:
-        """Added to the scores: (windows, heads, w * w + nF, w * w + nF), -inf if masked out."""
+        """Bias added to the scores: (windows, heads, w * w + nF, w * w + nF), -inf if masked out."""
         table = self.relative_position_bias_table
         bias = table[self.relative_position_index(table.device)].permute(2, 0, 1)[None]
         regions = self.window_regions(table.device)

@@ -9,9 +9,9 @@ from transformers import initialization as init
 
 
 class DeepAVFusionDoubleConv(nn.Sequential):
-    """Twice a 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w).
+    """Two blocks of 3 x 3 convolution without bias, batch norm and ReLU: (B, in, h, w) -> (B, out, h, w).
 
-    Computed with channels last in memory: the same numbers, and on a CPU several times as fast with few channels.
+    Uses the channels-last memory format: same results, but several times as fast on a CPU with few channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -79,7 +79,7 @@ class DeepAVFusionUNet(nn.Module):
 
 
 def _join(hidden_states: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-    """Appends a condition (B, c), the same at every place, to (B, C, h, w)."""
+    """Appends a condition (B, c), the same at every position, to (B, C, h, w)."""
     condition = condition[:, :, None, None].expand(-1, -1, *hidden_states.shape[2:])
     return torch.cat([hidden_states, condition], dim=1)
 
@@ -98,7 +98,7 @@ def as_map(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 @torch.no_grad()
 def init_convolution(module: nn.Module) -> None:
-    """Convolutions Kaiming-normal (fan out), batch norms 1 and 0 with fresh statistics; no other module is changed."""
+    """Initialize convolutions Kaiming-normal (fan out) and reset batch norms; other modules stay unchanged."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""Towers that start from unimodal masked autoencoders: MAE for the image, AudioMAE for the spectrogram."""
+"""Initialization of the towers from unimodal masked autoencoders: MAE (image) and AudioMAE (spectrogram)."""
 
 import argparse
 import os
@@ -7,16 +7,16 @@ import re
 import torch
 from transformers.utils import logging
 
-# Names in an autoencoder's file that the towers have no use for.
+# Names in autoencoder files that the towers do not use.
 _DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
 
 
 def read_state_dict(source) -> dict[str, torch.Tensor]:
-    """Tensors of a published file (.pth, read with `weights_only=True`, or .safetensors), or of a state dict.
+    """Read the tensors of a published file (.pth with `weights_only=True`, or .safetensors) or of a state dict.
 
     Raises:
-        OSError: For a file that does not exist or cannot be read.
-        ValueError: For a file that does not hold a state dict, or not only tensors and plain data.
+        OSError: If the file does not exist or cannot be read.
+        ValueError: If the file does not contain a state dict, or contains more than tensors and plain data.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
@@ -26,7 +26,7 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
 
                 source = load_file(path)
             else:
-                # Training scripts store their command line beside the weights: a class that holds data and no code.
+                # Training scripts store their command line next to the weights, in a class that holds data and no code.
                 with torch.serialization.safe_globals([argparse.Namespace]):
                     source = torch.load(path, map_location="cpu", weights_only=True)
         except OSError:
@@ -43,7 +43,7 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
 
 
 def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
-    """Tensors of an encoder under the names of a tower.
+    """Load the tensors of an encoder under the names of a tower.
 
     Args:
         source: Path of an MAE or AudioMAE file (a dict with the tensors under `model`, or the tensors themselves; .pth
@@ -51,8 +51,8 @@ def unimodal_state_dict(source) -> dict[str, torch.Tensor]:
             `ViTMAEForPreTraining`.
 
     Raises:
-        OSError: For a file, folder or Hub id that does not exist.
-        ValueError: For tensors that are neither the encoder's nor known to be dropped.
+        OSError: If the file, folder or Hub id does not exist.
+        ValueError: If a tensor neither belongs to the encoder nor is known to be unused.
     """
     if isinstance(source, (str, os.PathLike)) and not os.path.isfile(source):
         if os.path.splitext(source)[1] in (".pth", ".pt", ".bin", ".safetensors"):
@@ -104,7 +104,7 @@ def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
     from transformers import ViTMAEModel
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would report the decoder that is left out on purpose
+    logging.set_verbosity_error()  # it would report the decoder, which is left out on purpose
     try:
         model, info = ViTMAEModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     finally:
@@ -124,20 +124,20 @@ def _from_vit_mae(source: str) -> dict[str, torch.Tensor]:
 def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
     """Load the towers of a model from unimodal autoencoders, in place.
 
-    Weights that these do not have, the attention over time of divided video towers, stay unchanged.
+    Weights that the autoencoders lack (temporal attention of divided video towers) stay unchanged.
 
     Args:
         model: A `DeepAVFusionModel`, or any model built on one.
         image: Source of the image tower (see [`unimodal_state_dict`]); None leaves it unchanged.
         audio: Source of the audio tower, with one input channel.
-        inflate: How 2-D patch filters become a video model's: `"repeat"` over the frames of a patch, as published, or
-            `"mean"`, which also divides by their number and so keeps the response to a still image.
+        inflate: How 2-D patch filters are inflated for a video model: `"repeat"` over the frames of a patch, as
+            published, or `"mean"`, which also divides by their number and so preserves the response to a still image.
 
     Returns:
         The model.
 
     Raises:
-        OSError: For a source that does not exist.
+        OSError: If a source does not exist.
         ValueError: If a tower and its source differ in names or shapes.
     """
     if inflate not in ("repeat", "mean"):
@@ -166,7 +166,7 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
                 f"Misshapen: {'; '.join(wrong[:4]) or 'none'}. Missing: {', '.join(missing[:4]) or 'none'}. "
                 f"Unknown: {', '.join(unknown[:4]) or 'none'}."
             )
-        tower.load_state_dict(tensors, strict=False)  # the keys were compared
+        tower.load_state_dict(tensors, strict=False)  # the keys were checked above
     return model
 
 

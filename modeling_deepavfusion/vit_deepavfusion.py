@@ -1,7 +1,7 @@
-"""The parts of a ViT, leaves first: attention, MLP, transformer layers, and the tower.
+"""Building blocks of a ViT, leaves first: attention, MLP, transformer layers, and the tower.
 
-The tower is used twice: over patches of a frame (or of a video) and over patches of a log-mel spectrogram. Fusion
-stream and decoders are built of the same parts.
+The tower is used twice: over patches of a frame (or of a video) and over patches of a log-mel spectrogram. The fusion
+stream and the decoders use the same blocks.
 """
 
 import math
@@ -47,7 +47,7 @@ def attend(
     attention_mask: torch.Tensor | None = None,
     need_weights: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Multi-head attention by the implementation that the configuration names (eager, sdpa, flash).
+    """Multi-head attention with the implementation set in the configuration (eager, sdpa, flash).
 
     Args:
         module: Owner of `config` and `attention_dropout`.
@@ -57,8 +57,9 @@ def attend(
         num_heads: Number of heads.
         scaling: Factor on the scores.
         attention_mask: Bool (True = may attend) or added to the scores, broadcastable to (B, heads, n, m), or None.
-            Flash kernels take neither such a mask nor values of another width than the keys: those use sdpa.
-        need_weights: Whether to attend eagerly, whatever the configuration names, for the weights.
+            Flash kernels support neither such a mask nor values of a different width than the keys; sdpa is used
+            instead.
+        need_weights: Whether to use eager attention regardless of the configuration, to get the weights.
 
     Returns:
         (B, n, heads * e), and the weights (B, heads, n, m) if the implementation returns them (eager), else None.
@@ -112,7 +113,7 @@ class DeepAVFusionMLP(nn.Module):
 
 
 class DeepAVFusionAttention(nn.Module):
-    """Attention whose queries may come from other tokens than its keys and values."""
+    """Attention whose queries may come from different tokens than its keys and values."""
 
     def __init__(self, config, hidden_size: int, num_heads: int):
         super().__init__()
@@ -155,8 +156,8 @@ class DeepAVFusionAttention(nn.Module):
 class DeepAVFusionLayer(GradientCheckpointingLayer):
     """Pre-norm transformer layer over a tower's patches, which also attend to context tokens, the fusion stream.
 
-    The context stays unchanged: the published code also computes rows for it inside a tower and discards them, so here
-    only its keys and values exist.
+    The context stays unchanged: inside a tower, the published code also updates it and discards the result, so only its
+    keys and values are computed here.
     """
 
     def __init__(self, config, hidden_size, num_heads, intermediate_size, layer_norm_eps, drop_path_rate=0.0):
@@ -179,7 +180,7 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         Args:
             hidden_states: (B, n, D).
             context: (B, c, D) tokens attended to and not updated. In the weights they come before the patches.
-            ids: (B, n) places of the patches in the grid; only divided attention needs them.
+            ids: (B, n) positions of the patches in the grid; used only by divided attention.
             queries: Which rows to compute and return; all by default.
 
         Returns:
@@ -195,7 +196,7 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
 
 
 class DeepAVFusionDividedLayer(DeepAVFusionLayer):
-    """Layer of the video tower with divided space-time attention: over time at each place, then over each frame.
+    """Layer of the video tower with divided space-time attention: over time at each position, then over each frame.
 
     Context tokens take part in the attention over each frame.
     """
@@ -214,7 +215,7 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         ids: torch.Tensor | None = None,
         queries: slice | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As the base class, except that `queries` must be None."""
+        """As in the base class, except that `queries` must be None."""
         if queries is not None:
             raise ValueError("Divided attention computes all rows: queries must be None.")
         attend_divided = self._attend_grid if ids is None else self._attend_kept
@@ -222,7 +223,7 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 
     def _attend_grid(self, hidden_states, context, ids):
-        """All patches are kept: reshape to places x time, then to frames x space."""
+        """All patches are kept: reshape to space x time, then to frames x space."""
         batch, length, dim = hidden_states.shape
         frames, space = self.grid[0], length // self.grid[0]
         over_time = hidden_states.view(batch, frames, space, dim).transpose(1, 2).reshape(batch * space, frames, dim)
@@ -240,7 +241,7 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         return hidden_states + self.drop_path(attended.reshape(batch, length, dim)), weights
 
     def _attend_kept(self, hidden_states, context, ids):
-        """Some patches are dropped: the groups are ragged, so attend to all under a mask."""
+        """Some patches are dropped: the groups are ragged, so attend to all patches with a mask."""
         space = math.prod(self.grid[1:])
         place, frame = ids % space, ids // space
         normed = self.temporal_layernorm(hidden_states)
@@ -263,7 +264,7 @@ class DeepAVFusionTower(nn.Module):
 
     Args:
         config: Configuration of the model.
-        patches: How the input is cut.
+        patches: How the input is cut into patches.
         layer_class: Class of the layers.
     """
 

@@ -1,4 +1,4 @@
-"""Processors and pipelines: files, images and audio to inputs of DeepAVFusion models, and their outputs to results."""
+"""Processors and pipelines: convert files, images and audio to model inputs, and model outputs to results."""
 
 from .auto_processing_deepavfusion import DeepAVFusionProcessor
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor

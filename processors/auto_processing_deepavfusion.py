@@ -1,7 +1,7 @@
 """Code saved with a processor: its own and that of the pipelines.
 
-The `auto_map` of a saved processor names this file. Loading the processor therefore loads the pipelines too, and a
-processor that was loaded from a checkpoint saves all of the code again.
+The `auto_map` of a saved processor refers to this file. Loading the processor therefore also loads the pipelines, and a
+processor loaded from a checkpoint saves all of the code again.
 """
 
 import os
@@ -13,12 +13,12 @@ from .processing_deepavfusion import DeepAVFusionProcessor
 
 
 def copy_code(folder: str | os.PathLike) -> None:
-    """Copy this file and all that it imports, directly or not, into a folder."""
+    """Copy this file and everything it imports, directly or indirectly, into a folder."""
     os.makedirs(folder, exist_ok=True)
-    custom_object_save(copy_code, folder)  # transformers asks for any object that is defined in the file
+    custom_object_save(copy_code, folder)  # any object defined in this file will do
 
 
-# The processor saves, but does not import the pipelines.
+# Set here because the processor does the saving but does not import the pipelines.
 DeepAVFusionProcessor._copy_code = staticmethod(copy_code)
 DeepAVFusionProcessor._auto_module = __name__.split(".")[-1]
 

@@ -27,12 +27,12 @@ class SeparationWindows(NamedTuple):
 
 
 def window_starts(extractor: DeepAVFusionFeatureExtractor, num_samples: int, overlap: float = 0.5) -> list[int]:
-    """Place the windows of a recording: evenly, except that the last ends with the recording.
+    """Place the windows of a recording evenly, except that the last one ends with the recording.
 
     Args:
         extractor: Feature extractor that defines the length of a window.
         num_samples: Length of the recording at the extractor's sampling rate.
-        overlap: Smallest fraction of a window that the next one overlaps, in [0, 1).
+        overlap: Minimum fraction of a window that the next one overlaps, in [0, 1).
 
     Returns:
         First sample of each window, ascending multiples of the extractor's hop length; `[0]` if one window is enough.
@@ -77,7 +77,7 @@ def check_starts(extractor: DeepAVFusionFeatureExtractor, starts: Sequence[int],
 def cross_fade(
     extractor: DeepAVFusionFeatureExtractor, masks: torch.Tensor, starts: Sequence[int], num_frames: int
 ) -> torch.Tensor:
-    """Blend the masks of overlapping windows to one mask of the recording.
+    """Blend the masks of overlapping windows into one mask for the recording.
 
     Each window is weighted by a raised cosine with its maximum in the middle, and the weights are normalized to a sum
     of 1 at every frame. A last frame beyond all windows repeats the one before.
@@ -107,10 +107,10 @@ def cross_fade(
 def separate_windows(
     extractor: DeepAVFusionFeatureExtractor, mask_logits: torch.Tensor, waveform: torch.Tensor, starts: Sequence[int]
 ) -> torch.Tensor:
-    """Separate a source from a whole recording by the masks of its windows, keeping the phase.
+    """Separate a source from a whole recording using the masks of its windows, keeping the phase.
 
-    The masks are blended by [`cross_fade`] and applied to one spectrogram of the whole recording, so that boundaries of
-    windows are inaudible. A recording of one window is separated by `extractor.separate`.
+    The masks are blended by [`cross_fade`] and applied to one spectrogram of the whole recording, so that window
+    boundaries are inaudible. A recording of a single window is separated by `extractor.separate`.
 
     Args:
         extractor: Feature extractor that computed the windows.

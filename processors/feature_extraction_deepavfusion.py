@@ -44,7 +44,8 @@ def _hann_window(length: int, device: torch.device) -> torch.Tensor:
 def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     """Resample a waveform by windowed sinc interpolation.
 
-    If the common divisor of the two rates is small, their ratio is rounded by a few millionths for a small kernel.
+    If the common divisor of the two rates is small, their ratio is rounded by a few millionths to keep the kernel
+    small.
 
     Args:
         waveform: (..., N) float32.
@@ -66,7 +67,7 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
 
 
 def fill_window(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
-    """Cut (..., N) samples to (..., num_samples), or repeat them forwards and backwards to that length."""
+    """Cut (..., N) samples to (..., num_samples), or repeat them forward and backward to that length."""
     length = waveform.shape[-1]
     if length < num_samples:
         mirrored = torch.cat([waveform, waveform.flip(-1)], dim=-1)
@@ -87,8 +88,8 @@ def to_mono(audio: Any, name: str = "audio") -> torch.Tensor:
         (N,) float32.
 
     Raises:
-        TypeError: If `audio` is of another type.
-        ValueError: If it has another shape, no samples, or samples that are NaN or infinite.
+        TypeError: If `audio` has an unsupported type.
+        ValueError: If it has the wrong shape, no samples, or samples that are NaN or infinite.
     """
     if isinstance(audio, (list, tuple)):
         audio = np.asarray(audio, dtype=np.float32)
@@ -131,8 +132,8 @@ def as_waveforms(audio: Any) -> list:
 class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
     """Log10-mel spectrograms of audio as the published models expect them: `input_features`.
 
-    The channels are averaged; the waveform is resampled to `sampling_rate`, and cut or repeated forwards and backwards
-    to `seconds`. The spectrogram is the squared magnitude of an STFT with a centred Hann window and reflection at the
+    The channels are averaged; the waveform is resampled to `sampling_rate`, and cut or repeated forward and backward
+    to `seconds`. The spectrogram is the squared magnitude of an STFT with a centered Hann window and reflection at the
     ends, filtered by HTK mel filters from 0 Hz to half the sampling rate without normalization, as
     log10(power + log_offset). The last of its `spectrogram_length` + 1 frames is dropped.
 
@@ -211,14 +212,14 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 list of waveforms, which may differ in length.
             sampling_rate: Sampling rate of `audio` in Hz. Without it, the extractor warns and assumes its own rate.
             return_tensors: `"pt"` or `"np"`.
-            **kwargs: None is accepted.
+            **kwargs: No other arguments are accepted.
 
         Returns:
             `input_features` (B, 1, num_mel_bins, spectrogram_length) float32, log10 power.
 
         Raises:
-            TypeError: If `audio` is of another type, or for unknown arguments.
-            ValueError: If a waveform has another shape, or samples that are NaN or infinite.
+            TypeError: If `audio` has an unsupported type, or for unknown arguments.
+            ValueError: If a waveform has the wrong shape, or samples that are NaN or infinite.
             ImportError: If torchaudio is not installed.
         """
         if kwargs:
@@ -269,7 +270,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
             (..., num_mel_bins, spectrogram_length) float32, log10(power + log_offset).
 
         Raises:
-            ValueError: If the waveforms have another length.
+            ValueError: If the waveforms have the wrong length.
             ImportError: If torchaudio is not installed.
         """
         if waveforms.shape[-1] != self.num_samples:
@@ -283,7 +284,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return _mel_filters(self.n_fft // 2 + 1, self.num_mel_bins, self.sampling_rate, device)
 
     def separate(self, mask_logits: torch.Tensor, waveforms: torch.Tensor) -> torch.Tensor:
-        """Separate sources from mixtures by masks over mel bins (published post-processing).
+        """Separate sources from mixtures using masks over mel bins (published post-processing).
 
         The mask is mapped to linear frequencies by the mel filters, which add up to at most one at each frequency, and
         is 0 in the frame that log-mel spectrograms drop. The mixture's phase is kept.

@@ -1,4 +1,4 @@
-"""Image processor: resize, centre crop and ImageNet normalization. Needs neither torchvision nor PIL."""
+"""Image processor: resize, center crop and ImageNet normalization. Needs neither torchvision nor PIL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +58,7 @@ def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) ->
 
 
 def crop_offsets(height: int, width: int, size: Sequence[int]) -> tuple[int, int]:
-    """Compute the (top, left) of a centre crop of `size` from an image of (height, width)."""
+    """Compute the (top, left) of a center crop of `size` from an image of (height, width)."""
     return round((height - size[0]) / 2), round((width - size[1]) / 2)
 
 
@@ -66,7 +66,7 @@ def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
     """Convert an image to a tensor.
 
     Args:
-        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (grey), 3 or 4 channels
+        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (gray), 3 or 4 channels
             (alpha is dropped). Integers are in 0..255, floating-point numbers in 0..1, bools are 0 or 1.
         channels_first: Whether the layout is (C, H, W). By default it is inferred from the number of channels; if both
             layouts are possible, numpy arrays are read as (H, W, C) and tensors as (C, H, W).
@@ -75,8 +75,8 @@ def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
         (3, H, W), uint8 or float32.
 
     Raises:
-        TypeError: If `image` is of another type.
-        ValueError: If its shape or its range of values is not that of an image.
+        TypeError: If `image` has an unsupported type.
+        ValueError: If its shape or range of values is invalid for an image.
     """
     if Image is not None and isinstance(image, Image.Image):
         if image.mode.startswith("I;16"):
@@ -132,7 +132,7 @@ def _to_known_range(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def to_size(size: Any) -> dict[str, int]:
-    """Convert an int, [height, width] or {"height": ..., "width": ...} to the last of these.
+    """Convert an int, [height, width] or {"height": ..., "width": ...} to the dict form.
 
     Raises:
         ValueError: If `size` is anything else, or a side is below 1.
@@ -159,7 +159,7 @@ class DeepAVFusionImagesKwargs(ImagesKwargs, total=False):
 class ImageTransform:
     """Evaluation transform shared by images and videos.
 
-    Resizes to just cover size / crop_pct (antialiased bilinear), crops the centre and normalizes. Subclasses have the
+    Resizes to just cover size / crop_pct (antialiased bilinear), crops the center and normalizes. Subclasses have the
     attributes size, crop_pct, image_mean and image_std.
     """
 
@@ -206,7 +206,7 @@ class ImageTransform:
         return self.normalize(resized[..., top : top + height, left : left + width])
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Compute which part of an image of (height, width) is cropped: (top, left, bottom, right) in its pixels."""
+        """Compute the part of a (height, width) image that the crop keeps: (top, left, bottom, right) in its pixels."""
         resized_height, resized_width = cover_size(height, width, self.output_size, self.crop_pct)
         top, left = crop_offsets(resized_height, resized_width, self.output_size)
         scale_y, scale_x = height / resized_height, width / resized_width
@@ -219,7 +219,7 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
     """Evaluation transform of the published models: images to `pixel_values`.
 
     The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation; for a rectangular `size`,
-    the image is resized to just cover it. Then the centre is cropped and normalized by the ImageNet mean and standard
+    the image is resized to just cover it. Then the center is cropped and normalized by the ImageNet mean and standard
     deviation.
 
     Args:
@@ -273,7 +273,7 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
 
         Raises:
             TypeError: If an item is not an image.
-            ValueError: If an image has another shape or range of values, or the list is empty.
+            ValueError: If an image has the wrong shape or range of values, or the list is empty.
         """
         items = as_list(images, ndim=3)
         pixel_values = torch.stack([self.transform(to_pixels(image, channels_first)) for image in items])

@@ -43,7 +43,7 @@ _REQUIRE = ("any", "both", "image", "audio")
 
 
 class MediaError(Exception):
-    """A file cannot be read. The message names the file, what was expected and what was found."""
+    """Raised if a file cannot be read. The message names the file, what was expected and what was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def load_clip(
 
     Raises:
         MediaError: If the file cannot be read, lacks what is required, or ends before the timestamp.
-        TypeError: If `path` is of another type.
+        TypeError: If `path` has an unsupported type.
         ValueError: If another argument has an invalid value.
     """
     if require not in _REQUIRE:
@@ -155,7 +155,7 @@ def load_clip(
 def load_clips(
     path, timestamps: float | Sequence[float | None] | None = None, num_clips: int | None = None, **options
 ) -> Iterator[Clip]:
-    """Decode several windows of a file, each as by [`load_clip`].
+    """Decode several windows of a file, each as in [`load_clip`].
 
     Args:
         path: Path, bytes, or a seekable binary file object.
@@ -184,7 +184,7 @@ def probe_clip(path) -> MediaInfo:
 
     Raises:
         MediaError: If the file cannot be read, or has neither images nor audio.
-        TypeError: If `path` is of another type.
+        TypeError: If `path` has an unsupported type.
     """
     return _Source(path).probe()
 
@@ -253,7 +253,7 @@ class _Source:
         return MediaError(f"{self.name}: expected {expected}, but {reason}.")
 
     def _check(self, check) -> None:
-        """Run one of the checks below, with errors of the system or the file object as `MediaError`."""
+        """Run one of the checks below, turning errors of the system or the file object into `MediaError`."""
         try:
             check()
         except OSError as error:
@@ -301,14 +301,14 @@ class _Source:
             # playlists from opening URLs.
             target = self.file if self.file is not None else "file:" + self.name
             options = {"protocol_whitelist": "file"}
-            # Tags that are not UTF-8 must not fail the file. PyAV 19 escapes them and dropped the argument.
+            # Tags that are not UTF-8 must not make the file fail. PyAV 19 escapes them and no longer has the argument.
             tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
             # By default, PyAV uses the mode of a file object, and would write to temporary files.
             with av.open(target, mode="r", options=options, **tags) as container:
                 yield container
         except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise
-        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds; callers should need to catch one
+        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds; callers should only need to catch one
             raise self.error(expected, _reason(error)) from error
 
     def probe(self, exact: bool = False) -> MediaInfo:

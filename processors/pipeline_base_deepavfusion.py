@@ -16,14 +16,14 @@ _ARRAYS = ("image", "audio", "sampling_rate")
 
 
 class DeepAVFusionPipeline(ChunkPipeline):
-    """Base class of the pipelines: reads files in windows, each a sample of a batch.
+    """Base class of the pipelines: reads windows of files, each of which becomes a sample of a batch.
 
     An input is a media file (a path, its bytes or a binary file object), or a mapping with `image` (PIL, numpy, torch,
     or the path of an image), `audio` and `sampling_rate`, where image or audio may be missing. A list of inputs gives a
     list of results, a generator an iterator over them. `batch_size` counts windows.
 
-    `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spreads as many over it. By
-    default there is one window in the middle.
+    `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spaces that many evenly over
+    it. By default there is one window in the middle.
 
     Attributes:
         model_name: Name of the model class.
@@ -43,7 +43,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     post_parameters: tuple[str, ...] = ()
 
     def __init__(self, model, processor, **kwargs):
-        """Check the model and set it to evaluation.
+        """Check the model and set it to eval mode.
 
         Args:
             model: A model of the class `model_name`.
@@ -51,7 +51,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
             **kwargs: Other arguments of transformers' `Pipeline`, and parameters of the pipeline.
 
         Raises:
-            ValueError: If the model is of another task.
+            ValueError: If the model is for another task.
         """
         name = type(model).__name__
         if self.model_name != "DeepAVFusionModel" and name.startswith("DeepAVFusion") and name != self.model_name:
@@ -62,7 +62,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         self.model.eval()
 
     def _warn_of_new_head(self, model) -> None:
-        """Warn if the checkpoint was saved as the model of another task, so that the head is new."""
+        """Warn if the checkpoint was saved by a model for another task, so that the head is randomly initialized."""
         stored = model.config.architectures or []
         if self.model_name != "DeepAVFusionModel" and stored and self.model_name not in stored:
             warnings.warn(
@@ -80,7 +80,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
 
         Raises:
             MediaError: If a file cannot be read, or lacks a stream that the task needs; the message names the file.
-            TypeError: If an input is of another type, or for unknown parameters.
+            TypeError: If an input has an unsupported type, or for unknown parameters.
             ValueError: If an input or parameter has an invalid value.
         """
         if isinstance(inputs, (list, tuple)):
@@ -125,7 +125,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return self._complete(self.processor(**visual, **audible))
 
     def _complete(self, inputs: Mapping) -> dict[str, torch.Tensor]:
-        """Add zeros for a missing modality and masks of presence, so that samples can be batched."""
+        """Add zeros for a missing modality and presence masks, so that samples can be batched."""
         shapes = self.model.config.input_shapes
         sample = {name: inputs[name] if name in inputs else torch.zeros(1, *shape) for name, shape in shapes.items()}
         sample["image_present"] = torch.tensor(["pixel_values" in inputs])

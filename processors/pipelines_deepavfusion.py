@@ -1,6 +1,6 @@
-"""Pipelines: media files to labels, separated audio, masks, heat maps and features.
+"""Pipelines that turn media files into labels, separated audio, masks, heat maps and features.
 
-`import deepavfusion` registers them. Checkpoints name them in `config.custom_pipelines`, so that they load with
+`import deepavfusion` registers them. Checkpoints list them in `config.custom_pipelines`, so that they load with
 `trust_remote_code=True` where this package is not installed.
 """
 
@@ -19,7 +19,7 @@ from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_a
 
 
 class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
-    """Audio-visual classification, also of files with images or audio alone.
+    """Audio-visual classification of files with images, audio or both.
 
     ```python
     pipe = pipeline("audio-visual-classification", model="FOLDER")
@@ -36,7 +36,7 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     post_parameters = ("top_k", "multi_label")
 
     def postprocess(self, outputs, top_k: int | None = 5, multi_label: bool | None = None) -> list[dict[str, Any]]:
-        """Return a list of `{"score", "label"}` with the highest score first."""
+        """Return a list of `{"score", "label"}` sorted by descending score."""
         config = self.model.config
         if multi_label is None:
             multi_label = config.problem_type == "multi_label_classification"
@@ -45,7 +45,7 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
 
 
 class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
-    """Separation of the sound of visible objects from the audio of a recording.
+    """Separation of the sounds of visible objects from the audio of a recording.
 
     ```python
     pipe = pipeline("audio-visual-source-separation", model="FOLDER")
@@ -138,7 +138,7 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
 
 
 class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
-    """Segmentation of sounding objects over the whole frame, also of files without audio.
+    """Segmentation of sounding objects over the whole frame, even for files without audio.
 
     The result is `{"mask", "frame", "timestamp", "labels"}`: mask (height, width) int64 of class indices (with a single
     label, 1 for sounding objects, else 0; 255 outside the model's crop), frame (height, width, 3) uint8, timestamp in
@@ -166,7 +166,7 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
 
 
 class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
-    """Localization of the sound's source by a heat map over the whole frame.
+    """Localization of sound sources as a heat map over the whole frame.
 
     The result is `{"heat_map", "mask", "score", "frame", "timestamp"}`: heat map (height, width) float32, scaled to
     0..1 by its minimum and maximum; mask (height, width) bool, where the probability exceeds the configuration's
@@ -190,7 +190,7 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
         results, threshold = [], self.model.config.localization_threshold
         for output in outputs:
             logits = output["logits"].float()
-            # Outside the centre crop nothing is predicted: the map has its minimum there.
+            # Outside the center crop nothing is predicted: the map has its minimum there.
             outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
             heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()

@@ -1,4 +1,4 @@
-"""Post-processing: outputs of the models to labels, waveforms, and maps over the images."""
+"""Post-processing of model outputs to labels, waveforms, and maps over the images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def _target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
 def place_on_image(
     maps: torch.Tensor, size: tuple[int, int], transform: ImageTransform, outside: float
 ) -> torch.Tensor:
-    """Resize maps over the centre crop, and place them on the whole image.
+    """Resize maps over the center crop, and place them on the whole image.
 
     Args:
         maps: (C, h, w) of any resolution; resized bilinearly.
@@ -67,15 +67,15 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForAudioVisualClassification`; `logits` (B, labels).
-            top_k: Largest number of labels; None for all.
+            top_k: Maximum number of labels; None for all.
             id2label: Names of the labels, such as `model.config.id2label`; class indices by default.
             multi_label: Whether scores are the sigmoid of each logit rather than the softmax over all.
 
         Returns:
-            For each sample, a list of `{"score": float, "label": str or int}` with the highest score first.
+            For each sample, a list of `{"score": float, "label": str or int}` sorted by descending score.
 
         Raises:
-            ValueError: If the logits have another shape, or `top_k` is below 1.
+            ValueError: If the logits have the wrong shape, or `top_k` is below 1.
         """
         logits = _logits(outputs, (2,), "(batch, labels)")
         if top_k is not None and top_k < 1:
@@ -145,7 +145,7 @@ class PostProcessing:
             mixture and no starts, at most the length of the model's window.
 
         Raises:
-            ValueError: If the number of masks is not that of the mixtures or windows, the logits have another shape,
+            ValueError: If the number of masks does not match the mixtures or windows, the logits have the wrong shape,
                 or the windows do not cover a mixture.
         """
         logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
@@ -197,14 +197,14 @@ class PostProcessing:
             outputs: Outputs of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
             target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are placed on
                 the part of the image that the model was given. By default they have the size of the logits.
-            threshold: Probability above which a pixel is labelled 1, if there is a single label.
-            outside: Label of pixels outside the centre crop.
+            threshold: Probability above which a pixel is labeled 1, if there is a single label.
+            outside: Label of pixels outside the center crop.
 
         Returns:
             For each sample (height, width) long: class indices; with a single label, 1 for sounding objects, else 0.
 
         Raises:
-            ValueError: If the logits have another shape, or the number of sizes is not that of the samples.
+            ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
         logits = _logits(outputs, (4,), "(batch, labels, height, width)")
         return [
@@ -214,20 +214,20 @@ class PostProcessing:
     def post_process_sound_localization(
         self, outputs, target_sizes=None, normalize: bool = True, outside: float = 0.0
     ) -> list[torch.Tensor]:
-        """Compute a heat map of the sound's source over each image.
+        """Compute a heat map of sound sources over each image.
 
         Args:
             outputs: Outputs of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high at the source.
             target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default.
             normalize: Whether to scale each map to 0..1 by its minimum and maximum, as benchmarks of localization do; a
                 constant map becomes 0. Without it, maps are logits, which are comparable between samples.
-            outside: Value outside the centre crop.
+            outside: Value outside the center crop.
 
         Returns:
             For each sample (height, width) float32.
 
         Raises:
-            ValueError: If the logits have another shape, or the number of sizes is not that of the samples.
+            ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
         maps = _logits(outputs, (3, 4), "(batch, height, width)")
         if maps.ndim == 4 and maps.shape[1] != 1:

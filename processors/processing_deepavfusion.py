@@ -1,4 +1,4 @@
-"""Processor: videos, images and audio to inputs of the models, and outputs of the models to results."""
+"""Processor: converts videos, images and audio to model inputs, and model outputs to results."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     ```
     """
 
-    # Set by the module that imports both processor and pipelines: copies their code into a folder; its own name.
+    # Set by the module that imports both processor and pipelines: a function that copies their code, and its name.
     _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
     _auto_module: ClassVar[str]
 
@@ -67,8 +67,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         The crop of the image depends on the model's class, see [`from_model`].
 
         Args:
-            config: A `DeepAVFusionConfig`, of which image_size, num_frames, num_mel_bins and spectrogram_length
-                are used.
+            config: A `DeepAVFusionConfig`; its image_size, num_frames, num_mel_bins and spectrogram_length are used.
             **image_options: Other arguments of [`DeepAVFusionImageProcessor`].
         """
         extractor = DeepAVFusionFeatureExtractor(
@@ -156,8 +155,8 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
 
         Raises:
             MediaError: If a file cannot be read, or has neither images nor audio.
-            TypeError: If an input is of another type.
-            ValueError: If an input has another shape, or the numbers of images and waveforms differ.
+            TypeError: If an input has an unsupported type.
+            ValueError: If an input has the wrong shape, or the numbers of images and waveforms differ.
         """
         files = [videos] if is_file(videos) else videos
         if isinstance(files, (list, tuple)) and files and all(is_file(item) for item in files):
@@ -231,7 +230,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         """Return the base class of a part, after checking the part; image and video processor may be None.
 
         Raises:
-            TypeError: If the part is of another class.
+            TypeError: If the part has the wrong class.
         """
         # transformers looks up these classes among its names, which are placeholders without torchvision.
         proper_class = _PARTS[argument_name][1]

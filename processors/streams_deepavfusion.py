@@ -12,12 +12,12 @@ try:
 except ImportError:
     av = None
 
-# In transport streams and with some indices, seeking arrives after the target. Then targets so many seconds earlier are
-# tried, and at last the start of the file, because decoding hours of video takes minutes.
+# In transport streams and with some indices, seeking arrives after the target. Then targets this many seconds earlier
+# are tried, and finally the start of the file, because decoding hours of video takes minutes.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
-# Duration in seconds of a frame without one.
+# Assumed duration in seconds of a frame that has none.
 _FRAME_LENGTH = 0.04
-# Decoding stops after so many damaged packets in a row.
+# Decoding stops after this many damaged packets in a row.
 _MAX_BAD_PACKETS = 500
 
 
@@ -81,7 +81,7 @@ def packet_spans(container, streams: dict) -> dict:
 
 
 def _packets(container, streams):
-    """Yield packets until the end, or until an error, with which truncated files end."""
+    """Yield packets until the end or the first error (truncated files end with one)."""
     packets = container.demux(streams)
     while True:
         try:

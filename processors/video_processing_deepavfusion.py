@@ -1,4 +1,4 @@
-"""Video processor: the transform of images with one crop for all frames of a clip."""
+"""Video processor: the image transform, with one crop for all frames of a clip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -99,7 +99,7 @@ def as_videos(videos: Any) -> list:
 
     Raises:
         TypeError: If `videos` is neither an array nor a list.
-        ValueError: If an array has another number of axes, or a list is empty.
+        ValueError: If an array has the wrong number of axes, or a list is empty.
     """
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         if videos.ndim not in (4, 5):

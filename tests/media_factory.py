@@ -1,4 +1,4 @@
-"""Makes media files of every odd kind. A frame's grey level and a tone's pitch tell which moment they are of."""
+"""Makes media files of every odd kind. A frame's gray level and a tone's pitch tell which moment they are of."""
 
 import io
 from fractions import Fraction
@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 
-def grey_at(time: float) -> int:
-    """Grey level of the frame shown from `time` on: ten steps a second, starting at 20."""
+def gray_at(time: float) -> int:
+    """Gray level of the frame shown from `time` on: ten steps a second, starting at 20."""
     return (20 + round(time * 10)) % 236
 
 
@@ -53,7 +53,7 @@ def write_media(
         audio: (channels, samples) float32; a tone of `seconds` by default.
         image_start, audio_start: seconds by which a stream is late.
         frame_times: times of the frames where they are not evenly spaced.
-        paint: function of a frame's time -> (H, W, 3) uint8; a flat grey that tells the time by default.
+        paint: function of a frame's time -> (H, W, 3) uint8; a flat gray that tells the time by default.
     """
     output = str(target) if isinstance(target, (str, Path)) else target
     with av.open(output, "w", format=container_format) as container:
@@ -76,7 +76,7 @@ def write_media(
         if codec is not None:
             times = frame_times if frame_times is not None else [i / fps for i in range(max(round(seconds * fps), 1))]
             for time in times:
-                array = np.full((size[1], size[0], 3), grey_at(time), np.uint8) if paint is None else paint(time)
+                array = np.full((size[1], size[0], 3), gray_at(time), np.uint8) if paint is None else paint(time)
                 frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pixel_format)
                 frame.time_base = video.codec_context.time_base
                 frame.pts = round((time + image_start) / frame.time_base)

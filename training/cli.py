@@ -8,7 +8,7 @@ from .extras import missing_extra
 COMMANDS = {
     "pretrain": "pre-train an encoder by masked reconstruction, from a recipe",
     "finetune": "fine-tune a model for a task, from a recipe, and evaluate it",
-    "probe": "evaluate a frozen encoder by nearest neighbours and linear classifiers",
+    "probe": "evaluate a frozen encoder by nearest neighbors and linear classifiers",
     "evaluate": "evaluate a model on a data set and write a report",
     "embed": "write the fusion, image and audio tokens of media files",
     "classify": "print the most likely labels of media files",

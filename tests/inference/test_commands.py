@@ -181,7 +181,7 @@ class TestSegment:
         expected = pipe(folder, "segment")(str(folder / "clip.mov"))
         mask = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]))
         assert np.array_equal(mask, expected["mask"])
-        assert 255 in mask  # beyond the centre crop
+        assert 255 in mask  # beyond the center crop
         colors = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]).convert("RGB"))
         assert len(np.unique(colors.reshape(-1, 3), axis=0)) == len(np.unique(mask))
         overlay = Image.open(written["clip_at_1.25s_overlay.png"])

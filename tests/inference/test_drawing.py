@@ -1,4 +1,4 @@
-"""Overlays and spectrograms: positions, colours and errors."""
+"""Overlays and spectrograms: positions, colors and errors."""
 
 import matplotlib
 import numpy as np
@@ -43,7 +43,7 @@ def test_hotter_pixels_are_brighter_and_cold_ones_show_the_frame():
     profile = brightness(image)[128]
     assert (np.diff(profile[64:]) >= -3).all()
     assert profile[-1] > profile[0] + 200
-    assert (image[:, 0] == 45).all()  # three quarters of the grey frame
+    assert (image[:, 0] == 45).all()  # three quarters of the gray frame
 
 
 def test_limits_make_maps_comparable_and_flat_maps_cold():
@@ -86,7 +86,7 @@ def test_frames_are_enlarged_by_whole_factors_and_never_reduced():
     assert enlarged(frame(300, 400)).shape == (300, 400, 3)
 
 
-def test_resizing_keeps_labels_and_aligns_pixel_centres():
+def test_resizing_keeps_labels_and_aligns_pixel_centers():
     labels = np.array([[0, 255], [7, 3]])
     large = resized(labels, 8, 8, smooth=False)
     np.testing.assert_array_equal(large, labels.repeat(4, 0).repeat(4, 1))
@@ -95,7 +95,7 @@ def test_resizing_keeps_labels_and_aligns_pixel_centres():
 
 
 @pytest.mark.parametrize("kind", [bool, np.float32, np.int64])
-def test_binary_masks_are_coloured_at_their_pixels(kind):
+def test_binary_masks_are_colored_at_their_pixels(kind):
     mask = np.zeros((64, 64), kind)
     mask[10:20, 30:40] = 1
     ground = np.full((64, 64, 3), 100, np.uint8)
@@ -104,7 +104,7 @@ def test_binary_masks_are_coloured_at_their_pixels(kind):
     np.testing.assert_array_equal(orange, mask.astype(bool).repeat(4, 0).repeat(4, 1))
 
 
-def test_classes_have_their_colours_and_ignored_pixels_are_hatched():
+def test_classes_have_their_colors_and_ignored_pixels_are_hatched():
     colors = class_colors(3)
     mask = torch.zeros(64, 64, dtype=torch.long)
     mask[:16], mask[16:32], mask[48:] = 1, 2, 255
@@ -125,7 +125,7 @@ def test_masks_outside_the_palette_are_refused():
         mask_overlay(frame(), np.zeros((4, 4)), class_colors(3))
 
 
-def test_colours_of_classes_are_distinct_and_stable():
+def test_colors_of_classes_are_distinct_and_stable():
     colors = class_colors(72)
     assert colors.dtype == np.uint8
     assert len(np.unique(colors, axis=0)) == 72

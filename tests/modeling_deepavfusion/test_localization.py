@@ -278,7 +278,7 @@ def test_training_reaches_the_encoder(kind, loss, checkpointing):
 
 
 def test_learns_where_a_patch_is_lit_by_its_sound():
-    """Two squares of two colours, two tones: the tone determines which square sounds."""
+    """Two squares of two colors, two tones: the tone determines which square sounds."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     model = DeepAVFusionForSoundLocalization(tiny_config(num_hidden_layers=2)).train()

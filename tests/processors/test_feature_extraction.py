@@ -27,11 +27,17 @@ def tone(hertz, rate, seconds=3.0):
     return torch.sin(2 * math.pi * hertz * torch.arange(round(rate * seconds)) / rate)
 
 
+def assert_features_equal(found, expected):
+    """In quiet bins beside loud ones, rounding of float32 FFTs, which differs between CPUs, is off by up to 1.2e-4."""
+    assert_close(found, expected, rtol=0, atol=3e-4)
+    assert ((found - expected).abs() <= 1e-5).float().mean() > 0.98
+
+
 @pytest.mark.parametrize("case", ["1", "2"], ids=["short, mirrored", "long, cut"])
 def test_equals_the_published_features(golden, extractor, case):
     features = extractor(golden.inputs[f"waveform_{case}"], sampling_rate=16000).input_features
     assert features.dtype == torch.float32
-    assert_close(features[0], golden.outputs[f"logmel_{case}"], rtol=0, atol=1e-5)
+    assert_features_equal(features[0], golden.outputs[f"logmel_{case}"])
 
 
 def test_equals_the_published_features_of_a_full_window(extractor):
@@ -42,7 +48,7 @@ def test_equals_the_published_features_of_a_full_window(extractor):
 
     golden = load_file(SHARED / "audio.safetensors")
     features = extractor(golden["in.waveform_0"], sampling_rate=16000).input_features
-    assert_close(features[0], golden["out.logmel_0"], rtol=0, atol=1e-5)
+    assert_features_equal(features[0], golden["out.logmel_0"])
 
 
 def test_equals_the_published_separation(golden, extractor):
@@ -64,7 +70,7 @@ def test_autocast_changes_nothing(golden, extractor):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = extractor(golden.inputs["waveform_1"], sampling_rate=16000).input_features
         separated = extractor.separate(golden.inputs["mask_logits"], golden.inputs["mix_waveform"])
-    assert_close(features[0], golden.outputs["logmel_1"], rtol=0, atol=1e-5)
+    assert_features_equal(features[0], golden.outputs["logmel_1"])
     assert_close(separated, golden.outputs["separated"], rtol=0, atol=1e-5)
 
 
@@ -107,7 +113,7 @@ def test_resampling_between_coprime_rates_is_approximate():
     assert_close(resampled[200 : length - 200], tone(440, 16000)[200 : length - 200], rtol=0, atol=1e-2)
 
 
-def test_short_audio_is_repeated_forwards_and_backwards():
+def test_short_audio_is_repeated_forward_and_backward():
     filled = fill_window(torch.tensor([[1.0, 2.0, 3.0]]), 11)
     assert filled.tolist() == [[1, 2, 3, 3, 2, 1, 1, 2, 3, 3, 2]]
     assert fill_window(torch.arange(5.0), 3).tolist() == [0, 1, 2]

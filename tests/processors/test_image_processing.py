@@ -97,7 +97,7 @@ def test_output_size_for_any_image_size(size, shape):
 
 
 RGB = noise(40, 60, 3)
-GREY = np.repeat(RGB[..., :1], 3, -1)
+GRAY = np.repeat(RGB[..., :1], 3, -1)
 FORMS = {
     "torch": (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
     "channels first": (RGB.transpose(2, 0, 1), RGB),
@@ -106,8 +106,8 @@ FORMS = {
     "uint16": (RGB.astype(np.uint16), RGB),
     "read-only": (np.broadcast_to(RGB, RGB.shape), RGB),
     "alpha": (np.concatenate([RGB, noise(40, 60, 1, seed=1)], -1), RGB),
-    "grey": (GREY[..., 0], GREY),
-    "grey with a channel": (GREY[..., :1], GREY),
+    "gray": (GRAY[..., 0], GRAY),
+    "gray with a channel": (GRAY[..., :1], GRAY),
     "4-D": (RGB[None], RGB),
     "list": ([RGB], RGB),
     "negative strides": (RGB[::-1][::-1], RGB),
@@ -132,9 +132,9 @@ def test_floating_point_images_are_in_0_to_1(dtype):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "I;16", "I", "F"])
 def test_pil_modes(mode):
     if mode == "I;16":
-        image = Image.fromarray(GREY[..., 0].astype(np.uint16) * 257)
+        image = Image.fromarray(GRAY[..., 0].astype(np.uint16) * 257)
     elif mode == "F":
-        image = Image.fromarray(GREY[..., 0].astype(np.float32) / 255)
+        image = Image.fromarray(GRAY[..., 0].astype(np.float32) / 255)
     else:
         image = Image.fromarray(RGB).convert(mode)
     assert image.mode == mode
@@ -144,7 +144,7 @@ def test_pil_modes(mode):
     if mode in ("RGB", "RGBA"):
         expected = RGB
     elif mode in ("I;16", "F"):
-        expected = GREY
+        expected = GRAY
     else:
         expected = np.array(image.convert("RGB"))
     assert_close(scaled.permute(1, 2, 0).numpy(), (expected / 255).astype(np.float32), rtol=0, atol=1e-6)
@@ -215,10 +215,10 @@ def test_crop_box_is_the_cropped_area(shape, crop_pct):
     pixel_values = processor(np.stack([rows, columns, rows], -1)).pixel_values[0]
     top, left, bottom, right = processor.crop_box(*shape)
     for channel, low, high, side, cropped in ((0, top, bottom, shape[0], 64), (1, left, right, shape[1], 80)):
-        centres = pixel_values[channel] * (side - 1) + 0.5  # of the cropped pixels, from the image's edge
+        centers = pixel_values[channel] * (side - 1) + 0.5  # of the cropped pixels, from the image's edge
         half = (high - low) / cropped / 2
-        assert abs(centres.min().item() - half - low) <= 1 + half
-        assert abs(centres.max().item() + half - high) <= 1 + half
+        assert abs(centers.min().item() - half - low) <= 1 + half
+        assert abs(centers.max().item() + half - high) <= 1 + half
     assert 0 <= top < bottom <= shape[0]
     assert 0 <= left < right <= shape[1]
 

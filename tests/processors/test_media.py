@@ -14,13 +14,13 @@ import pytest
 
 from deepavfusion.processors import media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, dense_timestamps, load_clip, probe_clip
-from tests.media_factory import damage, grey_at, media_bytes, tone, turn_mp4, write_media
+from tests.media_factory import damage, gray_at, media_bytes, tone, turn_mp4, write_media
 
 SHARED = Path(__file__).parents[3] / "shared" / "media"
 
 
 def level(frames) -> float:
-    """Return the mean grey level of the first frame."""
+    """Return the mean gray level of the first frame."""
     return float(frames[0].mean())
 
 
@@ -44,20 +44,20 @@ def test_default_timestamp_is_the_middle(plain):
     assert waveform.dtype == np.float32
     assert rate == 16000
     assert clip.timestamp == pytest.approx(3.0, abs=0.1)
-    assert level(frames) == pytest.approx(grey_at(clip.timestamp), abs=2)
+    assert level(frames) == pytest.approx(gray_at(clip.timestamp), abs=2)
     assert pitch(waveform, rate) == pytest.approx(440, abs=1)
 
 
 @pytest.mark.parametrize("timestamp", [0.0, 0.45, 2.31, 5.85])
 def test_timestamp(plain, timestamp):
     clip = load_clip(plain, timestamp)
-    assert level(clip.frames) == pytest.approx(grey_at(np.floor(timestamp * 10 + 1e-6) / 10), abs=2)
+    assert level(clip.frames) == pytest.approx(gray_at(np.floor(timestamp * 10 + 1e-6) / 10), abs=2)
     assert clip.waveform.shape == (1, 48000), "the window is shifted to lie inside the file"
 
 
 def test_frames_are_spread_over_the_window(plain):
     clip = load_clip(plain, 3.0, num_frames=6)
-    expected = [grey_at(np.floor((1.5 + 0.5 * (i + 0.5)) * 10 + 1e-6) / 10) for i in range(6)]
+    expected = [gray_at(np.floor((1.5 + 0.5 * (i + 0.5)) * 10 + 1e-6) / 10) for i in range(6)]
     np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), expected, atol=2)
 
 
@@ -88,7 +88,7 @@ CODECS = {
     "mpeg-1": ("a.mpg", {"codec": "mpeg1video", "fps": 25, "audio_codec": "mp2", "rate": 44100}),
     "mpeg-2 transport stream": ("a.ts", {"codec": "mpeg2video", "fps": 25, "audio_codec": "mp2", "rate": 44100}),
     "mpeg-4 in avi": ("a.avi", {"codec": "mpeg4", "audio_codec": "libmp3lame", "rate": 44100}),
-    "grey": ("a.mkv", {"codec": "ffv1", "pixel_format": "gray", "audio_codec": "flac"}),
+    "gray": ("a.mkv", {"codec": "ffv1", "pixel_format": "gray", "audio_codec": "flac"}),
     "alpha": ("a.mov", {"codec": "png", "pixel_format": "rgba", "audio_codec": "pcm_s16le"}),
     "motion jpeg": ("a.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p", "audio_codec": "pcm_s16le"}),
     "prores": ("a.mov", {"codec": "prores_ks", "pixel_format": "yuv422p10le", "audio_codec": "pcm_s16le"}),
@@ -112,7 +112,7 @@ def test_codecs_and_formats(tmp_path, name):
     width, height = options.get("size", (64, 48))
     assert clip.frames.shape == (1, height, width, 3)
     shown = np.floor(2.55 * options.get("fps", 10) + 1e-6) / options.get("fps", 10)
-    assert level(clip.frames) == pytest.approx(grey_at(shown), abs=4)
+    assert level(clip.frames) == pytest.approx(gray_at(shown), abs=4)
     rate = options.get("rate", 16000)
     assert clip.sampling_rate == rate
     channels = options["audio"].shape[0] if "audio" in options else 1
@@ -181,7 +181,7 @@ def test_headers_without_duration(tmp_path, suffix):
             stream = container.add_stream("libx264", rate=10)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             for index in range(40):
-                array = np.full((48, 64, 3), grey_at(index / 10), np.uint8)
+                array = np.full((48, 64, 3), gray_at(index / 10), np.uint8)
                 frame = av.VideoFrame.from_ndarray(array, format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
@@ -191,7 +191,7 @@ def test_headers_without_duration(tmp_path, suffix):
     path.write_bytes(bytes(pipe.data))
     clip = load_clip(path)
     assert clip.timestamp == pytest.approx(2.0, abs=0.2)
-    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp), abs=3)
+    assert level(clip.frames) == pytest.approx(gray_at(clip.timestamp), abs=3)
 
 
 def test_streams_that_start_late(tmp_path):
@@ -201,22 +201,22 @@ def test_streams_that_start_late(tmp_path):
     assert info.audio_span == pytest.approx((0.0, 4.0), abs=0.15)
     clip = load_clip(path)
     assert clip.timestamp == pytest.approx(3.0, abs=0.15), "the middle of what both cover"
-    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp - 2), abs=3)
+    assert level(clip.frames) == pytest.approx(gray_at(clip.timestamp - 2), abs=3)
     early = load_clip(path, 0.5)
-    assert level(early.frames) == pytest.approx(grey_at(0), abs=2), "the first frame is shown before it starts"
+    assert level(early.frames) == pytest.approx(gray_at(0), abs=2), "the first frame is shown before it starts"
 
 
 def test_stream_times_that_do_not_start_at_zero(tmp_path):
     path = write_media(tmp_path / "offset.ts", codec="mpeg2video", fps=25, audio_codec="mp2", rate=44100, seconds=4)
     clip = load_clip(path, 1.0)
-    assert level(clip.frames) == pytest.approx(grey_at(1.0), abs=3)
+    assert level(clip.frames) == pytest.approx(gray_at(1.0), abs=3)
 
 
 def test_variable_frame_rate(tmp_path):
     times = [0.0, 0.1, 1.5, 1.6, 3.9]
     path = write_media(tmp_path / "variable.mkv", frame_times=times, seconds=4)
     for timestamp, shown in ((0.05, 0.0), (1.45, 0.1), (1.55, 1.5), (3.5, 1.6), (3.95, 3.9)):
-        assert level(load_clip(path, timestamp).frames) == pytest.approx(grey_at(shown), abs=2)
+        assert level(load_clip(path, timestamp).frames) == pytest.approx(gray_at(shown), abs=2)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
@@ -229,7 +229,7 @@ def test_a_still_image_is_shown_until_the_audio_ends(tmp_path, suffix, fps):
     path = write_media(tmp_path / f"still{suffix}", frame_times=[0.0], fps=fps, seconds=12.0, **options)
     clip = load_clip(path, num_frames=4)
     assert clip.timestamp == pytest.approx(6.0, abs=0.2), "the middle of the audio"
-    np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), grey_at(0), atol=3)
+    np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), gray_at(0), atol=3)
     assert clip.waveform.shape[1] == pytest.approx(3 * options["rate"], abs=10)
 
 
@@ -238,7 +238,7 @@ def test_slides_are_not_read_as_damage(tmp_path, monkeypatch):
     path = write_media(tmp_path / "slides.mkv", frame_times=[0.0, 9.0, 18.0, 27.0], seconds=30, audio_codec="flac")
     monkeypatch.setattr(media_deepavfusion, "packet_spans", lambda *_: pytest.fail("all packets were read"))
     for timestamp, shown in ((5.0, 0.0), (13.0, 9.0), (20.0, 18.0)):
-        assert level(load_clip(path, timestamp).frames) == pytest.approx(grey_at(shown), abs=2)
+        assert level(load_clip(path, timestamp).frames) == pytest.approx(gray_at(shown), abs=2)
 
 
 def test_timestamps_beyond_an_estimated_duration(tmp_path):
@@ -425,4 +425,4 @@ def test_real_clips():
 
 def test_bytes_of_a_streaming_format():
     clip = load_clip(media_bytes(container_format="matroska", audio_codec="flac"))
-    assert level(clip.frames) == pytest.approx(grey_at(clip.timestamp), abs=3)
+    assert level(clip.frames) == pytest.approx(gray_at(clip.timestamp), abs=3)

@@ -173,7 +173,7 @@ class TestEveryPipeline:
             pipeline(EXTRACT, model=str(tmp_path / "alone"))
 
     def test_checkpoints_of_other_tasks_warn(self, folder, recwarn):
-        """Transformers initializes a random head, which may be trained afterwards, so that it does not raise."""
+        """Transformers initializes a random head, which may be trained afterward, so that it does not raise."""
         with pytest.warns(UserWarning, match="saved as DeepAVFusionForSourceSeparation, not as .*SoundLocalization"):
             pipeline(LOCALIZE, model=str(folder / SEPARATE), device="cpu")
         recwarn.clear()

@@ -48,7 +48,7 @@ def video_processor():
 
 
 def write_clip(path, seconds=4, image=True, audio=True):
-    """Write a file whose second n has grey level 60 n and amplitude 0.05 · 2ⁿ."""
+    """Write a file whose second n has gray level 60 n and amplitude 0.05 · 2ⁿ."""
     with av.open(str(path), "w") as container:
         if image:
             video_stream = container.add_stream("h264", rate=8)

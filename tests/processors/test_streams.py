@@ -7,7 +7,7 @@ import pytest
 
 from deepavfusion.processors import media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
-from tests.media_factory import grey_at, media_bytes, tone
+from tests.media_factory import gray_at, media_bytes, tone
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ FORMATS = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_late_timestamps_are_reached_by_seeking(decoded, name):
-    """In 20 s at 25 frames per second, whose grey level grows by 10 per second."""
+    """In 20 s at 25 frames per second, whose gray level grows by 10 per second."""
     data = media_bytes(seconds=20, fps=25, rate=44100, video_options={"g": "12"}, **FORMATS[name])
     clip = load_clip(data, 18.0)
-    assert clip.frames.mean() == pytest.approx(grey_at(18.0), abs=4)
+    assert clip.frames.mean() == pytest.approx(gray_at(18.0), abs=4)
     assert clip.waveform.shape[1] == pytest.approx(3 * 44100, abs=4410)
     assert decoded["video"] < 100, "the file has 500 frames"
     # Seeking in a program stream is off by seconds, in the others by packets.
@@ -49,7 +49,7 @@ def test_late_timestamps_are_reached_by_seeking(decoded, name):
 def test_timestamps_before_the_first_frame_decode_few_frames(decoded):
     data = media_bytes(container_format="matroska", seconds=8, image_start=4.0, audio=tone(16000, 12))
     clip = load_clip(data, 1.0)
-    assert clip.frames.mean() == pytest.approx(grey_at(0), abs=2)
+    assert clip.frames.mean() == pytest.approx(gray_at(0), abs=2)
     assert decoded["video"] <= 4
 
 
@@ -69,7 +69,7 @@ def test_raw_streams_without_timestamps(codec, timestamp):
     assert probe_clip(data).image_span == pytest.approx((0.0, 4.0), abs=0.11)
     clip = load_clip(data, timestamp, num_frames=2, seconds=1.0)
     middle = 2.0 if timestamp is None else timestamp
-    expected = [grey_at(middle - 0.25), grey_at(middle + 0.25)]
+    expected = [gray_at(middle - 0.25), gray_at(middle + 0.25)]
     np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), expected, atol=2.5)
 
 

@@ -163,7 +163,7 @@ def test_clips_of_one_class_alone_have_no_average_precision():
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
-    """Augmentation, mixup, withheld modalities, optimiser and schedule: all go on as if nothing had happened."""
+    """Augmentation, mixup, withheld modalities, optimizer and schedule: all go on as if nothing had happened."""
     extra = ("task.mixup=0.5", "optim.epochs=4", "model.drop_path_rate=0.2")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert finetune.main(["scenes_recognition", *arguments(pretrained, whole, *extra)]) == 0
@@ -249,8 +249,8 @@ def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):
     for name, value in model.deepavfusion.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert model.config.classifier_input_norm
-    neighbours = json.loads((out / "nearest_neighbours.json").read_text())
-    assert set(neighbours) == {"fusion", "image", "audio", "all", "chance"}
+    neighbors = json.loads((out / "nearest_neighbours.json").read_text())
+    assert set(neighbors) == {"fusion", "image", "audio", "all", "chance"}
     assert "1-NN" in capsys.readouterr().out
 
 

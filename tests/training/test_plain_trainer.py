@@ -2,7 +2,7 @@
 
 Gradient accumulation gives what one larger batch gives. Excepted are, by their nature: batch norms in training (the
 U-Nets of separation and segmentation, linear probes' input norm), whose statistics are of the smaller batches; the
-matching loss of localization, which forms its pairs within a batch; and means over what is labelled or there, where the
+matching loss of localization, which forms its pairs within a batch; and means over what is labeled or there, where the
 smaller batches differ in its number (ignored pixels, samples without sound).
 """
 

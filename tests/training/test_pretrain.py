@@ -265,7 +265,7 @@ def test_data_that_cannot_be_used_are_refused(tmp_path, capsys):
     assert "The recipe's data cannot be used" in capsys.readouterr().err
 
 
-class UnlabelledClips(StandInClips):
+class UnlabeledClips(StandInClips):
     def collate(self, samples):
         return {key: value for key, value in super().collate(samples).items() if key != "labels"}
 
@@ -278,7 +278,7 @@ class MultiLabelClips(StandInClips):
 
 
 def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
-    assert run("out", clips=UnlabelledClips) == 0
+    assert run("out", clips=UnlabeledClips) == 0
     assert "Nearest neighbours" not in capsys.readouterr().out
     assert set(json.loads((tmp_path / "out" / "evaluation.json").read_text())["metrics"]) == {
         "loss",

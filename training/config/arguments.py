@@ -43,6 +43,12 @@ class TaskArguments:
         "or audio patches; the ratios of the model where there is none.",
         tasks=("pretraining",),
     )
+    probe_labels: list[int] = option(
+        [],
+        "Numbers of labels of the training split on which linear probes are fitted before and after training.",
+        at_least=1,
+        tasks=("pretraining",),
+    )
     semantic: bool = option(
         False, "Segment each class; by default only what sounds from what does not.", tasks=("segmentation",)
     )

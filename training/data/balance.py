@@ -39,8 +39,8 @@ def class_balanced_weights(clips: ClipDataset) -> torch.Tensor:
     owners, labels = _labels(clips)
     counts = np.bincount(labels, minlength=len(clips.label_names))
     weights = np.bincount(owners, 1 / counts[labels], minlength=len(clips))
-    labelled = weights > 0
-    weights[~labelled] = weights[labelled].min() if labelled.any() else 1.0
+    labeled = weights > 0
+    weights[~labeled] = weights[labeled].min() if labeled.any() else 1.0
     return torch.from_numpy(weights)
 
 

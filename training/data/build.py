@@ -65,8 +65,8 @@ def build_dataset(
             the first in an order that depends on their names), and the options of the data set; keys whose value is
             None count as absent:
 
-            - scenes: `cache_dir`, `augment`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`, `motion`,
-              `coupling`, `scene_seed`;
+            - scenes: `cache_dir`, `augment`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`,
+              `motion`, `coupling`, `scene_seed`;
             - folder: `annotations` (csv or jsonl), `validation_fraction` (0.1);
             - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_fraction`, `train_list`, `test_list`
               (files that name the clips of the split), `drop_overlap` (leave out training clips that are test clips);

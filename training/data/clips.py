@@ -79,7 +79,7 @@ class ClipDataset(Dataset):
         raise NotImplementedError
 
     def classes(self) -> list[list[int]]:
-        """The class indices of every clip, from the annotations; of labelled clips only."""
+        """The class indices of every clip, from the annotations; of labeled clips only."""
         return row_classes(self.annotations())
 
     def as_dataset(self, num_shards: int | None = None):

@@ -18,7 +18,7 @@ from .random import Stream, generator
 class ClipOrder:
     """Batch sampler over the endless stream: yields lists of (epoch, clip) for this process, one list a micro-batch.
 
-    Optimiser step s covers positions [s * effective, (s + 1) * effective); its micro-batch m and process r read
+    Optimizer step s covers positions [s * effective, (s + 1) * effective); its micro-batch m and process r read
     `batch_size` of them from m * processes * batch_size + r * batch_size on.
 
     The sampler always says that it holds the batches of all steps, `end_step` * `accumulation`, and yields those from
@@ -27,12 +27,12 @@ class ClipOrder:
     Args:
         num_clips: clips in the training set.
         batch_size: clips per process and micro-batch.
-        accumulation: micro-batches per optimiser step.
+        accumulation: micro-batches per optimizer step.
         processes, process: how many train, and which one this is.
         seed: seed of the shuffles.
-        start_step, end_step: optimiser steps to yield.
+        start_step, end_step: optimizer steps to yield.
         weights: (num_clips,) how often clips are drawn, relative to each other; None shuffles.
-        group: this many neighbouring clips stay together, in one batch.
+        group: this many neighboring clips stay together, in one batch.
 
     Raises:
         ValueError: where a batch, or the training set, does not hold whole groups, or weights are given for groups.
@@ -162,7 +162,7 @@ def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
 
 
 def group_size(clips) -> int:
-    """How many neighbouring clips of a data set belong into one batch."""
+    """How many neighboring clips of a data set belong into one batch."""
     return 2 if getattr(clips, "in_pairs", False) else 1
 
 
@@ -171,7 +171,7 @@ def evaluation_loader(
 ) -> DataLoader:
     """Every `processes`-th clip from `process` on, in order; the same number of batches on every process.
 
-    With `group`, so many neighbouring clips are dealt together, into one batch; a batch holds whole groups.
+    With `group`, so many neighboring clips are dealt together, into one batch; a batch holds whole groups.
     """
     batch_size = max(batch_size // group, 1) * group
     batches = -(-len(clips) // (batch_size * processes))

@@ -74,8 +74,8 @@ class MixtureClips(FileClips):
         self.label_names, self.multi_label = None, False
 
     def _class_sets(self) -> list[frozenset[int]]:
-        labelled = self.label_names is not None
-        return [frozenset(c) for c in row_classes(self.rows)] if labelled else [frozenset()] * len(self.rows)
+        labeled = self.label_names is not None
+        return [frozenset(c) for c in row_classes(self.rows)] if labeled else [frozenset()] * len(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows) if self.train else 2 * len(self.pairs)

@@ -241,9 +241,9 @@ def _build_boxes(request: Request) -> ClipDataset:
     listed = request.get("test_list")
     tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
     training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
-    labelled = bool(training) and all(key in boxes for key in training)
+    labeled = bool(training) and all(key in boxes for key in training)
     title = f"{name}, split {split}"
-    if split == "train" or (split == "validation" and labelled):
+    if split == "train" or (split == "validation" and labeled):
         if not training:
             raise ValueError(
                 f"Dataset {name!r} has boxes of test clips only; set data.train_list to a list of training clips."
@@ -251,11 +251,11 @@ def _build_boxes(request: Request) -> ClipDataset:
         test_keys = {pair.image for pair in tests} | (set() if flickr else _vggsound_tests(root))
         chosen, note = report_overlap(name, training, test_keys, bool(request.get("drop_overlap")))
         pairs = [ImageAudioPair(training[i], training[i], False) for i in chosen]
-        boxes, title = boxes if labelled else None, f"{title}, {note}" if note else title
+        boxes, title = boxes if labeled else None, f"{title}, {note}" if note else title
     else:
         pairs = tests
     groups = [pair.image if flickr else _youtube_id(pair.image) for pair in pairs]
-    chosen = held_out(groups, request, labelled == (pairs is not tests))
+    chosen = held_out(groups, request, labeled == (pairs is not tests))
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP)
     rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
     return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, required)

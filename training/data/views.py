@@ -32,8 +32,8 @@ class View:
     size: tuple[int, int]
     flip: bool = False
 
-    def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres of the input's rows and columns, in fractions of the image's height and width."""
+    def centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centers of the input's rows and columns, in fractions of the image's height and width."""
         rows = self.top + (np.arange(self.size[0]) + 0.5) / self.size[0] * self.height
         columns = self.left + (np.arange(self.size[1]) + 0.5) / self.size[1] * self.width
         return rows, columns[::-1] if self.flip else columns
@@ -42,7 +42,7 @@ class View:
         """Map (h, w) of the whole image -> (H, W) of the view, by nearest pixel, so that classes do not mix."""
         rows, columns = (
             np.clip((fraction * count).astype(np.int64), 0, count - 1)
-            for fraction, count in zip(self.centres(), values.shape, strict=True)
+            for fraction, count in zip(self.centers(), values.shape, strict=True)
         )
         return torch.from_numpy(np.ascontiguousarray(values[rows[:, None], columns]))
 
@@ -56,7 +56,7 @@ class View:
         Returns:
             (H, W) float32.
         """
-        rows, columns = self.centres()
+        rows, columns = self.centers()
         votes = np.zeros(self.size, np.float32)
         for left, top, right, bottom in boxes:
             votes += ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
@@ -118,7 +118,7 @@ def _without_alpha(image):
 
 
 def read_class_map(path: str | Path, num_classes: int) -> np.ndarray:
-    """Read class indices as (H, W) uint8: grey levels or palette indices 0 .. num_classes - 1, or 255, to be ignored.
+    """Read class indices as (H, W) uint8: gray levels or palette indices 0 .. num_classes - 1, or 255, to be ignored.
 
     Raises:
         MediaError: The file is missing, not an image of one channel, or holds other values.

@@ -2,7 +2,7 @@
 
     python -m deepavfusion.training.experiments.ablations
 
-Each run pre-trains the quickstart's model with one change, for four of its eleven epochs (after which nearest-neighbour
+Each run pre-trains the quickstart's model with one change, for four of its eleven epochs (after which nearest-neighbor
 scores change little), and evaluates its streams along the way (paper, sections 4.4 and 4.5):
 
 - where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or not at all;
@@ -93,7 +93,7 @@ def write_towers(folder: Path) -> None:
 
 
 def probe_scores(metrics: dict[str, Any]) -> dict[str, float]:
-    """Nearest-neighbour score of each stream, in the first metric available."""
+    """Nearest-neighbor score of each stream, in the first metric available."""
     scores = nested_scores(metrics)
     return {name: next(iter(scores[name].values())) for name in scores if name != "chance"}
 
@@ -176,7 +176,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary_line(run: Run) -> str:
-    """Cost and nearest-neighbour scores of a completed run."""
+    """Cost and nearest-neighbor scores of a completed run."""
     scores = probe_scores(run.read()["metrics"])
     return f"{cost_line(run)}  1-NN " + ", ".join(f"{name} {100 * value:.1f} %" for name, value in scores.items())
 

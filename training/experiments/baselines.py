@@ -3,7 +3,7 @@
     python -m deepavfusion.training.experiments.baselines
     python -m deepavfusion.training.experiments.baselines --model untrained --model runs/scenes_tiny --networks standard
 
-Protocol: clips with one object; 1-nearest-neighbour (cosine) and logistic regression on standardised features of
+Protocol: clips with one object; 1-nearest-neighbor (cosine) and logistic regression on standardized features of
 training scenes, evaluated on test scenes for shape (8 classes), timbre (8) and class (16). `--networks` also trains two
 small convolutional networks, which learn the families that the baselines cannot separate. Needs scikit-learn.
 """
@@ -69,7 +69,7 @@ def representations(scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def embeddings(model, scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Mean over tokens of a model's three streams, L2-normalised, and their concatenation ("all")."""
+    """Mean over tokens of a model's three streams, L2-normalized, and their concatenation ("all")."""
     pieces: dict[str, list] = {"fusion": [], "image": [], "audio": []}
     for i in range(0, len(scenes["pixels"]), 100):
         output = model(
@@ -83,7 +83,7 @@ def embeddings(model, scenes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_targets: np.ndarray) -> dict[str, float]:
-    """Accuracies of 1-nearest-neighbour (cosine of standardised features) and logistic regression."""
+    """Accuracies of 1-nearest-neighbor (cosine of standardized features) and logistic regression."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -92,7 +92,7 @@ def score(train: np.ndarray, test: np.ndarray, train_targets: np.ndarray, test_t
     train, test = scaler.transform(train), scaler.transform(test)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test, train)]
     nearest = train_targets[(unit[0] @ unit[1].T).argmax(1)]
-    # Stronger regularisation for more features, which would otherwise overfit the training scenes.
+    # Stronger regularization for more features, which would otherwise overfit the training scenes.
     linear = LogisticRegression(C=min(1.0, 10 / train.shape[1]), max_iter=200)
     with warnings.catch_warnings():
         # The protocol is 200 iterations: held-out accuracy has converged by then, even if the weights have not.
@@ -185,7 +185,7 @@ def load_model(name: str, model_config):
 
 
 def table(difficulty: str, result: dict) -> str:
-    """Format the scores at one difficulty, in per cent."""
+    """Format the scores at one difficulty, in percent."""
     lines = [f"{difficulty:26s}" + "".join(f"{target:>18s}" for target in TARGETS)]
     lines.append(f"{'':26s}" + f"{'1-NN':>10s}{'linear':>8s}" * len(TARGETS))
     for name, scores in result["baselines"].items():

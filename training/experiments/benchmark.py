@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
 
-from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronise
+from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronize
 from .textbook import textbook
 
 
@@ -118,10 +118,10 @@ class Workload:
 
 def timed(workload: Workload, module: nn.Module) -> float:
     """Seconds of one call."""
-    synchronise(workload.device)
+    synchronize(workload.device)
     start = time.perf_counter()
     workload.call(module)
-    synchronise(workload.device)
+    synchronize(workload.device)
     return time.perf_counter() - start
 
 

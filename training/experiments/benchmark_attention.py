@@ -1,4 +1,4 @@
-"""Time and peak memory of a recipe's optimisation step on a CPU, by attention implementation and precision.
+"""Time and peak memory of a recipe's optimization step on a CPU, by attention implementation and precision.
 
     python -m deepavfusion.training.experiments.benchmark_attention scenes_recognition scenes_segmentation
 
@@ -25,7 +25,7 @@ COMBINATIONS = [(name, precision) for precision in ("float32", "bfloat16") for n
 
 
 class Step:
-    """One optimisation step of a recipe with an attention implementation and a precision."""
+    """One optimization step of a recipe with an attention implementation and a precision."""
 
     def __init__(self, recipe: str, overrides: list[str], attention: str, precision: str):
         fixed = ["model.init_from=null", f"model.attn_implementation={attention}", "data.cache_dir=null"]

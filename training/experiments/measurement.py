@@ -13,7 +13,7 @@ import torch
 import transformers
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -25,10 +25,10 @@ def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(8):
-        synchronise(device)
+        synchronize(device)
         start = time.perf_counter()
         left @ right
-        synchronise(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
@@ -71,4 +71,4 @@ def describe_machine(device: str, threads: int) -> dict:
     }
 
 
-__all__ = ["describe_machine", "in_fresh_process", "matrix_product_peak", "resident_growth", "synchronise"]
+__all__ = ["describe_machine", "in_fresh_process", "matrix_product_peak", "resident_growth", "synchronize"]

@@ -59,7 +59,7 @@ SHOWN = {
     "localization": [
         ("ciou_50", "cIoU@0.5"),
         ("shuffled_ciou_50", "with audio of another clip (control)"),
-        ("centre_ciou_50", "centred box (control)"),
+        ("centre_ciou_50", "centered box (control)"),
         ("ap", "AP, with frames without a visible source as negatives"),
         ("ciou_50_at_0.5", "cIoU@0.5 at a probability threshold of 0.5"),
     ],

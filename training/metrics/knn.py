@@ -1,7 +1,7 @@
-"""Leave-one-out nearest-neighbour probe of the encoder's streams (emergent semantics; paper, section 4.4).
+"""Leave-one-out nearest-neighbor probe of the encoder's streams (emergent semantics; paper, section 4.4).
 
-Streams are mean-pooled over tokens, L2-normalised and compared by cosine similarity; "all" adds the three similarities.
-Single-label: accuracy of the nearest neighbour's class. Multi-label: the neighbour's labels times its similarity are
+Streams are mean-pooled over tokens, L2-normalized and compared by cosine similarity; "all" adds the three similarities.
+Single-label: accuracy of the nearest neighbor's class. Multi-label: the neighbor's labels times its similarity are
 scores, of which mean average precision and area under the ROC curve are reported.
 """
 
@@ -13,7 +13,7 @@ from .classification import mean_average_precision, mean_roc_auc
 
 
 def pool_streams(outputs) -> dict[str, torch.Tensor]:
-    """Mean-pool an encoder's three streams over tokens: (B, D) float32 each, L2-normalised."""
+    """Mean-pool an encoder's three streams over tokens: (B, D) float32 each, L2-normalized."""
     states = (outputs.last_hidden_state, outputs.image_last_hidden_state, outputs.audio_last_hidden_state)
     return {
         name: torch.nn.functional.normalize(state.float().mean(dim=1), dim=-1)
@@ -21,7 +21,7 @@ def pool_streams(outputs) -> dict[str, torch.Tensor]:
     }
 
 
-def nearest_neighbours(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_neighbors(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the nearest other row of each row.
 
     Args:
@@ -37,7 +37,7 @@ def nearest_neighbours(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[
     """
     count = streams[0].shape[0]
     if count < 2:
-        raise ValueError(f"Expected at least two clips to find nearest neighbours, got {count}.")
+        raise ValueError(f"Expected at least two clips to find nearest neighbors, got {count}.")
     indices, values = [], []
     for start in range(0, count, chunk):
         similarity = sum(features[start : start + chunk] @ features.T for features in streams)
@@ -50,7 +50,7 @@ def nearest_neighbours(streams: list[torch.Tensor], chunk: int = 1024) -> tuple[
 
 
 def knn_probe(features: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[str, dict[str, float]]:
-    """Leave-one-out nearest-neighbour scores of each stream and of "all".
+    """Leave-one-out nearest-neighbor scores of each stream and of "all".
 
     Args:
         features: Stream name -> (N, D) unit-norm rows, from `pool_streams`.
@@ -62,7 +62,7 @@ def knn_probe(features: dict[str, torch.Tensor], labels: torch.Tensor) -> dict[s
     score = _accuracy if labels.ndim == 1 else _multi_label
     groups = {name: [rows] for name, rows in features.items()}
     groups["all"] = list(features.values())
-    return {name: score(*nearest_neighbours(streams), labels.to(streams[0].device)) for name, streams in groups.items()}
+    return {name: score(*nearest_neighbors(streams), labels.to(streams[0].device)) for name, streams in groups.items()}
 
 
 def _accuracy(indices: torch.Tensor, similarities: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -76,7 +76,7 @@ def _multi_label(indices: torch.Tensor, similarities: torch.Tensor, labels: torc
 
 
 def chance(labels: torch.Tensor) -> dict[str, float]:
-    """Expected score of a neighbour drawn at random from the other clips, computed from the labels.
+    """Expected score of a neighbor drawn at random from the other clips, computed from the labels.
 
     Multi-label: the expected average precision of a random ranking, approximated by the fraction of positives, and an
     AUC of 0.5.
@@ -90,4 +90,4 @@ def chance(labels: torch.Tensor) -> dict[str, float]:
     return {"map": float(scored.mean()), "auc": 0.5}
 
 
-__all__ = ["STREAMS", "chance", "knn_probe", "nearest_neighbours", "pool_streams"]
+__all__ = ["STREAMS", "chance", "knn_probe", "nearest_neighbors", "pool_streams"]

@@ -9,8 +9,8 @@ from deepavfusion.localization_deepavfusion import top_quarter_mean
 THRESHOLDS = np.arange(21) / 20
 
 
-def centred_box(size: tuple[int, int]) -> np.ndarray:
-    """Mask (H, W) bool of a centred box with half the height and width: the center-prior baseline."""
+def centered_box(size: tuple[int, int]) -> np.ndarray:
+    """Mask (H, W) bool of a centered box with half the height and width: the center-prior baseline."""
     height, width = size
     box = np.zeros(size, bool)
     box[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
@@ -169,7 +169,7 @@ def _detections(confidence, correct, sounding) -> tuple[np.ndarray, np.ndarray, 
 __all__ = [
     "THRESHOLDS",
     "average_precision",
-    "centred_box",
+    "centered_box",
     "ciou",
     "confidence",
     "localization_auc",

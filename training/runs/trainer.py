@@ -189,7 +189,9 @@ class AudioVisualTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluates the task on its held-out clips. All processes must call it together."""
         started, known = time.perf_counter(), set(self.evaluation_broken.reasons)
-        found = self.evaluation.evaluate(self.model, self.accelerator, full=False, broken=self.evaluation_broken)
+        ends = self.state.global_step in (0, self.state.max_steps)
+        full = self.task.EVALUATES_FIRST and ends
+        found = self.evaluation.evaluate(self.model, self.accelerator, full=full, broken=self.evaluation_broken)
         self.latest_evaluation = found
         for path, reason in self.evaluation_broken.reasons.items():
             if path not in known:

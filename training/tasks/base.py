@@ -65,7 +65,7 @@ class Task:
             config: Model configuration, which determines the sizes of frames and spectrograms.
             split: Name of the split.
             train: Whether clips are augmented and drawn at random, as for training.
-            size: Maximum number of held-out clips; by default the recipe's `data.eval_size`.
+            size: Maximum number of clips; by default the recipe's `data.train_size` or `data.eval_size`.
 
         Raises:
             OSError: If files of the data set are missing.
@@ -73,7 +73,7 @@ class Task:
         """
         source = recipe.data.source()
         if size is not None:
-            source["eval_size"] = size
+            source["train_size" if split == "train" else "eval_size"] = size
         options = cls.data_options(recipe, config, train)
         name, seed = recipe.task.data_task, recipe.run.seed
         return build_dataset(source, config, split, train=train, seed=seed, task=name, **options)

@@ -1,6 +1,7 @@
 """Evaluation of a model on held-out clips, on any number of processes."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,64 @@ def whole_parameters(model):
 
 
 @torch.no_grad()
+def score_clips(
+    clips,
+    score: Callable[[dict[str, torch.Tensor], dict[str, Any]], list],
+    model,
+    accelerator,
+    *,
+    batch_size: int,
+    num_workers: int,
+    broken: BrokenClips,
+) -> list:
+    """Score every clip of a data set, on all processes together.
+
+    Args:
+        clips: Data set.
+        score: Function of the model's inputs, on the device, and the whole batch, which returns a row for each clip.
+        model: Model, which must not be wrapped; it is in eval mode meanwhile.
+        accelerator: Accelerator with device, precision and processes.
+        batch_size: Clips per batch and process.
+        num_workers: Data loading workers per process.
+        broken: Unreadable clips found earlier, to which those of `clips` are added.
+
+    Returns:
+        The rows of all readable clips, in the order of the data set.
+
+    Raises:
+        ValueError: If no clip could be read.
+    """
+    loader = evaluation_loader(
+        clips,
+        batch_size,
+        accelerator.num_processes,
+        accelerator.process_index,
+        num_workers,
+        group=group_size(clips),
+    )
+    was_training = model.training
+    model.eval()
+    rows, unreadable = {}, []
+    try:
+        with whole_parameters(model):
+            for batch in loader:
+                unreadable += batch["broken"]
+                if "pixel_values" not in batch:
+                    continue
+                inputs = {name: batch[name].to(accelerator.device, non_blocking=True) for name in MODEL_INPUTS[:2]}
+                with accelerator.autocast():
+                    rows.update(zip(batch["index"].tolist(), score(inputs, batch), strict=True))
+    finally:
+        model.train(was_training)
+    gathered = {}
+    for part in gather_object([rows]):
+        gathered.update(part)
+    broken.add(gather_object(unreadable))
+    if not gathered:
+        raise ValueError(f"None of the {len(clips)} clips of {clips.card} could be read.")
+    return [gathered[index] for index in sorted(gathered)]
+
+
 def evaluate_task(
     task,
     model,
@@ -106,53 +165,32 @@ def evaluate_task(
     """
     clips = task.clips
     broken = BrokenClips(len(clips), max_unreadable_fraction) if broken is None else broken
-    loader = evaluation_loader(
-        clips,
-        batch_size,
-        accelerator.num_processes,
-        accelerator.process_index,
-        num_workers,
-        group=group_size(clips),
-    )
-    was_training = model.training
-    model.eval()
-    rows, unreadable, shown, reconstructions = {}, [], [], None
-    try:
-        with whole_parameters(model):
-            for batch in loader:
-                unreadable += batch["broken"]
-                if "pixel_values" not in batch:
-                    continue
-                inputs = {name: batch[name].to(accelerator.device, non_blocking=True) for name in MODEL_INPUTS[:2]}
-                with accelerator.autocast():
-                    scored = task.score(model, inputs, batch, full)
-                    rows.update(zip(batch["index"].tolist(), scored, strict=True))
-                    if len(shown) < examples and accelerator.is_main_process:
-                        shown += task.examples(model, inputs, batch)[: examples - len(shown)]
-                    if reconstructions is None and accelerator.is_main_process:
-                        reconstructions = task.reconstructions(model, inputs, batch)
-    finally:
-        model.train(was_training)
-    gathered = {}
-    for part in gather_object([rows]):
-        gathered.update(part)
-    broken.add(gather_object(unreadable))
-    if not gathered:
-        raise ValueError(f"None of the {len(clips)} clips of {clips.card} could be read.")
-    ordered = [gathered[index] for index in sorted(gathered)]
-    metrics, tables, left_out = task.summarize(ordered, full)
+    shown, reconstructions = [], []
+
+    def score(inputs, batch):
+        rows = task.score(model, inputs, batch, full)
+        if accelerator.is_main_process:
+            if len(shown) < examples:
+                shown.extend(task.examples(model, inputs, batch)[: examples - len(shown)])
+            if not reconstructions:
+                reconstructions.append(task.reconstructions(model, inputs, batch))
+        return rows
+
+    settings = {"batch_size": batch_size, "num_workers": num_workers, "broken": broken}
+    rows = score_clips(clips, score, model, accelerator, **settings)
+    metrics, tables, left_out = task.summarize(rows, full)
     return Evaluation(
         task=task.NAME,
         protocol=f"{task.PROTOCOL} Data: {clips.card}.",
         metrics=metrics,
-        num_clips=len(ordered),
+        num_clips=len(rows),
         tables=tables,
         skipped=dict(broken.reasons),
         left_out={name: count for name, count in left_out.items() if count},
         examples=shown,
-        figures=task.figures(ordered) if full and accelerator.is_main_process else [],
-        reconstructions=reconstructions,
+        figures=task.figures(rows) if full and accelerator.is_main_process else [],
+        reconstructions=reconstructions[0] if reconstructions else None,
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from deepavfusion import DeepAVFusionForSoundLocalization
 from deepavfusion.inference.drawing import heat_overlay
 
-from ..metrics.localization import average_precision, centred_box, ciou, confidence, localization_auc, max_f1
+from ..metrics.localization import average_precision, centered_box, ciou, confidence, localization_auc, max_f1
 from ..report.charts import success_curves
 from ..report.report import Example, ExampleImage, Table
 from .base import Task, percent
@@ -94,7 +94,7 @@ class Localization(Task):
             else:
                 row["threshold"], row["at_0.5"] = threshold, ciou(own > 0, consensus)
                 row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
-                row["centre"] = ciou(centred_box(consensus.shape), consensus)
+                row["centre"] = ciou(centered_box(consensus.shape), consensus)
                 row["median_bound"] = _median_bound(consensus)
             rows.append(row)
         return rows

@@ -7,14 +7,16 @@ import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 
-from ..data.loading import evaluation_noise, mask_noise
+from ..data.loading import BrokenClips, evaluation_noise, mask_noise
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from ..report.tables import Table
 from .base import Task, percent
 from .cross_modal import NUM_CLIPS, cross_modal_losses, cross_modal_table, mean_losses
+from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
+from .probing import probe_features, probe_metrics, probe_tables
 
 METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 
@@ -34,7 +36,8 @@ class Pretraining(Task):
     PROTOCOL = (
         "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
         "same masks at every evaluation; those by the other modality on the first 256 clips. Nearest neighbours: "
-        "leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the similarities of the three streams."
+        "leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the similarities of "
+        "the three streams. Linear probes, and whitening: fitted on clips of the training split without augmentation."
     )
 
     @classmethod
@@ -114,6 +117,29 @@ class Pretraining(Task):
                     metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
         return metrics, _tables(metrics, None), {}
 
+    def evaluate(self, model, accelerator, full, broken=None):
+        """Evaluate a model; a full evaluation fits the probes of `task.probe_labels`, too."""
+        recipe, counts = self.recipe, self.recipe.task.probe_labels
+        evaluation = super().evaluate(model, accelerator, full, broken)
+        if full and counts:
+            rows = []
+            train = self.build_clips(recipe, model.config, "train", train=False, size=max(counts))
+            for clips in (train, self.clips):
+                rows.append(
+                    score_clips(
+                        clips,
+                        lambda inputs, batch: probe_features(model.deepavfusion, inputs, batch),
+                        model,
+                        accelerator,
+                        batch_size=recipe.optim.batch_size,
+                        num_workers=recipe.data.num_workers,
+                        broken=BrokenClips(len(clips), recipe.data.max_unreadable_fraction),
+                    )
+                )
+            evaluation.metrics |= probe_metrics(*rows, counts)
+            evaluation.tables = _tables(evaluation.metrics, None)
+        return evaluation
+
     def reconstructions(self, model, inputs, batch):
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
@@ -157,6 +183,7 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
     cross_modal = cross_modal_table(metrics)
     if cross_modal is not None:
         tables.append(cross_modal)
+    tables += probe_tables(metrics, before)
     scores = {title: nested_scores(values) for title, values in columns.items()}
     trained = scores["trained"]
     if trained is not None:

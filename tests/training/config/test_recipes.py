@@ -152,7 +152,7 @@ def test_schedule_and_batch_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_optimisers_are_the_published_ones(name):
+def test_optimizers_are_the_published_ones(name):
     optim = load(name).optim
     if name.endswith("_probe"):
         assert (optim.optimizer, optim.momentum, optim.weight_decay, optim.layer_decay) == ("lars", 0.9, 0.0, None)
@@ -162,7 +162,7 @@ def test_optimisers_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_regularisation_is_the_published_one(name):
+def test_regularization_is_the_published_one(name):
     recipe = load(name)
     tuned = name.endswith("_finetune")
     config = recipe.model.build_config()

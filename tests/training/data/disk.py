@@ -19,7 +19,7 @@ VIDEO = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectro
 
 
 def make_clips(folder: Path, count: int = 4, seconds: float = 2.0) -> list[Path]:
-    """Clips of grey gradients and tones, each with another pitch."""
+    """Clips of gray gradients and tones, each with another pitch."""
     folder.mkdir(parents=True, exist_ok=True)
     slope = np.stack(np.broadcast_arrays(np.arange(64) * 2, np.arange(48)[:, None] * 2, 20), axis=-1)
     paths = []

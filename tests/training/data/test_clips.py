@@ -145,7 +145,7 @@ def keep_inputs(rows):
 
 @pytest.fixture(scope="module")
 def rising(tmp_path_factory):
-    """4 s in which grey encodes the time of a frame, and each second has its own pitch."""
+    """4 s in which gray encodes the time of a frame, and each second has its own pitch."""
     path = tmp_path_factory.mktemp("dense") / "clip.mp4"
     pitches = [tone(RATE, 1.0, frequency=250.0 * (second + 1)) for second in range(4)]
     return write_media(path, seconds=4.0, audio=torch.cat([torch.from_numpy(p) for p in pitches], 1).numpy())

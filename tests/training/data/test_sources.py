@@ -86,8 +86,8 @@ def test_vggsound_and_folders_support_separation(clip, tmp_path):
     assert clips[0]["waveforms"].shape == (2, 16000)
     flat = tmp_path / "flat"
     put(clip, *(flat / f"{i}.mp4" for i in range(6)))
-    unlabelled = build_dataset({"name": "folder", "path": str(flat)}, MODEL, "train", True, 0, task="separation")
-    assert unlabelled[1]["path"].count(str(flat)) == 2
+    unlabeled = build_dataset({"name": "folder", "path": str(flat)}, MODEL, "train", True, 0, task="separation")
+    assert unlabeled[1]["path"].count(str(flat)) == 2
 
 
 def make_audioset(clip: Path, root: Path) -> None:
@@ -189,7 +189,7 @@ def test_balanced_weights_of_multiple_labels(clip, tmp_path):
     assert label_frequencies(clips).tolist() == pytest.approx([0.6, 0.4, 0.2])
 
 
-def test_balanced_weights_of_scenes_and_of_unlabelled_clips(clip, tmp_path):
+def test_balanced_weights_of_scenes_and_of_unlabeled_clips(clip, tmp_path):
     scenes = build_dataset({"name": "scenes", "train_size": 20, "max_sounding": 1}, MODEL, "train", True, 0)
     weights = class_balanced_weights(scenes)
     labels = [scenes[i]["label"] for i in range(20)]

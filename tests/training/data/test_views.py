@@ -90,19 +90,19 @@ def test_boxes_match_their_masks():
 def test_images_and_masks_of_every_mode(tmp_path):
     foreground = np.zeros((6, 8), bool)
     foreground[2:4, 3:7] = True
-    grey = (foreground * 255).astype(np.uint8)
+    gray = (foreground * 255).astype(np.uint8)
     colored = np.zeros((6, 8, 3), np.uint8)
     colored[foreground] = (0, 64, 0)
     with_alpha = np.concatenate([colored, np.full((6, 8, 1), 255, np.uint8)], axis=-1)
     palette = Image.fromarray(foreground.astype(np.uint8) * 7, mode="P")
-    palette.putpalette([0, 0, 0] * 256)  # indices count, not colours
+    palette.putpalette([0, 0, 0] * 256)  # indices count, not colors
     palette.save(tmp_path / "palette.png")
     for name, array, mode in (
-        ("grey.png", grey, None),
-        ("bits.png", grey, "1"),
+        ("gray.png", gray, None),
+        ("bits.png", gray, "1"),
         ("colored.png", colored, None),
         ("alpha.png", with_alpha, None),
-        ("grey_alpha.png", grey, "LA"),
+        ("gray_alpha.png", gray, "LA"),
     ):
         write_image(tmp_path / name, array, mode)
         assert np.array_equal(read_mask(tmp_path / name), foreground), name
@@ -113,17 +113,17 @@ def test_images_and_masks_of_every_mode(tmp_path):
 
 def test_class_maps(tmp_path):
     numbers = regions(8, 10)
-    write_image(tmp_path / "grey.png", numbers)
+    write_image(tmp_path / "gray.png", numbers)
     palette = Image.fromarray(numbers, mode="P")
     palette.putpalette([0, 0, 0] * 256)
     palette.save(tmp_path / "palette.png")
-    assert np.array_equal(read_class_map(tmp_path / "grey.png", 20), numbers)
+    assert np.array_equal(read_class_map(tmp_path / "gray.png", 20), numbers)
     assert np.array_equal(read_class_map(tmp_path / "palette.png", 20), numbers)
     numbers[0, 0] = 255
     write_image(tmp_path / "ignored.png", numbers)
     assert read_class_map(tmp_path / "ignored.png", 20)[0, 0] == 255
     with pytest.raises(MediaError, match="values 0 to 18, or 255, got 19"):
-        read_class_map(tmp_path / "grey.png", 19)
+        read_class_map(tmp_path / "gray.png", 19)
     write_image(tmp_path / "colored.png", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(MediaError, match="mode RGB"):
         read_class_map(tmp_path / "colored.png", 20)

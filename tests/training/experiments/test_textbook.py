@@ -15,7 +15,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 relaxed = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def randomise(module, seed):
+def randomize(module, seed):
     """Draw all parameters at random: ones and zeros of initial norms, biases and tables can hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
@@ -63,7 +63,7 @@ def test_fusion_layer(fusion_type, batch, num_image, num_audio, counts, attentio
         num_audio_aggregation_tokens=counts[2],
     )
     config._attn_implementation = "eager"
-    layer = randomise(DeepAVFusionFusionLayer(config), seed)
+    layer = randomize(DeepAVFusionFusionLayer(config), seed)
     generator = torch.Generator().manual_seed(seed)
     fusion, image, audio = (
         torch.randn(batch, tokens, config.hidden_size, generator=generator)
@@ -77,7 +77,7 @@ def test_fusion_layer(fusion_type, batch, num_image, num_audio, counts, attentio
 def test_tower_layer_with_unchanged_context(batch, tokens, context, seed):
     config = tiny_config()
     config._attn_implementation = "sdpa"
-    layer = randomise(DeepAVFusionLayer(config, 24, 2, 48, 1e-6), seed)
+    layer = randomize(DeepAVFusionLayer(config, 24, 2, 48, 1e-6), seed)
     generator = torch.Generator().manual_seed(seed)
     patches = torch.randn(batch, tokens, 24, generator=generator)
     fusion = torch.randn(batch, context, 24, generator=generator) if context else None
@@ -104,7 +104,7 @@ def test_encoder(fusion_type, fusion_layers, rows, columns, frames, mels, times,
         num_mel_bins=8 * mels,
         spectrogram_length=8 * times,
     )
-    model = randomise(DeepAVFusionModel(config), seed).eval()
+    model = randomize(DeepAVFusionModel(config), seed).eval()
     reference = textbook(model)
     generator = torch.Generator().manual_seed(seed)
     frame_shape = (3, 8 * rows, 8 * columns)
@@ -133,7 +133,7 @@ def test_pretraining(image_ratio, audio_ratio, norm_patch_loss, layers, seed):
         norm_patch_loss=norm_patch_loss,
         decoder_num_hidden_layers=layers,
     )
-    model = randomise(DeepAVFusionForPreTraining(config), seed)
+    model = randomize(DeepAVFusionForPreTraining(config), seed)
     reference = textbook(model)
     generator = torch.Generator().manual_seed(seed)
     pixels, mel = torch.randn(2, 3, 32, 32, generator=generator), torch.randn(2, 1, 32, 48, generator=generator)

@@ -1,4 +1,4 @@
-"""Nearest-neighbour probe against brute force, its scores against scikit-learn."""
+"""Nearest-neighbor probe against brute force, its scores against scikit-learn."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from sklearn import metrics
 from deepavfusion.training.metrics.knn import (
     chance,
     knn_probe,
-    nearest_neighbours,
+    nearest_neighbors,
     pool_streams,
 )
 
@@ -18,23 +18,23 @@ def unit(rows, dim, seed):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100])
-def test_neighbours_equal_brute_force(chunk):
+def test_neighbors_equal_brute_force(chunk):
     streams = [unit(23, 5, 0), unit(23, 4, 1)]
-    indices, values = nearest_neighbours(streams, chunk=chunk)
+    indices, values = nearest_neighbors(streams, chunk=chunk)
     for row in range(23):
         scores = [sum(float(s[row] @ s[other]) for s in streams) if other != row else -9.0 for other in range(23)]
         assert int(indices[row]) == max(range(23), key=scores.__getitem__)
         assert float(values[row]) == pytest.approx(max(scores), abs=1e-5)
 
 
-def test_a_clip_is_not_its_own_neighbour():
+def test_a_clip_is_not_its_own_neighbor():
     features = unit(4, 3, 0)[[0, 0, 1, 1]]
-    assert nearest_neighbours([features])[0].tolist() == [1, 0, 3, 2]
+    assert nearest_neighbors([features])[0].tolist() == [1, 0, 3, 2]
 
 
-def test_one_clip_has_no_neighbour():
+def test_one_clip_has_no_neighbor():
     with pytest.raises(ValueError, match="at least two"):
-        nearest_neighbours([unit(1, 3, 0)])
+        nearest_neighbors([unit(1, 3, 0)])
 
 
 def test_accuracy_of_every_stream():
@@ -49,11 +49,11 @@ def test_accuracy_of_every_stream():
     }
 
 
-def test_multi_label_scores_are_the_neighbours_labels_times_similarity():
+def test_multi_label_scores_are_the_neighbors_labels_times_similarity():
     features = {"fusion": unit(40, 6, 0), "image": unit(40, 6, 1), "audio": unit(40, 6, 2)}
     labels = (torch.rand(40, 5, generator=torch.Generator().manual_seed(3)) < 0.3).long()
     labels[:, 4] = 0  # a class nobody has is left out
-    indices, similarity = nearest_neighbours([features["image"]])
+    indices, similarity = nearest_neighbors([features["image"]])
     predicted = (labels[indices] * similarity[:, None]).numpy()[:, :4]
     scores = knn_probe(features, labels)
     expected = metrics.average_precision_score(labels[:, :4].numpy(), predicted, average="macro")
@@ -61,7 +61,7 @@ def test_multi_label_scores_are_the_neighbours_labels_times_similarity():
     assert scores["image"]["auc"] == pytest.approx(metrics.roc_auc_score(labels[:, :4].numpy(), predicted), abs=1e-6)
 
 
-def test_chance_is_what_random_neighbours_score():
+def test_chance_is_what_random_neighbors_score():
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
     others = [(labels[[j for j in range(10) if j != i]] == labels[i]).double().mean() for i in range(10)]
     assert chance(labels)["accuracy"] == pytest.approx(float(sum(others) / 10))

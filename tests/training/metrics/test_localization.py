@@ -6,7 +6,7 @@ from sklearn import metrics
 
 from deepavfusion.training.metrics.localization import (
     average_precision,
-    centred_box,
+    centered_box,
     ciou,
     confidence,
     localization_auc,
@@ -54,8 +54,8 @@ def test_success_and_auc_by_hand():
     assert localization_auc([1.0]) == 1
 
 
-def test_centred_box_has_half_the_sides():
-    box = centred_box((8, 12))
+def test_centered_box_has_half_the_sides():
+    box = centered_box((8, 12))
     assert box.sum() == 4 * 6
     assert box[2:6, 3:9].all()
 

@@ -18,7 +18,7 @@ def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()}
 
 
-def test_confusion_matrix_normalises_rows_and_leaves_empty_ones_grey():
+def test_confusion_matrix_normalizes_rows_and_leaves_empty_ones_gray():
     counts = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
     figure = confusion_matrix(counts, ["$a_1$", "b", "c" * 60])
     axes = figure.axes[0]
@@ -72,7 +72,7 @@ def test_log_mels_share_a_scale_and_have_seconds_and_hertz():
     assert second.get_xlim() == (0, 1.5)
     assert (first.get_xlabel(), first.get_ylabel()) == ("seconds", "Hz")
     positions = dict(zip([text.get_text() for text in first.get_yticklabels()], first.get_yticks()))
-    # HTK: 1000 Hz is 999.99 mel of 2840.02; filter i is centred at the (i + 1)-th of 129 even steps.
+    # HTK: 1000 Hz is 999.99 mel of 2840.02; filter i is centered at the (i + 1)-th of 129 even steps.
     assert positions["1000"] == pytest.approx(999.9855 / 2840.0230 * 129 - 1, abs=1e-3)
     with pytest.raises(ValueError, match=r"\(mels, time\)"):
         log_mels({"x": np.zeros(4)})

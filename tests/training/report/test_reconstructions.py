@@ -49,9 +49,9 @@ def test_images_show_original_mask_and_prediction(changes):
 
 def test_predictions_get_the_patches_mean_and_deviation_back():
     patches = 3 + 2 * torch.randn(2, 4, 64)
-    standardised = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(in_target_units(patches, standardised, True), patches, atol=1e-5, rtol=1e-5)
-    assert in_target_units(patches, standardised, False) is standardised
+    standardized = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(in_target_units(patches, standardized, True), patches, atol=1e-5, rtol=1e-5)
+    assert in_target_units(patches, standardized, False) is standardized
 
 
 def test_figures_are_written_and_not_empty(tmp_path):
@@ -61,9 +61,9 @@ def test_figures_are_written_and_not_empty(tmp_path):
     record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "learning_rate": 1e-3, "grad_norm": 1.0}
     train = [{**record, "epoch": e, "image_loss": 1 / (e + 1)} for e in range(5)]
     scores = {name: {"accuracy": 0.5} for name in ("fusion", "image", "audio", "all")}
-    labelled = [{**record, "epoch": e, "probe": scores} for e in (0, 4)]
-    training_curves(train, labelled, {"accuracy": 0.1}, tmp_path / "c.png", "title")
-    training_curves(train, [{**row, "probe": None} for row in labelled], None, tmp_path / "n.png", "title")
+    labeled = [{**record, "epoch": e, "probe": scores} for e in (0, 4)]
+    training_curves(train, labeled, {"accuracy": 0.1}, tmp_path / "c.png", "title")
+    training_curves(train, [{**row, "probe": None} for row in labeled], None, tmp_path / "n.png", "title")
     for name in ("r.png", "c.png", "n.png"):
         pixels = np.asarray(Image.open(tmp_path / name).convert("RGB"))
         assert pixels.shape[1] > 800

@@ -86,7 +86,7 @@ def written(material, tmp_path_factory):
         [f"Line {EVIL}"],
         [Table("Scores", ["stream", "top-1"], [["fusion", "66.2 %"], [EVIL, 0.5], ["none", float("nan")]], "A note.")],
         {
-            "protocol": {"clips": "centre", EVIL: [1, 2]},
+            "protocol": {"clips": "center", EVIL: [1, 2]},
             "skipped": {"broken": 2},
             "versions": {"torch": torch.__version__},
             "metrics": {"score": np.float32(0.25), "nan": float("nan")},
@@ -207,7 +207,7 @@ def test_sections_are_linked_and_headings_name_them(written):
 def test_protocol_and_skipped_samples_stand_beside_the_scores(written):
     _, _, page = written
     cells = page.text("td", "th")
-    for words in ("66.2 %", "0.5", "–", "centre", "1, 2", "broken", "2"):
+    for words in ("66.2 %", "0.5", "–", "center", "1, 2", "broken", "2"):
         assert words in cells
 
 

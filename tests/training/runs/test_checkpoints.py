@@ -23,7 +23,7 @@ from deepavfusion.training.runs.optimization import LARS
 
 
 def trained(steps, kind=torch.optim.AdamW, start=None):
-    """A small model after some steps, its optimiser and schedule; `start` is a checkpoint to begin from."""
+    """A small model after some steps, its optimizer and schedule; `start` is a checkpoint to begin from."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
     decay = [{"params": [model[0].weight, model[2].weight], "weight_decay": 0.1, "slow_start": True}]

@@ -14,7 +14,7 @@ from tests.training.stand_in import StandInClips
 from .test_resume import finetuning_recipe
 
 
-class LabelledClips(StandInClips):
+class LabeledClips(StandInClips):
     label_names, multi_label = ["low", "lower", "high", "higher"], False
 
     def classes(self):
@@ -31,7 +31,7 @@ def run(tmp_path, monkeypatch):
     def start(folder, *arguments, broken=(), poisoned=()):
         def build(source, config, split, train, seed, task):
             bad = {"broken": broken, "poisoned": poisoned} if train else {}
-            return LabelledClips(config, source["train_size"] if train else source["eval_size"], train, **bad)
+            return LabeledClips(config, source["train_size"] if train else source["eval_size"], train, **bad)
 
         monkeypatch.setattr(base, "build_dataset", build)
         for state in (AcceleratorState, GradientState, PartialState):

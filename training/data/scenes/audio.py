@@ -39,7 +39,7 @@ def _noise_tables() -> np.ndarray:
     spectrum = np.fft.rfft(rng.standard_normal((5, _NOISE_SIZE)))
     f = np.maximum(np.fft.rfftfreq(_NOISE_SIZE), 20 / 16000)
     gains = [np.ones_like(f), f**-0.5, f**-1.0]
-    gains += [np.exp(-0.5 * (np.log2(f * 16000 / centre) / 0.8) ** 2) for centre in (700.0, 2500.0)]
+    gains += [np.exp(-0.5 * (np.log2(f * 16000 / center) / 0.8) ** 2) for center in (700.0, 2500.0)]
     noise = np.fft.irfft(spectrum * np.stack(gains), n=_NOISE_SIZE)
     return (noise / noise.std(axis=1, keepdims=True)).astype(np.float32)
 
@@ -151,12 +151,12 @@ def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
     # Tone: two tables whose formants lie apart, read at the phase of the pitch.
     pitch = np.exp2(log_pitch)
     harmonics = int(np.clip(0.47 * rate_sr / pitch.max(), 1, r["harmonics"]))
-    centre = 2.0 ** (9.3 + 1.2 * u[20]) / pitch.mean()
+    center = 2.0 ** (9.3 + 1.2 * u[20]) / pitch.mean()
     apart = 2.0 ** (0.5 + 0.5 * u[21]) if timbre == 6 else 2.0 ** (0.5 * u[21])
     tilt, odd, width = 0.2 + 1.0 * u[22], 0.15 + 0.85 * u[23], 0.5 + 0.7 * u[24]
     phases = _phases()[int(u[25] * 64)]
-    low = _wave_table(harmonics, tilt, odd, max(centre / apart, 1.0), width, phases)
-    high = _wave_table(harmonics, tilt, odd, max(centre * apart, 1.0), width, phases)
+    low = _wave_table(harmonics, tilt, odd, max(center / apart, 1.0), width, phases)
+    high = _wave_table(harmonics, tilt, odd, max(center * apart, 1.0), width, phases)
     phase = np.zeros(points)
     np.cumsum(pitch[:-1] * (_CONTROL_STEP / rate_sr), out=phase[1:])
     whole = np.floor(phase[:-1])
@@ -174,7 +174,7 @@ def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
 
 
 def background_noise(u: np.ndarray, config: ScenesConfig) -> np.ndarray:
-    """The clip's background noise (N,) float32, of a random colour. `u`: 3 numbers in [0, 1)."""
+    """The clip's background noise (N,) float32, of a random color. `u`: 3 numbers in [0, 1)."""
     low, high = _RANGES[config.difficulty]["background"]
     level = low * (high / low) ** float(u[0]) if config.noise is None else config.noise
     return np.float32(_FULL_LEVEL * level) * _noise(u[1], u[2], config.num_samples)

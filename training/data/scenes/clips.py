@@ -180,7 +180,7 @@ class SceneClips(ClipDataset):
 
     def _log_mels(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, 1, mels, frames) float32."""
-        # One by one: on a CPU that is faster than together, and no sample depends on its neighbours in rounding.
+        # One by one: on a CPU that is faster than together, and no sample depends on its neighbors in rounding.
         log_mel = self.feature_extractor.log_mel
         return torch.stack([log_mel(torch.from_numpy(waveform))[None] for waveform in waveforms]).numpy()
 
@@ -233,6 +233,6 @@ def amplify(features: torch.Tensor, decibels: Sequence[float]) -> torch.Tensor:
         features: (B, 1, mels, frames), log10(power + 1e-7).
         decibels: Change of each sample's volume.
     """
-    # Number by number: vectorised powers round differently at the end of a batch.
+    # Number by number: vectorized powers round differently at the end of a batch.
     gain = torch.tensor([10.0 ** (d / 10) for d in decibels], dtype=features.dtype).view(-1, 1, 1, 1)
     return torch.log10((10.0**features - 1e-7).clamp_(min=0) * gain + 1e-7)

@@ -33,7 +33,7 @@ class ScenesConfig:
         seconds: Length of the audio.
         sampling_rate: Sampling rate in Hz.
         num_frames: Frames per clip, spread evenly over the audio (a single frame is its middle).
-        difficulty: `"easy"`, `"standard"` or `"hard"`: how far colours, sizes, textures, pitches, rates and noise vary
+        difficulty: `"easy"`, `"standard"` or `"hard"`: how far colors, sizes, textures, pitches, rates and noise vary
             within a family, and how far the families' own patterns stand out.
         min_objects: Fewest visible objects.
         max_objects: Most visible objects, at most 4.

@@ -113,12 +113,12 @@ def _spectrogram(waveform: np.ndarray, sampling_rate: int) -> tuple[np.ndarray, 
 
 
 def _overlay(scene: Scene) -> np.ndarray:
-    """The frame, greyed, with sounding objects in orange and silent ones in blue."""
+    """The frame, grayed, with sounding objects in orange and silent ones in blue."""
     frame = scene.frames[0].astype(np.float32) / 255
     image = 0.35 + 0.4 * frame.mean(-1, keepdims=True).repeat(3, axis=-1)
     for mask, sounding in zip(scene.masks[:, 0], scene.sounding):
-        colour = np.array([1.0, 0.55, 0.1] if sounding else [0.25, 0.5, 1.0])
-        image[mask] = 0.25 * image[mask] + 0.75 * colour
+        color = np.array([1.0, 0.55, 0.1] if sounding else [0.25, 0.5, 1.0])
+        image[mask] = 0.25 * image[mask] + 0.75 * color
     return image
 
 
@@ -190,7 +190,7 @@ def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     if path.suffix == ".png":
-        # Noise does not compress: 256 colours look the same at a third of the file size.
+        # Noise does not compress: 256 colors look the same at a third of the file size.
         with Image.open(path) as image:
             small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
         small.save(path, optimize=True)

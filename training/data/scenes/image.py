@@ -1,7 +1,7 @@
 """Frames of the sounding scenes: eight shape families over a textured background.
 
 A shape is a signed distance function, tabulated once; an object is that table under a rotation, a stretch and a scale,
-so edges are smooth at every resolution. Colour, size, place, rotation, stretch and texture vary freely, and the same
+so edges are smooth at every resolution. Color, size, place, rotation, stretch and texture vary freely, and the same
 way for every family.
 """
 
@@ -18,7 +18,7 @@ _EXTENT = 1.4  # the tables cover [-_EXTENT, _EXTENT] object radii
 _TABLE_SIZE = 224
 _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
 
-# Per difficulty: object radius (of the image's short side), stretch, distance of colours from the background (0..1 per
+# Per difficulty: object radius (of the image's short side), stretch, distance of colors from the background (0..1 per
 # channel), strength of textures, of the light's gradient and of pixel noise, how near objects may come (1: their
 # circles touch), and the range of rotations in turns.
 _RANGES = {
@@ -47,12 +47,12 @@ def _outline(name: str) -> np.ndarray:
     elif name == "crescent":
         # Outer arc of the unit circle, and back along a circle through the same two tips.
         a = np.linspace(0.22 * np.pi, 1.78 * np.pi, 40)
-        centre = 0.45
-        inner = np.hypot(np.cos(a[0]) - centre, np.sin(a[0]))
-        tip = np.arctan2(np.sin(a[0]), np.cos(a[0]) - centre)
+        center = 0.45
+        inner = np.hypot(np.cos(a[0]) - center, np.sin(a[0]))
+        tip = np.arctan2(np.sin(a[0]), np.cos(a[0]) - center)
         b = np.linspace(2 * np.pi - tip, tip, 32)[1:-1]
         outer = np.stack([np.cos(a), np.sin(a)], axis=1)
-        return np.concatenate([outer, np.stack([centre + inner * np.cos(b), inner * np.sin(b)], axis=1)])
+        return np.concatenate([outer, np.stack([center + inner * np.cos(b), inner * np.sin(b)], axis=1)])
     elif name == "cross":
         w, s = 0.3, 0.95
         return np.array([[w, s], [w, w], [s, w], [s, -w], [w, -w], [w, -s], [-w, -s], [-w, -w], [-s, -w], [-s, w],
@@ -111,8 +111,8 @@ def _grain() -> np.ndarray:
     return np.clip(noise / 2, -1, 1).astype(np.float32)
 
 
-def _colour(u: np.ndarray) -> np.ndarray:
-    """An RGB colour (3,) in 0..1 of random hue, saturation and lightness."""
+def _color(u: np.ndarray) -> np.ndarray:
+    """An RGB color (3,) in 0..1 of random hue, saturation and lightness."""
     hue = (u[0] * 6 + np.array([0.0, 4.0, 2.0])) % 6
     pure = np.clip(np.abs(hue - 3) - 1, 0, 1)
     saturation, value = 0.15 + 0.85 * u[1], 0.15 + 0.85 * u[2]
@@ -120,7 +120,7 @@ def _colour(u: np.ndarray) -> np.ndarray:
 
 
 def place_objects(u: np.ndarray, count: int, config: ScenesConfig) -> np.ndarray:
-    """Centres and radii (count, 3) as (x, y, radius) in pixels.
+    """Centers and radii (count, 3) as (x, y, radius) in pixels.
 
     Each object takes the first of eight random positions that is free, or the freest one, shrunk to fit.
 
@@ -174,8 +174,8 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
         columns = (xx * (zoom * 256 / short) + offset_x * _TEXTURE_SIZE).astype(np.int64) % _TEXTURE_SIZE
         return texture[int(kind * len(texture))][rows[:, None], columns]
 
-    # Background: two colours mixed by a texture and a gradient.
-    first, second = _ground_colours(u[: len(shapes)], ground, r["contrast"])
+    # Background: two colors mixed by a texture and a gradient.
+    first, second = _ground_colors(u[: len(shapes)], ground, r["contrast"])
     slope_x, slope_y = 2 * ground[6] - 1, 2 * ground[7] - 1
     light = (slope_x * (xx / width - 0.5) + (slope_y * (yy / height - 0.5))[:, None]).astype(np.float32)
     mix = 0.5 + light + (r["texture"] * ground[8]) * look_up(ground[9], ground[10], ground[11], 0.5 + 2 * ground[12])
@@ -190,8 +190,8 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     places = place_objects(u, len(shapes), config)
     frames = np.empty((config.num_frames, height, width, 3), np.uint8)
     masks = np.zeros((len(shapes), config.num_frames, height, width), bool)
-    own_colours = len(ground) > NUM_BACKGROUND_UNIFORMS
-    looks = [_appearance(v, mean_ground, r, own_colours) for v in u[: len(shapes)]]
+    own_colors = len(ground) > NUM_BACKGROUND_UNIFORMS
+    looks = [_appearance(v, mean_ground, r, own_colors) for v in u[: len(shapes)]]
     for frame in range(config.num_frames):
         image = canvas.copy() if config.num_frames > 1 else canvas
         for k, shape in enumerate(shapes):
@@ -205,36 +205,36 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     return frames, masks
 
 
-def _ground_colours(u: np.ndarray, ground: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarray]:
+def _ground_colors(u: np.ndarray, ground: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarray]:
     """The two colors of the background.
 
     Where `ground` holds the numbers of further pairs, objects keep their own colors, and the first pair is taken whose
     mean differs from all of them by `contrast`, or the one that differs most.
     """
     numbers = [ground[0:6], *ground[NUM_BACKGROUND_UNIFORMS:].reshape(-1, 6)]
-    pairs = [(_colour(v[:3]), _colour(v[3:])) for v in numbers]
+    pairs = [(_color(v[:3]), _color(v[3:])) for v in numbers]
     if len(pairs) == 1:
         return pairs[0]
-    colours = np.stack([_colour(v[17:20]) for v in u])
-    distances = [np.sqrt((((a + b) / 2 - colours) ** 2).sum(axis=1)).min() for a, b in pairs]
+    colors = np.stack([_color(v[17:20]) for v in u])
+    distances = [np.sqrt((((a + b) / 2 - colors) ** 2).sum(axis=1)).min() for a, b in pairs]
     return pairs[next((k for k, d in enumerate(distances) if d >= contrast), int(np.argmax(distances)))]
 
 
-def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict, own_colour: bool) -> tuple:
-    """Colours, map from pixels to the object's own axes, and texture of an object.
+def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict, own_color: bool) -> tuple:
+    """Colors, map from pixels to the object's own axes, and texture of an object.
 
     Args:
         v: (NUM_OBJECT_UNIFORMS,) numbers in [0, 1).
         mean_ground: (3,) mean color of the background.
         r: Ranges of the difficulty.
-        own_colour: Whether the object has the first color drawn, instead of one that differs from the background.
+        own_color: Whether the object has the first color drawn, instead of one that differs from the background.
     """
-    candidates = [_colour(v[17 + 3 * k : 20 + 3 * k]) for k in range(3)]
+    candidates = [_color(v[17 + 3 * k : 20 + 3 * k]) for k in range(3)]
     distances = [np.sqrt(((c - mean_ground) ** 2).sum()) for c in candidates]
-    far = candidates[:1] if own_colour else [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
+    far = candidates[:1] if own_color else [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
     if far:
         main = far[0]
-    else:  # push the farthest candidate away from the ground, within the cube of colours
+    else:  # push the farthest candidate away from the ground, within the cube of colors
         main = candidates[int(np.argmax(distances))]
         direction = np.where(mean_ground < 0.5, 1.0, -1.0)
         main = np.clip(mean_ground + direction * max(r["contrast"], 0.35), 0, 1) * 0.9 + 0.1 * main

@@ -44,15 +44,15 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
     if not rows:
         raise ValueError("Expected at least one clip, got none.")
     labels = [row.get("label") for row in rows]
-    unlabelled = sum(label is None for label in labels)
+    unlabeled = sum(label is None for label in labels)
     several = any(isinstance(label, (list, tuple)) for label in labels)
     features = {"path": Value("string")}
     columns = {"path": [str(row["path"]) for row in rows]}
-    if unlabelled < len(rows):
-        if unlabelled:
+    if unlabeled < len(rows):
+        if unlabeled:
             first = next(row["path"] for row in rows if row.get("label") is None)
             raise ValueError(
-                f"Expected labels for all clips or none, but {unlabelled} of {len(rows)} have none: {first}"
+                f"Expected labels for all clips or none, but {unlabeled} of {len(rows)} have none: {first}"
             )
         names = [list(label) if isinstance(label, (list, tuple)) else [label] for label in labels]
         found = {name for clip in names for name in clip}

@@ -7,7 +7,7 @@
 Boxes are in fractions of the frame's width and height. Some exceed it, one by -2.88e16, and 18 are degenerate: boxes
 are clipped to the frame, and those without area left out. A frame with degenerate boxes only is left out, since it is
 not a negative. The consensus map is the union of the boxes. Published code stretches frames to squares; here a model
-sees the centre crop of a frame, as everywhere, and boxes are cropped with it.
+sees the center crop of a frame, as everywhere, and boxes are cropped with it.
 
 Published training lists (`vggss_144k.txt`, `vggss_10k.txt`, `vggss_heard.txt`) name VGGSound's clips without boxes;
 vggss_144k contains 11,163 clips of VGGSound's test split.

@@ -7,7 +7,7 @@ import numpy as np
 from deepavfusion.training.metrics.inputs import rectangle
 from deepavfusion.training.metrics.localization import (
     average_precision,
-    centred_box,
+    centered_box,
     ciou,
     confidence,
     localization_auc,
@@ -28,7 +28,7 @@ All of these are over images with a sounding object. With negatives, whose conse
 confidences (mean of the top quarter of the map), where an image counts as correct if its cIoU at the absolute threshold
 is 0.5 or more; a wrong location is both a false positive and a miss. slavc_ap and slavc_max_f1 are computed as in
 SLAVC's published code, in which a wrong location is no miss, and over fewer thresholds.
-Baselines: whole_ predicts the whole image, centre_ a centred box with half the height and width.
+Baselines: whole_ predicts the whole image, centre_ a centered box with half the height and width.
 """
 _INPUTS = """
 Args:
@@ -73,7 +73,7 @@ class SoundLocalization(StreamingMetric, evaluate.Metric):
     def _row(self, index, prediction, reference):
         """Statistics: cIoU of each predicted area, confidence. Kind: whether something sounds."""
         heat, target = rectangle(prediction, f"Prediction {index}"), rectangle(reference, f"Reference {index}")
-        areas = (heat >= self.threshold, upper_half(heat), np.ones(target.shape, bool), centred_box(target.shape))
+        areas = (heat >= self.threshold, upper_half(heat), np.ones(target.shape, bool), centered_box(target.shape))
         return [*(ciou(area, target) for area in areas), confidence(heat)], bool(target.any())
 
     def _compute(self, predictions, references):

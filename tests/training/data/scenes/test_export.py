@@ -49,9 +49,9 @@ def test_sheet(tmp_path):
 
     main(["--index", "0", "1", "--sheet", str(tmp_path / "sheet.png"), "--image-size", "64"])
     with Image.open(tmp_path / "sheet.png") as image:
-        colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert image.width > 600
-    assert len(np.unique(colours, axis=0)) > 100
+    assert len(np.unique(colors, axis=0)) > 100
 
 
 def test_missing_output_is_an_error():

@@ -142,8 +142,8 @@ def test_training_frames_come_with_own_and_foreign_audio(task):
             assert float(foreign["labels"].sum()) == 0
     assert swapped > 10
     assert silent > 10
-    labelled = sum(float(sample["labels"].sum()) > 0 for sample in samples[1::2])
-    assert labelled > swapped / 2
+    labeled = sum(float(sample["labels"].sum()) > 0 for sample in samples[1::2])
+    assert labeled > swapped / 2
     clips.set_epoch(1)
     assert [sample["path"] for sample in clips.__getitems__(range(100))] != [sample["path"] for sample in samples]
 

@@ -83,8 +83,8 @@ def test_frames_masks_and_audio_correspond(semantic):
     visual, extractor = clips.processor.visual_processor, clips.processor.feature_extractor
     for number, sample in enumerate(samples):
         assert sample["path"].endswith(f"new2/frames/{number}.jpg")
-        grey = visual.denormalize(sample["pixel_values"]).mean().item() * 255
-        assert grey == pytest.approx(20 * number, abs=3)
+        gray = visual.denormalize(sample["pixel_values"]).mean().item() * 255
+        assert gray == pytest.approx(20 * number, abs=3)
         assert sample["labels"].unique().tolist() == [0, 2]
         share = (sample["labels"] == 2).float().mean().item()
         assert share == pytest.approx((20 + 3 * number - 8) / 48, abs=0.04)
@@ -143,8 +143,8 @@ def test_object_layout(objects, caplog):
         clips = build_dataset(settings | {"subset": subset}, MODEL, "test", False, 0, task="segmentation")
         sample = clips[0]
         assert sample["labels"].mean().item() == pytest.approx(share, abs=0.04)
-        grey = clips.processor.visual_processor.denormalize(sample["pixel_values"]).mean().item() * 255
-        assert grey == pytest.approx(20, abs=1)
+        gray = clips.processor.visual_processor.denormalize(sample["pixel_values"]).mean().item() * 255
+        assert gray == pytest.approx(20, abs=1)
     with pytest.raises(ValueError, match="older release"):
         build_dataset(settings, MODEL, "test", False, 0, task="segmentation", semantic=True)
 

@@ -33,7 +33,7 @@ VIDEO = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectro
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """2 s of a colour gradient of rising brightness, and noise of rising volume."""
+    """2 s of a color gradient of rising brightness, and noise of rising volume."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     slope = np.stack(np.broadcast_arrays(np.arange(64), np.arange(48)[:, None], 20), axis=-1)
     frames = (slope + np.linspace(20, 170, 50)[:, None, None, None]).astype(np.uint8)
