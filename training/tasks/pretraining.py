@@ -193,5 +193,10 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
             for stream in trained
             for name in trained[stream]
         ]
+        rows += [
+            [stream, "whitened", *(percent(of.get(f"{stream}_whitened")) for of in columns.values()), "-"]
+            for stream in trained
+            if f"{stream}_whitened" in metrics
+        ]
         tables.append(Table("Nearest neighbours", ["stream", "metric", *scores, "chance"], rows))
     return tables
