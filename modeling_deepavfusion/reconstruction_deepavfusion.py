@@ -217,9 +217,22 @@ class DeepAVFusionDecoder(nn.Module):
         return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
 
     def _losses(self, hidden, values, masking, present=None):
-        patches = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden).float()
-        targets = patches if self.target_channels is None else standardize_patches(patches, self.target_channels)
+        targets = self.targets(values, masking.ids_hidden)
         return reconstruction_loss(hidden, targets.to(hidden.device), present)
+
+    def targets(self, values: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute what the decoder learns to predict, in float32.
+
+        Args:
+            values: Input of the modality.
+            ids: (B, n) patches to select; by default all in the order of the grid.
+
+        Returns:
+            (B, n, values), standardized as `norm_patch_loss` says.
+        """
+        patches = self.patches.patchify(values, channels_last=True)
+        patches = (patches if ids is None else gather_tokens(patches, ids)).float()
+        return patches if self.target_channels is None else standardize_patches(patches, self.target_channels)
 
     def in_input_units(self, logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Logits (B, patches, values) in the units of the input.

@@ -131,6 +131,8 @@ def training_curves(
         held_out = {"linestyle": "--", "marker": "o", "markersize": 4, "label": f"{name}, held out"}
         losses.plot(epochs, [r[f"{name}_loss"] for r in train], color=COLORS[name], label=f"{name}, training")
         losses.plot(eval_epochs, [r[f"{name}_loss"] for r in evaluations], color=COLORS[name], **held_out)
+        if evaluations and (level := evaluations[-1].get(f"{name}_oracle_loss")) is not None:
+            losses.axhline(level, color=COLORS[name], linestyle=":", linewidth=1.0, label=f"{name}, oracle")
     chart_axes(losses, "Reconstruction loss of masked patches", "epoch", "mean squared error")
     losses.legend()
     _probe_panel(probe, evaluations, chance)

@@ -16,6 +16,7 @@ from .base import Task, percent
 from .cross_modal import NUM_CLIPS, cross_modal_losses, cross_modal_table, mean_losses
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
+from .oracles import ORACLE, oracle_losses
 from .probing import probe_features, probe_metrics, probe_tables
 
 METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
@@ -88,11 +89,12 @@ class Pretraining(Task):
         outputs = model(**inputs, **noise)
         streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
         rows = []
-        losses = model.losses_per_sample(outputs, **inputs)
-        pairs = zip(losses["image_loss"].tolist(), losses["audio_loss"].tolist(), strict=True)
-        for place, losses in enumerate(pairs):
+        losses = {name: values.tolist() for name, values in model.losses_per_sample(outputs, **inputs).items()}
+        losses |= oracle_losses(model, outputs, inputs)
+        for place in range(len(batch["path"])):
             label = batch["labels"][place] if "labels" in batch else None
-            rows.append({"losses": losses, "streams": [streams[name][place] for name in STREAMS], "label": label})
+            of_clip = {name: values[place] for name, values in losses.items()}
+            rows.append({"losses": of_clip, "streams": [streams[name][place] for name in STREAMS], "label": label})
         if len(rows) > 1 and int(batch["index"].min()) < NUM_CLIPS:
             cross_modal = cross_modal_losses(model, inputs, noise)
             for row, index, found in zip(rows, batch["index"].tolist(), cross_modal, strict=True):
@@ -105,8 +107,8 @@ class Pretraining(Task):
         return {"image_noise": image_noise, "audio_noise": audio_noise}
 
     def summarize(self, rows, full):
-        image, audio = np.array([row["losses"] for row in rows], dtype=np.float64).mean(axis=0).tolist()
-        metrics = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
+        means = {name: float(np.mean([row["losses"][name] for row in rows])) for name in rows[0]["losses"]}
+        metrics = {"loss": means["image_loss"] + means["audio_loss"], **means}
         metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
         if len(rows) >= 2 and all(row["label"] is not None for row in rows):
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
@@ -179,6 +181,8 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
     columns = {title: values for title, values in columns.items() if values is not None}
     losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
     rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
+    oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
+    rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
     tables = [Table("Held-out losses", ["", *losses.values()], rows)]
     cross_modal = cross_modal_table(metrics)
     if cross_modal is not None:
