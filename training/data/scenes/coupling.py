@@ -1,7 +1,7 @@
 """Links between what is seen and what is heard: properties of an object that its sound follows, up to noise.
 
 With `ScenesConfig.coupling` above 0, properties of a sounding object's image predict properties of its sound
-(`LINKS`), as in nature, where large things sound low and long. A link is a Gaussian copula: mapped to normal scores,
+(`LINKS`), as in nature, where large things sound long. A link is a Gaussian copula: mapped to normal scores,
 both properties are jointly normal with correlation `coupling` (or minus it). Both stay uniform, so each modality alone
 is distributed as without links, and what a link tells is known exactly (`link_strengths`). No link depends on the
 class.
@@ -42,13 +42,12 @@ class Link:
 
 
 LINKS = (
-    Link("size", "pitch", -1, 0, 7),  # larger objects sound lower
-    Link("size", "end", -1, 0, 1),  # and longer
+    Link("lightness", "pitch", 1, 19, 7),  # lighter objects sound higher
+    Link("height", "rate", -1, 9, 2),  # rows are counted from the top: higher objects sound faster
     Link("side", "onset", 1, 1, 0),  # objects further to the right start later
     Link("side", "phase", 1, 1, 4),
-    Link("height", "rate", -1, 9, 2),  # rows are counted from the top: higher objects sound faster
-    Link("hue", "tilt", 1, 17, 22),
-    Link("lightness", "formant", 1, 19, 20),  # lighter objects sound brighter
+    Link("hue", "formant", 1, 17, 20),
+    Link("size", "end", -1, 0, 1),  # larger objects sound longer
 )
 
 
