@@ -17,16 +17,16 @@ from sklearn.metrics import auc
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import as_array
 
+from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
 _ANNOTATED = 20  # number of classes up to which cells are annotated
-_PROBE_LABELS = {"accuracy": "1-NN accuracy (%)", "map": "1-NN mAP (%)"}
 
 
 @own_style
 def confusion_matrix(counts: Any, names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix, each row normalised to 1; rows of classes without samples are grey.
+    """Draw a confusion matrix, each row normalized to 1; rows of classes without samples are gray.
 
     Args:
         counts: (C, C), rows for the true class, columns for the predicted one.
@@ -76,7 +76,7 @@ def success_curves(ciou: Mapping[str, Any], baselines: Sequence[str] = (), mark:
 
     Args:
         ciou: Name -> cIoU (N,) of each image.
-        baselines: Names to draw dashed (other clip's audio, whole image, centred box).
+        baselines: Names to draw dashed (other clip's audio, whole image, centered box).
         mark: Threshold of the reported fraction, drawn as a vertical line.
 
     Raises:
@@ -113,12 +113,12 @@ def training_curves(
     path: str | Path,
     title: str,
 ) -> None:
-    """Draw losses, nearest-neighbour scores, learning rate and gradient norm of a pre-training over epochs, as a PNG.
+    """Draw losses, nearest-neighbor scores, learning rate and gradient norm of a pre-training over epochs, as a PNG.
 
     Args:
         train: Records of metrics.jsonl of kind "train".
         evaluations: Records of metrics.jsonl of kind "evaluation".
-        chance: Metric -> score (0..1) of random neighbours; None for data without labels.
+        chance: Metric -> score (0..1) of random neighbors; None without nearest-neighbor scores.
         path: PNG file to write.
         title: Title of the figure.
     """
@@ -148,8 +148,8 @@ def training_curves(
 def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping[str, float] | None) -> None:
     probed = [record for record in evaluations if record.get("probe")]
     if not probed:
-        chart_axes(axes, "Nearest-neighbour probe", "epoch", "score")
-        axes.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        chart_axes(axes, "Nearest-neighbor probe", "epoch", "score")
+        axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
         return
     metric = next(iter(probed[0]["probe"]["fusion"]))
     epochs = [record["epoch"] for record in probed]
@@ -157,9 +157,9 @@ def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping
         scores = [100 * record["probe"][name][metric] for record in probed]
         axes.plot(epochs, scores, color=COLORS[name], marker="o", markersize=4, label=name)
     if chance is not None:
-        axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label="chance")
+        axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label=RANDOM_NEIGHBOR)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
-    chart_axes(axes, "Leave-one-out nearest neighbour, held-out clips", "epoch", _PROBE_LABELS[metric])
+    chart_axes(axes, "Leave-one-out nearest neighbor, held-out clips", "epoch", f"{NEIGHBOR_METRICS[metric]} (%)")
     axes.legend(fontsize=8, ncols=5, loc="upper left", columnspacing=1.2)
 
 
@@ -171,7 +171,7 @@ def log_mels(
     max_frequency: float = 8000.0,
     unit: str = "log10 power",
 ) -> Figure:
-    """Draw log-mel spectrograms side by side, at most four per row, on a common colour scale.
+    """Draw log-mel spectrograms side by side, at most four per row, on a common color scale.
 
     Args:
         panels: Title -> log-mel (mels, time) or (1, mels, time), as computed by the feature extractor.
@@ -206,7 +206,7 @@ def log_mels(
         scale = {"cmap": "magma", "vmin": low, "vmax": high, "interpolation": "nearest"}
         image = axes.imshow(panel, origin="lower", aspect="auto", extent=extent, **scale)
         axes.set_title(shorten(name, 36))
-        # Filter i is centred at the (i + 1)-th of mels + 2 even steps of the mel scale.
+        # Filter i is centered at the (i + 1)-th of mels + 2 even steps of the mel scale.
         positions = (_hz_to_mel(ticks) - low_mel) / (high_mel - low_mel) * (mels + 1) - 1
         first = index % columns == 0
         axes.set_yticks(positions, [f"{hz:g}" if first else "" for hz in ticks])

@@ -14,11 +14,11 @@ from deepavfusion.reconstruction_deepavfusion import unstandardise_patches
 
 from .style import figure_png, own_style
 
-_MASKED = 0.5  # grey of a masked patch, in 0..1
+_MASKED = 0.5  # gray of a masked patch, in 0..1
 
 
 def in_target_units(patches: torch.Tensor, predictions: torch.Tensor, norm_patch_loss: bool) -> torch.Tensor:
-    """Rescale predictions (B, n, values) of normalised patches by the original patches' mean and deviation."""
+    """Rescale predictions (B, n, values) of normalized patches by the original patches' mean and deviation."""
     return unstandardise_patches(predictions, patches) if norm_patch_loss else predictions
 
 
@@ -33,8 +33,8 @@ def reconstruction_images(
         pixel_values: Frames; of a video, the first frame is shown.
         input_features: Log-mel spectrograms.
         outputs: The model's outputs for these inputs in eval mode.
-        mean: Mean of the image processor's normalisation, per channel.
-        std: Standard deviation of that normalisation, per channel.
+        mean: Mean of the image processor's normalization, per channel.
+        std: Standard deviation of that normalization, per channel.
 
     Returns:
         "image_masked", "image_reconstructed", "image_original", and the same for "audio"; masked values of spectrograms
@@ -80,7 +80,7 @@ def draw_reconstructions(
 ) -> None:
     """Draw `reconstruction_images` as a PNG: one row per clip; masked, reconstructed and original per modality.
 
-    Spectrograms of a row share a colour scale, from the original's 1st to its 99.5th percentile.
+    Spectrograms of a row share a color scale, from the original's 1st to its 99.5th percentile.
 
     Args:
         images: From `reconstruction_images`.

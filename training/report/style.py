@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 DPI = 144  # 1.5 pixels per CSS pixel of the page, so that text is sharp on high-density displays
-# Distinguishable under the common forms of colour blindness (Okabe and Ito).
+# Distinguishable under the common forms of color blindness (Okabe and Ito).
 COLORS = {"fusion": "#0072B2", "image": "#E69F00", "audio": "#009E73", "all": "#CC79A7", "total": "#333333"}
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 _STYLE = {
