@@ -12,6 +12,7 @@ from pathlib import Path
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 
+from .files import apply_umask
 from .folder import FolderError, ResultFolder
 
 
@@ -67,6 +68,7 @@ def main(argv=None) -> int:
         folder.begin()
         model.save_pretrained(folder.draft)
         processor.save_pretrained(folder.draft)
+        apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()
     number = sum(p.numel() for p in model.parameters())

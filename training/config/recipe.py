@@ -1,6 +1,6 @@
 """Recipes: YAML files of sections, and `section.key=value` overrides, as dataclasses.
 
-A recipe starts with a comment that gives its goal, cost and expectation, and names the `command` that it is for.
+A recipe starts with a comment on its goal, cost and expected result, and names the `command` that it is for.
 Unknown sections and options, wrong types and values raise a `RecipeError` that lists what is valid.
 """
 
@@ -29,11 +29,16 @@ class Recipe:
 
     Args:
         name: Name of the recipe.
-        goal: Its first comment.
-        command: The command that it is for: pretrain, finetune, probe or evaluate.
+        goal: First comment of the recipe.
+        command: Command that it is for: pretrain, finetune, probe or evaluate.
+        task: Section `task`.
+        model: Section `model`.
+        data: Section `data`.
+        optim: Section `optim`.
+        run: Section `run`.
 
     Raises:
-        RecipeError: Values do not exist, do not fit together, or do not apply to the command, task or data set.
+        RecipeError: If values are invalid, exclude each other, or do not apply to the command, task or data set.
     """
 
     name: str
@@ -61,10 +66,11 @@ class Recipe:
 
     @property
     def scope(self) -> Scope:
+        """Command, task and data set."""
         return Scope(self.command, self.task.name, self.data.name)
 
     def _values(self, section: str) -> list[tuple[Option, Any]]:
-        """Options of a section with their values; of the model's configuration those that are set."""
+        """List the options of a section with their values; of the model's configuration, only those that are set."""
         values = vars(getattr(self, section))
         values = {**values, **values.get("config", {})}
         return [(option, values[option.name]) for option in section_options(section) if option.name in values]
@@ -95,7 +101,7 @@ class Recipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a recipe file: the command, and of every section the options that apply."""
+        """Return the content of a recipe file: the command, and the options of every section that apply."""
         sections = {
             section: {option.name: value for option, value in self._values(section) if not self.scope.mismatch(option)}
             for section in SECTIONS
@@ -103,11 +109,11 @@ class Recipe:
         return {"command": self.command, **sections}
 
     def to_yaml(self, public: bool = False) -> str:
-        """This run as a recipe file, which starts with the comment of its recipe.
+        """Format the settings as a recipe file, which starts with the comment of the recipe.
 
         Args:
-            public: Leave out options at null, paths of this machine and, from the comment, cost and expectation, which
-                overrides may have made wrong.
+            public: Whether to leave out options at null, paths of this machine and, in the comment, cost and expected
+                result, which may not apply with overrides.
         """
         lines, content = self.goal.splitlines(), self.to_dict()
         if public:
@@ -125,21 +131,21 @@ def _one_of(names: tuple[str, ...]) -> str:
 
 
 def recipe_names(command: str) -> list[str]:
-    """Names of the packaged recipes that a command accepts."""
+    """List the names of the packaged recipes that a command accepts."""
     files = resources.files("deepavfusion.training.recipes").iterdir()
     names = sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
     return [name for name in names if recipe_command(name) in _ACCEPTED[command]]
 
 
 def recipe_command(name: str) -> str | None:
-    """The command that a packaged recipe is for; None if there is no such recipe."""
+    """Command that a packaged recipe is for; None if there is no such recipe."""
     file = _packaged(name)
     found = re.search(r"^command: *(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
     return found and found[1]
 
 
 def recipe_goal(name: str) -> str:
-    """The goal of a packaged recipe as one line."""
+    """Goal of a packaged recipe, in one line."""
     comment = _first_comment(_packaged(name).read_text(encoding="utf-8"))
     return " ".join(comment.removeprefix("Goal:").partition("\nCost:")[0].split())
 
@@ -149,15 +155,15 @@ def _packaged(name: str):
 
 
 def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Loads a recipe for a command.
+    """Load a recipe for a command.
 
     Args:
-        command: The command that runs it: pretrain, finetune, probe or evaluate.
+        command: Command that runs it: pretrain, finetune, probe or evaluate.
         recipe: Name of a packaged recipe, or path of a YAML file.
         overrides: `section.key=value` strings, whose values are YAML.
 
     Raises:
-        RecipeError: The recipe does not exist or is for another command, or an option, type or value is not valid.
+        RecipeError: If the recipe does not exist, is for another command, or has an invalid option, type or value.
     """
     name, text = _read(command, recipe)
     try:
@@ -182,7 +188,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
 
 
 def _read(command: str, recipe: str) -> tuple[str, str]:
-    """Name and text of a recipe."""
+    """Read a recipe; returns its name and text."""
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -226,7 +232,7 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
 
 
 def _build(section: str, values: dict[str, Any], command: str):
-    """The dataclass of a section from a recipe's values."""
+    """Build the dataclass of a section from the values of a recipe."""
     known = {option.name for option in section_options(section)}
     for name in values:
         if name not in known:

@@ -1,4 +1,4 @@
-"""The sections of a recipe and their options: which there are, and which apply to a command."""
+"""Sections of a recipe, their options, and the commands that these apply to."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ from .arguments import (
 )
 from .options import Option, Scope, field_options
 
-# Fields of the configuration that belong to the head of one task, by the start of their names.
+# Prefix of fields of the configuration -> tasks whose head they belong to.
 _HEADS = {
     "classifier_": ("recognition",),
     "separation_": ("separation",),
@@ -35,13 +35,13 @@ SECTIONS = {
 
 
 def data_sets_of(command: str) -> tuple[str, ...]:
-    """Names of the data sets that serve a task of a command."""
+    """List the data sets that support a task of a command."""
     suitable = {name for task in COMMANDS[command] for name in data_sets(task=TaskArguments(task).data_task)}
     return tuple(name for name in data_sets() if name in suitable)
 
 
 def config_options() -> list[Option]:
-    """Fields of `DeepAVFusionConfig` as options, with the descriptions of its docstring."""
+    """List the fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
     text = DeepAVFusionConfig.__doc__ or ""
     described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
@@ -54,11 +54,11 @@ def config_options() -> list[Option]:
 
 
 def section_options(section: str, command: str | None = None) -> list[Option]:
-    """Options of a section; `model` includes the fields of the model configuration.
+    """List the options of a section; `model` includes the fields of the model configuration.
 
     Args:
         section: Name of the section.
-        command: Restrict the options to those that apply to this command, for any of its tasks and data sets.
+        command: Command to restrict the options to: those that apply to any of its tasks and data sets.
     """
     options = field_options(SECTIONS[section])
     if section == "model":

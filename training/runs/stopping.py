@@ -1,14 +1,14 @@
-"""How a run is asked to stop: SIGTERM from a scheduler, SIGINT from a keyboard."""
+"""Requests to stop a run: SIGTERM from a scheduler, SIGINT from the keyboard."""
 
 import signal
 import threading
 
 
 class StopRequest:
-    """Remembers SIGTERM and SIGINT while in use, so that the step at hand can end and be saved; a second one kills.
+    """Context that records SIGTERM and SIGINT, so that the current step can end and be saved; a second one kills.
 
     Attributes:
-        signal: the number of the signal, or None. The trainer gives every process the signal that any of them got.
+        signal: Number of the signal, or None. The trainer shares a signal of any process with all.
     """
 
     def __init__(self):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -156,6 +157,25 @@ def test_what_the_earlier_run_left_and_the_new_one_has_not_is_removed(tmp_path):
     left = {entry.name for entry in (path / "checkpoints").iterdir()}
     assert "checkpoint-4" not in left
     assert {"checkpoint-8", "checkpoint-3-best"} < left
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("finished", [True, False])
+def test_published_files_follow_the_umask(umask, finished, tmp_path):
+    folder = opened(tmp_path / "run")
+    folder.claim()
+    folder.begin("recipe")
+    put(folder.draft, ["model.safetensors", "scene/clip.safetensors"])
+    for file in ("model.safetensors", "scene/clip.safetensors"):
+        (folder.draft / file).chmod(0o600)  # as safetensors does
+    before = os.umask(umask)
+    try:
+        folder.publish(finished)
+    finally:
+        os.umask(before)
+        folder.close()
+    for file in ("model.safetensors", "scene/clip.safetensors"):
+        assert stat.S_IMODE((folder.path / file).stat().st_mode) == 0o666 & ~umask
 
 
 def test_the_same_command_on_a_finished_run_has_nothing_to_do(tmp_path, capsys):
