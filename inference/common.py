@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import io
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from PIL import Image
 from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
@@ -248,13 +246,6 @@ def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
         write_atomically(path, content)
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """Encode a PIL image as PNG in its own mode, such as a palette; see `media.png` for frames."""
-    file = io.BytesIO()
-    image.save(file, format="png", optimize=True)
-    return file.getvalue()
-
-
 def one_line(error: Exception) -> str:
     """Message of an error without line breaks."""
     return " ".join(str(error).split())
@@ -264,7 +255,6 @@ __all__ = [
     "STREAMS",
     "check_absent",
     "command_parser",
-    "encode_png",
     "fraction",
     "load_model",
     "load_pipeline",

@@ -340,11 +340,12 @@ def test_names_stay_apart():
 
 
 def test_many_classes_are_written_in_16_bits(tmp_path):
+    from deepavfusion.inference.media import encode_png
     from deepavfusion.inference.segment import index_image
 
     mask = np.arange(300).reshape(15, 20)
     colors = np.zeros((300, 3), np.uint8)
-    inference.write_files({tmp_path / "mask.png": inference.encode_png(index_image(mask, colors))}, overwrite=False)
+    inference.write_files({tmp_path / "mask.png": encode_png(index_image(mask, colors))}, overwrite=False)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
 
 
