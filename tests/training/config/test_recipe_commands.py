@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
-from deepavfusion.training import cli
 from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS

@@ -14,10 +14,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.inference.folder import MARK_FILE, FolderError
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training import cli, finetune, pretrain
+from deepavfusion.training import finetune, pretrain
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
