@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +93,19 @@ def load_pipeline(
         return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Parser that answers an option that does not exist with the closest one."""
+
+    def error(self, message: str):
+        """Print usage and message, and exit with code 2."""
+        if message.startswith("unrecognized arguments"):
+            options = [name for action in self._actions for name in action.option_strings]
+            words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+            close = [name for word in words for name in difflib.get_close_matches(word, options, 1)]
+            message += f" (did you mean {', '.join(close)}?)" if close else ""
+        super().error(message)
+
+
 def command_parser(
     command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True
 ) -> argparse.ArgumentParser:
@@ -104,7 +118,7 @@ def command_parser(
         timestamps: Whether to add `--at` and `--num-clips`.
         writes: Whether to add `--overwrite`.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"deepavfusion {command}",
         description=description,
         epilog=epilog,
@@ -253,6 +267,7 @@ def one_line(error: Exception) -> str:
 
 __all__ = [
     "STREAMS",
+    "CommandParser",
     "check_absent",
     "command_parser",
     "fraction",

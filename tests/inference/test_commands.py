@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import deepavfusion_cli as cli
 from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForPreTraining,
@@ -19,7 +20,6 @@ from deepavfusion import (
 )
 from deepavfusion.inference import common as inference
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion.training import cli
 from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
@@ -303,6 +303,8 @@ class TestBadInput:
             (("--num-clips", "0"), "expected a positive integer, got '0'"),
             (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
             (("--top-k", "-1"), "expected a positive integer"),
+            (("--topk", "3"), "unrecognized arguments: --topk 3 (did you mean --top-k?)"),
+            (("--xyz=3",), "unrecognized arguments: --xyz=3\n"),
         ],
     )
     def test_options(self, command, folder, options, message):

@@ -75,7 +75,7 @@ def _earlier_model(task: type[Task], given, config: DeepAVFusionConfig, fields: 
 
 
 def load_task_model(task: type[Task], recipe, origin: str):
-    """A trained model of a task, in evaluation mode, from a folder or Hub name; one that lacks weights is refused."""
+    """A trained model of a task, in evaluation mode, from a folder or Hub id; one that lacks weights is refused."""
     check_origin(origin, "--model")
     try:
         model = load_model(task.MODEL, origin)
@@ -108,7 +108,7 @@ def check_origin(origin: str, argument: str) -> None:
     """Checks that a model in `runs/`, where trainings leave theirs, is there; it is no name on the Hub.
 
     Args:
-        origin: folder or Hub name of a model.
+        origin: folder or Hub id of a model.
         argument: what gave it, e.g. "model.init_from".
 
     Raises:

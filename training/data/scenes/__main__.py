@@ -1,7 +1,8 @@
 """Write built-in scenes as files, or a sheet of examples: `python -m deepavfusion.training.data.scenes --help`."""
 
-import argparse
 from pathlib import Path
+
+from deepavfusion.inference.common import CommandParser
 
 from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
@@ -11,7 +12,7 @@ SHEET = (69, 77, 376, 2052)  # training scenes that together contain every timbr
 
 def main(arguments: list[str] | None = None) -> None:
     """Write scenes as files, or a sheet of examples."""
-    parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
+    parser = CommandParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
     parser.add_argument("--index", type=int, nargs="+", default=list(SHEET), help="indices of the scenes")
     parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
     parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
