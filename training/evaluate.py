@@ -15,18 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from deepavfusion.inference.common import CommandParser
 from deepavfusion.inference.folder import ResultFolder
 
 from .command import HELP, print_help, run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
-from .runs.arguments import check_precision
-from .runs.models import load_task_model
-from .runs.records import evaluation_record, summary, write_report
-from .tasks import TASKS
 
 
 def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -45,6 +39,13 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         RecipeError: For unusable data, precision, or an unusable model.
         FolderError: For an unusable folder.
     """
+    from accelerate import Accelerator  # here: `--help` does not wait for what evaluates
+
+    from .runs.arguments import check_precision
+    from .runs.models import load_task_model
+    from .runs.records import evaluation_record, summary, write_report
+    from .tasks import TASKS
+
     check_precision(recipe)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
