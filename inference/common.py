@@ -18,6 +18,7 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .files import write_atomically
+from .folder import MARK_FILE, read_mark
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
@@ -37,6 +38,17 @@ def quiet_library():
             logging.enable_progress_bar()
 
 
+def missing_model(origin: str) -> str | None:
+    """Reason why a folder holds no model; None if it holds one, or if `origin` is a Hub id."""
+    path = Path(origin)
+    local = path.is_dir() or path.parts[:1] == ("runs",) or origin.startswith(("/", ".", "~"))
+    if not local or (path / "config.json").is_file():
+        return None
+    if (path / MARK_FILE).is_file() and not read_mark(path, "model")["finished"]:
+        return "the run in that folder has not finished; the command that started it goes on with it"
+    return "there is no model in that folder" if path.is_dir() else "there is no such folder"
+
+
 def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
     """Load a saved model and check that it has the required weights; missing optional weights are initialized.
 
@@ -51,8 +63,8 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
         OSError: If there is no such model.
         ValueError: If required weights are missing or have other shapes.
     """
-    if origin.startswith(("/", ".", "~", "runs/")) and not Path(origin).is_dir():
-        raise OSError(f"Expected a saved model, but the folder {origin} does not exist.")
+    if reason := missing_model(origin):
+        raise OSError(f"{origin} cannot be used: {reason}.")
     with quiet_library():
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -62,9 +74,10 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
     lacking = [absent[name] for name in sorted(absent) if name.startswith(needed) and not name.startswith(tuple(fresh))]
     if lacking:
         stored = ", ".join(model.config.architectures or ["model"])
+        more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
             f"Expected a {type(model).__name__} in {origin}, found a {stored} that lacks {len(lacking)} of its "
-            f"weights: {', '.join(lacking[:4])}{', ...' if len(lacking) > 4 else ''}."
+            f"weights: {', '.join(lacking[:4])}{more}."
         )
     return model
 
@@ -273,6 +286,7 @@ __all__ = [
     "fraction",
     "load_model",
     "load_pipeline",
+    "missing_model",
     "quiet_library",
     "run",
     "timestamp_names",

@@ -6,7 +6,7 @@ import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import load_model, quiet_library
+from deepavfusion.inference.common import load_model, missing_model, quiet_library
 
 from ..config.recipe import RecipeError, recipe_command
 from ..tasks import Task
@@ -105,21 +105,20 @@ def shard(model, recipe, folder: RunFolder):
 
 
 def check_origin(origin: str, argument: str) -> None:
-    """Checks that a model in `runs/`, where trainings leave theirs, is there; it is no name on the Hub.
+    """Check that the folder of a model holds one.
 
     Args:
-        origin: folder or Hub id of a model.
-        argument: what gave it, e.g. "model.init_from".
+        origin: Folder or Hub id of a model.
+        argument: What gave it, e.g. "model.init_from".
 
     Raises:
-        RecipeError: with the command that makes the model, where it is a recipe's or the quickstart's.
+        RecipeError: With the command that makes the model, if it is a recipe's or the quickstart's.
     """
-    path = Path(origin)
-    if path.parts[:1] != ("runs",) or (path / "config.json").is_file():
-        return
-    command = _maker(path.name) if len(path.parts) == 2 else None
-    hint = "" if command is None else f": `{command}` makes it"
-    raise RecipeError(f"{argument}={origin} cannot be used: there is no model in that folder{hint}.")
+    if reason := missing_model(origin):
+        parts = Path(origin).parts
+        command = _maker(parts[1]) if len(parts) == 2 and parts[0] == "runs" else None
+        hint = "" if command is None else f": `{command}` makes it"
+        raise RecipeError(f"{argument}={origin} cannot be used: {reason}{hint}.")
 
 
 def _maker(name: str) -> str | None:

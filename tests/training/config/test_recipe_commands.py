@@ -75,7 +75,7 @@ def test_a_model_that_was_not_trained_yet_is_told_with_what_makes_it(
     sizes = ["data.eval_size=8", "data.cache_dir=null"] if "scenes" in command else []
     assert cli.main([*command.split(), *(sizes or [f"data.path={tmp_path}"]), "run.cpu=true"]) == 2
     err = capsys.readouterr().err
-    assert f"{origin} cannot be used: there is no model in that folder" in err
+    assert f"{origin} cannot be used: there is no such folder" in err
     assert ("makes it" not in err) if maker is None else f"`{maker}` makes it" in err
 
 
