@@ -10,6 +10,7 @@ Exit codes: see `finetune`.
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +20,10 @@ from .command import train_from_recipe
 from .data.loading import evaluation_loader
 from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
-from .runs.run import Run
+from .tasks.evaluation import progress_bar
+
+if TYPE_CHECKING:
+    from .runs.run import Run
 
 
 @torch.no_grad()
@@ -31,7 +35,8 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
     was_training = encoder.training
     encoder.eval()
     streams, labels = [], []
-    for batch in evaluation_loader(clips, batch_size, 1, 0, num_workers):
+    loader = evaluation_loader(clips, batch_size, 1, 0, num_workers)
+    for batch in progress_bar(loader, accelerator, "nearest neighbours"):
         if "pixel_values" not in batch:
             continue
         with accelerator.autocast():
@@ -43,7 +48,7 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
     return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
-def score_neighbours(run: Run) -> None:
+def score_neighbours(run: "Run") -> None:
     """Print the nearest-neighbour scores of a run's test clips and write them into its folder."""
     optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
     encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator

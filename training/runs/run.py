@@ -174,6 +174,14 @@ class Run:
             f"({self.train_clips.card}), {self.schedule.total_steps} steps of {self.batch.effective}, "
             f"lr {self.schedule.peak:.2e}, {self.batch.processes} x {self.trainer.accelerator.device.type}"
         )
+        held_out = f"held out: {len(self.final.clips)} clips of data.eval_split={recipe.data.eval_split}"
+        if self.evaluation not in (None, self.final):
+            held_out += (
+                f"; the best checkpoint is selected on {len(self.evaluation.clips)} clips of "
+                f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
+            )
+        for note in (held_out, *self.task.training_notes(self.train_clips)):
+            self.progress.print(note)
         if self.folder.resume_from is not None:
             step = checkpoint_step(self.folder.resume_from)
             self.progress.print(f"resumed after step {step} from {self.folder.resume_from}")
