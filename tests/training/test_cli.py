@@ -1,12 +1,16 @@
 """The `deepavfusion` command: help, version, dispatch, and answers to words that it does not know."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import deepavfusion
 import deepavfusion_cli as cli
+
+SETUP = Path(__file__).parents[2] / "setup.cfg"
 
 
 def test_the_command_line_lists_what_exists(capsys):
@@ -35,10 +39,12 @@ def test_unknown_words_are_answered_with_the_closest(word, message, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fine-tune"]])
 def test_what_runs_no_command_imports_no_torch(arguments):
-    code = f"import sys, deepavfusion_cli; deepavfusion_cli.main({arguments}); print(sorted(sys.modules))"
+    setup = SETUP.read_text(encoding="utf-8")
+    module, function = re.search(r"deepavfusion = (\w+):(\w+)$", setup, re.MULTILINE).groups()
+    code = f"import sys, {module}; {module}.{function}({arguments}); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1]
-    assert "'deepavfusion_cli'" in loaded
+    assert f"'{module}'" in loaded
     assert not [name for name in ("torch", "numpy", "transformers", "deepavfusion") if f"'{name}'" in loaded]
 
 
