@@ -294,4 +294,4 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder"]
+__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder", "read_mark"]

@@ -109,6 +109,8 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert "Cost:" not in card
     assert "its stock pipeline would feed the model frames or audio alone" in card
     printed = capsys.readouterr().out
+    assert "held out: 8 clips of data.eval_split=test; the best checkpoint is selected on 4 clips of" in printed
+    assert "data.selection_split=validation (data.selection_size limits their number)" in printed
     assert "Selected the checkpoint of step" in printed
     assert ": the metrics are uncertain." in printed
     assert f"{metric_title(metric)} " in printed
@@ -160,6 +162,22 @@ def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, m
         finetune.main(["scenes_recognition", *given])
     assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
     assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in capsys.readouterr().out
+
+
+def test_classes_without_training_clips_are_named():
+    labels, names = [[0], [0], [2]], [f"class {i}" for i in range(14)]
+
+    class Clips(list):
+        label_names = names
+
+        def classes(self):
+            return list(self)
+
+    (note,) = Recognition.training_notes(Clips(labels))
+    assert note.startswith("12 of 14 classes have no training clips (all are held out, or beyond data.train_size): ")
+    assert note.endswith(": class 1, " + ", ".join(names[3:12]) + " and 2 more")
+    Clips.label_names = names[:1]
+    assert Recognition.training_notes(Clips([[0]])) == []
 
 
 def test_clips_of_one_class_alone_have_no_average_precision():
@@ -283,8 +301,7 @@ def test_help_lists_recipes_and_options(capsys):
     assert "task.mixup  float" in capsys.readouterr().out
     assert probe.main(["-h"]) == 0
     assert "  scenes_probe " in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        evaluate.main(["--help"])
+    assert evaluate.main(["--help"]) == 0
     found = capsys.readouterr().out
     assert "--model MODEL" in found
     assert "  scenes_retrieval " in found

@@ -89,12 +89,12 @@ class ModelArguments:
     )
     init_from: str | None = option(
         None,
-        "Folder or Hub name of a model of this package to start from; sizes are then those of that model.",
+        "Folder or Hub id of a model of this package to start from; sizes are then those of that model.",
         commands=TRAINING,
     )
     init_image: str | None = option(
         None,
-        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub name of a ViTMAE model.",
+        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub id of a ViTMAE model.",
         tasks=("pretraining",),
     )
     init_audio: str | None = option(
@@ -158,7 +158,13 @@ class DataArguments:
         None, "Fraction of the training clips held out for validation, by a hash of their names.", above=0, below=1
     )
     subset: str | None = option(
-        None, "audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss."
+        None,
+        "Part of the data set.",
+        by_data_set={
+            "audioset": "balanced, unbalanced or all",
+            "music": "solo, solo21 or music",
+            "avsbench": "s4, ms3 or avss",
+        },
     )
     train_list: str | None = option(None, "File that names the training clips.", local=True)
     test_list: str | None = option(None, "File that names the test clips, or the pairs of test clips.", local=True)

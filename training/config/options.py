@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Option:
         at_least: Inclusive lower bound of a number.
         below: Exclusive upper bound of a number.
         local: Whether the value is a path of this machine.
+        by_data_set: Data set -> description of its values, if they differ between data sets.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Option:
     at_least: float | None = None
     below: float | None = None
     local: bool = False
+    by_data_set: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,18 +167,19 @@ def _alternatives(hint: Any) -> tuple:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def unknown(what: str, name: str, title: str, valid: Iterable[str]) -> RecipeError:
-    """Build the error for an unknown name, with the closest valid name and a list of all of them.
+def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str | None = None) -> RecipeError:
+    """Build the error for an unknown name, with a suggestion and a list of the valid names.
 
     Args:
         what: Description of what is unknown, e.g. "option optim.epoch".
         name: The unknown name.
         title: Description of the valid names, e.g. "options".
         valid: The valid names.
+        closest: The suggestion; by default the closest of the valid names.
     """
     valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.5)), None)
+    hint = f" Did you mean {closest}?" if closest else ""
     return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
 
 

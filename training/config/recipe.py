@@ -17,7 +17,7 @@ import yaml
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .sections import SECTIONS, section_options
+from .sections import SECTIONS, closest_option, section_options
 
 # Command -> commands whose recipes it accepts.
 _ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
@@ -174,6 +174,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
     own_command = _check_command(command, recipe, values.pop("command", None))
     sections = {section: {} for section in SECTIONS}
+    sections["task"]["name"] = COMMANDS[own_command][0]
     for section, entries in values.items():
         if section not in SECTIONS:
             raise unknown(f"section {section!r} in recipe {recipe}", str(section), "sections", SECTIONS)
@@ -181,7 +182,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
     for override in overrides:
-        section, key, value = _parse_override(override)
+        section, key, value = _parse_override(override, own_command)
         sections[section][key] = value
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
@@ -218,13 +219,15 @@ def _first_comment(text: str) -> str:
     return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
-def _parse_override(override: str) -> tuple[str, str, Any]:
+def _parse_override(override: str, command: str) -> tuple[str, str, Any]:
     key, separator, text = override.partition("=")
     section, dot, name = key.partition(".")
+    closest = closest_option(section, (name or section).lstrip("-"), command)
     if not separator or not dot or not name:
-        raise RecipeError(f"Argument {override!r}: expected section.key=value, such as optim.epochs=10.")
+        example = f"Did you mean {closest}={text or '...'}?" if closest else "An example is optim.epochs=10."
+        raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
     if section not in SECTIONS:
-        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS)
+        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
     try:
         return section, name, yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -237,7 +240,8 @@ def _build(section: str, values: dict[str, Any], command: str):
     for name in values:
         if name not in known:
             valid = [option.name for option in section_options(section, command)]
-            raise unknown(f"option {section}.{name}", str(name), "options", valid)
+            closest = closest_option(section, str(name), command)
+            raise unknown(f"option {section}.{name}", str(name), "options", valid, closest)
     own = {option.name: option for option in field_options(SECTIONS[section])}
     given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
     if section == "model":

@@ -1,6 +1,7 @@
 """Sections of a recipe, their options, and the commands that these apply to."""
 
 import dataclasses
+import difflib
 import re
 
 from deepavfusion import DeepAVFusionConfig
@@ -61,11 +62,28 @@ def section_options(section: str, command: str | None = None) -> list[Option]:
         command: Command to restrict the options to: those that apply to any of its tasks and data sets.
     """
     options = field_options(SECTIONS[section])
+    if section == "task" and command is not None:
+        name, *others = options
+        options = [dataclasses.replace(name, default=COMMANDS[command][0]), *others]
     if section == "model":
         options += config_options()
     if section == "data":
         options = [dataclasses.replace(option, data_sets=data_sets(option=option.name)) for option in options]
     return options if command is None else [option for option in options if _applies(option, command)]
+
+
+def closest_option(section: str, name: str, command: str) -> str | None:
+    """The option `section.key` of a command that an unknown one may stand for.
+
+    It is the option of that name in any section, else a similar one in the same section, else a very similar one
+    anywhere; None if there is none.
+    """
+    names = {other: [option.name for option in section_options(other, command)] for other in SECTIONS}
+    for cutoff, places in ((1.0, names), (0.5, [section] if section in names else []), (0.75, names)):
+        for place in places:
+            if close := difflib.get_close_matches(name, names[place], n=1, cutoff=cutoff):
+                return f"{place}.{close[0]}"
+    return None
 
 
 def _applies(option: Option, command: str) -> bool:
@@ -74,4 +92,4 @@ def _applies(option: Option, command: str) -> bool:
     return any(not scope.mismatch(option) for scope in scopes) and any(not scope.mismatch(option) for scope in sets)
 
 
-__all__ = ["SECTIONS", "config_options", "data_sets_of", "section_options"]
+__all__ = ["SECTIONS", "closest_option", "config_options", "data_sets_of", "section_options"]

@@ -6,7 +6,7 @@ import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import load_model, quiet_library
+from deepavfusion.inference.common import load_model, missing_model, quiet_library
 
 from ..config.recipe import RecipeError, recipe_command
 from ..tasks import Task
@@ -136,21 +136,20 @@ def shard(model, recipe, folder: RunFolder):
 
 
 def check_origin(origin: str, argument: str) -> None:
-    """Check that a model in `runs/`, the default folder of results, exists: it is not a Hub id.
+    """Check that the folder of a model holds one; an `origin` that is no folder is a Hub id.
 
     Args:
         origin: Folder or Hub id of a model.
         argument: Argument that gives it, e.g. "model.init_from".
 
     Raises:
-        RecipeError: If it does not exist; names the command that creates it if a recipe or the quickstart does.
+        RecipeError: If it holds none; names the command that creates it if a recipe or the quickstart does.
     """
-    path = Path(origin)
-    if path.parts[:1] != ("runs",) or (path / "config.json").is_file():
-        return
-    command = _maker(path.name) if len(path.parts) == 2 else None
-    hint = "" if command is None else f"; `{command}` creates it"
-    raise RecipeError(f"{argument}={origin} cannot be used: there is no model in that folder{hint}.")
+    if reason := missing_model(origin):
+        parts = Path(origin).parts
+        command = _maker(parts[1]) if len(parts) == 2 and parts[0] == "runs" else None
+        hint = "" if command is None else f"; `{command}` creates it"
+        raise RecipeError(f"{argument}={origin} cannot be used: {reason}{hint}.")
 
 
 def _maker(name: str) -> str | None:

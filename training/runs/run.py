@@ -183,6 +183,14 @@ class Run:
                 f"The effective batch is larger than the training set: {steps} of {count(batch, 'clip')} from {clips} "
                 f"make {count(self.schedule.epoch(self.schedule.total_steps), 'epoch')}."
             )
+        held_out = f"held out: {count(len(self.final.clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
+        if self.evaluation not in (None, self.final):
+            held_out += (
+                f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
+                f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
+            )
+        for note in (held_out, *self.task.training_notes(self.train_clips)):
+            self.progress.print(note)
         if self.folder.resume_from is not None:
             step = checkpoint_step(self.folder.resume_from)
             self.progress.print(f"resumed after step {step} from {self.folder.resume_from}")

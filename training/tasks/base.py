@@ -108,6 +108,11 @@ class Task:
         return None
 
     @classmethod
+    def training_notes(cls, clips) -> list[str]:
+        """Notes on the training clips, for the start of a run."""
+        return []
+
+    @classmethod
     def training_inputs(cls, inputs: dict[str, torch.Tensor], config, place: BatchPlace, recipe) -> dict:
         """Arguments of the model's forward pass for a training batch.
 

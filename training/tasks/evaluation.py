@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from tqdm import tqdm
 
 from ..data.loading import BrokenClips, evaluation_loader, group_size
 from ..report.report import Example, Table
@@ -74,6 +75,12 @@ def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[st
     return {name: torch.zeros(1, *shape, device=device) for name, shape in config.input_shapes.items()}
 
 
+def progress_bar(batches, accelerator, title: str) -> tqdm:
+    """Wrap batches to show the progress through them on a terminal, from the main process, until they end."""
+    hidden = None if accelerator.is_main_process else True  # None: unless stderr is a terminal
+    return tqdm(batches, title, leave=False, unit="batch", dynamic_ncols=True, disable=hidden)
+
+
 @contextlib.contextmanager
 def whole_parameters(model):
     """Gather all parameters on every process under FSDP, so that forward passes do not communicate.
@@ -136,7 +143,7 @@ def evaluate_task(
     rows, unreadable, shown, reconstructions = {}, [], [], None
     try:
         with whole_parameters(model):
-            for batch in loader:
+            for batch in progress_bar(loader, accelerator, "evaluation"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue
@@ -175,4 +182,4 @@ def evaluate_task(
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "model_inputs", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "model_inputs", "progress_bar", "whole_parameters"]

@@ -59,6 +59,17 @@ class Recognition(Task):
         return class_balanced_weights(clips) if recipe.task.class_balanced else None
 
     @classmethod
+    def training_notes(cls, clips):
+        """Name the classes without training clips."""
+        frequencies = label_frequencies(clips).tolist()
+        absent = [name for name, frequency in zip(clips.label_names, frequencies, strict=True) if not frequency]
+        if not absent:
+            return []
+        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        count = f"{len(absent)} of {len(frequencies)} classes have no training clips"
+        return [f"{count} (all are held out, or beyond data.train_size): {', '.join(absent[:10])}{more}"]
+
+    @classmethod
     def depends_on_batch(cls, recipe, config):
         return recipe.task.mixup > 0
 

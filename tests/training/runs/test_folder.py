@@ -15,10 +15,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.inference.folder import MARK_FILE, FolderError
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training import cli, finetune, pretrain
+from deepavfusion.training import finetune, pretrain
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
@@ -490,5 +491,7 @@ def test_scenes_are_written_over_scenes_alone(tmp_path, capsys):
         scenes.main([*small, str(tmp_path / "mine")])
     assert snapshot(tmp_path / "mine") == {"clip.mp4": b"a user's clip.mp4"}
     scenes.main([*small, str(tmp_path / "scene")])
-    scenes.main([*small, str(tmp_path / "scene")])
+    with pytest.raises(SystemExit):
+        scenes.main([*small, str(tmp_path / "scene")])
+    scenes.main([*small, str(tmp_path / "scene"), "--overwrite"])
     assert (tmp_path / "scene" / "clip.mp4").stat().st_size > 1000

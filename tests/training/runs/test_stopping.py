@@ -37,3 +37,14 @@ def test_the_message_says_how_to_resume(number, resume, text):
     recipe = SimpleNamespace(run=SimpleNamespace(resume=resume))
     stopped = SimpleNamespace(recipe=recipe, trainer=SimpleNamespace(state=SimpleNamespace(global_step=7)))
     assert Run._stopped(stopped, number).startswith(text)
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGINT, "press Ctrl-C again"), (signal.SIGTERM, "send SIGTERM")])
+def test_the_first_signal_is_confirmed_at_once(number, again, capfd, monkeypatch):
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        with StopRequest():
+            assert capfd.readouterr().err == ""
+            signal.raise_signal(number)
+            err = capfd.readouterr().err
+        assert ("stopping: saving a checkpoint after this step" in err and again in err) == (rank == "0")

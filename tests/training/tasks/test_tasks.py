@@ -1,6 +1,8 @@
 """Evaluations of models with known outputs: perfect ones, and ones that ignore the audio."""
 
 import copy
+import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +77,22 @@ def evaluate(task, clips, model, batch_size=8, examples=0):
     task = TASKS[task](clips, PROCESSOR)
     options = {"batch_size": batch_size, "num_workers": 0, "full": True, "examples": examples}
     return evaluate_task(task, model, Accelerator(cpu=True), **options)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_evaluations_show_their_progress_on_a_terminal_alone(stream, monkeypatch, capsys):
+    clips = build("separation", max_objects=1)
+    samples = clips.__getitems__(range(SIZE))
+    monkeypatch.setattr(sys, "stderr", stream())
+    evaluate("separation", clips, Answers(samples, [torch.zeros(1, 64, 64)] * SIZE), batch_size=4)
+    shown = sys.stderr.getvalue()
+    assert ("evaluation: " in shown and "/3" in shown) == (stream is Terminal)
+    assert capsys.readouterr().out == ""
 
 
 def confident(truth):
