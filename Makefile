@@ -69,6 +69,7 @@ lint: env  ## check style and types
 	$(BIN)/ruff format --check .
 	rm -rf $(SOURCES) && mkdir -p $(SOURCES)
 	ln -s "$(CURDIR)"/modeling_deepavfusion/*.py $(SUBPACKAGES:%="$(CURDIR)/%") $(SOURCES)
+	ln -sfn "$(CURDIR)/training/cli" $(VENV)/src/deepavfusion_cli
 	$(BIN)/ty check
 
 format: env  ## fix formatting

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import io
+import difflib
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from PIL import Image
 from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
@@ -19,6 +18,7 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .files import write_atomically
+from .folder import MARK_FILE, read_mark
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
@@ -38,6 +38,17 @@ def quiet_library():
             logging.enable_progress_bar()
 
 
+def missing_model(origin: str) -> str | None:
+    """Reason why a folder holds no model; None if it holds one, or if `origin` is a Hub id."""
+    path = Path(origin)
+    local = path.is_dir() or path.parts[:1] == ("runs",) or origin.startswith(("/", ".", "~"))
+    if not local or (path / "config.json").is_file():
+        return None
+    if (path / MARK_FILE).is_file() and not read_mark(path, "model")["finished"]:
+        return "the run in that folder has not finished; the command that started it resumes it"
+    return "there is no model in that folder" if path.is_dir() else "there is no such folder"
+
+
 def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
     """Load a saved model and check that it has the required weights; missing optional weights are initialized.
 
@@ -52,8 +63,8 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
         OSError: If there is no such model.
         ValueError: If required weights are missing or have other shapes.
     """
-    if origin.startswith(("/", ".", "~", "runs/")) and not Path(origin).is_dir():
-        raise OSError(f"Expected a saved model, but the folder {origin} does not exist.")
+    if reason := missing_model(origin):
+        raise OSError(f"{origin} cannot be used: {reason}.")
     with quiet_library():
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -63,9 +74,10 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
     lacking = [absent[name] for name in sorted(absent) if name.startswith(needed) and not name.startswith(tuple(fresh))]
     if lacking:
         stored = ", ".join(model.config.architectures or ["model"])
+        more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
             f"Expected a {type(model).__name__} in {origin}, found a {stored} that lacks {len(lacking)} of its "
-            f"weights: {', '.join(lacking[:4])}{', ...' if len(lacking) > 4 else ''}."
+            f"weights: {', '.join(lacking[:4])}{more}."
         )
     return model
 
@@ -94,6 +106,19 @@ def load_pipeline(
         return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Parser that answers an option that does not exist with the closest one."""
+
+    def error(self, message: str):
+        """Print usage and message, and exit with code 2."""
+        if message.startswith("unrecognized arguments"):
+            options = [name for action in self._actions for name in action.option_strings]
+            words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+            close = [name for word in words for name in difflib.get_close_matches(word, options, 1)]
+            message += f" (did you mean {', '.join(close)}?)" if close else ""
+        super().error(message)
+
+
 def command_parser(
     command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True
 ) -> argparse.ArgumentParser:
@@ -106,7 +131,7 @@ def command_parser(
         timestamps: Whether to add `--at` and `--num-clips`.
         writes: Whether to add `--overwrite`.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"deepavfusion {command}",
         description=description,
         epilog=epilog,
@@ -248,13 +273,6 @@ def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
         write_atomically(path, content)
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """Encode a PIL image as PNG in its own mode, such as a palette; see `media.png` for frames."""
-    file = io.BytesIO()
-    image.save(file, format="png", optimize=True)
-    return file.getvalue()
-
-
 def one_line(error: Exception) -> str:
     """Message of an error without line breaks."""
     return " ".join(str(error).split())
@@ -262,12 +280,13 @@ def one_line(error: Exception) -> str:
 
 __all__ = [
     "STREAMS",
+    "CommandParser",
     "check_absent",
     "command_parser",
-    "encode_png",
     "fraction",
     "load_model",
     "load_pipeline",
+    "missing_model",
     "quiet_library",
     "run",
     "timestamp_names",

@@ -12,12 +12,14 @@ from pathlib import Path
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 
+from .common import CommandParser
+from .files import apply_umask
 from .folder import FolderError, ResultFolder
 
 
 def parse_arguments(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="deepavfusion convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
@@ -27,7 +29,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
     parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub repository to push to")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub id of the repository to push to")
     return parser.parse_args(argv)
 
 
@@ -67,6 +69,7 @@ def main(argv=None) -> int:
         folder.begin()
         model.save_pretrained(folder.draft)
         processor.save_pretrained(folder.draft)
+        apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()
     number = sum(p.numel() for p in model.parameters())

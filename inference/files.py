@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def apply_umask(files: Iterable[Path]) -> None:
+    """Give files the permissions of newly created ones; safetensors makes its files private to the user."""
+    umask = os.umask(0o077)  # can only be read by setting it
+    os.umask(umask)
+    for file in files:
+        file.chmod(0o666 & ~umask)
 
 
 def plain(value: Any) -> Any:
@@ -57,4 +65,4 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-__all__ = ["plain", "sync_folder", "to_json", "write_atomically"]
+__all__ = ["apply_umask", "plain", "sync_folder", "to_json", "write_atomically"]

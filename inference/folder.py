@@ -274,9 +274,9 @@ def folder_owner(folder: str | os.PathLike) -> str | None:
     path = Path(folder) / ".lock"
     if not path.is_file():
         return None
-    with open(path, "r+", encoding="utf-8") as file:
+    with open(path, encoding="utf-8") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
         except OSError:
             return f"{folder} is in use by another run (process {file.read().strip()})."
     return None
@@ -294,4 +294,4 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder"]
+__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder", "read_mark"]

@@ -20,14 +20,14 @@ def parser() -> argparse.ArgumentParser:
     result = command_parser(
         "localize",
         "Write the heat map of sound sources over the frame, NAME_heat.png, for each timestamp of media files, and\n"
-        "print the position of its maximum and the probability that anything in the frame sounds.",
+        "print the position of its maximum and, as score, the probability that anything in the frame sounds.",
         "Each map is drawn between its own minimum and maximum.",
     )
     result.add_argument("--out", required=True, type=Path, help="output folder")
     result.add_argument(
         "--map",
         choices=("attention", "similarity"),
-        help="use a map that needs no localization training; works with any saved encoder",
+        help="use a map that needs no localization training, and has no score; works with any saved encoder",
     )
     return result
 
@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             write_files({arguments.out / f"{title}_heat.png": overlay}, arguments.overwrite)
             row, column = np.unravel_index(heat.argmax(), heat.shape)
             peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"
-            print(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}, score {entry['score']:.2f}", flush=True)
+            # Only a trained localization head gives a probability.
+            score = f", score {entry['score']:.2f}" if arguments.map is None else ""
+            print(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}{score}", flush=True)
 
     return run("localize", arguments, load, localize)
 

@@ -50,11 +50,16 @@ def as_waveform(values: Any) -> np.ndarray:
     return waveform.astype(np.float32)
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """Encode a PIL image as PNG in its own mode, such as a palette."""
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    return file.getvalue()
+
+
 def png(frame: Any) -> bytes:
     """Encode a frame (see `as_frame`) as PNG."""
-    file = io.BytesIO()
-    Image.fromarray(as_frame(frame)).save(file, format="png", optimize=True)
-    return file.getvalue()
+    return encode_png(Image.fromarray(as_frame(frame)))
 
 
 def png_size(content: bytes) -> tuple[int, int]:
@@ -90,4 +95,4 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-__all__ = ["as_array", "as_frame", "as_waveform", "data_uri", "png", "png_size", "wav"]
+__all__ = ["as_array", "as_frame", "as_waveform", "data_uri", "encode_png", "png", "png_size", "wav"]

@@ -13,7 +13,6 @@ from PIL import Image
 
 from .common import (
     command_parser,
-    encode_png,
     fraction,
     load_pipeline,
     run,
@@ -22,7 +21,7 @@ from .common import (
     write_files,
 )
 from .drawing import IGNORED, class_colors, mask_overlay
-from .media import png
+from .media import encode_png, png
 
 
 def parser() -> argparse.ArgumentParser:

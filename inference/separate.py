@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from deepavfusion.processors import load_clip
+from deepavfusion.processors import MediaError, load_clip
 
 from .common import check_absent, command_parser, fraction, load_pipeline, run, unique_names, write_files
 from .drawing import stft_spectrograms
@@ -64,7 +64,13 @@ def check(arguments: argparse.Namespace) -> None:
         )
     for item in frames:
         if isinstance(item, str):
-            load_clip(item, require="image")
+            try:
+                load_clip(item, require="image")
+            except MediaError as error:
+                expected = "expected a timestamp in seconds, an image or a video"
+                if not Path(item).exists():
+                    raise MediaError(f"--frame {item}: {expected}, but there is no such file.") from error
+                raise MediaError(f"--frame {item}: {expected}; {error}") from error
 
 
 def output_suffixes(frames: list[float | str] | None) -> list[str]:

@@ -172,6 +172,7 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     0..1 by its minimum and maximum; mask (height, width) bool, where the probability exceeds the configuration's
     `localization_threshold`; score in 0..1, the probability that anything in the frame sounds, from the highest quarter
     of the map (0 without audio); frame (height, width, 3) uint8; timestamp in seconds. Several windows give a list.
+    Mask and score are not calibrated for maps of an encoder that was not trained for localization.
 
     Parameters: `normalize` (True; False keeps the model's logits), `timestamps`, `num_clips`.
     """

@@ -136,7 +136,7 @@ def run_with_extras(
 
     Args:
         extras: of setup.cfg.
-        arguments: of the interpreter, such as "-m", "deepavfusion.training.cli".
+        arguments: of the interpreter, such as "-m", "deepavfusion.training.pretrain".
         home: folder for caches and for the working directory.
         without: distributions that are missing all the same.
         timeout: in seconds.

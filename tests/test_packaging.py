@@ -26,8 +26,9 @@ def files(pattern: str) -> dict[str, str]:
     """Path in the wheel -> path in the repository, of files in the packages' folders; experiments are not packaged."""
     found = {}
     for package, folder in FOLDERS.items():
+        inner = [ROOT / other for other in FOLDERS.values() if other.startswith(f"{folder}/")]
         for path in (ROOT / folder).rglob(pattern):
-            if path.is_relative_to(ROOT / "training" / "experiments"):
+            if any(map(path.is_relative_to, [ROOT / "training" / "experiments", *inner])):
                 continue
             found[f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"] = path.relative_to(
                 ROOT
@@ -39,7 +40,8 @@ def files(pattern: str) -> dict[str, str]:
 def distributions(tmp_path_factory) -> tuple[Path, Path]:
     """The source distribution, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("packaging")
-    own = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg", "tests", *FOLDERS.values())
+    folders = [folder for folder in FOLDERS.values() if "/" not in folder]  # the others lie in these
+    own = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg", "tests", *folders)
     (folder / "repository").mkdir()
     for path in (ROOT / name for name in own):
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / "repository" / path.name)

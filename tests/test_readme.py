@@ -10,7 +10,7 @@ import torch
 from transformers import pipeline
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.training.cli import COMMANDS
+from deepavfusion_cli import COMMANDS
 
 from .test_notebooks import model_folder  # noqa: F401  (a fixture)
 

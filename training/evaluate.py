@@ -11,20 +11,16 @@ Exit codes: 0 success; 2 for an unusable recipe or model; 1 for too many unreada
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
+from deepavfusion.inference.common import CommandParser
 from deepavfusion.inference.folder import ResultFolder
 
-from .command import run_command
+from .command import HELP, print_help, run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
-from .runs.arguments import check_precision
-from .runs.models import load_task_model
-from .runs.records import evaluation_record, summary, write_report
-from .tasks import TASKS
 
 
 def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -43,6 +39,13 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         RecipeError: For unusable data, precision, or an unusable model.
         FolderError: For an unusable folder.
     """
+    from accelerate import Accelerator  # here: `--help` does not wait for what evaluates
+
+    from .runs.arguments import check_precision
+    from .runs.models import load_task_model
+    from .runs.records import evaluation_record, summary, write_report
+    from .tasks import TASKS
+
     check_precision(recipe)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
@@ -72,12 +75,16 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     return record
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    result = argparse.ArgumentParser(
+def parser(recipe: Recipe | None = None) -> CommandParser:
+    """Build the parser of the command line.
+
+    Args:
+        recipe: Recipe whose values `--help` shows.
+    """
+    result = CommandParser(
         "deepavfusion evaluate",
         description=__doc__,
-        epilog=f"{recipes_text('evaluate')}\n\n{options_text('evaluate')}",
+        epilog=f"{recipes_text('evaluate', recipe)}\n\n{options_text('evaluate', recipe)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
@@ -88,8 +95,19 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def recipe_words(argv: list[str]) -> list[str]:
+    """Recipe and overrides of a command line that may lack the other arguments."""
+    flags = argparse.ArgumentParser(add_help=False)
+    for name in ("--model", "--out"):
+        flags.add_argument(name, nargs="?")
+    return [word for word in flags.parse_known_args(argv)[1] if not word.startswith("-")]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if HELP & set(argv):
+        return print_help("evaluate", recipe_words(argv), lambda recipe: parser(recipe).format_help())
     given = parser().parse_intermixed_args(argv)
 
     def action() -> int:

@@ -1,8 +1,8 @@
-"""Evaluate a frozen encoder by nearest neighbours and linear probes of its streams (paper, sections 4.2, 4.4).
+"""Evaluate a frozen encoder by nearest neighbors and linear probes of its streams (paper, sections 4.2, 4.4).
 
     deepavfusion probe scenes_probe model.init_from=runs/quickstart
 
-First, leave-one-out nearest-neighbour scores of the held-out clips are printed and written to nearest_neighbours.json.
+First, leave-one-out nearest-neighbor scores of the held-out clips are printed and written to nearest_neighbours.json.
 Then linear classifiers are trained, with LARS in the published recipes, and evaluated like any fine-tuned model.
 
 Exit codes: see `finetune`.
@@ -10,6 +10,7 @@ Exit codes: see `finetune`.
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,19 +20,24 @@ from .command import train_from_recipe
 from .data.loading import evaluation_loader
 from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
-from .runs.run import Run
+from .tasks.evaluation import progress_bar
+from .wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
+
+if TYPE_CHECKING:
+    from .runs.run import Run
 
 
 @torch.no_grad()
-def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers: int) -> dict[str, dict[str, float]]:
-    """Leave-one-out nearest-neighbour scores of labelled clips: stream -> metric -> score, including "chance".
+def nearest_neighbors(encoder, clips, accelerator, batch_size: int, num_workers: int) -> dict[str, dict[str, float]]:
+    """Leave-one-out nearest-neighbor scores of labeled clips: stream -> metric -> score, including "chance".
 
     Every process evaluates all clips.
     """
     was_training = encoder.training
     encoder.eval()
     streams, labels = [], []
-    for batch in evaluation_loader(clips, batch_size, 1, 0, num_workers):
+    loader = evaluation_loader(clips, batch_size, 1, 0, num_workers)
+    for batch in progress_bar(loader, accelerator, "nearest neighbors"):
         if "pixel_values" not in batch:
             continue
         with accelerator.autocast():
@@ -43,13 +49,14 @@ def nearest_neighbours(encoder, clips, accelerator, batch_size: int, num_workers
     return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
 
 
-def score_neighbours(run: Run) -> None:
-    """Print the nearest-neighbour scores of a run's test clips and write them into its folder."""
+def score_neighbors(run: "Run") -> None:
+    """Print the nearest-neighbor scores of a run's test clips and write them into its folder."""
     optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
     encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator
-    found = nearest_neighbours(encoder, run.final.clips, accelerator, optim.batch_size, data.num_workers)
-    rows = [["1-NN", *found["chance"]]]
-    rows += [[name, *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
+    found = nearest_neighbors(encoder, run.final.clips, accelerator, optim.batch_size, data.num_workers)
+    rows = [["stream", *(NEIGHBOR_METRICS[name] for name in found["chance"])]]
+    titles = {name: RANDOM_NEIGHBOR if name == "chance" else name for name in found}
+    rows += [[titles[name], *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
     run.progress.print(aligned(rows))
     if run.processes.is_main_process:
         write_atomically(run.folder.work / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
@@ -57,7 +64,7 @@ def score_neighbours(run: Run) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
-    return train_from_recipe("probe", argv, __doc__, before=score_neighbours)
+    return train_from_recipe("probe", argv, __doc__, before=score_neighbors)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The commands classify, separate, segment and localize: output, files, and errors for bad input."""
 
 import json
+import re
 import wave
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import deepavfusion_cli as cli
 from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForPreTraining,
@@ -18,8 +20,10 @@ from deepavfusion import (
     load_clip,
 )
 from deepavfusion.inference import common as inference
+from deepavfusion.inference.folder import ResultFolder
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion.training import cli
+from deepavfusion.training.config.recipe import RecipeError
+from deepavfusion.training.runs.models import check_origin
 from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
@@ -161,7 +165,11 @@ class TestSeparate:
         ("options", "message"),
         [
             (("--consistency",), "at least 2 values of --frame, got 0"),
-            (("--frame", "absent.png"), "absent.png: expected a media file, but there is no such file"),
+            (
+                ("--frame", "absent.png"),
+                "--frame absent.png: expected a timestamp in seconds, an image or a video, but",
+            ),
+            (("--frame", __file__), f"--frame {__file__}: expected a timestamp in seconds, an image or a video; "),
             (("--frame", "-1"), "expected at least one argument|expected a timestamp"),
             (("--overlap", "1"), "a number in [0, 1), got '1'"),
         ],
@@ -233,7 +241,9 @@ class TestLocalize:
     def test_maps_of_an_encoder(self, command, folder, kind):
         code, out, _, written = command("localize", folder / "clip.mov", "--map", kind, model="pretrain")
         assert code == 0
-        assert "maximum at" in out
+        assert re.fullmatch(
+            r"clip_at_1\.25s: maximum at x \d+, y \d+ of 64 x 48\n", out
+        )  # no score: it is not calibrated
         assert set(written) == {"clip_at_1.25s_heat.png"}
 
     def test_an_untrained_head_is_refused(self, command, folder):
@@ -281,12 +291,31 @@ class TestBadInput:
             assert err.count("\n") == 1
             assert str(model) in err
 
+    @pytest.mark.parametrize("name", [*TASKS, "embed"])
+    def test_the_run_of_a_training_that_has_not_finished(self, command, folder, tmp_path, name):
+        run = ResultFolder(tmp_path / "run", "pretrain", "run.output_dir")
+        run.plan({})
+        with run.claimed():
+            run.begin()
+        run.close()
+        code, _, err, _ = command(name, folder / "clip.mov", model=tmp_path / "run")
+        reason = "the run in that folder has not finished; the command that started it resumes it"
+        assert (code, err) == (2, f"deepavfusion {name}: {tmp_path / 'run'} cannot be used: {reason}.\n")
+        places = {run.path: reason, tmp_path: "there is no model in that folder", "./x": "there is no such folder"}
+        for place, expected in places.items():
+            with pytest.raises(RecipeError, match=f"^model.init_from={place} cannot be used: {expected}.$"):
+                check_origin(str(place), "model.init_from")
+
     @pytest.mark.parametrize("name", TASKS)
     def test_the_model_of_another_task(self, command, folder, name):
         other = "classify" if name != "classify" else "separate"
         code, _, err, _ = command(name, folder / "clip.mov", model=other)
         assert code == 2
         assert f"Expected a {MODELS[name][0].__name__} in {folder / other}, found a {MODELS[other][0].__name__}" in err
+        count, named = re.search(r"lacks (\d+) of its weights: (.*)\.$", err).groups()
+        names = named.partition(" and ")[0].split(", ")
+        assert len(names) == min(4, int(count))
+        assert named.endswith(f" and {int(count) - 4} more") == (int(count) > 4)
 
     @pytest.mark.parametrize("name", TASKS)
     def test_a_model_without_processor(self, command, folder, tmp_path, name):
@@ -303,6 +332,8 @@ class TestBadInput:
             (("--num-clips", "0"), "expected a positive integer, got '0'"),
             (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
             (("--top-k", "-1"), "expected a positive integer"),
+            (("--topk", "3"), "unrecognized arguments: --topk 3 (did you mean --top-k?)"),
+            (("--xyz=3",), "unrecognized arguments: --xyz=3\n"),
         ],
     )
     def test_options(self, command, folder, options, message):
@@ -340,11 +371,12 @@ def test_names_stay_apart():
 
 
 def test_many_classes_are_written_in_16_bits(tmp_path):
+    from deepavfusion.inference.media import encode_png
     from deepavfusion.inference.segment import index_image
 
     mask = np.arange(300).reshape(15, 20)
     colors = np.zeros((300, 3), np.uint8)
-    inference.write_files({tmp_path / "mask.png": inference.encode_png(index_image(mask, colors))}, overwrite=False)
+    inference.write_files({tmp_path / "mask.png": encode_png(index_image(mask, colors))}, overwrite=False)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), mask)
 
 

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.inference import embed
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training import cli
 from deepavfusion.training.data.scenes import write_video, write_wav
 from tests.fake_device import fake_device
 from tests.tiny import RUN
@@ -127,25 +127,3 @@ def test_an_incomplete_model_is_refused(folder, tmp_path, capsys):
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 2
     assert "lacks 1 of its weights: fusion_norm.weight" in capsys.readouterr().err
-
-
-def test_the_command_line_lists_what_exists(capsys):
-    assert cli.main(["--help"]) == 0
-    usage = capsys.readouterr().out
-    for command in cli.COMMANDS:
-        assert command in usage
-    assert cli.main([]) == 2
-    assert cli.main(["fine-tune"]) == 2
-    assert "unknown command 'fine-tune'" in capsys.readouterr().err
-    assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("deepavfusion ")
-
-
-@pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_every_command_exists_and_has_help(command, capsys):
-    try:
-        code = cli.main([command, "--help"])
-    except SystemExit as exit_:
-        code = exit_.code
-    assert code == 0
-    assert f"deepavfusion {command}" in capsys.readouterr().out

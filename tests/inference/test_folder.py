@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, lock_folder
+from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, folder_owner, lock_folder
 
 
 def write(path, fingerprint, results, **options):
@@ -89,3 +89,17 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path):
     assert f"in use by another run (process {os.getpid()})" in other().stderr
     lock.close()
     assert other().returncode == 0
+
+
+def test_a_process_that_asks_for_the_owner_is_none(tmp_path):
+    """The processes of one run ask at the same time."""
+    lock_folder(tmp_path).close()
+    code = (
+        "import sys\nfrom deepavfusion.inference.folder import folder_owner\nprint(flush=True)\n"
+        "while True:\n    folder_owner(sys.argv[1])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        owners = {folder_owner(tmp_path) for _ in range(20000)}
+        other.kill()
+    assert owners == {None}

@@ -263,6 +263,8 @@ def test_files(tmp_path, capsys):
     assert torch.equal(again.image_decoder.mask_token, model.image_decoder.mask_token)
 
     assert convert.main([str(path), str(tmp_path / "out")]) == 0
+    modes = {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir() if not file.name.startswith(".")}
+    assert modes == {path.stat().st_mode & 0o777}  # safetensors makes its files private to the user
     printed = capsys.readouterr().out
     assert "DeepAVFusionForPreTraining with" in printed
     assert "2 layers of width 64 with 1 heads; factorized fusion in 2 layers, 16 + 8 + 8 tokens" in printed

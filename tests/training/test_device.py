@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.training import cli, evaluate, finetune, pretrain, probe
+from deepavfusion.training import evaluate, finetune, pretrain, probe
 from deepavfusion.training.data.loading import evaluation_loader
 from deepavfusion.training.experiments import benchmark
 from deepavfusion.training.runs import trainer

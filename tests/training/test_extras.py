@@ -12,6 +12,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
+import deepavfusion_cli as cli
 from deepavfusion import (
     DeepAVFusionConfig,
     DeepAVFusionForPreTraining,
@@ -19,7 +20,7 @@ from deepavfusion import (
     DeepAVFusionProcessor,
     export_original_state_dict,
 )
-from deepavfusion.training import cli, extras
+from deepavfusion.training import extras
 from tests.inference.test_commands import MODELS
 from tests.isolated import declared, hub_environment, run_with_extras
 from tests.media_factory import write_kinds
@@ -33,7 +34,7 @@ FINETUNED = ("recognition", "separation", "segmentation", "localization")
 # Runs commands in one process, for importing torch takes seconds; ends with the first exit code that is not 0.
 RUN = """
 import json, sys
-from deepavfusion.training import cli
+import deepavfusion_cli as cli
 for arguments in json.loads(sys.argv[1]):
     code = cli.main(arguments)
     if code:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import stat
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from deepavfusion.training.runs import run
 from deepavfusion.training.runs.card import PIPELINES
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
+from deepavfusion.training.wording import metric_title
 from tests.tiny import WIDE
 
 SIZES = {**WIDE, "spectrogram_length": 64, "audio_patch_size": 16}
@@ -100,13 +102,21 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert card.startswith("---\n")
     assert "library_name: transformers" in card
     assert str(tmp_path) not in card
-    assert "The checkpoint of step" in card
-    assert "Few clips: each one changes" in card
+    assert "Selected the checkpoint of step" in card
+    assert ": the metrics are uncertain." in card
+    if task == "localization":  # of 8 frames, some show no source
+        assert "Few frames with a visible source" in card
     assert "Cost:" not in card
     assert "its stock pipeline would feed the model frames or audio alone" in card
     printed = capsys.readouterr().out
-    assert "The checkpoint of step" in printed
-    assert "Few clips: each one changes" in printed
+    assert "held out: 8 clips of data.eval_split=test; the best checkpoint is selected on 4 clips of" in printed
+    assert "data.selection_split=validation (data.selection_size limits their number)" in printed
+    assert "Selected the checkpoint of step" in printed
+    assert ": the metrics are uncertain." in printed
+    assert f"{metric_title(metric)} " in printed
+    assert f"{metric} " not in printed
+    modes = {stat.S_IMODE((out / name).stat().st_mode) for name in ("model.safetensors", "README.md")}
+    assert len(modes) == 1  # safetensors makes its files private to the user
     # The card's pipeline is found without this package: the configuration names it, and its code is there.
     named = json.loads((out / "config.json").read_text())["custom_pipelines"]
     assert PIPELINES[task] in named
@@ -151,7 +161,23 @@ def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, m
     with pytest.raises(RuntimeError, match="the evaluation broke"):
         finetune.main(["scenes_recognition", *given])
     assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
-    assert "optim.warmup_epochs=3 is as long as optim.epochs=1 or longer" in capsys.readouterr().out
+    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in capsys.readouterr().out
+
+
+def test_classes_without_training_clips_are_named():
+    labels, names = [[0], [0], [2]], [f"class {i}" for i in range(14)]
+
+    class Clips(list):
+        label_names = names
+
+        def classes(self):
+            return list(self)
+
+    (note,) = Recognition.training_notes(Clips(labels))
+    assert note.startswith("12 of 14 classes have no training clips (all are held out, or beyond data.train_size): ")
+    assert note.endswith(": class 1, " + ", ".join(names[3:12]) + " and 2 more")
+    Clips.label_names = names[:1]
+    assert Recognition.training_notes(Clips([[0]])) == []
 
 
 def test_clips_of_one_class_alone_have_no_average_precision():
@@ -218,8 +244,8 @@ def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monk
     out = tmp_path / "run"
     given = arguments(pretrained, out, "optim.epochs=4", "run.keep_checkpoints=4")
     assert finetune.main(["scenes_recognition", *given]) == 0
-    assert "The checkpoint of step 9 is the one kept" in capsys.readouterr().out
-    assert "(top1 0.5 on 4 clips)" in (out / "report.html").read_text()
+    assert "Selected the checkpoint of step 9, the best on the validation split" in capsys.readouterr().out
+    assert "(top-1 accuracy 0.5 on 4 clips)" in (out / "report.html").read_text()
     kept = DeepAVFusionForAudioVisualClassification.from_pretrained(out / "checkpoints" / "checkpoint-9").state_dict()
     found = DeepAVFusionForAudioVisualClassification.from_pretrained(out).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in found.items())
@@ -275,8 +301,7 @@ def test_help_lists_recipes_and_options(capsys):
     assert "task.mixup  float" in capsys.readouterr().out
     assert probe.main(["-h"]) == 0
     assert "  scenes_probe " in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        evaluate.main(["--help"])
+    assert evaluate.main(["--help"]) == 0
     found = capsys.readouterr().out
     assert "--model MODEL" in found
     assert "  scenes_retrieval " in found

@@ -82,7 +82,7 @@ def test_a_run_leaves_a_hub_folder_and_says_where(run, tmp_path, capsys):
     assert card.data.library_name == "transformers"
     assert card.data.license == "apache-2.0"
     listed = {evaluation.metric_name: evaluation.metric_value for evaluation in card.data.eval_results}
-    assert listed["1-NN accuracy, fusion stream"] == round(found["metrics"]["fusion_accuracy"], 4)
+    assert listed["1-NN accuracy (fusion)"] == round(found["metrics"]["fusion_accuracy"], 4)
     assert "tinted noise" in card.text
     assert "training_curves.png" in card.text
     assert f"torch {importlib.metadata.version('torch')}" in card.text
@@ -145,7 +145,8 @@ def test_sigterm_saves_the_step_at_hand_and_the_run_goes_on(run, tmp_path, capsy
     assert run("stopped", "run.save_epochs=9", clips=Terminating) == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert os.listdir(tmp_path / "stopped" / "checkpoints") == ["checkpoint-6"]
-    assert "stopped by signal 15 after step 6" in capsys.readouterr().out
+    stopped = "stopped by SIGTERM after step 6; checkpoint saved; run the same command to resume"
+    assert stopped in capsys.readouterr().out
     assert run("stopped", "run.save_epochs=9") == 0
     assert largest_difference(weights(tmp_path / "whole"), weights(tmp_path / "stopped")) == 0.0
     for kind in ("train", "evaluation"):
@@ -187,7 +188,7 @@ def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["training"]["skipped_clips"] == dict.fromkeys(("clip-3.mp4", "clip-17.mp4"), "no decodable frame")
     assert found["training"]["clips_seen"] == 2 * (32 - 2)
-    assert "2 clips could not be read" in (tmp_path / "out" / "README.md").read_text()
+    assert "Clips that could not be read: 2, listed" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_too_many_broken_clips_stop_the_run_with_a_list(run, capsys):
@@ -279,7 +280,7 @@ class MultiLabelClips(StandInClips):
 
 def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
     assert run("out", clips=UnlabeledClips) == 0
-    assert "Nearest neighbours" not in capsys.readouterr().out
+    assert "Nearest neighbors" not in capsys.readouterr().out
     assert set(json.loads((tmp_path / "out" / "evaluation.json").read_text())["metrics"]) == {
         "loss",
         "image_loss",
@@ -287,7 +288,16 @@ def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
     }
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.eval_results is None
-    assert "no labels" in card.text
+    assert "No nearest-neighbor scores: the held-out clips have no labels." in card.text
+
+
+def test_a_batch_larger_than_the_training_set_is_explained(run, capsys):
+    assert run("out", "data.train_size=4", "optim.batch_size=16", "optim.epochs=1", "run.eval_epochs=1") == 0
+    printed = capsys.readouterr().out
+    assert "larger than the training set: 1 step of 16 clips from 4 make 4 epochs." in printed
+    assert "Trained for 1 step from random weights." in printed
+    assert run("fits", "optim.epochs=1", "run.eval_epochs=1") == 0
+    assert "larger than the training set" not in capsys.readouterr().out
 
 
 def test_clips_with_several_labels_are_scored_by_ranking(run, tmp_path, capsys):
@@ -313,7 +323,7 @@ def test_swin_decoders_and_video_train(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["optim.fsdp=true"], "there is one: launch several"),
+        (["optim.fsdp=true"], "needs several processes"),
         (["optim.fsdp=true", "optim.mixed_precision=fp16"], "use bf16"),
         (["model.patch_size=7"], "Invalid model section"),
         (["optim.epoch=3"], "epochs"),

@@ -13,25 +13,25 @@ from ..data import data_sets
 from .options import RecipeError, option
 
 TASKS = ("pretraining", "recognition", "separation", "segmentation", "localization", "retrieval")
-# Command -> tasks that it is for.
+# Command -> its tasks.
 COMMANDS = {
     "pretrain": ("pretraining",),
     "finetune": ("recognition", "separation", "segmentation", "localization"),
     "probe": ("recognition",),
     "evaluate": ("recognition", "separation", "segmentation", "localization", "retrieval"),
 }
-# Commands that train, and those that train a task's head.
+# Commands that train, and those among them that train the head of a task.
 TRAINING = ("pretrain", "finetune", "probe")
 FINETUNING = ("finetune", "probe")
-# Limits of the options of training for recognition.
+# Limits of options that apply to training for recognition only.
 _RECOGNITION = {"tasks": ("recognition",), "commands": FINETUNING}
-# Keys of `model` that change how a model computes, not what.
+# Keys of `model` that affect how a model computes, but not its results.
 COMPUTATION = ("gradient_checkpointing", "attn_implementation")
 
 
 @dataclass
 class TaskArguments:
-    """What is learned."""
+    """Task and its training."""
 
     name: str = option("recognition", "Task to train or evaluate.", choices=TASKS)
     freeze_encoder: bool = option(
@@ -82,16 +82,16 @@ class TaskArguments:
 
     @property
     def data_task(self) -> str:
-        """The task that `build_dataset` prepares samples for: pre-training and retrieval use clips with labels."""
+        """Task of the samples of `build_dataset`: pre-training and retrieval use those of recognition."""
         return "recognition" if self.name in ("pretraining", "retrieval") else self.name
 
 
 @dataclass
 class ModelArguments:
-    """Which model.
+    """Sizes, initial weights, computation.
 
     Args:
-        config: Fields of `DeepAVFusionConfig` that the recipe sets, which are keys of the section like the others.
+        config: Fields of `DeepAVFusionConfig` that the recipe sets, as keys of the section like all others.
     """
 
     size: str | None = option(
@@ -101,12 +101,12 @@ class ModelArguments:
     )
     init_from: str | None = option(
         None,
-        "Folder or Hub name of a model of this package to start from; sizes are then those of that model.",
+        "Folder or Hub id of a model of this package to start from; sizes are then those of that model.",
         commands=TRAINING,
     )
     init_image: str | None = option(
         None,
-        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub name of a ViTMAE model.",
+        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub id of a ViTMAE model.",
         tasks=("pretraining",),
     )
     init_audio: str | None = option(
@@ -121,15 +121,24 @@ class ModelArguments:
     config: dict[str, Any] = field(default_factory=dict)
 
     def build_config(self) -> DeepAVFusionConfig:
+        """Build the configuration of a model with random weights.
+
+        Raises:
+            RecipeError: If a field is invalid.
+        """
         try:
             if self.size is not None:
                 return DeepAVFusionConfig.from_size(self.size, **self.config)
             return DeepAVFusionConfig(**self.config)
-        except Exception as error:  # the strict dataclass raises classes of its own
+        except Exception as error:  # the strict dataclass raises its own classes
             raise RecipeError(f"Invalid model section: {error}") from error
 
     def set_attention(self, model) -> None:
-        """Sets the attention implementation of a model."""
+        """Set the attention implementation of a model.
+
+        Raises:
+            RecipeError: If it is unknown or unavailable.
+        """
         if self.attn_implementation is not None:
             try:
                 model.set_attn_implementation(self.attn_implementation)
@@ -137,7 +146,7 @@ class ModelArguments:
                 raise RecipeError(f"model.attn_implementation={self.attn_implementation}: {error}") from error
 
     def set_computation(self, model) -> None:
-        """Sets the attention implementation and the gradient checkpointing of a model that is trained."""
+        """Set the attention implementation and gradient checkpointing of a model to train."""
         self.set_attention(model)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable()
@@ -145,7 +154,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which data, and how clips are read. Options left at null take the default of the data set."""
+    """Data set, splits, reading. Null stands for the default of the data set."""
 
     name: str = option("scenes", "Data set; scenes are built in.", choices=data_sets())
     path: str | None = option(None, "Root folder of the data set.", local=True)
@@ -166,7 +175,13 @@ class DataArguments:
         None, "Fraction of the training clips held out for validation, by a hash of their names.", above=0, below=1
     )
     subset: str | None = option(
-        None, "audioset: balanced, unbalanced or all; music: solo, solo21 or music; avsbench: s4, ms3 or avss."
+        None,
+        "Part of the data set.",
+        by_data_set={
+            "audioset": "balanced, unbalanced or all",
+            "music": "solo, solo21 or music",
+            "avsbench": "s4, ms3 or avss",
+        },
     )
     train_list: str | None = option(None, "File that names the training clips.", local=True)
     test_list: str | None = option(None, "File that names the test clips, or the pairs of test clips.", local=True)
@@ -199,7 +214,7 @@ class DataArguments:
     )
 
     def source(self) -> dict[str, Any]:
-        """What `build_dataset` is given: all options that are set, without those on splits and reading."""
+        """Return the `data_cfg` of `build_dataset`: all options that are set, except those on splits and reading."""
         reading = ("eval_split", "selection_split", "selection_size", "num_workers", "max_unreadable_fraction")
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in reading and v is not None}
 

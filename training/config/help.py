@@ -7,50 +7,90 @@ from typing import Any
 import yaml
 
 from .arguments import COMMANDS
-from .options import Option, bounds, field_options, type_name
-from .recipe import recipe_goal, recipe_names
-from .sections import SECTIONS, data_sets_of, section_options
+from .options import Option, Scope, bounds, field_options, type_name
+from .recipe import Recipe, recipe_goal, recipe_names
+from .sections import SECTIONS, config_options, data_sets_of, section_options
 
 
-def help_text(command: str, description: str) -> str:
-    """Usage, description, recipes and options of a command that takes a recipe and overrides alone."""
+def help_text(command: str, description: str, recipe: Recipe | None = None) -> str:
+    """Usage, description, recipes and options of a command that takes a recipe and overrides alone.
+
+    Args:
+        command: Name of the command.
+        description: What it does.
+        recipe: Recipe whose comment and values are shown; by default all recipes and the defaults of the options.
+    """
     usage = f"usage: deepavfusion {command} RECIPE [section.key=value ...]"
-    return "\n\n".join([usage, description.strip(), recipes_text(command), options_text(command)])
+    return "\n\n".join([usage, description.strip(), recipes_text(command, recipe), options_text(command, recipe)])
 
 
-def recipes_text(command: str) -> str:
-    """The packaged recipes that a command accepts, a line each."""
+def recipes_text(command: str, recipe: Recipe | None = None) -> str:
+    """The packaged recipes that a command accepts, each with its goal, or the comment of one recipe."""
+    if recipe is not None:
+        return "\n".join([f"recipe {recipe.name}:", *(_fill(line, "  ", "    ") for line in recipe.goal.splitlines())])
     names = recipe_names(command)
     indent = max(map(len, names)) + 4
-    goals = {name: textwrap.shorten(recipe_goal(name), _width() - indent, placeholder=" ...") for name in names}
-    return "\n".join(["recipes:", *(f"  {name}".ljust(indent) + goal for name, goal in goals.items())])
+    goals = [_fill(recipe_goal(name), f"  {name}".ljust(indent), " " * indent) for name in names]
+    return "\n".join(["recipes:", *goals])
 
 
-def options_text(command: str) -> str:
-    """Every option that applies to a command, by section, with type, default and description."""
-    parts = ["options, as section.key=value (values are YAML):"]
+def options_text(command: str, recipe: Recipe | None = None) -> str:
+    """Every option that applies to a command, by section, with type, default and description.
+
+    Args:
+        command: Name of the command.
+        recipe: Recipe whose values are the defaults; only the options of its task and data set are listed.
+    """
+    if recipe is None:
+        values = (
+            f"defaults are for recipes that leave an option out; deepavfusion {command} RECIPE --help shows a recipe's"
+        )
+        scope = Scope(command)
+    else:
+        values = f"defaults are those of recipe {recipe.name}"
+        scope = Scope(command, recipe.task.name, recipe.data.name)
+    parts = [_fill(f"options, as section.key=value (values are YAML; {values}):")]
     for section, cls in SECTIONS.items():
-        options = section_options(section, command)
+        options = [option for option in section_options(section, command) if not scope.mismatch(option)]
         title = f"{section}: {cls.__doc__.strip().splitlines()[0]}"
         if section == "model" and len(options) > len(field_options(cls)):
-            title += " All fields of DeepAVFusionConfig are valid, and listed here."
-        parts.append("\n".join([title, *(_entry(section, option, command) for option in options)]))
+            fields = "All fields" if recipe is None else "Fields"
+            title += f" {fields} of DeepAVFusionConfig are valid, and listed here."
+        defaults = {option.name: _yaml(option.default) for option in options}
+        if recipe is not None:
+            defaults |= _recipe_defaults(recipe, section)
+        parts.append("\n".join([title, *(_entry(section, option, defaults[option.name], scope) for option in options)]))
     return "\n\n".join(parts)
 
 
-def _entry(section: str, option: Option, command: str) -> str:
-    head = f"  {section}.{option.name}  {type_name(option.type)}, default {_yaml(option.default)}"
-    indent = " " * 6
-    text = " ".join([option.help, *_limits(f"{section}.{option.name}", option, command)])
-    return f"{head}\n{textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=indent)}"
+def _recipe_defaults(recipe: Recipe, section: str) -> dict[str, str]:
+    """Values of a recipe's options as YAML; fields that it leaves to its initial model are described in words."""
+    values = {name: _yaml(value) for name, value in recipe.to_dict()[section].items()}
+    if section != "model":
+        return values
+    fields = [option.name for option in config_options()]
+    if recipe.model.init_from is not None:
+        return dict.fromkeys(fields, "that of model.init_from") | values
+    config = recipe.model.build_config()
+    return {name: _yaml(getattr(config, name)) for name in fields} | values
 
 
-def _limits(key: str, option: Option, command: str) -> list[str]:
+def _entry(section: str, option: Option, default: str, scope: Scope) -> str:
+    head = f"  {section}.{option.name}  {type_name(option.type)}, default {default}"
+    text = " ".join([option.help, *_limits(f"{section}.{option.name}", option, scope)])
+    return f"{head}\n{_fill(text, ' ' * 6, ' ' * 6)}"
+
+
+def _limits(key: str, option: Option, scope: Scope) -> list[str]:
     """Sentences on the values of an option, and on the tasks and data sets that it applies to."""
-    tasks, sets = COMMANDS[command], data_sets_of(command)
+    tasks = COMMANDS[scope.command] if scope.task is None else (scope.task,)
+    sets = data_sets_of(scope.command) if scope.data_set is None else (scope.data_set,)
     limits = []
+    if described := [f"{name}: {option.by_data_set[name]}" for name in sets if name in option.by_data_set]:
+        limits.append(f"Of {'; '.join(described)}.")
     if option.choices:
-        choices = {"task.name": tasks, "data.name": sets}.get(key, option.choices)
+        own = {"task.name": COMMANDS[scope.command], "data.name": data_sets_of(scope.command)}
+        choices = own.get(key, option.choices)
         limits.append(f"{'Any' if isinstance(option.default, list) else 'One'} of {', '.join(choices)}.")
     if bounds(option):
         limits.append(f"A number {bounds(option)}.")
@@ -63,6 +103,11 @@ def _limits(key: str, option: Option, command: str) -> list[str]:
 
 def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def _fill(text: str, first: str = "", rest: str = "") -> str:
+    """Text wrapped to the terminal, with indents of the first line and of the rest."""
+    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def _width() -> int:

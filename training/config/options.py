@@ -1,29 +1,36 @@
-"""Options of recipes: what a field of a section says about itself, and the checks that follow from it."""
+"""Options of recipes: their types, descriptions and limits, and checks of their values."""
 
 import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 class RecipeError(ValueError):
-    """A recipe or an override that cannot be used; the message says what was expected."""
+    """Raised for an unusable recipe or override; the message says what was expected."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One `section.key` of a recipe.
+    """Option of a recipe, `section.name`.
 
     Args:
+        name: Name within its section.
         type: Annotation of the field: plain types, lists of them, and unions with None.
+        default: Default value.
         help: Description for `--help`.
-        commands, tasks, data_sets: Names of those that the option applies to; empty for all.
-        choices: Allowed values; of a list, allowed entries.
-        above, at_least, below: Bounds of a number.
-        local: Whether the value is a path that means nothing on another machine.
+        commands: Commands that the option applies to; empty for all.
+        tasks: Tasks that it applies to; empty for all.
+        data_sets: Data sets that it applies to; empty for all.
+        choices: Allowed values, or allowed entries of a list; empty for any.
+        above: Exclusive lower bound of a number.
+        at_least: Inclusive lower bound of a number.
+        below: Exclusive upper bound of a number.
+        local: Whether the value is a path of this machine.
+        by_data_set: Data set -> description of its values, if they differ between data sets.
     """
 
     name: str
@@ -38,18 +45,19 @@ class Option:
     at_least: float | None = None
     below: float | None = None
     local: bool = False
+    by_data_set: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """The command, task and data set of a recipe; None stands for any."""
+    """Command, task and data set of a recipe; None stands for any."""
 
     command: str | None = None
     task: str | None = None
     data_set: str | None = None
 
     def mismatch(self, option: Option) -> str | None:
-        """What the option does not apply to, such as "dataset 'folder'"; None if it applies."""
+        """Part of the scope that the option does not apply to, such as "dataset 'folder'"; None if it applies."""
         for title, name, allowed in (
             ("command", self.command, option.commands),
             ("task", self.task, option.tasks),
@@ -61,7 +69,13 @@ class Scope:
 
 
 def option(default: Any, help: str, **limits):
-    """A dataclass field with the attributes of an `Option`; a list as the default is copied for every object."""
+    """Build a dataclass field that describes an `Option`.
+
+    Args:
+        default: Default value; lists are copied for every object.
+        help: Description for `--help`.
+        **limits: Other attributes of the `Option`.
+    """
     metadata = {"help": help, **limits}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
@@ -69,7 +83,7 @@ def option(default: Any, help: str, **limits):
 
 
 def field_options(cls: type) -> list[Option]:
-    """The options among the fields of a section's dataclass, in their order."""
+    """List the options among the fields of a section's dataclass, in order."""
     hints, found = typing.get_type_hints(cls), []
     for field in dataclasses.fields(cls):
         if "help" in field.metadata:
@@ -79,10 +93,15 @@ def field_options(cls: type) -> list[Option]:
 
 
 def convert(value: Any, option: Option, key: str) -> Any:
-    """`value` in the type of the option where nothing is lost: an int as float, and 1e-4, which YAML reads as text.
+    """Convert a value to the type of an option if that is lossless: an int to float, or text such as 1e-4.
+
+    Args:
+        value: Value as read from YAML.
+        option: The option.
+        key: Name for messages, `section.name`.
 
     Raises:
-        RecipeError: The value has another type.
+        RecipeError: If the value has another type.
     """
     if value is False and "no" in option.choices:
         return "no"  # YAML reads a bare no as false
@@ -110,7 +129,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
 
 
 def check_value(value: Any, option: Option, key: str) -> None:
-    """Raises `RecipeError` for a value that is not among the option's choices or within its bounds."""
+    """Raise `RecipeError` for a value that is not among the option's choices or not within its bounds."""
     if value is None:
         return
     for entry in value if isinstance(value, list) else [value]:
@@ -125,13 +144,13 @@ def check_value(value: Any, option: Option, key: str) -> None:
 
 
 def bounds(option: Option) -> str:
-    """The bounds of a number in words; empty if it has none."""
+    """Describe the bounds of a number; empty if it has none."""
     parts = (("above", option.above), ("of at least", option.at_least), ("below", option.below))
     return " and ".join(f"{words} {limit:g}" for words, limit in parts if limit is not None)
 
 
 def type_name(hint: Any) -> str:
-    """A type as recipes write it, such as "int or null"."""
+    """Name a type as in recipes, such as "int or null"."""
     names = []
     for kind in _alternatives(hint):
         if typing.get_origin(kind) in (list, tuple):
@@ -148,18 +167,19 @@ def _alternatives(hint: Any) -> tuple:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
-def unknown(what: str, name: str, title: str, valid: Iterable[str]) -> RecipeError:
-    """Error for an unknown name, with the closest valid name and a list of all of them.
+def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str | None = None) -> RecipeError:
+    """Build the error for an unknown name, with a suggestion and a list of the valid names.
 
     Args:
         what: Description of what is unknown, e.g. "option optim.epoch".
         name: The unknown name.
         title: Description of the valid names, e.g. "options".
         valid: The valid names.
+        closest: The suggestion; by default the closest of the valid names.
     """
     valid = list(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.5)), None)
+    hint = f" Did you mean {closest}?" if closest else ""
     return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
 
 

@@ -1,6 +1,6 @@
 """Recipes: YAML files of sections, and `section.key=value` overrides, as dataclasses.
 
-A recipe starts with a comment that gives its goal, cost and expectation, and names the `command` that it is for.
+A recipe starts with a comment on its goal, cost and expected result, and names the `command` that it is for.
 Unknown sections and options, wrong types and values raise a `RecipeError` that lists what is valid.
 """
 
@@ -17,7 +17,7 @@ import yaml
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .sections import SECTIONS, section_options
+from .sections import SECTIONS, closest_option, section_options
 
 # Command -> commands whose recipes it accepts.
 _ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
@@ -29,11 +29,16 @@ class Recipe:
 
     Args:
         name: Name of the recipe.
-        goal: Its first comment.
-        command: The command that it is for: pretrain, finetune, probe or evaluate.
+        goal: First comment of the recipe.
+        command: Command that it is for: pretrain, finetune, probe or evaluate.
+        task: Section `task`.
+        model: Section `model`.
+        data: Section `data`.
+        optim: Section `optim`.
+        run: Section `run`.
 
     Raises:
-        RecipeError: Values do not exist, do not fit together, or do not apply to the command, task or data set.
+        RecipeError: If values are invalid, exclude each other, or do not apply to the command, task or data set.
     """
 
     name: str
@@ -61,10 +66,11 @@ class Recipe:
 
     @property
     def scope(self) -> Scope:
+        """Command, task and data set."""
         return Scope(self.command, self.task.name, self.data.name)
 
     def _values(self, section: str) -> list[tuple[Option, Any]]:
-        """Options of a section with their values; of the model's configuration those that are set."""
+        """List the options of a section with their values; of the model's configuration, only those that are set."""
         values = vars(getattr(self, section))
         values = {**values, **values.get("config", {})}
         return [(option, values[option.name]) for option in section_options(section) if option.name in values]
@@ -95,7 +101,7 @@ class Recipe:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a recipe file: the command, and of every section the options that apply."""
+        """Return the content of a recipe file: the command, and the options of every section that apply."""
         sections = {
             section: {option.name: value for option, value in self._values(section) if not self.scope.mismatch(option)}
             for section in SECTIONS
@@ -103,11 +109,11 @@ class Recipe:
         return {"command": self.command, **sections}
 
     def to_yaml(self, public: bool = False) -> str:
-        """This run as a recipe file, which starts with the comment of its recipe.
+        """Format the settings as a recipe file, which starts with the comment of the recipe.
 
         Args:
-            public: Leave out options at null, paths of this machine and, from the comment, cost and expectation, which
-                overrides may have made wrong.
+            public: Whether to leave out options at null, paths of this machine and, in the comment, cost and expected
+                result, which may not apply with overrides.
         """
         lines, content = self.goal.splitlines(), self.to_dict()
         if public:
@@ -125,21 +131,21 @@ def _one_of(names: tuple[str, ...]) -> str:
 
 
 def recipe_names(command: str) -> list[str]:
-    """Names of the packaged recipes that a command accepts."""
+    """List the names of the packaged recipes that a command accepts."""
     files = resources.files("deepavfusion.training.recipes").iterdir()
     names = sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
     return [name for name in names if recipe_command(name) in _ACCEPTED[command]]
 
 
 def recipe_command(name: str) -> str | None:
-    """The command that a packaged recipe is for; None if there is no such recipe."""
+    """Command that a packaged recipe is for; None if there is no such recipe."""
     file = _packaged(name)
     found = re.search(r"^command: *(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
     return found and found[1]
 
 
 def recipe_goal(name: str) -> str:
-    """The goal of a packaged recipe as one line."""
+    """Goal of a packaged recipe, in one line."""
     comment = _first_comment(_packaged(name).read_text(encoding="utf-8"))
     return " ".join(comment.removeprefix("Goal:").partition("\nCost:")[0].split())
 
@@ -149,15 +155,15 @@ def _packaged(name: str):
 
 
 def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Loads a recipe for a command.
+    """Load a recipe for a command.
 
     Args:
-        command: The command that runs it: pretrain, finetune, probe or evaluate.
+        command: Command that runs it: pretrain, finetune, probe or evaluate.
         recipe: Name of a packaged recipe, or path of a YAML file.
         overrides: `section.key=value` strings, whose values are YAML.
 
     Raises:
-        RecipeError: The recipe does not exist or is for another command, or an option, type or value is not valid.
+        RecipeError: If the recipe does not exist, is for another command, or has an invalid option, type or value.
     """
     name, text = _read(command, recipe)
     try:
@@ -168,6 +174,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
     own_command = _check_command(command, recipe, values.pop("command", None))
     sections = {section: {} for section in SECTIONS}
+    sections["task"]["name"] = COMMANDS[own_command][0]
     for section, entries in values.items():
         if section not in SECTIONS:
             raise unknown(f"section {section!r} in recipe {recipe}", str(section), "sections", SECTIONS)
@@ -175,14 +182,14 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
     for override in overrides:
-        section, key, value = _parse_override(override)
+        section, key, value = _parse_override(override, own_command)
         sections[section][key] = value
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
 
 
 def _read(command: str, recipe: str) -> tuple[str, str]:
-    """Name and text of a recipe."""
+    """Read a recipe; returns its name and text."""
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -212,13 +219,15 @@ def _first_comment(text: str) -> str:
     return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
-def _parse_override(override: str) -> tuple[str, str, Any]:
+def _parse_override(override: str, command: str) -> tuple[str, str, Any]:
     key, separator, text = override.partition("=")
     section, dot, name = key.partition(".")
+    closest = closest_option(section, (name or section).lstrip("-"), command)
     if not separator or not dot or not name:
-        raise RecipeError(f"Argument {override!r}: expected section.key=value, such as optim.epochs=10.")
+        example = f"Did you mean {closest}={text or '...'}?" if closest else "An example is optim.epochs=10."
+        raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
     if section not in SECTIONS:
-        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS)
+        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
     try:
         return section, name, yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -226,12 +235,13 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
 
 
 def _build(section: str, values: dict[str, Any], command: str):
-    """The dataclass of a section from a recipe's values."""
+    """Build the dataclass of a section from the values of a recipe."""
     known = {option.name for option in section_options(section)}
     for name in values:
         if name not in known:
             valid = [option.name for option in section_options(section, command)]
-            raise unknown(f"option {section}.{name}", str(name), "options", valid)
+            closest = closest_option(section, str(name), command)
+            raise unknown(f"option {section}.{name}", str(name), "options", valid, closest)
     own = {option.name: option for option in field_options(SECTIONS[section])}
     given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
     if section == "model":

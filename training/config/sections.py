@@ -1,6 +1,7 @@
-"""The sections of a recipe and their options: which there are, and which apply to a command."""
+"""Sections of a recipe, their options, and the commands that these apply to."""
 
 import dataclasses
+import difflib
 import re
 
 from deepavfusion import DeepAVFusionConfig
@@ -17,7 +18,7 @@ from .arguments import (
 )
 from .options import Option, Scope, field_options
 
-# Fields of the configuration that belong to the head of one task, by the start of their names.
+# Prefix of fields of the configuration -> tasks whose head they belong to.
 _HEADS = {
     "classifier_": ("recognition",),
     "separation_": ("separation",),
@@ -35,13 +36,13 @@ SECTIONS = {
 
 
 def data_sets_of(command: str) -> tuple[str, ...]:
-    """Names of the data sets that serve a task of a command."""
+    """List the data sets that support a task of a command."""
     suitable = {name for task in COMMANDS[command] for name in data_sets(task=TaskArguments(task).data_task)}
     return tuple(name for name in data_sets() if name in suitable)
 
 
 def config_options() -> list[Option]:
-    """Fields of `DeepAVFusionConfig` as options, with the descriptions of its docstring."""
+    """List the fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
     text = DeepAVFusionConfig.__doc__ or ""
     described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
@@ -54,18 +55,35 @@ def config_options() -> list[Option]:
 
 
 def section_options(section: str, command: str | None = None) -> list[Option]:
-    """Options of a section; `model` includes the fields of the model configuration.
+    """List the options of a section; `model` includes the fields of the model configuration.
 
     Args:
         section: Name of the section.
-        command: Restrict the options to those that apply to this command, for any of its tasks and data sets.
+        command: Command to restrict the options to: those that apply to any of its tasks and data sets.
     """
     options = field_options(SECTIONS[section])
+    if section == "task" and command is not None:
+        name, *others = options
+        options = [dataclasses.replace(name, default=COMMANDS[command][0]), *others]
     if section == "model":
         options += config_options()
     if section == "data":
         options = [dataclasses.replace(option, data_sets=data_sets(option=option.name)) for option in options]
     return options if command is None else [option for option in options if _applies(option, command)]
+
+
+def closest_option(section: str, name: str, command: str) -> str | None:
+    """The option `section.key` of a command that an unknown one may stand for.
+
+    It is the option of that name in any section, else a similar one in the same section, else a very similar one
+    anywhere; None if there is none.
+    """
+    names = {other: [option.name for option in section_options(other, command)] for other in SECTIONS}
+    for cutoff, places in ((1.0, names), (0.5, [section] if section in names else []), (0.75, names)):
+        for place in places:
+            if close := difflib.get_close_matches(name, names[place], n=1, cutoff=cutoff):
+                return f"{place}.{close[0]}"
+    return None
 
 
 def _applies(option: Option, command: str) -> bool:
@@ -74,4 +92,4 @@ def _applies(option: Option, command: str) -> bool:
     return any(not scope.mismatch(option) for scope in scopes) and any(not scope.mismatch(option) for scope in sets)
 
 
-__all__ = ["SECTIONS", "config_options", "data_sets_of", "section_options"]
+__all__ = ["SECTIONS", "closest_option", "config_options", "data_sets_of", "section_options"]

@@ -11,6 +11,7 @@ from deepavfusion import (
 from deepavfusion.processors import DeepAVFusionProcessor
 
 from .clips import ClipDataset
+from .sources import DATA_SETS, Request
 
 # Task -> the model whose view its samples have. Pre-training and retrieval use that of recognition.
 MODELS = {
@@ -27,8 +28,6 @@ _SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", 
 
 def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, ...]:
     """Names of the data sets that support a task of `build_dataset`, or that take an option of `data_cfg`."""
-    from .sources import DATA_SETS
-
     names = ("scenes", *DATA_SETS)
     if task is not None:
         names = tuple(name for name in names if task in _tasks(name))
@@ -36,15 +35,11 @@ def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, 
 
 
 def _tasks(name: str) -> tuple[str, ...]:
-    from .sources import DATA_SETS
-
     return TASKS if name == "scenes" else DATA_SETS[name].tasks
 
 
 def _options(name: str) -> set[str]:
     """Options of a data set besides its name."""
-    from .sources import DATA_SETS
-
     return _SIZES | (_SCENES | {"cache_dir", "augment"} if name == "scenes" else {"path"} | DATA_SETS[name].options)
 
 
@@ -92,8 +87,6 @@ def build_dataset(
             clips.
         FileNotFoundError: The data set is not at its path.
     """
-    from .sources import DATA_SETS, Request
-
     options = {key: value for key, value in data_cfg.items() if value is not None}
     name = options.get("name")
     if name not in data_sets():

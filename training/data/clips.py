@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import Dataset
 
+from ..wording import count
 from .random import Stream, generator
 from .sets.folder import clip_time, label_info, order_by_name, row_classes
 
@@ -172,8 +173,10 @@ class FileClips(ClipDataset):
         self.rows, self.processor, self.train = rows, processor, train
         self.augmentation = ClipAugmentation(processor.visual_processor)
         self.label_names, self.multi_label = label_info(rows)
-        classes = "no labels" if self.label_names is None else f"{len(self.label_names)} classes"
-        self.card = f"{name}: {len(rows)} clips, {classes}{', several labels per clip' if self.multi_label else ''}"
+        classes = "no labels" if self.label_names is None else count(len(self.label_names), "class", "classes")
+        self.card = (
+            f"{name}: {count(len(rows), 'clip')}, {classes}{', several labels per clip' if self.multi_label else ''}"
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

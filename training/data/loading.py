@@ -1,9 +1,9 @@
-"""Order of the training clips, their masks, and the loaders: each a function of seed and position alone.
+"""Order of the training clips, their masks, and the loaders: functions of seed and position only.
 
-Training reads one endless stream: the clips shuffled, then shuffled anew, epoch after epoch, cut into batches. What
-stands at a position never depends on what was read before or on how many processes read, so a run resumes at any
-batch, and two processes see what one process with two accumulated batches sees. Where clips are drawn by weights, an
-epoch is as many draws as there are clips.
+Training reads an endless stream of clips, reshuffled every epoch and cut into batches. The clip at a position depends
+neither on what was read before nor on the number of processes, so that a run resumes at any batch, and two processes
+see the same clips as one process with two accumulated batches. If clips are sampled by weights, an epoch has as many
+draws as there are clips.
 """
 
 from collections.abc import Iterator
@@ -12,30 +12,33 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..wording import count
 from .random import Stream, generator
 
 
 class ClipOrder:
-    """Batch sampler over the endless stream: yields lists of (epoch, clip) for this process, one list a micro-batch.
+    """Batch sampler over the endless stream, which yields a list of (epoch, clip) per micro-batch of this process.
 
-    Optimizer step s covers positions [s * effective, (s + 1) * effective); its micro-batch m and process r read
-    `batch_size` of them from m * processes * batch_size + r * batch_size on.
+    Optimizer step s covers positions [s * effective, (s + 1) * effective); in its micro-batch m, process r reads
+    `batch_size` of them, starting at m * processes * batch_size + r * batch_size.
 
-    The sampler always says that it holds the batches of all steps, `end_step` * `accumulation`, and yields those from
-    `start_step` on: a trainer that resumes counts steps from the start of the run.
+    The length of the sampler is always that of the whole run, `end_step` * `accumulation`, although it starts at
+    `start_step`: a trainer that resumes counts steps from the start of the run.
 
     Args:
-        num_clips: clips in the training set.
-        batch_size: clips per process and micro-batch.
-        accumulation: micro-batches per optimizer step.
-        processes, process: how many train, and which one this is.
-        seed: seed of the shuffles.
-        start_step, end_step: optimizer steps to yield.
-        weights: (num_clips,) how often clips are drawn, relative to each other; None shuffles.
-        group: this many neighboring clips stay together, in one batch.
+        num_clips: Number of training clips.
+        batch_size: Clips per process and micro-batch.
+        accumulation: Micro-batches per optimizer step.
+        processes: Number of processes.
+        process: Index of this process.
+        seed: Seed of the shuffles.
+        start_step: First optimizer step to yield.
+        end_step: End of the optimizer steps to yield, exclusive.
+        weights: Relative sampling weights (num_clips,); None shuffles instead.
+        group: Number of neighboring clips that stay together in one batch.
 
     Raises:
-        ValueError: where a batch, or the training set, does not hold whole groups, or weights are given for groups.
+        ValueError: If a batch or the training set does not consist of whole groups, or groups are given weights.
     """
 
     def __init__(
@@ -53,11 +56,11 @@ class ClipOrder:
     ):
         if batch_size % group or num_clips % group:
             raise ValueError(
-                f"This data set comes in groups of {group} clips that belong into one batch: expected a batch size "
-                f"that is a multiple of it, got {batch_size} (of {num_clips} clips)."
+                f"This data set consists of groups of {group} clips that stay in one batch: expected a multiple of "
+                f"{group} as the batch size, got {batch_size} (of {num_clips} clips)."
             )
         if weights is not None and group > 1:
-            raise ValueError(f"Clips in groups of {group} cannot be drawn by weights: expected none.")
+            raise ValueError(f"Clips in groups of {group} cannot be sampled by weights.")
         self.num_clips = num_clips
         self.batch_size = batch_size
         self.accumulation = accumulation
@@ -72,6 +75,7 @@ class ClipOrder:
 
     @property
     def effective_batch(self) -> int:
+        """Number of clips per optimizer step."""
         return self.batch_size * self.accumulation * self.processes
 
     def __len__(self) -> int:
@@ -84,7 +88,7 @@ class ClipOrder:
                 yield [self.clip_at(position) for position in range(first, first + self.batch_size)]
 
     def clip_at(self, position: int) -> tuple[int, int]:
-        """(epoch, clip) at a position of the stream."""
+        """Epoch and index of the clip at a position of the stream."""
         epoch, place = divmod(position, self.num_clips)
         if epoch not in self._epochs:
             self._epochs = {e: order for e, order in self._epochs.items() if e >= epoch - 1}
@@ -101,7 +105,7 @@ class ClipOrder:
 
 
 class BatchPlace(NamedTuple):
-    """Which micro-batch of a run a process trains on: what its random numbers are a function of."""
+    """Position of a micro-batch in a run, from which its random numbers are seeded."""
 
     seed: int
     step: int
@@ -109,12 +113,16 @@ class BatchPlace(NamedTuple):
     order: ClipOrder
 
     def generator(self, stream: Stream) -> torch.Generator:
-        """The generator of this process for this micro-batch."""
+        """Seed a generator for this micro-batch of this process."""
         return generator(self.seed, stream, self.step, self.order.process, self.micro)
 
 
 class EpochClips(Dataset):
-    """The training set addressed by (epoch, clip), for augmentations that differ from epoch to epoch."""
+    """Training set indexed by (epoch, clip), for augmentations that differ between epochs.
+
+    Args:
+        clips: Map-style dataset with `set_epoch`.
+    """
 
     def __init__(self, clips):
         self.clips = clips
@@ -131,7 +139,18 @@ class EpochClips(Dataset):
 def mask_noise(
     seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]
 ) -> tuple[torch.Tensor, ...]:
-    """Uniform noise (batch_size, patches) for image and audio of one micro-batch of this process."""
+    """Draw the uniform noise that determines the masks of a micro-batch.
+
+    Args:
+        seed: Seed of the run.
+        step: Optimizer step.
+        micro: Micro-batch of the step.
+        order: Order of the clips.
+        num_patches: Numbers of image and audio patches.
+
+    Returns:
+        Noise (batch_size, patches) for image and audio.
+    """
     draws = generator(seed, Stream.MASKS, step)
     rows = order.effective_batch
     first = (micro * order.processes + order.process) * order.batch_size
@@ -140,7 +159,16 @@ def mask_noise(
 
 
 def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uniform noise (B, patches) for image and audio of held-out clips, the same at every evaluation."""
+    """Draw the uniform noise that determines the masks of held-out clips, the same at every evaluation.
+
+    Args:
+        seed: Seed of the run.
+        clips: Indices (B,) of the clips.
+        num_patches: Numbers of image and audio patches.
+
+    Returns:
+        Noise (B, patches) for image and audio.
+    """
     rows = []
     for clip in clips.tolist():
         draws = generator(seed, Stream.EVALUATION_MASKS, clip)
@@ -149,7 +177,7 @@ def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int
 
 
 def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
-    """The batches of a run, in the given order."""
+    """Build the loader of the training batches, in the given order."""
     return DataLoader(
         EpochClips(clips),
         batch_sampler=order,
@@ -162,16 +190,22 @@ def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
 
 
 def group_size(clips) -> int:
-    """How many neighboring clips of a data set belong into one batch."""
+    """Number of neighboring clips of a data set that stay together in one batch."""
     return 2 if getattr(clips, "in_pairs", False) else 1
 
 
 def evaluation_loader(
     clips, batch_size: int, processes: int, process: int, num_workers: int, group: int = 1
 ) -> DataLoader:
-    """Every `processes`-th clip from `process` on, in order; the same number of batches on every process.
+    """Build the loader of held-out clips: every `processes`-th one, in order, with equally many batches per process.
 
-    With `group`, so many neighboring clips are dealt together, into one batch; a batch holds whole groups.
+    Args:
+        clips: Held-out clips.
+        batch_size: Clips per batch.
+        processes: Number of processes.
+        process: Index of this process.
+        num_workers: Number of worker processes.
+        group: Number of neighboring clips that stay together; batches consist of whole groups.
     """
     batch_size = max(batch_size // group, 1) * group
     batches = -(-len(clips) // (batch_size * processes))
@@ -188,7 +222,7 @@ def evaluation_loader(
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """A scheduler signals the whole process group: workers must live until the training process has saved."""
+    """Ignore signals to the process group in a worker, which must live until the training process has saved."""
     import signal
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -197,12 +231,12 @@ def leave_signals_to_parent(worker: int) -> None:
 
 
 class BrokenClips:
-    """Unreadable clips of one split, each counted once; too many of them end the run.
+    """Unreadable clips of a split, each counted once; too many of them end the run.
 
     Args:
         num_clips: Number of clips in the split.
         max_fraction: Largest fraction of them that may be unreadable.
-        reasons: Unreadable clips that are known already, with the reason of each.
+        reasons: Path -> reason, of unreadable clips that are already known.
     """
 
     def __init__(self, num_clips: int, max_fraction: float, reasons: dict[str, str] | None = None):
@@ -217,14 +251,14 @@ class BrokenClips:
         if len(self.reasons) > self.max_fraction * self.num_clips:
             listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
             raise BrokenDataError(
-                f"{len(self.reasons)} of {self.num_clips} clips cannot be read, more than "
+                f"{len(self.reasons)} of {count(self.num_clips, 'clip')} cannot be read, more than "
                 f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}"
             )
         return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
 
 
 class BrokenDataError(RuntimeError):
-    """More clips cannot be read than the recipe allows."""
+    """Raised if more clips than the recipe allows cannot be read."""
 
 
 __all__ = [

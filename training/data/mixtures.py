@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..wording import count
 from .clips import BrokenClip, FileClips
 from .random import Stream, generator
 from .sets.folder import order_by_name, row_classes
@@ -60,7 +61,7 @@ class MixtureClips(FileClips):
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
         self.pairs: list[tuple[int, int]] = []
-        about = f"{len(rows)} clips, each with another drawn anew in every epoch"
+        about = f"{count(len(rows), 'clip')}, each with another one drawn in every epoch"
         if not train:
             note = ""
             if pairs is None:
@@ -69,7 +70,7 @@ class MixtureClips(FileClips):
                 same = sum(bool(classes[a] & classes[b]) for a, b in pairs)
                 note = f", {same} of them of one class" if same else ""
             self.pairs = _first_pairs(list(pairs), self.rows["path"], size)
-            about = f"{len(self.pairs)} pairs of clips{note}"
+            about = f"{count(len(self.pairs), 'pair')} of clips{note}"
         self.card = f"{name}: mixtures of {about}"
         self.label_names, self.multi_label = None, False
 

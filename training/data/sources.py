@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..wording import count
 from .clips import ClipDataset, FileClips
 from .mixtures import MixtureClips
 from .sets.folder import hold_out, read_folder
@@ -99,7 +100,7 @@ def _folder(request: Request) -> Videos:
         found = f"clips of the splits {', '.join(splits)}"
     else:
         chosen = hold_out(rows["path"], request.get("validation_fraction", 0.1), split != "train")
-        found = f"{len(rows)} clips in all"
+        found = f"{count(len(rows), 'clip')} in all"
     if not chosen:
         raise ValueError(f"Expected clips of the split {split!r} in {request.path}, found {found}.")
     return Videos(rows.select(chosen))
@@ -117,7 +118,8 @@ def _vggsound(request: Request) -> Videos:
         chosen = [i for i, key in enumerate(keys) if key in names]
         if not chosen:
             raise ValueError(
-                f"None of the {len(names)} clips of {listed} is among VGGSound's {len(keys)} clips on disk."
+                f"{listed} names {count(len(names), 'clip')}, none of which is among VGGSound's "
+                f"{count(len(keys), 'clip')} on disk."
             )
         rows, keys, note = rows.select(chosen), [keys[i] for i in chosen], f"of {Path(listed).name}"
     if side == "train":

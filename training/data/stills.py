@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..wording import count
 from .clips import ClipDataset
 from .random import Stream, generator
 from .sets.folder import is_video, order_by_name
@@ -65,7 +66,7 @@ class StillClips(ClipDataset):
             rows = [rows[i] for i in sorted(order_by_name(row.name or row.image for row in rows)[:size])]
         self.rows, self.processor, self.train = list(rows), processor, train
         self.augmentation = ClipAugmentation(processor.visual_processor)
-        self.card = f"{name}: {len(self.rows)} frames"
+        self.card = f"{name}: {count(len(self.rows), 'frame')}"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -197,7 +198,7 @@ class BoxClips(StillClips):
             raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}.")
         self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not without
         negatives = sum(row.boxes == () for row in self.rows)
-        self.card += ", no labels" if without else f", {negatives} of them without a visible sounding object"
+        self.card += ", no boxes" if without else f", {negatives} of them without a visible sounding object"
 
     def target(self, row: Still, view: View) -> torch.Tensor | None:
         """The consensus map of a frame in the model's view, (H, W); None without boxes."""

@@ -17,11 +17,11 @@ from sklearn.metrics import auc
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import as_array
 
+from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
 _ANNOTATED = 20  # number of classes up to which cells are annotated
-_PROBE_LABELS = {"accuracy": "1-NN accuracy (%)", "map": "1-NN mAP (%)"}
 
 
 @own_style
@@ -118,7 +118,7 @@ def training_curves(
     Args:
         train: Records of metrics.jsonl of kind "train".
         evaluations: Records of metrics.jsonl of kind "evaluation".
-        chance: Metric -> score (0..1) of random neighbors; None for data without labels.
+        chance: Metric -> score (0..1) of random neighbors; None without nearest-neighbor scores.
         path: PNG file to write.
         title: Title of the figure.
     """
@@ -151,7 +151,7 @@ def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping
     probed = [record for record in evaluations if record.get("probe")]
     if not probed:
         chart_axes(axes, "Nearest-neighbor probe", "epoch", "score")
-        axes.text(0.5, 0.5, "no labels", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
         return
     metric = next(iter(probed[0]["probe"]["fusion"]))
     epochs = [record["epoch"] for record in probed]
@@ -159,9 +159,9 @@ def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping
         scores = [100 * record["probe"][name][metric] for record in probed]
         axes.plot(epochs, scores, color=COLORS[name], marker="o", markersize=4, label=name)
     if chance is not None:
-        axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label="chance")
+        axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label=RANDOM_NEIGHBOR)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
-    chart_axes(axes, "Leave-one-out nearest neighbor, held-out clips", "epoch", _PROBE_LABELS[metric])
+    chart_axes(axes, "Leave-one-out nearest neighbor, held-out clips", "epoch", f"{NEIGHBOR_METRICS[metric]} (%)")
     axes.legend(fontsize=8, ncols=5, loc="upper left", columnspacing=1.2)
 
 

@@ -1,1 +1,1 @@
-"""How a run works: trainer, optimisation, checkpoints, folder, cards, logs."""
+"""Training runs: trainer, optimization, checkpoints, result folder, model cards, logging."""

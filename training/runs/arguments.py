@@ -1,4 +1,4 @@
-"""The arguments of transformers' Trainer for a recipe."""
+"""Arguments of transformers' Trainer from a recipe."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from .optimization import Schedule
 
 
 def on_cpu(recipe) -> bool:
-    """Whether a recipe's run uses the CPU, by choice or for want of an accelerator."""
+    """Whether the run of a recipe uses the CPU, by choice or because there is no accelerator."""
     return recipe.run.cpu or not torch.accelerator.is_available()
 
 
 def check_precision(recipe) -> None:
-    """Raises `RecipeError` for fp16 on the CPU: loss scaling is not made for it, and accelerate would use float32."""
+    """Raise `RecipeError` for fp16 on the CPU, which has no loss scaling: accelerate would use float32."""
     if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):
         raise RecipeError("optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no.")
 
@@ -23,10 +23,10 @@ def check_precision(recipe) -> None:
 def training_arguments(
     recipe, schedule: Schedule, folder: Path, evaluates: bool, metric: str | None, evaluates_first: bool
 ) -> TrainingArguments:
-    """The Trainer's own arguments for a recipe.
+    """Build the arguments of transformers' Trainer.
 
     Args:
-        recipe: Settings of the run.
+        recipe: Recipe of the run.
         schedule: Length of the run, in optimizer steps.
         folder: Folder of the checkpoints.
         evaluates: Whether held-out clips are evaluated during training.
@@ -43,7 +43,7 @@ def training_arguments(
         max_grad_norm=optim.clip_grad_norm or 0.0,
         bf16=optim.mixed_precision == "bf16",
         fp16=optim.mixed_precision == "fp16",
-        use_cpu=on_cpu(recipe),  # said also where there is nothing else, or bf16 would be refused
+        use_cpu=on_cpu(recipe),  # set even if there is nothing else, or bf16 is refused
         seed=run.seed,
         logging_steps=run.log_steps,
         logging_nan_inf_filter=False,
@@ -52,17 +52,17 @@ def training_arguments(
         eval_on_start=evaluates_first,
         save_strategy="steps",
         save_steps=every,
-        save_only_model=True,  # the trainer saves the rest itself
-        ignore_data_skip=True,  # the order of the clips begins at the step that a run resumes from
+        save_only_model=True,  # the trainer saves the other states itself
+        ignore_data_skip=True,  # the clip order starts at the step to resume from
         load_best_model_at_end=metric is not None,
         metric_for_best_model=None if metric is None else f"eval_{metric}",
         greater_is_better=None if metric is None else True,
         remove_unused_columns=False,
         torch_compile=run.compile,
-        report_to="none",  # trackers are among the callbacks, so that a missing one is found before the run
+        report_to="none",  # trackers are callbacks, so that a missing one is found before the run
         disable_tqdm=None,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process uses one GPU; Trainer would deal its batch out to all
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU per process; Trainer would split the batch over all
     return arguments
 
 

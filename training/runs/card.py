@@ -10,7 +10,8 @@ from deepavfusion.inference.files import write_atomically
 
 from ..report.tables import markdown_table
 from ..tasks import Evaluation
-from ..tasks.pretraining import METRICS, nested_scores
+from ..tasks.pretraining import nested_scores
+from ..wording import count, metric_title
 from .logging import duration
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
@@ -20,6 +21,7 @@ PIPELINES = {
     "segmentation": "audio-visual-segmentation",
     "localization": "sound-source-localization",
 }
+_UPPER_BOUNDS = {"audio": "audio", "image": "image", "both": "both", "chance": "neither"}
 _HUB_TASKS = {
     "pretraining": "feature-extraction",
     "recognition": "video-classification",
@@ -51,7 +53,7 @@ def write_card(
         notes: Sentences about the training.
     """
     task, pretrained = record["task"], record["task"] == "pretraining"
-    metrics = _streams(record) if pretrained else [(name, name, value) for name, value in record["metrics"].items()]
+    metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
     tags = ["masked-autoencoder", "pre-training"] if pretrained else [PIPELINES[task]]
     data = ModelCardData(
         model_name=name if metrics else None,
@@ -59,19 +61,19 @@ def write_card(
         library_name="transformers",
         pipeline_tag=_HUB_TASKS[task],
         tags=["deepavfusion", "audio-visual", *tags, "video", "audio", "custom_code"],
-        metrics=sorted({metric for metric, _, _ in metrics}) if pretrained and metrics else None,
+        metrics=sorted({name.partition("_")[2] for name, _ in metrics}) if pretrained and metrics else None,
         eval_results=[
             EvalResult(
                 task_type=_HUB_TASKS[task],
-                task_name="Leave-one-out nearest neighbour" if pretrained else PIPELINES[task],
+                task_name="Leave-one-out nearest neighbor" if pretrained else PIPELINES[task],
                 dataset_type=record["data"]["name"],
-                dataset_name=record["data"]["description"],
+                dataset_name=evaluation.data,
                 dataset_split=record["split"],
-                metric_type=metric,
-                metric_name=title,
+                metric_type=name.partition("_")[2] if pretrained else name,
+                metric_name=metric_title(name),
                 metric_value=round(value, 4),
             )
-            for metric, title, value in metrics
+            for name, value in metrics
         ]
         or None,
     )
@@ -80,8 +82,8 @@ def write_card(
         data,
         template_path=str(TEMPLATE),
         name=name,
+        location=_location(recipe, name),
         pretrained=pretrained,
-        probed=bool(metrics),
         norm_patch_loss=record["architecture"]["norm_patch_loss"],
         task=task,
         pipeline=PIPELINES.get(task),
@@ -100,15 +102,21 @@ def write_card(
     write_atomically(folder / "README.md", str(card) + "\n")
 
 
-def _streams(record: dict[str, Any]) -> list[tuple[str, str, float]]:
-    """Metric, title and value of each nearest-neighbour score of a pre-trained model."""
-    scores = nested_scores(record["metrics"]) or {}
+def _neighbor_scores(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    """Name and value of each nearest-neighbor score of a pre-trained model."""
+    scores = nested_scores(metrics) or {}
     return [
-        (metric, f"{METRICS[metric]}, {stream} stream", value)
+        (f"{stream}_{metric}", value)
         for stream, values in scores.items()
         if stream != "chance"
         for metric, value in values.items()
     ]
+
+
+def _location(recipe, name: str) -> str:
+    """Path of the model's folder from where the run was started; absolute paths, which may be private, are cut."""
+    path = Path(recipe.run.output_dir)
+    return f"path/to/{name}" if path.is_absolute() else path.as_posix()
 
 
 def _details(record: dict[str, Any]) -> str:
@@ -116,6 +124,7 @@ def _details(record: dict[str, Any]) -> str:
     millions = [f"{model[key] / 1e6:.1f} M" for key in ("parameters", "encoder_parameters")]
     sizes = [str(model[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")]
     speed = f"{duration(training['seconds'])} ({training['samples_per_second']:.3g} clips per second)"
+    steps = count(training["steps"], "step")
     rows = [
         ["parameters", f"{millions[0]}, of which encoder {millions[1]}"],
         ["width, depth, heads", ", ".join(sizes)],
@@ -124,7 +133,7 @@ def _details(record: dict[str, Any]) -> str:
         ["audio", f"log-mel, {model['spectrogram']}, {model['audio_patches']} patches"],
         ["initial weights", training["initial_weights"]],
         ["training data", record["data"]["description"]],
-        ["clips seen", f"{training['clips_seen']:,} in {training['steps']:,} steps of {training['effective_batch']}"],
+        ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
         ["time", f"{speed}, {training['device']}"],
         ["precision", training["mixed_precision"] if training["mixed_precision"] != "no" else "float32"],
     ]
@@ -141,11 +150,11 @@ def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, s
     if record.get("ceilings"):
         metrics = list(next(iter(record["ceilings"].values())))
         rows = [
-            [modality, *(f"{100 * scores[metric]:.1f} %" for metric in metrics)]
+            [_UPPER_BOUNDS[modality], *(f"{100 * scores[metric]:.1f} %" for metric in metrics)]
             for modality, scores in record["ceilings"].items()
         ]
         note = "Classes pair a shape with a timbre, so one modality alone leaves them ambiguous."
-        tables.append(("Upper bounds", markdown_table(["upper bound with", *metrics], rows), note))
+        tables.append(("Upper bounds", markdown_table(["upper bound with", *map(metric_title, metrics)], rows), note))
     return tables
 
 
@@ -154,16 +163,11 @@ def _limits(record: dict[str, Any]) -> list[str]:
     limits = [_LIMITS[record["task"]]]
     if record["task"] == "pretraining":
         limits.append("Both modalities were always present in training.")
-    limits.append(
-        f"Trained on {training['clips_seen']:,} clips of: {data['description']}. Do not expect it to generalize far "
-        "beyond."
-    )
+    limits.append(f"Trained on {data['description']}. Do not expect it to generalize far beyond.")
     if data["name"] == "scenes":
         limits.append("The data are synthetic scenes; the model does not transfer to real videos.")
     if training["skipped_clips"]:
-        limits.append(
-            f"{len(training['skipped_clips'])} clips could not be read and were skipped; `evaluation.json` lists them."
-        )
+        limits.append(f"Clips that could not be read: {len(training['skipped_clips'])}, listed in `evaluation.json`.")
     return limits
 
 

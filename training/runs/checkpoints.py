@@ -1,10 +1,10 @@
-"""Checkpoints of a run: folders of transformers' Trainer that count once they are complete.
+"""Checkpoints of a run: folders of transformers' Trainer that count only once they are complete.
 
-A checkpoint is a folder `checkpoint-<step>`: model and processor, loadable as any model is; trainer_state.json; and
-training_state.pt (weights-only pickle) with optimiser, schedule and loss scale. States are gathered whole and keyed by
-parameter name: a run saved on some number of processes, with shards or without, resumes on any other. The last file of
-a checkpoint is `complete`, written when the others are on the disk, so a process killed at any time leaves the
-checkpoint before intact.
+A checkpoint is a folder `checkpoint-<step>` with model and processor, loadable like any other model,
+trainer_state.json, and training_state.pt (weights-only pickle) with the states of optimizer, schedule and gradient
+scaler. States are gathered whole and keyed by parameter name, so that a run saved on any number of processes, sharded
+or not, resumes on any other. The last file of a checkpoint is `complete`, written once the others are on the disk, so
+that a process killed at any time leaves the previous checkpoint intact.
 """
 
 import os
@@ -23,17 +23,17 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from deepavfusion.inference.files import sync_folder, write_atomically
+from deepavfusion.inference.files import apply_umask, sync_folder, write_atomically
 
 COMPLETE = "complete"
 TRAINING_STATE = "training_state.pt"
-INITIAL_MODEL = ".writing-initial-model"  # of a run with shards, while it starts
+INITIAL_MODEL = ".writing-initial-model"  # of a sharded run, while it starts
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 _REMOVING = re.compile(rf"\.removing-{_NAME.pattern}")
 
 
 def own_entries(folder: str | os.PathLike) -> list[Path]:
-    """Checkpoints in a folder and what killed processes left of some, by their names; everything else is foreign."""
+    """List the checkpoints in a folder, including remains of killed processes, by name; other entries are foreign."""
     folder = Path(folder)
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     own = [e for e in entries if _NAME.fullmatch(e.name) or _REMOVING.fullmatch(e.name) or e.name == INITIAL_MODEL]
@@ -41,24 +41,26 @@ def own_entries(folder: str | os.PathLike) -> list[Path]:
 
 
 def checkpoint_path(folder: str | os.PathLike, step: int) -> Path:
-    """Where the checkpoint of an optimiser step is."""
+    """Path of the checkpoint of an optimizer step."""
     return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
 def checkpoint_step(path: Path) -> int:
-    """The optimiser step of a checkpoint, by its name."""
+    """Optimizer step of a checkpoint, by its name."""
     return int(path.name.rpartition("-")[2])
 
 
 def complete_checkpoints(folder: str | os.PathLike) -> list[Path]:
-    """Checkpoints that were written to the end, oldest first."""
+    """List the complete checkpoints in a folder, oldest first."""
     found = [entry for entry in own_entries(folder) if _NAME.fullmatch(entry.name)]
     return sorted((entry for entry in found if (entry / COMPLETE).is_file()), key=checkpoint_step)
 
 
 def mark_complete(path: Path) -> None:
-    """Marks a checkpoint as complete once all its files are on the disk."""
-    for file in path.iterdir():
+    """Mark a checkpoint as complete once all its files are on the disk."""
+    files = list(path.iterdir())
+    apply_umask(files)
+    for file in files:
         with open(file, "rb+") as opened:
             os.fsync(opened.fileno())
     sync_folder(path)
@@ -66,7 +68,7 @@ def mark_complete(path: Path) -> None:
 
 
 def remove_entry(path: Path) -> None:
-    """Removes a checkpoint; a process that is killed meanwhile leaves none that looks complete."""
+    """Remove a checkpoint, atomically: a process killed meanwhile leaves none that looks complete."""
     if _NAME.fullmatch(path.name):
         path = path.replace(path.with_name(f".removing-{path.name}"))
     shutil.rmtree(path)
@@ -76,13 +78,16 @@ _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def gather_training_state(model, optimizer: torch.optim.Optimizer, scheduler, scaler=None) -> dict[str, Any]:
-    """State of optimiser, schedule and loss scale, for `torch.save`. All processes must call it together.
+    """Gather the states of optimizer, schedule and gradient scaler for `torch.save`. All processes must call this.
 
     Args:
-        model: The model being optimized, not wrapped. Under FSDP only the main process gets the content.
-        optimizer: Its optimizer.
-        scheduler: Its learning rate schedule.
-        scaler: Its gradient scaler in fp16, else None.
+        model: Model being trained, not wrapped.
+        optimizer: Optimizer of the model.
+        scheduler: Learning-rate schedule.
+        scaler: Gradient scaler in fp16, else None.
+
+    Returns:
+        State by name; under FSDP, empty except on the main process.
     """
     state = {
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_WHOLE),
@@ -92,7 +97,15 @@ def gather_training_state(model, optimizer: torch.optim.Optimizer, scheduler, sc
 
 
 def restore_training_state(path: Path, model, optimizer: torch.optim.Optimizer, scheduler, scaler=None) -> None:
-    """Inverse of `gather_training_state`, from a checkpoint; every process reads the whole state."""
+    """Restore the state of `gather_training_state` from a checkpoint; every process reads all of it.
+
+    Args:
+        path: Folder of the checkpoint.
+        model: Model to train, not wrapped.
+        optimizer: Optimizer of the model.
+        scheduler: Learning-rate schedule.
+        scaler: Gradient scaler in fp16, else None.
+    """
     state = torch.load(path / TRAINING_STATE, map_location="cpu", weights_only=True)
     options = StateDictOptions(full_state_dict=True)
     set_optimizer_state_dict(model, optimizer, optim_state_dict=state["optimizer"], options=options)
@@ -102,7 +115,7 @@ def restore_training_state(path: Path, model, optimizer: torch.optim.Optimizer, 
 
 
 def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> None:
-    """Loads the weights of a checkpoint into a model, sharded or not."""
+    """Load the weights of a checkpoint into a model, sharded or not."""
     state = {}
     for file in sorted(Path(path).glob("model*.safetensors")):
         state.update(load_file(file))

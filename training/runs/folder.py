@@ -1,12 +1,12 @@
-"""The folder of a training: which run it holds, where that goes on, and what a new run replaces.
+"""Result folder of a training run: whether to start, resume or do nothing, and what a new run replaces.
 
-Beside what any command's folder has, it keeps checkpoints and files that are written during training. Only entries with
-names of this package are ever removed, one by one, and a finished model is replaced only on request.
+In addition to the results of any command, it contains checkpoints and files that are written during training. Only
+entries with names of this package are ever removed, one by one, and a finished model is replaced only on request.
 
-    folder = RunFolder("runs/mine", "pretrain", accelerator)     # only reads; refuses a folder that is not ours
-    folder.plan(fingerprint, batch)                              # only reads; refuses another run's folder
-    folder.claim()                                               # locks it
-    folder.begin(recipe.to_yaml())                               # removes what is trained anew
+    folder = RunFolder("runs/mine", "pretrain", accelerator)     # read-only; refuses foreign folders
+    folder.plan(fingerprint, batch)                              # read-only; refuses the folder of another run
+    folder.claim()                                               # lock it
+    folder.begin(recipe.to_yaml())                               # remove what is trained again
     ...                                                          # folder.checkpoints, folder.work, folder.draft
     folder.publish()
     folder.close()
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 
-from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.files import apply_umask, write_atomically
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, existing_parent, files_below
 
 from .checkpoints import checkpoint_step, complete_checkpoints, own_entries, remove_entry
@@ -29,24 +29,24 @@ from .logging import MetricsFile
 from .optimization import BatchLayout
 
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
-# Written while a run is at work; all other results are written at its end.
+# Written during training; all other results are written at the end.
 _WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
 
 
 class RunFolder(ResultFolder):
-    """The folder of a training.
+    """Result folder of a training run.
 
     Args:
         path: Folder, which may be absent.
         command: Command that trains, e.g. "pretrain".
         processes: Processes of the run.
-        resume: Go on from the last checkpoint of the same run.
-        allow_changed: The same, from a run with another fingerprint.
-        overwrite: Replace an earlier run's results.
+        resume: Resume from the last checkpoint of the same run.
+        allow_changed: Resume even from a checkpoint of a run with another fingerprint.
+        overwrite: Replace the results of an earlier run.
 
     Attributes:
-        finished: After `plan`: whether the folder holds all results of this very run, so that there is nothing to do.
-        resume_from: After `plan`: the checkpoint to go on from, or None.
+        finished: Set by `plan`: whether the folder holds all results of this very run, so that there is nothing to do.
+        resume_from: Set by `plan`: checkpoint to resume from, or None.
     """
 
     OVERWRITE = "run.overwrite=true"
@@ -68,23 +68,25 @@ class RunFolder(ResultFolder):
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def work(self) -> Path:
-        """Where the files are that a run writes while it trains: the draft if an earlier run's are to be kept."""
+        """Folder of the files written during training: the draft if those of an earlier run are to be kept."""
         return self.draft if self.replaces else self.path
 
     @property
     def metrics(self) -> MetricsFile:
+        """Records of the run."""
         return MetricsFile(self.work / METRICS_FILE)
 
     def plan(self, fingerprint: dict[str, Any], batch: BatchLayout) -> None:
-        """Decide between finished, going on and starting, and change nothing.
+        """Decide whether to start, resume or do nothing, without changing anything.
 
         Args:
-            fingerprint: What decides the results, as JSON values, except the effective batch.
-            batch: How clips are dealt out.
+            fingerprint: Everything that determines the results except the effective batch, as JSON values.
+            batch: Layout of the batches.
 
         Raises:
             FolderError: If the folder holds another run, or a finished model that is not to be overwritten.
@@ -106,14 +108,14 @@ class RunFolder(ResultFolder):
         if complete and changed and self.resume and not (self.resume_from or self.overwrite):
             raise FolderError(
                 f"{self.path} holds a run of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n"
-                f"Name another {self.argument}, start over with run.resume=false, or go on all the same with "
+                f"Name another {self.argument}, start over with run.resume=false, or resume it anyway with "
                 "run.allow_changed_recipe=true."
             )
-        goes_on_before_the_end = self.resume_from is not None and not mark["finished"]
-        self.replaces = mark["replaces"] if goes_on_before_the_end else stands
+        resumes_unfinished = self.resume_from is not None and not mark["finished"]
+        self.replaces = mark["replaces"] if resumes_unfinished else stands
 
     def _changes(self) -> list[str]:
-        """Lines on how this run differs from the one that the mark is of."""
+        """Describe how this run differs from that of the marker, one line per difference."""
         mark, now = self.mark, self._record
         if mark["command"] != now["command"]:
             return [f"command: {mark['command']} -> {now['command']}"]
@@ -132,19 +134,19 @@ class RunFolder(ResultFolder):
         return text + "."
 
     def report_finished(self) -> None:
-        """Complete what a killed process was publishing, and print that there is nothing to do."""
+        """Complete the publishing of a killed process, and print that there is nothing to do."""
         if self.mark["publishing"] is not None:
             self.claim()
             self.close()
         if self.processes.is_main_process:
             print(
-                f"{self.path} holds the finished run of this recipe: nothing to do. {self.OVERWRITE} writes its "
-                f"results anew, together with run.resume=false from a new training.",
+                f"{self.path} holds the finished run of this recipe: nothing to do. To write its results again, add "
+                f"{self.OVERWRITE}; to train again from the start, add run.resume=false as well.",
                 flush=True,
             )
 
     def require_space_for(self, model: torch.nn.Module) -> None:
-        """Raise `FolderError` if a first checkpoint, with an AdamW state, and the model do not fit on the disk."""
+        """Raise `FolderError` if a checkpoint with the state of AdamW and the model do not fit on the disk."""
         sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
         size = sum(2 * number + 2 * number * trained for number, trained in sizes)
         free = shutil.disk_usage(existing_parent(self.path)).free
@@ -155,35 +157,36 @@ class RunFolder(ResultFolder):
             )
 
     def begin(self, recipe: str) -> None:
-        """Remove what a start or a killed process makes void, and mark the folder as this run's.
+        """Remove what a new start or a killed process has made invalid, and mark the folder as that of this run.
 
         Args:
-            recipe: The run's recipe, as YAML.
+            recipe: Recipe of the run, as YAML.
         """
         if self.processes.is_main_process:
             kept = [] if self.resume_from is None else complete_checkpoints(self.checkpoints)
             for entry in own_entries(self.checkpoints):
                 if entry not in kept:
                     remove_entry(entry)
-            goes_on_in_draft = self.resume_from is not None and self.mark["replaces"]
-            # Only now, so that a process that is killed above leaves no other run's checkpoints under this mark.
-            self._start(keep_draft=goes_on_in_draft)
+            resumes_in_draft = self.resume_from is not None and self.mark["replaces"]
+            # Last, so that a process killed above leaves no checkpoints of another run under this marker.
+            self._start(keep_draft=resumes_in_draft)
             for name in _WORKING_FILES:
                 earlier = self.path / name
                 if self.resume_from is None and not self.replaces:
                     earlier.unlink(missing_ok=True)
-                elif self.resume_from is not None and self.replaces and not goes_on_in_draft and earlier.is_file():
+                elif self.resume_from is not None and self.replaces and not resumes_in_draft and earlier.is_file():
                     shutil.copyfile(earlier, self.draft / name)
             self.metrics.keep_until(-1 if self.resume_from is None else checkpoint_step(self.resume_from))
             write_atomically(self.work / RECIPE_FILE, recipe)
         self.processes.wait_for_everyone()
 
     def publish(self, finished: bool = True) -> None:
-        """Move what is in the draft into the folder by renames. For the main process.
+        """Move the files of the draft into the folder by renames. For the main process.
 
         Args:
-            finished: These are all results of the run; files of the run before that are not among them are removed.
+            finished: Whether these are all results of the run; other files of an earlier run are then removed.
         """
+        apply_umask(self.draft / name for name in files_below(self.draft))
         self._published |= set(files_below(self.draft))
         if finished:
             super().publish()

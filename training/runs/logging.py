@@ -1,4 +1,4 @@
-"""What a run reports while it runs: metrics.jsonl, aligned lines, a progress bar, and trackers by name."""
+"""Logging of a run: metrics.jsonl, aligned lines on the terminal, a progress bar, and experiment trackers."""
 
 import datetime
 import json
@@ -12,18 +12,27 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
 
+from ..wording import metric_title
+
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, with "step" and "kind" ("train", "evaluation").
+    """metrics.jsonl: one JSON object per line, with "step" and "kind" ("train", "evaluation").
 
-    A resumed run removes what a killed one wrote after its last checkpoint, so every step stands there once.
+    A resumed run removes what a killed one wrote after its last checkpoint, so that every step is logged once.
+
+    Args:
+        path: Path of the file, which may be absent.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def read(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Records, of one kind or of all. A last line that a killed process left half written is no record."""
+        """Read the records of one kind, or all; an incomplete last line, left by a killed process, is dropped.
+
+        Raises:
+            ValueError: If another line is not JSON.
+        """
         if not self.path.exists():
             return []
         records = []
@@ -37,20 +46,24 @@ class MetricsFile:
         return [record for record in records if kind is None or record["kind"] == kind]
 
     def keep_until(self, step: int) -> None:
-        """Removes the records of later steps; -1 removes all."""
+        """Remove the records of later steps; -1 removes all."""
         records = [record for record in self.read() if record["step"] <= step]
         write_atomically(self.path, "".join(json.dumps(record) + "\n" for record in records))
 
     def append(self, record: dict[str, Any]) -> None:
+        """Append a record."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
 
 def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
-    """transformers' callbacks of experiment trackers.
+    """Build the callbacks of experiment trackers.
+
+    Args:
+        names: Names of trackers as transformers knows them.
 
     Raises:
-        ValueError: a tracker that transformers does not know, or whose package is missing.
+        ValueError: For an unknown tracker, or one whose package is missing.
     """
     callbacks = []
     for name in names:
@@ -62,16 +75,18 @@ def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class LogAverages:
-    """Sums since the last log line and over the whole run; part of a checkpoint, so that a resumed run logs the same.
+    """Sums since the last log line and over the whole run, which checkpoints contain so that resumed runs log the same.
 
     Attributes:
-        sums: since the last log line, by name.
-        clips, seconds: that training has taken so far.
+        sums: Sums since the last log line, by name.
+        clips: Number of clips seen so far.
+        seconds: Duration of the training so far.
+        waited: Seconds of it spent waiting for clips.
     """
 
     def __init__(self):
@@ -79,11 +94,11 @@ class LogAverages:
         self.clips, self.seconds, self.waited = 0, 0.0, 0.0
 
     def add(self, totals: dict[str, float], seconds: float) -> None:
-        """Adds an optimiser step.
+        """Add an optimizer step.
 
         Args:
-            totals: losses times clips, "clips", "grad_norm" and "wait", the seconds that were waited for clips.
-            seconds: that the step took.
+            totals: Losses times clips, "clips", "grad_norm" and "wait", the seconds spent waiting for clips.
+            seconds: Duration of the step.
         """
         for key, value in {**totals, "seconds": seconds, "steps": 1.0}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
@@ -92,7 +107,12 @@ class LogAverages:
         self.waited += totals["wait"]
 
     def record(self, losses: Sequence[str], remaining_steps: int) -> dict[str, float]:
-        """Means of what was added since the last record; the sums start anew."""
+        """Return the means since the last record, and reset the sums.
+
+        Args:
+            losses: Names of the losses.
+            remaining_steps: Number of steps until the end of the run, for its "eta" in seconds.
+        """
         sums, self.sums = self.sums, {}
         clips = max(sums["clips"], 1.0)
         return {
@@ -105,10 +125,8 @@ class LogAverages:
 
 
 def training_line(record: dict[str, Any], total_steps: int) -> str:
-    """One aligned line of a training record."""
-    losses = "  ".join(
-        f"{name.removesuffix('_loss')} {value:.4f}" for name, value in record.items() if name.endswith("loss")
-    )
+    """Format a training record as an aligned line."""
+    losses = "  ".join(f"{metric_title(name)} {value:.4f}" for name, value in record.items() if name.endswith("loss"))
     return (
         f"step {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {losses}  "
         f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:8.3f}  "
@@ -117,19 +135,19 @@ def training_line(record: dict[str, Any], total_steps: int) -> str:
 
 
 def evaluation_line(record: dict[str, Any], total_steps: int, shown: Sequence[str]) -> str:
-    """One line of an evaluation record, with the metrics of `shown` that it has."""
-    metrics = "  ".join(f"{name} {record[name]:.4f}" for name in shown if name in record)
+    """Format an evaluation record as a line, with those metrics of `shown` that it has."""
+    metrics = "  ".join(f"{metric_title(name)} {record[name]:.4f}" for name in shown if name in record)
     return f"eval {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {metrics}"
 
 
 class ProgressLog(TrainerCallback):
-    """Writes metrics.jsonl, a line on the terminal per record, and a progress bar. All but the main process are silent.
+    """Callback that writes metrics.jsonl, a line per record, and a progress bar, on the main process only.
 
     Args:
-        metrics: the run's records.
-        main: whether this is the main process.
-        name: what runs, for the bar, which shows only on a terminal.
-        headline: metrics that the line of an evaluation shows.
+        metrics: Records of the run.
+        main: Whether this is the main process.
+        name: Name of the progress bar, which is drawn only on a terminal.
+        headline: Metrics in the line of an evaluation.
     """
 
     def __init__(self, metrics: MetricsFile, main: bool, name: str, headline: Sequence[str] = ()):
@@ -137,16 +155,17 @@ class ProgressLog(TrainerCallback):
         self.bar = None
 
     def print(self, text: str) -> None:
-        """A line above the bar."""
+        """Print lines above the bar."""
         if self.main:
             tqdm.write(text)
 
     def advance(self, loss: float) -> None:
-        """Moves the bar by one step."""
+        """Move the bar by one step."""
         self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self.bar.update()
 
     def close(self) -> None:
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 

@@ -1,4 +1,4 @@
-"""The model that a run starts from: random, earlier or unimodal weights."""
+"""Initial model of a run: with random weights, or those of an earlier model or of unimodal checkpoints."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import load_model, quiet_library
+from deepavfusion.inference.common import load_model, missing_model, quiet_library
 
 from ..config.recipe import RecipeError, recipe_command
 from ..tasks import Task
 from .checkpoints import INITIAL_MODEL, remove_entry
 from .folder import RunFolder
 
-# Fields of the configuration that a recipe may set for an encoder that exists; the others are the encoder's own.
+# Fields of the configuration that a recipe may set for an existing encoder; the others are those of the encoder.
 _FREE_OF_SHAPE = {
     "attention_probs_dropout_prob",
     "classifier_input_norm",
@@ -30,7 +30,11 @@ _FREE_OF_SHAPE = {
 
 
 def encoder_config(recipe) -> DeepAVFusionConfig:
-    """The configuration that a run's model starts from; it says how large frames and spectrograms are."""
+    """Build or load the configuration of a run's encoder, which determines the sizes of frames and spectrograms.
+
+    Raises:
+        RecipeError: If the configuration is invalid, or `model.init_from` cannot be used.
+    """
     origin = recipe.model.init_from
     if origin is None:
         return recipe.model.build_config()
@@ -42,7 +46,16 @@ def encoder_config(recipe) -> DeepAVFusionConfig:
 
 
 def build_model(task: type[Task], recipe, clips):
-    """The task's model for these clips, on the CPU."""
+    """Build the initial model of a run on the CPU.
+
+    Args:
+        task: Task of the run.
+        recipe: Recipe of the run.
+        clips: Training clips, which determine the heads.
+
+    Raises:
+        RecipeError: If the recipe, the clips and the initial weights do not fit together.
+    """
     given, config = recipe.model, encoder_config(recipe)
     try:
         fields = task.head_config(clips, recipe)
@@ -59,7 +72,7 @@ def build_model(task: type[Task], recipe, clips):
         task.prepare_model(model, clips, recipe)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    given.set_attention(model)  # so that one that cannot be used is refused here
+    given.set_attention(model)  # raises early if it is unavailable
     return model
 
 
@@ -68,14 +81,23 @@ def _earlier_model(task: type[Task], given, config: DeepAVFusionConfig, fields: 
     try:
         for name, value in {**free, **fields}.items():
             setattr(config, name, value)
-        config = type(config)(**config.to_dict())  # checks that the fields fit together
+        config = type(config)(**config.to_dict())  # validates the combination of fields
         return load_model(task.MODEL, given.init_from, needed=task.ENCODER, config=config, dtype=torch.float32)
-    except Exception as error:  # the strict configuration raises classes of its own
+    except Exception as error:  # the strict configuration raises its own classes
         raise RecipeError(f"model.init_from={given.init_from} cannot be used: {error}") from error
 
 
 def load_task_model(task: type[Task], recipe, origin: str):
-    """A trained model of a task, in evaluation mode, from a folder or Hub name; one that lacks weights is refused."""
+    """Load a trained model in evaluation mode.
+
+    Args:
+        task: Task of the model.
+        recipe: Recipe of the evaluation.
+        origin: Folder or Hub id of the model.
+
+    Raises:
+        RecipeError: If the model cannot be loaded or lacks weights of the task.
+    """
     check_origin(origin, "--model")
     try:
         model = load_model(task.MODEL, origin)
@@ -86,7 +108,16 @@ def load_task_model(task: type[Task], recipe, origin: str):
 
 
 def shard(model, recipe, folder: RunFolder):
-    """The same model under FSDP2 as the library applies it: it shards while it loads, so it is saved first."""
+    """Shard a model with FSDP2 through transformers, which shards while loading, so that the model is saved first.
+
+    Args:
+        model: Model on the CPU, the same on every process.
+        recipe: Recipe of the run.
+        folder: Folder of the run.
+
+    Returns:
+        The sharded model.
+    """
     from transformers.distributed import DistributedConfig
 
     processes, path = folder.processes, folder.checkpoints / INITIAL_MODEL
@@ -105,25 +136,24 @@ def shard(model, recipe, folder: RunFolder):
 
 
 def check_origin(origin: str, argument: str) -> None:
-    """Checks that a model in `runs/`, where trainings leave theirs, is there; it is no name on the Hub.
+    """Check that the folder of a model holds one; an `origin` that is no folder is a Hub id.
 
     Args:
-        origin: folder or Hub name of a model.
-        argument: what gave it, e.g. "model.init_from".
+        origin: Folder or Hub id of a model.
+        argument: Argument that gives it, e.g. "model.init_from".
 
     Raises:
-        RecipeError: with the command that makes the model, where it is a recipe's or the quickstart's.
+        RecipeError: If it holds none; names the command that creates it if a recipe or the quickstart does.
     """
-    path = Path(origin)
-    if path.parts[:1] != ("runs",) or (path / "config.json").is_file():
-        return
-    command = _maker(path.name) if len(path.parts) == 2 else None
-    hint = "" if command is None else f": `{command}` makes it"
-    raise RecipeError(f"{argument}={origin} cannot be used: there is no model in that folder{hint}.")
+    if reason := missing_model(origin):
+        parts = Path(origin).parts
+        command = _maker(parts[1]) if len(parts) == 2 and parts[0] == "runs" else None
+        hint = "" if command is None else f"; `{command}` creates it"
+        raise RecipeError(f"{argument}={origin} cannot be used: {reason}{hint}.")
 
 
 def _maker(name: str) -> str | None:
-    """The command that fills runs/NAME, if one of the package does."""
+    """Command that creates runs/NAME; None if none of the package does."""
     if name == "quickstart":
         return "make quickstart"
     command = recipe_command(name)

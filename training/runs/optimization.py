@@ -1,7 +1,7 @@
-"""Parameter groups, learning-rate schedule and LARS: the optimisation of the published recipes (paper, section 4).
+"""Parameter groups, learning-rate schedule and LARS, as in the published recipes (paper, section 4).
 
-An optimiser's groups carry two keys of their own, which the scheduler reads: `lr_scale` (layer-wise decay) and
-`slow_start` (a tower that starts from unimodal weights).
+Parameter groups have two additional keys, which the scheduler reads: `lr_scale` (layer-wise decay) and `slow_start` (a
+tower that starts from unimodal weights).
 """
 
 import math
@@ -16,11 +16,15 @@ _LAYER = re.compile(r"(?:image|audio)\.layers\.(\d+)\.|fusion_layers\.(\d+)\.")
 
 
 def layer_index(name: str, num_hidden_layers: int) -> int:
-    """Depth of a parameter, for layer-wise learning-rate decay.
+    """Depth of a parameter for layer-wise learning-rate decay.
 
-    Patch embeddings and fusion tokens are 0, towers' and fusion layers k are k + 1, everything else (final norms,
-    heads, decoders) is `num_hidden_layers` + 1. `name` is a parameter's name in the encoder or in any model built on
-    it.
+    Args:
+        name: Name of the parameter in the encoder or in a model built on it.
+        num_hidden_layers: Number of layers of the encoder.
+
+    Returns:
+        0 for patch embeddings and fusion tokens, k + 1 for layer k of towers and fusion, and `num_hidden_layers` + 1
+        for everything else (final norms, heads, decoders).
     """
     name = name.removeprefix("deepavfusion.")
     if name == "fusion_tokens" or name.startswith(("image.patch_embed.", "audio.patch_embed.")):
@@ -32,7 +36,7 @@ def layer_index(name: str, num_hidden_layers: int) -> int:
 
 
 def tower_of(name: str) -> str | None:
-    """Which unimodal tower, "image" or "audio", a parameter belongs to; None for all others."""
+    """Tower that a parameter belongs to, "image" or "audio"; None for all others."""
     tower = name.removeprefix("deepavfusion.").partition(".")[0]
     return tower if tower in ("image", "audio") else None
 
@@ -40,13 +44,13 @@ def tower_of(name: str) -> str | None:
 def parameter_groups(
     model: nn.Module, weight_decay: float, layer_decay: float | None = None, slow_towers: tuple[str, ...] = ()
 ) -> list[dict]:
-    """Trainable parameters of a model, grouped for an optimiser.
+    """Group the trainable parameters of a model for an optimizer.
 
     Args:
-        model: a model of this package (not wrapped for distribution: names tell the groups).
-        weight_decay: for parameters of two or more dimensions; biases, norms and other 1-d parameters get 0.
-        layer_decay: factor a layer on the learning rate: `layer_decay ** (last - layer)`. None is 1 everywhere.
-        slow_towers: towers ("image", "audio") whose parameters are marked for the slow start.
+        model: Model of this package, not wrapped for distribution, because the names determine the groups.
+        weight_decay: Weight decay of parameters with two or more dimensions; biases and other 1-d parameters get 0.
+        layer_decay: Factor per layer on the learning rate, `layer_decay ** (last - layer)`; None for 1 everywhere.
+        slow_towers: Towers ("image", "audio") whose parameters are marked for the slow start.
 
     Returns:
         Groups with keys `params`, `names`, `weight_decay`, `lr_scale` and `slow_start`, in a fixed order.
@@ -69,14 +73,19 @@ def parameter_groups(
 
 
 def scaled_learning_rate(base_lr: float, effective_batch: int) -> float:
-    """Learning rate for a batch over all devices and accumulated steps: `base_lr * effective_batch / 256`."""
+    """Scale the learning rate to the effective batch: `base_lr * effective_batch / 256`."""
     return base_lr * effective_batch / 256
 
 
 def learning_rate(epoch: float, lr: float, epochs: float, warmup_epochs: float, min_lr: float = 0.0) -> float:
-    """Linear warm-up from 0 to `lr` over `warmup_epochs`, then half a cosine down to `min_lr` at `epochs`.
+    """Learning rate after linear warm-up from 0 to `lr`, then half a cosine down to `min_lr`.
 
-    `epoch` is fractional: samples seen over samples in the training set.
+    Args:
+        epoch: Fractional epoch: samples seen divided by samples in the training set.
+        lr: Peak learning rate.
+        epochs: Length of the run.
+        warmup_epochs: Length of the warm-up.
+        min_lr: Learning rate at the end.
     """
     if epoch < warmup_epochs:
         return lr * epoch / warmup_epochs
@@ -85,7 +94,7 @@ def learning_rate(epoch: float, lr: float, epochs: float, warmup_epochs: float, 
 
 
 def slow_start_factor(epoch: float, slow_start_epochs: float) -> float:
-    """Extra factor for towers that start from unimodal weights: rises from 0 to 1 as half a cosine."""
+    """Factor on the learning rate of towers with unimodal weights, which rises from 0 to 1 as half a cosine."""
     if epoch >= slow_start_epochs:
         return 1.0
     return 0.5 - 0.5 * math.cos(math.pi * epoch / slow_start_epochs)
@@ -93,7 +102,7 @@ def slow_start_factor(epoch: float, slow_start_epochs: float) -> float:
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """How the clips of an optimiser step are dealt out. Their number decides a run's results, the split does not."""
+    """Division of an optimizer step's clips into batches; only their total number affects the results of a run."""
 
     batch_size: int
     gradient_accumulation: int
@@ -101,6 +110,7 @@ class BatchLayout:
 
     @property
     def effective(self) -> int:
+        """Number of clips per optimizer step."""
         return self.batch_size * self.gradient_accumulation * self.processes
 
     def __str__(self) -> str:
@@ -110,7 +120,7 @@ class BatchLayout:
         )
 
     def keeping(self, effective: int) -> str:
-        """Settings that give this effective batch on as many processes, or on how many it is possible."""
+        """Settings with which as many processes have a given effective batch, or a condition on their number."""
         for key, rest in (
             ("gradient_accumulation", self.batch_size * self.processes),
             ("batch_size", self.gradient_accumulation * self.processes),
@@ -124,12 +134,12 @@ class BatchLayout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run's length and learning rate in optimiser steps.
+    """Length and learning rate of a run in optimizer steps.
 
     Args:
-        optim: the recipe's section.
-        num_clips: clips in the training set.
-        effective_batch: clips per optimiser step, over all processes and accumulated micro-batches.
+        optim: Section `optim` of the recipe.
+        num_clips: Number of training clips.
+        effective_batch: Clips per optimizer step, over all processes and micro-batches.
     """
 
     optim: Any
@@ -138,23 +148,24 @@ class Schedule:
 
     @property
     def total_steps(self) -> int:
+        """Number of optimizer steps of the run."""
         return self.steps(self.optim.epochs)
 
     @property
     def peak(self) -> float:
-        """The learning rate after the warm-up."""
+        """Learning rate after the warm-up."""
         return scaled_learning_rate(self.optim.base_lr, self.effective_batch)
 
     def steps(self, epochs: float) -> int:
-        """Optimiser steps in so many epochs, at least 1."""
+        """Number of optimizer steps in a number of epochs, at least 1."""
         return max(1, math.ceil(epochs * self.num_clips / self.effective_batch - 1e-9))
 
     def epoch(self, step: int) -> float:
-        """Passes over the training clips that `step` optimiser steps make."""
+        """Number of passes over the training clips after a number of optimizer steps."""
         return step * self.effective_batch / self.num_clips
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of an optimiser step, the first being 0."""
+        """Learning rate of an optimizer step, counted from 0."""
         optim = self.optim
         return learning_rate(self.epoch(step), self.peak, optim.epochs, optim.warmup_epochs, optim.min_lr)
 
@@ -165,7 +176,7 @@ class Schedule:
 
 
 def slow_towers(recipe) -> tuple[str, ...]:
-    """Towers that start from unimodal weights, and thus slowly."""
+    """Towers that start from unimodal weights, and therefore slowly."""
     if recipe.optim.tower_warmup_epochs == 0:
         return ()
     origins = {"image": recipe.model.init_image, "audio": recipe.model.init_audio}
@@ -173,11 +184,11 @@ def slow_towers(recipe) -> tuple[str, ...]:
 
 
 def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser over its parameter groups; `build_scheduler` sets their learning rates.
+    """Build the optimizer of a recipe; `build_scheduler` sets the learning rates of its groups.
 
     Args:
-        recipe: Settings of the run.
-        model: A model of this package, not wrapped for distribution.
+        recipe: Recipe of the run.
+        model: Model of this package, not wrapped for distribution.
     """
     optim = recipe.optim
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay, slow_towers(recipe))
@@ -185,23 +196,23 @@ def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
         group.pop("names")
     if optim.optimizer == "lars":
         return LARS(groups, lr=1.0, weight_decay=optim.weight_decay, momentum=optim.momentum)
-    fused = None if optim.fsdp else True  # one kernel a group instead of a dozen a tensor
+    fused = None if optim.fsdp else True  # one kernel per group instead of a dozen per tensor
     return torch.optim.AdamW(groups, lr=1.0, betas=tuple(optim.betas), fused=fused)
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LambdaLR:
-    """Sets every group's learning rate before each step: the schedule's, times the group's own factors.
+    """Build the scheduler, which multiplies the learning rate of the schedule with the factors of each group.
 
     Args:
         optimizer: Optimizer with a learning rate of 1 and the groups of `parameter_groups`.
         schedule: Length and learning rate of the run.
     """
 
-    def of(group: dict):
+    def factor(group: dict):
         scale, slow = group.get("lr_scale", 1.0), group.get("slow_start", False)
         return lambda step: schedule.learning_rate(step) * scale * (schedule.slow_start(step) if slow else 1.0)
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, [of(group) for group in optimizer.param_groups])
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, [factor(group) for group in optimizer.param_groups])
 
 
 class LARS(torch.optim.Optimizer):
@@ -209,6 +220,13 @@ class LARS(torch.optim.Optimizer):
 
     Parameters of two or more dimensions get weight decay and a step scaled by `trust_coefficient * |p| / |update|`; 1-d
     parameters take plain momentum steps.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum.
+        trust_coefficient: Length of a step relative to that of the parameter.
     """
 
     def __init__(self, params, lr: float, weight_decay: float = 0.0, momentum=0.9, trust_coefficient: float = 0.001):
@@ -219,6 +237,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
+        """Take a step; returns the loss of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

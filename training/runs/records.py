@@ -1,4 +1,4 @@
-"""What is reported of an evaluated model: evaluation.json, report.html, and the summary on the terminal."""
+"""Records and reports of evaluated models: evaluation.json, report.html, and the summary on the terminal."""
 
 import datetime
 import importlib.metadata
@@ -13,19 +13,21 @@ from deepavfusion.inference.precision import float32_precision
 from ..report.report import Report
 from ..report.tables import aligned
 from ..tasks import Evaluation
+from ..wording import count
 from .logging import duration
 
 _PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")
 
 
 def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: torch.device) -> dict[str, Any]:
-    """What evaluation.json says of any evaluation on the recipe's `data.eval_split`."""
+    """Build the content of evaluation.json for an evaluation on the recipe's `data.eval_split`."""
     return {
         "task": evaluation.task,
         "recipe": recipe.name,
         "date": datetime.date.today().isoformat(),
         "model": model_name,
         "split": recipe.data.eval_split,
+        "evaluated_data": evaluation.data,
         "protocol": evaluation.protocol,
         "metrics": evaluation.metrics,
         "num_clips": evaluation.num_clips,
@@ -40,7 +42,7 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
 
 
 def training_record(trainer) -> dict[str, Any]:
-    """What evaluation.json says of the run that an evaluation ends: training, data and model."""
+    """Build the entries of evaluation.json on the run: training, training data and model."""
     recipe, averages, clips, model = trainer.recipe, trainer.averages, trainer.train_dataset, trainer.model
     given, config, accelerator = recipe.model, trainer.model.config, trainer.accelerator
     origins = [given.init_from, given.init_image, given.init_audio]
@@ -82,8 +84,8 @@ def training_record(trainer) -> dict[str, Any]:
 def write_report(
     folder: Path, evaluation: Evaluation, record: dict[str, Any], title: str, notes: list[str] | None = None
 ) -> None:
-    """Writes evaluation.json, with the content of `record`, and report.html into a folder."""
-    lines = [f"{evaluation.clip_count} of the split {record['split']}, model {record['model']}.", *(notes or [])]
+    """Write evaluation.json, with the content of `record`, and report.html into a folder."""
+    lines = [f"{evaluation.clip_count} of the {record['split']} split, model {record['model']}.", *(notes or [])]
     report = Report(folder, title, lines + evaluation.notes, evaluation.tables, record)
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)
@@ -93,7 +95,7 @@ def write_report(
 
 
 def summary(evaluation: Evaluation, folder: Path) -> str:
-    """What the terminal shows of an evaluation."""
+    """Format an evaluation for the terminal."""
     parts = [f"\n{evaluation.clip_count}"]
     for table in evaluation.tables:
         parts += [f"\n{table.title}:"] if len(evaluation.tables) > 1 else []
@@ -101,19 +103,19 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
         parts += [table.note] if table.note else []
     parts += evaluation.notes
     if evaluation.skipped:
-        parts.append(f"skipped, cannot be read: {len(evaluation.skipped)} (evaluation.json names them)")
+        parts.append(f"clips that could not be read: {len(evaluation.skipped)} (listed in evaluation.json)")
     return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])
 
 
 def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...]) -> str:
-    """What the terminal shows of a finished run beside its evaluation; `commands` are what to do next."""
+    """Format a finished run for the terminal, without its evaluation; `commands` are suggestions for the next step."""
     training = record["training"]
     parts = [
-        f"{training['clips_seen']:,} clips in {duration(training['seconds'])} "
-        f"({training['samples_per_second']:.3g} a second)"
+        f"trained on {count(training['clips_seen'], 'clip')} (repeats counted) in {duration(training['seconds'])} "
+        f"({training['samples_per_second']:.3g} clips per second)"
     ]
     if training["skipped_clips"]:
-        parts.append(f"{len(training['skipped_clips'])} clips could not be read and were skipped.")
+        parts.append(f"clips that could not be read: {len(training['skipped_clips'])} (listed in evaluation.json)")
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
     images = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
     parts += [f"image   {path}" for path in images]
@@ -122,7 +124,7 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on; "absent" for packages not installed."""
+    """Return the versions of Python and of the packages that results depend on; "absent" for packages not installed."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -133,10 +135,10 @@ def package_versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a device for reports: the GPU's model, or the CPU with its number of threads."""
+    """Return the name of a device for reports: the GPU's model, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    return f"{device.type} ({count(torch.get_num_threads(), 'thread')})" if device.type == "cpu" else device.type
 
 
 __all__ = [

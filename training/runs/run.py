@@ -1,6 +1,7 @@
-"""A training run from a recipe: data, model, trainer, result folder."""
+"""Training runs from recipes: data, model, trainer and result folder."""
 
 from collections.abc import Callable
+from signal import SIGINT, Signals
 from typing import Any
 
 from accelerate import PartialState
@@ -11,6 +12,7 @@ from ..config.arguments import COMPUTATION
 from ..config.recipe import Recipe, RecipeError
 from ..data.loading import ClipOrder, group_size
 from ..tasks import TASKS, Task
+from ..wording import count, metric_title
 from .arguments import check_precision, on_cpu, training_arguments
 from .card import write_card
 from .checkpoints import checkpoint_step
@@ -24,11 +26,11 @@ from .trainer import AudioVisualTrainer
 
 
 def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
-    """What decides a run's weights, beside the effective batch: a checkpoint is continued only under the same.
+    """Collect everything that determines the weights of a run except the effective batch; a run resumes only if equal.
 
     Args:
         task: Task of the run.
-        recipe: Settings of the run.
+        recipe: Recipe of the run.
         config: Configuration of the encoder.
     """
     sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
@@ -46,14 +48,17 @@ def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
 
 
 class Run:
-    """One run, built before anything is written. Of a `finished` one, which has nothing to do, only the data are built.
+    """A training run, which is built before anything is written.
 
     Args:
-        recipe: settings of the run.
+        recipe: Recipe of the run.
+
+    Attributes:
+        finished: Whether the folder holds all results of this run, so that there is nothing to do and no trainer.
 
     Raises:
-        RecipeError: for settings, data or models that cannot be used.
-        FolderError: for a folder that cannot be used.
+        RecipeError: For unusable settings, data or models.
+        FolderError: For an unusable folder.
     """
 
     def __init__(self, recipe: Recipe):
@@ -61,9 +66,7 @@ class Run:
         self._check()
         self.processes = PartialState(cpu=on_cpu(recipe))
         if recipe.optim.fsdp and self.processes.num_processes == 1:
-            raise RecipeError(
-                "optim.fsdp=true shards over processes, but there is one: launch several (accelerate launch)."
-            )
+            raise RecipeError("optim.fsdp=true needs several processes, but there is only one: use accelerate launch.")
         run = recipe.run
         self.folder = RunFolder(
             run.output_dir,
@@ -93,7 +96,7 @@ class Run:
         recipe, task, data = self.recipe, self.task, self.recipe.data
         processor = task.build_processor(config)
         try:
-            with self.processes.main_process_first():  # prepares caches once
+            with self.processes.main_process_first():  # so that caches are prepared once
                 self.train_clips = task.build_clips(recipe, config, "train", train=True)
                 self.final = task(task.build_clips(recipe, config, data.eval_split, train=False), processor, recipe)
                 self.evaluation = None if task.SELECTS else self.final
@@ -165,26 +168,40 @@ class Run:
             raise RecipeError(f"optim.batch_size={batch.batch_size} cannot be used: {error}") from error
 
     def introduce(self) -> None:
-        """Prints what is trained."""
+        """Print what is trained, on which data and for how long."""
         recipe, optim, model = self.recipe, self.recipe.optim, self.trainer.model
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        steps, batch, clips = count(self.schedule.total_steps, "step"), self.batch.effective, len(self.train_clips)
         self.progress.print(
             f"{recipe.name}: {self.task.NAME}, {parameters / 1e6:.2f} M trained parameters, "
-            f"from {recipe.model.init_from or 'random weights'}, {len(self.train_clips)} clips "
-            f"({self.train_clips.card}), {self.schedule.total_steps} steps of {self.batch.effective}, "
-            f"lr {self.schedule.peak:.2e}, {self.batch.processes} x {self.trainer.accelerator.device.type}"
+            f"from {recipe.model.init_from or 'random weights'}; {self.train_clips.card}; "
+            f"{steps} of {count(batch, 'clip')}, lr {self.schedule.peak:.2e}, "
+            f"{self.batch.processes} x {self.trainer.accelerator.device.type}"
         )
+        if batch > clips:
+            self.progress.print(
+                f"The effective batch is larger than the training set: {steps} of {count(batch, 'clip')} from {clips} "
+                f"make {count(self.schedule.epoch(self.schedule.total_steps), 'epoch')}."
+            )
+        held_out = f"held out: {count(len(self.final.clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
+        if self.evaluation not in (None, self.final):
+            held_out += (
+                f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
+                f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
+            )
+        for note in (held_out, *self.task.training_notes(self.train_clips)):
+            self.progress.print(note)
         if self.folder.resume_from is not None:
             step = checkpoint_step(self.folder.resume_from)
             self.progress.print(f"resumed after step {step} from {self.folder.resume_from}")
         if optim.warmup_epochs >= optim.epochs:
             self.progress.print(
-                f"optim.warmup_epochs={optim.warmup_epochs:g} is as long as optim.epochs={optim.epochs:g} or longer: "
-                "the learning rate does not reach its peak."
+                f"optim.warmup_epochs={optim.warmup_epochs:g} is not shorter than optim.epochs={optim.epochs:g}: the "
+                "learning rate does not reach its peak."
             )
 
     def train(self) -> int:
-        """Trains to the end. Returns 0, or the number of the signal that ended it early."""
+        """Train to the end; returns 0, or the number of the signal that ended the training early."""
         checkpoint = self.folder.resume_from
         with self.stop, quiet_library():
             self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -192,7 +209,11 @@ class Run:
         return (self.stop.signal or 0) if stopped else 0
 
     def finish(self, after: Callable[["Run"], str] | None = None) -> None:
-        """Evaluates on `data.eval_split` and writes the result folder. All processes must call it together."""
+        """Evaluate on `data.eval_split` and write the result folder. All processes must call this together.
+
+        Args:
+            after: See `run`.
+        """
         recipe, trainer, draft, name = self.recipe, self.trainer, self.folder.draft, self.folder.path.resolve().name
         self._calibrate()
         with quiet_library():  # before the evaluation, so that the model survives a failed one
@@ -219,7 +240,7 @@ class Run:
         self.processes.wait_for_everyone()
 
     def _calibrate(self) -> None:
-        """Takes over what the evaluation of the best checkpoint on the selection split decides."""
+        """Set the fields of the configuration that the best checkpoint's scores on the selection split determine."""
         state, metric = self.trainer.state, self.trainer.args.metric_for_best_model
         for record in state.log_history:
             if record["step"] == state.best_global_step and metric in record:
@@ -228,25 +249,34 @@ class Run:
                     setattr(self.trainer.model.config, name, value)
 
     def _notes(self) -> list[str]:
-        """How long was trained, and which checkpoint was taken."""
+        """Sentences about the length of the training and the selected checkpoint."""
         state, recipe = self.trainer.state, self.recipe
         origin = "a pre-trained model" if recipe.model.init_from else "random weights"
-        notes = [f"Trained for {state.global_step} steps from {origin}."]
+        notes = [f"Trained for {count(state.global_step, 'step')} from {origin}."]
         if state.best_global_step:
-            metric = self.trainer.args.metric_for_best_model.removeprefix("eval_")
+            metric = metric_title(self.trainer.args.metric_for_best_model.removeprefix("eval_"))
+            clips = count(len(self.evaluation.clips), "clip")
             notes.append(
-                f"The checkpoint of step {state.best_global_step} is the one kept: the last of the best on the split "
-                f"{recipe.data.selection_split} ({metric} {state.best_metric:.4g} on "
-                f"{len(self.evaluation.clips)} clips)."
+                f"Selected the checkpoint of step {state.best_global_step}, the best on the "
+                f"{recipe.data.selection_split} split ({metric} {state.best_metric:.4g} on {clips})."
             )
         return notes
 
+    def _stopped(self, number: int) -> str:
+        cause = "Ctrl-C (SIGINT)" if number == SIGINT else Signals(number).name
+        again = "the same command" if self.recipe.run.resume else "the same command with run.resume=true"
+        step = self.trainer.state.global_step
+        return f"stopped by {cause} after step {step}; checkpoint saved; run {again} to resume"
+
     def run(self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None) -> int:
-        """Trains, finishes, and gives the folder back; the exit code of the command.
+        """Train, evaluate, write the results and release the folder.
 
         Args:
-            before: what else to do with the model before it is trained.
-            after: what else to write into the folder at the end, on the main process; returns a line to print.
+            before: Called before the training.
+            after: Called on the main process at the end, to write more results; returns a line to print.
+
+        Returns:
+            Exit code of the command.
         """
         if self.finished:
             self.folder.report_finished()
@@ -257,8 +287,7 @@ class Run:
                 before(self)
             ended_by = self.train()
             if ended_by:
-                step = self.trainer.state.global_step
-                self.progress.print(f"stopped by signal {ended_by} after step {step}; the same command goes on")
+                self.progress.print(self._stopped(ended_by))
                 return 128 + ended_by
             self.finish(after)
         finally:

@@ -1,8 +1,8 @@
 """transformers' Trainer for the tasks of this package.
 
-It adds what exact and safe runs need: an endless order of the clips, random numbers by position, agreement of all
-processes in every step, checkpoints that count once they are complete. Any model of the package also trains with the
-plain `Trainer`.
+It adds exact resuming and safety: an endless clip order, random numbers that depend on the position only, agreement of
+all processes in every step, and checkpoints that count only once they are complete. Any model of the package also
+trains with the plain `Trainer`.
 """
 
 import math
@@ -36,12 +36,12 @@ from .stopping import StopRequest
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient is NaN or infinite; the message names the clips of the batch."""
+    """Raised if the loss or the gradient is NaN or infinite; the message names the clips of the batch."""
 
 
 @dataclass
 class _Step:
-    """What this process saw in an optimiser step."""
+    """Measurements of this process in an optimizer step."""
 
     started: float
     wait: float
@@ -54,23 +54,23 @@ class _Step:
 
 
 class AudioVisualTrainer(Trainer):
-    """transformers' Trainer with the order, randomness, agreement and checkpoints that exact runs need.
+    """transformers' Trainer with exact resuming, agreement of all processes and safe checkpoints.
+
+    Training raises, on all processes, `NonFiniteError` for a loss or gradient that is NaN or infinite, and
+    `BrokenDataError` if more clips than `data.max_unreadable_fraction` cannot be read.
 
     Args:
-        recipe: Settings of the run.
-        task: Task that the model learns.
-        order: Order of this process's training clips, from the step at which the run resumes.
+        recipe: Recipe of the run.
+        task: Task of the model.
+        order: Order of the training clips of this process, from the step at which the run resumes.
         schedule: Length and learning rate.
         folder: Folder of checkpoints and figures.
-        progress: Receives the log lines.
+        progress: Log of the run.
         stop: Signals that ask the run to stop.
         evaluation: Task on the held-out clips that are evaluated during training, or None.
         processor: Processor of the model, saved with every checkpoint.
-        callbacks: Further callbacks.
+        callbacks: Additional callbacks.
         **kwargs: `model`, `args` (from `training_arguments`) and `train_dataset` of `Trainer`.
-
-    Training raises, on all processes alike, `NonFiniteError` for a loss or gradient that is NaN or infinite, and
-    `BrokenDataError` if more clips than `data.max_unreadable_fraction` cannot be read.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class AudioVisualTrainer(Trainer):
         )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
-        vars(self.model.config).pop("use_cache", None)  # set by Trainer, of language models
+        vars(self.model.config).pop("use_cache", None)  # set by Trainer, for language models
 
     def get_train_dataloader(self) -> DataLoader:
-        """The batches of the whole run: transformers takes it for one epoch."""
+        """Build the loader of the whole run, which transformers takes for a single epoch."""
         return training_loader(self.train_dataset, self.order, self.recipe.data.num_workers)
 
     def create_optimizer(self, model=None):
@@ -140,7 +140,7 @@ class AudioVisualTrainer(Trainer):
             loss = outputs.loss
             losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().cpu().double()
             current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
-        else:  # a blank clip that weighs nothing, for the processes exchange data in every pass
+        else:  # a blank clip without weight, because processes communicate in every pass
             outputs = model(**self.model.dummy_inputs)
             values = outputs.to_tuple() if outputs.loss is None else (outputs.loss,)
             loss = sum(value.sum() for value in values if torch.is_tensor(value) and value.requires_grad) * 0.0
@@ -153,7 +153,7 @@ class AudioVisualTrainer(Trainer):
         return norm
 
     def agree(self) -> None:
-        """Adds what the processes saw before the weights move; all of them go on, or all raise for the same reason."""
+        """Sum the measurements of all processes before the update; either all continue or all raise the same error."""
         current, accelerator = self.current, self.accelerator
         finite = bool(current.sums.isfinite().all())
         flags = torch.zeros(2 + accelerator.num_processes, dtype=torch.float64)
@@ -180,14 +180,14 @@ class AudioVisualTrainer(Trainer):
         raise NonFiniteError(f"The {what} of step {step} is not finite. The clips of its batch:\n{names}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and "grad_norm" in logs:  # of training: means over clips and processes instead of a loss
+        if "loss" in logs and "grad_norm" in logs:  # training: means over clips and processes instead
             step = self.state.global_step
             record = self.averages.record(self.task.LOSSES, self.state.max_steps - step)
             logs = {**record, "learning_rate": self.schedule.learning_rate(step - 1)}
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Evaluates the task on its held-out clips. All processes must call it together."""
+        """Evaluate the task on its held-out clips. All processes must call this together."""
         started, known = time.perf_counter(), set(self.evaluation_broken.reasons)
         ends = self.state.global_step in (0, self.state.max_steps)
         full = self.task.EVALUATES_FIRST and ends
@@ -209,10 +209,10 @@ class AudioVisualTrainer(Trainer):
         return metrics
 
     def save_training_state(self, path: Path) -> None:
-        """Adds to a checkpoint what resumes the training, and marks it complete; old ones are removed.
+        """Add the training state to a checkpoint, mark it as complete, and remove old checkpoints.
 
-        Of the complete ones the last `run.keep_checkpoints` and the best stay. transformers' own removal is not used:
-        it takes every folder whose name begins like theirs for one of them.
+        The last `run.keep_checkpoints` complete ones and the best are kept. The removal of transformers is not used,
+        because it takes every folder with a similar name for a checkpoint.
         """
         optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler
         state = gather_training_state(self.model, optimizer, self.lr_scheduler, scaler)
@@ -226,7 +226,7 @@ class AudioVisualTrainer(Trainer):
                     remove_entry(old)
         self.accelerator.wait_for_everyone()
 
-    # Trainer's own neither reads states that other numbers of processes wrote nor loads sharded models.
+    # Those of Trainer neither read states written by another number of processes nor load sharded models.
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         if checkpoint is not None:
@@ -241,12 +241,13 @@ class AudioVisualTrainer(Trainer):
 
 
 class RunControl(TrainerCallback, ExportableState):
-    """What happens around a step, and what of a run beside the weights is part of a checkpoint."""
+    """Callback for the actions around a step, and for the state of the run in checkpoints."""
 
     def __init__(self, trainer: AudioVisualTrainer):
         self.trainer = trainer
 
     def state(self) -> dict:
+        """Return the state of the run that checkpoints contain in addition to that of transformers."""
         trainer, held_out = self.trainer, self.trainer.evaluation_broken
         kept = {
             "averages": vars(trainer.averages),
@@ -261,7 +262,7 @@ class RunControl(TrainerCallback, ExportableState):
         trainer.broken.reasons = dict(kept["broken"])
         if trainer.evaluation_broken is not None:
             trainer.evaluation_broken.reasons = dict(kept["evaluation_broken"])
-        state.compute_steps(args, state.max_steps)  # a checkpoint holds those that it was written with
+        state.compute_steps(args, state.max_steps)  # a checkpoint contains those of its own run
 
     def on_step_begin(self, args, state, control, **kwargs):
         torch.manual_seed(generator(args.seed, Stream.DROPOUT, state.global_step, args.process_index).initial_seed())

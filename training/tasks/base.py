@@ -31,6 +31,7 @@ class Task:
         PROTOCOL: What the metrics mean, in a few sentences.
         ENCODER: Prefix of the encoder's weights in the model.
         NEXT: Commands for a trained model, with {folder} as placeholder.
+        UNITS: What the metrics are averages over, in the plural.
         LOSSES: Fields of the model output that are logged during training.
         SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
             evaluated during training, and the last checkpoint is kept.
@@ -42,6 +43,7 @@ class Task:
     PROTOCOL: ClassVar[str]
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()
+    UNITS: ClassVar[str] = "clips"
     LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
     SELECTS: ClassVar[bool] = True
     EVALUATES_FIRST: ClassVar[bool] = False
@@ -106,6 +108,11 @@ class Task:
         return None
 
     @classmethod
+    def training_notes(cls, clips) -> list[str]:
+        """Notes on the training clips, for the start of a run."""
+        return []
+
+    @classmethod
     def training_inputs(cls, inputs: dict[str, torch.Tensor], config, place: BatchPlace, recipe) -> dict:
         """Arguments of the model's forward pass for a training batch.
 
@@ -155,6 +162,10 @@ class Task:
             A row of scores per clip, the input of `summarize`.
         """
         raise NotImplementedError
+
+    def num_scored(self, rows: list[dict]) -> int:
+        """Number of `UNITS` among the rows of all clips."""
+        return len(rows)
 
     def summarize(self, rows: list[dict], full: bool) -> tuple[dict[str, float], list[Table], dict[str, int]]:
         """Aggregate the rows of all clips, in the data set's order, to metrics, tables and counts of left-out clips."""
@@ -229,7 +240,7 @@ class Task:
         return None
 
     def frames(self, pixel_values: torch.Tensor):
-        """Convert normalised frames (B, 3, H, W), or the middle frames of videos, to (B, H, W, 3) uint8 arrays."""
+        """Convert normalized frames (B, 3, H, W), or the middle frames of videos, to (B, H, W, 3) uint8 arrays."""
         visual = self.processor.visual_processor
         pixels = pixel_values.detach().float().cpu()
         if pixels.ndim == 5:

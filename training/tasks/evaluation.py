@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from tqdm import tqdm
 
 from ..data.loading import BrokenClips, evaluation_loader, group_size
 from ..report.report import Example, Table
+from ..wording import count
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
-_FEW = 30  # clips, below which a single one changes a metric by more than 3 percentage points
+_FEW = 30  # clips, below which a single one changes an accuracy by more than 3 percentage points
 
 
 @dataclass
@@ -22,8 +24,11 @@ class Evaluation:
     Attributes:
         task: Name of the task.
         protocol: What the metrics mean, and the data.
+        data: Description of the data.
         metrics: Name -> value; fractions are in 0..1, names of values in dB say so.
         num_clips: Number of clips that were read.
+        num_scored: Number of `units` that the metrics are averages over; by default that of the clips.
+        units: What these are, in the plural.
         tables: Tables for the report and the terminal.
         skipped: Path -> reason, of unreadable clips.
         left_out: Kind -> count, of clips that were read but could not be scored, such as silent sources.
@@ -36,6 +41,9 @@ class Evaluation:
     protocol: str
     metrics: dict[str, float]
     num_clips: int
+    data: str = ""
+    num_scored: int | None = None
+    units: str = "clips"
     tables: list[Table] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -46,16 +54,22 @@ class Evaluation:
     @property
     def clip_count(self) -> str:
         """Number of clips as text, such as "1 clip"."""
-        return f"{self.num_clips} clip{'' if self.num_clips == 1 else 's'}"
+        return count(self.num_clips, "clip")
 
     @property
     def notes(self) -> list[str]:
-        """Caveats of the metrics: clips that were left out, and too few clips."""
-        notes = [f"Left out: {count} {what}." for what, count in self.left_out.items()]
-        if 0 < self.num_clips < _FEW:
-            points = 100 / self.num_clips
-            notes.append(f"Few clips: each one changes the metrics by {points:.0f} percentage points.")
+        """Caveats of the metrics: clips that were left out, and small numbers of clips, frames or mixtures."""
+        notes = [f"Left out: {what} ({number})." for what, number in self.left_out.items()]
+        scored = self.num_clips if self.num_scored is None else self.num_scored
+        if 0 < scored < _FEW:
+            notes.append(f"Few {self.units} ({scored}): the metrics are uncertain.")
         return notes
+
+
+def progress_bar(batches, accelerator, title: str) -> tqdm:
+    """Wrap batches to show the progress through them on a terminal, from the main process, until they end."""
+    hidden = None if accelerator.is_main_process else True  # None: unless stderr is a terminal
+    return tqdm(batches, title, leave=False, unit="batch", dynamic_ncols=True, disable=hidden)
 
 
 @contextlib.contextmanager
@@ -117,7 +131,7 @@ def score_clips(
     rows, unreadable = {}, []
     try:
         with whole_parameters(model):
-            for batch in loader:
+            for batch in progress_bar(loader, accelerator, "evaluation"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue
@@ -131,7 +145,7 @@ def score_clips(
         gathered.update(part)
     broken.add(gather_object(unreadable))
     if not gathered:
-        raise ValueError(f"None of the {len(clips)} clips of {clips.card} could be read.")
+        raise ValueError(f"None of the clips could be read ({clips.card}).")
     return [gathered[index] for index in sorted(gathered)]
 
 
@@ -184,6 +198,9 @@ def evaluate_task(
         protocol=f"{task.PROTOCOL} Data: {clips.card}.",
         metrics=metrics,
         num_clips=len(rows),
+        data=clips.card,
+        num_scored=task.num_scored(rows),
+        units=task.UNITS,
         tables=tables,
         skipped=dict(broken.reasons),
         left_out={name: count for name, count in left_out.items() if count},
@@ -193,4 +210,4 @@ def evaluate_task(
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "progress_bar", "score_clips", "whole_parameters"]

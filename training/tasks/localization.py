@@ -12,14 +12,10 @@ from deepavfusion.inference.drawing import heat_overlay
 from ..metrics.localization import average_precision, centered_box, ciou, confidence, localization_auc, max_f1
 from ..report.charts import success_curves
 from ..report.report import Example, ExampleImage, Table
+from ..wording import CONDITIONS, count, metric_title
 from .base import Task, percent
 
-_MAPS = {
-    "own": "own audio",
-    "shuffled": "audio of another clip",
-    "whole": "whole frame",
-    "centre": "centred box",
-}
+_MAPS = {"own": "own audio", **{name: CONDITIONS[name] for name in ("shuffled", "whole", "centre")}}
 
 # Candidates of `localization_threshold`, which is chosen on the selection split.
 _THRESHOLDS = tuple(k / 20 for k in range(1, 20))
@@ -30,6 +26,7 @@ class Localization(Task):
 
     NAME = "localization"
     MODEL = DeepAVFusionForSoundLocalization
+    UNITS = "frames with a visible source"
     NEXT = ("deepavfusion localize CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
         "Frame at the middle of the audio window; maps are resized bilinearly to the frame. cIoU: sum of the "
@@ -107,10 +104,13 @@ class Localization(Task):
             :, 0
         ].numpy()
 
+    def num_scored(self, rows):
+        return sum(row["sounding"] for row in rows)
+
     def summarize(self, rows, full):
         sounding = [row for row in rows if row["sounding"]]
         if not sounding:
-            raise ValueError(f"None of the {len(rows)} frames has a visible source; cannot score localization.")
+            raise ValueError("No frame has a visible source; cannot score localization.")
         metrics, table = {}, []
         if full:
             metrics["threshold"] = sounding[0]["threshold"]
@@ -145,15 +145,15 @@ class Localization(Task):
         bound = np.array([row["median_bound"] for row in sounding])
         metrics["median_bound_ciou_50"] = float((bound >= 0.5).mean())
         metrics["ciou_50_at_0.5"] = float((np.array([row["at_0.5"] for row in sounding]) >= 0.5).mean())
-        columns = ["with", "cIoU@0.5", "AUC", "cIoU@0.5 (median)", "AUC (median)"]
+        columns = ["with", *map(metric_title, ("ciou_50", "auc", "median_ciou_50", "median_auc"))]
         note = (
-            f"{len(sounding)} frames with a visible source. Threshold: {metrics['threshold']:g}; at a threshold "
+            f"Frames with a visible source: {len(sounding)}. Threshold: {metrics['threshold']:g}; at a threshold "
             f"of 0.5, cIoU@0.5 is {percent(metrics['ciou_50_at_0.5'])}. The median threshold predicts half of each "
             f"frame, so cIoU@0.5 is at most {percent(metrics['median_bound_ciou_50'])} with it."
         )
         if "ap" in metrics:
             scores = f"AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}"
-            note += f" With {len(rows) - len(sounding)} negatives: {scores}."
+            note += f" With {count(len(rows) - len(sounding), 'negative')}: {scores}."
         return metrics, [Table("Sound localization", columns, table, note)], {}
 
     def examples(self, model, inputs, batch):

@@ -12,6 +12,7 @@ from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from ..report.tables import Table
+from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 from .base import Task, percent
 from .cross_modal import NUM_CLIPS, cross_modal_losses, cross_modal_table, mean_losses
 from .evaluation import score_clips
@@ -19,11 +20,9 @@ from .masking import draw_setting, mask_settings
 from .oracles import ORACLE, oracle_losses
 from .probing import probe_features, probe_metrics, probe_tables
 
-METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
-
 
 class Pretraining(Task):
-    """Masked reconstruction, evaluated by held-out losses and nearest neighbours."""
+    """Masked reconstruction, evaluated by held-out losses and nearest neighbors."""
 
     NAME = "pretraining"
     MODEL = DeepAVFusionForPreTraining
@@ -36,7 +35,7 @@ class Pretraining(Task):
     )
     PROTOCOL = (
         "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
-        "same masks at every evaluation; those by the other modality on the first 256 clips. Nearest neighbours: "
+        "same masks at every evaluation; those by the other modality on the first 256 clips. Nearest neighbors: "
         "leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the similarities of "
         "the three streams. Linear probes, and whitening: fitted on clips of the training split without augmentation."
     )
@@ -110,14 +109,14 @@ class Pretraining(Task):
         means = {name: float(np.mean([row["losses"][name] for row in rows])) for name in rows[0]["losses"]}
         metrics = {"loss": means["image_loss"] + means["audio_loss"], **means}
         metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
-        if len(rows) >= 2 and all(row["label"] is not None for row in rows):
+        reason = _not_scored([row["label"] for row in rows])
+        if reason is None:
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
             features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
-            if labels.ndim == 1 or bool(((labels > 0).any(0) & (labels <= 0).any(0)).any()):
-                scores = {**knn_probe(features, labels), "chance": chance(labels)}
-                for name, values in scores.items():
-                    metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
-        return metrics, _tables(metrics, None), {}
+            scores = {**knn_probe(features, labels), "chance": chance(labels)}
+            for name, values in scores.items():
+                metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
+        return metrics, _tables(metrics, None, reason), {}
 
     def evaluate(self, model, accelerator, full, broken=None):
         """Evaluate a model; a full evaluation fits the probes of `task.probe_labels`, too."""
@@ -139,7 +138,7 @@ class Pretraining(Task):
                     )
                 )
             evaluation.metrics |= probe_metrics(*rows, counts)
-            evaluation.tables = _tables(evaluation.metrics, None)
+            evaluation.tables = _tables(evaluation.metrics, None, evaluation.tables[0].note)
         return evaluation
 
     def reconstructions(self, model, inputs, batch):
@@ -157,7 +156,7 @@ class Pretraining(Task):
     def add_training(self, evaluation, metrics, folder, name):
         records = metrics.read("evaluation")
         before = {name: value for name, value in records[0].items() if name in evaluation.metrics}
-        evaluation.tables = _tables(evaluation.metrics, before)
+        evaluation.tables = _tables(evaluation.metrics, before, evaluation.tables[0].note)
         scores = [nested_scores(record) for record in records]
         random = [found.pop("chance") for found in scores if found][-1:]
         steps = [{**record, "probe": found} for record, found in zip(records, scores, strict=True)]
@@ -166,24 +165,38 @@ class Pretraining(Task):
         return {"before": before, "ceilings": self.clips.ceilings}
 
 
+def _not_scored(labels: list[Any]) -> str | None:
+    """Why clips with these labels have no nearest-neighbor scores; None if they have."""
+    if any(label is None for label in labels):
+        reason = "the held-out clips have no labels"
+    elif len(labels) < 2:
+        reason = "only one held-out clip was read"
+    else:
+        present = torch.stack([torch.as_tensor(label) for label in labels]) > 0
+        if present.ndim == 1 or bool((present.any(0) & ~present.all(0)).any()):
+            return None
+        reason = "the held-out clips all have the same labels"
+    return f"No nearest-neighbor scores: {reason}."
+
+
 def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None:
-    """Nearest-neighbour scores as stream -> metric -> value, from flat metrics; None without such scores."""
+    """Nearest-neighbor scores as stream -> metric -> value, from flat metrics; None without such scores."""
     found = {
-        stream: {name: metrics[f"{stream}_{name}"] for name in METRICS if f"{stream}_{name}" in metrics}
+        stream: {name: metrics[f"{stream}_{name}"] for name in NEIGHBOR_METRICS if f"{stream}_{name}" in metrics}
         for stream in (*STREAMS, "all", "chance")
     }
     return found if found["chance"] else None
 
 
-def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Table]:
-    """Tables of losses and nearest-neighbour scores; `before` holds the metrics before training."""
+def _tables(metrics: dict[str, Any], before: dict[str, Any] | None, note: str | None) -> list[Table]:
+    """Tables of losses, with a note, and of nearest-neighbor scores; `before` holds the metrics before training."""
     columns = {"before training": before, "trained": metrics}
     columns = {title: values for title, values in columns.items() if values is not None}
     losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
     rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
     oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
     rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
-    tables = [Table("Held-out losses", ["", *losses.values()], rows)]
+    tables = [Table("Held-out losses", ["", *losses.values()], rows, note)]
     cross_modal = cross_modal_table(metrics)
     if cross_modal is not None:
         tables.append(cross_modal)
@@ -193,7 +206,12 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
     if trained is not None:
         random = trained.pop("chance")
         rows = [
-            [stream, METRICS[name], *(percent(of[stream][name]) for of in scores.values()), percent(random[name])]
+            [
+                stream,
+                NEIGHBOR_METRICS[name],
+                *(percent(of[stream][name]) for of in scores.values()),
+                percent(random[name]),
+            ]
             for stream in trained
             for name in trained[stream]
         ]
@@ -202,5 +220,7 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Tabl
             for stream in trained
             if f"{stream}_whitened" in metrics
         ]
-        tables.append(Table("Nearest neighbours", ["stream", "metric", *scores, "chance"], rows))
+        explained = f"{RANDOM_NEIGHBOR.capitalize()}: expected score of neighbors drawn at random from the same clips."
+        columns = ["stream", "metric", *scores, RANDOM_NEIGHBOR]
+        tables.append(Table("Nearest neighbors", columns, rows, explained))
     return tables

@@ -14,6 +14,7 @@ from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
+from ..wording import metric_title
 from .base import Task, percent
 from .evaluation import evaluate_task
 
@@ -27,7 +28,7 @@ class Recognition(Task):
     MODEL = DeepAVFusionForAudioVisualClassification
     NEXT = ("deepavfusion classify CLIP.mp4 --model {folder}",)
     PROTOCOL = (
-        "One centred window per clip. Joint: mean of the logits of the three streams, which have exchanged "
+        "One centered window per clip. Joint: mean of the logits of the three streams, which have exchanged "
         "information through fusion. Image only, audio only: the other modality is missing from the input."
     )
 
@@ -56,6 +57,17 @@ class Recognition(Task):
     @classmethod
     def sampling_weights(cls, clips, recipe):
         return class_balanced_weights(clips) if recipe.task.class_balanced else None
+
+    @classmethod
+    def training_notes(cls, clips):
+        """Name the classes without training clips."""
+        frequencies = label_frequencies(clips).tolist()
+        absent = [name for name, frequency in zip(clips.label_names, frequencies, strict=True) if not frequency]
+        if not absent:
+            return []
+        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
+        count = f"{len(absent)} of {len(frequencies)} classes have no training clips"
+        return [f"{count} (all are held out, or beyond data.train_size): {', '.join(absent[:10])}{more}"]
 
     @classmethod
     def depends_on_batch(cls, recipe, config):
@@ -134,9 +146,12 @@ class Recognition(Task):
         for name, values in found.items():
             if name != "joint":
                 metrics.update({f"{name.replace(' ', '_')}_{key}": value for key, value in values.items()})
-        titles = {"top1": "top-1", "top5": "top-5", "map": "mAP", "auc": "AUC", "precision_at_1": "precision at 1"}
         bounds, table = self._bounds(), []
-        columns = ["input or stream", *(titles[key] for key in found["joint"]), *(["upper bound"] if bounds else [])]
+        columns = [
+            "input or stream",
+            *(metric_title(key) for key in found["joint"]),
+            *(["upper bound"] if bounds else []),
+        ]
         for name, values in found.items():
             bound = [bounds.get(name)] if bounds else []
             table.append([name, *(percent(value) for value in values.values()), *(percent(b) for b in bound)])
@@ -193,4 +208,4 @@ class Recognition(Task):
         figure = charts.confusion_matrix(counts, names)
         accuracy = percent(float(np.trace(counts)) / max(int(counts.sum()), 1))
         alt = f"Confusion matrix of {len(names)} classes, rows the true class; accuracy {accuracy}."
-        return [("Confusion matrix", figure, "Rows are normalised by the number of clips of the true class.", alt)]
+        return [("Confusion matrix", figure, "Rows are normalized by the number of clips of the true class.", alt)]

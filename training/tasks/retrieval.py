@@ -6,6 +6,7 @@ from deepavfusion import DeepAVFusionModel
 
 from ..metrics.retrieval import recall_at
 from ..report.report import Table
+from ..wording import CONDITIONS, metric_title
 from .base import Task, percent
 
 _CUTS = (1, 5, 10)
@@ -29,21 +30,18 @@ class Retrieval(Task):
     def score(self, model, inputs, batch, full):
         images = model.get_image_features(inputs["pixel_values"], normalize=True).float().cpu().numpy()
         audio = model.get_audio_features(inputs["input_features"], normalize=True).float().cpu().numpy()
-        return [{"image": frame, "audio": sound} for frame, sound in zip(images, audio, strict=True)]
+        return [{"image": images[i], "audio": audio[i]} for i in range(len(images))]
 
     def summarize(self, rows, full):
         images, audio = (np.stack([row[name] for row in rows]) for name in ("image", "audio"))
         metrics, table = {}, []
-        for name, title, queries, gallery in (
-            ("audio_to_image", "audio to image", audio, images),
-            ("image_to_audio", "image to audio", images, audio),
-        ):
+        for name, queries, gallery in (("audio_to_image", audio, images), ("image_to_audio", images, audio)):
             recalls = recall_at(queries @ gallery.T, _CUTS)
             metrics.update({f"{name}_r{k}": value for k, value in recalls.items()})
-            table.append([title, *(percent(value) for value in recalls.values())])
+            table.append([CONDITIONS[name], *(percent(value) for value in recalls.values())])
         metrics.update({f"chance_r{k}": min(1.0, k / len(rows)) for k in _CUTS})
-        table.append(["chance", *(percent(metrics[f"chance_r{k}"]) for k in _CUTS)])
-        return metrics, [Table("Retrieval", ["", *(f"R@{k}" for k in _CUTS)], table)], {}
+        table.append([CONDITIONS["chance"], *(percent(metrics[f"chance_r{k}"]) for k in _CUTS)])
+        return metrics, [Table("Retrieval", ["", *(metric_title(f"r{k}") for k in _CUTS)], table)], {}
 
     def examples(self, model, inputs, batch):
         return []

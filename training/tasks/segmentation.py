@@ -7,9 +7,10 @@ from deepavfusion.inference.drawing import class_colors, mask_overlay
 
 from ..metrics.segmentation import class_scores, class_totals, f_measure, image_iou, precision_recall
 from ..report.report import Example, ExampleImage, Table
+from ..wording import CONDITIONS, count, metric_title
 from .base import Task, percent
 
-_CONTROLS = {"shuffled": "audio of another clip", "silent": "no audio"}
+_CONTROLS = {name: CONDITIONS[name] for name in ("shuffled", "silent")}
 
 
 class Segmentation(Task):
@@ -17,6 +18,7 @@ class Segmentation(Task):
 
     NAME = "segmentation"
     MODEL = DeepAVFusionForSemanticSegmentation
+    UNITS = "frames"
     NEXT = ("deepavfusion segment CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
         "Frame at the middle of the audio window. Sounding objects are foreground, silent objects background. mIoU: "
@@ -88,7 +90,7 @@ class Segmentation(Task):
         ]
         if not self.semantic:
             metrics["all_foreground_miou"] = float(np.mean([row["area"] for row in rows]))
-            table.append(["all foreground", percent(metrics["all_foreground_miou"]), "-"])
+            table.append([CONDITIONS["all_foreground"], percent(metrics["all_foreground_miou"]), "-"])
         note = None
         coverages = np.array([row["coverage"] for row in rows if "coverage" in row], float)
         # Only frames with both kinds, in which the model can confuse them.
@@ -96,11 +98,11 @@ class Segmentation(Task):
         if len(coverages):
             metrics["sounding_coverage"], metrics["silent_coverage"] = coverages.mean(axis=0).tolist()
             note = (
-                f"In frames with both sounding and silent objects ({len(coverages)} frames), the mask covers "
+                f"In frames with both sounding and silent objects ({count(len(coverages), 'frame')}), the mask covers "
                 f"{percent(metrics['sounding_coverage'])} of the pixels of sounding objects and "
                 f"{percent(metrics['silent_coverage'])} of those of silent ones."
             )
-        return metrics, [Table("Segmentation", ["with", "mIoU", "F"], table, note)], {}
+        return metrics, [Table("Segmentation", ["with", metric_title("miou"), metric_title("f")], table, note)], {}
 
     def examples(self, model, inputs, batch):
         logits = model(**inputs).logits.float().cpu()

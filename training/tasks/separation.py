@@ -8,6 +8,7 @@ from deepavfusion import DeepAVFusionForSourceSeparation
 from ..metrics.separation import bss_eval, is_silent, si_sdr
 from ..report.charts import log_mels
 from ..report.report import Example, ExampleImage, Table
+from ..wording import metric_title
 from .base import Task, decibels
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
@@ -18,6 +19,7 @@ class Separation(Task):
 
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
+    UNITS = "mixtures"
     NEXT = ("deepavfusion separate CLIP.mp4 --model {folder} --out OUT",)
     PROTOCOL = (
         "Mixtures are sums of two clips' audio; each source is separated by its own frame, with the phase of the "
@@ -73,11 +75,14 @@ class Separation(Task):
         ratio = power[:, :1] / power.sum(1, keepdim=True)
         return torch.logit(ratio.clamp(1e-6, 1 - 1e-6))
 
+    def num_scored(self, rows):
+        return sum(isinstance(row, dict) for row in rows)
+
     def summarize(self, rows, full):
         scored = [row for row in rows if isinstance(row, dict)]
         left_out = {f"mixtures with a {kind}": rows.count(kind) for kind in (_SILENT_SOURCE, _SILENT_ESTIMATE)}
         if not scored:
-            raise ValueError(f"All {len(rows)} mixtures have a silent source or estimate; cannot score separation.")
+            raise ValueError("Every mixture has a silent source or estimate; cannot score separation.")
         values = {name: np.array([row[name] for row in scored]) for name in scored[0]}
         metrics = {name: float(column.mean()) for name, column in values.items()}
         metrics["si_sdri_median"] = float(np.median(values["si_sdri"]))
@@ -89,14 +94,11 @@ class Separation(Task):
             metrics["oracle_si_sdri"] = metrics.pop("oracle")
             metrics["both_sources_improved"] = float(both.mean())
             columns = ["", "mean", "median", "standard deviation"]
-            names = {
-                "sdr": "SDR", "sir": "SIR", "sar": "SAR", "sdri": "SDR improvement", "si_sdr": "SI-SDR",
-                "si_sdri": "SI-SDR improvement", "wrong_frame": "SI-SDR improvement with the other source's frame",
-                "oracle": "SI-SDR improvement of the ideal ratio mask",
-            }  # fmt: skip
+            names = {name: name for name in ("sdr", "sir", "sar", "sdri", "si_sdr", "si_sdri")}
+            names |= {"wrong_frame": "wrong_frame_si_sdri", "oracle": "oracle_si_sdri"}
             table = [
-                [title, decibels(values[key].mean()), decibels(np.median(values[key])), decibels(values[key].std())]
-                for key, title in names.items()
+                [metric_title(name), *map(decibels, (values[key].mean(), np.median(values[key]), values[key].std()))]
+                for key, name in names.items()
             ]
             note = (
                 f"Both sources improve, each with its own frame, in {100 * metrics['both_sources_improved']:.1f} % of "

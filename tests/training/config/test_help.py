@@ -3,12 +3,14 @@
 import re
 
 import pytest
+import yaml
 
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.training import evaluate, finetune, pretrain
 from deepavfusion.training.config.arguments import COMMANDS
 from deepavfusion.training.config.help import help_text, options_text, recipes_text
 from deepavfusion.training.config.options import field_options
-from deepavfusion.training.config.recipe import recipe_names
+from deepavfusion.training.config.recipe import load_recipe, recipe_goal, recipe_names
 from deepavfusion.training.config.sections import SECTIONS, section_options
 
 
@@ -88,10 +90,61 @@ def test_limits_are_part_of_the_description():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_recipes_have_a_line_each_within_the_width(command):
-    lines = recipes_text(command).splitlines()[1:]
-    assert [line.split()[0] for line in lines] == recipe_names(command)
-    assert all(len(line) <= 100 and len(line.split()) > 3 for line in lines)
+def test_recipes_are_listed_with_their_whole_goals(command):
+    text = recipes_text(command)
+    lines = text.splitlines()[1:]
+    assert [line.split()[0] for line in lines if line[2] != " "] == recipe_names(command)
+    assert all(len(line) <= 100 for line in lines)
+    for name in recipe_names(command):
+        assert f" {name} {recipe_goal(name)}" in " ".join(text.split())
+
+
+def test_the_default_task_is_one_of_the_command():
+    for command, tasks in COMMANDS.items():
+        assert {key: default for key, _, default in listed(command)}["task.name"] == tasks[0]
+
+
+def test_the_values_of_a_data_set_are_shown_where_it_can_be_used():
+    values = {"audioset": "balanced, unbalanced or all", "avsbench": "s4, ms3 or avss"}
+    for command, names in (("pretrain", ["audioset"]), ("finetune", ["audioset", "avsbench"])):
+        text = " ".join(options_text(command).split())
+        assert [name for name in values if f"{name}: {values[name]}" in text] == names
+
+
+def test_help_with_a_recipe_shows_its_values(capsys):
+    assert pretrain.main(["scenes_tiny", "--help", "optim.epochs=3"]) == 0
+    text = capsys.readouterr().out
+    recipe = load_recipe("pretrain", "scenes_tiny", ["optim.epochs=3"])
+    found = dict(re.findall(r"^  (\w+\.\w+)  \S.*, default (.*)$", text, re.MULTILINE))
+    assert found["optim.epochs"] == "3.0"
+    assert found["optim.base_lr"] == yaml.safe_dump(recipe.optim.base_lr).split()[0]
+    assert found["model.hidden_size"] == "128"
+    assert found["run.output_dir"] == "runs/scenes_tiny"
+    assert "data.path" not in found  # scenes have none
+    assert "defaults are those of recipe scenes_tiny" in text
+    assert recipe_goal("scenes_tiny") in text
+    assert "vggsound_base:" not in text
+
+
+def test_help_with_a_recipe_leaves_fields_to_its_initial_model(capsys):
+    assert finetune.main(["-h", "scenes_recognition"]) == 0
+    text = capsys.readouterr().out
+    assert "model.hidden_act  str, default that of model.init_from" in text
+    assert "model.init_from  str or null, default runs/quickstart" in text
+
+
+def test_help_of_evaluate_with_a_recipe(capsys):
+    assert evaluate.main(["--model", "ORG/NAME", "music_separation", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "data.name  str, default music" in text
+    assert "usage: deepavfusion evaluate" in text
+    assert evaluate.main(["--help"]) == 0
+    assert "data.name  str, default scenes" in capsys.readouterr().out
+
+
+def test_help_with_a_recipe_that_is_not_there(capsys):
+    assert pretrain.main(["scenes_tony", "--help"]) == 2
+    assert "Did you mean scenes_tiny?" in capsys.readouterr().err
 
 
 def test_help_has_usage_description_recipes_and_options():

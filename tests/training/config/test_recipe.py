@@ -52,12 +52,21 @@ def test_overrides_are_typed_like_their_fields():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optim.epoch=3", "Unknown option optim.epoch. Did you mean epochs.*Valid options: base_lr, min_lr, epochs"),
-        ("model.hidden_siz=3", "Did you mean hidden_size.*Valid options: size, init_from.*fusion_type"),
+        (
+            "optim.epoch=3",
+            "Unknown option optim.epoch. Did you mean optim.epochs.*Valid options: base_lr, min_lr",
+        ),
+        ("model.hidden_siz=3", "Did you mean model.hidden_size.*Valid options: size, init_from.*fusion_type"),
         ("model.config=3", "Unknown option model.config"),
-        ("optimizer.epochs=3", "Unknown section 'optimizer'.*Valid sections: task, model, data, optim, run"),
+        (
+            "optimizer.epochs=3",
+            "Unknown section 'optimizer'.*Did you mean optim.epochs.*Valid sections: task, model",
+        ),
         ("command.name=probe", "Unknown section 'command'"),
-        ("epochs=3", "expected section.key=value"),
+        ("epochs=3", "expected section.key=value. Did you mean optim.epochs=3?"),
+        ("--epoch=3", "Did you mean optim.epochs=3?"),
+        ("optm.epochs=3", "Unknown section .optm. .*Did you mean optim.epochs?"),
+        ("data.hidden_size=3", "Unknown option data.hidden_size. Did you mean model.hidden_size?"),
         ("optim.epochs", "expected section.key=value"),
         ("optim.epochs=many", "optim.epochs is 'many' .str.: expected float"),
         ("optim.batch_size=1.5", "optim.batch_size is 1.5 .float.: expected int"),
@@ -93,10 +102,10 @@ def test_invalid_overrides_report_what_was_expected(override, message):
         ),
         ("pretrain", "scenes_tiny", "data.path=x", "option data.path for dataset 'scenes'"),
         ("finetune", "scenes_recognition", "task.semantic=true", "option task.semantic for task 'recognition'"),
-        ("finetune", "scenes_recognition", "task.mixing=1", "Unknown option task.mixing. Did you mean mixup"),
+        ("finetune", "scenes_recognition", "task.mixing=1", "Unknown option task.mixing. Did you mean task.mixup"),
         ("finetune", "scenes_recognition", "task.label_smoothing=1", "expected a number of at least 0 and below 1"),
         ("finetune", "scenes_recognition", "task.modality_dropout=-0.1", "expected a number of at least 0 and below 1"),
-        ("finetune", "scenes_recognition", "task.drop_modality=0.1", "Did you mean modality_dropout"),
+        ("finetune", "scenes_recognition", "task.drop_modality=0.1", "Did you mean task.modality_dropout"),
         ("finetune", "scenes_recognition", "optim.optimizer=sgd", "expected one of adamw, lars"),
         ("finetune", "scenes_recognition", "task.name=recogniton", "task.name is 'recogniton': expected one of recog"),
         ("finetune", "scenes_recognition", "run.demo=true", "option run.demo for command 'finetune'"),
@@ -134,6 +143,13 @@ def test_two_origins_exclude_each_other():
         load_recipe("pretrain", "scenes_tiny", ["model.init_from=a", "model.init_image=b"])
 
 
+@pytest.mark.parametrize(("command", "task"), [("pretrain", "pretraining"), ("finetune", "recognition")])
+def test_the_task_defaults_to_the_first_of_the_command(tmp_path, command, task):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"command: {command}\n")
+    assert load_recipe(command, str(path)).task.name == task
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -143,7 +159,7 @@ def test_two_origins_exclude_each_other():
         ("a: [", "not valid YAML"),
         ("task: {name: pretraining}\n", "names no command: add the line `command: pretrain`"),
         ("command: train\n", "is 'train': expected one of pretrain, finetune, probe, evaluate"),
-        ("command: pretrain\n", "task.name is 'recognition': expected pretraining"),
+        ("command: pretrain\ntask: {name: recognition}\n", "task.name is 'recognition': expected pretraining"),
         ("command: [pretrain]\n", "expected one of pretrain"),
     ],
 )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
-from deepavfusion.training import cli
 from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS
@@ -75,8 +75,8 @@ def test_a_model_that_was_not_trained_yet_is_told_with_what_makes_it(
     sizes = ["data.eval_size=8", "data.cache_dir=null"] if "scenes" in command else []
     assert cli.main([*command.split(), *(sizes or [f"data.path={tmp_path}"]), "run.cpu=true"]) == 2
     err = capsys.readouterr().err
-    assert f"{origin} cannot be used: there is no model in that folder" in err
-    assert ("makes it" not in err) if maker is None else f"`{maker}` makes it" in err
+    assert f"{origin} cannot be used: there is no such folder" in err
+    assert ("creates it" not in err) if maker is None else f"; `{maker}` creates it" in err
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_groups_of_clips_stay_together_over_the_ends_of_epochs():
 def test_batches_hold_whole_groups(clips, batch):
     with pytest.raises(ValueError, match=f"got {batch}"):
         order(num_clips=clips, batch_size=batch, group=2)
-    with pytest.raises(ValueError, match="cannot be drawn by weights"):
+    with pytest.raises(ValueError, match="cannot be sampled by weights"):
         order(group=2, weights=torch.ones(10))
 
 

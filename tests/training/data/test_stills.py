@@ -124,7 +124,7 @@ def test_negatives_have_an_empty_map(frame):
 def test_training_without_boxes_has_no_labels(frame):
     clips = BoxClips([frame], PROCESSOR, train=True, seed=0)
     assert clips[0].keys() == {"pixel_values", "input_features", "path", "index"}
-    assert "no labels" in clips.card
+    assert "no boxes" in clips.card
     with pytest.raises(ValueError, match="1 of 1 frames have no annotation"):
         BoxClips([frame], PROCESSOR, train=False, seed=0)
     with pytest.raises(ValueError, match="1 of 2 frames have no annotation"):

@@ -29,7 +29,7 @@ def record(task, **changes):
             "samples_per_second": 12.34, "device": "1 x cpu (2 threads)", "mixed_precision": "no",
             "skipped_clips": {"a.mp4": "broken"},
         },
-        "data": {"name": "scenes", "description": "built-in <scenes>"},
+        "data": {"name": "scenes", "description": "built-in <scenes>: 4 clips"},
         "architecture": {
             "parameters": 5_250_000, "encoder_parameters": 4_100_000, "hidden_size": 128, "num_hidden_layers": 4,
             "num_attention_heads": 2, "fusion_type": "factorized", "fusion_layers": "all", "fusion_tokens": 32,
@@ -42,13 +42,15 @@ def record(task, **changes):
 
 DETAILS = (
     "| parameters | 5.2 M, of which encoder 4.1 M |",
-    "| training data | built-in &lt;scenes> |",
-    "| clips seen | 1,280 in 10 steps of 8 |",
+    "| training data | built-in &lt;scenes>: 4 clips |",
+    "| clips seen | 1,280 (repeats counted), in 10 steps of 8 |",
     "1:01:01 (12.3 clips per second), 1 x cpu (2 threads)",
     "How it was measured.\n\n### First\n\n| from | top-1 |",
     "A note.\n\n### Second",
     "12 clips of the test split; 1 could not be read.",
-    "- 1 clips could not be read and were skipped",
+    "- Trained on built-in <scenes>: 4 clips. Do not expect",
+    "- Clips that could not be read: 1, listed in `evaluation.json`.",
+    "(`pip install .` in a checkout of it)",
     "- The data are synthetic scenes",
     "Versions: python 3.11.7, torch 2.9.\n",
     "@inproceedings{mo2024deepavfusion,",
@@ -58,30 +60,43 @@ DETAILS = (
 def written(folder, content, recipe):
     tables = [Table("First", ["from", "top-1"], [["joint", "50 %"]], "A note."), Table("Second", ["n"], [[1]])]
     task, protocol = content["task"], content["protocol"]
-    evaluation = Evaluation(task, protocol, content["metrics"], 12, tables, {"b.mp4": "broken"})
+    evaluation = Evaluation(
+        task,
+        protocol,
+        content["metrics"],
+        12,
+        data="built-in <scenes>: 12 clips",
+        tables=tables,
+        skipped={"b.mp4": "broken"},
+    )
     write_card(folder, "tiny", content, evaluation, recipe, ["Trained long."])
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "\n\n\n" not in text
     assert text.endswith("```\n")
     assert recipe.to_yaml(public=True).strip() in text
     assert text.count("\n## ") == 6  # Use, Details, Results, Limits, Recipe, Citation
-    return ModelCard.load(folder / "README.md"), text
+    card = ModelCard.load(folder / "README.md")
+    for result in card.data.eval_results or ():
+        assert (result.dataset_name, result.dataset_split) == ("built-in <scenes>: 12 clips", "test")
+    return card, text
 
 
 def test_card_of_a_pretrained_model(tmp_path):
     scores = {f"{name}_accuracy": 0.378 for name in ("fusion", "image", "audio", "all")}
-    ceilings = {"audio": {"accuracy": 0.5}}
+    ceilings = {"audio": {"single_object_accuracy": 0.5}, "chance": {"single_object_accuracy": 0.0625}}
     content = record("pretraining", metrics={"loss": 0.5, **scores, "chance_accuracy": 0.0625}, ceilings=ceilings)
     card, text = written(tmp_path, content, load_recipe("pretrain", "scenes_tiny", []))
     assert card.data.to_dict()["library_name"] == "transformers"
     assert card.data.pipeline_tag == "feature-extraction"
     assert card.data.metrics == ["accuracy"]
     assert [(result.metric_name, result.metric_value) for result in card.data.eval_results] == [
-        (f"1-NN accuracy, {name} stream", 0.378) for name in ("fusion", "image", "audio", "all")
+        (f"1-NN accuracy ({name})", 0.378) for name in ("fusion", "image", "audio", "all")
     ]
     more = (
-        'repository = "tiny"',
+        'repository = "runs/scenes_tiny"',
+        "| upper bound with | accuracy (one object) |",
         "| audio | 50.0 % |",
+        "| neither | 6.2 % |",
         "taken from the original.",
         "`deepavfusion pretrain`, 2024-05-06",
     )
@@ -91,19 +106,34 @@ def test_card_of_a_pretrained_model(tmp_path):
 
 def test_card_of_a_model_pretrained_without_labels(tmp_path):
     content = record("pretraining", metrics={"loss": 0.5}, data={"name": "folder", "description": "videos"})
+    content["training"] |= {"steps": 1, "clips_seen": 1, "effective_batch": 1, "skipped_clips": {}}
     card, text = written(tmp_path, content, load_recipe("pretrain", "folder", ["data.path=videos"]))
     assert card.data.eval_results is None
-    assert "no labels for a nearest-neighbour score" in text
+    assert "| clips seen | 1 (repeats counted), in 1 step of 1 |" in text
+    assert "- Trained on videos. Do not" in text
+    assert "could not be read:" not in text
     assert "synthetic" not in text
+
+
+@pytest.mark.parametrize(
+    ("output_dir", "shown"), [("runs/mine/", "runs/mine"), ("/home/me/mine", "path/to/tiny"), ("mine", "mine")]
+)
+def test_card_loads_the_folder_from_where_the_run_was_started(output_dir, shown, tmp_path):
+    for command, recipe in (("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition")):
+        task = "pretraining" if command == "pretrain" else "recognition"
+        _, text = written(tmp_path, record(task), load_recipe(command, recipe, [f"run.output_dir={output_dir}"]))
+        assert f'"{shown}"' in text.partition("## Details")[0]
+        assert "/home/me" not in text
 
 
 @pytest.mark.parametrize("task", PIPELINES)
 def test_card_of_a_finetuned_model(tmp_path, task):
     card, text = written(tmp_path, record(task), load_recipe("finetune", f"scenes_{task}", []))
     (result,) = card.data.eval_results
+    assert result.metric_name == "top-1 accuracy"
     assert (result.task_name, result.metric_type, result.metric_value) == (PIPELINES[task], "top1", 0.5123)
     assert PIPELINES[task] in card.data.tags
-    use = f'pipeline("{PIPELINES[task]}", model="tiny", trust_remote_code=True)'
+    use = f'pipeline("{PIPELINES[task]}", model="runs/scenes_{task}", trust_remote_code=True)'
     for fact in (*DETAILS, use, "`deepavfusion finetune`, 2024-05-06. Trained long."):
         assert fact in text, fact
 
@@ -124,7 +154,9 @@ def test_templates_are_shipped():
 def test_device_names(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert device_name(torch.device("cuda", 1)) == "GPU 1"
-    assert device_name(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+    for threads, text in ((1, "cpu (1 thread)"), (2, "cpu (2 threads)")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_name(torch.device("cpu")) == text
     assert device_name(torch.device("mps")) == "mps"
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: complete or not counted, and a restored run continues bit for bit."""
 
 import os
+import stat
 
 import pytest
 import torch
@@ -47,6 +48,16 @@ def save(path, model, optimizer, scheduler):
     torch.save(gather_training_state(model, optimizer, scheduler), path / TRAINING_STATE)
     mark_complete(path)
     return path
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        path = save(tmp_path / "checkpoint-1", *trained((0, 1)))
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o666 & ~umask}
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, LARS])

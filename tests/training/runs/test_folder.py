@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,10 +15,11 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
+import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.inference.folder import MARK_FILE, FolderError
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training import cli, finetune, pretrain
+from deepavfusion.training import finetune, pretrain
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
@@ -156,6 +158,25 @@ def test_what_the_earlier_run_left_and_the_new_one_has_not_is_removed(tmp_path):
     left = {entry.name for entry in (path / "checkpoints").iterdir()}
     assert "checkpoint-4" not in left
     assert {"checkpoint-8", "checkpoint-3-best"} < left
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("finished", [True, False])
+def test_published_files_follow_the_umask(umask, finished, tmp_path):
+    folder = opened(tmp_path / "run")
+    folder.claim()
+    folder.begin("recipe")
+    put(folder.draft, ["model.safetensors", "scene/clip.safetensors"])
+    for file in ("model.safetensors", "scene/clip.safetensors"):
+        (folder.draft / file).chmod(0o600)  # as safetensors does
+    before = os.umask(umask)
+    try:
+        folder.publish(finished)
+    finally:
+        os.umask(before)
+        folder.close()
+    for file in ("model.safetensors", "scene/clip.safetensors"):
+        assert stat.S_IMODE((folder.path / file).stat().st_mode) == 0o666 & ~umask
 
 
 def test_the_same_command_on_a_finished_run_has_nothing_to_do(tmp_path, capsys):
@@ -470,5 +491,7 @@ def test_scenes_are_written_over_scenes_alone(tmp_path, capsys):
         scenes.main([*small, str(tmp_path / "mine")])
     assert snapshot(tmp_path / "mine") == {"clip.mp4": b"a user's clip.mp4"}
     scenes.main([*small, str(tmp_path / "scene")])
-    scenes.main([*small, str(tmp_path / "scene")])
+    with pytest.raises(SystemExit):
+        scenes.main([*small, str(tmp_path / "scene")])
+    scenes.main([*small, str(tmp_path / "scene"), "--overwrite"])
     assert (tmp_path / "scene" / "clip.mp4").stat().st_size > 1000

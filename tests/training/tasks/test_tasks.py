@@ -1,6 +1,8 @@
 """Evaluations of models with known outputs: perfect ones, and ones that ignore the audio."""
 
 import copy
+import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,7 @@ from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
 from deepavfusion.training.report.report import Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
+from deepavfusion.training.wording import metric_title
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
@@ -74,6 +77,22 @@ def evaluate(task, clips, model, batch_size=8, examples=0):
     task = TASKS[task](clips, PROCESSOR)
     options = {"batch_size": batch_size, "num_workers": 0, "full": True, "examples": examples}
     return evaluate_task(task, model, Accelerator(cpu=True), **options)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_evaluations_show_their_progress_on_a_terminal_alone(stream, monkeypatch, capsys):
+    clips = build("separation", max_objects=1)
+    samples = clips.__getitems__(range(SIZE))
+    monkeypatch.setattr(sys, "stderr", stream())
+    evaluate("separation", clips, Answers(samples, [torch.zeros(1, 64, 64)] * SIZE), batch_size=4)
+    shown = sys.stderr.getvalue()
+    assert ("evaluation: " in shown and "/3" in shown) == (stream is Terminal)
+    assert capsys.readouterr().out == ""
 
 
 def confident(truth):
@@ -206,11 +225,57 @@ def test_a_single_clip_has_no_mismatched_audio(task, count):
 
 
 def test_few_and_left_out_clips_are_noted():
-    few = Evaluation("separation", "", {}, 4, left_out={"silent sources": 3})
-    assert few.notes[0] == "Left out: 3 silent sources."
-    assert "each one changes the metrics by 25 percentage points" in few.notes[1]
+    few = Evaluation("separation", "", {}, 4, left_out={"mixtures with a silent source": 3})
+    assert few.notes == ["Left out: mixtures with a silent source (3).", "Few clips (4): the metrics are uncertain."]
     assert Evaluation("separation", "", {}, 30).notes == []
+    frames = Evaluation("localization", "", {}, 40, num_scored=1, units="frames with a visible source")
+    assert frames.notes == ["Few frames with a visible source (1): the metrics are uncertain."]
+    assert Evaluation("localization", "", {}, 8, num_scored=40).notes == []
     assert (Evaluation("separation", "", {}, 1).clip_count, few.clip_count) == ("1 clip", "4 clips")
+
+
+@pytest.mark.parametrize("task", ["separation", "localization", "segmentation"])
+def test_few_scored_units_are_noted(task):
+    clips = build(task, max_objects=2)
+    samples = clips.__getitems__(range(SIZE))
+    maps = [torch.zeros(1, 64, 64)] * SIZE
+    if task == "localization":
+        maps = [confident(sample["labels"]) for sample in samples]
+    found = evaluate(task, clips, Answers(samples, maps))
+    assert found.data == clips.card
+    sounding = sum(int(sample["sounding"]) for sample in samples) if task == "localization" else SIZE
+    units = {"separation": "mixtures", "localization": "frames with a visible source", "segmentation": "frames"}[task]
+    assert found.notes[-1] == f"Few {units} ({sounding}): the metrics are uncertain."
+    assert sounding < SIZE or task != "localization"
+
+
+def test_every_metric_has_a_title():
+    found = {}
+    for task in ("separation", "localization", "segmentation"):
+        clips = build(task, max_objects=2)
+        samples = clips.__getitems__(range(SIZE))
+        maps = [confident(sample["labels"]) for sample in samples] if task != "separation" else []
+        shapes = {"separation": [torch.zeros(1, 64, 64)] * SIZE, "segmentation": [part[None] for part in maps]}
+        found |= evaluate(task, clips, Answers(samples, shapes.get(task, maps))).metrics
+    assert len(found) > 25
+    assert {name for name in found if metric_title(name) == name} <= {"threshold"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([None, None], "the held-out clips have no labels"),
+        ([3], "only one held-out clip was read"),
+        ([torch.tensor([1.0, 0.0])] * 2, "the held-out clips all have the same labels"),
+        ([3, 4], None),
+    ],
+)
+def test_missing_neighbor_scores_have_the_true_reason(labels, reason):
+    task = TASKS["pretraining"](None, None)
+    rows = [{"losses": (1.0, 2.0), "streams": [torch.ones(4)] * 3, "label": label} for label in labels]
+    metrics, tables, _ = task.summarize(rows, full=True)
+    assert tables[0].note == (reason and f"No nearest-neighbor scores: {reason}.")
+    assert ("chance_accuracy" in metrics) == (reason is None)
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):

@@ -8,7 +8,7 @@ in the audio, so both together always do.
 A clip is a function of (seed, index) alone; nothing is stored. To look and listen:
 
     python -m deepavfusion.training.data.scenes --index 3 --out scene_3
-    python -m deepavfusion.training.data.scenes --sheet docs/scenes_sheet.png
+    python -m deepavfusion.training.data.scenes --sheet docs/scenes_sheet.png --overwrite
 """
 
 from .clips import SceneClips

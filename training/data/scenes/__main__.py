@@ -1,7 +1,8 @@
 """Write built-in scenes as files, or a sheet of examples: `python -m deepavfusion.training.data.scenes --help`."""
 
-import argparse
 from pathlib import Path
+
+from deepavfusion.inference.common import CommandParser
 
 from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
@@ -11,7 +12,7 @@ SHEET = (69, 77, 376, 2052)  # training scenes that together contain every timbr
 
 def main(arguments: list[str] | None = None) -> None:
     """Write scenes as files, or a sheet of examples."""
-    parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
+    parser = CommandParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
     parser.add_argument("--index", type=int, nargs="+", default=list(SHEET), help="indices of the scenes")
     parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
     parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
@@ -21,9 +22,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--still", action="store_true", help="objects of the mp4 do not move")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing scenes and figures")
     options = parser.parse_args(arguments)
     if options.out is None and options.sheet is None:
         parser.error("nothing to do: give --out DIR or --sheet FILE")
+    if options.sheet is not None and options.sheet.exists() and not options.overwrite:
+        parser.error(f"{options.sheet} exists: choose another file, or pass --overwrite to replace it")
     config = ScenesConfig(
         image_size=options.image_size, seconds=options.seconds, difficulty=options.difficulty, seed=options.seed
     )
@@ -31,11 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out is not None:
         folders = [options.out] if len(indices) == 1 else [options.out / str(i) for i in options.index]
         for folder in folders:
-            if (
-                folder.exists()
-                and not (folder / "scene.json").is_file()
-                and (folder.is_file() or any(folder.iterdir()))
-            ):
+            if (folder / "scene.json").is_file():
+                if not options.overwrite:
+                    parser.error(f"{folder} holds a scene: choose another folder, or pass --overwrite to replace it")
+            elif folder.exists() and (folder.is_file() or any(folder.iterdir())):
                 parser.error(f"{folder} exists and is not a scene: choose another folder")
         for folder, index in zip(folders, indices):
             for path in write_scene(config, index, folder, motion=not options.still):

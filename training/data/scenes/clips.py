@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ...wording import count
 from ..augmentation import ClipAugmentation, draw_crop
 from ..clips import ClipDataset
 from ..random import Stream, generator
@@ -79,9 +80,11 @@ class SceneClips(ClipDataset):
         self.multi_label = config.multi_label
         self.ceilings = modality_ceilings(config)
         sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
+        fewest, most = config.min_objects, config.max_objects
+        objects = count(most, "object") if fewest == most else f"{fewest} to {count(most, 'object')}"
         self.card = (
-            f"sounding scenes, {config.difficulty}: {size} clips of {config.seconds:g} s with {config.min_objects} to "
-            f"{config.max_objects} objects, {sounding}, {NUM_CLASSES} classes, split {split}, seed {config.seed}"
+            f"sounding scenes, {config.difficulty}: {count(size, 'clip')} of {config.seconds:g} s with {objects}, "
+            f"{sounding}, {NUM_CLASSES} classes, split {split}, seed {config.seed}"
         )
         self.cache = None
         if cache_dir is not None:
@@ -180,7 +183,7 @@ class SceneClips(ClipDataset):
 
     def _log_mels(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, 1, mels, frames) float32."""
-        # One by one: on a CPU that is faster than together, and no sample depends on its neighbors in rounding.
+        # One by one, which is faster on a CPU, and makes the rounding of a sample independent of its neighbors.
         log_mel = self.feature_extractor.log_mel
         return torch.stack([log_mel(torch.from_numpy(waveform))[None] for waveform in waveforms]).numpy()
 
@@ -233,6 +236,6 @@ def amplify(features: torch.Tensor, decibels: Sequence[float]) -> torch.Tensor:
         features: (B, 1, mels, frames), log10(power + 1e-7).
         decibels: Change of each sample's volume.
     """
-    # Number by number: vectorized powers round differently at the end of a batch.
+    # One by one: vectorized powers round differently at the end of a batch.
     gain = torch.tensor([10.0 ** (d / 10) for d in decibels], dtype=features.dtype).view(-1, 1, 1, 1)
     return torch.log10((10.0**features - 1e-7).clamp_(min=0) * gain + 1e-7)

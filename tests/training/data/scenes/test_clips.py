@@ -34,6 +34,19 @@ def equal(a: dict, b: dict) -> bool:
     return all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a | b)
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"min_objects": 1, "max_objects": 1}, ": 20 clips of 1 s with 1 object, one sounding, 16 classes"),
+        ({"min_objects": 2, "max_objects": 2}, " with 2 objects, "),
+        ({"min_objects": 1, "max_objects": 3}, " with 1 to 3 objects, "),
+        ({"min_objects": 2, "eval_size": 1}, ": 1 clip of 1 s"),
+    ],
+)
+def test_the_card_counts_clips_and_objects(settings, text):
+    assert text in build(split="test", max_sounding=1, **settings).card
+
+
 def test_samples_match_the_processor():
     clips = build(split="test", max_sounding=1)
     processor = DeepAVFusionProcessor.from_config(MODEL)

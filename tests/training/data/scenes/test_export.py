@@ -54,6 +54,29 @@ def test_sheet(tmp_path):
     assert len(np.unique(colors, axis=0)) > 100
 
 
+def test_scenes_and_sheets_are_replaced_only_on_request(tmp_path, capsys):
+    small = ["--image-size", "64", "--seconds", "1"]
+    places = [["--out", str(tmp_path / "scene"), "--index", "3"], ["--sheet", str(tmp_path / "sheet.png")]]
+    for place, file in zip(places, ("scene/clip.mp4", "sheet.png"), strict=True):
+        main([*place, *small])
+        (tmp_path / file).write_text("user content")
+        with pytest.raises(SystemExit) as caught:
+            main([*place, *small])
+        assert caught.value.code == 2
+        assert "pass --overwrite to replace it" in capsys.readouterr().err
+        assert (tmp_path / file).read_text() == "user content"
+        main([*place, *small, "--overwrite"])
+        assert (tmp_path / file).stat().st_size > 1000
+
+
+def test_folders_of_others_are_never_written_to(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("user content")
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path), "--index", "3", "--overwrite"])
+    assert "exists and is not a scene" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_missing_output_is_an_error():
     with pytest.raises(SystemExit):
         main([])

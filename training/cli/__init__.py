@@ -1,9 +1,13 @@
-"""Entry point of the `deepavfusion` command, which dispatches to the `main` of each command's module."""
+"""Entry point of the `deepavfusion` command, which dispatches to the `main` of each command's module.
 
+It is installed as a package of its own, `deepavfusion_cli`, because any module of `deepavfusion` imports transformers.
+That takes seconds, for which help, version and misspelled commands do not wait.
+"""
+
+import difflib
 import importlib
 import sys
-
-from .extras import missing_extra
+from importlib import metadata
 
 COMMANDS = {
     "pretrain": "pre-train an encoder by masked reconstruction, from a recipe",
@@ -18,6 +22,7 @@ COMMANDS = {
     "convert": "convert a published checkpoint to a Hub repository",
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
+_FLAGS = ("--help", "--version")
 
 
 def usage() -> str:
@@ -26,8 +31,18 @@ def usage() -> str:
     return (
         "usage: deepavfusion COMMAND ...\n\ncommands:\n"
         + "\n".join(lines)
-        + "\n\nRun deepavfusion COMMAND --help for details."
+        + "\n\nRun deepavfusion COMMAND --help for details, deepavfusion --version for the version."
     )
+
+
+def unknown(word: str) -> str:
+    """Error message for a word that is neither a command nor a flag, with the closest one."""
+    what, valid = ("option", _FLAGS) if word.startswith("-") else ("command", COMMANDS)
+    # Without dashes: "fine-tune" is closest to "finetune".
+    close = difflib.get_close_matches(word.replace("-", ""), [name.replace("-", "") for name in valid], n=1, cutoff=0.5)
+    name = next((name for name in valid if close and name.replace("-", "") == close[0]), None)
+    hint = f" Did you mean {name}?" if name else ""
+    return f"deepavfusion: unknown {what} {word!r}.{hint}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         print(usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        from deepavfusion import __version__
-
-        print(f"deepavfusion {__version__}")
+        print(f"deepavfusion {metadata.version('deepavfusion')}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"deepavfusion: unknown command {argv[0]!r}.\n\n{usage()}", file=sys.stderr)
+        print(f"{unknown(argv[0])}\n\n{usage()}", file=sys.stderr)
         return 2
+    from deepavfusion.training.extras import missing_extra
+
     if message := missing_extra(argv[0]):
         print(message, file=sys.stderr)
         return 2
@@ -51,5 +66,4 @@ def main(argv: list[str] | None = None) -> int:
     return importlib.import_module(f"deepavfusion.{package}.{argv[0]}").main(argv[1:]) or 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+__all__ = ["COMMANDS", "INFERENCE", "main", "usage"]

@@ -1,0 +1,58 @@
+"""The `deepavfusion` command: help, version, dispatch, and answers to words that it does not know."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deepavfusion
+import deepavfusion_cli as cli
+
+SETUP = Path(__file__).parents[2] / "setup.cfg"
+
+
+def test_the_command_line_lists_what_exists(capsys):
+    assert cli.main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert command in usage
+    assert cli.main([]) == 2
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.endswith(f"deepavfusion {deepavfusion.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("fine-tune", "unknown command 'fine-tune'. Did you mean finetune?"),
+        ("clasify", "unknown command 'clasify'. Did you mean classify?"),
+        ("--verison", "unknown option '--verison'. Did you mean --version?"),
+        ("xyz", "unknown command 'xyz'.\n"),
+    ],
+)
+def test_unknown_words_are_answered_with_the_closest(word, message, capsys):
+    assert cli.main([word]) == 2
+    assert f"deepavfusion: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fine-tune"]])
+def test_what_runs_no_command_imports_no_torch(arguments):
+    setup = SETUP.read_text(encoding="utf-8")
+    module, function = re.search(r"deepavfusion = (\w+):(\w+)$", setup, re.MULTILINE).groups()
+    code = f"import sys, {module}; {module}.{function}({arguments}); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1]
+    assert f"'{module}'" in loaded
+    assert not [name for name in ("torch", "numpy", "transformers", "deepavfusion") if f"'{name}'" in loaded]
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_every_command_exists_and_has_help(command, capsys):
+    try:
+        code = cli.main([command, "--help"])
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 0
+    assert f"deepavfusion {command}" in capsys.readouterr().out

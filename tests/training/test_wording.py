@@ -1,0 +1,43 @@
+"""Counted nouns and display names of metrics."""
+
+import pytest
+
+from deepavfusion.training.wording import count, metric_title
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((0, "clip"), "0 clips"),
+        ((1, "clip"), "1 clip"),
+        ((1280, "clip"), "1,280 clips"),
+        ((1.0, "epoch"), "1 epoch"),
+        ((0.5, "epoch"), "0.5 epochs"),
+        ((1, "class", "classes"), "1 class"),
+        ((2, "class", "classes"), "2 classes"),
+    ],
+)
+def test_count(arguments, text):
+    assert count(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("top1", "top-1 accuracy"),
+        ("image_stream_top1", "top-1 accuracy (image stream)"),
+        ("dense_audio_only_map", "mAP (audio only, mean over windows)"),
+        ("audio_map", "1-NN mAP (audio)"),
+        ("chance_accuracy", "1-NN accuracy (random neighbor)"),
+        ("single_object_accuracy", "accuracy (one object)"),
+        ("shuffled_median_ciou_50", "cIoU@0.5 (median, audio of another clip)"),
+        ("median_bound_ciou_50", "cIoU@0.5 (median, upper bound)"),
+        ("silent_miou", "mIoU (no audio)"),
+        ("silent_coverage", "coverage of silent objects"),
+        ("audio_to_image_r10", "R@10 (audio to image)"),
+        ("chance_r1", "R@1 (chance)"),
+        ("something_else", "something_else"),
+    ],
+)
+def test_metric_titles(name, title):
+    assert metric_title(name) == title

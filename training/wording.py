@@ -1,0 +1,96 @@
+"""Wording of reports, cards and log lines: counted nouns, and display names of metrics."""
+
+import re
+
+NEIGHBOR_METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
+_NEIGHBOR_SCORE = re.compile(rf"(fusion|image|audio|all|chance)_({'|'.join(NEIGHBOR_METRICS)})")
+# The chance level of nearest neighbors depends on the labels of the evaluated clips, that of a classifier does not.
+RANDOM_NEIGHBOR = "random neighbor"
+
+_METRICS = {
+    "loss": "loss",
+    "image_loss": "image loss",
+    "audio_loss": "audio loss",
+    "accuracy": "accuracy",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "map": "mAP",
+    "mAP": "mAP",
+    "auc": "AUC",
+    "precision_at_1": "precision at 1",
+    "ciou_50": "cIoU@0.5",
+    "ciou_50_at_0.5": "cIoU@0.5 (threshold 0.5)",
+    "threshold": "threshold",
+    "ap": "AP",
+    "max_f1": "max-F1",
+    "miou": "mIoU",
+    "f": "F",
+    "sounding_coverage": "coverage of sounding objects",
+    "silent_coverage": "coverage of silent objects",
+    "sdr": "SDR",
+    "sir": "SIR",
+    "sar": "SAR",
+    "sdri": "SDR improvement",
+    "si_sdr": "SI-SDR",
+    "si_sdri": "SI-SDR improvement",
+    "si_sdri_median": "SI-SDR improvement (median)",
+    "both_sources_improved": "mixtures with both sources improved",
+    **{f"r{k}": f"R@{k}" for k in (1, 5, 10)},
+}
+
+# Prefixes of names of metrics: input, stream, control or bound. Of two that match, the longer one comes first.
+CONDITIONS = {
+    "dense": "mean over windows",
+    "single_object": "one object",
+    "image_stream": "image stream",
+    "audio_stream": "audio stream",
+    "fusion_stream": "fusion stream",
+    "image_only": "image only",
+    "audio_only": "audio only",
+    "shuffled": "audio of another clip",
+    "silent": "no audio",
+    "whole": "whole frame",
+    "centre": "centered box",
+    "median_bound": "median, upper bound",
+    "median": "median",
+    "all_foreground": "all foreground",
+    "wrong_frame": "frame of the other source",
+    "oracle": "ideal ratio mask",
+    "audio_to_image": "audio to image",
+    "image_to_audio": "image to audio",
+    "chance": "chance",
+}
+
+
+def metric_title(name: str) -> str:
+    """Display name of a metric of evaluation.json, such as "cIoU@0.5 (audio of another clip)" of "shuffled_ciou_50".
+
+    Names without a display name are returned as they are.
+    """
+    score = _NEIGHBOR_SCORE.fullmatch(name)
+    if score is not None:
+        stream, metric = score.groups()
+        return f"{NEIGHBOR_METRICS[metric]} ({RANDOM_NEIGHBOR if stream == 'chance' else stream})"
+    rest, conditions = name, []
+    while rest not in _METRICS:
+        prefix = next((prefix for prefix in CONDITIONS if rest.startswith(f"{prefix}_")), None)
+        if prefix is None:
+            return name
+        conditions.insert(0, CONDITIONS[prefix])
+        rest = rest.removeprefix(f"{prefix}_")
+    return f"{_METRICS[rest]} ({', '.join(conditions)})" if conditions else _METRICS[rest]
+
+
+def count(number: float, noun: str, plural: str | None = None) -> str:
+    """A number and its noun, in the plural unless the number reads 1: "1 clip", "1,280 clips", "1.5 epochs".
+
+    Args:
+        number: The number; floats are rounded to three digits.
+        noun: Noun in the singular.
+        plural: Noun in the plural; by default with an s.
+    """
+    text = f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
+    return f"{text} {noun if text == '1' else plural or noun + 's'}"
+
+
+__all__ = ["CONDITIONS", "NEIGHBOR_METRICS", "RANDOM_NEIGHBOR", "count", "metric_title"]
