@@ -205,7 +205,7 @@ def test_yaml_of_a_run_holds_the_goal_and_what_applies():
     written = yaml.safe_load(text)
     assert list(written) == ["command", "task", "model", "data", "optim", "run"]
     assert written == recipe.to_dict()
-    assert written["task"] == {"name": "pretraining"}
+    assert written["task"] == {"name": "pretraining", "masks": [], "probe_labels": []}
     assert "noise" not in written["data"]
     assert "num_examples" not in written["run"]
     assert written["model"]["decoder_hidden_size"] == 256
