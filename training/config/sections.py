@@ -17,8 +17,12 @@ from .arguments import (
 )
 from .options import Option, Scope, field_options
 
-# Fields of the configuration that belong to the head of one task, by the start of their names.
+# Fields of the configuration that belong to one task, by the start of their names.
 _HEADS = {
+    "pretraining_": ("pretraining",),
+    "decoder_prediction_": ("pretraining",),
+    "alignment_": ("pretraining",),
+    "sigreg_": ("pretraining",),
     "classifier_": ("recognition",),
     "separation_": ("separation",),
     "semantic_": ("segmentation",),

@@ -52,7 +52,9 @@ def write_card(
     """
     task, pretrained = record["task"], record["task"] == "pretraining"
     metrics = _streams(record) if pretrained else [(name, name, value) for name, value in record["metrics"].items()]
-    tags = ["masked-autoencoder", "pre-training"] if pretrained else [PIPELINES[task]]
+    objective = record["architecture"]["pretraining_objective"]
+    kind = "joint-embedding" if objective == "jepa" else "masked-autoencoder"
+    tags = [kind, "pre-training"] if pretrained else [PIPELINES[task]]
     data = ModelCardData(
         model_name=name if metrics else None,
         license=recipe.run.license,
@@ -82,6 +84,7 @@ def write_card(
         name=name,
         pretrained=pretrained,
         probed=bool(metrics),
+        objective=objective,
         norm_patch_loss=record["architecture"]["norm_patch_loss"],
         task=task,
         pipeline=PIPELINES.get(task),

@@ -31,7 +31,6 @@ class Task:
         PROTOCOL: What the metrics mean, in a few sentences.
         ENCODER: Prefix of the encoder's weights in the model.
         NEXT: Commands for a trained model, with {folder} as placeholder.
-        LOSSES: Fields of the model output that are logged during training.
         SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
             evaluated during training, and the last checkpoint is kept.
         EVALUATES_FIRST: Whether to evaluate before the first step.
@@ -42,7 +41,6 @@ class Task:
     PROTOCOL: ClassVar[str]
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()
-    LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
     SELECTS: ClassVar[bool] = True
     EVALUATES_FIRST: ClassVar[bool] = False
 
@@ -116,6 +114,11 @@ class Task:
             recipe: Recipe of the run.
         """
         return inputs
+
+    @classmethod
+    def losses(cls, config) -> tuple[str, ...]:
+        """Fields of the model output that are logged during training, `loss` first."""
+        return ("loss",)
 
     @classmethod
     def depends_on_batch(cls, recipe, config) -> bool:
