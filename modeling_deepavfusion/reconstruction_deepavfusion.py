@@ -1,49 +1,22 @@
-"""Masked reconstruction of one modality (paper, section 3.4): the mask, the decoder and its loss.
+"""Masked reconstruction of one modality (paper, section 3.4): the decoder and its loss.
 
 A model has two decoders, one for the image and one for the audio. Each knows how its input is cut into patches.
 """
 
-from typing import NamedTuple
+import math
 
 import torch
 from torch import nn
 from transformers import initialization as init
 
+from .cross_deepavfusion import DeepAVFusionCrossLayer
+from .masking_deepavfusion import DeepAVFusionMasking
 from .patches_deepavfusion import PatchGrid, gather_tokens, sincos_positions
 from .presence_deepavfusion import mean_of_present
 from .swin_deepavfusion import DeepAVFusionSwinLayer
 from .vit_deepavfusion import DeepAVFusionLayer
 
 _EPSILON = 1e-6  # added to the variance of a patch
-
-
-class DeepAVFusionMasking(NamedTuple):
-    """Which patches of a modality the encoder sees; all fields are None for an absent modality.
-
-    Attributes:
-        ids_keep: (B, kept) indices of the visible patches.
-        ids_hidden: (B, hidden) indices of the hidden patches.
-        ids_restore: (B, n) position of each patch in the shuffled order (visible patches first).
-        mask: (B, n) float, 1 = hidden.
-    """
-
-    ids_keep: torch.Tensor | None = None
-    ids_hidden: torch.Tensor | None = None
-    ids_restore: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-
-    @classmethod
-    def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
-        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of noise."""
-        return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
-
-    @classmethod
-    def from_restore(
-        cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
-    ) -> "DeepAVFusionMasking":
-        """Keep the patches whose position in `ids_restore` (B, n) is below `num_kept`; the mask has dtype `dtype`."""
-        order = torch.argsort(ids_restore, dim=1)
-        return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 
 def standardize_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
@@ -97,27 +70,22 @@ def reconstruction_loss(
 
 
 class DeepAVFusionDecoder(nn.Module):
-    """Base class of the decoders: masking, token projection, mask token, learned positions, predictor and loss.
+    """Base class of the decoders: token projection, mask token, learned positions, predictor and loss.
 
     Args:
         config: Configuration of the model.
         patches: How the input is cut into patches.
-        mask_ratio: Fraction of the patches to hide.
 
-    Raises:
-        ValueError: If the mask ratio leaves no patch visible or none hidden.
+    Attributes:
+        prediction_fraction: Fraction of the hidden patches that are predicted in training.
     """
 
-    def __init__(self, config, patches: PatchGrid, mask_ratio: float):
+    prediction_fraction = 1.0
+
+    def __init__(self, config, patches: PatchGrid):
         super().__init__()
         dim = config.decoder_hidden_size
         self.patches = patches
-        self.num_kept = int(patches.num_patches * (1 - mask_ratio))
-        if not 0 < self.num_kept < patches.num_patches:
-            raise ValueError(
-                f"A mask ratio of {mask_ratio} keeps {self.num_kept} of the {patches.num_patches} patches of "
-                f"{patches.name}: expected at least one kept and one hidden."
-            )
         self.target_channels = target_channels(config.norm_patch_loss, patches.num_channels)
         self.initializer_range = config.initializer_range
         self.embed = nn.Linear(config.hidden_size, dim)
@@ -136,36 +104,6 @@ class DeepAVFusionDecoder(nn.Module):
         positions = sincos_positions(self.patches.grid, self.predictor.in_features)
         init.copy_(self.position_embeddings, positions.unsqueeze(0))
 
-    def mask(
-        self, values: torch.Tensor | None, noise: torch.Tensor | None = None, num_kept: int | None = None
-    ) -> DeepAVFusionMasking:
-        """Choose the patches to keep.
-
-        Args:
-            values: Input of the modality, or None if it is absent.
-            noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
-            num_kept: Number of patches to keep; by default what the mask ratio leaves.
-
-        Raises:
-            ValueError: If the input or the noise does not have the configured shape, or there are fewer patches than
-                `num_kept`.
-        """
-        if values is None:
-            return DeepAVFusionMasking()
-        if num_kept is None:
-            num_kept = self.num_kept
-        elif not 0 <= num_kept <= self.patches.num_patches:
-            raise ValueError(
-                f"Expected 0 to {self.patches.num_patches} visible patches of {self.patches.name}, got {num_kept}."
-            )
-        self.patches.check(values)
-        expected = (values.shape[0], self.patches.num_patches)
-        if noise is None:
-            noise = torch.rand(expected, device=values.device)
-        elif tuple(noise.shape) != expected:
-            raise ValueError(f"The noise of {self.patches.name} has shape {tuple(noise.shape)}: expected {expected}.")
-        return DeepAVFusionMasking.from_noise(noise, num_kept)
-
     def reconstruct(
         self,
         values: torch.Tensor | None,
@@ -180,7 +118,7 @@ class DeepAVFusionDecoder(nn.Module):
 
         Args:
             values: Input of the modality, or None if it is absent.
-            masking: From `mask`.
+            masking: From `PatchMasker`.
             encoded: (B, kept, D) encoded visible patches; None if there are none.
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
@@ -188,18 +126,24 @@ class DeepAVFusionDecoder(nn.Module):
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
-            Loss, and logits (B, patches, values) in the order of the grid; both None for an absent modality, and
-            the loss if no patch is hidden.
+            Loss, and logits (B, patches, values) in the order of the grid, zeros for hidden patches that were not
+            predicted; both None for an absent modality, and the loss if no patch is hidden.
         """
         if values is None:
             return None, None
         if encoded is None:
             encoded = fusion[:, :0]
+        num_hidden = masking.ids_hidden.shape[1]
+        if self.training and self.prediction_fraction < 1:
+            # Hidden patches are in the order of their noise: the first ones are a random choice.
+            num_predicted = math.ceil(num_hidden * self.prediction_fraction)
+            masking = masking._replace(ids_hidden=masking.ids_hidden[:, :num_predicted])
         visible, hidden = self(encoded, fusion, masking, predict_visible)
-        loss = loss and masking.ids_hidden.shape[1] > 0
+        loss = loss and num_hidden > 0
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
+        hidden = nn.functional.pad(hidden, (0, 0, 0, num_hidden - hidden.shape[1]))
         return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
 
     def losses(
@@ -325,12 +269,45 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
         return visible, gather_tokens(tokens, masking.ids_hidden)
 
 
-DECODERS = {"plain": DeepAVFusionPlainDecoder, "swin": DeepAVFusionSwinDecoder}
+class DeepAVFusionCrossDecoder(DeepAVFusionDecoder):
+    """Cross-attention from mask tokens to the visible patches and the fusion tokens (CrossMAE, arXiv 2401.14391).
+
+    Only requested patches are computed, each regardless of the others: visible patches are predicted from mask tokens
+    too, and in training a random part of the hidden ones may suffice (`config.decoder_prediction_fraction`).
+    """
+
+    def __init__(self, config, patches: PatchGrid):
+        super().__init__(config, patches)
+        self.prediction_fraction = config.decoder_prediction_fraction
+
+    @staticmethod
+    def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
+        """Layer `index` of the decoder."""
+        return DeepAVFusionCrossLayer(config)
+
+    def decode(self, patches, fusion, masking, predict_visible):
+        """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
+        num_kept = patches.shape[1]
+        positions = nn.functional.embedding(masking.ids_keep, self.position_embeddings[0])
+        context = torch.cat([fusion, patches + positions.to(patches.dtype)], dim=1)
+        requested = masking.ids_hidden
+        if predict_visible:
+            requested = torch.cat([masking.ids_keep, requested], dim=1)
+        positions = nn.functional.embedding(requested, self.position_embeddings[0])
+        queries = self.mask_token.to(patches.dtype) + positions.to(patches.dtype)
+        for layer in self.layers:
+            queries = layer(queries, context)
+        if not predict_visible:
+            return None, queries
+        return queries[:, :num_kept], queries[:, num_kept:]
+
+
+DECODERS = {"plain": DeepAVFusionPlainDecoder, "swin": DeepAVFusionSwinDecoder, "cross": DeepAVFusionCrossDecoder}
 
 __all__ = [
     "DECODERS",
+    "DeepAVFusionCrossDecoder",
     "DeepAVFusionDecoder",
-    "DeepAVFusionMasking",
     "DeepAVFusionPlainDecoder",
     "DeepAVFusionSwinDecoder",
     "standardize_patches",

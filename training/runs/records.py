@@ -77,6 +77,7 @@ def training_record(trainer) -> dict[str, Any]:
             "image_patches": config.num_patches[0],
             "audio_patches": config.num_patches[1],
             "norm_patch_loss": config.norm_patch_loss,
+            "pretraining_objective": config.pretraining_objective,
         },
     }
 

@@ -32,7 +32,6 @@ class Task:
         ENCODER: Prefix of the encoder's weights in the model.
         NEXT: Commands for a trained model, with {folder} as placeholder.
         UNITS: What the metrics are averages over, in the plural.
-        LOSSES: Fields of the model output that are logged during training.
         SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
             evaluated during training, and the last checkpoint is kept.
         EVALUATES_FIRST: Whether to evaluate before the first step.
@@ -44,7 +43,6 @@ class Task:
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()
     UNITS: ClassVar[str] = "clips"
-    LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
     SELECTS: ClassVar[bool] = True
     EVALUATES_FIRST: ClassVar[bool] = False
 
@@ -123,6 +121,11 @@ class Task:
             recipe: Recipe of the run.
         """
         return inputs
+
+    @classmethod
+    def losses(cls, config) -> tuple[str, ...]:
+        """List the fields of the model output that are logged during training, `loss` first."""
+        return ("loss",)
 
     @classmethod
     def depends_on_batch(cls, recipe, config) -> bool:

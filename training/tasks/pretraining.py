@@ -1,4 +1,4 @@
-"""Masked pre-training: reconstruction of masked image and audio patches (paper, section 3.4)."""
+"""Pre-training: reconstruction of masked image and audio patches (paper, section 3.4), alignment, joint embedding."""
 
 from typing import Any
 
@@ -19,26 +19,55 @@ from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
 from .oracles import ORACLE, oracle_losses
 from .probing import probe_features, probe_metrics, probe_tables
+from .retrieval import retrieval_features, retrieval_metrics, retrieval_table
+
+# Objective -> parts of the loss.
+_LOSSES = {
+    "reconstruction": ("image_loss", "audio_loss"),
+    "align": ("image_loss", "audio_loss", "alignment_loss"),
+    "jepa": ("invariance_loss", "sigreg_loss"),
+}
+_CLIPS = "One frame and one window per clip, no augmentation."
+_RECONSTRUCTION = (
+    "Losses: mean squared error of masked patches, with the same masks at every evaluation; those by the other "
+    "modality on the first 256 clips."
+)
+_RETRIEVAL = (
+    "Retrieval: among all held-out clips, by cosine similarity of image and audio, each encoded alone as in training."
+)
+_PROBES = (
+    "Nearest neighbors: leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the "
+    "similarities of the three streams. Linear probes, and whitening: fitted on clips of the training split without "
+    "augmentation."
+)
+# Objective -> what the metrics mean.
+_PROTOCOLS = {
+    "reconstruction": f"{_CLIPS} {_RECONSTRUCTION} {_PROBES}",
+    "align": f"{_CLIPS} {_RECONSTRUCTION} {_RETRIEVAL} {_PROBES}",
+    "jepa": f"{_CLIPS} {_RETRIEVAL} {_PROBES}",
+}
 
 
 class Pretraining(Task):
-    """Masked reconstruction, evaluated by held-out losses and nearest neighbors."""
+    """Pre-training by any objective, evaluated by nearest neighbors and, where they apply, losses and retrieval."""
 
     NAME = "pretraining"
     MODEL = DeepAVFusionForPreTraining
-    LOSSES = ("loss", "image_loss", "audio_loss")
     SELECTS = False
     EVALUATES_FIRST = True
     NEXT = (
         "deepavfusion embed CLIP.mp4 --model {folder}",
         "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
     )
-    PROTOCOL = (
-        "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
-        "same masks at every evaluation; those by the other modality on the first 256 clips. Nearest neighbors: "
-        "leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the similarities of "
-        "the three streams. Linear probes, and whitening: fitted on clips of the training split without augmentation."
-    )
+    PROTOCOL = _PROTOCOLS["reconstruction"]
+
+    @classmethod
+    def losses(cls, config):
+        return ("loss", *_LOSSES[config.pretraining_objective])
+
+    @classmethod
+    def depends_on_batch(cls, recipe, config):
+        return recipe.model.config.get("pretraining_objective", config.pretraining_objective) != "reconstruction"
 
     @classmethod
     def prepare_model(cls, model, clips, recipe):
@@ -77,28 +106,42 @@ class Pretraining(Task):
     @property
     def logged_metrics(self):
         return (
-            *self.LOSSES,
+            "loss",
+            "image_loss",
+            "audio_loss",
             "image_saved_few",
             "audio_saved_few",
+            "audio_to_image_r10",
+            "image_to_audio_r10",
             *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")),
         )
 
     def score(self, model, inputs, batch, full):
-        noise = self._noise(model, inputs, batch)
-        outputs = model(**inputs, **noise)
         streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
         rows = []
+        for place in range(len(batch["index"])):
+            label = batch["labels"][place] if "labels" in batch else None
+            rows.append({"streams": [streams[name][place] for name in STREAMS], "label": label})
+        objective = model.config.pretraining_objective
+        if objective != "jepa":
+            self._add_losses(rows, model, inputs, batch)
+        if objective != "reconstruction":
+            for row, features in zip(rows, retrieval_features(model.deepavfusion, inputs), strict=True):
+                row["alone"] = features
+        return rows
+
+    def _add_losses(self, rows, model, inputs, batch):
+        """Add reconstruction losses, and those of oracles, to the rows of a batch."""
+        noise = self._noise(model, inputs, batch)
+        outputs = model(**inputs, **noise)
         losses = {name: values.tolist() for name, values in model.losses_per_sample(outputs, **inputs).items()}
         losses |= oracle_losses(model, outputs, inputs)
-        for place in range(len(batch["path"])):
-            label = batch["labels"][place] if "labels" in batch else None
-            of_clip = {name: values[place] for name, values in losses.items()}
-            rows.append({"losses": of_clip, "streams": [streams[name][place] for name in STREAMS], "label": label})
+        for place, row in enumerate(rows):
+            row["losses"] = {name: values[place] for name, values in losses.items()}
         if len(rows) > 1 and int(batch["index"].min()) < NUM_CLIPS:
             cross_modal = cross_modal_losses(model, inputs, noise)
             for row, index, found in zip(rows, batch["index"].tolist(), cross_modal, strict=True):
                 row |= {"cross_modal": found} if index < NUM_CLIPS else {}
-        return rows
 
     def _noise(self, model, inputs, batch):
         noise = evaluation_noise(self.recipe.run.seed, batch["index"], model.config.num_patches)
@@ -106,9 +149,13 @@ class Pretraining(Task):
         return {"image_noise": image_noise, "audio_noise": audio_noise}
 
     def summarize(self, rows, full):
-        means = {name: float(np.mean([row["losses"][name] for row in rows])) for name in rows[0]["losses"]}
-        metrics = {"loss": means["image_loss"] + means["audio_loss"], **means}
-        metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
+        metrics = {}
+        if "losses" in rows[0]:
+            means = {name: float(np.mean([row["losses"][name] for row in rows])) for name in rows[0]["losses"]}
+            metrics |= {"loss": means["image_loss"] + means["audio_loss"], **means}
+            metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
+        if "alone" in rows[0]:
+            metrics |= retrieval_metrics([row["alone"] for row in rows])
         reason = _not_scored([row["label"] for row in rows])
         if reason is None:
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
@@ -122,6 +169,7 @@ class Pretraining(Task):
         """Evaluate a model; a full evaluation fits the probes of `task.probe_labels`, too."""
         recipe, counts = self.recipe, self.recipe.task.probe_labels
         evaluation = super().evaluate(model, accelerator, full, broken)
+        evaluation.protocol = f"{_PROTOCOLS[model.config.pretraining_objective]} Data: {self.clips.card}."
         if full and counts:
             rows = []
             train = self.build_clips(recipe, model.config, "train", train=False, size=max(counts))
@@ -142,6 +190,8 @@ class Pretraining(Task):
         return evaluation
 
     def reconstructions(self, model, inputs, batch):
+        if model.config.pretraining_objective == "jepa":
+            return None
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
         noise = self._noise(model, first, {"index": batch["index"][: len(names)]})
@@ -189,17 +239,28 @@ def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None
 
 
 def _tables(metrics: dict[str, Any], before: dict[str, Any] | None, note: str | None) -> list[Table]:
-    """Tables of losses, with a note, and of nearest-neighbor scores; `before` holds the metrics before training."""
+    """Tables of losses, retrieval and nearest-neighbor scores.
+
+    Args:
+        metrics: Metrics of the trained model.
+        before: Metrics before training, if known.
+        note: Note of the first table.
+    """
     columns = {"before training": before, "trained": metrics}
     columns = {title: values for title, values in columns.items() if values is not None}
-    losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
-    rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
-    oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
-    rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
-    tables = [Table("Held-out losses", ["", *losses.values()], rows, note)]
+    tables = []
+    if "loss" in metrics:
+        losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
+        rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
+        oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
+        rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
+        tables.append(Table("Held-out losses", ["", *losses.values()], rows))
     cross_modal = cross_modal_table(metrics)
     if cross_modal is not None:
         tables.append(cross_modal)
+    if "audio_to_image_r1" in metrics:
+        tables.append(retrieval_table(columns))
+    tables[0].note = note
     tables += probe_tables(metrics, before)
     scores = {title: nested_scores(values) for title, values in columns.items()}
     trained = scores["trained"]
