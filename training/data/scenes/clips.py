@@ -74,7 +74,7 @@ class SceneClips(ClipDataset):
             self.ceilings, classes = modality_ceilings(config), f"{len(self.label_names)} classes"
         else:
             check_things(config)  # faulty files are reported now, not in the middle of training
-            classes = f"{len(self.label_names)} things of {config.things.path} ({config.things.digest[:8]})"
+            classes = f"{len(self.label_names)} things (digest {config.things.digest[:8]})"
         sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
         self.card = (
             f"sounding scenes, {config.difficulty}: {size} clips of {config.seconds:g} s with {config.min_objects} to "

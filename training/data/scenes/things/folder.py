@@ -102,14 +102,18 @@ def _is_spoken(stem: str, drawn: set[str]) -> bool:
     return any(stem[:i] in drawn and _SPOKEN.fullmatch(stem[i:]) for i in splits)
 
 
-def _some(faults: list[str]) -> str:
+def _some(faults: list[str], separator: str = ", ") -> str:
     """The first faults in one line, and the number of the others."""
     more = f" and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-    return ", ".join(faults[:_MAX_FAULTS]) + more
+    return separator.join(faults[:_MAX_FAULTS]) + more
 
 
 def load_all(paths: Sequence[str], load: Callable) -> tuple:
-    """Load all files, or raise one error for all those that fail."""
+    """Load all files.
+
+    Raises:
+        ValueError: If `load` raises it for any of them; names the first of those.
+    """
     loaded, faults = [], []
     for path in paths:
         try:
@@ -117,7 +121,7 @@ def load_all(paths: Sequence[str], load: Callable) -> tuple:
         except ValueError as error:
             faults.append(str(error))
     if faults:
-        raise ValueError(_some(faults) + ".")
+        raise ValueError(_some(faults, "; ") + ".")
     return tuple(loaded)
 
 
