@@ -93,7 +93,7 @@ def test_masks_are_where_the_thing_is(tmp_path):
 
 def test_thin_things_are_drawn_as_large_as_they_must_be(tmp_path):
     write_things(tmp_path, ["cat", "flute"])
-    write_image(tmp_path / "more" / "flute.png", size=(200, 20))
+    write_image(tmp_path / "more" / "flute.png", size=(200, 14))
     config = ScenesConfig(things=tmp_path, min_objects=2, difficulty="hard")
     sizes = [s.masks[s.shape_ids == 1].sum() for s in (generate_scene(config, i) for i in range(100))]
     assert min(sizes) >= 10
