@@ -113,9 +113,8 @@ class DataArguments:
     max_sounding: int | None = option(None, "Maximum number of objects that sound; 1 gives every clip a single class.")
     noise: float | None = option(None, "Level of the noise.")
     motion: bool | None = option(None, "Whether objects move.")
-    coupling: float | None = option(
-        None, "How closely the sound of an object follows its size, place and color.", at_least=0, below=1
-    )
+    coupling: float | None = option(None, "How closely sounds follow size, place and color.", at_least=0, below=1)
+    things: str | None = option(None, "Folder of things (NAME.png with NAME.wav) to make scenes of.", local=True)
     scene_seed: int | None = option(None, "Seed of the scenes.")
     eval_split: str = option("test", "Held-out split of the reported metrics.", choices=("validation", "test"))
     selection_split: str = option(

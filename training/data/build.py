@@ -23,7 +23,10 @@ MODELS = {
 TASKS = tuple(MODELS)
 SPLITS = ("train", "validation", "test")
 _SIZES = {"train_size", "eval_size"}
-_SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "coupling", "scene_seed"}
+_SCENES = {
+    *("difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "coupling", "things"),
+    "scene_seed",
+}
 
 
 def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ def build_dataset(
             None count as absent:
 
             - scenes: `cache_dir`, `augment`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`,
-              `motion`, `coupling`, `scene_seed`;
+              `motion`, `coupling`, `things` (folder of cut-outs with sounds), `scene_seed`;
             - folder: `annotations` (csv or jsonl), `validation_fraction` (0.1);
             - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_fraction`, `train_list`, `test_list`
               (files that name the clips of the split), `drop_overlap` (leave out training clips that are test clips);

@@ -13,16 +13,9 @@ from ..clips import ClipDataset
 from ..random import Stream, generator
 from ..sets.folder import make_rows
 from .cache import SceneCache
-from .config import (
-    CLASS_NAMES,
-    CLASS_SHAPE,
-    CLASS_TIMBRE,
-    NUM_CLASSES,
-    SPLIT_OFFSETS,
-    ScenesConfig,
-    modality_ceilings,
-)
-from .generation import generate_classes, generate_clip
+from .config import SPLIT_OFFSETS, ScenesConfig, modality_ceilings
+from .design import CLASS_SHAPE, CLASS_TIMBRE
+from .generation import check_things, generate_classes, generate_clip
 
 _MAX_SOUNDING = 3
 
@@ -31,8 +24,8 @@ class SceneClips(ClipDataset):
     """A split of sounding scenes as model inputs.
 
     `pixel_values` is the frame, normalized and not resized (scenes are generated at the model's size); `input_features`
-    the mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one object sounds,
-    `shape_label` and `timbre_label` (0..7).
+    the mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one generated object
+    sounds, `shape_label` and `timbre_label` (0..7).
 
     In training, samples are augmented as by `ClipAugmentation`, with the same draws: random resized crop, flip and
     volume. The volume is changed in the spectrogram, where it is a factor of the power, so nothing is clipped.
@@ -76,15 +69,19 @@ class SceneClips(ClipDataset):
         ):
             if expected != found:
                 raise ValueError(f"Expected scenes with the processor's {name} {expected}, got {found}.")
-        self.label_names = list(CLASS_NAMES)
+        self.label_names = list(config.design.class_names)
         self.multi_label = config.multi_label
-        self.ceilings = modality_ceilings(config)
+        if config.things is None:
+            self.ceilings, classes = modality_ceilings(config), f"{len(self.label_names)} classes"
+        else:
+            check_things(config)  # faulty files are reported now, not in the middle of training
+            classes = f"{len(self.label_names)} things (digest {config.things.digest[:8]})"
         sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
         fewest, most = config.min_objects, config.max_objects
         objects = count(most, "object") if fewest == most else f"{fewest} to {count(most, 'object')}"
         self.card = (
             f"sounding scenes, {config.difficulty}: {count(size, 'clip')} of {config.seconds:g} s with {objects}, "
-            f"{sounding}, {NUM_CLASSES} classes, split {split}, seed {config.seed}"
+            f"{sounding}, {classes}, split {split}, seed {config.seed}"
         )
         self.cache = None
         if cache_dir is not None:
@@ -104,7 +101,7 @@ class SceneClips(ClipDataset):
         return {
             "frames": ((self.config.num_frames, *self.config.size, 3), np.uint8),
             "features": ((1, extractor.num_mel_bins, extractor.spectrogram_length), np.float16),
-            "classes": ((_MAX_SOUNDING,), np.int8),
+            "classes": ((_MAX_SOUNDING,), np.int16),
         }
 
     def __len__(self) -> int:
@@ -118,10 +115,10 @@ class SceneClips(ClipDataset):
         """The scenes as a `datasets.Dataset` with `path`, `label` (the sounding classes) and `split`."""
         rows = []
         for i in range(self.size):
-            names = [CLASS_NAMES[c] for c in generate_classes(self.config, self.scene_index(i))]
+            names = [self.config.design.class_names[c] for c in generate_classes(self.config, self.scene_index(i))]
             label = names if self.multi_label else names[0]
             rows.append({"path": f"scene {self.split}/{i}", "label": label, "split": self.split})
-        return make_rows(rows, list(CLASS_NAMES))
+        return make_rows(rows, list(self.config.design.class_names))
 
     def scene_index(self, i: int) -> int:
         """The index of item i for `generate_scene`."""
@@ -143,12 +140,13 @@ class SceneClips(ClipDataset):
             sample = {"pixel_values": pixels[k], "input_features": features[k], "path": f"scene {self.split}/{i}"}
             sounding = classes[k][classes[k] >= 0].tolist()
             if self.multi_label:
-                sample["label"] = torch.zeros(NUM_CLASSES)
+                sample["label"] = torch.zeros(self.config.design.num_classes)
                 sample["label"][sounding] = 1
             else:
                 (label,) = sounding
                 sample["label"] = label
-                sample["shape_label"], sample["timbre_label"] = CLASS_SHAPE[label], CLASS_TIMBRE[label]
+                if self.config.things is None:
+                    sample["shape_label"], sample["timbre_label"] = CLASS_SHAPE[label], CLASS_TIMBRE[label]
             samples.append(sample | {"index": i})
         return samples
 
@@ -189,7 +187,7 @@ class SceneClips(ClipDataset):
 
     @staticmethod
     def _class_rows(sounding: Sequence[np.ndarray]) -> np.ndarray:
-        rows = np.full((len(sounding), _MAX_SOUNDING), -1, np.int8)
+        rows = np.full((len(sounding), _MAX_SOUNDING), -1, np.int16)
         for row, classes in zip(rows, sounding, strict=True):
             row[: len(classes)] = classes
         return rows

@@ -4,10 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, synthesize
-from .config import CLASS_SHAPE, CLASS_TIMBRE, NUM_CLASSES, ScenesConfig, sample_structure
+from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, play, synthesize
+from .config import ScenesConfig, sample_structure
 from .coupling import couple, couple_object, couple_source
-from .image import NUM_BACKGROUND_UNIFORMS, NUM_CONTRAST_UNIFORMS, NUM_OBJECT_UNIFORMS, place_objects, render
+from .image import (
+    NUM_BACKGROUND_UNIFORMS,
+    NUM_CONTRAST_UNIFORMS,
+    NUM_OBJECT_UNIFORMS,
+    largest_radius,
+    place_objects,
+    render,
+)
+from .things import load_cutouts, load_recordings
 
 
 @dataclass
@@ -20,10 +28,10 @@ class Scene:
         waveform: (N,) float32 in [-1, 1], the mixture: exactly `stems.sum(0) + background`.
         stems: (m, N) float32, one for each sounding object, in the objects' order.
         background: (N,) float32, background noise.
-        labels: (16,) float32, 1 where a class sounds.
-        shape_ids: (n,) int64.
+        labels: (classes,) float32, 1 where a class sounds.
+        shape_ids: (n,) int64; in scenes of things, shape, timbre and class are all the thing.
         timbre_ids: (n,) int64, -1 for silent objects.
-        class_ids: (n,) int64, -1 for silent objects: a silent shape belongs to either of its two classes.
+        class_ids: (n,) int64, -1 for silent objects: a silent shape belongs to each class that has it.
         sounding: (n,) bool.
         masks: (n, T, H, W) bool, the visible part of each object; disjoint.
         boxes: (n, T, 4) int64, the tight box of each mask as x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
@@ -74,11 +82,12 @@ class _Plan:
     """What a scene holds, before it is rendered and synthesized."""
 
     def __init__(self, config: ScenesConfig, index: int):
-        draws = _Draws(config, index)
+        draws, self.design = _Draws(config, index), config.design
         self.objects, self.sources, self.ground = draws.objects, draws.sources, draws.ground
         self.motion, self.noise, structure = draws.motion, draws.noise, draws.structure
         classes, silent = sample_structure(structure[:9], config)
-        members = [(CLASS_SHAPE[c], CLASS_TIMBRE[c], c) for c in classes] + [(s, -1, -1) for s in silent]
+        members = [(self.design.class_shape[c], self.design.class_timbre[c], c) for c in classes]
+        members += [(s, -1, -1) for s in silent]
         # Depth order is independent of which objects sound.
         order = np.argsort(structure[9 : 9 + len(members)], kind="stable")
         self.shape_ids, self.timbre_ids, self.class_ids = np.array([members[k] for k in order], np.int64).T
@@ -99,9 +108,9 @@ class _Plan:
     def replace_audio(self, config: ScenesConfig, index: int) -> None:
         """Draw the sound of this image anew, with the numbers of another scene; for scenes of one object."""
         draws = _Draws(config, index)
-        classes = [c for c in range(NUM_CLASSES) if CLASS_SHAPE[c] == self.shape_ids[0]]
+        classes = [c for c, s in enumerate(self.design.class_shape) if s == self.shape_ids[0]]
         self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
-        self.timbre_ids[0] = CLASS_TIMBRE[self.class_ids[0]]
+        self.timbre_ids[0] = self.design.class_timbre[self.class_ids[0]]
         self.sources, self.noise, self.motion = draws.sources, draws.noise, draws.motion
         if config.coupling:
             self._couple(config)
@@ -109,9 +118,9 @@ class _Plan:
     def replace_image(self, config: ScenesConfig, index: int) -> None:
         """Draw the image of this sound anew, with the numbers of another scene; for scenes of one object."""
         draws = _Draws(config, index)
-        classes = [c for c in range(NUM_CLASSES) if CLASS_TIMBRE[c] == self.timbre_ids[0]]
+        classes = [c for c, t in enumerate(self.design.class_timbre) if t == self.timbre_ids[0]]
         self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
-        self.shape_ids[0] = CLASS_SHAPE[self.class_ids[0]]
+        self.shape_ids[0] = self.design.class_shape[self.class_ids[0]]
         self.objects, self.ground = draws.objects.copy(), draws.ground
         self.objects[0] = couple_object(self.objects[0], self.sources[0], config.coupling)
 
@@ -134,13 +143,28 @@ class _Plan:
         return result
 
 
+def check_things(config: ScenesConfig) -> None:
+    """Decode all things, if scenes are made of them.
+
+    Raises:
+        ValueError: If a file cannot be used.
+    """
+    if config.things is not None:
+        load_cutouts(config.things, largest_radius(config))
+        load_recordings(config.things, config.sampling_rate)
+
+
 def _frames(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
     return render(plan.shape_ids.tolist(), plan.swings(config), plan.objects, plan.ground, config)
 
 
 def _audio(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     timbres = plan.timbre_ids[plan.sounding].tolist()
-    stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sources)])
+    if config.things is None:
+        stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sources)])
+    else:
+        recordings = load_recordings(config.things, config.sampling_rate)
+        stems = np.stack([play(recordings[t], u, config) for t, u in zip(timbres, plan.sources)])
     background = background_noise(plan.noise, config)
     waveform = stems.sum(0) + background
     peak = max(float(waveform.max()), -float(waveform.min()))
@@ -203,8 +227,8 @@ def regenerate_clip(
 
 
 def shape_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 of a scene's middle frame: s + 1 where an object of shape s is visible, else 0."""
-    result = np.zeros(scene.masks.shape[-2:], np.uint8)
+    """(H, W) int16 of a scene's middle frame: s + 1 where an object of shape s is visible, else 0."""
+    result = np.zeros(scene.masks.shape[-2:], np.int16)
     for mask, shape in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.shape_ids, strict=True):
         result[mask] = shape + 1
     return result
@@ -231,7 +255,7 @@ def generate_scene(config: ScenesConfig, index: int) -> Scene:
     plan = _Plan(config, index)
     frames, masks = _frames(plan, config)
     waveform, stems, background = _audio(plan, config)
-    labels = np.zeros(NUM_CLASSES, np.float32)
+    labels = np.zeros(config.design.num_classes, np.float32)
     labels[plan.class_ids[plan.sounding]] = 1
     return Scene(
         index=index, frames=frames, waveform=waveform, stems=stems, background=background, labels=labels,
