@@ -97,7 +97,7 @@ def probe_tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list
     for key, name, title in _PROPERTIES:
         key = f"{key.removesuffix('_label')}_{name}_linear"
         if key in metrics:
-            empty = ["-"] * (len(cells) - len(columns))
+            empty = ["-"] * (len(header) - len(columns))
             rows.append([title, *empty, *(percent(of[key]) for of in columns.values())])
     return [Table("Linear probes", ["features", *header], rows)]
 
