@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..data.scenes import link_strengths
 from ..report.tables import Table
 from .base import percent
 
@@ -77,6 +78,50 @@ def mean_losses(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return means
 
 
+@torch.no_grad()
+def hidden_bounds(model, clips, count: int = NUM_CLIPS) -> dict[str, float]:
+    """The smallest losses with which a wholly hidden modality can be predicted, in the units of the model's targets.
+
+    They follow from the data, not from the model: with the other modality, half the mean squared difference of two
+    independent draws of the hidden one given the other; without, the variance of each value over clips.
+
+    Args:
+        model: Pre-training model, which defines the targets.
+        clips: Data set, whose `redrawn` draws a modality anew given the other one.
+        count: Number of clips, at most.
+
+    Returns:
+        "image_bound_true" (with the other modality), "image_bound_none" (without) and "image_bound_saved" (the fraction
+        that the other modality saves), and the same for audio; empty for data whose modalities cannot be redrawn.
+    """
+    items = list(range(min(count, len(clips))))
+    if not hasattr(clips, "redrawn") or len(items) < 2 or clips.redrawn(items[:1], "image") is None:
+        return {}
+    samples = clips.__getitems__(items)
+    bounds = {}
+    for modality, name in zip(_MODALITIES, ("pixel_values", "input_features"), strict=True):
+        decoder = getattr(model, f"{modality}_decoder")
+        given = decoder.targets(torch.stack([sample[name] for sample in samples]))
+        known = (decoder.targets(clips.redrawn(items, modality)) - given).square().mean() / 2
+        unknown = given.var(dim=0).mean()
+        bounds[f"{modality}_bound_true"], bounds[f"{modality}_bound_none"] = float(known), float(unknown)
+        bounds[f"{modality}_bound_saved"] = float(1 - known / unknown)
+    return bounds
+
+
+def links_table(clips) -> Table | None:
+    """Table of what the links of scenes tell; None for data without links."""
+    coupling = getattr(getattr(clips, "config", None), "coupling", 0.0)
+    if not coupling:
+        return None
+    rows = [
+        [name, f"{strength['bits']:.2f}", percent(strength["best_loss"])]
+        for name, strength in link_strengths(coupling).items()
+    ]
+    note = "Best loss: mean squared error of a property, known the other one, relative to its variance."
+    return Table(f"Links of the scenes, coupling {coupling:g}", ["link", "bits", "best loss"], rows, note)
+
+
 def cross_modal_table(metrics: dict[str, Any]) -> Table | None:
     """Table of the losses in `metrics`; None if there are none."""
     if "image_saved_recipe" not in metrics:
@@ -87,11 +132,25 @@ def cross_modal_table(metrics: dict[str, Any]) -> Table | None:
             losses = (metrics.get(f"{modality}_loss_{masks}_{kind}") for kind in OTHERS)
             cells = ["-" if loss is None else f"{loss:.4f}" for loss in losses]
             rows.append([modality, title, *cells, percent(metrics[f"{modality}_saved_{masks}"])])
+        if f"{modality}_bound_saved" in metrics:
+            true, none = metrics[f"{modality}_bound_true"], metrics[f"{modality}_bound_none"]
+            saved = percent(metrics[f"{modality}_bound_saved"])
+            rows.append([modality, "all hidden, best possible", f"{true:.4f}", "-", f"{none:.4f}", saved])
     return Table(
         "Losses by the other modality",
         ["reconstructed", "its patches", *OTHERS.values(), "saved by the true one"],
         rows,
+        "Saved: of the loss with another clip's, or, for the best possible one, of the loss with none.",
     )
 
 
-__all__ = ["MASKS", "NUM_CLIPS", "cross_modal_losses", "cross_modal_table", "few_patches", "mean_losses"]
+__all__ = [
+    "MASKS",
+    "NUM_CLIPS",
+    "cross_modal_losses",
+    "cross_modal_table",
+    "few_patches",
+    "hidden_bounds",
+    "links_table",
+    "mean_losses",
+]

@@ -14,7 +14,14 @@ from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from ..report.tables import Table
 from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 from .base import Task, percent
-from .cross_modal import NUM_CLIPS, cross_modal_losses, cross_modal_table, mean_losses
+from .cross_modal import (
+    NUM_CLIPS,
+    cross_modal_losses,
+    cross_modal_table,
+    hidden_bounds,
+    links_table,
+    mean_losses,
+)
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
 from .oracles import ORACLE, oracle_losses
@@ -170,6 +177,8 @@ class Pretraining(Task):
         recipe, counts = self.recipe, self.recipe.task.probe_labels
         evaluation = super().evaluate(model, accelerator, full, broken)
         evaluation.protocol = f"{_PROTOCOLS[model.config.pretraining_objective]} Data: {self.clips.card}."
+        if full and model.config.pretraining_objective != "jepa":
+            evaluation.metrics |= hidden_bounds(model, self.clips)
         if full and counts:
             rows = []
             train = self.build_clips(recipe, model.config, "train", train=False, size=max(counts))
@@ -186,8 +195,12 @@ class Pretraining(Task):
                     )
                 )
             evaluation.metrics |= probe_metrics(*rows, counts)
-            evaluation.tables = _tables(evaluation.metrics, None, evaluation.tables[0].note)
+        evaluation.tables = self._tables(evaluation.metrics, None, evaluation.tables[0].note)
         return evaluation
+
+    def _tables(self, metrics, before, note):
+        links = links_table(self.clips)
+        return [*_tables(metrics, before, note), *([] if links is None else [links])]
 
     def reconstructions(self, model, inputs, batch):
         if model.config.pretraining_objective == "jepa":
@@ -206,7 +219,7 @@ class Pretraining(Task):
     def add_training(self, evaluation, metrics, folder, name):
         records = metrics.read("evaluation")
         before = {name: value for name, value in records[0].items() if name in evaluation.metrics}
-        evaluation.tables = _tables(evaluation.metrics, before, evaluation.tables[0].note)
+        evaluation.tables = self._tables(evaluation.metrics, before, evaluation.tables[0].note)
         scores = [nested_scores(record) for record in records]
         random = [found.pop("chance") for found in scores if found][-1:]
         steps = [{**record, "probe": found} for record, found in zip(records, scores, strict=True)]

@@ -15,9 +15,10 @@ from ..sets.folder import make_rows
 from .cache import SceneCache
 from .config import SPLIT_OFFSETS, ScenesConfig, modality_ceilings
 from .design import CLASS_SHAPE, CLASS_TIMBRE
-from .generation import check_things, generate_classes, generate_clip
+from .generation import check_things, generate_classes, generate_clip, regenerate_clip
 
 _MAX_SOUNDING = 3
+_REDRAWN = 3 << 40  # offset of the scenes, outside all splits, whose random numbers redraw a modality
 
 
 class SceneClips(ClipDataset):
@@ -178,6 +179,27 @@ class SceneClips(ClipDataset):
             "features": self._log_mels([clip[1] for clip in clips]),
             "classes": self._class_rows([clip[2] for clip in clips]),
         }
+
+    def redrawn(self, items: Sequence[int], modality: str) -> torch.Tensor | None:
+        """Draw one modality of scenes anew given the other one, as independent samples of what the other allows.
+
+        Args:
+            items: Scenes of the split.
+            modality: `"image"` or `"audio"`.
+
+        Returns:
+            `pixel_values` or `input_features` of the scenes, not augmented; None where scenes have several objects,
+            move, or are made of things.
+        """
+        config = self.config
+        if config.max_objects > 1 or config.motion or config.things is not None:
+            return None
+        indices = [self.scene_index(i) for i in items]
+        clips = [regenerate_clip(config, index, index + _REDRAWN, modality) for index in indices]
+        if modality == "audio":
+            return torch.from_numpy(self._log_mels([clip[1] for clip in clips]))
+        pixels = self.visual_processor.normalize(as_pixels(np.stack([clip[0] for clip in clips])))
+        return pixels[:, 0] if config.num_frames == 1 else pixels
 
     def _log_mels(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, 1, mels, frames) float32."""
