@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.training.tasks.cross_modal import cross_modal_losses, cross_modal_table, few_patches, mean_losses
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.tasks.cross_modal import (
+    cross_modal_losses,
+    cross_modal_table,
+    few_patches,
+    hidden_bounds,
+    links_table,
+    mean_losses,
+)
 from deepavfusion.training.tasks.oracles import oracle_losses
 from tests.modeling_deepavfusion.cases import make_inputs, make_model
 
@@ -79,6 +87,44 @@ def test_the_table_shows_all_losses_and_what_was_saved():
     assert table.rows[2][4] == "-"
     assert cross_modal_table({"image_loss": 1.0}) is None
     assert mean_losses([]) == {}
+
+
+def scenes(model, **options):
+    options = {"name": "scenes", "difficulty": "easy", "max_objects": 1, "max_sounding": 1, "eval_size": 48, **options}
+    return build_dataset(options, model.config, "test", train=False, seed=0)
+
+
+def test_bounds_fall_with_the_coupling_and_come_from_the_scenes_alone():
+    model = make_model(DeepAVFusionForPreTraining, norm_patch_loss="none", image_size=32)
+    found = {coupling: hidden_bounds(model, scenes(model, coupling=coupling)) for coupling in (0.0, 0.97)}
+    for modality in ("image", "audio"):
+        free, linked = (found[coupling][f"{modality}_bound_saved"] for coupling in (0.0, 0.97))
+        assert -0.1 < free < 0.25
+        assert linked > free + 0.1
+        saved = 1 - found[0.97][f"{modality}_bound_true"] / found[0.97][f"{modality}_bound_none"]
+        assert linked == pytest.approx(saved)
+    # As good as the variance around the mean of each value, which a model that knows nothing can predict.
+    samples = scenes(model, coupling=0.97).__getitems__(range(48))
+    values = torch.stack([sample["input_features"] for sample in samples])
+    assert found[0.97]["audio_bound_none"] == pytest.approx(float(values.var(0).mean()), rel=1e-4)
+    assert hidden_bounds(model, scenes(model, max_objects=2)) == {}
+    assert hidden_bounds(model, [1, 2, 3]) == {}
+
+
+def test_the_strengths_of_links_are_shown_where_there_are_any():
+    model = make_model(DeepAVFusionForPreTraining, image_size=32)
+    table = links_table(scenes(model, coupling=0.97))
+    assert ["lightness - pitch", "2.04", "6.5 %"] in [list(row) for row in table.rows]
+    assert links_table(scenes(model)) is None
+    assert links_table([]) is None
+
+
+def test_the_table_shows_the_best_possible_loss():
+    model = make_model(DeepAVFusionForPreTraining, norm_patch_loss="none").eval()
+    means = mean_losses(cross_modal(model, make_inputs(model.config, DeepAVFusionForPreTraining, batch=2))[0])
+    bounds = {"image_bound_true": 0.5, "image_bound_none": 1.0, "image_bound_saved": 0.5}
+    table = cross_modal_table(means | bounds)
+    assert ["image", "all hidden, best possible", "0.5000", "-", "1.0000", "50.0 %"] in table.rows
 
 
 @pytest.mark.parametrize("norm_patch_loss", ["none", "channel", True])
