@@ -31,6 +31,10 @@ results: env  ## fine-tune all tasks on the built-in scenes, with and without pr
 	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
 	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
+labels: env  ## fine-tune with few labels, with and without pre-training, and write table and figure (resumes)
+	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
+	$(BIN)/python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/quickstart
+
 ablations: env  ## pre-train variants of the quickstart's model and write their tables (hours; resumes)
 	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
@@ -72,4 +76,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results ablations test test-lowest test-newest test-slow test-install lint format
+.PHONY: help env quickstart results labels ablations test test-lowest test-newest test-slow test-install lint format

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import transformers
@@ -109,7 +110,7 @@ def load_pipeline(
 class CommandParser(argparse.ArgumentParser):
     """Parser that answers an option that does not exist with the closest one."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         """Print usage and message, and exit with code 2."""
         if message.startswith("unrecognized arguments"):
             options = [name for action in self._actions for name in action.option_strings]

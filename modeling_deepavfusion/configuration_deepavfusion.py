@@ -107,15 +107,29 @@ class DeepAVFusionConfig(PreTrainedConfig):
         decoder_layer_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the decoders' layer norms.
         image_decoder_type (`str`, *optional*, defaults to `"plain"`):
-            `"plain"` (global attention) or `"swin"` (4 x 4 windows, shifted on odd layers).
+            `"plain"` (global attention), `"swin"` (4 x 4 windows, shifted on odd layers) or `"cross"` (cross-attention
+            to the visible patches alone; CrossMAE, arXiv 2401.14391).
         audio_decoder_type (`str`, *optional*, defaults to `"plain"`):
             The same for the spectrogram's decoder.
+        decoder_prediction_fraction (`float`, *optional*, defaults to 1.0):
+            Fraction of the hidden patches, drawn at random, that a cross decoder predicts in training.
         image_mask_ratio (`float`, *optional*, defaults to 0.75):
             Fraction of the image patches hidden in pre-training.
         audio_mask_ratio (`float`, *optional*, defaults to 0.8):
             Fraction of the spectrogram patches hidden in pre-training.
-        norm_patch_loss (`bool`, *optional*, defaults to `True`):
-            Whether the reconstruction targets are standardized patch by patch.
+        norm_patch_loss (`bool` or `str`, *optional*, defaults to `True`):
+            How reconstruction targets are standardized: each patch as a whole (`True` or `"patch"`, as published), each
+            channel of each patch (`"channel"`), or not at all (`False` or `"none"`).
+        pretraining_objective (`str`, *optional*, defaults to `"reconstruction"`):
+            `"reconstruction"` of hidden patches, as published; `"align"`, which adds a contrastive loss between image
+            and audio, each encoded alone; or `"jepa"`, which only pulls together what the fusion tokens make of both
+            modalities and of each alone (LeJEPA, arXiv 2511.08544).
+        pretraining_masked_views (`bool`, *optional*, defaults to `False`):
+            Whether image and audio are masked when encoded alone by `"align"` and `"jepa"`, too: cheaper, but harder.
+        alignment_weight (`float`, *optional*, defaults to 0.1):
+            Weight of the contrastive loss of `"align"`.
+        sigreg_weight (`float`, *optional*, defaults to 0.05):
+            Weight of the regularization against collapse of `"jepa"`, below 1; the rest is that of the invariance.
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
             Classification loss on the mean of the three streams' logits (`"joint"`) or the mean of three losses
             (`"per_stream"`).
@@ -156,6 +170,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = [
         "image_loss",
         "audio_loss",
+        "alignment_loss",
+        "invariance_loss",
+        "sigreg_loss",
         "hidden_states",
         "image_hidden_states",
         "audio_hidden_states",
@@ -203,9 +220,14 @@ class DeepAVFusionConfig(PreTrainedConfig):
     decoder_layer_norm_eps: float = 1e-5
     image_decoder_type: str = "plain"
     audio_decoder_type: str = "plain"
+    decoder_prediction_fraction: float | int = 1.0
     image_mask_ratio: float | int = 0.75
     audio_mask_ratio: float | int = 0.8
-    norm_patch_loss: bool = True
+    norm_patch_loss: bool | str = True
+    pretraining_objective: str = "reconstruction"
+    pretraining_masked_views: bool = False
+    alignment_weight: float | int = 0.1
+    sigreg_weight: float | int = 0.05
 
     classifier_loss: str = "joint"
     classifier_input_norm: bool = False
@@ -276,8 +298,10 @@ class DeepAVFusionConfig(PreTrainedConfig):
         choices = {
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
-            "image_decoder_type": ("plain", "swin"),
-            "audio_decoder_type": ("plain", "swin"),
+            "image_decoder_type": ("plain", "swin", "cross"),
+            "audio_decoder_type": ("plain", "swin", "cross"),
+            "norm_patch_loss": (True, False, "patch", "channel", "none"),
+            "pretraining_objective": ("reconstruction", "align", "jepa"),
             "classifier_loss": ("joint", "per_stream"),
             "separation_mask": ("ideal_ratio", "ratio", "binary"),
             "localization_map": ("head", "similarity", "attention"),
@@ -349,18 +373,26 @@ class DeepAVFusionConfig(PreTrainedConfig):
             raise ValueError(f"Factorized fusion needs at least one token of each kind, but got counts {counts}.")
         if min(counts) < 0 or sum(counts) < 1:
             raise ValueError(f"The fusion stream needs at least one token, but got counts {counts}.")
+        if self.pretraining_objective == "jepa" and not self.fusion_layer_indices:
+            raise ValueError('pretraining_objective is "jepa", but there are no fusion layers: expected at least one.')
 
     def validate_ratios(self):
-        """Raise `ValueError` if a probability or mask ratio lies outside [0, 1)."""
+        """Raise `ValueError` if a probability, ratio or weight is out of range."""
         for name in (
             "hidden_dropout_prob",
             "attention_probs_dropout_prob",
             "drop_path_rate",
             "image_mask_ratio",
             "audio_mask_ratio",
+            "sigreg_weight",
         ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected a number in [0, 1).")
+        if not 0 < self.decoder_prediction_fraction <= 1:
+            fraction = self.decoder_prediction_fraction
+            raise ValueError(f"decoder_prediction_fraction is {fraction}: expected a number in (0, 1].")
+        if self.alignment_weight < 0:
+            raise ValueError(f"alignment_weight is {self.alignment_weight}: expected at least 0.")
 
 
 DeepAVFusionConfig.register_for_auto_class()

@@ -135,6 +135,13 @@ _FUSION = {"dense": _dense_fusion, "factorized": _factorized_fusion, "token": La
 
 
 def _pretraining(layout: Layout, model) -> None:
+    config = model.config
+    kinds = (config.image_decoder_type, config.audio_decoder_type)
+    if config.pretraining_objective != "reconstruction" or "cross" in kinds:
+        raise TypeError(
+            f"Pre-training by {config.pretraining_objective} with {kinds[0]} and {kinds[1]} decoders has no published "
+            "form: expected reconstruction with plain or swin decoders. The encoder, model.deepavfusion, has one."
+        )
     for modality in ("image", "audio"):
         name, own = f"{modality}_decoder", f"{modality}_decoder"
         layout.one(f"{name}_embed", f"{own}.embed")

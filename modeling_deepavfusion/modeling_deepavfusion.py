@@ -37,8 +37,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # Loading a pre-training checkpoint into any other model drops the decoders, as expected.
-    _keys_to_ignore_on_load_unexpected = [r"^(image|audio)_decoder\."]
+    # Loading a pre-training checkpoint into any other model drops what only pre-training uses, as expected.
+    _keys_to_ignore_on_load_unexpected = [r"^((image|audio)_decoder|alignment|joint_embedding)\."]
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
     # Set by auto_deepavfusion, which imports all models and must not be imported here: one writes references to the

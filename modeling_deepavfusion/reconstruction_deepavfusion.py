@@ -1,14 +1,16 @@
-"""Masked reconstruction of one modality (paper, section 3.4): the mask, the decoder and its loss.
+"""Masked reconstruction of one modality (paper, section 3.4): the decoder and its loss.
 
 A model has two decoders, one for the image and one for the audio. Each knows how its input is cut into patches.
 """
 
-from typing import NamedTuple
+import math
 
 import torch
 from torch import nn
 from transformers import initialization as init
 
+from .cross_deepavfusion import DeepAVFusionCrossLayer
+from .masking_deepavfusion import DeepAVFusionMasking
 from .patches_deepavfusion import PatchGrid, gather_tokens, sincos_positions
 from .presence_deepavfusion import mean_of_present
 from .swin_deepavfusion import DeepAVFusionSwinLayer
@@ -17,64 +19,49 @@ from .vit_deepavfusion import DeepAVFusionLayer
 _EPSILON = 1e-6  # added to the variance of a patch
 
 
-class DeepAVFusionMasking(NamedTuple):
-    """Which patches of a modality the encoder sees; all fields are None for an absent modality.
+def standardize_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
+    """Each patch (..., values) minus its mean, over the root of its unbiased variance + 1e-6.
 
-    Attributes:
-        ids_keep: (B, kept) indices of the visible patches.
-        ids_hidden: (B, hidden) indices of the hidden patches.
-        ids_restore: (B, n) position of each patch in the shuffled order (visible patches first).
-        mask: (B, n) float, 1 = hidden.
+    Args:
+        patches: (..., values), with the channels of a pixel next to each other.
+        channels: Number of channels that are standardized on their own; 1 standardizes a patch as a whole.
     """
-
-    ids_keep: torch.Tensor | None = None
-    ids_hidden: torch.Tensor | None = None
-    ids_restore: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-
-    @classmethod
-    def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
-        """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of noise."""
-        return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
-
-    @classmethod
-    def from_restore(
-        cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
-    ) -> "DeepAVFusionMasking":
-        """Keep the patches whose position in `ids_restore` (B, n) is below `num_kept`; the mask has dtype `dtype`."""
-        order = torch.argsort(ids_restore, dim=1)
-        return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
+    mean, deviation = _statistics(patches, channels)
+    return (patches - mean) / deviation
 
 
-def standardize_patches(patches: torch.Tensor) -> torch.Tensor:
-    """Standardize each patch (..., values): subtract its mean, divide by the root of its unbiased variance + 1e-6."""
-    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-    return (patches - mean) / (variance + _EPSILON).sqrt()
-
-
-def unstandardize_patches(predictions: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+def unstandardize_patches(predictions: torch.Tensor, patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
     """Invert `standardize_patches`: predictions (..., values) with the mean and variance of `patches`."""
-    mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)
-    return predictions * (variance + _EPSILON).sqrt() + mean
+    mean, deviation = _statistics(patches, channels)
+    return predictions * deviation + mean
+
+
+def _statistics(patches: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of each patch's channels and root of their variance + 1e-6, one for each value (or 1 for all)."""
+    pixels = patches.unflatten(-1, (-1, channels))
+    mean, deviation = pixels.mean(dim=-2), (pixels.var(dim=-2) + _EPSILON).sqrt()
+    repeats = (1,) * (patches.ndim - 1) + (pixels.shape[-2] if channels > 1 else 1,)
+    return mean.repeat(repeats), deviation.repeat(repeats)
+
+
+def target_channels(norm_patch_loss: bool | str, num_channels: int) -> int | None:
+    """How many channels of a patch are standardized on their own in reconstruction targets; None for raw targets."""
+    return {True: 1, "patch": 1, "channel": num_channels, False: None, "none": None}[norm_patch_loss]
 
 
 def reconstruction_loss(
-    predictions: torch.Tensor, targets: torch.Tensor, norm_patch_loss: bool, present: torch.Tensor | None = None
+    predictions: torch.Tensor, targets: torch.Tensor, present: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Mean squared error of each sample over its hidden patches, in float32 (paper, section 3.4).
 
     Args:
         predictions: (B, hidden, values).
-        targets: The same shape; standardized patch by patch first with `norm_patch_loss`.
-        norm_patch_loss: See the configuration.
+        targets: The same shape.
         present: (B,) bool, or None if all samples are present. The loss of the others is 0.
 
     Returns:
         (B,) losses.
     """
-    targets = targets.float()
-    if norm_patch_loss:
-        targets = standardize_patches(targets)
     errors = predictions.float() - targets
     if present is not None:
         # Mask before squaring: absent inputs may be NaN, at which the gradient of the square is NaN even if masked.
@@ -83,28 +70,23 @@ def reconstruction_loss(
 
 
 class DeepAVFusionDecoder(nn.Module):
-    """Base class of the decoders: masking, token projection, mask token, learned positions, predictor and loss.
+    """Base class of the decoders: token projection, mask token, learned positions, predictor and loss.
 
     Args:
         config: Configuration of the model.
         patches: How the input is cut into patches.
-        mask_ratio: Fraction of the patches to hide.
 
-    Raises:
-        ValueError: If the mask ratio leaves no patch visible or none hidden.
+    Attributes:
+        prediction_fraction: Fraction of the hidden patches that are predicted in training.
     """
 
-    def __init__(self, config, patches: PatchGrid, mask_ratio: float):
+    prediction_fraction = 1.0
+
+    def __init__(self, config, patches: PatchGrid):
         super().__init__()
         dim = config.decoder_hidden_size
         self.patches = patches
-        self.num_kept = int(patches.num_patches * (1 - mask_ratio))
-        if not 0 < self.num_kept < patches.num_patches:
-            raise ValueError(
-                f"A mask ratio of {mask_ratio} keeps {self.num_kept} of the {patches.num_patches} patches of "
-                f"{patches.name}: expected at least one kept and one hidden."
-            )
-        self.norm_patch_loss = config.norm_patch_loss
+        self.target_channels = target_channels(config.norm_patch_loss, patches.num_channels)
         self.initializer_range = config.initializer_range
         self.embed = nn.Linear(config.hidden_size, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -122,26 +104,6 @@ class DeepAVFusionDecoder(nn.Module):
         positions = sincos_positions(self.patches.grid, self.predictor.in_features)
         init.copy_(self.position_embeddings, positions.unsqueeze(0))
 
-    def mask(self, values: torch.Tensor | None, noise: torch.Tensor | None = None) -> DeepAVFusionMasking:
-        """Choose the patches to keep.
-
-        Args:
-            values: Input of the modality, or None if it is absent.
-            noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
-
-        Raises:
-            ValueError: If the input or the noise does not have the configured shape.
-        """
-        if values is None:
-            return DeepAVFusionMasking()
-        self.patches.check(values)
-        expected = (values.shape[0], self.patches.num_patches)
-        if noise is None:
-            noise = torch.rand(expected, device=values.device)
-        elif tuple(noise.shape) != expected:
-            raise ValueError(f"The noise of {self.patches.name} has shape {tuple(noise.shape)}: expected {expected}.")
-        return DeepAVFusionMasking.from_noise(noise, self.num_kept)
-
     def reconstruct(
         self,
         values: torch.Tensor | None,
@@ -156,38 +118,76 @@ class DeepAVFusionDecoder(nn.Module):
 
         Args:
             values: Input of the modality, or None if it is absent.
-            masking: From `mask`.
-            encoded: (B, kept, D) encoded visible patches.
+            masking: From `PatchMasker`.
+            encoded: (B, kept, D) encoded visible patches; None if there are none.
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
             loss: Whether to compute the loss.
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
-            Loss, and logits (B, patches, values) in the order of the grid; both None for an absent modality.
+            Loss, and logits (B, patches, values) in the order of the grid, zeros for hidden patches that were not
+            predicted; both None for an absent modality, and the loss if no patch is hidden.
         """
         if values is None:
             return None, None
+        if encoded is None:
+            encoded = fusion[:, :0]
+        num_hidden = masking.ids_hidden.shape[1]
+        if self.training and self.prediction_fraction < 1:
+            # Hidden patches are in the order of their noise: the first ones are a random choice.
+            num_predicted = math.ceil(num_hidden * self.prediction_fraction)
+            masking = masking._replace(ids_hidden=masking.ids_hidden[:, :num_predicted])
         visible, hidden = self(encoded, fusion, masking, predict_visible)
+        loss = loss and num_hidden > 0
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
+        hidden = nn.functional.pad(hidden, (0, 0, 0, num_hidden - hidden.shape[1]))
         return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
 
-    def losses(self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+    def losses(
+        self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         """Loss of each sample, (B,).
 
         Args:
             logits: (B, patches, values) in the order of the grid.
             values: Input of the modality.
             ids_restore: (B, patches) position of each patch in the shuffled order (visible patches first).
+            mask: (B, patches), 1 = hidden; as many in every sample.
         """
-        masking = DeepAVFusionMasking.from_restore(ids_restore, self.num_kept)
+        masking = DeepAVFusionMasking.from_restore(ids_restore, int((mask[0] == 0).sum()))
         return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
 
     def _losses(self, hidden, values, masking, present=None):
-        targets = gather_tokens(self.patches.patchify(values, channels_last=True), masking.ids_hidden)
-        return reconstruction_loss(hidden, targets.to(hidden.device), self.norm_patch_loss, present)
+        targets = self.targets(values, masking.ids_hidden)
+        return reconstruction_loss(hidden, targets.to(hidden.device), present)
+
+    def targets(self, values: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute what the decoder learns to predict, in float32.
+
+        Args:
+            values: Input of the modality.
+            ids: (B, n) patches to select; by default all in the order of the grid.
+
+        Returns:
+            (B, n, values), standardized as `norm_patch_loss` says.
+        """
+        patches = self.patches.patchify(values, channels_last=True)
+        patches = (patches if ids is None else gather_tokens(patches, ids)).float()
+        return patches if self.target_channels is None else standardize_patches(patches, self.target_channels)
+
+    def in_input_units(self, logits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Logits (B, patches, values) in the units of the input.
+
+        Standardized targets leave out the mean and deviation of a patch, which are those of the true one here: the
+        result is better than what the model knows.
+        """
+        if self.target_channels is None:
+            return logits
+        patches = self.patches.patchify(values, channels_last=True)
+        return unstandardize_patches(logits, patches, self.target_channels)
 
     def forward(
         self, encoded: torch.Tensor, fusion: torch.Tensor, masking: DeepAVFusionMasking, predict_visible: bool
@@ -269,12 +269,45 @@ class DeepAVFusionSwinDecoder(DeepAVFusionDecoder):
         return visible, gather_tokens(tokens, masking.ids_hidden)
 
 
-DECODERS = {"plain": DeepAVFusionPlainDecoder, "swin": DeepAVFusionSwinDecoder}
+class DeepAVFusionCrossDecoder(DeepAVFusionDecoder):
+    """Cross-attention from mask tokens to the visible patches and the fusion tokens (CrossMAE, arXiv 2401.14391).
+
+    Only requested patches are computed, each regardless of the others: visible patches are predicted from mask tokens
+    too, and in training a random part of the hidden ones may suffice (`config.decoder_prediction_fraction`).
+    """
+
+    def __init__(self, config, patches: PatchGrid):
+        super().__init__(config, patches)
+        self.prediction_fraction = config.decoder_prediction_fraction
+
+    @staticmethod
+    def make_layer(config, index: int, grid: tuple[int, ...]) -> nn.Module:
+        """Layer `index` of the decoder."""
+        return DeepAVFusionCrossLayer(config)
+
+    def decode(self, patches, fusion, masking, predict_visible):
+        """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
+        num_kept = patches.shape[1]
+        positions = nn.functional.embedding(masking.ids_keep, self.position_embeddings[0])
+        context = torch.cat([fusion, patches + positions.to(patches.dtype)], dim=1)
+        requested = masking.ids_hidden
+        if predict_visible:
+            requested = torch.cat([masking.ids_keep, requested], dim=1)
+        positions = nn.functional.embedding(requested, self.position_embeddings[0])
+        queries = self.mask_token.to(patches.dtype) + positions.to(patches.dtype)
+        for layer in self.layers:
+            queries = layer(queries, context)
+        if not predict_visible:
+            return None, queries
+        return queries[:, :num_kept], queries[:, num_kept:]
+
+
+DECODERS = {"plain": DeepAVFusionPlainDecoder, "swin": DeepAVFusionSwinDecoder, "cross": DeepAVFusionCrossDecoder}
 
 __all__ = [
     "DECODERS",
+    "DeepAVFusionCrossDecoder",
     "DeepAVFusionDecoder",
-    "DeepAVFusionMasking",
     "DeepAVFusionPlainDecoder",
     "DeepAVFusionSwinDecoder",
     "standardize_patches",

@@ -64,8 +64,7 @@ def attend(
     Returns:
         (B, n, heads * e), and the weights (B, heads, n, m) if the implementation returns them (eager), else None.
     """
-    batch, queries, _ = query.shape
-    query, key, value = (x.view(batch, x.shape[1], num_heads, -1).transpose(1, 2) for x in (query, key, value))
+    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     implementation = "eager" if need_weights else module.config._attn_implementation
     if "flash" in (implementation or "") and (attention_mask is not None or key.shape[-1] != value.shape[-1]):
         implementation = "sdpa"
@@ -74,7 +73,7 @@ def attend(
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     dropout = module.attention_dropout if module.training else 0.0
     output, weights = function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
-    return output.reshape(batch, queries, -1), weights
+    return output.flatten(2), weights
 
 
 class DeepAVFusionDropPath(nn.Module):

@@ -14,6 +14,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
 )
+from deepavfusion.objectives_deepavfusion import DeepAVFusionJointEmbedding
 from tests.tiny import WIDE, tiny_config
 
 ENCODER_CLASSES = [DeepAVFusionModel, DeepAVFusionForPreTraining]
@@ -43,7 +44,12 @@ CASES = {
         "audio_decoder_type": "swin",
     },
     "swin_video": {"num_frames": 4, "image_size": 40, "image_decoder_type": "swin"},
+    "cross": {"image_decoder_type": "cross", "audio_decoder_type": "cross"},
+    "align": {"pretraining_objective": "align"},
+    "jepa": {"pretraining_objective": "jepa"},
 }
+# Cases that differ in pre-training alone.
+PRETRAINING_CASES = ("cross", "align", "jepa")
 
 
 # Heads read what the encoder gives: these cases cover the ways in which that differs.
@@ -56,12 +62,14 @@ def model_cases(cases=CASES, head_cases=HEAD_CASES) -> list:
         pytest.param(model_class, case, id=f"{model_class.__name__}-{case}")
         for model_class in MODEL_CLASSES
         for case in cases
-        if model_class in ENCODER_CLASSES or (case in head_cases and _exists(model_class, case))
+        if (model_class in ENCODER_CLASSES or case in head_cases) and _exists(model_class, case)
     ]
 
 
 def _exists(model_class, case: str) -> bool:
-    return model_class is not DeepAVFusionForSemanticSegmentation or "num_frames" not in CASES[case]
+    if model_class is DeepAVFusionForSemanticSegmentation:
+        return "num_frames" not in CASES[case]
+    return model_class is not DeepAVFusionModel or case not in PRETRAINING_CASES
 
 
 CLASS_OVERRIDES = {
@@ -95,6 +103,8 @@ def make_inputs(config, model_class=DeepAVFusionModel, batch: int = 2, seed: int
     if model_class is DeepAVFusionForPreTraining:
         sizes["image_noise"] = (batch, config.num_patches[0])
         sizes["audio_noise"] = (batch, config.num_patches[1])
+        if config.pretraining_objective == "jepa":
+            sizes["directions"] = (DeepAVFusionJointEmbedding.projection_size, 32)
     return {
         name: (torch.rand if name.endswith("noise") else torch.randn)(size, generator=generator)
         for name, size in sizes.items()
@@ -120,8 +130,16 @@ def idle_parameters(model) -> set[str]:
     """Parameters that no output depends on.
 
     Separation and segmentation read hidden states before the final norms; the output of the last layer's fusion block
-    is then unused.
+    is then unused. Joint embedding reads the fusion tokens alone; the output of the towers' last layers is then unused.
     """
+    if getattr(model, "joint_embedding", None) is not None:
+        last = model.config.num_hidden_layers - 1
+        idle = [f"{tower}.{part}." for tower in ("image", "audio") for part in ("norm", f"layers.{last}")]
+        return {
+            name
+            for name, _ in model.named_parameters()
+            if name.startswith(tuple(f"deepavfusion.{part}" for part in idle))
+        }
     if not isinstance(model, (DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation)):
         return set()
     idle = ["image.norm", "audio.norm", "fusion_norm", f"fusion_layers.{model.config.num_hidden_layers - 1}"]

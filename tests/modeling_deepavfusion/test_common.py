@@ -53,7 +53,7 @@ def test_encoder_shapes(case):
     assert "attentions" not in outputs
 
 
-@each_case
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("align", "jepa")])
 def test_pretraining_shapes(case):
     config = tiny_config(**CASES[case])
     outputs = DeepAVFusionForPreTraining(config)(**make_inputs(config, DeepAVFusionForPreTraining, batch=3))
@@ -244,7 +244,8 @@ def test_activation_checkpointing_equals_plain(model_class, case):
         loss.backward()
         counts.append(len(calls))
         results.append((loss, gradients(model)))
-    assert counts[1] == 2 * counts[0] > 0, counts  # each layer ran again in the backward pass
+    # Each layer ran again in the backward pass; the last fusion layers of passes with one modality lead to no loss.
+    assert counts[1] == 2 * counts[0] - (2 if case == "align" else 0) > 0, counts
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 

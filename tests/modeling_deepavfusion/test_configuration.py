@@ -107,7 +107,7 @@ def test_invalid_values_are_named(overrides, message):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hidden_size", "768"), ("norm_patch_loss", "yes"), ("fusion_layers", 3), ("image_mask_ratio", "0.75")],
+    [("hidden_size", "768"), ("norm_patch_loss", 0.5), ("fusion_layers", 3), ("image_mask_ratio", "0.75")],
 )
 def test_types_are_checked(name, value):
     with pytest.raises(StrictDataclassError, match=name):

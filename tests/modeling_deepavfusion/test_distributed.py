@@ -11,7 +11,16 @@ import torch
 
 from deepavfusion import DeepAVFusionForPreTraining
 
-from .cases import CASES, MODEL_CLASSES, assert_outputs_equal, make_inputs, make_model, model_cases
+from .cases import (
+    CASES,
+    HEAD_CASES,
+    MODEL_CLASSES,
+    PRETRAINING_CASES,
+    assert_outputs_equal,
+    make_inputs,
+    make_model,
+    model_cases,
+)
 
 each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
 each_model = pytest.mark.parametrize(("model_class", "case"), model_cases())
@@ -22,7 +31,7 @@ def layer_names(model):
     return {name for name, module in model.named_modules() if re.fullmatch(r".*layers\.\d+", name)}
 
 
-@pytest.mark.parametrize(("model_class", "case"), model_cases(["factorized", "late_fusion", "divided_video", "swin"]))
+@pytest.mark.parametrize(("model_class", "case"), model_cases([*HEAD_CASES, "swin", *PRETRAINING_CASES]))
 def test_sharding_plan_names_every_layer(model_class, case):
     model = make_model(model_class, **CASES[case])
     by_rule = {rule: set() for rule in model.fsdp_plan}

@@ -205,7 +205,7 @@ def test_keeping_every_patch_is_keeping_none_back(case):
     torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm_patch_loss", [True, False])
+@pytest.mark.parametrize("norm_patch_loss", [True, False, "patch", "channel", "none"])
 def test_losses_per_sample(norm_patch_loss):
     """Their means are the losses of the batch; each is the mean squared error over a sample's hidden patches."""
     model = make_model(DeepAVFusionForPreTraining, norm_patch_loss=norm_patch_loss)
@@ -224,12 +224,52 @@ def test_losses_per_sample(norm_patch_loss):
         torch.testing.assert_close(found.mean(), outputs[f"{modality}_loss"], **CLOSE)
         hidden = outputs[f"{modality}_mask"][1].bool()
         target = targets[1][hidden]
-        if norm_patch_loss:
-            target = (target - target.mean(1, keepdim=True)) / (target.var(1, keepdim=True) + 1e-6).sqrt()
+        if norm_patch_loss not in (False, "none"):
+            channels = 3 if (modality, norm_patch_loss) == ("image", "channel") else 1
+            pixels = target.view(len(target), -1, channels)
+            pixels = (pixels - pixels.mean(1, keepdim=True)) / (pixels.var(1, keepdim=True) + 1e-6).sqrt()
+            target = pixels.view_as(target)
         expected = (outputs[f"{modality}_logits"][1][hidden] - target).square().mean()
         torch.testing.assert_close(found[1], expected, **CLOSE)
     assert list(alone) == ["audio_loss"]
     torch.testing.assert_close(alone["audio_loss"], losses["audio_loss"])
+
+
+@pytest.mark.parametrize("decoder", ["plain", "swin"])
+@pytest.mark.parametrize("norm_patch_loss", ["patch", "none"])
+def test_a_hidden_modality_is_reconstructed_from_the_other_one_alone(decoder, norm_patch_loss):
+    types = {"image_decoder_type": decoder, "audio_decoder_type": decoder, "norm_patch_loss": norm_patch_loss}
+    model = make_model(DeepAVFusionForPreTraining, **types)
+    inputs = make_inputs(model.config, DeepAVFusionForPreTraining, batch=3)
+    num_image, num_audio = model.config.num_patches
+    outputs = model(**inputs, num_visible_image_patches=0, num_visible_audio_patches=num_audio)
+    assert outputs.audio_loss is None
+    assert bool(outputs.image_mask.all())
+    assert not bool(outputs.audio_mask.any())
+    torch.testing.assert_close(outputs.loss, outputs.image_loss)
+    outputs.loss.backward()
+    assert model.deepavfusion.image.patch_embed.projection.weight.grad is None
+    assert bool((model.deepavfusion.audio.patch_embed.projection.weight.grad != 0).any())
+    # The image itself is never seen, but for its part in the loss.
+    other = {**inputs, "pixel_values": torch.randn_like(inputs["pixel_values"])}
+    again = model(**other, num_visible_image_patches=0, num_visible_audio_patches=num_audio)
+    torch.testing.assert_close(again.image_logits, outputs.image_logits)
+    losses = model.losses_per_sample(outputs, pixel_values=inputs["pixel_values"])["image_loss"]
+    torch.testing.assert_close(losses.mean(), outputs.image_loss)
+
+
+def test_numbers_of_visible_patches_are_kept_and_checked():
+    model = make_model(DeepAVFusionForPreTraining)
+    inputs = make_inputs(model.config, DeepAVFusionForPreTraining)
+    outputs = model(**inputs, num_visible_image_patches=1, num_visible_audio_patches=3)
+    assert (outputs.image_mask == 0).sum(1).tolist() == [1] * len(outputs.image_mask)
+    assert (outputs.audio_mask == 0).sum(1).tolist() == [3] * len(outputs.audio_mask)
+    # What is kept are the patches of the smallest noise, as with ratios.
+    assert torch.equal((outputs.image_mask == 0).int().argmax(1), inputs["image_noise"].argmin(1))
+    with pytest.raises(ValueError, match=r"Expected 0 to \d+ visible patches of pixel_values, got 1000"):
+        model(**inputs, num_visible_image_patches=1000)
+    with pytest.raises(ValueError, match="Neither pixel_values nor input_features"):
+        model(**inputs, num_visible_image_patches=0, num_visible_audio_patches=0)
 
 
 @each_case

@@ -3,12 +3,9 @@
 import pytest
 import torch
 
+from deepavfusion.masking_deepavfusion import DeepAVFusionMasking
 from deepavfusion.patches_deepavfusion import PatchGrid
-from deepavfusion.reconstruction_deepavfusion import (
-    DeepAVFusionMasking,
-    DeepAVFusionPlainDecoder,
-    DeepAVFusionSwinDecoder,
-)
+from deepavfusion.reconstruction_deepavfusion import DECODERS, DeepAVFusionSwinDecoder
 from tests.tiny import tiny_config
 
 GRIDS = [(8, 8), (8, 12), (6, 10), (5, 7), (9, 4), (3, 5), (1, 6)]
@@ -19,7 +16,7 @@ def make_decoder(decoder_class, grid):
     config._attn_implementation = "eager"
     # Patches of 12 values: 2 x 2 pixels of 3 channels.
     patches = PatchGrid("pixel_values", (*grid[:-2], 3, 2 * grid[-2], 2 * grid[-1]), (*(1,) * (len(grid) - 2), 2, 2))
-    decoder = decoder_class(config, patches, mask_ratio=0.75).eval()
+    decoder = decoder_class(config, patches).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -97,7 +94,7 @@ def test_decoder_equals_attention_written_out(grid):
             torch.testing.assert_close(hidden[sample], expected[masking.ids_hidden[sample]], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("decoder_class", [DeepAVFusionPlainDecoder, DeepAVFusionSwinDecoder])
+@pytest.mark.parametrize("decoder_class", DECODERS.values())
 def test_patches_keep_their_places(decoder_class):
     """Visible patches are decoded at their places: predictions follow the patches, in any order kept."""
     grid = (8, 8)

@@ -281,11 +281,9 @@ class MultiLabelClips(StandInClips):
 def test_clips_without_labels_have_losses_and_no_probe(run, tmp_path, capsys):
     assert run("out", clips=UnlabeledClips) == 0
     assert "Nearest neighbors" not in capsys.readouterr().out
-    assert set(json.loads((tmp_path / "out" / "evaluation.json").read_text())["metrics"]) == {
-        "loss",
-        "image_loss",
-        "audio_loss",
-    }
+    metrics = json.loads((tmp_path / "out" / "evaluation.json").read_text())["metrics"]
+    assert {"loss", "image_loss", "audio_loss", "image_oracle_loss", "audio_saved_few"} < set(metrics)
+    assert not [name for name in metrics if "accuracy" in name or "whitened" in name or "linear" in name]
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.eval_results is None
     assert "No nearest-neighbor scores: the held-out clips have no labels." in card.text
@@ -318,6 +316,73 @@ def test_swin_decoders_and_video_train(run, tmp_path):
     assert run("video", *video, clips=VideoClips) == 0
     assert run("swin", "model.audio_decoder_type=swin", "optim.epochs=0.5") == 0
     assert "4 x 48 x 48" in (tmp_path / "video" / "README.md").read_text()
+
+
+OBJECTIVES = {
+    "align": ("loss", "image_loss", "audio_loss", "alignment_loss"),
+    "jepa": ("loss", "invariance_loss", "sigreg_loss"),
+}
+RECALLS = {f"{name}_r{k}" for name in ("audio_to_image", "image_to_audio", "chance") for k in (1, 5, 10)}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_other_objectives_train_and_report_their_losses_and_retrieval(run, tmp_path, capsys, objective):
+    settings = [f"model.pretraining_objective={objective}", "optim.epochs=12", "optim.base_lr=0.1", "run.save_epochs=6"]
+    assert run("out", *settings, figures=True) == 0
+    folder, printed = tmp_path / "out", capsys.readouterr().out
+    losses = OBJECTIVES[objective]
+    records = metrics(folder, "train")
+    assert all(tuple(name for name in record if name.endswith("loss")) == losses for record in records)
+    # What is compared in the batch falls; every batch has other clips, so from 2 log lines to 2 log lines.
+    first, last = (sum(record[losses[-1]] for record in part) for part in (records[:2], records[-2:]))
+    assert last < 0.9 * first
+
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert set(found["metrics"]) > RECALLS
+    assert (found["metrics"]["chance_r1"], found["metrics"]["chance_r10"]) == (1 / 12, 10 / 12)
+    for name in ("image_loss", "image_oracle_loss", "image_saved_few"):
+        assert (name in found["metrics"]) == (objective == "align")
+    assert found["architecture"]["pretraining_objective"] == objective
+    assert "Retrieval: among all held-out clips" in found["protocol"]
+    assert ("mean squared error of masked patches" in found["protocol"]) == (objective == "align")
+    assert "audio to image, before training" in printed
+    assert ("Held-out losses" in printed) == (objective == "align")
+    assert (folder / "training_curves.png").stat().st_size > 1000
+    card = (folder / "README.md").read_text()
+    assert (folder / "reconstructions.png").exists() == ("reconstructions.png" in card) == (objective == "align")
+    assert {"align": "telling matching pairs", "jepa": "joint embedding"}[objective] in card
+    assert "\n\n\n" not in card
+    model = DeepAVFusionForPreTraining.from_pretrained(folder)
+    assert largest_difference(model.state_dict(), weights(folder)) == 0.0
+
+
+def test_objectives_that_compare_clips_of_a_batch_keep_its_size(run, tmp_path, capsys):
+    """Reconstruction may go on with other micro-batches; the others may not."""
+    halves = ["optim.batch_size=4", "optim.gradient_accumulation=2"]
+    for objective in ("align", "reconstruction"):
+        settings = [f"model.pretraining_objective={objective}", "run.save_epochs=0.25"]
+        assert run(objective, *settings, clips=Terminating) == 143
+        capsys.readouterr()
+        code = run(objective, *settings, *halves)
+        assert code == (2 if objective == "align" else 0)
+    assert run("align", "model.pretraining_objective=align", "run.save_epochs=0.25") == 0
+
+
+def test_an_earlier_model_goes_on_with_another_objective(run, tmp_path):
+    assert run("first", "optim.epochs=0.5") == 0
+    start = [f"model.init_from={tmp_path / 'first'}", "optim.epochs=0.5"]
+    assert run("second", *start, "model.pretraining_objective=jepa", "model.sigreg_weight=0.2") == 0
+    assert run("third", f"model.init_from={tmp_path / 'second'}", "optim.epochs=0.5") == 0
+    for name, objective in (("second", "jepa"), ("third", "jepa")):
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert (config["pretraining_objective"], config["sigreg_weight"]) == (objective, 0.2)
+        assert "sigreg_loss" in metrics(tmp_path / name, "train")[0]
+
+
+def test_masks_that_hide_a_modality_train_with_every_objective(run):
+    masks = "task.masks=[{audio: 1}, {image: 0}]"
+    for objective in OBJECTIVES:
+        assert run(objective, masks, f"model.pretraining_objective={objective}", "optim.epochs=1") == 0
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def test_count(arguments, text):
         ("silent_coverage", "coverage of silent objects"),
         ("audio_to_image_r10", "R@10 (audio to image)"),
         ("chance_r1", "R@1 (chance)"),
+        ("sigreg_loss", "SIGReg loss"),
         ("something_else", "something_else"),
     ],
 )

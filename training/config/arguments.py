@@ -4,29 +4,16 @@ Keys of `model` that are not fields of [`ModelArguments`] are fields of `DeepAVF
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from deepavfusion import DeepAVFusionConfig
-
 from ..data import data_sets
-from .options import RecipeError, option
+from .commands import COMMANDS, FINETUNING, TASKS, TRAINING
+from .model import COMPUTATION, ModelArguments
+from .options import option
 
-TASKS = ("pretraining", "recognition", "separation", "segmentation", "localization", "retrieval")
-# Command -> its tasks.
-COMMANDS = {
-    "pretrain": ("pretraining",),
-    "finetune": ("recognition", "separation", "segmentation", "localization"),
-    "probe": ("recognition",),
-    "evaluate": ("recognition", "separation", "segmentation", "localization", "retrieval"),
-}
-# Commands that train, and those among them that train the head of a task.
-TRAINING = ("pretrain", "finetune", "probe")
-FINETUNING = ("finetune", "probe")
 # Limits of options that apply to training for recognition only.
 _RECOGNITION = {"tasks": ("recognition",), "commands": FINETUNING}
-# Keys of `model` that affect how a model computes, but not its results.
-COMPUTATION = ("gradient_checkpointing", "attn_implementation")
 
 
 @dataclass
@@ -36,6 +23,18 @@ class TaskArguments:
     name: str = option("recognition", "Task to train or evaluate.", choices=TASKS)
     freeze_encoder: bool = option(
         False, "Train only the heads, on the features of a frozen encoder (linear probe).", commands=FINETUNING
+    )
+    masks: list[dict] = option(
+        [],
+        "Visible patches, drawn in every step: entries such as {weight: 1, audio: 1}, with a number of visible image "
+        "or audio patches; the ratios of the model where there is none.",
+        tasks=("pretraining",),
+    )
+    probe_labels: list[int] = option(
+        [],
+        "Numbers of labels of the training split on which linear probes are fitted before and after training.",
+        at_least=1,
+        tasks=("pretraining",),
     )
     semantic: bool = option(
         False, "Segment each class; by default only what sounds from what does not.", tasks=("segmentation",)
@@ -75,72 +74,6 @@ class TaskArguments:
 
 
 @dataclass
-class ModelArguments:
-    """Sizes, initial weights, computation.
-
-    Args:
-        config: Fields of `DeepAVFusionConfig` that the recipe sets, as keys of the section like all others.
-    """
-
-    size: str | None = option(
-        None,
-        "Named size, small, base, large or huge; null for the defaults of the configuration (base).",
-        commands=TRAINING,
-    )
-    init_from: str | None = option(
-        None,
-        "Folder or Hub id of a model of this package to start from; sizes are then those of that model.",
-        commands=TRAINING,
-    )
-    init_image: str | None = option(
-        None,
-        "Unimodal checkpoint for the image tower: MAE file, or folder or Hub id of a ViTMAE model.",
-        tasks=("pretraining",),
-    )
-    init_audio: str | None = option(
-        None, "Unimodal checkpoint for the audio tower: AudioMAE file.", tasks=("pretraining",)
-    )
-    gradient_checkpointing: bool = option(
-        False, "Recompute activations in the backward pass: less memory, about a third more time.", commands=TRAINING
-    )
-    attn_implementation: str | None = option(
-        None, "Attention implementation: eager, sdpa, flash_attention_2 ...; null for the default of transformers."
-    )
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def build_config(self) -> DeepAVFusionConfig:
-        """Build the configuration of a model with random weights.
-
-        Raises:
-            RecipeError: If a field is invalid.
-        """
-        try:
-            if self.size is not None:
-                return DeepAVFusionConfig.from_size(self.size, **self.config)
-            return DeepAVFusionConfig(**self.config)
-        except Exception as error:  # the strict dataclass raises its own classes
-            raise RecipeError(f"Invalid model section: {error}") from error
-
-    def set_attention(self, model) -> None:
-        """Set the attention implementation of a model.
-
-        Raises:
-            RecipeError: If it is unknown or unavailable.
-        """
-        if self.attn_implementation is not None:
-            try:
-                model.set_attn_implementation(self.attn_implementation)
-            except (ImportError, ValueError) as error:
-                raise RecipeError(f"model.attn_implementation={self.attn_implementation}: {error}") from error
-
-    def set_computation(self, model) -> None:
-        """Set the attention implementation and gradient checkpointing of a model to train."""
-        self.set_attention(model)
-        if self.gradient_checkpointing:
-            model.activation_checkpointing_enable()
-
-
-@dataclass
 class DataArguments:
     """Data set, splits, reading. Null stands for the default of the data set."""
 
@@ -150,6 +83,11 @@ class DataArguments:
     eval_size: int | None = option(None, "Maximum number of held-out clips.")
     cache_dir: str | None = option(
         None, "Folder of generated scenes; null generates them again in every run.", local=True
+    )
+    augment: bool | None = option(
+        None,
+        "Whether training scenes are cropped, flipped and changed in volume (true), which blurs the links of coupling.",
+        commands=TRAINING,
     )
     annotations: str | None = option(
         None, "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.", local=True
@@ -175,6 +113,8 @@ class DataArguments:
     max_sounding: int | None = option(None, "Maximum number of objects that sound; 1 gives every clip a single class.")
     noise: float | None = option(None, "Level of the noise.")
     motion: bool | None = option(None, "Whether objects move.")
+    coupling: float | None = option(None, "How closely sounds follow size, place and color.", at_least=0, below=1)
+    things: str | None = option(None, "Folder of things (NAME.png with NAME.wav) to make scenes of.", local=True)
     scene_seed: int | None = option(None, "Seed of the scenes.")
     eval_split: str = option("test", "Held-out split of the reported metrics.", choices=("validation", "test"))
     selection_split: str = option(

@@ -135,12 +135,12 @@ def check_value(value: Any, option: Option, key: str) -> None:
     for entry in value if isinstance(value, list) else [value]:
         if option.choices and entry not in option.choices:
             raise RecipeError(f"{key} is {entry!r}: expected one of {', '.join(option.choices)}.")
-    if (
-        (option.above is not None and value <= option.above)
-        or (option.at_least is not None and value < option.at_least)
-        or (option.below is not None and value >= option.below)
-    ):
-        raise RecipeError(f"{key} is {value}: expected a number {bounds(option)}.")
+        if (
+            (option.above is not None and entry <= option.above)
+            or (option.at_least is not None and entry < option.at_least)
+            or (option.below is not None and entry >= option.below)
+        ):
+            raise RecipeError(f"{key} is {entry}: expected a number {bounds(option)}.")
 
 
 def bounds(option: Option) -> str:

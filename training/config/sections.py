@@ -18,8 +18,12 @@ from .arguments import (
 )
 from .options import Option, Scope, field_options
 
-# Prefix of fields of the configuration -> tasks whose head they belong to.
+# Prefix of fields of the configuration -> tasks that they apply to.
 _HEADS = {
+    "pretraining_": ("pretraining",),
+    "decoder_prediction_": ("pretraining",),
+    "alignment_": ("pretraining",),
+    "sigreg_": ("pretraining",),
     "classifier_": ("recognition",),
     "separation_": ("separation",),
     "semantic_": ("segmentation",),

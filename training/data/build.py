@@ -23,7 +23,10 @@ MODELS = {
 TASKS = tuple(MODELS)
 SPLITS = ("train", "validation", "test")
 _SIZES = {"train_size", "eval_size"}
-_SCENES = {"difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "scene_seed"}
+_SCENES = {
+    *("difficulty", "min_objects", "max_objects", "max_sounding", "noise", "motion", "coupling", "things"),
+    "scene_seed",
+}
 
 
 def data_sets(task: str | None = None, option: str | None = None) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ def _tasks(name: str) -> tuple[str, ...]:
 
 def _options(name: str) -> set[str]:
     """Options of a data set besides its name."""
-    return _SIZES | (_SCENES | {"cache_dir"} if name == "scenes" else {"path"} | DATA_SETS[name].options)
+    return _SIZES | (_SCENES | {"cache_dir", "augment"} if name == "scenes" else {"path"} | DATA_SETS[name].options)
 
 
 def build_dataset(
@@ -60,8 +63,8 @@ def build_dataset(
             the first in an order that depends on their names), and the options of the data set; keys whose value is
             None count as absent:
 
-            - scenes: `cache_dir`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`, `motion`,
-              `scene_seed`;
+            - scenes: `cache_dir`, `augment`, `difficulty`, `min_objects`, `max_objects`, `max_sounding`, `noise`,
+              `motion`, `coupling`, `things` (folder of cut-outs with sounds), `scene_seed`;
             - folder: `annotations` (csv or jsonl), `validation_fraction` (0.1);
             - vggsound, vggsound_music: `annotations` (vggsound.csv), `validation_fraction`, `train_list`, `test_list`
               (files that name the clips of the split), `drop_overlap` (leave out training clips that are test clips);
@@ -125,7 +128,7 @@ def _build_scenes(
         **settings,
     )
     size = size or (10_000 if split == "train" else 1_000)
-    common = (config, processor, split, size, train, seed, options.get("cache_dir"))
+    common = (config, processor, split, size, train, seed, options.get("cache_dir"), options.get("augment", True))
     if task == "recognition":
         return SceneClips(*common)
     return SceneTask(*common, task=task, semantic=semantic, foreign_sounds=foreign_sounds)

@@ -35,6 +35,8 @@ class Stream(IntEnum):
     """The scenes from which training pairs are formed: (epoch, 0)."""
     EVALUATION_PARTNERS = 12
     """`SCENE_PARTNERS` of held-out scenes: (scene,)."""
+    MASK_SETTINGS = 13
+    """How many patches are visible in pre-training: (step,)."""
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:
@@ -47,13 +49,15 @@ def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:
     """
     if stream is Stream.AUGMENTATION:
         # numpy's mixer here, and no number for ORDER below, for the sake of recorded loss curves of pre-training.
-        words = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(words[0]) >> 1)
+        return _mixed_by_numpy(seed, *position)
     if stream is Stream.EVALUATION_PARTNERS:  # these numbers define the test pairs of recorded evaluations
-        words = np.random.SeedSequence(((1 << 32) + seed, 0, *position)).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(words[0]) >> 1)
+        return _mixed_by_numpy((1 << 32) + seed, 0, *position)
     numbers = (seed, *position) if stream is Stream.ORDER else (seed, stream, *position)
     return torch.Generator().manual_seed(_splitmix64(*numbers) & 0x7FFFFFFFFFFFFFFF)
+
+
+def _mixed_by_numpy(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def _splitmix64(*numbers: int) -> int:

@@ -22,6 +22,14 @@ from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
 _ANNOTATED = 20  # number of classes up to which cells are annotated
+# Parts of the loss of pre-training, in the order of drawing.
+_LOSSES = {
+    "image": COLORS["image"],
+    "audio": COLORS["audio"],
+    "alignment": COLORS["all"],
+    "invariance": COLORS["fusion"],
+    "sigreg": COLORS["total"],
+}
 
 
 @own_style
@@ -126,13 +134,7 @@ def training_curves(
     losses, probe, rate, norm = figure.subplots(2, 2).ravel()
     figure.suptitle(title, fontsize=13, x=0.01, ha="left")
     epochs = [record["epoch"] for record in train]
-    eval_epochs = [record["epoch"] for record in evaluations]
-    for name in ("image", "audio"):
-        held_out = {"linestyle": "--", "marker": "o", "markersize": 4, "label": f"{name}, held out"}
-        losses.plot(epochs, [r[f"{name}_loss"] for r in train], color=COLORS[name], label=f"{name}, training")
-        losses.plot(eval_epochs, [r[f"{name}_loss"] for r in evaluations], color=COLORS[name], **held_out)
-    chart_axes(losses, "Reconstruction loss of masked patches", "epoch", "mean squared error")
-    losses.legend()
+    _loss_panel(losses, train, evaluations)
     _probe_panel(probe, evaluations, chance)
     rate.plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"])
     chart_axes(rate, "Learning rate", "epoch", "learning rate")
@@ -143,6 +145,27 @@ def training_curves(
         norm.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     chart_axes(norm, "Gradient norm", "epoch", "norm")
     write_atomically(path, figure_png(figure))
+
+
+def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the parts of the loss, on a logarithmic scale unless all of them are errors of reconstruction."""
+    names = [name for name in _LOSSES if any(f"{name}_loss" in record for record in train)]
+    for name in names:
+        for records, style, origin in (
+            (train, {}, "training"),
+            (evaluations, {"linestyle": "--", "marker": "o", "markersize": 4}, "held out"),
+        ):
+            points = [(record["epoch"], record[f"{name}_loss"]) for record in records if f"{name}_loss" in record]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=_LOSSES[name], label=f"{name}, {origin}", **style)
+        if evaluations and (level := evaluations[-1].get(f"{name}_oracle_loss")) is not None:
+            axes.axhline(level, color=_LOSSES[name], linestyle=":", linewidth=1.0, label=f"{name}, oracle")
+    if names == ["image", "audio"]:
+        chart_axes(axes, "Reconstruction loss of masked patches", "epoch", "mean squared error")
+    else:
+        axes.set_yscale("log")
+        chart_axes(axes, "Parts of the loss", "epoch", "loss")
+    axes.legend()
 
 
 def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping[str, float] | None) -> None:

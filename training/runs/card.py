@@ -54,7 +54,9 @@ def write_card(
     """
     task, pretrained = record["task"], record["task"] == "pretraining"
     metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
-    tags = ["masked-autoencoder", "pre-training"] if pretrained else [PIPELINES[task]]
+    objective = record["architecture"]["pretraining_objective"]
+    kind = "joint-embedding" if objective == "jepa" else "masked-autoencoder"
+    tags = [kind, "pre-training"] if pretrained else [PIPELINES[task]]
     data = ModelCardData(
         model_name=name if metrics else None,
         license=recipe.run.license,
@@ -84,6 +86,7 @@ def write_card(
         name=name,
         location=_location(recipe, name),
         pretrained=pretrained,
+        objective=objective,
         norm_patch_loss=record["architecture"]["norm_patch_loss"],
         task=task,
         pipeline=PIPELINES.get(task),

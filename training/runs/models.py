@@ -15,17 +15,22 @@ from .folder import RunFolder
 
 # Fields of the configuration that a recipe may set for an existing encoder; the others are those of the encoder.
 _FREE_OF_SHAPE = {
+    "alignment_weight",
     "attention_probs_dropout_prob",
     "classifier_input_norm",
     "classifier_loss",
+    "decoder_prediction_fraction",
     "drop_path_rate",
     "hidden_dropout_prob",
     "localization_loss",
     "localization_map",
     "localization_threshold",
+    "pretraining_masked_views",
+    "pretraining_objective",
     "semantic_loss_ignore_index",
     "separation_mask",
     "separation_weighted_loss",
+    "sigreg_weight",
 }
 
 

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import math
 import platform
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,10 @@ def training_record(trainer) -> dict[str, Any]:
             "fusion_tokens": config.num_all_fusion_tokens,
             "frame": f"{frames}{config.frame_size[0]} x {config.frame_size[1]}",
             "spectrogram": f"{config.num_mel_bins} mels x {config.spectrogram_length} steps",
-            "image_patches": math.prod(config.image_grid),
-            "audio_patches": math.prod(config.audio_grid),
+            "image_patches": config.num_patches[0],
+            "audio_patches": config.num_patches[1],
             "norm_patch_loss": config.norm_patch_loss,
+            "pretraining_objective": config.pretraining_objective,
         },
     }
 

@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
 from ..data.random import Stream, generator
-from ..tasks import MODEL_INPUTS, Evaluation, Task, model_inputs
+from ..tasks import MODEL_INPUTS, Evaluation, Task
 from .checkpoints import (
     TRAINING_STATE,
     checkpoint_path,
@@ -93,7 +93,7 @@ class AudioVisualTrainer(Trainer):
         fraction = recipe.data.max_unreadable_fraction
         self.broken = BrokenClips(len(kwargs["train_dataset"]), fraction)
         self.evaluation_broken = None if evaluation is None else BrokenClips(len(evaluation.clips), fraction)
-        self.averages = LogAverages()
+        self.averages, self.losses = LogAverages(), task.losses(kwargs["model"].config)
         self.current: _Step | None = None
         self.latest_evaluation: Evaluation | None = None
         super().__init__(
@@ -124,7 +124,7 @@ class AudioVisualTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         started = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
-        sums = torch.zeros(len(self.task.LOSSES) + 1, dtype=torch.float64)
+        sums = torch.zeros(len(self.losses) + 1, dtype=torch.float64)
         self.current = _Step(started, time.perf_counter() - started, sums)
         return samples
 
@@ -138,10 +138,10 @@ class AudioVisualTrainer(Trainer):
             place = BatchPlace(self.args.seed, self.state.global_step, current.micro, self.order)
             outputs = model(**self.task.training_inputs(given, config, place, self.recipe))
             loss = outputs.loss
-            losses = torch.stack([outputs[name] for name in self.task.LOSSES]).detach().cpu().double()
+            losses = torch.stack([outputs[name] for name in self.losses]).detach().cpu().double()
             current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
         else:  # a blank clip without weight, because processes communicate in every pass
-            outputs = model(**model_inputs(inputs, config, self.args.device))
+            outputs = model(**self.model.dummy_inputs)
             values = outputs.to_tuple() if outputs.loss is None else (outputs.loss,)
             loss = sum(value.sum() for value in values if torch.is_tensor(value) and value.requires_grad) * 0.0
         current.micro += 1
@@ -171,7 +171,7 @@ class AudioVisualTrainer(Trainer):
         if not math.isfinite(current.grad_norm) and accelerator.scaler is None:
             self._raise_non_finite("gradient", current.paths)
         self.stop.signal = int(signals.max()) or None
-        current.totals = dict(zip((*self.task.LOSSES, "clips"), sums.tolist(), strict=True))
+        current.totals = dict(zip((*self.losses, "clips"), sums.tolist(), strict=True))
         current.totals |= {"grad_norm": current.grad_norm, "wait": current.wait}
 
     def _raise_non_finite(self, what: str, paths: list[str]) -> None:
@@ -182,14 +182,16 @@ class AudioVisualTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and "grad_norm" in logs:  # training: means over clips and processes instead
             step = self.state.global_step
-            record = self.averages.record(self.task.LOSSES, self.state.max_steps - step)
+            record = self.averages.record(self.losses, self.state.max_steps - step)
             logs = {**record, "learning_rate": self.schedule.learning_rate(step - 1)}
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Evaluate the task on its held-out clips. All processes must call this together."""
         started, known = time.perf_counter(), set(self.evaluation_broken.reasons)
-        found = self.evaluation.evaluate(self.model, self.accelerator, full=False, broken=self.evaluation_broken)
+        ends = self.state.global_step in (0, self.state.max_steps)
+        full = self.task.EVALUATES_FIRST and ends
+        found = self.evaluation.evaluate(self.model, self.accelerator, full=full, broken=self.evaluation_broken)
         self.latest_evaluation = found
         for path, reason in self.evaluation_broken.reasons.items():
             if path not in known:

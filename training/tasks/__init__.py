@@ -1,7 +1,7 @@
 """Tasks: masked pre-training and the five downstream tasks, with their data, metrics and reports."""
 
 from .base import Task
-from .evaluation import MODEL_INPUTS, Evaluation, evaluate_task, model_inputs
+from .evaluation import MODEL_INPUTS, Evaluation, evaluate_task
 from .localization import Localization
 from .pretraining import Pretraining
 from .recognition import Recognition
@@ -23,5 +23,4 @@ __all__ = [
     "Separation",
     "Task",
     "evaluate_task",
-    "model_inputs",
 ]

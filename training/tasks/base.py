@@ -32,7 +32,6 @@ class Task:
         ENCODER: Prefix of the encoder's weights in the model.
         NEXT: Commands for a trained model, with {folder} as placeholder.
         UNITS: What the metrics are averages over, in the plural.
-        LOSSES: Fields of the model output that are logged during training.
         SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
             evaluated during training, and the last checkpoint is kept.
         EVALUATES_FIRST: Whether to evaluate before the first step.
@@ -44,7 +43,6 @@ class Task:
     ENCODER: ClassVar[str] = "deepavfusion."
     NEXT: ClassVar[tuple[str, ...]] = ()
     UNITS: ClassVar[str] = "clips"
-    LOSSES: ClassVar[tuple[str, ...]] = ("loss",)
     SELECTS: ClassVar[bool] = True
     EVALUATES_FIRST: ClassVar[bool] = False
 
@@ -67,7 +65,7 @@ class Task:
             config: Model configuration, which determines the sizes of frames and spectrograms.
             split: Name of the split.
             train: Whether clips are augmented and drawn at random, as for training.
-            size: Maximum number of held-out clips; by default the recipe's `data.eval_size`.
+            size: Maximum number of clips; by default the recipe's `data.train_size` or `data.eval_size`.
 
         Raises:
             OSError: If files of the data set are missing.
@@ -75,7 +73,7 @@ class Task:
         """
         source = recipe.data.source()
         if size is not None:
-            source["eval_size"] = size
+            source["train_size" if split == "train" else "eval_size"] = size
         options = cls.data_options(recipe, config, train)
         name, seed = recipe.task.data_task, recipe.run.seed
         return build_dataset(source, config, split, train=train, seed=seed, task=name, **options)
@@ -123,6 +121,11 @@ class Task:
             recipe: Recipe of the run.
         """
         return inputs
+
+    @classmethod
+    def losses(cls, config) -> tuple[str, ...]:
+        """List the fields of the model output that are logged during training, `loss` first."""
+        return ("loss",)
 
     @classmethod
     def depends_on_batch(cls, recipe, config) -> bool:

@@ -1,6 +1,7 @@
 """Evaluation of a model on held-out clips, on any number of processes."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,16 +66,6 @@ class Evaluation:
         return notes
 
 
-def model_inputs(batch: dict[str, Any], config, device: torch.device) -> dict[str, torch.Tensor]:
-    """Frames and audio of a batch on the device, or a blank clip if no clip of the batch could be read.
-
-    The blank clip keeps processes in step: their forward passes communicate, so all must run the same number of them.
-    """
-    if "pixel_values" in batch:
-        return {name: batch[name].to(device, non_blocking=True) for name in MODEL_INPUTS[:2]}
-    return {name: torch.zeros(1, *shape, device=device) for name, shape in config.input_shapes.items()}
-
-
 def progress_bar(batches, accelerator, title: str) -> tqdm:
     """Wrap batches to show the progress through them on a terminal, from the main process, until they end."""
     hidden = None if accelerator.is_main_process else True  # None: unless stderr is a terminal
@@ -100,6 +91,64 @@ def whole_parameters(model):
 
 
 @torch.no_grad()
+def score_clips(
+    clips,
+    score: Callable[[dict[str, torch.Tensor], dict[str, Any]], list],
+    model,
+    accelerator,
+    *,
+    batch_size: int,
+    num_workers: int,
+    broken: BrokenClips,
+) -> list:
+    """Score every clip of a data set, on all processes together.
+
+    Args:
+        clips: Data set.
+        score: Function of the model's inputs, on the device, and the whole batch, which returns a row for each clip.
+        model: Model, which must not be wrapped; it is in eval mode meanwhile.
+        accelerator: Accelerator with device, precision and processes.
+        batch_size: Clips per batch and process.
+        num_workers: Data loading workers per process.
+        broken: Unreadable clips found earlier, to which those of `clips` are added.
+
+    Returns:
+        The rows of all readable clips, in the order of the data set.
+
+    Raises:
+        ValueError: If no clip could be read.
+    """
+    loader = evaluation_loader(
+        clips,
+        batch_size,
+        accelerator.num_processes,
+        accelerator.process_index,
+        num_workers,
+        group=group_size(clips),
+    )
+    was_training = model.training
+    model.eval()
+    rows, unreadable = {}, []
+    try:
+        with whole_parameters(model):
+            for batch in progress_bar(loader, accelerator, "evaluation"):
+                unreadable += batch["broken"]
+                if "pixel_values" not in batch:
+                    continue
+                inputs = {name: batch[name].to(accelerator.device, non_blocking=True) for name in MODEL_INPUTS[:2]}
+                with accelerator.autocast():
+                    rows.update(zip(batch["index"].tolist(), score(inputs, batch), strict=True))
+    finally:
+        model.train(was_training)
+    gathered = {}
+    for part in gather_object([rows]):
+        gathered.update(part)
+    broken.add(gather_object(unreadable))
+    if not gathered:
+        raise ValueError(f"None of the clips could be read ({clips.card}).")
+    return [gathered[index] for index in sorted(gathered)]
+
+
 def evaluate_task(
     task,
     model,
@@ -130,56 +179,35 @@ def evaluate_task(
     """
     clips = task.clips
     broken = BrokenClips(len(clips), max_unreadable_fraction) if broken is None else broken
-    loader = evaluation_loader(
-        clips,
-        batch_size,
-        accelerator.num_processes,
-        accelerator.process_index,
-        num_workers,
-        group=group_size(clips),
-    )
-    was_training = model.training
-    model.eval()
-    rows, unreadable, shown, reconstructions = {}, [], [], None
-    try:
-        with whole_parameters(model):
-            for batch in progress_bar(loader, accelerator, "evaluation"):
-                unreadable += batch["broken"]
-                if "pixel_values" not in batch:
-                    continue
-                inputs = model_inputs(batch, model.config, accelerator.device)
-                with accelerator.autocast():
-                    scored = task.score(model, inputs, batch, full)
-                    rows.update(zip(batch["index"].tolist(), scored, strict=True))
-                    if len(shown) < examples and accelerator.is_main_process:
-                        shown += task.examples(model, inputs, batch)[: examples - len(shown)]
-                    if reconstructions is None and accelerator.is_main_process:
-                        reconstructions = task.reconstructions(model, inputs, batch)
-    finally:
-        model.train(was_training)
-    gathered = {}
-    for part in gather_object([rows]):
-        gathered.update(part)
-    broken.add(gather_object(unreadable))
-    if not gathered:
-        raise ValueError(f"None of the clips could be read ({clips.card}).")
-    ordered = [gathered[index] for index in sorted(gathered)]
-    metrics, tables, left_out = task.summarize(ordered, full)
+    shown, reconstructions = [], []
+
+    def score(inputs, batch):
+        rows = task.score(model, inputs, batch, full)
+        if accelerator.is_main_process:
+            if len(shown) < examples:
+                shown.extend(task.examples(model, inputs, batch)[: examples - len(shown)])
+            if not reconstructions:
+                reconstructions.append(task.reconstructions(model, inputs, batch))
+        return rows
+
+    settings = {"batch_size": batch_size, "num_workers": num_workers, "broken": broken}
+    rows = score_clips(clips, score, model, accelerator, **settings)
+    metrics, tables, left_out = task.summarize(rows, full)
     return Evaluation(
         task=task.NAME,
         protocol=f"{task.PROTOCOL} Data: {clips.card}.",
         metrics=metrics,
-        num_clips=len(ordered),
+        num_clips=len(rows),
         data=clips.card,
-        num_scored=task.num_scored(ordered),
+        num_scored=task.num_scored(rows),
         units=task.UNITS,
         tables=tables,
         skipped=dict(broken.reasons),
         left_out={name: count for name, count in left_out.items() if count},
         examples=shown,
-        figures=task.figures(ordered) if full and accelerator.is_main_process else [],
-        reconstructions=reconstructions,
+        figures=task.figures(rows) if full and accelerator.is_main_process else [],
+        reconstructions=reconstructions[0] if reconstructions else None,
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "model_inputs", "progress_bar", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "progress_bar", "score_clips", "whole_parameters"]

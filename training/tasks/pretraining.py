@@ -1,4 +1,4 @@
-"""Masked pre-training: reconstruction of masked image and audio patches (paper, section 3.4)."""
+"""Pre-training: reconstruction of masked image and audio patches (paper, section 3.4), alignment, joint embedding."""
 
 from typing import Any
 
@@ -7,37 +7,80 @@ import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 
-from ..data.loading import evaluation_noise, mask_noise
+from ..data.loading import BrokenClips, evaluation_noise, mask_noise
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from ..report.tables import Table
 from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 from .base import Task, percent
+from .cross_modal import (
+    NUM_CLIPS,
+    cross_modal_losses,
+    cross_modal_table,
+    hidden_bounds,
+    links_table,
+    mean_losses,
+)
+from .evaluation import score_clips
+from .masking import draw_setting, mask_settings
+from .oracles import ORACLE, oracle_losses
+from .probing import probe_features, probe_metrics, probe_tables
+from .retrieval import retrieval_features, retrieval_metrics, retrieval_table
+
+# Objective -> parts of the loss.
+_LOSSES = {
+    "reconstruction": ("image_loss", "audio_loss"),
+    "align": ("image_loss", "audio_loss", "alignment_loss"),
+    "jepa": ("invariance_loss", "sigreg_loss"),
+}
+_CLIPS = "One frame and one window per clip, no augmentation."
+_RECONSTRUCTION = (
+    "Losses: mean squared error of masked patches, with the same masks at every evaluation; those by the other "
+    "modality on the first 256 clips."
+)
+_RETRIEVAL = (
+    "Retrieval: among all held-out clips, by cosine similarity of image and audio, each encoded alone as in training."
+)
+_PROBES = (
+    "Nearest neighbors: leave-one-out, cosine similarity of each stream's mean over tokens, unmasked; `all` adds the "
+    "similarities of the three streams. Linear probes, and whitening: fitted on clips of the training split without "
+    "augmentation."
+)
+# Objective -> what the metrics mean.
+_PROTOCOLS = {
+    "reconstruction": f"{_CLIPS} {_RECONSTRUCTION} {_PROBES}",
+    "align": f"{_CLIPS} {_RECONSTRUCTION} {_RETRIEVAL} {_PROBES}",
+    "jepa": f"{_CLIPS} {_RETRIEVAL} {_PROBES}",
+}
 
 
 class Pretraining(Task):
-    """Masked reconstruction, evaluated by held-out losses and nearest neighbors."""
+    """Pre-training by any objective, evaluated by nearest neighbors and, where they apply, losses and retrieval."""
 
     NAME = "pretraining"
     MODEL = DeepAVFusionForPreTraining
-    LOSSES = ("loss", "image_loss", "audio_loss")
     SELECTS = False
     EVALUATES_FIRST = True
     NEXT = (
         "deepavfusion embed CLIP.mp4 --model {folder}",
         "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
     )
-    PROTOCOL = (
-        "One frame and one window per clip, no augmentation. Losses: mean squared error of masked patches, with the "
-        "same masks at every evaluation. Nearest neighbors: leave-one-out, cosine similarity of each stream's mean "
-        "over tokens, unmasked; `all` adds the similarities of the three streams."
-    )
+    PROTOCOL = _PROTOCOLS["reconstruction"]
+
+    @classmethod
+    def losses(cls, config):
+        return ("loss", *_LOSSES[config.pretraining_objective])
+
+    @classmethod
+    def depends_on_batch(cls, recipe, config):
+        return recipe.model.config.get("pretraining_objective", config.pretraining_objective) != "reconstruction"
 
     @classmethod
     def prepare_model(cls, model, clips, recipe):
         """Load unimodal checkpoints into the towers if the recipe names any."""
         given = recipe.model
+        mask_settings(recipe.task.masks, model.config.num_patches)
         if given.init_image is not None or given.init_audio is not None:
             try:
                 encoder = DeepAVFusionModel.from_unimodal_pretrained(
@@ -53,8 +96,15 @@ class Pretraining(Task):
         pixels = inputs["pixel_values"]
         noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, config.num_patches))
         image_noise, audio_noise = noise
-        names = ("pixel_values", "input_features")
-        return {**{name: inputs[name] for name in names}, "image_noise": image_noise, "audio_noise": audio_noise}
+        settings = mask_settings(recipe.task.masks, config.num_patches)
+        setting = draw_setting(settings, place.seed, place.step)
+        return {
+            **{name: inputs[name] for name in ("pixel_values", "input_features")},
+            "image_noise": image_noise,
+            "audio_noise": audio_noise,
+            "num_visible_image_patches": setting.image,
+            "num_visible_audio_patches": setting.audio,
+        }
 
     @property
     def primary(self):
@@ -62,27 +112,57 @@ class Pretraining(Task):
 
     @property
     def logged_metrics(self):
-        return (*self.LOSSES, *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")))
+        return (
+            "loss",
+            "image_loss",
+            "audio_loss",
+            "image_saved_few",
+            "audio_saved_few",
+            "audio_to_image_r10",
+            "image_to_audio_r10",
+            *(f"{name}_{metric}" for name in (*STREAMS, "all") for metric in ("accuracy", "map")),
+        )
 
     def score(self, model, inputs, batch, full):
-        outputs = self._outputs(model, inputs, batch)
         streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
         rows = []
-        losses = model.losses_per_sample(outputs, **inputs)
-        pairs = zip(losses["image_loss"].tolist(), losses["audio_loss"].tolist(), strict=True)
-        for place, losses in enumerate(pairs):
+        for place in range(len(batch["index"])):
             label = batch["labels"][place] if "labels" in batch else None
-            rows.append({"losses": losses, "streams": [streams[name][place] for name in STREAMS], "label": label})
+            rows.append({"streams": [streams[name][place] for name in STREAMS], "label": label})
+        objective = model.config.pretraining_objective
+        if objective != "jepa":
+            self._add_losses(rows, model, inputs, batch)
+        if objective != "reconstruction":
+            for row, features in zip(rows, retrieval_features(model.deepavfusion, inputs), strict=True):
+                row["alone"] = features
         return rows
 
-    def _outputs(self, model, inputs, batch):
+    def _add_losses(self, rows, model, inputs, batch):
+        """Add reconstruction losses, and those of oracles, to the rows of a batch."""
+        noise = self._noise(model, inputs, batch)
+        outputs = model(**inputs, **noise)
+        losses = {name: values.tolist() for name, values in model.losses_per_sample(outputs, **inputs).items()}
+        losses |= oracle_losses(model, outputs, inputs)
+        for place, row in enumerate(rows):
+            row["losses"] = {name: values[place] for name, values in losses.items()}
+        if len(rows) > 1 and int(batch["index"].min()) < NUM_CLIPS:
+            cross_modal = cross_modal_losses(model, inputs, noise)
+            for row, index, found in zip(rows, batch["index"].tolist(), cross_modal, strict=True):
+                row |= {"cross_modal": found} if index < NUM_CLIPS else {}
+
+    def _noise(self, model, inputs, batch):
         noise = evaluation_noise(self.recipe.run.seed, batch["index"], model.config.num_patches)
         image_noise, audio_noise = (part.to(inputs["pixel_values"].device) for part in noise)
-        return model(**inputs, image_noise=image_noise, audio_noise=audio_noise)
+        return {"image_noise": image_noise, "audio_noise": audio_noise}
 
     def summarize(self, rows, full):
-        image, audio = np.array([row["losses"] for row in rows], dtype=np.float64).mean(axis=0).tolist()
-        metrics = {"loss": image + audio, "image_loss": image, "audio_loss": audio}
+        metrics = {}
+        if "losses" in rows[0]:
+            means = {name: float(np.mean([row["losses"][name] for row in rows])) for name in rows[0]["losses"]}
+            metrics |= {"loss": means["image_loss"] + means["audio_loss"], **means}
+            metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
+        if "alone" in rows[0]:
+            metrics |= retrieval_metrics([row["alone"] for row in rows])
         reason = _not_scored([row["label"] for row in rows])
         if reason is None:
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
@@ -92,10 +172,43 @@ class Pretraining(Task):
                 metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
         return metrics, _tables(metrics, None, reason), {}
 
+    def evaluate(self, model, accelerator, full, broken=None):
+        """Evaluate a model; a full evaluation fits the probes of `task.probe_labels`, too."""
+        recipe, counts = self.recipe, self.recipe.task.probe_labels
+        evaluation = super().evaluate(model, accelerator, full, broken)
+        evaluation.protocol = f"{_PROTOCOLS[model.config.pretraining_objective]} Data: {self.clips.card}."
+        if full and model.config.pretraining_objective != "jepa":
+            evaluation.metrics |= hidden_bounds(model, self.clips)
+        if full and counts:
+            rows = []
+            train = self.build_clips(recipe, model.config, "train", train=False, size=max(counts))
+            for clips in (train, self.clips):
+                rows.append(
+                    score_clips(
+                        clips,
+                        lambda inputs, batch: probe_features(model.deepavfusion, inputs, batch),
+                        model,
+                        accelerator,
+                        batch_size=recipe.optim.batch_size,
+                        num_workers=recipe.data.num_workers,
+                        broken=BrokenClips(len(clips), recipe.data.max_unreadable_fraction),
+                    )
+                )
+            evaluation.metrics |= probe_metrics(*rows, counts)
+        evaluation.tables = self._tables(evaluation.metrics, None, evaluation.tables[0].note)
+        return evaluation
+
+    def _tables(self, metrics, before, note):
+        links = links_table(self.clips)
+        return [*_tables(metrics, before, note), *([] if links is None else [links])]
+
     def reconstructions(self, model, inputs, batch):
+        if model.config.pretraining_objective == "jepa":
+            return None
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
-        outputs = self._outputs(model, first, {"index": batch["index"][: len(names)]})
+        noise = self._noise(model, first, {"index": batch["index"][: len(names)]})
+        outputs = model(**first, **noise)
         visual = self.processor.visual_processor
         mean, std = list(visual.image_mean), list(visual.image_std)
         return reconstruction_images(model, *first.values(), outputs, mean, std), names
@@ -106,7 +219,7 @@ class Pretraining(Task):
     def add_training(self, evaluation, metrics, folder, name):
         records = metrics.read("evaluation")
         before = {name: value for name, value in records[0].items() if name in evaluation.metrics}
-        evaluation.tables = _tables(evaluation.metrics, before, evaluation.tables[0].note)
+        evaluation.tables = self._tables(evaluation.metrics, before, evaluation.tables[0].note)
         scores = [nested_scores(record) for record in records]
         random = [found.pop("chance") for found in scores if found][-1:]
         steps = [{**record, "probe": found} for record, found in zip(records, scores, strict=True)]
@@ -139,12 +252,29 @@ def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None
 
 
 def _tables(metrics: dict[str, Any], before: dict[str, Any] | None, note: str | None) -> list[Table]:
-    """Tables of losses, with a note, and of nearest-neighbor scores; `before` holds the metrics before training."""
+    """Tables of losses, retrieval and nearest-neighbor scores.
+
+    Args:
+        metrics: Metrics of the trained model.
+        before: Metrics before training, if known.
+        note: Note of the first table.
+    """
     columns = {"before training": before, "trained": metrics}
     columns = {title: values for title, values in columns.items() if values is not None}
-    losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
-    rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
-    tables = [Table("Held-out losses", ["", *losses.values()], rows, note)]
+    tables = []
+    if "loss" in metrics:
+        losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
+        rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
+        oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
+        rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
+        tables.append(Table("Held-out losses", ["", *losses.values()], rows))
+    cross_modal = cross_modal_table(metrics)
+    if cross_modal is not None:
+        tables.append(cross_modal)
+    if "audio_to_image_r1" in metrics:
+        tables.append(retrieval_table(columns))
+    tables[0].note = note
+    tables += probe_tables(metrics, before)
     scores = {title: nested_scores(values) for title, values in columns.items()}
     trained = scores["trained"]
     if trained is not None:
@@ -158,6 +288,11 @@ def _tables(metrics: dict[str, Any], before: dict[str, Any] | None, note: str | 
             ]
             for stream in trained
             for name in trained[stream]
+        ]
+        rows += [
+            [stream, "whitened", *(percent(of.get(f"{stream}_whitened")) for of in columns.values()), "-"]
+            for stream in trained
+            if f"{stream}_whitened" in metrics
         ]
         explained = f"{RANDOM_NEIGHBOR.capitalize()}: expected score of neighbors drawn at random from the same clips."
         columns = ["stream", "metric", *scores, RANDOM_NEIGHBOR]

@@ -16,7 +16,8 @@ from deepavfusion.training.config.recipe import (
 
 
 def test_every_command_has_its_recipes():
-    assert recipe_names("pretrain") == ["audioset_base", "folder", "scenes_tiny", "vggsound_base"]
+    scenes = ["scenes_align", "scenes_coupled", "scenes_jepa", "scenes_tiny"]
+    assert recipe_names("pretrain") == ["audioset_base", "folder", *scenes, "vggsound_base"]
     assert recipe_names("probe") == ["audioset_probe", "scenes_probe", "vggsound_probe"]
     assert recipe_command("scenes_retrieval") == "evaluate"
     assert recipe_command("no_such_recipe") is None
@@ -205,7 +206,7 @@ def test_yaml_of_a_run_holds_the_goal_and_what_applies():
     written = yaml.safe_load(text)
     assert list(written) == ["command", "task", "model", "data", "optim", "run"]
     assert written == recipe.to_dict()
-    assert written["task"] == {"name": "pretraining"}
+    assert written["task"] == {"name": "pretraining", "masks": [], "probe_labels": []}
     assert "noise" not in written["data"]
     assert "num_examples" not in written["run"]
     assert written["model"]["decoder_hidden_size"] == 256

@@ -224,6 +224,23 @@ def test_checkpoints_are_chosen_where_there_are_clips_to_choose_by(name):
     assert recipe.data.eval_split == "test"
 
 
+@pytest.mark.parametrize(
+    ("name", "objective"), [("scenes_tiny", "reconstruction"), ("scenes_align", "align"), ("scenes_jepa", "jepa")]
+)
+def test_pretraining_on_scenes_differs_in_the_objective(name, objective):
+    recipe = load(name)
+    config = recipe.model.build_config()
+    assert config.pretraining_objective == objective
+    tiny = load("scenes_tiny").model.build_config()
+    assert (config.hidden_size, config.image_size, config.num_patches) == (128, 64, tiny.num_patches)
+    assert TASKS["pretraining"].depends_on_batch(recipe, config) == (objective != "reconstruction")
+    with torch.device("meta"):
+        parameters = dict(TASKS["pretraining"].MODEL(config).named_parameters())
+    assert any("_decoder." in key for key in parameters) == (objective != "jepa")
+    if objective != "reconstruction":
+        assert (recipe.data.coupling, recipe.data.augment) == (0.97, False)
+
+
 @pytest.mark.parametrize("name", FINETUNING)
 def test_every_recipe_builds_its_model(name):
     recipe = load(name)

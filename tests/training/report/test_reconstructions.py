@@ -7,7 +7,7 @@ from PIL import Image
 
 from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.training.report.charts import training_curves
-from deepavfusion.training.report.reconstructions import draw_reconstructions, in_target_units, reconstruction_images
+from deepavfusion.training.report.reconstructions import draw_reconstructions, reconstruction_images
 from tests.tiny import tiny_config
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -27,9 +27,10 @@ def images(**changes):
     return model, unit, sound, outputs, reconstruction_images(model, pixels, sound, outputs, MEAN, STD)
 
 
-@pytest.mark.parametrize("changes", [{}, {"norm_patch_loss": False}, {"num_frames": 2}])
+@pytest.mark.parametrize("changes", [{}, {"norm_patch_loss": False}, {"norm_patch_loss": "channel", "num_frames": 2}])
 def test_images_show_original_mask_and_prediction(changes):
-    model, unit, sound, outputs, found = images(**changes)
+    model, unit, sound, outputs, (*standardized, found) = images(**changes)
+    assert len(standardized) == (changes.get("norm_patch_loss", True) is not False)
     first = unit[:, 0] if unit.ndim == 5 else unit
     for row in range(3):
         np.testing.assert_allclose(found["image_original"][row], first[row].permute(1, 2, 0).numpy(), atol=1e-5)
@@ -47,16 +48,21 @@ def test_images_show_original_mask_and_prediction(changes):
                 assert bool((patch == 0.5).all()) == bool(mask[row, i, j])
 
 
-def test_predictions_get_the_patches_mean_and_deviation_back():
-    patches = 3 + 2 * torch.randn(2, 4, 64)
-    standardized = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(in_target_units(patches, standardized, True), patches, atol=1e-5, rtol=1e-5)
-    assert in_target_units(patches, standardized, False) is standardized
+def test_standardized_images_show_the_targets_and_the_predictions_as_they_are():
+    model, unit, sound, outputs, (found, _) = images()
+    targets = model.unpatchify_audio(model.audio_decoder.targets(sound))[0, 0].numpy()
+    np.testing.assert_allclose(found["audio_original"][0], targets, atol=1e-5)
+    hidden = np.isnan(found["audio_masked"][0])
+    predicted = model.unpatchify_audio(outputs.audio_logits)[0, 0].numpy()
+    np.testing.assert_allclose(found["audio_reconstructed"][0][hidden], predicted[hidden], atol=1e-5)
+    assert found["image_original"][0].min() >= 0
+    assert found["image_original"][0].max() <= 1
+    assert found["image_original"][0].mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_figures_are_written_and_not_empty(tmp_path):
     found = images()[-1]
-    found["audio_original"][0] = np.full((32, 48), -7.0, np.float32)  # digital silence
+    found[0]["audio_original"][0] = np.full((32, 48), -7.0, np.float32)  # digital silence
     draw_reconstructions(found, ["a", "b" * 60, "c"], tmp_path / "r.png", "title")
     record = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6, "learning_rate": 1e-3, "grad_norm": 1.0}
     train = [{**record, "epoch": e, "image_loss": 1 / (e + 1)} for e in range(5)]

@@ -34,7 +34,7 @@ def record(task, **changes):
             "parameters": 5_250_000, "encoder_parameters": 4_100_000, "hidden_size": 128, "num_hidden_layers": 4,
             "num_attention_heads": 2, "fusion_type": "factorized", "fusion_layers": "all", "fusion_tokens": 32,
             "frame": "64 x 64", "spectrogram": "64 mels x 96 steps", "image_patches": 64, "audio_patches": 24,
-            "norm_patch_loss": True,
+            "norm_patch_loss": True, "pretraining_objective": "reconstruction",
         },
         **changes,
     }  # fmt: skip

@@ -272,10 +272,14 @@ def test_every_metric_has_a_title():
 )
 def test_missing_neighbor_scores_have_the_true_reason(labels, reason):
     task = TASKS["pretraining"](None, None)
-    rows = [{"losses": (1.0, 2.0), "streams": [torch.ones(4)] * 3, "label": label} for label in labels]
-    metrics, tables, _ = task.summarize(rows, full=True)
-    assert tables[0].note == (reason and f"No nearest-neighbor scores: {reason}.")
-    assert ("chance_accuracy" in metrics) == (reason is None)
+    names = ("image_loss", "audio_loss", "image_oracle_loss", "audio_oracle_loss")
+    losses, alone = dict.fromkeys(names, 1.0), dict.fromkeys(("image", "audio"), np.ones(4))
+    for title, part in (("Held-out losses", {"losses": losses}), ("Retrieval", {"alone": alone})):
+        rows = [{**part, "streams": [torch.ones(4)] * 3, "label": label} for label in labels]
+        metrics, tables, _ = task.summarize(rows, full=True)
+        assert tables[0].title == title
+        assert tables[0].note == (reason and f"No nearest-neighbor scores: {reason}.")
+        assert ("chance_accuracy" in metrics) == (reason is None)
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):

@@ -6,6 +6,7 @@ from deepavfusion.inference.common import CommandParser
 
 from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
+from .generation import check_things
 
 SHEET = (69, 77, 376, 2052)  # training scenes that together contain every timbre
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
     parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
     parser.add_argument("--sheet", type=Path, help="file for a figure of several scenes")
+    parser.add_argument("--things", type=Path, help="folder of cut-outs with sounds, instead of shapes and timbres")
     parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image-size", type=int, default=224)
@@ -28,9 +30,17 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("nothing to do: give --out DIR or --sheet FILE")
     if options.sheet is not None and options.sheet.exists() and not options.overwrite:
         parser.error(f"{options.sheet} exists: choose another file, or pass --overwrite to replace it")
-    config = ScenesConfig(
-        image_size=options.image_size, seconds=options.seconds, difficulty=options.difficulty, seed=options.seed
-    )
+    try:
+        config = ScenesConfig(
+            image_size=options.image_size,
+            seconds=options.seconds,
+            difficulty=options.difficulty,
+            things=options.things,
+            seed=options.seed,
+        )
+        check_things(config)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
     if options.out is not None:
         folders = [options.out] if len(indices) == 1 else [options.out / str(i) for i in options.index]

@@ -11,12 +11,14 @@ from functools import lru_cache
 import numpy as np
 
 from .config import ScenesConfig
+from .things import STEP, Recording
 
 NUM_SOURCE_UNIFORMS = 40
 _CONTROL_STEP = 80  # samples between control points; linear in between
 _TABLE_SIZE = 2048
 _NOISE_SIZE = 1 << 17
 _FULL_LEVEL = 0.14  # RMS of a source at 0 dB
+_FADE_IN, _FADE_OUT = 0.03, 0.05  # seconds
 
 # Within-family variation per difficulty, as (low, high) of uniform draws; at most so many harmonics.
 _RANGES = {
@@ -145,8 +147,8 @@ def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
         hiss = hiss + (0.25 + 0.3 * u[18]) * (1 - voiced)
 
     onset, end = gate(u, config.seconds)
-    hiss *= np.clip(np.minimum((t - onset) / 0.03, (end - t) / 0.05), 0.0, 1.0)
-    loudness *= np.clip(np.minimum((t - onset) / 0.03, (end - t) / 0.05), 0.0, 1.0)
+    hiss *= np.clip(np.minimum((t - onset) / _FADE_IN, (end - t) / _FADE_OUT), 0.0, 1.0)
+    loudness *= np.clip(np.minimum((t - onset) / _FADE_IN, (end - t) / _FADE_OUT), 0.0, 1.0)
 
     # Tone: two tables whose formants lie apart, read at the phase of the pitch.
     pitch = np.exp2(log_pitch)
@@ -170,6 +172,34 @@ def synthesize(timbre: int, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
     wave += tone
     wave += _noise(u[26], u[27], length) * _upsample(hiss, length)
     wave *= _FULL_LEVEL * 10 ** (between(28, "level") / 20)
+    return wave
+
+
+def play(recording: Recording, u: np.ndarray, config: ScenesConfig) -> np.ndarray:
+    """Play a random window of the sound of a thing: the waveform (N,) float32 of one source.
+
+    The sound is a loop; a window starts anywhere where it is not much less loud (by 10 dB) than the loudest one.
+
+    Args:
+        recording: The sound.
+        u: `NUM_SOURCE_UNIFORMS` numbers in [0, 1), of which onset, end, start of the window and level are drawn.
+        config: Settings of the scenes.
+    """
+    first, last = (round(seconds * config.sampling_rate) for seconds in gate(u, config.seconds))
+    t = np.arange(last - first) / config.sampling_rate
+    fade = np.clip(np.minimum(t / _FADE_IN, t[::-1] / _FADE_OUT), 0.0, 1.0)
+    # What counts is heard between the fades: so no window is silent.
+    whole = np.flatnonzero(fade == 1)
+    begin, end = -(-int(whole[0]) // STEP), int(whole[-1]) // STEP
+    starts = np.arange(len(recording.waveform) // STEP)
+    heard = recording.energy_before(starts + end) - recording.energy_before(starts + begin)
+    loud = np.flatnonzero(heard >= 0.1 * heard.max())
+    start = int(loud[int(u[2] * len(loud))]) * STEP
+    window = recording.waveform.take(np.arange(start, start + len(t)), mode="wrap") * fade
+    low, high = _RANGES[config.difficulty]["level"]
+    window *= _FULL_LEVEL * 10 ** ((low + (high - low) * float(u[28])) / 20) / np.sqrt(np.mean(window**2))
+    wave = np.zeros(config.num_samples, np.float32)
+    wave[first:last] = window
     return wave
 
 

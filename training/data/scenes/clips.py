@@ -13,26 +13,20 @@ from ..clips import ClipDataset
 from ..random import Stream, generator
 from ..sets.folder import make_rows
 from .cache import SceneCache
-from .config import (
-    CLASS_NAMES,
-    CLASS_SHAPE,
-    CLASS_TIMBRE,
-    NUM_CLASSES,
-    SPLIT_OFFSETS,
-    ScenesConfig,
-    modality_ceilings,
-)
-from .generation import generate_classes, generate_clip
+from .config import SPLIT_OFFSETS, ScenesConfig, modality_ceilings
+from .design import CLASS_SHAPE, CLASS_TIMBRE
+from .generation import check_things, generate_classes, generate_clip, regenerate_clip
 
 _MAX_SOUNDING = 3
+_REDRAWN = 3 << 40  # offset of the scenes, outside all splits, whose random numbers redraw a modality
 
 
 class SceneClips(ClipDataset):
     """A split of sounding scenes as model inputs.
 
     `pixel_values` is the frame, normalized and not resized (scenes are generated at the model's size); `input_features`
-    the mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one object sounds,
-    `shape_label` and `timbre_label` (0..7).
+    the mixture's log-mel. Samples also hold `label`, `path` ("scene train/12"), `index` and, where one generated object
+    sounds, `shape_label` and `timbre_label` (0..7).
 
     In training, samples are augmented as by `ClipAugmentation`, with the same draws: random resized crop, flip and
     volume. The volume is changed in the spectrogram, where it is a factor of the power, so nothing is clipped.
@@ -42,10 +36,11 @@ class SceneClips(ClipDataset):
         processor: A `DeepAVFusionProcessor` of the model's sizes, whose window is as long as a scene.
         split: `"train"`, `"validation"` or `"test"`.
         size: Number of scenes.
-        train: Whether to augment.
+        train: Whether samples are for training: augmented, unless `augment` says otherwise.
         seed: Seed of the augmentations.
         cache_dir: Folder where frames and spectrograms are kept once generated (in half precision: a rounding of at
             most 0.002 in log10 power); None generates them at every visit.
+        augment: Whether training samples are augmented.
     """
 
     def __init__(
@@ -57,11 +52,13 @@ class SceneClips(ClipDataset):
         train: bool,
         seed: int,
         cache_dir: str | Path | None = None,
+        augment: bool = True,
     ):
         super().__init__(seed)
         if split not in SPLIT_OFFSETS:
             raise ValueError(f"Expected a split of {', '.join(SPLIT_OFFSETS)}, got {split!r}.")
         self.config, self.split, self.size, self.train = config, split, size, train
+        self.augments = train and augment
         self.feature_extractor = processor.feature_extractor
         self.visual_processor = processor.visual_processor
         self.augmentation = ClipAugmentation(self.visual_processor)
@@ -73,15 +70,19 @@ class SceneClips(ClipDataset):
         ):
             if expected != found:
                 raise ValueError(f"Expected scenes with the processor's {name} {expected}, got {found}.")
-        self.label_names = list(CLASS_NAMES)
+        self.label_names = list(config.design.class_names)
         self.multi_label = config.multi_label
-        self.ceilings = modality_ceilings(config)
+        if config.things is None:
+            self.ceilings, classes = modality_ceilings(config), f"{len(self.label_names)} classes"
+        else:
+            check_things(config)  # faulty files are reported now, not in the middle of training
+            classes = f"{len(self.label_names)} things (digest {config.things.digest[:8]})"
         sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
         fewest, most = config.min_objects, config.max_objects
         objects = count(most, "object") if fewest == most else f"{fewest} to {count(most, 'object')}"
         self.card = (
             f"sounding scenes, {config.difficulty}: {count(size, 'clip')} of {config.seconds:g} s with {objects}, "
-            f"{sounding}, {NUM_CLASSES} classes, split {split}, seed {config.seed}"
+            f"{sounding}, {classes}, split {split}, seed {config.seed}"
         )
         self.cache = None
         if cache_dir is not None:
@@ -101,7 +102,7 @@ class SceneClips(ClipDataset):
         return {
             "frames": ((self.config.num_frames, *self.config.size, 3), np.uint8),
             "features": ((1, extractor.num_mel_bins, extractor.spectrogram_length), np.float16),
-            "classes": ((_MAX_SOUNDING,), np.int8),
+            "classes": ((_MAX_SOUNDING,), np.int16),
         }
 
     def __len__(self) -> int:
@@ -115,10 +116,10 @@ class SceneClips(ClipDataset):
         """The scenes as a `datasets.Dataset` with `path`, `label` (the sounding classes) and `split`."""
         rows = []
         for i in range(self.size):
-            names = [CLASS_NAMES[c] for c in generate_classes(self.config, self.scene_index(i))]
+            names = [self.config.design.class_names[c] for c in generate_classes(self.config, self.scene_index(i))]
             label = names if self.multi_label else names[0]
             rows.append({"path": f"scene {self.split}/{i}", "label": label, "split": self.split})
-        return make_rows(rows, list(CLASS_NAMES))
+        return make_rows(rows, list(self.config.design.class_names))
 
     def scene_index(self, i: int) -> int:
         """The index of item i for `generate_scene`."""
@@ -128,7 +129,7 @@ class SceneClips(ClipDataset):
         items = self._check(items)
         media = self._media(items)
         pixels, features, classes = as_pixels(media["frames"]), torch.from_numpy(media["features"]), media["classes"]
-        if self.train:
+        if self.augments:
             draws = [self._draw(i) for i in items]
             pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
             features = amplify(features, [decibels for _, _, decibels in draws])
@@ -140,12 +141,13 @@ class SceneClips(ClipDataset):
             sample = {"pixel_values": pixels[k], "input_features": features[k], "path": f"scene {self.split}/{i}"}
             sounding = classes[k][classes[k] >= 0].tolist()
             if self.multi_label:
-                sample["label"] = torch.zeros(NUM_CLASSES)
+                sample["label"] = torch.zeros(self.config.design.num_classes)
                 sample["label"][sounding] = 1
             else:
                 (label,) = sounding
                 sample["label"] = label
-                sample["shape_label"], sample["timbre_label"] = CLASS_SHAPE[label], CLASS_TIMBRE[label]
+                if self.config.things is None:
+                    sample["shape_label"], sample["timbre_label"] = CLASS_SHAPE[label], CLASS_TIMBRE[label]
             samples.append(sample | {"index": i})
         return samples
 
@@ -178,6 +180,27 @@ class SceneClips(ClipDataset):
             "classes": self._class_rows([clip[2] for clip in clips]),
         }
 
+    def redrawn(self, items: Sequence[int], modality: str) -> torch.Tensor | None:
+        """Draw one modality of scenes anew given the other one, as independent samples of what the other allows.
+
+        Args:
+            items: Scenes of the split.
+            modality: `"image"` or `"audio"`.
+
+        Returns:
+            `pixel_values` or `input_features` of the scenes, not augmented; None where scenes have several objects,
+            move, or are made of things.
+        """
+        config = self.config
+        if config.max_objects > 1 or config.motion or config.things is not None:
+            return None
+        indices = [self.scene_index(i) for i in items]
+        clips = [regenerate_clip(config, index, index + _REDRAWN, modality) for index in indices]
+        if modality == "audio":
+            return torch.from_numpy(self._log_mels([clip[1] for clip in clips]))
+        pixels = self.visual_processor.normalize(as_pixels(np.stack([clip[0] for clip in clips])))
+        return pixels[:, 0] if config.num_frames == 1 else pixels
+
     def _log_mels(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """(B, 1, mels, frames) float32."""
         # One by one, which is faster on a CPU, and makes the rounding of a sample independent of its neighbors.
@@ -186,7 +209,7 @@ class SceneClips(ClipDataset):
 
     @staticmethod
     def _class_rows(sounding: Sequence[np.ndarray]) -> np.ndarray:
-        rows = np.full((len(sounding), _MAX_SOUNDING), -1, np.int8)
+        rows = np.full((len(sounding), _MAX_SOUNDING), -1, np.int16)
         for row, classes in zip(rows, sounding, strict=True):
             row[: len(classes)] = classes
         return rows

@@ -1,26 +1,16 @@
-"""Settings of the sounding scenes, their 16 classes, and the best scores that a single modality can reach."""
+"""Settings of the sounding scenes, what a clip holds, and the best scores that a single modality can reach."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import log
+from pathlib import Path
 
-SHAPES = ("triangle", "square", "star", "cross", "ring", "crescent", "heart", "zigzag")
-TIMBRES = ("rising", "falling", "trill", "vibrato", "pulses", "gallop", "wah", "hiss")
+from .design import CLASS_SHAPE, CLASS_TIMBRE, GENERATED, NUM_CLASSES, Design
+from .things import ThingFolder
+
 DIFFICULTIES = ("easy", "standard", "hard")
-
-NUM_SHAPES = len(SHAPES)
-NUM_TIMBRES = len(TIMBRES)
-NUM_CLASSES = 2 * NUM_SHAPES
-
-# Class 2s pairs shape s with timbre s, class 2s + 1 with timbre s + 1: a cycle through all shapes and timbres, so that
-# every shape occurs with two timbres, every timbre with two shapes, and no part of the design is separate from another.
-CLASS_SHAPE = tuple(c // 2 for c in range(NUM_CLASSES))
-CLASS_TIMBRE = tuple((c // 2 + c % 2) % NUM_TIMBRES for c in range(NUM_CLASSES))
-CLASS_NAMES = tuple(f"{TIMBRES[t]} {SHAPES[s]}" for s, t in zip(CLASS_SHAPE, CLASS_TIMBRE))
-COMPATIBLE_SHAPES = tuple(frozenset(s for s, u in zip(CLASS_SHAPE, CLASS_TIMBRE) if u == t) for t in range(NUM_TIMBRES))
-
 SPLIT_OFFSETS = {"train": 0, "validation": 1 << 40, "test": 2 << 40}
 
 
@@ -36,11 +26,15 @@ class ScenesConfig:
         difficulty: `"easy"`, `"standard"` or `"hard"`: how far colors, sizes, textures, pitches, rates and noise vary
             within a family, and how far the families' own patterns stand out.
         min_objects: Fewest visible objects.
-        max_objects: Most visible objects, at most 4.
+        max_objects: Most visible objects, at most 4, and at most as many as there are things.
         max_sounding: Most objects that sound at once, at most 3. At 1 a clip has one label, else several.
         noise: Background noise's RMS relative to a source at full level; None takes the difficulty's range.
         motion: Whether objects move (needs `num_frames > 1`). A source swings while it sounds, a silent object at some
             other time: the image alone still does not show which object sounds, yet audio and movement correspond.
+        coupling: How closely the sound of an object follows its size, place and color, from 0 (not at all) to below 1
+            (see `scenes.coupling`).
+        things: Folder of cut-outs with their sounds to make scenes of, instead of generated shapes and timbres (see
+            `scenes.things`). It is read when the settings are made, and later changes do not affect them.
         seed: Seed of the scenes.
     """
 
@@ -54,6 +48,8 @@ class ScenesConfig:
     max_sounding: int = 2
     noise: float | None = None
     motion: bool = False
+    coupling: float = 0.0
+    things: str | Path | ThingFolder | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -82,8 +78,23 @@ class ScenesConfig:
             raise ValueError("Expected num_frames > 1 for motion, got num_frames=1.")
         if self.noise is not None and self.noise < 0:
             raise ValueError(f"Expected noise of at least 0, got {self.noise}.")
+        if not 0 <= self.coupling < 1:
+            raise ValueError(f"Expected a coupling in [0, 1), got {self.coupling}.")
         if not 0 <= self.seed < 1 << 64:
             raise ValueError(f"Expected a seed in 0 .. 2**64 - 1, got {self.seed}.")
+        if self.things is not None:
+            self._read_things()
+
+    def _read_things(self) -> None:
+        if self.coupling:
+            raise ValueError(f"Expected coupling=0 with things, whose sounds follow no image, got {self.coupling}.")
+        if not isinstance(self.things, ThingFolder):
+            object.__setattr__(self, "things", ThingFolder.read(self.things))
+        if len(self.things.names) < self.min_objects:
+            raise ValueError(
+                f"{self.things.path}: expected at least min_objects={self.min_objects} things, "
+                f"found {len(self.things.names)}."
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -100,29 +111,21 @@ class ScenesConfig:
         """Whether more than one object may sound in a clip."""
         return self.max_sounding > 1
 
+    @cached_property
+    def design(self) -> Design:
+        """The shapes, timbres and classes of the scenes."""
+        return GENERATED if self.things is None else Design.of_things(self.things.names)
+
     def to_dict(self) -> dict:
-        """The settings as plain values."""
-        return asdict(self)
+        """The settings as plain values; of things, the digest of the folder's contents."""
+        # Without coupling and things as before there were any, so that caches stay valid.
+        values = asdict(self) | {"things": self.things and self.things.digest}
+        return {name: value for name, value in values.items() if name not in ("coupling", "things") or value}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Names of all settings."""
         return tuple(f.name for f in fields(cls))
-
-
-def eligible_classes(timbres: tuple[int, ...]) -> list[int]:
-    """Classes that may sound along with `timbres`: those whose timbre shares no compatible shape with them.
-
-    So the other sources never determine which of a timbre's two classes sounds.
-    """
-    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in timbres))
-    return [c for c in range(NUM_CLASSES) if not COMPATIBLE_SHAPES[CLASS_TIMBRE[c]] & taken]
-
-
-def eligible_silent_shapes(timbres: tuple[int, ...]) -> list[int]:
-    """Shapes that a silent object may have along with `timbres`: those compatible with none of them."""
-    taken = frozenset().union(*(COMPATIBLE_SHAPES[t] for t in timbres))
-    return [s for s in range(NUM_SHAPES) if s not in taken]
 
 
 def sample_structure(uniforms, config: ScenesConfig) -> tuple[list[int], list[int]]:
@@ -132,26 +135,34 @@ def sample_structure(uniforms, config: ScenesConfig) -> tuple[list[int], list[in
         uniforms: At least 9 numbers in [0, 1).
         config: Settings of the scenes.
     """
-    count = config.min_objects + int(uniforms[0] * (config.max_objects - config.min_objects + 1))
+    design = config.design
+    most = min(config.max_objects, len(design.shapes))
+    count = config.min_objects + int(uniforms[0] * (most - config.min_objects + 1))
     sounding = 1 + int(uniforms[1] * min(count, config.max_sounding))
     classes, timbres = [], ()
     for u in uniforms[2 : 2 + sounding]:
-        choices = eligible_classes(timbres)
+        choices = design.eligible_classes(timbres)
         classes.append(choices[int(u * len(choices))])
-        timbres += (CLASS_TIMBRE[classes[-1]],)
-    shapes = eligible_silent_shapes(timbres)
-    silent = [shapes[int(u * len(shapes))] for u in uniforms[5 : 5 + count - sounding]]
+        timbres += (design.class_timbre[classes[-1]],)
+    shapes, silent = design.eligible_silent_shapes(timbres), []
+    for u in uniforms[5 : 5 + count - sounding]:
+        silent.append(shapes[int(u * len(shapes))])
+        if design.distinct:
+            shapes.remove(silent[-1])
     return classes, silent
 
 
 def enumerate_structures(config: ScenesConfig) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    """Every outcome of `sample_structure` with its probability: (probability, sounding classes, silent shapes)."""
+    """Every outcome of `sample_structure` with its probability: (probability, sounding classes, silent shapes).
+
+    For generated shapes and timbres, not for things.
+    """
 
     def sources(left: int, probability: float, classes: tuple[int, ...]):
         if left == 0:
             yield probability, classes
             return
-        choices = eligible_classes(tuple(CLASS_TIMBRE[c] for c in classes))
+        choices = GENERATED.eligible_classes([CLASS_TIMBRE[c] for c in classes])
         for c in choices:
             yield from sources(left - 1, probability / len(choices), (*classes, c))
 
@@ -167,7 +178,7 @@ def enumerate_structures(config: ScenesConfig) -> Iterator[tuple[float, tuple[in
         most = min(count, config.max_sounding)
         for sounding in range(1, most + 1):
             for p, classes in sources(sounding, 1 / len(counts) / most, ()):
-                choices = eligible_silent_shapes(tuple(CLASS_TIMBRE[c] for c in classes))
+                choices = GENERATED.eligible_silent_shapes([CLASS_TIMBRE[c] for c in classes])
                 for q, silent in bystanders(count - sounding, p, (), choices):
                     yield q, classes, silent
 
@@ -235,6 +246,11 @@ def modality_ceilings(config: ScenesConfig) -> dict[str, dict[str, float]]:
         For each of `"audio"`, `"image"`, `"both"` and `"chance"`: `"single_object_accuracy"` (clips with one object),
         `"accuracy"` (how often the likeliest class is among those that sound, over the clips of `config`) and `"mAP"`
         (mean over classes of the average precision of the exact posterior, over the clips of `config`).
+
+    Raises:
+        ValueError: For scenes of things.
     """
+    if config.things is not None:
+        raise ValueError("Expected generated shapes and timbres: ceilings of things are not known.")
     rows = _ceilings(config.min_objects, config.max_objects, config.max_sounding)
     return {name: {"single_object_accuracy": one, "accuracy": acc, "mAP": ap} for name, one, acc, ap in rows}

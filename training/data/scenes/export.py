@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import CLASS_NAMES, SHAPES, TIMBRES, ScenesConfig
+from .config import ScenesConfig
 from .generation import Scene, generate_scene
 
 FRAME_RATE = 25
@@ -62,7 +62,7 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
     """Write a scene and its ground truth.
 
     The files are `clip.mp4`, `mixture.wav`, `stem_<k>_<class>.wav`, `background.wav`, `frame.png`,
-    `mask_<k>_<shape>_<sounding or silent>.png` and `scene.json`.
+    `mask_<k>_<shape>_<sounding or silent>.png` and `scene.json`; of things, class and shape are their names.
 
     Args:
         config: Settings of the image and of the audio.
@@ -77,6 +77,7 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    design, kind = config.design, "shape" if config.things is None else "thing"
     scene = generate_scene(replace(config, num_frames=1, motion=False), index)
     frames = max(2, round(config.seconds * FRAME_RATE))
     video = generate_scene(replace(config, num_frames=frames, motion=motion), index)
@@ -86,16 +87,15 @@ def write_scene(config: ScenesConfig, index: int, folder: str | Path, motion: bo
     write_wav(written[2], scene.background, scene.sampling_rate)
     Image.fromarray(scene.frames[0]).save(written[3])
     for k, (stem, c) in enumerate(zip(scene.stems, scene.class_ids[scene.sounding])):
-        written.append(folder / f"stem_{k}_{CLASS_NAMES[c].replace(' ', '_')}.wav")
+        written.append(folder / f"stem_{k}_{design.class_names[c].replace(' ', '_')}.wav")
         write_wav(written[-1], stem, scene.sampling_rate)
     objects = []
     for k, (mask, shape, sounding) in enumerate(zip(scene.masks[:, 0], scene.shape_ids, scene.sounding)):
-        written.append(folder / f"mask_{k}_{SHAPES[shape]}_{'sounding' if sounding else 'silent'}.png")
+        written.append(folder / f"mask_{k}_{design.shapes[shape]}_{'sounding' if sounding else 'silent'}.png")
         Image.fromarray(mask.astype(np.uint8) * 255).save(written[-1])
-        name = CLASS_NAMES[scene.class_ids[k]] if sounding else None
-        objects.append(
-            {"shape": SHAPES[shape], "sounding": bool(sounding), "class": name, "box": scene.boxes[k, 0].tolist()}
-        )
+        name = design.class_names[scene.class_ids[k]] if sounding else None
+        box = scene.boxes[k, 0].tolist()
+        objects.append({kind: design.shapes[shape], "sounding": bool(sounding), "class": name, "box": box})
     written.append(folder / "scene.json")
     about = {"index": index, "config": config.to_dict(), "sampling_rate": scene.sampling_rate, "objects": objects}
     written[-1].write_text(json.dumps(about, indent=1) + "\n")
@@ -139,7 +139,7 @@ def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) 
 
     scenes = [generate_scene(config, i) for i in indices]
     stems = max(len(scene.stems) for scene in scenes)
-    columns = 3 + stems
+    columns, (shapes, timbres) = 3 + stems, (config.design.shapes, config.design.timbres)
     figure, axes = plt.subplots(
         len(scenes),
         columns,
@@ -160,11 +160,11 @@ def write_sheet(config: ScenesConfig, indices: Iterable[int], path: str | Path) 
             x1, y1, x2, y2 = scene.boxes[k, 0] - 0.5
             edge = "#ff8c1a" if sounding else "#4080ff"
             cells[1].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=edge, linewidth=1.4))
-        names = ", ".join(SHAPES[s] for s in scene.shape_ids)
+        names = ", ".join(shapes[s] for s in scene.shape_ids)
         cells[0].set_title(names, **plain)
-        cells[1].set_title(", ".join(SHAPES[s] for s in scene.shape_ids[scene.sounding]) + " sounding", **plain)
+        cells[1].set_title(", ".join(shapes[s] for s in scene.shape_ids[scene.sounding]) + " sounding", **plain)
         tracks = [("mixture", scene.waveform)]
-        tracks += [(f"stem: {TIMBRES[t]}", s) for t, s in zip(scene.timbre_ids[scene.sounding], scene.stems)]
+        tracks += [(f"stem: {timbres[t]}", s) for t, s in zip(scene.timbre_ids[scene.sounding], scene.stems)]
         peak = _spectrogram(scene.waveform, scene.sampling_rate)[0].max()
         for cell, (title, waveform) in zip(cells[2:], tracks):
             image, top = _spectrogram(waveform, scene.sampling_rate)

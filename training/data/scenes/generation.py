@@ -4,9 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, synthesize
-from .config import CLASS_SHAPE, CLASS_TIMBRE, NUM_CLASSES, ScenesConfig, sample_structure
-from .image import NUM_BACKGROUND_UNIFORMS, NUM_OBJECT_UNIFORMS, render
+from .audio import NUM_SOURCE_UNIFORMS, background_noise, gate, play, synthesize
+from .config import ScenesConfig, sample_structure
+from .coupling import couple, couple_object, couple_source
+from .image import (
+    NUM_BACKGROUND_UNIFORMS,
+    NUM_CONTRAST_UNIFORMS,
+    NUM_OBJECT_UNIFORMS,
+    largest_radius,
+    place_objects,
+    render,
+)
+from .things import load_cutouts, load_recordings
 
 
 @dataclass
@@ -19,10 +28,10 @@ class Scene:
         waveform: (N,) float32 in [-1, 1], the mixture: exactly `stems.sum(0) + background`.
         stems: (m, N) float32, one for each sounding object, in the objects' order.
         background: (N,) float32, background noise.
-        labels: (16,) float32, 1 where a class sounds.
-        shape_ids: (n,) int64.
+        labels: (classes,) float32, 1 where a class sounds.
+        shape_ids: (n,) int64; in scenes of things, shape, timbre and class are all the thing.
         timbre_ids: (n,) int64, -1 for silent objects.
-        class_ids: (n,) int64, -1 for silent objects: a silent shape belongs to either of its two classes.
+        class_ids: (n,) int64, -1 for silent objects: a silent shape belongs to each class that has it.
         sounding: (n,) bool.
         masks: (n, T, H, W) bool, the visible part of each object; disjoint.
         boxes: (n, T, 4) int64, the tight box of each mask as x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
@@ -52,7 +61,7 @@ class Scene:
         return int(classes[0])
 
 
-class _Plan:
+class _Draws:
     """All random numbers of a scene, drawn at once, so that no part depends on the size of another."""
 
     def __init__(self, config: ScenesConfig, index: int):
@@ -60,17 +69,60 @@ class _Plan:
             raise ValueError(f"Expected a scene index in 0 .. 2**64 - 1, got {index}.")
         rng = np.random.Generator(np.random.Philox(key=np.array([config.seed, index], np.uint64)))
         u = rng.random(16 + 4 * NUM_OBJECT_UNIFORMS + 3 * NUM_SOURCE_UNIFORMS + NUM_BACKGROUND_UNIFORMS + 4 * 6 + 4)
-        structure, rest = u[:16], u[16:]
+        self.structure, rest = u[:16], u[16:]
         self.objects, rest = rest[: 4 * NUM_OBJECT_UNIFORMS].reshape(4, -1), rest[4 * NUM_OBJECT_UNIFORMS :]
         self.sources, rest = rest[: 3 * NUM_SOURCE_UNIFORMS].reshape(3, -1), rest[3 * NUM_SOURCE_UNIFORMS :]
         self.ground, rest = rest[:NUM_BACKGROUND_UNIFORMS], rest[NUM_BACKGROUND_UNIFORMS:]
         self.motion, self.noise = rest[:24].reshape(4, 6), rest[24:]
+        if config.coupling:
+            self.ground = np.concatenate([self.ground, rng.random(NUM_CONTRAST_UNIFORMS)])
+
+
+class _Plan:
+    """What a scene holds, before it is rendered and synthesized."""
+
+    def __init__(self, config: ScenesConfig, index: int):
+        draws, self.design = _Draws(config, index), config.design
+        self.objects, self.sources, self.ground = draws.objects, draws.sources, draws.ground
+        self.motion, self.noise, structure = draws.motion, draws.noise, draws.structure
         classes, silent = sample_structure(structure[:9], config)
-        members = [(CLASS_SHAPE[c], CLASS_TIMBRE[c], c) for c in classes] + [(s, -1, -1) for s in silent]
+        members = [(self.design.class_shape[c], self.design.class_timbre[c], c) for c in classes]
+        members += [(s, -1, -1) for s in silent]
         # Depth order is independent of which objects sound.
         order = np.argsort(structure[9 : 9 + len(members)], kind="stable")
         self.shape_ids, self.timbre_ids, self.class_ids = np.array([members[k] for k in order], np.int64).T
         self.sounding = self.class_ids >= 0
+        if config.coupling:
+            self._couple(config)
+
+    def _couple(self, config: ScenesConfig) -> None:
+        """Let sources follow the objects that make them."""
+        places = place_objects(self.objects, len(self.shape_ids), config)
+        self.sources, self.motion = self.sources.copy(), self.motion.copy()
+        for j, k in enumerate(np.flatnonzero(self.sounding)):
+            source = couple_source(self.sources[j], self.objects[k], places[k], config.size, config.coupling)
+            self.sources[j] = source
+            # What moves, moves in step with its sound: rate and phase of the swing.
+            self.motion[k, :2] = [couple(source[i], self.motion[k, n], config.coupling) for n, i in enumerate((2, 4))]
+
+    def replace_audio(self, config: ScenesConfig, index: int) -> None:
+        """Draw the sound of this image anew, with the numbers of another scene; for scenes of one object."""
+        draws = _Draws(config, index)
+        classes = [c for c, s in enumerate(self.design.class_shape) if s == self.shape_ids[0]]
+        self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
+        self.timbre_ids[0] = self.design.class_timbre[self.class_ids[0]]
+        self.sources, self.noise, self.motion = draws.sources, draws.noise, draws.motion
+        if config.coupling:
+            self._couple(config)
+
+    def replace_image(self, config: ScenesConfig, index: int) -> None:
+        """Draw the image of this sound anew, with the numbers of another scene; for scenes of one object."""
+        draws = _Draws(config, index)
+        classes = [c for c, t in enumerate(self.design.class_timbre) if t == self.timbre_ids[0]]
+        self.class_ids[0] = classes[int(draws.structure[2] * len(classes))]
+        self.shape_ids[0] = self.design.class_shape[self.class_ids[0]]
+        self.objects, self.ground = draws.objects.copy(), draws.ground
+        self.objects[0] = couple_object(self.objects[0], self.sources[0], config.coupling)
 
     def swings(self, config: ScenesConfig) -> np.ndarray:
         """Displacement (objects, T, 2) in object radii.
@@ -91,13 +143,28 @@ class _Plan:
         return result
 
 
+def check_things(config: ScenesConfig) -> None:
+    """Decode all things, if scenes are made of them.
+
+    Raises:
+        ValueError: If a file cannot be used.
+    """
+    if config.things is not None:
+        load_cutouts(config.things, largest_radius(config))
+        load_recordings(config.things, config.sampling_rate)
+
+
 def _frames(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray]:
     return render(plan.shape_ids.tolist(), plan.swings(config), plan.objects, plan.ground, config)
 
 
 def _audio(plan: _Plan, config: ScenesConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     timbres = plan.timbre_ids[plan.sounding].tolist()
-    stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sources)])
+    if config.things is None:
+        stems = np.stack([synthesize(t, u, config) for t, u in zip(timbres, plan.sources)])
+    else:
+        recordings = load_recordings(config.things, config.sampling_rate)
+        stems = np.stack([play(recordings[t], u, config) for t, u in zip(timbres, plan.sources)])
     background = background_noise(plan.noise, config)
     waveform = stems.sum(0) + background
     peak = max(float(waveform.max()), -float(waveform.min()))
@@ -135,9 +202,33 @@ def generate_clip(config: ScenesConfig, index: int) -> tuple[np.ndarray, np.ndar
     return _frames(plan, config)[0], _audio(plan, config)[0], plan.class_ids[plan.sounding]
 
 
+def regenerate_clip(
+    config: ScenesConfig, index: int, other: int, modality: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scene of which one modality is drawn anew given the other one: an independent draw from what the other allows.
+
+    Args:
+        config: Settings of the scenes, which must have one object.
+        index: Index of the scene.
+        other: Index of a scene whose random numbers are used for what is drawn anew.
+        modality: `"image"` or `"audio"`, which one to draw anew; the other one is that of the scene, unchanged.
+
+    Returns:
+        As `generate_clip`.
+
+    Raises:
+        ValueError: If scenes may have several objects.
+    """
+    if config.max_objects > 1 or config.motion:
+        raise ValueError("Only still scenes of one object can be drawn anew: expected max_objects=1 and motion=False.")
+    plan = _Plan(config, index)
+    (plan.replace_audio if modality == "audio" else plan.replace_image)(config, other)
+    return _frames(plan, config)[0], _audio(plan, config)[0], plan.class_ids[plan.sounding]
+
+
 def shape_map(scene: Scene) -> np.ndarray:
-    """(H, W) uint8 of a scene's middle frame: s + 1 where an object of shape s is visible, else 0."""
-    result = np.zeros(scene.masks.shape[-2:], np.uint8)
+    """(H, W) int16 of a scene's middle frame: s + 1 where an object of shape s is visible, else 0."""
+    result = np.zeros(scene.masks.shape[-2:], np.int16)
     for mask, shape in zip(scene.masks[:, scene.masks.shape[1] // 2], scene.shape_ids, strict=True):
         result[mask] = shape + 1
     return result
@@ -164,7 +255,7 @@ def generate_scene(config: ScenesConfig, index: int) -> Scene:
     plan = _Plan(config, index)
     frames, masks = _frames(plan, config)
     waveform, stems, background = _audio(plan, config)
-    labels = np.zeros(NUM_CLASSES, np.float32)
+    labels = np.zeros(config.design.num_classes, np.float32)
     labels[plan.class_ids[plan.sounding]] = 1
     return Scene(
         index=index, frames=frames, waveform=waveform, stems=stems, background=background, labels=labels,

@@ -1,21 +1,26 @@
-"""Frames of the sounding scenes: eight shape families over a textured background.
+"""Frames of the sounding scenes: eight shape families, or cut-outs, over a textured background.
 
 A shape is a signed distance function, tabulated once; an object is that table under a rotation, a stretch and a scale,
 so edges are smooth at every resolution. Color, size, place, rotation, stretch and texture vary freely, and the same
-way for every family.
+way for every family. Cut-outs keep their colors and textures; they are turned slightly, and half of them mirrored.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
+from math import ceil
 
 import numpy as np
 
-from .config import SHAPES, ScenesConfig
+from .config import ScenesConfig
+from .design import SHAPES
+from .things import load_cutouts
 
 NUM_OBJECT_UNIFORMS = 32
 NUM_BACKGROUND_UNIFORMS = 24
+NUM_CONTRAST_UNIFORMS = 48  # after those of the background: eight more pairs of colors
 _EXTENT = 1.4  # the tables cover [-_EXTENT, _EXTENT] object radii
 _TABLE_SIZE = 224
 _TEXTURE_SIZE = 1024  # texels a side; a pattern has 16 stripes across
+_THING_TURN = 1 / 12  # range of the rotations of cut-outs in turns
 
 # Per difficulty: object radius (of the image's short side), stretch, distance of colors from the background (0..1 per
 # channel), strength of textures, of the light's gradient and of pixel noise, how near objects may come (1: their
@@ -118,6 +123,11 @@ def _color(u: np.ndarray) -> np.ndarray:
     return value * (1 - saturation * (1 - pure))
 
 
+def largest_radius(config: ScenesConfig) -> int:
+    """Radius in pixels of the largest object that there may be."""
+    return ceil(min(config.size) * _RANGES[config.difficulty]["radius"][1])
+
+
 def place_objects(u: np.ndarray, count: int, config: ScenesConfig) -> np.ndarray:
     """Centers and radii (count, 3) as (x, y, radius) in pixels.
 
@@ -153,7 +163,7 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     """Render a clip's frames.
 
     Args:
-        shapes: Family of each object, from the farthest to the nearest.
+        shapes: Family, or thing, of each object, from the farthest to the nearest.
         swings: (objects, frames, 2) displacement of each object in object radii (x, y).
         u: (objects, NUM_OBJECT_UNIFORMS) numbers in [0, 1).
         ground: NUM_BACKGROUND_UNIFORMS numbers in [0, 1).
@@ -165,7 +175,7 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     r = _RANGES[config.difficulty]
     height, width = config.size
     short = min(height, width)
-    texture, tables = _textures(), shape_tables()
+    texture = _textures()
     yy, xx = np.arange(height), np.arange(width)
 
     def look_up(kind: float, offset_y: float, offset_x: float, zoom: float) -> np.ndarray:
@@ -174,7 +184,7 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
         return texture[int(kind * len(texture))][rows[:, None], columns]
 
     # Background: two colors mixed by a texture and a gradient.
-    first, second = _color(ground[0:3]), _color(ground[3:6])
+    first, second = _ground_colors(u[: len(shapes)], ground, r["contrast"])
     slope_x, slope_y = 2 * ground[6] - 1, 2 * ground[7] - 1
     light = (slope_x * (xx / width - 0.5) + (slope_y * (yy / height - 0.5))[:, None]).astype(np.float32)
     mix = 0.5 + light + (r["texture"] * ground[8]) * look_up(ground[9], ground[10], ground[11], 0.5 + 2 * ground[12])
@@ -189,25 +199,59 @@ def render(shapes: list[int], swings: np.ndarray, u: np.ndarray, ground: np.ndar
     places = place_objects(u, len(shapes), config)
     frames = np.empty((config.num_frames, height, width, 3), np.uint8)
     masks = np.zeros((len(shapes), config.num_frames, height, width), bool)
-    looks = [_appearance(v, mean_ground, r) for v in u[: len(shapes)]]
+    if config.things is None:
+        own_colors, tables = len(ground) > NUM_BACKGROUND_UNIFORMS, shape_tables()
+        looks = [_appearance(v, mean_ground, r, own_colors) for v in u[: len(shapes)]]
+        painters = [partial(_paint, table=tables[s], look=look) for s, look in zip(shapes, looks, strict=True)]
+    else:
+        cutouts = load_cutouts(config.things, largest_radius(config))
+        least = [cutouts[s].least_radius for s in shapes]
+        places[:, 2] = np.maximum(places[:, 2], least)
+        turns = [(_THING_TURN * (v[27] - 0.5), bool(v[28] < 0.5)) for v in u[: len(shapes)]]
+        painters = [partial(cutouts[s].paint, turn=t, flip=f) for s, (t, f) in zip(shapes, turns, strict=True)]
     for frame in range(config.num_frames):
         image = canvas.copy() if config.num_frames > 1 else canvas
-        for k, shape in enumerate(shapes):
+        for k, paint in enumerate(painters):
             x0, y0, radius = places[k]
             x0 = np.clip(x0 + swings[k, frame, 0] * radius, 0.9 * radius, width - 0.9 * radius)
             y0 = np.clip(y0 + swings[k, frame, 1] * radius, 0.9 * radius, height - 0.9 * radius)
-            _draw(image, masks[:, frame], k, tables[shape], x0, y0, radius, looks[k], texture)
+            window, cover = paint(image, x0, y0, radius)
+            visible = cover >= 0.5
+            masks[(slice(k), frame, *window)] &= ~visible
+            masks[(k, frame, *window)] = visible
         image = image * shade[..., None] + grain[..., None]
         image *= 255
         frames[frame] = np.clip(image, 0, 255, out=image)
     return frames, masks
 
 
-def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
-    """Colors, map from pixels to the object's own axes, and texture of an object."""
+def _ground_colors(u: np.ndarray, ground: np.ndarray, contrast: float) -> tuple[np.ndarray, np.ndarray]:
+    """The two colors of the background.
+
+    Where `ground` holds the numbers of further pairs, objects keep their own colors, and the first pair is taken whose
+    mean differs from all of them by `contrast`, or the one that differs most.
+    """
+    numbers = [ground[0:6], *ground[NUM_BACKGROUND_UNIFORMS:].reshape(-1, 6)]
+    pairs = [(_color(v[:3]), _color(v[3:])) for v in numbers]
+    if len(pairs) == 1:
+        return pairs[0]
+    colors = np.stack([_color(v[17:20]) for v in u])
+    distances = [np.sqrt((((a + b) / 2 - colors) ** 2).sum(axis=1)).min() for a, b in pairs]
+    return pairs[next((k for k, d in enumerate(distances) if d >= contrast), int(np.argmax(distances)))]
+
+
+def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict, own_color: bool) -> tuple:
+    """Colors, map from pixels to the object's own axes, and texture of an object.
+
+    Args:
+        v: (NUM_OBJECT_UNIFORMS,) numbers in [0, 1).
+        mean_ground: (3,) mean color of the background.
+        r: Ranges of the difficulty.
+        own_color: Whether the object has the first color drawn, instead of one that differs from the background.
+    """
     candidates = [_color(v[17 + 3 * k : 20 + 3 * k]) for k in range(3)]
     distances = [np.sqrt(((c - mean_ground) ** 2).sum()) for c in candidates]
-    far = [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
+    far = candidates[:1] if own_color else [c for c, d in zip(candidates, distances) if d >= r["contrast"]]
     if far:
         main = far[0]
     else:  # push the farthest candidate away from the ground, within the cube of colors
@@ -221,7 +265,9 @@ def _appearance(v: np.ndarray, mean_ground: np.ndarray, r: dict) -> tuple:
     return main.astype(np.float32), (other - main).astype(np.float32), to_own, v[29:32], stretch
 
 
-def _draw(image, masks, k: int, table, x0: float, y0: float, radius: float, look: tuple, texture) -> None:
+def _paint(image: np.ndarray, x0: float, y0: float, radius: float, table: np.ndarray, look: tuple) -> tuple:
+    """Paint a shape onto an image, as `Cutout.paint` does a thing."""
+    texture = _textures()
     main, change, to_own, pattern, stretch = look
     height, width = image.shape[:2]
     reach = radius * 1.05 * max(stretch, 1 / stretch) + 1
@@ -244,6 +290,4 @@ def _draw(image, masks, k: int, table, x0: float, y0: float, radius: float, look
     paint = main + (0.5 + 0.5 * texture[1 + int(kind * 4)][v, u])[..., None] * change
     window = image[top:bottom, left:right]
     window += cover[..., None] * (paint - window)
-    visible = cover >= 0.5
-    masks[:k, top:bottom, left:right] &= ~visible
-    masks[k, top:bottom, left:right] = visible
+    return (slice(top, bottom), slice(left, right)), cover

@@ -9,14 +9,12 @@ import torch
 from ..random import Stream, generator
 from ..sets.folder import make_rows
 from .clips import SceneClips, amplify, as_pixels, crop_and_flip
-from .config import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES
 from .generation import generate_members, generate_scene, shape_map
 
 SCENE_TASKS = ("separation", "segmentation", "localization")
 SWAP_FRACTION = 0.8  # of the foreign audio, where a frame has silent objects: audio that one of those could make
 _FULL_SCALE = 32767
 _PARTNER_TRIALS = 200
-_CLASS_OF = {pair: c for c, pair in enumerate(zip(CLASS_SHAPE, CLASS_TIMBRE, strict=True))}
 
 
 class SceneTask(SceneClips):
@@ -45,7 +43,7 @@ class SceneTask(SceneClips):
     `in_pairs` says whether items 2k and 2k + 1 belong together, into one batch.
 
     Args:
-        config, processor, split, size, train, seed, cache_dir: See [`SceneClips`].
+        config, processor, split, size, train, seed, cache_dir, augment: See [`SceneClips`].
         task: `"separation"`, `"segmentation"` or `"localization"`.
         semantic: Whether segmentation has classes.
         foreign_sounds: Whether frames also come with the audio of other scenes, as above. Training that learns from
@@ -53,14 +51,26 @@ class SceneTask(SceneClips):
     """
 
     def __init__(
-        self, config, processor, split, size, train, seed, cache_dir=None, *, task, semantic=False, foreign_sounds=True
+        self,
+        config,
+        processor,
+        split,
+        size,
+        train,
+        seed,
+        cache_dir=None,
+        augment=True,
+        *,
+        task,
+        semantic=False,
+        foreign_sounds=True,
     ):
         if task not in SCENE_TASKS:
             raise ValueError(f"Expected a task of {', '.join(SCENE_TASKS)}, got {task!r}.")
         if config.num_frames > 1:
             raise ValueError(f"Expected num_frames=1 for {task} on scenes, got {config.num_frames}.")
         self.task, self.semantic = task, semantic
-        super().__init__(config, processor, split, size, train, seed, cache_dir)
+        super().__init__(config, processor, split, size, train, seed, cache_dir, augment)
         self.card = f"{self.card}, {task}"
         self.ceilings = None
         if task == "segmentation" and not semantic:
@@ -81,7 +91,7 @@ class SceneTask(SceneClips):
         if self.task == "separation":
             del layout["features"]
             return layout | {"waveforms": ((self.config.num_samples,), np.int16)}
-        return layout | {"shapes_seen": (self.config.size, np.uint8)}
+        return layout | {"shapes_seen": (self.config.size, np.int16)}
 
     def _generate(self, items: list[int]) -> dict[str, np.ndarray]:
         scenes = [generate_scene(self.config, self.scene_index(i)) for i in items]
@@ -121,7 +131,7 @@ class SceneTask(SceneClips):
         pixels, features = as_pixels(media["frames"]), self._features(images, audio)
         maps = [self._sounding(shapes, j) for shapes, j in zip(media["shapes_seen"], audio, strict=True)]
         maps = torch.from_numpy(np.stack(maps)).float()[:, None, None]
-        if self.train:
+        if self.augments:
             # Both items of a pair show the same part of the frame: they differ in the audio alone.
             draws = [self._draw(i - i % 2 if self.in_pairs else i) for i in items]
             boxes, flips = [box for box, _, _ in draws], [flip for _, flip, _ in draws]
@@ -159,8 +169,8 @@ class SceneTask(SceneClips):
         """(H, W), c + 1 where a visible object of class c makes the audio of a scene; all 0 for None."""
         result = np.zeros_like(shapes_seen)
         for timbre in () if audio is None else self._members[audio][0]:
-            for shape in COMPATIBLE_SHAPES[timbre]:
-                result[shapes_seen == shape + 1] = _CLASS_OF[shape, timbre] + 1
+            for shape in self.config.design.compatible_shapes[timbre]:
+                result[shapes_seen == shape + 1] = self.config.design.class_of[shape, timbre] + 1
         return result
 
     def _mixtures(self, items: list[int]) -> list[dict]:
@@ -175,7 +185,7 @@ class SceneTask(SceneClips):
         pixels = as_pixels(target["frames"])
         waveforms = np.stack([target["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE
         waveforms = torch.from_numpy(waveforms)  # (B, 2, N)
-        if self.train:
+        if self.augments:
             draws = [self._draw(i) for i in items]
             pixels = crop_and_flip(pixels, [box for box, _, _ in draws], [flip for _, flip, _ in draws])
             # Each source has its own level, the same in both samples of the pair.
@@ -205,16 +215,16 @@ class SceneTask(SceneClips):
     @cached_property
     def _members(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """For every scene: the timbres in its audio, and the shapes of all objects."""
-        members = []
+        members, timbre_of = [], self.config.design.class_timbre
         for i in range(self.size):
             classes, shapes = generate_members(self.config, self.scene_index(i))
-            members.append((tuple(CLASS_TIMBRE[c] for c in classes), tuple(shapes.tolist())))
+            members.append((tuple(timbre_of[c] for c in classes), tuple(shapes.tolist())))
         return members
 
     def _makers(self, i: int, j: int) -> list[int]:
         """For each timbre in the audio of scene j, how many of the visible objects of scene i could make it."""
-        shapes = self._members[i][1]
-        return [sum(shape in COMPATIBLE_SHAPES[t] for shape in shapes) for t in self._members[j][0]]
+        shapes, compatible = self._members[i][1], self.config.design.compatible_shapes
+        return [sum(shape in compatible[t] for shape in shapes) for t in self._members[j][0]]
 
     def _fits(self, i: int, j: int) -> bool:
         """Whether no object of scene i could make the audio of scene j; for mixtures, also the other way round."""
@@ -224,13 +234,14 @@ class SceneTask(SceneClips):
         """A scene whose audio comes with the frame of scene i in training; None for background noise."""
         draws = generator(self.seed, Stream.FOREIGN_AUDIO, epoch, i)
         timbres, shapes = self._members[i]
+        compatible = self.config.design.compatible_shapes
         swap = len(shapes) > len(timbres) and float(torch.rand((), generator=draws)) < SWAP_FRACTION
         for _ in range(_PARTNER_TRIALS):
             j = int(torch.randint(self.size, (), generator=draws))
             makers = self._makers(i, j)
             # As in any scene, at most one object may fit a timbre; and it should be another one.
-            others = {s for t in self._members[j][0] for s in COMPATIBLE_SHAPES[t] if s in shapes}
-            own = {s for t in timbres for s in COMPATIBLE_SHAPES[t] if s in shapes}
+            others = {s for t in self._members[j][0] for s in compatible[t] if s in shapes}
+            own = {s for t in timbres for s in compatible[t] if s in shapes}
             if max(makers) <= 1 and (bool(others) if swap else not others) and not others & own:
                 return j
         return self._partner(i, epoch)
