@@ -32,8 +32,8 @@ results: env  ## fine-tune all tasks on the built-in scenes, with and without pr
 	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
 
 labels: env  ## fine-tune with few labels, with and without pre-training, and write table and figure (resumes)
-	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
-	$(BIN)/python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/quickstart
+	test -f runs/scenes_coupled/evaluation.json || $(BIN)/deepavfusion pretrain scenes_coupled
+	$(BIN)/python -m deepavfusion.training.experiments.label_efficiency
 
 ablations: env  ## pre-train variants of the quickstart's model and write their tables (hours; resumes)
 	$(BIN)/python -m deepavfusion.training.experiments.ablations

@@ -1,11 +1,12 @@
 """Fine-tuning with few labels on the built-in scenes, with and without pre-training.
 
-    python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/quickstart
+    python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/scenes_coupled
 
-Each run is a `deepavfusion finetune scenes_recognition` on a number of labeled scenes, from the pre-trained weights or
-from random ones, for the same number of steps whatever the number of labels; the last checkpoint is evaluated.
-Completed runs are skipped, interrupted ones resume. At the end, training/experiments/results/label_efficiency.json, the
-table of docs/results.md and docs/label_efficiency.png are rewritten.
+Each run is a `deepavfusion finetune scenes_recognition` on a number of labeled scenes with links (`data.coupling`),
+from the pre-trained weights or from random ones, for the same number of steps whatever the number of labels; the last
+checkpoint is evaluated. Completed runs are skipped, interrupted ones resume. At the end,
+training/experiments/results/label_efficiency.json, the table of docs/results.md and docs/label_efficiency.png are
+rewritten.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_
 LABELS = (100, 500, 2000, 20000)
 STARTS = {"pretrained": "with pre-training", "scratch": "from random weights"}
 SAMPLES = 24_000  # clips seen by every run
+COUPLING = 0.97  # as in scenes_coupled
 _EVIDENCE = {"top1": "image and audio", "image_only_top1": "image alone", "audio_only_top1": "audio alone"}
 
 
@@ -41,7 +43,7 @@ def make_run(start: str, labels: int, seed: int, given: argparse.Namespace) -> R
         f"model.init_from={given.pretrained if start == 'pretrained' else 'null'}",
         *(f"data.train_size={labels}", f"optim.epochs={epochs:g}", f"optim.warmup_epochs={epochs / 10:g}"),
         *(f"run.eval_epochs={epochs:g}", "run.keep_best=false", f"run.seed={seed}", f"run.output_dir={folder}"),
-        *given.overrides,
+        *(f"data.coupling={COUPLING}", *given.overrides),
     )
     return Run(folder, command, "evaluation.json")
 
@@ -111,7 +113,7 @@ def summary_line(run: Run) -> str:
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("label_efficiency", __doc__, "runs/label_efficiency", "the recipe")
-    result.add_argument("--pretrained", default="runs/quickstart", help="folder of the pre-trained model")
+    result.add_argument("--pretrained", default="runs/scenes_coupled", help="folder of the pre-trained model")
     result.add_argument("--labels", type=int, nargs="+", default=list(LABELS), help="numbers of labels")
     result.add_argument("--samples", type=int, default=SAMPLES, help=f"clips seen by every run ({SAMPLES})")
     result.add_argument("--results", type=Path, default=Path("training/experiments/results/label_efficiency.json"))
@@ -125,7 +127,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
     if not (Path(given.pretrained) / "config.json").is_file():
-        print(f"No pre-trained model in {given.pretrained}; `make quickstart` trains one.", file=sys.stderr)
+        print(
+            f"No pre-trained model in {given.pretrained}; `deepavfusion pretrain scenes_coupled` trains one.",
+            file=sys.stderr,
+        )
         return 2
     load_recipe("finetune", "scenes_recognition", given.overrides)  # fail on invalid overrides before training
     keys = [(start, labels, seed) for seed in range(given.seeds) for labels in given.labels for start in STARTS]
