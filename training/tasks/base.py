@@ -253,7 +253,7 @@ class Task:
 
 def percent(value: float | None) -> str:
     """Format a fraction as a percentage, None as "-"."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before zero
 
 
 def decibels(value: float | None) -> str:
