@@ -310,7 +310,8 @@ def test_help_lists_recipes_and_options(capsys):
 
 def test_a_model_without_the_head_is_refused(pretrained, tmp_path, capsys):
     assert evaluate.main(["scenes_recognition", "--model", str(pretrained), "--out", str(tmp_path)]) == 2
-    assert "found a DeepAVFusionForPreTraining that lacks" in capsys.readouterr().err
+    advice = f"fine-tune it first, e.g. deepavfusion finetune RECIPE model.init_from={pretrained}."
+    assert capsys.readouterr().err.rstrip().endswith(advice)
 
 
 def test_a_wrong_origin_is_told(tmp_path, capsys):
