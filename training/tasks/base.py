@@ -150,7 +150,7 @@ class Task:
         return (self.primary,)
 
     def check_model(self, model) -> None:
-        """Raise `ValueError` if a trained model does not fit the data set."""
+        """Raise `ValueError`, with what "it" has and what the data, if a trained model does not fit the data set."""
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
         """Score each clip of a batch.
