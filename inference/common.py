@@ -5,7 +5,7 @@ import contextlib
 import difflib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,11 +18,12 @@ from deepavfusion.processors import DeepAVFusionProcessor, MediaError
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
-from .files import write_atomically
 from .folder import MARK_FILE, read_mark
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
+# Models without the head of a task.
+_ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
 
 @contextlib.contextmanager
@@ -50,7 +51,9 @@ def missing_model(origin: str) -> str | None:
     return "there is no model in that folder" if path.is_dir() else "there is no such folder"
 
 
-def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), **options):
+def load_model(
+    auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), alternative: str = "", **options
+):
     """Load a saved model and check that it has the required weights; missing optional weights are initialized.
 
     Args:
@@ -58,6 +61,7 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
         origin: Folder or Hub id of the model.
         needed: Prefix of the weights that must be present with matching shapes; by default all weights.
         fresh: Prefixes of weights that may be missing nevertheless.
+        alternative: What else to do with an encoder that was not fine-tuned, for the error message.
         options: Keyword arguments of `from_pretrained`.
 
     Raises:
@@ -74,17 +78,24 @@ def load_model(auto_class, origin: str, *, needed: str = "", fresh: Sequence[str
     absent |= {entry[0]: f"{entry[0]} (another shape)" for entry in info["mismatched_keys"]}
     lacking = [absent[name] for name in sorted(absent) if name.startswith(needed) and not name.startswith(tuple(fresh))]
     if lacking:
-        stored = ", ".join(model.config.architectures or ["model"])
+        stored, wanted = ", ".join(model.config.architectures or ["model"]), type(model).__name__
+        headless = not any(name.startswith("deepavfusion.") for name in lacking)
+        if headless and stored in _ENCODERS and wanted not in _ENCODERS:
+            raise ValueError(
+                f"{origin} holds a pre-trained encoder ({stored}) without the weights of a {wanted}: fine-tune it "
+                f"first, e.g. deepavfusion finetune RECIPE model.init_from={origin}"
+                f"{alternative and f', or {alternative}'}."
+            )
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
-            f"Expected a {type(model).__name__} in {origin}, found a {stored} that lacks {len(lacking)} of its "
+            f"Expected a {wanted} in {origin}, found a {stored} that lacks {len(lacking)} of its "
             f"weights: {', '.join(lacking[:4])}{more}."
         )
     return model
 
 
 def load_pipeline(
-    task: str, folder: str, device: str | None = None, fresh: Sequence[str] = (), **config
+    task: str, folder: str, device: str | None = None, fresh: Sequence[str] = (), alternative: str = "", **config
 ) -> DeepAVFusionPipeline:
     """Load the pipeline of a task from a saved model and its processor.
 
@@ -93,6 +104,7 @@ def load_pipeline(
         folder: Folder or Hub id of a saved model.
         device: Device such as "cpu" or "cuda:1"; by default the first accelerator if there is one, else the CPU.
         fresh: Prefixes of weights that may be missing because their initial values are meaningful.
+        alternative: See `load_model`.
         config: Overrides of the saved configuration.
 
     Raises:
@@ -100,7 +112,9 @@ def load_pipeline(
         ValueError: If weights of the task's model are missing, or an override is invalid.
     """
     pipeline_class = pipelines()[task]
-    model = load_model(getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, **config)
+    model = load_model(
+        getattr(transformers, pipeline_class.auto_class), folder, fresh=fresh, alternative=alternative, **config
+    )
     with warnings.catch_warnings():  # `load_model` has checked the weights, whatever class they were saved from
         warnings.simplefilter("ignore")
         processor = DeepAVFusionProcessor.from_pretrained(folder)
@@ -253,27 +267,6 @@ def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
     return unique_names([f"{name}_at_{timestamp:.2f}s.png" for timestamp in timestamps])
 
 
-def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise `FileExistsError` if a file would be replaced without `overwrite`."""
-    for path in paths:
-        if not overwrite and path.exists():
-            raise FileExistsError(
-                f"{path} already exists: choose another output path, or pass --overwrite to replace it."
-            )
-
-
-def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
-    """Write files, each atomically.
-
-    Raises:
-        FileExistsError: If any of them exists, unless `overwrite`; none is written in that case.
-    """
-    check_absent(files, overwrite)
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-
-
 def one_line(error: Exception) -> str:
     """Message of an error without line breaks."""
     return " ".join(str(error).split())
@@ -282,7 +275,6 @@ def one_line(error: Exception) -> str:
 __all__ = [
     "STREAMS",
     "CommandParser",
-    "check_absent",
     "command_parser",
     "fraction",
     "load_model",
@@ -293,5 +285,4 @@ __all__ = [
     "timestamp_names",
     "timestamp_options",
     "unique_names",
-    "write_files",
 ]

@@ -14,8 +14,8 @@ import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 
-from .common import STREAMS, check_absent, command_parser, load_pipeline, run, timestamp_options
-from .files import write_atomically
+from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options
+from .files import check_absent, write_atomically
 
 
 def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:

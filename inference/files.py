@@ -20,6 +20,27 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     sync_folder(path.parent)
 
 
+def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raise `FileExistsError` if a file would be replaced without `overwrite`."""
+    for path in paths:
+        if not overwrite and path.exists():
+            raise FileExistsError(
+                f"{path} already exists: choose another output path, or pass --overwrite to replace it."
+            )
+
+
+def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:
+    """Write files, each atomically.
+
+    Raises:
+        FileExistsError: If any of them exists, unless `overwrite`; none is written in that case.
+    """
+    check_absent(files, overwrite)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -65,4 +86,4 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-__all__ = ["apply_umask", "plain", "sync_folder", "to_json", "write_atomically"]
+__all__ = ["apply_umask", "check_absent", "plain", "sync_folder", "to_json", "write_atomically", "write_files"]

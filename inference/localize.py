@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .common import command_parser, load_pipeline, run, timestamp_names, timestamp_options, write_files
+from .common import command_parser, load_pipeline, run, timestamp_names, timestamp_options
 from .drawing import heat_overlay
+from .files import write_files
 from .media import png
 
 
@@ -38,7 +39,13 @@ def main(argv: list[str] | None = None) -> int:
 
     def load():
         untrained = {} if arguments.map is None else {"localization_map": arguments.map, "fresh": ("localizer.",)}
-        return load_pipeline("sound-source-localization", arguments.model, arguments.device, **untrained)
+        return load_pipeline(
+            "sound-source-localization",
+            arguments.model,
+            arguments.device,
+            alternative="pass --map attention",
+            **untrained,
+        )
 
     def localize(pipeline, file: str, name: str) -> None:
         found = pipeline(file, batch_size=arguments.batch_size, **timestamp_options(arguments))

@@ -18,9 +18,9 @@ from .common import (
     run,
     timestamp_names,
     timestamp_options,
-    write_files,
 )
 from .drawing import IGNORED, class_colors, mask_overlay
+from .files import write_files
 from .media import encode_png, png
 
 

@@ -13,8 +13,9 @@ import torch
 
 from deepavfusion.processors import MediaError, load_clip
 
-from .common import check_absent, command_parser, fraction, load_pipeline, run, unique_names, write_files
+from .common import command_parser, fraction, load_pipeline, run, unique_names
 from .drawing import stft_spectrograms
+from .files import check_absent, write_files
 from .media import png, wav
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image

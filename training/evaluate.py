@@ -21,6 +21,7 @@ from deepavfusion.inference.folder import ResultFolder
 from .command import HELP, print_help, run_command
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, load_recipe
+from .wording import count
 
 
 def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = False) -> dict[str, Any]:
@@ -57,9 +58,15 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     try:
         clips = task_class.build_clips(recipe, model.config, recipe.data.eval_split, train=False)
         task = task_class(clips, task_class.build_processor(model.config), recipe)
-        task.check_model(model)
     except (OSError, ValueError) as error:
         raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+    try:
+        task.check_model(model)
+    except ValueError as error:
+        raise RecipeError(f"model {origin} does not fit the data: {error}") from error
+    if accelerator.is_main_process:
+        about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
+        print(f"{about}; {count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}", flush=True)
     evaluation = task.evaluate(model, accelerator, full=True)
     record: dict[str, Any] = {}
     with folder.claimed():

@@ -12,6 +12,7 @@ EXTRAS = {
     "evaluate": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",
+    "experiments.label_efficiency": "train",
     "experiments.scenes": "train",
     "experiments.baselines": "eval",
 }

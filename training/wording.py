@@ -14,6 +14,8 @@ _METRICS = {
     "alignment_loss": "alignment loss",
     "invariance_loss": "invariance loss",
     "sigreg_loss": "SIGReg loss",
+    "image_saved_few": "image loss saved by audio",
+    "audio_saved_few": "audio loss saved by the image",
     "accuracy": "accuracy",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",

@@ -1,5 +1,6 @@
 """The `deepavfusion` command: help, version, dispatch, and answers to words that it does not know."""
 
+import os
 import re
 import subprocess
 import sys
@@ -56,3 +57,55 @@ def test_every_command_exists_and_has_help(command, capsys):
         code = exit_.code
     assert code == 0
     assert f"deepavfusion {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stream", "unbuffered"),
+    [
+        (["--help"], "stdout", ""),
+        (["--help"], "stdout", "1"),
+        (["pretrain", "--help"], "stdout", ""),
+        (["classify", "--help"], "stdout", ""),
+        (["fine-tune"], "stderr", ""),
+    ],
+)
+def test_a_closed_pipe_ends_the_command_quietly(arguments, stream, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+    code = f"import sys, deepavfusion_cli; sys.exit(deepavfusion_cli.main({arguments}))"
+    try:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        streams = {stream: writer, other: subprocess.PIPE}
+        done = subprocess.run([sys.executable, "-c", code], text=True, env=environment, **streams)
+    finally:
+        os.close(writer)
+    assert (done.returncode, getattr(done, other)) == (1, "")
+
+
+def test_a_broken_pipe_to_something_else_is_an_error(monkeypatch, capfd):
+    def fail(argv):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["--help"])
+
+
+_INTERRUPTED = """
+import os, signal, sys
+import deepavfusion_cli
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "deepavfusion":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(deepavfusion_cli.main(["classify", "--help"]))
+"""
+
+
+def test_ctrl_c_during_imports_is_told_in_one_word():
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")

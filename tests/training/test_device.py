@@ -16,6 +16,7 @@ from deepavfusion.training.experiments import benchmark
 from deepavfusion.training.runs import trainer
 from deepavfusion.training.runs.records import device_name
 from deepavfusion.training.tasks import base, evaluation, pretraining
+from deepavfusion.training.wording import count
 from tests.fake_device import NAME, DeviceTensor, fake_device
 
 from .stand_in import TINY_RECIPE, StandInClips
@@ -81,7 +82,8 @@ def test_pretraining(device_type, count, pretrain_on, tmp_path, capsys):
         assert run["training"]["device"] == f"1 x {NAMES[device_type]}"
         assert run["float32_matmul_precision"] == "high"
         for at in ("before", "metrics"):
-            assert run[at] == pytest.approx(expected[at], rel=1e-4)
+            # Fractions of losses that the other modality saves are differences of nearly equal numbers.
+            assert run[at] == pytest.approx(expected[at], rel=1e-4, abs=1e-6)
     assert "resumed after step 3" in capsys.readouterr().out
 
 
@@ -179,7 +181,7 @@ def test_names():
     with fake_device("cuda") as device:
         assert device_name(device) == NAME
     assert device_name(torch.device("mps")) == "mps"
-    assert device_name(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+    assert device_name(torch.device("cpu")) == f"cpu ({count(torch.get_num_threads(), 'thread')})"
 
 
 def test_batches_are_pinned_for_cuda(pretrained, monkeypatch):  # noqa: F811

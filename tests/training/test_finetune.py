@@ -128,7 +128,12 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(again), *arguments("null", out)]) == 0
     metrics = json.loads((again / "evaluation.json").read_text())["metrics"]
     assert metrics == pytest.approx(found["metrics"], abs=1e-5)
-    assert "report" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    header = next(line for line in printed.splitlines() if f", model {out}; " in line)
+    assert header.startswith(f"scenes_{task}: ")
+    assert header.endswith("; 8 clips of data.eval_split=test")
+    assert "sounding scenes" in header
+    assert "report" in printed
 
 
 @pytest.mark.parametrize("task", ["separation", "segmentation", "localization"])
@@ -146,6 +151,20 @@ def test_a_task_starts_from_a_recognition_model_and_is_no_classifier(task, tmp_p
     assert DeepAVFusionConfig.from_pretrained(out).problem_type is None
     given = arguments("null", out)
     assert evaluate.main([f"scenes_{task}", "--model", str(out), "--out", str(tmp_path / "again"), *given]) == 0
+
+
+def test_a_model_of_other_classes_does_not_fit(tmp_path, capsys):
+    names = {0: "dog", 1: "cello", 2: "rain"}
+    config = DeepAVFusionConfig(**SIZES, id2label=names, label2id={name: i for i, name in names.items()})
+    model = tmp_path / "classifier"
+    DeepAVFusionForAudioVisualClassification(config).save_pretrained(model)
+    given = arguments("null", tmp_path / "out")
+    words = ["scenes_recognition", "--model", str(model), "--out", str(tmp_path / "again"), *given]
+    assert evaluate.main(words) == 2
+    error = capsys.readouterr().err.splitlines()[-1].rpartition("\r")[2]
+    assert f"deepavfusion evaluate: model {model} does not fit the data: it has 3 classes (dog, cello, rain)" in error
+    assert error.endswith(".")
+    assert ", the data 16; the first difference is 0: 'dog' and " in error
 
 
 def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, monkeypatch, capsys):
@@ -310,7 +329,8 @@ def test_help_lists_recipes_and_options(capsys):
 
 def test_a_model_without_the_head_is_refused(pretrained, tmp_path, capsys):
     assert evaluate.main(["scenes_recognition", "--model", str(pretrained), "--out", str(tmp_path)]) == 2
-    assert "found a DeepAVFusionForPreTraining that lacks" in capsys.readouterr().err
+    advice = f"fine-tune it first, e.g. deepavfusion finetune RECIPE model.init_from={pretrained}."
+    assert capsys.readouterr().err.rstrip().endswith(advice)
 
 
 def test_a_wrong_origin_is_told(tmp_path, capsys):

@@ -6,6 +6,8 @@ That takes seconds, for which help, version and misspelled commands do not wait.
 
 import difflib
 import importlib
+import os
+import select
 import sys
 from importlib import metadata
 
@@ -46,8 +48,39 @@ def unknown(word: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code, 2 for an unknown command or missing packages."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run a command; returns its exit code.
+
+    The code is 2 for an unknown command or missing packages, 130 if Ctrl-C ends the command, and 1, without a message,
+    if what reads its output is gone, as in `deepavfusion --help | head -1`.
+    """
+    try:
+        try:
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _silence_broken_outputs():
+            raise
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _silence_broken_outputs() -> bool:
+    """Redirect standard output and error to nowhere if nothing reads them; returns whether one was redirected."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        if poll.poll(0):  # without events to wait for: only errors
+            # Python flushes both streams once more when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            found = True
+    return found
+
+
+def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2

@@ -143,7 +143,12 @@ class DataArguments:
 class OptimArguments:
     """Optimizer, schedule, precision."""
 
-    optimizer: str = option("adamw", "Optimizer.", choices=("adamw", "lars"), commands=FINETUNING)
+    optimizer: str = option(
+        "adamw",
+        "Optimizer; muon is Muon for the matrices of transformer layers and AdamW for the rest.",
+        choices=("adamw", "muon", "lars"),
+        commands=TRAINING,
+    )
     base_lr: float = option(
         3e-4,
         "Learning rate for a batch of 256; the peak learning rate is base_lr * effective batch / 256.",
@@ -161,7 +166,7 @@ class OptimArguments:
     gradient_accumulation: int = option(1, "Micro-batches per optimizer step.", above=0, commands=TRAINING)
     weight_decay: float = option(0.05, "Weight decay of parameters with two or more dimensions.", commands=TRAINING)
     betas: list[float] = option([0.9, 0.999], "Betas of AdamW.", commands=TRAINING)
-    momentum: float = option(0.9, "Momentum of LARS.", commands=FINETUNING)
+    momentum: float = option(0.9, "Momentum of LARS and Muon.", commands=TRAINING)
     layer_decay: float | None = option(
         None,
         "Factor per layer on the learning rate, from the heads down; null for the same rate in all layers.",

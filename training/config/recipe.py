@@ -17,7 +17,7 @@ import yaml
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .sections import SECTIONS, closest_option, section_options
+from .sections import ALIASES, SECTIONS, closest_option, section_options
 
 # Command -> commands whose recipes it accepts.
 _ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
@@ -181,8 +181,8 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         if not isinstance(entries or {}, dict):
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
-    for override in overrides:
-        section, key, value = _parse_override(override, own_command)
+    for override, following in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
+        section, key, value = _parse_override(override, following, own_command)
         sections[section][key] = value
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
@@ -219,19 +219,38 @@ def _first_comment(text: str) -> str:
     return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
-def _parse_override(override: str, command: str) -> tuple[str, str, Any]:
+def _parse_override(override: str, following: str, command: str) -> tuple[str, str, Any]:
+    """Parse an override; the word that follows it is the value of what is written as `--option VALUE`."""
     key, separator, text = override.partition("=")
     section, dot, name = key.partition(".")
-    closest = closest_option(section, (name or section).lstrip("-"), command)
+    sought = (name or section).lstrip("-").replace("-", "_")
+    closest = closest_option(section, sought, command)
     if not separator or not dot or not name:
-        example = f"Did you mean {closest}={text or '...'}?" if closest else "An example is optim.epochs=10."
+        if override.startswith("--") and not separator and "=" not in following:
+            text = following
+        example = "An example is optim.epochs=10."
+        if closest:
+            valid = f"{closest}={text or '...'}"
+            example = f"Use {valid}." if sought in ALIASES else f"Did you mean {valid}?"
         raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
     if section not in SECTIONS:
         raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
     try:
-        return section, name, yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"The value in {override!r} is not valid YAML: {error}") from error
+        opening, closing = text[:1], {"[": "]", "{": "}"}.get(text[:1], "")
+        sketch = f"{opening}...{closing}" if closing else "..."
+        reason = " ".join(str(getattr(error, "problem", error)).split())
+        raise RecipeError(
+            f"The value in {override!r} is not valid YAML ({reason}): "
+            f"quote values that contain spaces: '{key}={sketch}'."
+        ) from error
+    entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
+    joined = [str(k) for entry in entries for k, v in entry.items() if v is None and re.search(r":\S", str(k))]
+    if joined:
+        right = joined[0].replace(":", ": ", 1)
+        raise RecipeError(f"The value in {override!r} needs a space after the colon: '{right}'.")
+    return section, name, value
 
 
 def _build(section: str, values: dict[str, Any], command: str):

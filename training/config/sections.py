@@ -30,6 +30,15 @@ _HEADS = {
     "localization_": ("localization",),
 }
 
+# Names by which other programs know options -> `section.key`.
+ALIASES = {
+    "lr": "optim.base_lr",
+    "learning_rate": "optim.base_lr",
+    "model": "model.init_from",
+    "out": "run.output_dir",
+    "output": "run.output_dir",
+}
+
 SECTIONS = {
     "task": TaskArguments,
     "model": ModelArguments,
@@ -79,10 +88,13 @@ def section_options(section: str, command: str | None = None) -> list[Option]:
 def closest_option(section: str, name: str, command: str) -> str | None:
     """The option `section.key` of a command that an unknown one may stand for.
 
-    It is the option of that name in any section, else a similar one in the same section, else a very similar one
-    anywhere; None if there is none.
+    It is the option of that name in any section or as other programs call it, else a similar one in the same section,
+    else a very similar one anywhere; None if there is none.
     """
     names = {other: [option.name for option in section_options(other, command)] for other in SECTIONS}
+    place, _, alias = ALIASES.get(name, "").partition(".")
+    if alias and alias in names[place]:
+        return f"{place}.{alias}"
     for cutoff, places in ((1.0, names), (0.5, [section] if section in names else []), (0.75, names)):
         for place in places:
             if close := difflib.get_close_matches(name, names[place], n=1, cutoff=cutoff):
@@ -96,4 +108,4 @@ def _applies(option: Option, command: str) -> bool:
     return any(not scope.mismatch(option) for scope in scopes) and any(not scope.mismatch(option) for scope in sets)
 
 
-__all__ = ["SECTIONS", "closest_option", "config_options", "data_sets_of", "section_options"]
+__all__ = ["ALIASES", "SECTIONS", "closest_option", "config_options", "data_sets_of", "section_options"]

@@ -28,7 +28,7 @@ from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.records import package_versions
-from ..tasks.pretraining import nested_scores
+from ..tasks.pretraining_tables import nested_scores
 from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
 
 STREAMS = ("fusion", "image", "audio", "all")

@@ -14,6 +14,15 @@ def on_cpu(recipe) -> bool:
     return recipe.run.cpu or not torch.accelerator.is_available()
 
 
+def check_combinations(recipe) -> None:
+    """Raise `RecipeError` for options that exclude each other, or a precision that the device does not have."""
+    if recipe.optim.fsdp and recipe.optim.mixed_precision == "fp16":
+        raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
+    if recipe.optim.fsdp and recipe.optim.optimizer == "muon":
+        raise RecipeError("optim.fsdp=true shards matrices, which Muon needs whole: use optim.optimizer=adamw.")
+    check_precision(recipe)
+
+
 def check_precision(recipe) -> None:
     """Raise `RecipeError` for fp16 on the CPU, which has no loss scaling: accelerate would use float32."""
     if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):
@@ -66,4 +75,4 @@ def training_arguments(
     return arguments
 
 
-__all__ = ["check_precision", "on_cpu", "training_arguments"]
+__all__ = ["check_combinations", "check_precision", "on_cpu", "training_arguments"]

@@ -10,7 +10,7 @@ from deepavfusion.inference.files import write_atomically
 
 from ..report.tables import markdown_table
 from ..tasks import Evaluation
-from ..tasks.pretraining import nested_scores
+from ..tasks.pretraining_tables import nested_scores
 from ..wording import count, metric_title
 from .logging import duration
 

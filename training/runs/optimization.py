@@ -1,4 +1,4 @@
-"""Parameter groups, learning-rate schedule and LARS, as in the published recipes (paper, section 4).
+"""Parameter groups and learning-rate schedule, as in the published recipes (paper, section 4).
 
 Parameter groups have two additional keys, which the scheduler reads: `lr_scale` (layer-wise decay) and `slow_start` (a
 tower that starts from unimodal weights).
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from .optimizers import LARS, MuonAdamW
 
 _LAYER = re.compile(r"(?:image|audio)\.layers\.(\d+)\.|fusion_layers\.(\d+)\.")
 
@@ -42,7 +44,11 @@ def tower_of(name: str) -> str | None:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float | None = None, slow_towers: tuple[str, ...] = ()
+    model: nn.Module,
+    weight_decay: float,
+    layer_decay: float | None = None,
+    slow_towers: tuple[str, ...] = (),
+    muon: bool = False,
 ) -> list[dict]:
     """Group the trainable parameters of a model for an optimizer.
 
@@ -51,9 +57,10 @@ def parameter_groups(
         weight_decay: Weight decay of parameters with two or more dimensions; biases and other 1-d parameters get 0.
         layer_decay: Factor per layer on the learning rate, `layer_decay ** (last - layer)`; None for 1 everywhere.
         slow_towers: Towers ("image", "audio") whose parameters are marked for the slow start.
+        muon: Whether the matrices of transformer layers are groups of their own, whose key `muon` is True.
 
     Returns:
-        Groups with keys `params`, `names`, `weight_decay`, `lr_scale` and `slow_start`, in a fixed order.
+        Groups with keys `params`, `names`, `weight_decay`, `lr_scale`, `slow_start` and `muon`, in a fixed order.
     """
     depth = model.config.num_hidden_layers
     groups = {}
@@ -63,10 +70,9 @@ def parameter_groups(
         decay = 0.0 if parameter.ndim <= 1 or name.endswith(".bias") else weight_decay
         scale = 1.0 if layer_decay is None else layer_decay ** (depth + 1 - layer_index(name, depth))
         slow = tower_of(name) in slow_towers
-        group = groups.setdefault(
-            (scale, decay, slow),
-            {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale, "slow_start": slow},
-        )
+        matrix = muon and parameter.ndim == 2 and "layers." in name
+        values = {"weight_decay": decay, "lr_scale": scale, "slow_start": slow, "muon": matrix}
+        group = groups.setdefault((scale, decay, slow, matrix), {"params": [], "names": [], **values})
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
@@ -191,11 +197,14 @@ def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
         model: Model of this package, not wrapped for distribution.
     """
     optim = recipe.optim
-    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay, slow_towers(recipe))
+    muon = optim.optimizer == "muon"
+    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay, slow_towers(recipe), muon)
     for group in groups:
         group.pop("names")
     if optim.optimizer == "lars":
         return LARS(groups, lr=1.0, weight_decay=optim.weight_decay, momentum=optim.momentum)
+    if muon:
+        return MuonAdamW(groups, lr=1.0, betas=tuple(optim.betas), momentum=optim.momentum)
     fused = None if optim.fsdp else True  # one kernel per group instead of a dozen per tensor
     return torch.optim.AdamW(groups, lr=1.0, betas=tuple(optim.betas), fused=fused)
 
@@ -215,56 +224,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> tor
     return torch.optim.lr_scheduler.LambdaLR(optimizer, [factor(group) for group in optimizer.param_groups])
 
 
-class LARS(torch.optim.Optimizer):
-    """Layer-wise adaptive rate scaling with momentum (You et al. 2017), for linear probes.
-
-    Parameters of two or more dimensions get weight decay and a step scaled by `trust_coefficient * |p| / |update|`; 1-d
-    parameters take plain momentum steps.
-
-    Args:
-        params: Parameters or groups of them.
-        lr: Learning rate.
-        weight_decay: Weight decay.
-        momentum: Momentum.
-        trust_coefficient: Length of a step relative to that of the parameter.
-    """
-
-    def __init__(self, params, lr: float, weight_decay: float = 0.0, momentum=0.9, trust_coefficient: float = 0.001):
-        super().__init__(
-            params,
-            {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust_coefficient": trust_coefficient},
-        )
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """Take a step; returns the loss of `closure`, if given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: torch.Tensor, group: dict) -> None:
-        update = parameter.grad
-        if parameter.ndim > 1:
-            update = update.add(parameter, alpha=group["weight_decay"])
-            parameter_norm, update_norm = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update)
-            trust = group["trust_coefficient"] * parameter_norm / update_norm
-            usable = (parameter_norm > 0) & (update_norm > 0)
-            update = update * torch.where(usable, trust, torch.ones_like(trust))
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
-        parameter.add_(momentum, alpha=-group["lr"])
-
-
 __all__ = [
-    "LARS",
     "BatchLayout",
     "Schedule",
     "build_optimizer",

@@ -13,7 +13,7 @@ from ..config.recipe import Recipe, RecipeError
 from ..data.loading import ClipOrder, group_size
 from ..tasks import TASKS, Task
 from ..wording import count, metric_title
-from .arguments import check_precision, on_cpu, training_arguments
+from .arguments import check_combinations, on_cpu, training_arguments
 from .card import write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder
@@ -84,9 +84,7 @@ class Run:
             self._build_trainer()
 
     def _check(self) -> None:
-        check_precision(self.recipe)
-        if self.recipe.optim.mixed_precision == "fp16" and self.recipe.optim.fsdp:
-            raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
+        check_combinations(self.recipe)
         try:
             self.trackers = tracker_callbacks(self.recipe.run.trackers)
         except ValueError as error:

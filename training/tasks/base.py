@@ -150,7 +150,7 @@ class Task:
         return (self.primary,)
 
     def check_model(self, model) -> None:
-        """Raise `ValueError` if a trained model does not fit the data set."""
+        """Raise `ValueError`, with what "it" has and what the data, if a trained model does not fit the data set."""
 
     def score(self, model, inputs: dict, batch: dict, full: bool) -> list[dict]:
         """Score each clip of a batch.
@@ -253,7 +253,7 @@ class Task:
 
 def percent(value: float | None) -> str:
     """Format a fraction as a percentage, None as "-"."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before zero
 
 
 def decibels(value: float | None) -> str:

@@ -79,6 +79,8 @@ def whole_parameters(model):
     Processes may then run different numbers of forward passes, and call submodules.
     """
     sharded = [module for module in model.modules() if hasattr(module, "unshard")]
+    if sharded:
+        model(**model.dummy_inputs)  # FSDP takes the module that is called first for the root
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()

@@ -1,7 +1,5 @@
 """Pre-training: reconstruction of masked image and audio patches (paper, section 3.4), alignment, joint embedding."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -11,22 +9,13 @@ from ..data.loading import BrokenClips, evaluation_noise, mask_noise
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
-from ..report.tables import Table
-from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
-from .base import Task, percent
-from .cross_modal import (
-    NUM_CLIPS,
-    cross_modal_losses,
-    cross_modal_table,
-    hidden_bounds,
-    links_table,
-    mean_losses,
-)
+from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
-from .oracles import ORACLE, oracle_losses
-from .probing import probe_features, probe_metrics, probe_tables
-from .retrieval import retrieval_features, retrieval_metrics, retrieval_table
+from .pretraining_tables import nested_scores, not_scored, pretraining_tables
+from .probing import probe_features, probe_metrics
+from .reconstruction import NUM_CLIPS, cross_modal_losses, hidden_bounds, links_table, mean_losses, oracle_losses
+from .retrieval import retrieval_features, retrieval_metrics
 
 # Objective -> parts of the loss.
 _LOSSES = {
@@ -163,14 +152,14 @@ class Pretraining(Task):
             metrics |= mean_losses([row["cross_modal"] for row in rows if "cross_modal" in row])
         if "alone" in rows[0]:
             metrics |= retrieval_metrics([row["alone"] for row in rows])
-        reason = _not_scored([row["label"] for row in rows])
+        reason = not_scored([row["label"] for row in rows])
         if reason is None:
             labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
             features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
             scores = {**knn_probe(features, labels), "chance": chance(labels)}
             for name, values in scores.items():
                 metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
-        return metrics, _tables(metrics, None, reason), {}
+        return metrics, pretraining_tables(metrics, None, reason), {}
 
     def evaluate(self, model, accelerator, full, broken=None):
         """Evaluate a model; a full evaluation fits the probes of `task.probe_labels`, too."""
@@ -181,7 +170,8 @@ class Pretraining(Task):
             evaluation.metrics |= hidden_bounds(model, self.clips)
         if full and counts:
             rows = []
-            train = self.build_clips(recipe, model.config, "train", train=False, size=max(counts))
+            size = min(max(counts), recipe.data.train_size or max(counts))
+            train = self.build_clips(recipe, model.config, "train", train=False, size=size)
             for clips in (train, self.clips):
                 rows.append(
                     score_clips(
@@ -200,7 +190,7 @@ class Pretraining(Task):
 
     def _tables(self, metrics, before, note):
         links = links_table(self.clips)
-        return [*_tables(metrics, before, note), *([] if links is None else [links])]
+        return [*pretraining_tables(metrics, before, note), *([] if links is None else [links])]
 
     def reconstructions(self, model, inputs, batch):
         if model.config.pretraining_objective == "jepa":
@@ -226,75 +216,3 @@ class Pretraining(Task):
         path, train = folder / "training_curves.png", metrics.read("train")
         training_curves(train, steps, random[0] if random else None, path, name)
         return {"before": before, "ceilings": self.clips.ceilings}
-
-
-def _not_scored(labels: list[Any]) -> str | None:
-    """Why clips with these labels have no nearest-neighbor scores; None if they have."""
-    if any(label is None for label in labels):
-        reason = "the held-out clips have no labels"
-    elif len(labels) < 2:
-        reason = "only one held-out clip was read"
-    else:
-        present = torch.stack([torch.as_tensor(label) for label in labels]) > 0
-        if present.ndim == 1 or bool((present.any(0) & ~present.all(0)).any()):
-            return None
-        reason = "the held-out clips all have the same labels"
-    return f"No nearest-neighbor scores: {reason}."
-
-
-def nested_scores(metrics: dict[str, Any]) -> dict[str, dict[str, float]] | None:
-    """Nearest-neighbor scores as stream -> metric -> value, from flat metrics; None without such scores."""
-    found = {
-        stream: {name: metrics[f"{stream}_{name}"] for name in NEIGHBOR_METRICS if f"{stream}_{name}" in metrics}
-        for stream in (*STREAMS, "all", "chance")
-    }
-    return found if found["chance"] else None
-
-
-def _tables(metrics: dict[str, Any], before: dict[str, Any] | None, note: str | None) -> list[Table]:
-    """Tables of losses, retrieval and nearest-neighbor scores.
-
-    Args:
-        metrics: Metrics of the trained model.
-        before: Metrics before training, if known.
-        note: Note of the first table.
-    """
-    columns = {"before training": before, "trained": metrics}
-    columns = {title: values for title, values in columns.items() if values is not None}
-    tables = []
-    if "loss" in metrics:
-        losses = {"loss": "sum", "image_loss": "image", "audio_loss": "audio"}
-        rows = [[title, *(f"{values[name]:.4f}" for name in losses)] for title, values in columns.items()]
-        oracle = [metrics["image_oracle_loss"], metrics["audio_oracle_loss"]]
-        rows.append([ORACLE, *(f"{value:.4f}" for value in (sum(oracle), *oracle))])
-        tables.append(Table("Held-out losses", ["", *losses.values()], rows))
-    cross_modal = cross_modal_table(metrics)
-    if cross_modal is not None:
-        tables.append(cross_modal)
-    if "audio_to_image_r1" in metrics:
-        tables.append(retrieval_table(columns))
-    tables[0].note = note
-    tables += probe_tables(metrics, before)
-    scores = {title: nested_scores(values) for title, values in columns.items()}
-    trained = scores["trained"]
-    if trained is not None:
-        random = trained.pop("chance")
-        rows = [
-            [
-                stream,
-                NEIGHBOR_METRICS[name],
-                *(percent(of[stream][name]) for of in scores.values()),
-                percent(random[name]),
-            ]
-            for stream in trained
-            for name in trained[stream]
-        ]
-        rows += [
-            [stream, "whitened", *(percent(of.get(f"{stream}_whitened")) for of in columns.values()), "-"]
-            for stream in trained
-            if f"{stream}_whitened" in metrics
-        ]
-        explained = f"{RANDOM_NEIGHBOR.capitalize()}: expected score of neighbors drawn at random from the same clips."
-        columns = ["stream", "metric", *scores, RANDOM_NEIGHBOR]
-        tables.append(Table("Nearest neighbors", columns, rows, explained))
-    return tables

@@ -14,7 +14,7 @@ from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
-from ..wording import metric_title
+from ..wording import count, metric_title
 from .base import Task, percent
 from .evaluation import evaluate_task
 
@@ -94,7 +94,8 @@ class Recognition(Task):
         if names is not None and list(names) != own:
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
             first = f"; the first difference is {different[0]}" if different else ""
-            raise ValueError(f"The model has {len(own)} classes, the data {len(names)}{first}.")
+            shown = ", ".join(own[:4] + ["..."] * (len(own) > 4))
+            raise ValueError(f"it has {count(len(own), 'class', 'classes')} ({shown}), the data {len(names)}{first}.")
 
     def evaluate(self, model, accelerator, full, broken=None):
         """Evaluate; a full evaluation also averages over several windows of each clip."""

@@ -55,7 +55,7 @@ def test_overrides_are_typed_like_their_fields():
     [
         (
             "optim.epoch=3",
-            "Unknown option optim.epoch. Did you mean optim.epochs.*Valid options: base_lr, min_lr",
+            "Unknown option optim.epoch. Did you mean optim.epochs.*Valid options: optimizer, base_lr",
         ),
         ("model.hidden_siz=3", "Did you mean model.hidden_size.*Valid options: size, init_from.*fusion_type"),
         ("model.config=3", "Unknown option model.config"),
@@ -83,11 +83,40 @@ def test_overrides_are_typed_like_their_fields():
         ("optim.betas=[0.9]", "expected two numbers"),
         ("optim.betas=[0.9, high]", "optim.betas is 'high' .str.: expected float"),
         ("run.seed=[", "not valid YAML"),
+        (
+            "task.masks=[{weight:",
+            "^The value in 'task.masks=\\[{weight:' is not valid YAML [^\n]*: quote values that contain spaces: "
+            "'task.masks=\\[...\\]'.$",
+        ),
+        ("task.masks={audio:1}", "needs a space after the colon: 'audio: 1'"),
+        ("task.masks=[{weight: 1, audio:1}]", "needs a space after the colon: 'audio: 1'"),
+        ("optim.lr=0.1", "Unknown option optim.lr. Did you mean optim.base_lr?"),
+        ("optim.learning_rate=0.1", "Unknown option optim.learning_rate. Did you mean optim.base_lr?"),
+        ("--learning-rate=0.1", "Use optim.base_lr=0.1"),
+        ("model=runs/x", "Use model.init_from=runs/x"),
     ],
 )
 def test_invalid_overrides_report_what_was_expected(override, message):
     with pytest.raises(RecipeError, match=f"(?s){message}"):
         load_recipe("pretrain", "scenes_tiny", [override])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "runs/x"], "Argument '--model': expected section.key=value. Use model.init_from=runs/x."),
+        (["--model=runs/x"], "Use model.init_from=runs/x."),
+        (["--out", "runs/y"], "Use run.output_dir=runs/y."),
+        (["--output", "runs/y", "run.seed=1"], "Use run.output_dir=runs/y."),
+        (["--output", "run.seed=1"], "Use run.output_dir=...."),
+        (["run.seed=1", "--model"], "Use model.init_from=...."),
+    ],
+)
+@pytest.mark.parametrize(("command", "name"), [("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition")])
+def test_flags_of_other_commands_are_answered_with_options(command, name, words, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(command, name, words)
+    assert str(caught.value).endswith(message)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +136,7 @@ def test_invalid_overrides_report_what_was_expected(override, message):
         ("finetune", "scenes_recognition", "task.label_smoothing=1", "expected a number of at least 0 and below 1"),
         ("finetune", "scenes_recognition", "task.modality_dropout=-0.1", "expected a number of at least 0 and below 1"),
         ("finetune", "scenes_recognition", "task.drop_modality=0.1", "Did you mean task.modality_dropout"),
-        ("finetune", "scenes_recognition", "optim.optimizer=sgd", "expected one of adamw, lars"),
+        ("finetune", "scenes_recognition", "optim.optimizer=sgd", "expected one of adamw, muon, lars"),
         ("finetune", "scenes_recognition", "task.name=recogniton", "task.name is 'recogniton': expected one of recog"),
         ("finetune", "scenes_recognition", "run.demo=true", "option run.demo for command 'finetune'"),
         ("finetune", "scenes_separation", "task.mixup=1", "option task.mixup for task 'separation'"),

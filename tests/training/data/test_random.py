@@ -22,6 +22,7 @@ POSITIONS = {
     Stream.SCENE_PARTNERS: 2,
     Stream.FOREIGN_AUDIO: 2,
     Stream.SCENE_PAIRS: 2,
+    Stream.MASK_SETTINGS: 1,
 }
 # Held-out scenes are not augmented, and none of the other streams is used for them.
 HELD_OUT = {Stream.EVALUATION_PARTNERS}

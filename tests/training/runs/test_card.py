@@ -81,6 +81,14 @@ def written(folder, content, recipe):
     return card, text
 
 
+@pytest.mark.parametrize(("norm_patch_loss", "standardized"), [("none", False), (False, False), ("channel", True)])
+def test_the_card_says_which_targets_are_standardized(tmp_path, norm_patch_loss, standardized):
+    content = record("pretraining", metrics={"loss": 0.5}, ceilings=None)
+    content["architecture"]["norm_patch_loss"] = norm_patch_loss
+    _, text = written(tmp_path, content, load_recipe("pretrain", "scenes_tiny", []))
+    assert ("Targets are standardized" in text) == standardized
+
+
 def test_card_of_a_pretrained_model(tmp_path):
     scores = {f"{name}_accuracy": 0.378 for name in ("fusion", "image", "audio", "all")}
     ceilings = {"audio": {"single_object_accuracy": 0.5}, "chance": {"single_object_accuracy": 0.0625}}
@@ -97,7 +105,7 @@ def test_card_of_a_pretrained_model(tmp_path):
         "| upper bound with | accuracy (one object) |",
         "| audio | 50.0 % |",
         "| neither | 6.2 % |",
-        "taken from the original.",
+        "with the mean and contrast of the original, which the model does not know.",
         "`deepavfusion pretrain`, 2024-05-06",
     )
     for fact in (*DETAILS, *more):

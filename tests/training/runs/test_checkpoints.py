@@ -20,15 +20,16 @@ from deepavfusion.training.runs.checkpoints import (
     remove_entry,
     restore_training_state,
 )
-from deepavfusion.training.runs.optimization import LARS
+from deepavfusion.training.runs.optimizers import LARS, MuonAdamW
 
 
 def trained(steps, kind=torch.optim.AdamW, start=None):
     """A small model after some steps, its optimizer and schedule; `start` is a checkpoint to begin from."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
-    decay = [{"params": [model[0].weight, model[2].weight], "weight_decay": 0.1, "slow_start": True}]
-    optimizer = kind([*decay, {"params": [model[0].bias, model[2].bias], "weight_decay": 0.0}], lr=1.0)
+    decay = [{"params": [model[0].weight, model[2].weight], "weight_decay": 0.1, "slow_start": True, "muon": True}]
+    groups = [*decay, {"params": [model[0].bias, model[2].bias], "weight_decay": 0.0, "muon": False}]
+    optimizer = kind(groups, lr=1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.01 / (1 + step))
     if start is not None:
         load_weights(model, start)
@@ -60,7 +61,11 @@ def test_files_follow_the_umask(tmp_path, umask):
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o666 & ~umask}
 
 
-@pytest.mark.parametrize("kind", [torch.optim.AdamW, LARS])
+def muon(groups, lr):
+    return MuonAdamW(groups, lr, betas=(0.9, 0.95), momentum=0.9)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, LARS, muon])
 def test_a_restored_run_continues_bit_for_bit(tmp_path, kind):
     resumed, optimizer, _ = trained((3, 6), kind, start=save(tmp_path / "checkpoint-3", *trained((0, 3), kind)))
     whole, other, _ = trained((0, 6), kind)

@@ -13,7 +13,6 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
 from deepavfusion.training.config.arguments import OptimArguments
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.runs.optimization import (
-    LARS,
     Schedule,
     build_optimizer,
     build_scheduler,
@@ -24,6 +23,7 @@ from deepavfusion.training.runs.optimization import (
     slow_start_factor,
     tower_of,
 )
+from deepavfusion.training.runs.optimizers import LARS, MuonAdamW
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "optim.safetensors"
 
@@ -179,6 +179,36 @@ def test_the_recipe_decides_optimizer_and_rates(model):
     assert rates[True] == pytest.approx(rates[False] * slow_start_factor(2, 5))
     lars = build_optimizer(load_recipe("probe", "scenes_probe", []), model)
     assert type(lars) is LARS
+
+
+def test_muon_moves_the_matrices_of_layers_and_adamw_the_rest(model):
+    changes = ["optim.optimizer=muon", "optim.betas=[0.9, 0.95]"]
+    optimizer = build_optimizer(load_recipe("pretrain", "scenes_tiny", changes), model)
+    assert type(optimizer) is MuonAdamW
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    by_muon = {names[p] for group in optimizer.param_groups if group["muon"] for p in group["params"]}
+    assert by_muon == {name for p, name in names.items() if p.ndim == 2 and "layers." in name}
+    # Both kinds take the steps of PyTorch's own optimizers, at one learning rate.
+    before = {name: parameter.detach().clone() for parameter, name in names.items()}
+    generator = torch.Generator().manual_seed(0)
+    for parameter in names:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    build_scheduler(optimizer, Schedule(load_recipe("pretrain", "scenes_tiny", []).optim, 640, 64))
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    optimizer.step()
+    for muon in (True, False):
+        chosen = [p for p, name in names.items() if (name in by_muon) is muon]
+        for parameter in chosen:
+            alone = torch.nn.Parameter(before[names[parameter]].clone())
+            alone.grad = parameter.grad
+            decay = 0.05 if parameter.ndim > 1 else 0.0
+            if muon:
+                options = {"weight_decay": decay, "momentum": 0.9, "adjust_lr_fn": "match_rms_adamw"}
+                torch.optim.Muon([alone], lr=1e-3, **options).step()
+            else:
+                torch.optim.AdamW([alone], lr=1e-3, betas=(0.9, 0.95), weight_decay=decay).step()
+            torch.testing.assert_close(parameter.detach(), alone.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_lars_steps_equal_the_published_ones(golden):

@@ -15,14 +15,22 @@ def main(arguments: list[str] | None = None) -> None:
     """Write scenes as files, or a sheet of examples."""
     parser = CommandParser(prog="python -m deepavfusion.training.data.scenes", description=main.__doc__)
     parser.add_argument("--index", type=int, nargs="+", default=list(SHEET), help="indices of the scenes")
-    parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train")
+    parser.add_argument("--split", choices=sorted(SPLIT_OFFSETS), default="train", help="split of the indices (train)")
     parser.add_argument("--out", type=Path, help="folder for mp4, wav and png files")
     parser.add_argument("--sheet", type=Path, help="file for a figure of several scenes")
     parser.add_argument("--things", type=Path, help="folder of cut-outs with sounds, instead of shapes and timbres")
-    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--difficulty", choices=DIFFICULTIES, default="standard", help="how far scenes vary (standard)")
+    parser.add_argument("--max-objects", type=int, default=4, help="most visible objects, at most 4 (4)")
+    parser.add_argument("--max-sounding", type=int, default=2, help="most objects that sound at once, at most 3 (2)")
+    parser.add_argument(
+        "--coupling",
+        type=float,
+        default=0.0,
+        help="how closely sounds follow size, place and color, from 0, not at all, to below 1 (0)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes; others give other scenes (0)")
+    parser.add_argument("--image-size", type=int, default=224, help="height and width in pixels, at least 32 (224)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of the audio, at least 0.75 s (3)")
     parser.add_argument("--still", action="store_true", help="objects of the mp4 do not move")
     parser.add_argument("--overwrite", action="store_true", help="replace existing scenes and figures")
     options = parser.parse_args(arguments)
@@ -35,6 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
             image_size=options.image_size,
             seconds=options.seconds,
             difficulty=options.difficulty,
+            max_objects=options.max_objects,
+            max_sounding=options.max_sounding,
+            coupling=options.coupling,
             things=options.things,
             seed=options.seed,
         )

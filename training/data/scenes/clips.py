@@ -78,11 +78,12 @@ class SceneClips(ClipDataset):
             check_things(config)  # faulty files are reported now, not in the middle of training
             classes = f"{len(self.label_names)} things (digest {config.things.digest[:8]})"
         sounding = "one sounding" if not self.multi_label else f"up to {config.max_sounding} sounding"
+        coupling = f", coupling {config.coupling:g}" if config.coupling else ""
         fewest, most = config.min_objects, config.max_objects
         objects = count(most, "object") if fewest == most else f"{fewest} to {count(most, 'object')}"
         self.card = (
             f"sounding scenes, {config.difficulty}: {count(size, 'clip')} of {config.seconds:g} s with {objects}, "
-            f"{sounding}, {classes}, split {split}, seed {config.seed}"
+            f"{sounding}, {classes}{coupling}, split {split}, seed {config.seed}"
         )
         self.cache = None
         if cache_dir is not None:

@@ -87,7 +87,7 @@ class ScenesConfig:
 
     def _read_things(self) -> None:
         if self.coupling:
-            raise ValueError(f"Expected coupling=0 with things, whose sounds follow no image, got {self.coupling}.")
+            raise ValueError("coupling does not apply to scenes of things: their sounds do not follow their images.")
         if not isinstance(self.things, ThingFolder):
             object.__setattr__(self, "things", ThingFolder.read(self.things))
         if len(self.things.names) < self.min_objects:

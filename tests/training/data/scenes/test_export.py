@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import wave
 
 import av
@@ -36,6 +37,30 @@ def test_scene_files(tmp_path, capsys):
         decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert len(decoded) >= 16000
     assert np.corrcoef(decoded[: len(mixture)], mixture)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("option", "value"), [("max_objects", 1), ("max_sounding", 3), ("coupling", 0.9)])
+def test_settings_of_the_scenes_are_options(option, value, tmp_path):
+    words = ["--index", "1", "--out", str(tmp_path), "--image-size", "64", "--seconds", "1"]
+    main([*words, f"--{option.replace('_', '-')}", str(value)])
+    settings = {"image_size": 64, "seconds": 1.0}
+    expected = generate_scene(ScenesConfig(**settings, **{option: value}), 1)
+    with wave.open(str(tmp_path / "mixture.wav")) as file:
+        mixture = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+    assert np.abs(mixture - expected.waveform).max() < 1e-4
+    assert np.abs(mixture - generate_scene(ScenesConfig(**settings), 1).waveform).max() > 1e-2
+
+
+def test_every_option_is_explained_and_impossible_values_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    described = re.findall(r"^  --[a-z-]+ \S*.*(?:\n {3,}\S.*)?$", capsys.readouterr().out, re.MULTILINE)
+    assert len(described) == 14
+    assert all(re.search(r"\s{2,}\S+ \S+", option) for option in described)
+    with pytest.raises(SystemExit) as caught:
+        main(["--coupling", "1", "--sheet", "absent.png"])
+    assert caught.value.code == 2
+    assert "Expected a coupling in [0, 1), got 1.0." in capsys.readouterr().err
 
 
 def test_odd_sizes(tmp_path):

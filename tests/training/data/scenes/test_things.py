@@ -138,7 +138,7 @@ def test_two_things_are_enough(tmp_path):
 
 
 def test_settings_that_need_generated_scenes(folder, config):
-    with pytest.raises(ValueError, match="coupling=0"):
+    with pytest.raises(ValueError, match="coupling does not apply"):
         ScenesConfig(things=folder, coupling=0.5)
     with pytest.raises(ValueError, match="ceilings of things"):
         modality_ceilings(config)

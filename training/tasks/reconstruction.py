@@ -1,4 +1,4 @@
-"""Whether reconstruction uses the other modality: losses with the true one, with another clip's, and with none."""
+"""Reconstruction losses with and without the other modality, those of oracles, and the best possible ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,11 @@ from ..report.tables import Table
 from .base import percent
 
 NUM_CLIPS = 256  # the first held-out clips
-MASKS = {"recipe": "as in the recipe", "few": "few visible", "hidden": "all hidden"}
-OTHERS = {"true": "true", "shuffled": "another clip's", "none": "none"}
+MASKS = {"recipe": "as in training", "few": "few", "hidden": "none"}
+OTHERS = {"true": "matching", "shuffled": "mismatched", "none": "absent"}
 _FEW = (0.05, 0.02)  # fraction of image and audio patches that are few, but at least one patch
 _MODALITIES = ("image", "audio")
+ORACLE = "oracle: mean color of each patch, mean of each mel row of a patch"
 
 
 def few_patches(num_patches: tuple[int, int]) -> tuple[int, int]:
@@ -118,7 +119,7 @@ def links_table(clips) -> Table | None:
         [name, f"{strength['bits']:.2f}", percent(strength["best_loss"])]
         for name, strength in link_strengths(coupling).items()
     ]
-    note = "Best loss: mean squared error of a property, known the other one, relative to its variance."
+    note = "Best loss: mean squared error of one property given the other, relative to its variance."
     return Table(f"Links of the scenes, coupling {coupling:g}", ["link", "bits", "best loss"], rows, note)
 
 
@@ -135,22 +136,49 @@ def cross_modal_table(metrics: dict[str, Any]) -> Table | None:
         if f"{modality}_bound_saved" in metrics:
             true, none = metrics[f"{modality}_bound_true"], metrics[f"{modality}_bound_none"]
             saved = percent(metrics[f"{modality}_bound_saved"])
-            rows.append([modality, "all hidden, best possible", f"{true:.4f}", "-", f"{none:.4f}", saved])
+            rows.append([modality, "none, best possible", f"{true:.4f}", "-", f"{none:.4f}", saved])
     return Table(
-        "Losses by the other modality",
-        ["reconstructed", "its patches", *OTHERS.values(), "saved by the true one"],
+        "How much the other modality helps",
+        ["target", "visible patches", *(f"loss, other modality {title}" for title in OTHERS.values()), "reduction"],
         rows,
-        "Saved: of the loss with another clip's, or, for the best possible one, of the loss with none.",
+        "Reduction: by the matching modality, relative to that of another clip; for the best possible loss, to its "
+        "absence.",
     )
+
+
+def oracle_losses(model, outputs, inputs: dict[str, torch.Tensor]) -> dict[str, list[float]]:
+    """Losses of oracles that know the mean color of each hidden patch, and the mean of each mel row of it.
+
+    Args:
+        model: Pre-training model.
+        outputs: Its outputs for the inputs, which hold the masks.
+        inputs: `pixel_values` and `input_features`.
+
+    Returns:
+        "image_oracle_loss" and "audio_oracle_loss" of each sample, in the units of the model's losses.
+    """
+    image, audio = model.image_decoder, model.audio_decoder
+    pixels, features = inputs["pixel_values"], inputs["input_features"]
+    colors = image.targets(pixels).unflatten(-1, (-1, image.patches.num_channels))
+    colors = colors.mean(dim=-2, keepdim=True).expand_as(colors).flatten(-2)
+    rows = audio.targets(features).unflatten(-1, audio.patches.patch)
+    rows = rows.mean(dim=-1, keepdim=True).expand_as(rows).flatten(-2)
+    found = {
+        "image_oracle_loss": image.losses(colors, pixels, outputs.image_ids_restore, outputs.image_mask),
+        "audio_oracle_loss": audio.losses(rows, features, outputs.audio_ids_restore, outputs.audio_mask),
+    }
+    return {name: losses.tolist() for name, losses in found.items()}
 
 
 __all__ = [
     "MASKS",
     "NUM_CLIPS",
+    "ORACLE",
     "cross_modal_losses",
     "cross_modal_table",
     "few_patches",
     "hidden_bounds",
     "links_table",
     "mean_losses",
+    "oracle_losses",
 ]

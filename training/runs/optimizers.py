@@ -1,0 +1,101 @@
+"""Optimizers beside those of PyTorch: LARS, and Muon together with AdamW."""
+
+import torch
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling with momentum (You et al. 2017), for linear probes.
+
+    Parameters of two or more dimensions get weight decay and a step scaled by `trust_coefficient * |p| / |update|`; 1-d
+    parameters take plain momentum steps.
+
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+        momentum: Momentum.
+        trust_coefficient: Length of a step relative to that of the parameter.
+    """
+
+    def __init__(self, params, lr: float, weight_decay: float = 0.0, momentum=0.9, trust_coefficient: float = 0.001):
+        super().__init__(
+            params,
+            {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust_coefficient": trust_coefficient},
+        )
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Take a step; returns the loss of `closure`, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: torch.Tensor, group: dict) -> None:
+        update = parameter.grad
+        if parameter.ndim > 1:
+            update = update.add(parameter, alpha=group["weight_decay"])
+            parameter_norm, update_norm = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update)
+            trust = group["trust_coefficient"] * parameter_norm / update_norm
+            usable = (parameter_norm > 0) & (update_norm > 0)
+            update = update * torch.where(usable, trust, torch.ones_like(trust))
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
+        parameter.add_(momentum, alpha=-group["lr"])
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon (`torch.optim.Muon`) for the groups whose key `muon` is True, AdamW for the others, as one optimizer.
+
+    Steps of Muon are scaled to the root mean square of AdamW's (arXiv 2502.16982), so that both take one learning rate
+    and one weight decay.
+
+    Args:
+        groups: Parameter groups with a key `muon`; those of Muon hold matrices.
+        lr: Learning rate.
+        betas: Betas of AdamW.
+        momentum: Momentum of Muon.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, betas: tuple[float, float], momentum: float):
+        self._settings = {
+            True: (torch.optim.Muon, {"lr": lr, "momentum": momentum, "adjust_lr_fn": "match_rms_adamw"}),
+            False: (torch.optim.AdamW, {"lr": lr, "betas": betas, "fused": True}),
+        }
+        super().__init__(groups, {"lr": lr})
+        self._share()
+
+    def _share(self) -> None:
+        """Build an optimizer for each kind of group, on the groups and the state of this one."""
+        self._parts = []
+        for muon, (kind, settings) in self._settings.items():
+            groups = [group for group in self.param_groups if group["muon"] is muon]
+            if groups:
+                part = kind(groups, **settings)
+                part.state = self.state
+                self._parts.append(part)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load a state, which replaces the groups."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure=None):
+        """Take a step; returns the loss of `closure`, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+
+__all__ = ["LARS", "MuonAdamW"]
