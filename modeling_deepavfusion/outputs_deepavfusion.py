@@ -109,7 +109,8 @@ class Recorder:
     def weights(self, *streams: torch.Tensor | None) -> None:
         """Record the attention weights of the fusion, image and audio streams in a layer."""
         if self.attentions is not None:
-            for recorded, weights in zip(self.attentions, streams[: 3 if self.all_attentions else 1], strict=False):
+            count = 3 if self.all_attentions else 1
+            for recorded, weights in zip(self.attentions[:count], streams[:count], strict=True):
                 recorded.append(weights)
 
     def fields(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
