@@ -29,7 +29,7 @@ from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.records import package_versions
 from ..tasks.pretraining_tables import nested_scores
-from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
+from .grid import Run, complete, cost, cost_line, experiment_parser, median_with_std
 
 STREAMS = ("fusion", "image", "audio", "all")
 _UNIMODAL = "no fusion"
@@ -192,10 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     if _FROM_UNIMODAL in variants and _UNIMODAL not in variants:
         variants.insert(0, _UNIMODAL)
     runs = {(variant, seed): make_run(variant, seed, given) for seed in range(given.seeds) for variant in variants}
-    if given.collect:
-        runs = {key: run for key, run in runs.items() if run.completed}
-    run_all(list(runs.values()), given.jobs, summary_line)
-    results = collect(runs)
+    results = collect(complete(runs, given, summary_line))
     given.results.mkdir(parents=True, exist_ok=True)
     write_atomically(given.results / "ablations.json", to_json(results) + "\n")
     entry = next(iter(results["variants"].values()), None)

@@ -7,16 +7,19 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, stdev
+from typing import Any
 
 from deepavfusion.inference.files import write_atomically
 
+from ..report.tables import replace_between
 from ..runs.logging import duration
 
 
@@ -92,6 +95,22 @@ def run_all(runs: Sequence[Run], jobs: int, summary_line: Callable[[Run], str]) 
         raise RuntimeError("\n\n".join(f"{name}: {error}" for name, error in errors.items() if error))
 
 
+def complete(runs: Mapping[Any, Run], given: argparse.Namespace, summary_line: Callable[[Run], str]) -> dict[Any, Run]:
+    """Execute the runs of an experiment as its command line says.
+
+    Args:
+        runs: Runs by any key.
+        given: Arguments of `experiment_parser`; with `collect`, nothing is trained.
+        summary_line: Function that describes a completed run, for printing.
+
+    Returns:
+        The completed runs.
+    """
+    runs = {key: run for key, run in runs.items() if run.completed or not given.collect}
+    run_all(list(runs.values()), given.jobs, summary_line)
+    return runs
+
+
 def _execute(run: Run) -> None:
     """Execute a run and record its cost beside its folder."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +153,44 @@ def median_with_std(values: Sequence[float], scale: float = 1.0, digits: int = 1
     return text if len(values) == 1 else f"{text} ± {scale * stdev(values):.{digits}f}"
 
 
+def add_fine_tuning(parser: argparse.ArgumentParser, pretrained: str, results: str) -> None:
+    """Add the arguments of experiments that fine-tune a pre-trained model and write a table of docs/results.md.
+
+    Args:
+        parser: Parser of the experiment.
+        pretrained: Default folder of the model.
+        results: Name of the results file.
+    """
+    parser.add_argument("--pretrained", default=pretrained, help=f"folder of the pre-trained model ({pretrained})")
+    parser.add_argument("--results", type=Path, default=Path("training/experiments/results") / results)
+    parser.add_argument(
+        "--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced (docs/results.md)"
+    )
+
+
+def has_pretrained(given: argparse.Namespace, maker: str) -> bool:
+    """Whether the pre-trained model exists; else names the command that trains one."""
+    found = (Path(given.pretrained) / "config.json").is_file()
+    if not found:
+        print(f"No pre-trained model in {given.pretrained}; `{maker}` trains one.", file=sys.stderr)
+    return found
+
+
+def write_table(given: argparse.Namespace, results: dict[str, Any], marker: str, table: str) -> None:
+    """Write the results of `add_fine_tuning`'s experiments: the file, and the table, which is printed as well.
+
+    Args:
+        given: Arguments of the command.
+        results: Content of the results file.
+        marker: Name of the table's place on the page (see `replace_between`).
+        table: The table.
+    """
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.results, json.dumps(results, indent=1) + "\n")
+    replace_between(given.page, marker, table)
+    print(table)
+
+
 def experiment_parser(name: str, description: str | None, out: str, changes: str) -> argparse.ArgumentParser:
     """Build a parser with the arguments that all experiments share.
 
@@ -156,4 +213,15 @@ def experiment_parser(name: str, description: str | None, out: str, changes: str
     return result
 
 
-__all__ = ["Run", "cost", "cost_line", "experiment_parser", "median_with_std", "run_all"]
+__all__ = [
+    "Run",
+    "add_fine_tuning",
+    "complete",
+    "cost",
+    "cost_line",
+    "experiment_parser",
+    "has_pretrained",
+    "median_with_std",
+    "run_all",
+    "write_table",
+]

@@ -10,9 +10,7 @@ rewritten.
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,19 @@ from deepavfusion.inference.files import write_atomically
 from ..config.recipe import load_recipe
 from ..report.charts import chart_axes
 from ..report.style import CYCLE, figure_png, own_style
-from ..report.tables import markdown_table, replace_between
+from ..report.tables import markdown_table
 from ..runs.records import package_versions
-from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
+from .grid import (
+    Run,
+    add_fine_tuning,
+    complete,
+    cost,
+    cost_line,
+    experiment_parser,
+    has_pretrained,
+    median_with_std,
+    write_table,
+)
 
 LABELS = (100, 500, 2000, 20000)
 STARTS = {"pretrained": "with pre-training", "scratch": "from random weights"}
@@ -113,37 +121,22 @@ def summary_line(run: Run) -> str:
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("label_efficiency", __doc__, "runs/label_efficiency", "the recipe")
-    result.add_argument("--pretrained", default="runs/scenes_coupled", help="folder of the pre-trained model")
+    add_fine_tuning(result, "runs/scenes_coupled", "label_efficiency.json")
     result.add_argument("--labels", type=int, nargs="+", default=list(LABELS), help="numbers of labels")
     result.add_argument("--samples", type=int, default=SAMPLES, help=f"clips seen by every run ({SAMPLES})")
-    result.add_argument("--results", type=Path, default=Path("training/experiments/results/label_efficiency.json"))
-    result.add_argument(
-        "--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced (docs/results.md)"
-    )
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
-    if not (Path(given.pretrained) / "config.json").is_file():
-        print(
-            f"No pre-trained model in {given.pretrained}; `deepavfusion pretrain scenes_coupled` trains one.",
-            file=sys.stderr,
-        )
+    if not has_pretrained(given, "deepavfusion pretrain scenes_coupled"):
         return 2
     load_recipe("finetune", "scenes_recognition", given.overrides)  # fail on invalid overrides before training
     keys = [(start, labels, seed) for seed in range(given.seeds) for labels in given.labels for start in STARTS]
-    runs = {key: make_run(*key, given) for key in keys}
-    if given.collect:
-        runs = {key: run for key, run in runs.items() if run.completed}
-    run_all(list(runs.values()), given.jobs, summary_line)
-    results = collect(runs)
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(given.results, json.dumps(results, indent=1) + "\n")
+    results = collect(complete({key: make_run(*key, given) for key in keys}, given, summary_line))
     write_atomically(given.page.with_name("label_efficiency.png"), figure_png(figure(results)))
-    replace_between(given.page, "labels", table(results))
-    print(table(results))
+    write_table(given, results, "labels", table(results))
     return 0
 
 

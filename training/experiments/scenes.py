@@ -13,16 +13,26 @@ recognition model.
 import argparse
 import json
 import sys
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
 
 from ..config.recipe import load_recipe
-from ..report.tables import markdown_table, replace_between
+from ..report.tables import markdown_table
 from ..runs.records import package_versions
-from .grid import Run, cost, cost_line, experiment_parser, median_with_std, run_all
+from .grid import (
+    Run,
+    add_fine_tuning,
+    complete,
+    cost,
+    cost_line,
+    experiment_parser,
+    has_pretrained,
+    median_with_std,
+    run_all,
+    write_table,
+)
 
 TASKS = ("recognition", "localization", "separation", "segmentation")
 # Task -> task whose model, of the same origin, it starts from.
@@ -180,30 +190,22 @@ def table(results: dict[str, Any]) -> str:
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("scenes", __doc__, "runs/results", "all recipes")
-    result.add_argument("--pretrained", default="runs/quickstart", help="folder of the pre-trained model")
+    add_fine_tuning(result, "runs/quickstart", "scenes_tasks.json")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     result.add_argument("--designs", action="store_true", help="also compare localization methods")
-    result.add_argument("--results", type=Path, default=Path("training/experiments/results/scenes_tasks.json"))
-    result.add_argument(
-        "--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced (docs/results.md)"
-    )
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
-    if not (Path(given.pretrained) / "config.json").is_file():
-        print(f"No pre-trained model in {given.pretrained}; `make quickstart` trains one.", file=sys.stderr)
+    if not has_pretrained(given, "make quickstart"):
         return 2
     for task in given.tasks:
         load_recipe("finetune", f"scenes_{task}", given.overrides)  # fail on invalid overrides before hours of training
     keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
     runs = {key: make_run(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
-    if given.collect:
-        runs = {key: run for key, run in runs.items() if run.completed}
-    run_all(list(runs.values()), given.jobs, summary_line)
-    results = collect(runs)
+    results = collect(complete(runs, given, summary_line))
     earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
     # each run uses one core
     results["core_minutes"] = round(sum(median(entry["seconds"]) for entry in entries(results)) / 60, 1)
@@ -211,10 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         results["localization_designs"] = compare_designs(given)
     elif "localization_designs" in earlier:
         results["localization_designs"] = earlier["localization_designs"]
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(given.results, json.dumps(results, indent=1) + "\n")
-    replace_between(given.page, "results", table(results))
-    print(table(results))
+    write_table(given, results, "results", table(results))
     return 0
 
 
