@@ -26,22 +26,20 @@ def standardize_patches(patches: torch.Tensor, channels: int = 1) -> torch.Tenso
         patches: (..., values), with the channels of a pixel next to each other.
         channels: Number of channels that are standardized on their own; 1 standardizes a patch as a whole.
     """
-    mean, deviation = _statistics(patches, channels)
-    return (patches - mean) / deviation
+    pixels = patches.unflatten(-1, (-1, channels))
+    mean, deviation = _statistics(pixels)
+    return ((pixels - mean) / deviation).flatten(-2)
 
 
 def unstandardize_patches(predictions: torch.Tensor, patches: torch.Tensor, channels: int = 1) -> torch.Tensor:
     """Invert `standardize_patches`: predictions (..., values) with the mean and variance of `patches`."""
-    mean, deviation = _statistics(patches, channels)
-    return predictions * deviation + mean
+    mean, deviation = _statistics(patches.unflatten(-1, (-1, channels)))
+    return (predictions.unflatten(-1, (-1, channels)) * deviation + mean).flatten(-2)
 
 
-def _statistics(patches: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each patch's channels and root of their variance + 1e-6, one for each value (or 1 for all)."""
-    pixels = patches.unflatten(-1, (-1, channels))
-    mean, deviation = pixels.mean(dim=-2), (pixels.var(dim=-2) + _EPSILON).sqrt()
-    repeats = (1,) * (patches.ndim - 1) + (pixels.shape[-2] if channels > 1 else 1,)
-    return mean.repeat(repeats), deviation.repeat(repeats)
+def _statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means (..., 1, channels) over the pixels (..., pixels, channels) of each patch, and roots of variances + 1e-6."""
+    return pixels.mean(dim=-2, keepdim=True), (pixels.var(dim=-2, keepdim=True) + _EPSILON).sqrt()
 
 
 def target_channels(norm_patch_loss: bool | str, num_channels: int) -> int | None:
@@ -143,7 +141,8 @@ class DeepAVFusionDecoder(nn.Module):
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
-        hidden = nn.functional.pad(hidden, (0, 0, 0, num_hidden - hidden.shape[1]))
+        if hidden.shape[1] < num_hidden:
+            hidden = nn.functional.pad(hidden, (0, 0, 0, num_hidden - hidden.shape[1]))
         return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
 
     def losses(
