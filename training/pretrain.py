@@ -3,7 +3,7 @@
     CPU or one device:  deepavfusion pretrain scenes_tiny
                         python -m deepavfusion.training.pretrain folder data.path=videos optim.epochs=100
     many devices:       accelerate launch -m deepavfusion.training.pretrain vggsound_base data.path=/data/vggsound
-    processes on CPU:   torchrun --nproc-per-node 2 -m deepavfusion.training.pretrain scenes_tiny run.cpu=true
+    processes on CPU:   torchrun --nproc_per_node 2 -m deepavfusion.training.pretrain scenes_tiny run.cpu=true
 
 RECIPE is the name of a recipe in the package or the path of a recipe file; `section.key=value` overrides its options. A
 run whose folder contains a checkpoint resumes from it, with exactly the batches of an uninterrupted run.

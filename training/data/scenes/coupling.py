@@ -1,4 +1,4 @@
-"""Links between what is seen and what is heard: properties of an object that its sound follows, up to noise.
+"""Links between image and audio: properties of an object that its sound follows, up to noise.
 
 With `ScenesConfig.coupling` above 0, properties of a sounding object's image predict properties of its sound
 (`LINKS`), as in nature, where large things sound long. A link is a Gaussian copula: mapped to normal scores,

@@ -1,4 +1,4 @@
-"""Links between what is seen and what is heard."""
+"""Links between image and audio."""
 
 import math
 
