@@ -14,10 +14,13 @@ for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable
 
 import sys
 
+from deepavfusion_cli.boundary import command
+
 from .command import train_from_recipe
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion finetune")
+def main(argv: list[str]) -> int:
     """Fine-tune from a recipe; returns the exit code (see the module's docstring)."""
     return train_from_recipe("finetune", argv, __doc__)
 

@@ -15,6 +15,8 @@ for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable
 import sys
 from typing import TYPE_CHECKING
 
+from deepavfusion_cli.boundary import command
+
 from .command import train_from_recipe
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def demonstrate(run: "Run") -> str:
     return f"embedded {folder / 'scene' / 'clip.mp4'} with the saved model: {shapes}"
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion pretrain")
+def main(argv: list[str]) -> int:
     """Pre-train from a recipe; returns the exit code (see the module's docstring)."""
     return train_from_recipe("pretrain", argv, __doc__, after=demonstrate)
 

@@ -1,0 +1,43 @@
+"""Text for the terminal: one line stays one line, and no name reaches the terminal as a control sequence."""
+
+import json
+import re
+import sys
+from typing import Any, TextIO
+
+# Control characters, which move the cursor or recolor what is there; marks that reverse the direction of text; line
+# separators; halves of characters, which no encoding writes (names of files that are not UTF-8 hold them).
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, kept: str = "") -> str:
+    r"""Escape control characters, as in "\u001b" for that which starts a control sequence.
+
+    Args:
+        text: Any text, such as a label or the name of a file.
+        kept: Characters that are not escaped, for text whose line breaks are meant.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str, kept: str = "", stream: TextIO | None = None) -> None:
+    """Print a line, escaped by `printable`; characters that the terminal cannot show are escaped as well.
+
+    Args:
+        text: The line.
+        kept: See `printable`.
+        stream: Where to print; by default standard output.
+    """
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = printable(text, kept).encode(encoding, "backslashreplace").decode(encoding)
+    print(text, file=stream, flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a JSON value on one line, in which control characters are escaped."""
+    text = printable(json.dumps(value, ensure_ascii=False))
+    say(text if (sys.stdout.encoding or "utf-8").lower().startswith("utf") else json.dumps(value))
+
+
+__all__ = ["printable", "say", "say_json"]
