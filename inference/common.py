@@ -21,7 +21,7 @@ from deepavfusion_cli.parser import CommandParser, fraction, positive, seconds
 
 from .files import UnreadableError, check_writable
 from .folder import MARK_FILE, read_mark
-from .precision import set_float32_precision
+from .precision import set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
 # Models without the head of a task.
@@ -219,6 +219,7 @@ def run(
         The exit code: 0, 2 if any file could not be read, or 1 for another error.
     """
     set_float32_precision()
+    set_threads()
     if (out := getattr(arguments, "out", None)) is not None:
         check_writable(out, "--out")
     pipeline = load()

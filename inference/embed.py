@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
-from deepavfusion_cli.boundary import command
+from deepavfusion_cli.boundary import BAD_INPUT, command
 from deepavfusion_cli.terminal import say
 
 from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options
@@ -72,7 +72,9 @@ def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     if arguments.output is not None and len(arguments.files) > 1:
-        parser().error(f"--output takes one input file, got {len(arguments.files)}; use --out")
+        message = f"--output takes one input file, got {len(arguments.files)}; use --out."
+        say(f"deepavfusion embed: {message}", stream=sys.stderr)
+        return BAD_INPUT
 
     def work(pipeline, file: str, name: str) -> None:
         output = arguments.output or arguments.out / f"{name}.safetensors"

@@ -1,11 +1,12 @@
 """Atomic writing of files, strict JSON, and errors that name the file or the folder."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def reading(path: str | os.PathLike) -> Generator[None]:
         if os.fspath(path) in str(error):
             raise
         raise UnreadableError(f"{os.fspath(path)}: {cause(error, path)}") from error
+
+
+def reads_file(read: Callable) -> Callable:
+    """Decorate a function whose first argument is the path of the file that it reads; see `reading`."""
+
+    @functools.wraps(read)
+    def named(path, *args, **kwargs):
+        with reading(path):
+            return read(path, *args, **kwargs)
+
+    return named
 
 
 @contextlib.contextmanager
@@ -193,6 +205,7 @@ __all__ = [
     "existing_parent",
     "plain",
     "reading",
+    "reads_file",
     "saving",
     "sync_folder",
     "to_json",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion.inference.folder import ResultFolder
-from deepavfusion.inference.precision import set_float32_precision
+from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
 from deepavfusion_cli.boundary import cause, command
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import say
@@ -52,6 +52,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     from .tasks import TASKS
 
     check_precision(recipe)
+    set_threads(recipe.data.num_workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
     is_folder, sections = Path(origin).is_dir(), recipe.to_dict()
@@ -70,7 +71,8 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         raise RecipeError(f"model {origin} does not fit the data: {error}") from error
     if accelerator.is_main_process:
         about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
-        say(f"{about}; {count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}")
+        clips_and_cores = f"{count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
+        say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.num_workers)}")
     evaluation = task.evaluate(model, accelerator, full=True)
     record: dict[str, Any] = {}
     with folder.claimed():

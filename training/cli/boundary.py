@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from .terminal import say
 
@@ -65,7 +65,7 @@ def command(name: str) -> Callable[[Callable], Callable[..., int]]:
         name: Name of the program, for messages.
     """
 
-    def decorate(main: Callable[[list[str]], int | None]) -> Callable[..., int]:
+    def decorate(main: Callable[[list[str]], Any]) -> Callable[..., int]:
         @functools.wraps(main)
         def guarded(argv: list[str] | None = None) -> int:
             words = sys.argv[1:] if argv is None else [str(word) for word in argv]
@@ -77,19 +77,20 @@ def command(name: str) -> Callable[[Callable], Callable[..., int]]:
     return decorate
 
 
-def guard(name: str, action: Callable[[], int | None], traceback: bool = False, stops: bool = True) -> int:
+def guard(name: str, action: Callable[[], Any], traceback: bool = False, stops: bool = True) -> int:
     """Run an action of a command and return its exit code; errors are reported, none is raised.
 
     Args:
         name: Name of the program, for messages.
-        action: What to run; returns an exit code, or None for success.
+        action: What to run; returns an exit code, or anything else for success.
         traceback: Whether to print the traceback of an error.
         stops: Whether signals interrupt the action by exceptions; otherwise their handlers are left as they are.
     """
     with _raising_stops() if stops else contextlib.nullcontext(), _showing(traceback):
         try:
             try:
-                return action() or 0
+                code = action()
+                return code if isinstance(code, int) else 0
             finally:
                 if sys.stdout is not None:
                     sys.stdout.flush()
@@ -102,6 +103,13 @@ def guard(name: str, action: Callable[[], int | None], traceback: bool = False, 
             if lost and isinstance(error, BrokenPipeError):
                 return FAILED  # as in `deepavfusion --help | head -1`: nobody reads on
             return report(name, error)
+
+
+def run_module(main: Callable[[list[str]], Any]) -> NoReturn:
+    """Run the `main` of a module that `python -m` runs, whatever it returns, and exit with the exit code."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name.removesuffix(".__main__") if spec is not None else sys.argv[0]
+    sys.exit(command(f"python -m {module}")(main)())
 
 
 def report(name: str, error: BaseException, lines: bool = True) -> int:
@@ -128,14 +136,14 @@ def outcome(error: BaseException) -> tuple[int, str]:
         return own, str(error)
     if isinstance(error, ImportError):
         return BAD_INPUT, one_line(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and str(error):
         number = error_number(error)
         return (FAILED if number is not None and number not in _BAD_PATHS else BAD_INPUT), cause(error)
     if raised_by_package(error) and isinstance(error, ValueError | RuntimeError):
         return (BAD_INPUT if isinstance(error, ValueError) else FAILED), str(error)
     kind = type(error).__name__
-    text = cause(error).removeprefix(f"{kind}: ")
-    return FAILED, f"{kind}: {text.rstrip('.')} ({TRACEBACK} shows where)"
+    text = cause(error).removeprefix(kind).removeprefix(": ").rstrip(".")
+    return FAILED, f"{kind}{text and f': {text}'} ({TRACEBACK} shows where)"
 
 
 def machine_failure(error: BaseException) -> str | None:
@@ -176,6 +184,8 @@ def cause(error: BaseException, *named: str | os.PathLike) -> str:
         text = f"it is not {error.encoding.upper()} text (byte {error.start}): save it as UTF-8"
     elif type(error).__name__ == "JSONDecodeError":
         text = f"it is not valid JSON (line {getattr(error, 'lineno', 1)}: {getattr(error, 'msg', text)})"
+    elif type(error).__module__ == "_csv":
+        text = f"it is not valid csv ({text})"
     elif isinstance(error, RecursionError):
         text = "it is nested too deeply"
     elif not text or not isinstance(error, ValueError | RuntimeError | OSError):
@@ -272,21 +282,18 @@ def _silence_lost_outputs() -> bool:
     """Redirect standard output and error to nowhere if nothing takes what is written; returns whether one was."""
     found = False
     for stream in (sys.stdout, sys.stderr):
-        if stream is None:
-            continue
         try:
             number = stream.fileno()
+        except (AttributeError, OSError, ValueError):  # closed, or not a stream of the system
+            continue
+        try:
             poll = select.poll()
             poll.register(number, 0)
             lost = bool(poll.poll(0))  # without events to wait for: only errors
             if not lost:
                 stream.flush()
-        except BrokenPipeError:
+        except OSError:  # a pipe that was closed meanwhile, a file on a full disk
             lost = True
-        except OSError:  # of a file on a full disk; or not a stream of the system, as in tests
-            lost = hasattr(stream, "buffer")
-        except ValueError:
-            lost = False
         if lost:
             # Python flushes both streams once more when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
@@ -368,5 +375,6 @@ __all__ = [
     "raised_by_package",
     "report",
     "report_and_exit",
+    "run_module",
     "stop_at_once",
 ]

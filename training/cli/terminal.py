@@ -29,15 +29,19 @@ def say(text: str, kept: str = "", stream: TextIO | None = None) -> None:
         stream: Where to print; by default standard output.
     """
     stream = sys.stdout if stream is None else stream
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    text = printable(text, kept).encode(encoding, "backslashreplace").decode(encoding)
-    print(text, file=stream, flush=True)
+    print(displayable(text, kept, stream), file=stream, flush=True)
+
+
+def displayable(text: str, kept: str = "", stream: TextIO | None = None) -> str:
+    """Text as `say` prints it, for other ways to print."""
+    encoding = getattr(sys.stdout if stream is None else stream, "encoding", None) or "utf-8"
+    return printable(text, kept).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say_json(value: Any) -> None:
     """Print a JSON value on one line, in which control characters are escaped."""
-    text = printable(json.dumps(value, ensure_ascii=False))
-    say(text if (sys.stdout.encoding or "utf-8").lower().startswith("utf") else json.dumps(value))
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
-__all__ = ["printable", "say", "say_json"]
+__all__ = ["displayable", "printable", "say", "say_json"]

@@ -19,7 +19,8 @@ from deepavfusion_cli.boundary import cause
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .sections import ALIASES, SECTIONS, closest_option, section_options
+from .overrides import parse_override
+from .sections import SECTIONS, closest_option, section_options
 
 _SUFFIXES = (".yaml", ".yml")
 # Command -> commands whose recipes it accepts.
@@ -190,7 +191,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
     for override, following in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
-        section, key, value = _parse_override(override, following, own_command)
+        section, key, value = parse_override(override, following, own_command)
         sections[section][key] = value
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
@@ -250,40 +251,6 @@ def _check_command(command: str, recipe: str, own: Any) -> str:
 def _first_comment(text: str) -> str:
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return "\n".join(line.lstrip("#").strip() for line in lines)
-
-
-def _parse_override(override: str, following: str, command: str) -> tuple[str, str, Any]:
-    """Parse an override; the word that follows it is the value of what is written as `--option VALUE`."""
-    key, separator, text = override.partition("=")
-    section, dot, name = key.partition(".")
-    sought = (name or section).lstrip("-").replace("-", "_")
-    closest = closest_option(section, sought, command)
-    if not separator or not dot or not name:
-        if override.startswith("--") and not separator and "=" not in following:
-            text = following
-        example = "An example is optim.epochs=10."
-        if closest:
-            valid = f"{closest}={text or '...'}"
-            example = f"Use {valid}." if sought in ALIASES else f"Did you mean {valid}?"
-        raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
-    if section not in SECTIONS:
-        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        opening, closing = text[:1], {"[": "]", "{": "}"}.get(text[:1], "")
-        sketch = f"{opening}...{closing}" if closing else "..."
-        reason = " ".join(str(getattr(error, "problem", error)).split())
-        raise RecipeError(
-            f"The value in {override!r} is not valid YAML ({reason}): "
-            f"quote values that contain spaces: '{key}={sketch}'."
-        ) from error
-    entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
-    joined = [str(k) for entry in entries for k, v in entry.items() if v is None and re.search(r":\S", str(k))]
-    if joined:
-        right = joined[0].replace(":", ": ", 1)
-        raise RecipeError(f"The value in {override!r} needs a space after the colon: '{right}'.")
-    return section, name, value
 
 
 def _build(section: str, values: dict[str, Any], command: str):
