@@ -16,7 +16,8 @@ import deepavfusion  # noqa: F401
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion_cli.boundary import cause, machine_failure, one_line, raised_by_package, report
+from deepavfusion_cli.boundary import report
+from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
 from deepavfusion_cli.parser import CommandParser, fraction, positive, seconds
 
 from .files import UnreadableError, check_writable

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion_cli.boundary import BAD_INPUT, FAILED, cause, command, machine_failure
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, machine_failure
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import say
 

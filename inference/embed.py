@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
-from deepavfusion_cli.boundary import BAD_INPUT, command
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT
 from deepavfusion_cli.terminal import say
 
 from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepavfusion_cli.boundary import BAD_INPUT, FAILED, cause, disk_is_full
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full
 
 
 class FolderError(ValueError):
@@ -76,13 +76,14 @@ def saving(folder: str | os.PathLike, needed: int) -> Generator[None]:
         writer_failed = isinstance(error, RuntimeError) and free < needed and "inline_container" in str(error)
         if not disk_is_full(error) and not writer_failed:
             raise
+        sizes = f"{size_text(needed)} needed there, {size_text(free)} free"
         raise DiskFullError(
-            f"{os.fspath(folder)}: the disk is full: {_size(needed)} needed there, {_size(free)} free. Free space, or "
-            "choose another folder."
+            f"{os.fspath(folder)}: the disk is full: {sizes}. Free space, or choose another folder."
         ) from error
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
+    """A number of bytes with its unit: "1.5 GB"."""
     unit, name = next(
         entry for entry in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes")) if number >= entry[0] or entry[0] == 1
     )
@@ -207,6 +208,7 @@ __all__ = [
     "reading",
     "reads_file",
     "saving",
+    "size_text",
     "sync_folder",
     "to_json",
     "write_atomically",

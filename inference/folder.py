@@ -23,7 +23,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from deepavfusion_cli.boundary import cause
+from deepavfusion_cli.errors import cause
 
 from .files import FolderError, check_writable, write_atomically
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from deepavfusion.inference.precision import set_float32_precision
-from deepavfusion_cli.boundary import BAD_INPUT
+from deepavfusion_cli.errors import BAD_INPUT
 from deepavfusion_cli.terminal import say
 
 from .config.help import help_text

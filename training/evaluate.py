@@ -17,7 +17,8 @@ from typing import Any
 
 from deepavfusion.inference.folder import ResultFolder
 from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
-from deepavfusion_cli.boundary import cause, command
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import cause
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import say
 

@@ -177,10 +177,11 @@ def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, m
 
     monkeypatch.setattr(Recognition, "evaluate", failing)
     given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=3")
-    with pytest.raises(RuntimeError, match="the evaluation broke"):
-        finetune.main(["scenes_recognition", *given])
+    assert finetune.main(["scenes_recognition", *given]) == 1
     assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
-    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in out
+    assert "the evaluation broke" in err
 
 
 def test_classes_without_training_clips_are_named():

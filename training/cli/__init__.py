@@ -7,8 +7,9 @@ That takes seconds, for which help, version and misspelled commands do not wait.
 import importlib
 import sys
 
-from .boundary import BAD_INPUT, TRACEBACK, guard, own_process, report_and_exit
+from .boundary import guard, own_process, report_and_exit
 from .environment import module_run_by_python, wait_passively
+from .errors import BAD_INPUT, TRACEBACK
 from .terminal import say
 
 COMMANDS = {

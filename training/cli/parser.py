@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from .boundary import TRACEBACK
+from .errors import TRACEBACK
 from .terminal import printable
 
 

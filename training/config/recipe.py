@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from deepavfusion_cli.boundary import cause
+from deepavfusion_cli.errors import cause
 
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments

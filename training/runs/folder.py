@@ -23,7 +23,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 
-from deepavfusion.inference.files import DiskFullError, apply_umask, existing_parent, saving, write_atomically
+from deepavfusion.inference.files import (
+    DiskFullError,
+    apply_umask,
+    existing_parent,
+    saving,
+    size_text,
+    write_atomically,
+)
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
 from deepavfusion_cli.terminal import say
 
@@ -178,8 +185,8 @@ class RunFolder(ResultFolder):
         free, needed = shutil.disk_usage(existing_parent(self.path)).free, _needed(model)
         if free < needed:
             raise DiskFullError(
-                f"{self.argument}={self.path}: a checkpoint and the model need {needed / 1e9:.3g} GB, "
-                f"{free / 1e9:.3g} GB are free there. Free space, or name another folder."
+                f"{self.argument}={self.path}: a checkpoint and the model need {size_text(needed)}, "
+                f"{size_text(free)} are free there. Free space, or name another folder."
             )
 
     @contextlib.contextmanager

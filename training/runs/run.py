@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.precision import computing, set_threads
-from deepavfusion_cli.boundary import cause
+from deepavfusion_cli.errors import cause
 
 from ..config.arguments import COMPUTATION
 from ..config.recipe import Recipe, RecipeError
