@@ -67,6 +67,11 @@ def reading_model(origin: str) -> Generator[None]:
         raise UnreadableError(f"{origin} cannot be used: {fault or cause(error, origin)}") from error
 
 
+def model_fault(error: Exception, origin: str) -> str:
+    """Why a model cannot be used, for messages that name it already."""
+    return cause(error, origin).removeprefix("it cannot be used: ")
+
+
 def _damaged_file(origin: str) -> str | None:
     """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
     for file in sorted(Path(origin).glob("*.json")):
@@ -270,6 +275,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "missing_model",
+    "model_fault",
     "positive",
     "quiet_library",
     "reading_model",

@@ -1,6 +1,7 @@
 """Atomic writing of files, strict JSON, and errors that name the file or the folder."""
 
 import contextlib
+import errno
 import functools
 import json
 import math
@@ -10,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
 
 
 class FolderError(ValueError):
@@ -74,12 +75,28 @@ def saving(folder: str | os.PathLike, needed: int) -> Generator[None]:
         free = shutil.disk_usage(existing_parent(Path(folder))).free
         # Of full disks, torch tells no more than that a position in a file is not the expected one.
         writer_failed = isinstance(error, RuntimeError) and free < needed and "inline_container" in str(error)
-        if not disk_is_full(error) and not writer_failed:
+        elsewhere = free > 2 * needed + 1_000_000 and error_number(error) != errno.EDQUOT
+        if elsewhere or not (disk_is_full(error) or writer_failed):
             raise
-        sizes = f"{size_text(needed)} needed there, {size_text(free)} free"
-        raise DiskFullError(
-            f"{os.fspath(folder)}: the disk is full: {sizes}. Free space, or choose another folder."
-        ) from error
+        raise _disk_full(folder, needed, free) from error
+
+
+def _disk_full(folder: str | os.PathLike, needed: int, free: int) -> DiskFullError:
+    sizes = f"{size_text(needed)} needed there, {size_text(free)} free"
+    return DiskFullError(f"{os.fspath(folder)}: the disk is full: {sizes}. Free space, or choose another folder.")
+
+
+def require_space(folder: Path, needed: int, name: str | None = None) -> None:
+    """Raise `DiskFullError` if a number of bytes is not free in a folder.
+
+    Args:
+        folder: The folder, which may be absent.
+        needed: The number.
+        name: How the message calls the folder; by default by its path.
+    """
+    free = shutil.disk_usage(existing_parent(folder)).free
+    if free < needed:
+        raise _disk_full(name or folder, needed, free)
 
 
 def size_text(number: int) -> str:
@@ -207,6 +224,7 @@ __all__ = [
     "plain",
     "reading",
     "reads_file",
+    "require_space",
     "saving",
     "size_text",
     "sync_folder",

@@ -107,7 +107,7 @@ def cause(error: BaseException, *named: str | os.PathLike) -> str:
     if number is not None and isinstance(file, str | bytes) and os.fsdecode(file) not in names:
         text = f"{os.fsdecode(file)}: {text}"
     for name in sorted(filter(None, names), key=len, reverse=True):
-        text = re.sub(rf"(?<![\w/.-])(['\"]?){re.escape(name)}\1(?![\w/-])", "it", text)
+        text = re.sub(rf"(?<![\w/.=-])(['\"]?){re.escape(name)}\1(?![\w/-])", "it", text)
     return text
 
 

@@ -260,6 +260,8 @@ class BrokenClips:
 class BrokenDataError(RuntimeError):
     """Raised if more clips than the recipe allows cannot be read."""
 
+    exit_code = 1  # of commands: failed
+
 
 __all__ = [
     "BatchPlace",

@@ -23,14 +23,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 
-from deepavfusion.inference.files import (
-    DiskFullError,
-    apply_umask,
-    existing_parent,
-    saving,
-    size_text,
-    write_atomically,
-)
+from deepavfusion.inference.files import apply_umask, require_space, saving, write_atomically
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
 from deepavfusion_cli.terminal import say
 
@@ -182,12 +175,7 @@ class RunFolder(ResultFolder):
 
     def require_space_for(self, model: torch.nn.Module) -> None:
         """Raise `DiskFullError` if a checkpoint with the state of AdamW and the model do not fit on the disk."""
-        free, needed = shutil.disk_usage(existing_parent(self.path)).free, _needed(model)
-        if free < needed:
-            raise DiskFullError(
-                f"{self.argument}={self.path}: a checkpoint and the model need {size_text(needed)}, "
-                f"{size_text(free)} are free there. Free space, or name another folder."
-            )
+        require_space(self.path, _needed(model), f"{self.argument}={self.path}")
 
     @contextlib.contextmanager
     def running(self, model: torch.nn.Module) -> Generator[None]:

@@ -38,6 +38,8 @@ from .stopping import StopRequest
 class NonFiniteError(RuntimeError):
     """Raised if the loss or the gradient is NaN or infinite; the message names the clips of the batch."""
 
+    exit_code = 1  # of commands: failed
+
 
 @dataclass
 class _Step:

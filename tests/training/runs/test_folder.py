@@ -260,7 +260,7 @@ def test_a_folder_in_use_and_one_that_cannot_be_written_to_are_refused(tmp_path,
         with pytest.raises(FolderError, match="is a file|cannot be written to"):
             RunFolder(tmp_path / path, "finetune", ALONE)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(DiskFullError, match="need 162 kB, 1 kB are free"):
+    with pytest.raises(DiskFullError, match="162 kB needed there, 1 kB free"):
         opened(tmp_path / "new").require_space_for(torch.nn.Linear(100, 100))
     assert not (tmp_path / "new").exists()
 
