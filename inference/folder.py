@@ -126,7 +126,7 @@ class ResultFolder:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock = lock_folder(self.path)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise FolderError(f"{self.argument}={self.path} cannot be used: {cause(error, self.path)}") from error
             if read_mark(self.path, self.argument) != self.mark:
                 self.close()

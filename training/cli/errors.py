@@ -64,7 +64,8 @@ def machine_failure(error: BaseException) -> str | None:
         if getattr(link, "exit_code", None) == FAILED:
             return str(link)
         if disk_is_full(link):
-            return _full_disk(link)
+            full = [found for found in _causes(link) if disk_is_full(found)]
+            return _full_disk(next((found for found in full if getattr(found, "filename", None)), link))
         if isinstance(link, MemoryError) or (isinstance(link, RuntimeError | OSError) and _NO_MEMORY.search(str(link))):
             return _no_memory(link)
         if isinstance(link, RuntimeError) and (dead := _DEAD_WORKER.search(str(link))):
@@ -87,9 +88,7 @@ def cause(error: BaseException, *named: str | os.PathLike) -> str:
     elif number is not None:
         text = "the disk is full"
     elif _UNSAFE.search(text) or type(error).__name__ == "UnpicklingError":
-        text = "it holds Python objects other than tensors, which may run code when they are read, or is no checkpoint"
-        if _DAMAGED.search(one_line(error)):
-            text = "it is damaged, or no checkpoint"
+        text = "it is damaged, or holds Python objects other than tensors, which may run code when they are read"
     elif type(error).__name__ == "SafetensorError" or isinstance(error, EOFError) or _DAMAGED.search(text):
         text = "it is damaged or incomplete: copy or download it again"
     elif isinstance(error, UnicodeDecodeError):

@@ -30,14 +30,21 @@ class CommandParser(argparse.ArgumentParser):
         self._words = [str(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(args, namespace)
 
+    def _print_message(self, message, file=None):
+        # argparse passes over a closed pipe in silence, with exit code 0.
+        stream = sys.stderr if file is None else file
+        if message and stream is not None:
+            stream.write(message)
+
     def error(self, message: str) -> NoReturn:
         """Print usage and message, and exit with code 2."""
         options = [name for action in self._actions for name in action.option_strings]
         words = [word.partition("=")[0] for word in self._words if word.startswith("-") and len(word) > 2]
         wrong = [word for word in words if not any(name.startswith(word) for name in options)]
-        sought = [f"--{word.lstrip('-').replace('_', '-').lower()}" for word in wrong if not word[1:2].isdigit()]
-        close = [name for word in sought for name in difflib.get_close_matches(word, options, 1)]
-        close = close or [found for word in sought if (found := self.suggest(word.strip("-").replace("-", "_")))]
+        sought = [word.lstrip("-").replace("_", "-").lower() for word in wrong if not word[1:2].isdigit()]
+        names = {name.lstrip("-"): name for name in options}
+        close = [names[name] for word in sought for name in difflib.get_close_matches(word, names, 1)]
+        close = close or [found for word in sought if (found := self.suggest(word.replace("-", "_")))]
         message += f" (did you mean {', '.join(close)}?)" if close else ""
         super().error(printable(message))
 
