@@ -18,7 +18,7 @@ from deepavfusion_cli.errors import BAD_INPUT
 from deepavfusion_cli.terminal import say
 
 from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options
-from .files import check_absent, write_atomically
+from .files import check_absent, check_writable, write_atomically
 
 
 def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:
@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
         message = f"--output takes one input file, got {len(arguments.files)}; use --out."
         say(f"deepavfusion embed: {message}", stream=sys.stderr)
         return BAD_INPUT
+    if arguments.output is not None:
+        check_writable(arguments.output.parent, "--output")
 
     def work(pipeline, file: str, name: str) -> None:
         output = arguments.output or arguments.out / f"{name}.safetensors"

@@ -109,6 +109,27 @@ class TestGuard:
         assert capsys.readouterr().err == "terminated\ninterrupted\n"
         assert signal.getsignal(signal.SIGTERM) == before
 
+    def test_a_signal_that_is_turned_into_another_error_or_dropped_still_stops(self, capsys):
+        def convert():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt as error:
+                raise ImportError("numpy failed to import") from error
+
+        class Dropping:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def drop():
+            Dropping()
+            signal.pause()
+
+        hook = sys.unraisablehook
+        assert boundary.guard("x", convert) == 130
+        assert boundary.guard("x", drop) == 143
+        assert capsys.readouterr().err == "interrupted\nterminated\n"
+        assert sys.unraisablehook is hook
+
     def test_a_traceback_on_request_only(self, capsys):
         main = boundary.command("deepavfusion x")(lambda argv: {}[argv[0]])
         assert main(["key"]) == 1

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from .errors import FAILED, TRACEBACK, outcome
@@ -55,7 +55,7 @@ def guard(name: str, action: Callable[[], Any], traceback: bool = False, stops: 
         traceback: Whether to print the traceback of an error.
         stops: Whether signals interrupt the action by exceptions; otherwise their handlers are left as they are.
     """
-    with _raising_stops() if stops else contextlib.nullcontext(), _showing(traceback):
+    with _raising_stops() if stops else contextlib.nullcontext([]) as received, _showing(traceback):
         try:
             try:
                 code = action()
@@ -64,14 +64,19 @@ def guard(name: str, action: Callable[[], Any], traceback: bool = False, stops: 
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except (KeyboardInterrupt, Terminated) as error:
-            number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-            _print_error(_STOPS[number], error)
-            return 128 + number
+            return _stopped(signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM, error)
         except Exception as error:
             lost = _silence_lost_outputs()
+            if received:  # what libraries make of an exception in the midst of an import
+                return _stopped(received[0], error)
             if lost and isinstance(error, BrokenPipeError):
                 return FAILED  # as in `deepavfusion --help | head -1`: nobody reads on
             return report(name, error)
+
+
+def _stopped(number: int, error: BaseException) -> int:
+    _print_error(_STOPS[signal.Signals(number)], error)
+    return 128 + number
 
 
 def run_module(main: Callable[[list[str]], Any]) -> NoReturn:
@@ -124,7 +129,7 @@ _show_traceback = False
 
 
 @contextlib.contextmanager
-def _showing(traceback: bool) -> Iterator[None]:
+def _showing(traceback: bool) -> Generator[None]:
     """Let `report` show tracebacks, also where a command inside another one did not ask for it again."""
     global _show_traceback
     before, _show_traceback = _show_traceback, _show_traceback or traceback
@@ -135,23 +140,39 @@ def _showing(traceback: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _raising_stops() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise exceptions, unless they are ignored or handled by somebody else."""
+def _raising_stops() -> Generator[list[int]]:
+    """Let SIGINT and SIGTERM raise exceptions, unless they are ignored or handled by somebody else.
 
-    def raise_terminated(number: int, frame: Any) -> None:
-        raise Terminated
+    Yields:
+        The signals that were received.
+    """
+    received: list[int] = []
 
-    previous = {}
+    def raise_stop(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    def send_again(lost: Any) -> None:
+        """Repeat a signal whose exception went to a destructor, where Python drops it."""
+        if lost.exc_type not in (KeyboardInterrupt, Terminated):
+            report_lost(lost)
+        elif received:
+            again = threading.Timer(0.05, os.kill, (os.getpid(), received.pop()))
+            again.daemon = True
+            again.start()
+
+    previous, report_lost = {}, sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
-        replaced = (signal.SIG_DFL, stop_at_once)
-        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, raise_terminated)):
-            if signal.getsignal(number) in replaced:
-                previous[number] = signal.signal(number, handler)
+        for number in _STOPS:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, stop_at_once):
+                previous[number] = signal.signal(number, raise_stop)
+        sys.unraisablehook = send_again
     try:
-        yield
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = report_lost
 
 
 def _silence_lost_outputs() -> bool:
