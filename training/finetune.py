@@ -9,7 +9,7 @@ The best checkpoint on the selection split is evaluated on the test split. The r
 repository, with evaluation.json and report.html. A run whose folder contains a checkpoint resumes from it.
 
 Exit codes: 0 success; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last complete step; 2
-for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips).
+for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips, full disk, too little memory).
 """
 
 import sys

@@ -9,7 +9,7 @@ RECIPE is the name of a recipe in the package or the path of a recipe file; `sec
 run whose folder contains a checkpoint resumes from it, with exactly the batches of an uninterrupted run.
 
 Exit codes: 0 success; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last complete step; 2
-for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips).
+for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips, full disk, too little memory).
 """
 
 import sys
