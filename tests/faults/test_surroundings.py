@@ -166,7 +166,7 @@ def test_standard_output_on_a_full_disk(arguments):
     with open("/dev/full", "w") as full:
         done = run_command(*arguments, stdout=full)
     assert done.returncode == 1
-    assert done.stderr == "deepavfusion: the disk is full: free space there, or choose another folder\n"
+    assert done.stderr == "deepavfusion: standard output: the disk is full: free space there, or choose another folder\n"
 
 
 def test_standard_output_that_is_closed():

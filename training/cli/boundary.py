@@ -71,7 +71,8 @@ def guard(name: str, action: Callable[[], Any], traceback: bool = False, stops: 
                 return _stopped(received[0], error)
             if lost and isinstance(error, BrokenPipeError):
                 return FAILED  # as in `deepavfusion --help | head -1`: nobody reads on
-            return report(name, error)
+            to_output = lost and isinstance(error, OSError) and error.filename is None
+            return report(f"{name}: standard output" if to_output else name, error)
 
 
 def _stopped(number: int, error: BaseException) -> int:
