@@ -97,7 +97,7 @@ class Recognition(Task):
         if names is not None and list(names) != own:
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
             first = f"; the first difference is {different[0]}" if different else ""
-            shown = ", ".join(own[:4] + ["..."] * (len(own) > 4))
+            shown = ", ".join([*map(printable, own[:4]), *["..."] * (len(own) > 4)])
             raise ValueError(f"it has {count(len(own), 'class', 'classes')} ({shown}), the data {len(names)}{first}.")
 
     def evaluate(self, model, accelerator, full, broken=None):
