@@ -331,7 +331,8 @@ class TestFullDisk:
         assert not result.draft.exists()
         assert ResultFolder(tmp_path / "out", "convert", "output").mark["finished"] is False
 
-    def test_half_written_checkpoints_go_and_whole_ones_stay(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("holds_model", [False, True])
+    def test_half_written_checkpoints_go_and_whole_ones_stay(self, tmp_path, monkeypatch, holds_model):
         self.usage(monkeypatch)
         run = RunFolder(tmp_path / "run", "pretrain", FAKE)
         run.plan({}, BatchLayout(1, 1, 1))
@@ -340,10 +341,11 @@ class TestFullDisk:
         for name in (f"checkpoint-1/{COMPLETE}", "checkpoint-2/model.safetensors"):
             (run.checkpoints / name).parent.mkdir(parents=True)
             (run.checkpoints / name).touch()
+        run.holds_model = holds_model
         with pytest.raises(DiskFullError, match="run: the disk is full: 160 bytes"), run.running(torch.nn.Linear(4, 2)):
             raise OSError(errno.ENOSPC, "No space left on device")
         assert [path.name for path in run.checkpoints.iterdir()] == ["checkpoint-1"]
-        assert not run.draft.exists()
+        assert run.draft.exists() == holds_model
         assert run.lock is None
 
 

@@ -58,6 +58,7 @@ class RunFolder(ResultFolder):
     Attributes:
         finished: Set by `plan`: whether the folder holds all results of this very run, so that there is nothing to do.
         resume_from: Set by `plan`: checkpoint to resume from, the newest one that is whole, or None.
+        holds_model: Whether the draft holds the trained model, which stays even if what follows fails.
         damaged: Set by `plan`: name -> reason, of newer checkpoints, which are damaged and trained again.
     """
 
@@ -77,6 +78,7 @@ class RunFolder(ResultFolder):
         self.resume, self.allow_changed = resume, allow_changed
         self.finished, self.resume_from = False, None
         self.damaged: dict[str, str] = {}
+        self.holds_model = False
         self._published: set[str] = set()
 
     @property
@@ -201,6 +203,8 @@ class RunFolder(ResultFolder):
             if not (entry / COMPLETE).is_file():
                 with contextlib.suppress(OSError):
                     remove_entry(entry)
+        if self.holds_model:
+            return
         kept = _WORKING_FILES if self.work == self.draft else ()
         for name in files_below(self.draft):
             if name not in kept:

@@ -219,6 +219,7 @@ class Run:
             trainer.model.save_pretrained(draft, is_main_process=self.processes.is_main_process)
         if self.processes.is_main_process:
             self.final.processor.save_pretrained(draft)
+            self.folder.holds_model = True
             if not self.folder.replaces:
                 self.folder.publish(finished=False)
         evaluation = trainer.latest_evaluation if self.evaluation is self.final else None
