@@ -131,7 +131,7 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     printed = capsys.readouterr().out
     header = next(line for line in printed.splitlines() if f", model {out}; " in line)
     assert header.startswith(f"scenes_{task}: ")
-    assert "; 8 clips of data.eval_split=test; cpu, 1 thread, " in header
+    assert "; 8 clips of data.eval_split=test; cpu, " in header
     assert "sounding scenes" in header
     assert "report" in printed
 
