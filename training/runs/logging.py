@@ -246,7 +246,7 @@ class ProgressLog(TrainerCallback):
         self.metrics.append(record)
         line = evaluation_line(record, state.max_steps, self.headline) if evaluated else None
         self.print(line or training_line(record, state.max_steps))
-        for note in () if evaluated else self.waiting.add(values["data_wait_fraction"]):
+        for note in () if evaluated else self.waiting.add(values.get("data_wait_fraction", 0.0)):
             self.print(note)
 
     def on_train_end(self, args, state, control, **kwargs):
