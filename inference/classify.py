@@ -5,8 +5,10 @@ deepavfusion classify --model ORG/NAME --num-clips 10 --top-k 3 --json *.mp4 > l
 """
 
 import argparse
-import json
 import sys
+
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.terminal import say, say_json
 
 from .common import command_parser, load_pipeline, positive, run
 
@@ -24,8 +26,9 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
+@command("deepavfusion classify")
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     options = {} if arguments.num_clips is None else {"num_clips": arguments.num_clips}
     if arguments.at is not None:
@@ -34,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
     def classify(pipeline, file: str, _: str) -> None:
         labels = pipeline(file, top_k=arguments.top_k, batch_size=arguments.batch_size, **options)
         if arguments.json:
-            print(json.dumps({"file": file, "labels": labels}, ensure_ascii=False), flush=True)
+            say_json({"file": file, "labels": labels})
             return
-        print(file)
+        say(file)
         for entry in labels:
-            print(f"  {entry['score']:.3f}  {entry['label']}", flush=True)
+            say(f"  {entry['score']:.3f}  {entry['label']}")
 
     return run(
         "classify",

@@ -2,24 +2,27 @@
 
 import argparse
 import contextlib
-import difflib
-import sys
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+import safetensors
 import torch
 import transformers
 from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
-from deepavfusion.processors import DeepAVFusionProcessor, MediaError
+from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion_cli.boundary import report
+from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
+from deepavfusion_cli.parser import CommandParser, fraction, positive, seconds
 
+from .files import UnreadableError, check_writable
 from .folder import MARK_FILE, read_mark
-from .precision import set_float32_precision
+from .precision import set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
 # Models without the head of a task.
@@ -51,6 +54,41 @@ def missing_model(origin: str) -> str | None:
     return "there is no model in that folder" if path.is_dir() else "there is no such folder"
 
 
+@contextlib.contextmanager
+def reading_model(origin: str) -> Generator[None]:
+    """Raise `UnreadableError`, which names model and file, for what libraries raise while a model is read."""
+    try:
+        yield
+    except Exception as error:
+        named = origin in str(error) and isinstance(error, ValueError | OSError) and raised_by_package(error)
+        fault = None if named else _damaged_file(origin)
+        if named or (fault is None and machine_failure(error)):
+            raise
+        raise UnreadableError(f"{origin} cannot be used: {fault or cause(error, origin)}") from error
+
+
+def model_fault(error: Exception, origin: str) -> str:
+    """Why a model cannot be used, for messages that name it already."""
+    return cause(error, origin).removeprefix("it cannot be used: ")
+
+
+def _damaged_file(origin: str) -> str | None:
+    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
+    for file in sorted(Path(origin).glob("*.json")):
+        try:
+            if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+                return f"{file.name} holds something other than a JSON object"
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{file.name}: {cause(error, file)}"
+    for file in sorted(Path(origin).glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(file, "pt"):
+                pass
+        except (OSError, safetensors.SafetensorError) as error:
+            return f"{file.name}: {cause(error, file)}"
+    return None
+
+
 def load_model(
     auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), alternative: str = "", **options
 ):
@@ -70,7 +108,7 @@ def load_model(
     """
     if reason := missing_model(origin):
         raise OSError(f"{origin} cannot be used: {reason}.")
-    with quiet_library():
+    with quiet_library(), reading_model(origin):
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -117,21 +155,9 @@ def load_pipeline(
     )
     with warnings.catch_warnings():  # `load_model` has checked the weights, whatever class they were saved from
         warnings.simplefilter("ignore")
-        processor = DeepAVFusionProcessor.from_pretrained(folder)
+        with reading_model(folder):
+            processor = DeepAVFusionProcessor.from_pretrained(folder)
         return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
-
-
-class CommandParser(argparse.ArgumentParser):
-    """Parser that answers an option that does not exist with the closest one."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print usage and message, and exit with code 2."""
-        if message.startswith("unrecognized arguments"):
-            options = [name for action in self._actions for name in action.option_strings]
-            words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
-            close = [name for word in words for name in difflib.get_close_matches(word, options, 1)]
-            message += f" (did you mean {', '.join(close)}?)" if close else ""
-        super().error(message)
 
 
 def command_parser(
@@ -178,35 +204,6 @@ def device(text: str) -> str:
     return text
 
 
-def positive(text: str) -> int:
-    """Parse a positive integer."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """Parse a timestamp in seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds, got {text!r}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """Parse a number in [0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), got {text!r}")
-    return value
-
-
 def run(
     command: str,
     arguments: argparse.Namespace,
@@ -215,7 +212,8 @@ def run(
 ) -> int:
     """Load a pipeline and process the files one by one.
 
-    An error is printed in one line; the remaining files are processed nevertheless.
+    The error of a file is printed in one line, and the remaining files are processed nevertheless, except where the
+    machine failed: a full disk, too little memory.
 
     Args:
         command: Name of the command, for error messages.
@@ -224,21 +222,23 @@ def run(
         work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
 
     Returns:
-        The exit code: 0, or 2 if the model or any file could not be read.
+        The exit code: 0, 2 if any file could not be read, or 1 for another error.
     """
     set_float32_precision()
-    try:
-        pipeline = load()
-    except (MediaError, OSError, ValueError) as error:
-        print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)
-        return 2
+    set_threads()
+    if (out := getattr(arguments, "out", None)) is not None:
+        check_writable(out, "--out")
+    pipeline = load()
     code = 0
     for file, name in zip(arguments.files, unique_names(arguments.files), strict=True):
         try:
             work(pipeline, file, name)
-        except (MediaError, OSError) as error:
-            print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)
-            code = 2
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if machine_failure(error):
+                raise
+            code = max(code, report(f"deepavfusion {command}", error, lines=False))
     return code
 
 
@@ -267,11 +267,6 @@ def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
     return unique_names([f"{name}_at_{timestamp:.2f}s.png" for timestamp in timestamps])
 
 
-def one_line(error: Exception) -> str:
-    """Message of an error without line breaks."""
-    return " ".join(str(error).split())
-
-
 __all__ = [
     "STREAMS",
     "CommandParser",
@@ -280,8 +275,12 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "missing_model",
+    "model_fault",
+    "positive",
     "quiet_library",
+    "reading_model",
     "run",
+    "seconds",
     "timestamp_names",
     "timestamp_options",
     "unique_names",

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, machine_failure
+from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.terminal import say
 
-from .common import CommandParser
-from .files import apply_umask
-from .folder import FolderError, ResultFolder
+from .common import reading_model
+from .files import apply_umask, saving
+from .folder import ResultFolder
 
 
 def parse_arguments(argv=None):
@@ -46,39 +50,42 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
     )
 
 
-def main(argv=None) -> int:
+@command("deepavfusion convert")
+def main(argv: list[str]) -> int:
     """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
     args = parse_arguments(argv)
     if not args.checkpoint.is_file():
-        print(f"deepavfusion convert: the file {args.checkpoint} does not exist.", file=sys.stderr)
-        return 2
+        say(f"deepavfusion convert: the file {args.checkpoint} does not exist.", stream=sys.stderr)
+        return BAD_INPUT
+    folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
+    folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
+    config = None
+    if args.config:
+        with reading_model(args.config):
+            config = deepavfusion.DeepAVFusionConfig.from_pretrained(args.config)
     try:
-        folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
-        folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
-    except FolderError as error:
-        print(f"deepavfusion convert: {error}", file=sys.stderr)
-        return 2
-    try:
-        config = deepavfusion.DeepAVFusionConfig.from_pretrained(args.config) if args.config else None
         model = deepavfusion.load_original_checkpoint(args.checkpoint, config=config, task=args.task)
-    except (OSError, ValueError) as error:
-        print(f"deepavfusion convert: {args.checkpoint}: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        if machine_failure(error):
+            raise
+        say(f"deepavfusion convert: {args.checkpoint}: {cause(error, args.checkpoint)}", stream=sys.stderr)
+        return FAILED
     processor = DeepAVFusionProcessor.from_model(model)
     with folder.claimed():
         folder.begin()
-        model.save_pretrained(folder.draft)
-        processor.save_pretrained(folder.draft)
+        with saving(folder.path, sum(p.numel() * p.element_size() for p in model.parameters())):
+            model.save_pretrained(folder.draft)
+            processor.save_pretrained(folder.draft)
         apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()
     number = sum(p.numel() for p in model.parameters())
-    print(f"{type(model).__name__} with {number / 1e6:.1f} M parameters written to {args.output}")
-    print(describe(model.config))
+    say(f"{type(model).__name__} with {number / 1e6:.1f} M parameters written to {args.output}")
+    say(describe(model.config))
     if args.push_to_hub:
         url = model.push_to_hub(args.push_to_hub).repo_url
         processor.push_to_hub(args.push_to_hub)
-        print(f"published at {url}")
+        say(f"published at {url}")
     return 0
 
 

@@ -13,9 +13,12 @@ import safetensors.torch
 import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.terminal import say
 
 from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options
-from .files import check_absent, write_atomically
+from .files import check_absent, check_writable, write_atomically
 
 
 def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:
@@ -65,15 +68,16 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
+@command("deepavfusion embed")
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
     if arguments.output is not None and len(arguments.files) > 1:
-        print(
-            f"deepavfusion embed: --output takes one input file, got {len(arguments.files)}; use --out.",
-            file=sys.stderr,
-        )
-        return 2
+        message = f"--output takes one input file, got {len(arguments.files)}; use --out."
+        say(f"deepavfusion embed: {message}", stream=sys.stderr)
+        return BAD_INPUT
+    if arguments.output is not None:
+        check_writable(arguments.output.parent, "--output")
 
     def work(pipeline, file: str, name: str) -> None:
         output = arguments.output or arguments.out / f"{name}.safetensors"
@@ -81,8 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         streams = embed(pipeline, file, arguments.batch_size, **timestamp_options(arguments))
         save(streams, output, file, arguments.model)
         for stream in STREAMS:
-            print(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")
-        print(f"written to {output}", flush=True)
+            say(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")
+        say(f"written to {output}")
 
     return run("embed", arguments, lambda: load(arguments.model, arguments.device), work)
 

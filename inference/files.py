@@ -1,22 +1,149 @@
-"""Atomic writing of files, and strict JSON."""
+"""Atomic writing of files, strict JSON, and errors that name the file or the folder."""
 
+import contextlib
+import errno
+import functools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
+
+
+class FolderError(ValueError):
+    """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
+
+    exit_code = BAD_INPUT
+
+
+class UnreadableError(ValueError):
+    """Raised for a file that cannot be read; the message names it and the reason."""
+
+    exit_code = BAD_INPUT
+
+
+class DiskFullError(OSError):
+    """Raised where a disk is full; the message names the folder, what is needed there and what is free."""
+
+    exit_code = FAILED
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Generator[None]:
+    """Raise `UnreadableError`, which names the file, for what libraries raise while it is read.
+
+    Errors of the operating system and errors that name the file are passed on.
+    """
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise UnreadableError(f"{os.fspath(path)}: {cause(error, path)}") from error
+
+
+def reads_file(read: Callable) -> Callable:
+    """Decorate a function whose first argument is the path of the file that it reads; see `reading`."""
+
+    @functools.wraps(read)
+    def named(path, *args, **kwargs):
+        with reading(path):
+            return read(path, *args, **kwargs)
+
+    return named
+
+
+@contextlib.contextmanager
+def saving(folder: str | os.PathLike, needed: int) -> Generator[None]:
+    """Raise `DiskFullError` for what libraries raise if the disk of a folder is full.
+
+    Args:
+        folder: Folder that is written to; may be absent.
+        needed: Size of what is written, in bytes.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(existing_parent(Path(folder))).free
+        # Of full disks, torch tells no more than that a position in a file is not the expected one.
+        writer_failed = isinstance(error, RuntimeError) and free < needed and "inline_container" in str(error)
+        elsewhere = free > 2 * needed + 1_000_000 and error_number(error) != errno.EDQUOT
+        if elsewhere or not (disk_is_full(error) or writer_failed):
+            raise
+        raise _disk_full(folder, needed, free) from error
+
+
+def _disk_full(folder: str | os.PathLike, needed: int, free: int) -> DiskFullError:
+    sizes = f"{size_text(needed)} needed there, {size_text(free)} free"
+    return DiskFullError(f"{os.fspath(folder)}: the disk is full: {sizes}. Free space, or choose another folder.")
+
+
+def require_space(folder: Path, needed: int, name: str | None = None) -> None:
+    """Raise `DiskFullError` if a number of bytes is not free in a folder.
+
+    Args:
+        folder: The folder, which may be absent.
+        needed: The number.
+        name: How the message calls the folder; by default by its path.
+    """
+    free = shutil.disk_usage(existing_parent(folder)).free
+    if free < needed:
+        raise _disk_full(name or folder, needed, free)
+
+
+def size_text(number: int) -> str:
+    """A number of bytes with its unit: "1.5 GB"."""
+    unit, name = next(
+        entry for entry in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "bytes")) if number >= entry[0] or entry[0] == 1
+    )
+    return f"{number / unit:.3g} {name}"
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def check_writable(path: Path, argument: str) -> None:
+    """Raise `FolderError` if a folder cannot be created or written to."""
+    try:
+        parent = existing_parent(path)
+    except (OSError, ValueError) as error:  # a name that is too long, a folder above that may not be entered
+        raise FolderError(f"{argument}={path} cannot be used: {cause(error, path)}") from error
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "is read-only" if parent.is_dir() else "is a file"
+        where = "it" if parent == path else parent
+        raise FolderError(f"{argument}={path} cannot be written to: {where} {reason}; choose another folder.")
+
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write a small file atomically: after a crash, readers find the old content or the new one."""
+    """Write a small file atomically: after a crash, readers find the old content or the new one.
+
+    Raises:
+        DiskFullError: If it does not fit on the disk; nothing is left of it.
+    """
     path = Path(path)
+    content = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with saving(path.parent, len(content)):
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -86,4 +213,22 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-__all__ = ["apply_umask", "check_absent", "plain", "sync_folder", "to_json", "write_atomically", "write_files"]
+__all__ = [
+    "DiskFullError",
+    "FolderError",
+    "UnreadableError",
+    "apply_umask",
+    "check_absent",
+    "check_writable",
+    "existing_parent",
+    "plain",
+    "reading",
+    "reads_file",
+    "require_space",
+    "saving",
+    "size_text",
+    "sync_folder",
+    "to_json",
+    "write_atomically",
+    "write_files",
+]

@@ -23,17 +23,23 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from .files import write_atomically
+from deepavfusion_cli.errors import cause
+
+from .files import FolderError, check_writable, write_atomically
 
 MARK_FILE = ".deepavfusion-run.json"
 _FORMAT = 1
+_MARK = {
+    "command": str,
+    "fingerprint": dict,
+    "finished": bool,
+    "replaces": bool,
+    "files": list,
+    "publishing": list | None,
+}
 _DRAFT = ".draft"
 _MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 _IGNORED = f".lock\n{MARK_FILE}\n{_DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\nruns/\n"
-
-
-class FolderError(ValueError):
-    """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
 
 
 class OneProcess:
@@ -73,8 +79,8 @@ class ResultFolder:
         self.processes = OneProcess() if processes is None else processes
         self.replaces = False
         self.lock: IO[str] | None = None
-        self.mark = read_mark(self.path, argument)
         check_writable(self.path, argument)
+        self.mark = read_mark(self.path, argument)
         if owner := folder_owner(self.path):
             raise FolderError(owner)
 
@@ -120,8 +126,8 @@ class ResultFolder:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock = lock_folder(self.path)
-            except OSError as error:
-                raise FolderError(f"{self.argument}={self.path} cannot be used: {error}") from error
+            except (OSError, ValueError) as error:
+                raise FolderError(f"{self.argument}={self.path} cannot be used: {cause(error, self.path)}") from error
             if read_mark(self.path, self.argument) != self.mark:
                 self.close()
                 raise FolderError(f"{self.argument}={self.path} was changed by another run meanwhile: start again.")
@@ -133,13 +139,19 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[None]:
-        """Claim the folder, and release it if the block raises."""
+        """Claim the folder; if the block raises, remove what it has half written and release the folder."""
         self.claim()
         try:
             yield
         except BaseException:
+            self.discard()
             self.close()
             raise
+
+    def discard(self) -> None:
+        """Remove what a failed command has half written; what is being published stays."""
+        if self.lock is not None and self.mark is not None and self.mark["publishing"] is None:
+            shutil.rmtree(self.draft, ignore_errors=True)
 
     def begin(self) -> None:
         """Mark the folder as this command's and create an empty draft."""
@@ -218,10 +230,13 @@ def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
         try:
             mark = json.loads(file.read_text(encoding="utf-8"))
             known = mark["format"] == _FORMAT
-        except (ValueError, TypeError, KeyError) as error:
-            raise FolderError(f"{file} cannot be read ({error}): name another {argument}.") from error
+            whole = not known or all(isinstance(mark[key], kind) for key, kind in _MARK.items())
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise FolderError(f"{file} cannot be read ({cause(error, file)}): name another {argument}.") from error
         if not known:
             raise FolderError(f"{file} is of another version of this package: name another {argument}.")
+        if not whole:
+            raise FolderError(f"{file} is damaged: name another {argument}.")
         return mark
     if not path.is_dir() or all(entry.name == ".lock" for entry in path.iterdir()):
         return None
@@ -229,18 +244,6 @@ def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
         f"{argument}={path} is not empty and has no {MARK_FILE}: it is a folder of your own, or was written by an "
         f"earlier version. Name another folder."
     )
-
-
-def existing_parent(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-
-
-def check_writable(path: Path, argument: str) -> None:
-    """Raise `FolderError` if a folder cannot be created or written to."""
-    parent = existing_parent(path)
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise FolderError(f"{argument}={path} cannot be written to: check {parent}.")
 
 
 def files_below(folder: Path) -> list[str]:
@@ -294,4 +297,4 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "existing_parent", "lock_folder", "read_mark"]
+__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "lock_folder", "read_mark"]

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.terminal import say
+
 from .common import command_parser, load_pipeline, run, timestamp_names, timestamp_options
 from .drawing import heat_overlay
 from .files import write_files
@@ -33,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
+@command("deepavfusion localize")
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
 
     def load():
@@ -57,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"
             # Only a trained localization head gives a probability.
             score = f", score {entry['score']:.2f}" if arguments.map is None else ""
-            print(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}{score}", flush=True)
+            say(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}{score}")
 
     return run("localize", arguments, load, localize)
 

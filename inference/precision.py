@@ -1,6 +1,11 @@
-"""Precision of float32 matrix products, the same in all commands so that `evaluate` reproduces a training's numbers."""
+"""How commands compute: the precision of matrix products, and the number of threads.
+
+The precision is the same in all commands so that `evaluate` reproduces a training's numbers.
+"""
 
 import torch
+
+from deepavfusion_cli.environment import threads_beside
 
 
 def set_float32_precision() -> None:
@@ -13,4 +18,21 @@ def float32_precision() -> str:
     return torch.get_float32_matmul_precision()
 
 
-__all__ = ["float32_precision", "set_float32_precision"]
+def set_threads(workers: int = 0) -> None:
+    """Compute on the physical cores that processes which read data leave, unless OMP_NUM_THREADS says otherwise.
+
+    Args:
+        workers: Number of such processes.
+    """
+    threads = threads_beside(workers)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def computing(workers: int) -> str:
+    """Threads and workers of a run, for the terminal: "2 threads, 1 worker"."""
+    numbers = ((torch.get_num_threads(), "thread"), (workers, "worker"))
+    return ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in numbers)
+
+
+__all__ = ["computing", "float32_precision", "set_float32_precision", "set_threads"]

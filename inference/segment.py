@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.terminal import say
+
 from .common import (
     command_parser,
     fraction,
@@ -49,8 +52,9 @@ def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
     return image
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
+@command("deepavfusion segment")
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
 
     def segment(pipeline, file: str, name: str) -> None:
@@ -66,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()
             fractions = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
-            print(f"{title}: {', '.join(fractions)}", flush=True)
+            say(f"{title}: {', '.join(fractions)}")
 
     return run(
         "segment",

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from deepavfusion.processors import MediaError, load_clip
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.terminal import say
 
 from .common import command_parser, fraction, load_pipeline, run, unique_names
 from .drawing import stft_spectrograms
@@ -81,8 +83,9 @@ def output_suffixes(frames: list[float | str] | None) -> list[str]:
     return unique_names([f"{Path(item).stem if isinstance(item, str) else f'at_{item:.2f}s'}.wav" for item in frames])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with a message if a file or the model cannot be read."""
+@command("deepavfusion separate")
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
 
     def load():
@@ -106,11 +109,11 @@ def main(argv: list[str] | None = None) -> int:
         note = f", attenuated by a factor of {peak:.2f} to avoid clipping" if peak > 1 else ""
         for path, waveform in zip(paths, separated.values(), strict=True):
             write_files({path: wav(waveform / peak, rate)}, arguments.overwrite)
-            print(f"written to {path}{note}")
+            say(f"written to {path}{note}")
         waveforms = {"mixture": torch.from_numpy(mixture).mean(0).numpy(), **separated}
         panels = {title: waveform[: _MAX_SPECTROGRAM_SECONDS * rate] for title, waveform in waveforms.items()}
         write_files({spectrograms: png(stft_spectrograms(panels, rate, max_frequency=8000))}, arguments.overwrite)
-        print(f"written to {spectrograms}", flush=True)
+        say(f"written to {spectrograms}")
 
     return run("separate", arguments, load, separate)
 

@@ -3,6 +3,13 @@
 Importing this package registers its classes with the Auto classes.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m deepavfusion...` is a command, prepared before torch is imported
+    from deepavfusion_cli import prepare_module
+
+    prepare_module()
+
 import transformers
 from transformers import AutoConfig
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pickle
 import re
 
 import torch
@@ -29,10 +30,14 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
                 # Training scripts store their command line next to the weights, in a class that holds data and no code.
                 with torch.serialization.safe_globals([argparse.Namespace]):
                     source = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {error}") from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            if isinstance(error, pickle.UnpicklingError) or re.search("weights[_ ]only", reason, re.IGNORECASE):
+                # torch's own text advises to load the file without that protection.
+                reason = "it holds Python objects, which may run code when they are read, or is damaged"
+            raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(source, dict) and isinstance(source.get(key), dict):
             source = source[key]

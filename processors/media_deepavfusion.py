@@ -45,6 +45,8 @@ _REQUIRE = ("any", "both", "image", "audio")
 class MediaError(Exception):
     """Raised if a file cannot be read. The message names the file, what was expected and what was found."""
 
+    exit_code = 2  # of commands: bad input
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:

@@ -1,33 +1,15 @@
-"""Shared parts of the commands that take a recipe: help, exit codes and error messages."""
+"""Shared parts of the commands that take a recipe: help, and the recipe's place on the command line."""
 
-import os
-import sys
 from collections.abc import Callable
 
-from deepavfusion.inference.folder import FolderError
 from deepavfusion.inference.precision import set_float32_precision
+from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.terminal import say
 
 from .config.help import help_text
-from .config.recipe import Recipe, RecipeError, load_recipe
+from .config.recipe import Recipe, check_order, load_recipe
 
 HELP = frozenset({"-h", "--help"})
-
-
-def run_command(command: str, action: Callable[[], int]) -> int:
-    """Run an action of a command; errors that a user can fix are printed in one message."""
-    from .data.loading import BrokenDataError  # here and below: `--help` does not wait for what trains
-    from .runs.trainer import NonFiniteError
-
-    set_float32_precision()
-    try:
-        return action()
-    except (RecipeError, FolderError, ImportError) as error:
-        code, message = 2, f"deepavfusion {command}: {error}"
-    except (NonFiniteError, BrokenDataError) as error:
-        code, message = 1, f"deepavfusion {command}: {error}"
-    if int(os.environ.get("RANK", 0)) == 0:  # all processes fail with the same message
-        print(message, file=sys.stderr)
-    return code
 
 
 def print_help(command: str, words: list[str], text: Callable[[Recipe | None], str]) -> int:
@@ -38,42 +20,38 @@ def print_help(command: str, words: list[str], text: Callable[[Recipe | None], s
         words: Recipe and overrides; may be empty.
         text: Function of the recipe, or of None, that gives the help.
 
-    Returns:
-        The exit code: 0, or 2 with a message for a recipe that cannot be used.
+    Raises:
+        RecipeError: For a recipe that cannot be used.
     """
-    try:
-        recipe = load_recipe(command, words[0], words[1:]) if words else None
-    except RecipeError as error:
-        print(f"deepavfusion {command}: {error}", file=sys.stderr)
-        return 2
-    print(text(recipe))
+    say(text(load_recipe(command, words[0], words[1:]) if words else None), kept="\n")
     return 0
 
 
-def train_from_recipe(command: str, argv: list[str] | None, description: str, **hooks) -> int:
+def train_from_recipe(command: str, argv: list[str], description: str, **hooks) -> int:
     """Run the `main` of a training command.
 
     Args:
         command: Name of the command.
-        argv: Recipe and overrides; by default those of the process.
+        argv: Recipe and overrides.
         description: Text of `--help`.
         hooks: Keyword arguments of `Run.run`.
 
     Returns:
         The exit code.
+
+    Raises:
+        RecipeError: For a recipe that cannot be used.
     """
-    argv = sys.argv[1:] if argv is None else argv
     if not argv or HELP & set(argv):
         words = [word for word in argv if word not in HELP]
         code = print_help(command, words, lambda recipe: help_text(command, description, recipe))
-        return code if argv else 2
+        return code if argv else BAD_INPUT
+    check_order(command, argv)
+    recipe = load_recipe(command, argv[0], argv[1:])
+    from .runs.run import Run  # here: `--help` does not wait for what trains
 
-    def action() -> int:
-        from .runs.run import Run
-
-        return Run(load_recipe(command, argv[0], argv[1:])).run(**hooks)
-
-    return run_command(command, action)
+    set_float32_precision()
+    return Run(recipe).run(**hooks)
 
 
-__all__ = ["HELP", "print_help", "run_command", "train_from_recipe"]
+__all__ = ["HELP", "print_help", "train_from_recipe"]

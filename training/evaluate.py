@@ -15,12 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepavfusion.inference.common import CommandParser
 from deepavfusion.inference.folder import ResultFolder
+from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import cause
+from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.terminal import say
 
-from .command import HELP, print_help, run_command
+from .command import HELP, print_help
 from .config.help import options_text, recipes_text
-from .config.recipe import Recipe, RecipeError, load_recipe
+from .config.recipe import Recipe, RecipeError, check_order, load_recipe
+from .config.sections import closest_option
 from .wording import count
 
 
@@ -48,6 +53,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     from .tasks import TASKS
 
     check_precision(recipe)
+    set_threads(recipe.data.num_workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
     is_folder, sections = Path(origin).is_dir(), recipe.to_dict()
@@ -59,14 +65,15 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         clips = task_class.build_clips(recipe, model.config, recipe.data.eval_split, train=False)
         task = task_class(clips, task_class.build_processor(model.config), recipe)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+        raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
     try:
         task.check_model(model)
     except ValueError as error:
         raise RecipeError(f"model {origin} does not fit the data: {error}") from error
     if accelerator.is_main_process:
         about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
-        print(f"{about}; {count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}", flush=True)
+        clips_and_cores = f"{count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
+        say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.num_workers)}")
     evaluation = task.evaluate(model, accelerator, full=True)
     record: dict[str, Any] = {}
     with folder.claimed():
@@ -76,7 +83,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
             record = evaluation_record(evaluation, recipe, name, accelerator.device)
             write_report(folder.draft, evaluation, record, f"{task.NAME.capitalize()}: {name}")
             folder.publish()
-            print(summary(evaluation, out), flush=True)
+            say(summary(evaluation, out), kept="\n")
     accelerator.wait_for_everyone()
     folder.close()
     return record
@@ -99,6 +106,7 @@ def parser(recipe: Recipe | None = None) -> CommandParser:
     result.add_argument("--model", required=True, help="folder or Hub id of a trained model")
     result.add_argument("--out", type=Path, help="folder of the report (runs/evaluations/RECIPE)")
     result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
+    result.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
     return result
 
 
@@ -110,21 +118,18 @@ def recipe_words(argv: list[str]) -> list[str]:
     return [word for word in flags.parse_known_args(argv)[1] if not word.startswith("-")]
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion evaluate")
+def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
-    argv = sys.argv[1:] if argv is None else argv
     if HELP & set(argv):
         return print_help("evaluate", recipe_words(argv), lambda recipe: parser(recipe).format_help())
     given = parser().parse_intermixed_args(argv)
-
-    def action() -> int:
-        recipe = load_recipe("evaluate", given.recipe, given.overrides)
-        out = given.out or Path("runs") / "evaluations" / recipe.name
-        evaluate_model(recipe, given.model, out, given.overwrite)
-        return 0
-
-    return run_command("evaluate", action)
+    check_order("evaluate", [given.recipe, *given.overrides])
+    recipe = load_recipe("evaluate", given.recipe, given.overrides)
+    set_float32_precision()
+    evaluate_model(recipe, given.model, given.out or Path("runs") / "evaluations" / recipe.name, given.overwrite)
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -9,15 +9,18 @@ The best checkpoint on the selection split is evaluated on the test split. The r
 repository, with evaluation.json and report.html. A run whose folder contains a checkpoint resumes from it.
 
 Exit codes: 0 success; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last complete step; 2
-for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips).
+for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips, full disk, too little memory).
 """
 
 import sys
 
+from deepavfusion_cli.boundary import command
+
 from .command import train_from_recipe
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion finetune")
+def main(argv: list[str]) -> int:
     """Fine-tune from a recipe; returns the exit code (see the module's docstring)."""
     return train_from_recipe("finetune", argv, __doc__)
 

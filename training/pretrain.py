@@ -9,11 +9,13 @@ RECIPE is the name of a recipe in the package or the path of a recipe file; `sec
 run whose folder contains a checkpoint resumes from it, with exactly the batches of an uninterrupted run.
 
 Exit codes: 0 success; 143 after SIGTERM and 130 after SIGINT (Ctrl-C), with a checkpoint of the last complete step; 2
-for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips).
+for an unusable recipe; 1 for other errors (non-finite loss, too many unreadable clips, full disk, too little memory).
 """
 
 import sys
 from typing import TYPE_CHECKING
+
+from deepavfusion_cli.boundary import command
 
 from .command import train_from_recipe
 
@@ -45,7 +47,8 @@ def demonstrate(run: "Run") -> str:
     return f"embedded {folder / 'scene' / 'clip.mp4'} with the saved model: {shapes}"
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion pretrain")
+def main(argv: list[str]) -> int:
     """Pre-train from a recipe; returns the exit code (see the module's docstring)."""
     return train_from_recipe("pretrain", argv, __doc__, after=demonstrate)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.boundary import command
 
 from .command import train_from_recipe
 from .data.loading import evaluation_loader
@@ -62,7 +63,8 @@ def score_neighbors(run: "Run") -> None:
         write_atomically(run.folder.work / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion probe")
+def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     return train_from_recipe("probe", argv, __doc__, before=score_neighbors)
 

@@ -1,5 +1,6 @@
 """The `deepavfusion` command: help, version, dispatch, and answers to words that it does not know."""
 
+import errno
 import os
 import re
 import subprocess
@@ -83,13 +84,13 @@ def test_a_closed_pipe_ends_the_command_quietly(arguments, stream, unbuffered):
     assert (done.returncode, getattr(done, other)) == (1, "")
 
 
-def test_a_broken_pipe_to_something_else_is_an_error(monkeypatch, capfd):
+def test_a_broken_pipe_to_something_else_is_an_error(monkeypatch, capsys):
     def fail(argv):
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr(cli, "_dispatch", fail)
-    with pytest.raises(BrokenPipeError):
-        cli.main(["--help"])
+    assert cli.main(["--help"]) == 1
+    assert capsys.readouterr().err == "deepavfusion: broken pipe\n"
 
 
 _INTERRUPTED = """

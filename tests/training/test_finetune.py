@@ -131,7 +131,7 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     printed = capsys.readouterr().out
     header = next(line for line in printed.splitlines() if f", model {out}; " in line)
     assert header.startswith(f"scenes_{task}: ")
-    assert header.endswith("; 8 clips of data.eval_split=test")
+    assert "; 8 clips of data.eval_split=test; cpu, " in header
     assert "sounding scenes" in header
     assert "report" in printed
 
@@ -177,10 +177,11 @@ def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, m
 
     monkeypatch.setattr(Recognition, "evaluate", failing)
     given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=3")
-    with pytest.raises(RuntimeError, match="the evaluation broke"):
-        finetune.main(["scenes_recognition", *given])
+    assert finetune.main(["scenes_recognition", *given]) == 1
     assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
-    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in out
+    assert "the evaluation broke" in err
 
 
 def test_classes_without_training_clips_are_named():

@@ -4,12 +4,13 @@ It is installed as a package of its own, `deepavfusion_cli`, because any module 
 That takes seconds, for which help, version and misspelled commands do not wait.
 """
 
-import difflib
 import importlib
-import os
-import select
 import sys
-from importlib import metadata
+
+from .boundary import guard, own_process, report_and_exit
+from .environment import module_run_by_python, wait_passively
+from .errors import BAD_INPUT, TRACEBACK
+from .terminal import say
 
 COMMANDS = {
     "pretrain": "pre-train an encoder by masked reconstruction, from a recipe",
@@ -25,6 +26,7 @@ COMMANDS = {
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
 _FLAGS = ("--help", "--version")
+_PROGRAM = "deepavfusion"
 
 
 def usage() -> str:
@@ -33,70 +35,77 @@ def usage() -> str:
     return (
         "usage: deepavfusion COMMAND ...\n\ncommands:\n"
         + "\n".join(lines)
-        + "\n\nRun deepavfusion COMMAND --help for details, deepavfusion --version for the version."
+        + "\n\nRun deepavfusion COMMAND --help for details, deepavfusion --version for the version. Every command takes"
+        + "\n--traceback, which shows where an error was raised."
     )
 
 
-def unknown(word: str) -> str:
-    """Error message for a word that is neither a command nor a flag, with the closest one."""
-    what, valid = ("option", _FLAGS) if word.startswith("-") else ("command", COMMANDS)
-    # Without dashes: "fine-tune" is closest to "finetune".
-    close = difflib.get_close_matches(word.replace("-", ""), [name.replace("-", "") for name in valid], n=1, cutoff=0.5)
-    name = next((name for name in valid if close and name.replace("-", "") == close[0]), None)
-    hint = f" Did you mean {name}?" if name else ""
-    return f"deepavfusion: unknown {what} {word!r}.{hint}"
+def unknown(words: list[str]) -> str:
+    """Error message for a first word that is neither a command nor a flag, with the closest one.
+
+    Args:
+        words: The command line, which starts with that word.
+    """
+    import difflib
+
+    word, what = words[0], "option" if words[0].startswith("-") else "command"
+    named = next((other for other in words[1:] if other in COMMANDS), None)
+    if what == "option" and named is not None:
+        return f"option {word!r} is before the command: options come after it, deepavfusion {named} ... {word}"
+    # Without dashes: "fine-tune" is closest to "finetune", and "help" is "--help".
+    valid = {name.replace("-", ""): name for name in (*_FLAGS, *COMMANDS)}
+    sought = word.replace("-", "").replace("_", "").lower()
+    short = {"v": "--version"}.get(sought) if what == "option" else None
+    close = difflib.get_close_matches(sought, valid, n=1, cutoff=0.5)
+    hint = short or (valid[close[0]] if close else None)
+    return f"unknown {what} {word!r}.{f' Did you mean {hint}?' if hint else ''}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code.
+    """Run a command; returns its exit code (see `boundary`).
 
     The code is 2 for an unknown command or missing packages, 130 if Ctrl-C ends the command, and 1, without a message,
     if what reads its output is gone, as in `deepavfusion --help | head -1`.
     """
-    try:
-        try:
-            return _dispatch(sys.argv[1:] if argv is None else argv)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        if not _silence_broken_outputs():
-            raise
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    words = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        own_process()
+        wait_passively()
+    # While modules are imported, a signal to a process of its own ends it at once: imports would swallow exceptions.
+    return guard(_PROGRAM, lambda: _dispatch(words), TRACEBACK in words, stops=argv is not None)
 
 
-def _silence_broken_outputs() -> bool:
-    """Redirect standard output and error to nowhere if nothing reads them; returns whether one was redirected."""
-    found = False
-    for stream in (sys.stdout, sys.stderr):
-        poll = select.poll()
-        poll.register(stream.fileno(), 0)
-        if poll.poll(0):  # without events to wait for: only errors
-            # Python flushes both streams once more when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            found = True
-    return found
+def prepare_module() -> None:
+    """Prepare the process if it runs a module of the package by `python -m`, as `main` does for the command."""
+    name = module_run_by_python()
+    if name is not None and name.partition(".")[0] == _PROGRAM:
+        own_process()
+        wait_passively()
+        sys.excepthook = report_and_exit
 
 
 def _dispatch(argv: list[str]) -> int:
+    flags = [word for word in argv[:1] if word == TRACEBACK]
+    argv = argv[len(flags) :]
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
+        say(usage(), kept="\n")
+        return 0 if argv else BAD_INPUT
     if argv[0] == "--version":
-        print(f"deepavfusion {metadata.version('deepavfusion')}")
+        from importlib import metadata
+
+        say(f"{_PROGRAM} {metadata.version(_PROGRAM)}")
         return 0
     if argv[0] not in COMMANDS:
-        print(f"{unknown(argv[0])}\n\n{usage()}", file=sys.stderr)
-        return 2
+        say(f"{_PROGRAM}: {unknown(argv)}", stream=sys.stderr)
+        say(f"\n{usage()}", kept="\n", stream=sys.stderr)
+        return BAD_INPUT
     from deepavfusion.training.extras import missing_extra
 
     if message := missing_extra(argv[0]):
-        print(message, file=sys.stderr)
-        return 2
+        say(message, stream=sys.stderr)
+        return BAD_INPUT
     package = "inference" if argv[0] in INFERENCE else "training"
-    return importlib.import_module(f"deepavfusion.{package}.{argv[0]}").main(argv[1:]) or 0
+    return importlib.import_module(f"deepavfusion.{package}.{argv[0]}").main(argv[1:] + flags) or 0
 
 
-__all__ = ["COMMANDS", "INFERENCE", "main", "usage"]
+__all__ = ["COMMANDS", "INFERENCE", "main", "prepare_module", "usage"]

@@ -20,7 +20,7 @@ def help_text(command: str, description: str, recipe: Recipe | None = None) -> s
         description: What it does.
         recipe: Recipe whose comment and values are shown; by default all recipes and the defaults of the options.
     """
-    usage = f"usage: deepavfusion {command} RECIPE [section.key=value ...]"
+    usage = f"usage: deepavfusion {command} RECIPE [section.key=value ...] [--traceback]"
     return "\n\n".join([usage, description.strip(), recipes_text(command, recipe), options_text(command, recipe)])
 
 

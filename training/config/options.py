@@ -12,6 +12,8 @@ from typing import Any
 class RecipeError(ValueError):
     """Raised for an unusable recipe or override; the message says what was expected."""
 
+    exit_code = 2  # of commands: bad input
+
 
 @dataclass(frozen=True)
 class Option:

@@ -14,11 +14,15 @@ from typing import Any
 
 import yaml
 
+from deepavfusion_cli.errors import cause
+
 from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .sections import ALIASES, SECTIONS, closest_option, section_options
+from .overrides import parse_override
+from .sections import SECTIONS, closest_option, section_options
 
+_SUFFIXES = (".yaml", ".yml")
 # Command -> commands whose recipes it accepts.
 _ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
 
@@ -169,7 +173,12 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"Recipe {recipe} is not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise RecipeError(f"Recipe {recipe}{place}: not valid YAML ({reason}).") from error
+    except (ValueError, RecursionError, OverflowError) as error:  # dates and numbers that do not exist, deep nesting
+        raise RecipeError(f"Recipe {recipe}: a value cannot be read ({cause(error)}).") from error
     if not isinstance(values, dict):
         raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
     own_command = _check_command(command, recipe, values.pop("command", None))
@@ -182,19 +191,44 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
     for override, following in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
-        section, key, value = _parse_override(override, following, own_command)
+        section, key, value = parse_override(override, following, own_command)
         sections[section][key] = value
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
 
 
+def check_order(command: str, words: list[str]) -> None:
+    """Check that a command line starts with the recipe.
+
+    Raises:
+        RecipeError: If an option comes first; the message gives the right command line.
+    """
+    first, others = words[0], words[1:]
+    if first.endswith(_SUFFIXES) or not (first.startswith("-") or "=" in first):
+        return
+    found = (word for word in others if word.endswith(_SUFFIXES) or (os.sep not in word and _packaged(word).is_file()))
+    recipe, option = next(found, "RECIPE"), first
+    if first.startswith("-"):
+        name, separator, value = first.lstrip("-").partition("=")
+        closest = closest_option("", name.partition(".")[2] or name.replace("-", "_"), command)
+        if not separator and others and others[0] != recipe and not others[0].startswith("-"):
+            value = others[0]
+        option = f"{closest}={value or '...'}" if closest else "section.key=value"
+    raise RecipeError(
+        f"Argument {first!r} is before the recipe, which comes first: use `deepavfusion {command} {recipe} {option}`."
+    )
+
+
 def _read(command: str, recipe: str) -> tuple[str, str]:
     """Read a recipe; returns its name and text."""
     path = Path(recipe)
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in _SUFFIXES:
         if not path.is_file():
             raise RecipeError(f"There is no recipe file {recipe}.")
-        return path.stem, path.read_text(encoding="utf-8")
+        try:
+            return path.stem, path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Recipe {recipe} cannot be read: {cause(error, recipe)}.") from error
     if os.sep not in recipe and _packaged(recipe).is_file():
         return recipe, _packaged(recipe).read_text(encoding="utf-8")
     names = recipe_names(command)
@@ -219,40 +253,6 @@ def _first_comment(text: str) -> str:
     return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
-def _parse_override(override: str, following: str, command: str) -> tuple[str, str, Any]:
-    """Parse an override; the word that follows it is the value of what is written as `--option VALUE`."""
-    key, separator, text = override.partition("=")
-    section, dot, name = key.partition(".")
-    sought = (name or section).lstrip("-").replace("-", "_")
-    closest = closest_option(section, sought, command)
-    if not separator or not dot or not name:
-        if override.startswith("--") and not separator and "=" not in following:
-            text = following
-        example = "An example is optim.epochs=10."
-        if closest:
-            valid = f"{closest}={text or '...'}"
-            example = f"Use {valid}." if sought in ALIASES else f"Did you mean {valid}?"
-        raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
-    if section not in SECTIONS:
-        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        opening, closing = text[:1], {"[": "]", "{": "}"}.get(text[:1], "")
-        sketch = f"{opening}...{closing}" if closing else "..."
-        reason = " ".join(str(getattr(error, "problem", error)).split())
-        raise RecipeError(
-            f"The value in {override!r} is not valid YAML ({reason}): "
-            f"quote values that contain spaces: '{key}={sketch}'."
-        ) from error
-    entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
-    joined = [str(k) for entry in entries for k, v in entry.items() if v is None and re.search(r":\S", str(k))]
-    if joined:
-        right = joined[0].replace(":", ": ", 1)
-        raise RecipeError(f"The value in {override!r} needs a space after the colon: '{right}'.")
-    return section, name, value
-
-
 def _build(section: str, values: dict[str, Any], command: str):
     """Build the dataclass of a section from the values of a recipe."""
     known = {option.name for option in section_options(section)}
@@ -268,4 +268,4 @@ def _build(section: str, values: dict[str, Any], command: str):
     return SECTIONS[section](**given)
 
 
-__all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]
+__all__ = ["Recipe", "RecipeError", "check_order", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from deepavfusion_cli.terminal import printable
+
 from ..wording import count
 from .random import Stream, generator
 
@@ -249,16 +251,18 @@ class BrokenClips:
         new = {path: reason for path, reason in clips if path not in self.reasons}
         self.reasons.update(new)
         if len(self.reasons) > self.max_fraction * self.num_clips:
-            listing = "\n".join(f"  {path}: {reason}" for path, reason in self.reasons.items())
+            listing = "\n".join(printable(f"  {path}: {reason}") for path, reason in self.reasons.items())
             raise BrokenDataError(
                 f"{len(self.reasons)} of {count(self.num_clips, 'clip')} cannot be read, more than "
                 f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}"
             )
-        return [f"skipped, cannot be read: {path}: {reason}" for path, reason in new.items()]
+        return [printable(f"skipped, cannot be read: {path}: {reason}") for path, reason in new.items()]
 
 
 class BrokenDataError(RuntimeError):
     """Raised if more clips than the recipe allows cannot be read."""
+
+    exit_code = 1  # of commands: failed
 
 
 __all__ = [

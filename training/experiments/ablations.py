@@ -23,6 +23,7 @@ import torch
 
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import to_json, write_atomically
+from deepavfusion_cli.boundary import run_module
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
@@ -209,4 +210,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

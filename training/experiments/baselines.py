@@ -8,7 +8,6 @@ training scenes, evaluated on test scenes for shape (8 classes), timbre (8) and 
 small convolutional networks, which learn the families that the baselines cannot separate. Needs scikit-learn.
 """
 
-import argparse
 import json
 import time
 import warnings
@@ -19,6 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.parser import CommandParser
 
 from ..data import collate_clips
 from ..data.scenes import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, SceneClips, ScenesConfig, modality_ceilings
@@ -201,7 +203,7 @@ def table(difficulty: str, result: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the baselines of every difficulty and write them to a JSON file."""
-    parser = argparse.ArgumentParser(prog="python -m deepavfusion.training.experiments.baselines", description=__doc__)
+    parser = CommandParser(prog="python -m deepavfusion.training.experiments.baselines", description=__doc__)
     parser.add_argument(
         "--difficulty", choices=DIFFICULTIES, action="append", help="difficulty to evaluate; repeatable (default: all)"
     )
@@ -234,4 +236,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

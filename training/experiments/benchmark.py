@@ -22,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
+from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.parser import CommandParser
 
 from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronize
 from .textbook import textbook
@@ -188,7 +190,7 @@ def run_case(name: str, args, peak: float) -> dict:
 
 def parse_arguments(argv=None):
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--size", default="base", help="small, base, large or huge")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -226,4 +228,4 @@ def main(argv=None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

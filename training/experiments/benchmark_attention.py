@@ -15,6 +15,9 @@ from pathlib import Path
 
 import torch
 
+from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.parser import CommandParser
+
 from ..config.recipe import load_recipe
 from ..runs.models import build_model
 from ..runs.optimization import parameter_groups
@@ -80,7 +83,7 @@ def measure(recipe: str, overrides: list[str], repeats: int, threads: int) -> di
 
 def main(argv: list[str] | None = None) -> dict:
     """Run the benchmark; returns the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="section.key=value")
     parser.add_argument("--repeats", type=int, default=15)
@@ -104,4 +107,4 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

@@ -18,6 +18,7 @@ from statistics import median, stdev
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.parser import CommandParser
 
 from ..report.tables import replace_between
 from ..runs.logging import duration
@@ -191,7 +192,7 @@ def write_table(given: argparse.Namespace, results: dict[str, Any], marker: str,
     print(table)
 
 
-def experiment_parser(name: str, description: str | None, out: str, changes: str) -> argparse.ArgumentParser:
+def experiment_parser(name: str, description: str | None, out: str, changes: str) -> CommandParser:
     """Build a parser with the arguments that all experiments share.
 
     Args:
@@ -200,7 +201,7 @@ def experiment_parser(name: str, description: str | None, out: str, changes: str
         out: Default folder of the runs.
         changes: The recipes that overrides apply to, for `--help`.
     """
-    result = argparse.ArgumentParser(
+    result = CommandParser(
         f"python -m deepavfusion.training.experiments.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.boundary import run_module
 
 from ..config.recipe import load_recipe
 from ..report.charts import chart_axes
@@ -141,4 +142,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

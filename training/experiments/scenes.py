@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.boundary import run_module
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
@@ -218,4 +219,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)

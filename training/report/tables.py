@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.terminal import printable
 
 _NUMBER = re.compile(r"[-+\u2212]?(\d[\d,]*\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*(±\s*[\d.]+\s*)?(%|dB|Hz|kHz|s|ms|MB|×)?)")
 _MISSING = ("–", "-", "∞", "−∞")
@@ -74,6 +75,12 @@ def numeric_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
     ]
 
 
+def markdown_text(text: str) -> str:
+    """Text that stays text in Markdown, whatever it contains: labels and names of files make no markup, on one line."""
+    line = printable(" ".join(text.split()))
+    return re.sub(r"([\\`|\[\]])", r"\\\1", line).replace("<", "&lt;")
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Render a Markdown table, with numeric columns right-aligned.
 
@@ -86,8 +93,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
     """
 
     def line(cells: Sequence[str]) -> str:
-        escaped = (cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells)
-        return f"| {' | '.join(escaped)} |"
+        return f"| {' | '.join(map(markdown_text, cells))} |"
 
     texts = format_rows(columns, rows)
     numeric = numeric_columns(texts) or [False] * len(columns)
@@ -97,7 +103,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
 
 def aligned(rows: Sequence[Sequence[Any]]) -> str:
     """Render rows as text with aligned columns, for a terminal."""
-    texts = [[format_cell(cell) for cell in row] for row in rows]
+    texts = [[printable(format_cell(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in texts)
 
@@ -144,6 +150,7 @@ __all__ = [
     "format_cell",
     "format_rows",
     "markdown_table",
+    "markdown_text",
     "numeric_columns",
     "replace_between",
 ]

@@ -1,5 +1,7 @@
 """Model cards (README.md) of pre-trained and fine-tuned models, from `templates/card.md.jinja`."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from deepavfusion.inference.files import write_atomically
 
-from ..report.tables import markdown_table
+from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
 from ..tasks.pretraining_tables import nested_scores
 from ..wording import count, metric_title
@@ -80,11 +82,12 @@ def write_card(
         or None,
     )
     read = f"{evaluation.clip_count} of the {record['split']} split; {len(evaluation.skipped)} could not be read."
+    text = recipe.to_yaml(public=True).strip()
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
-        name=name,
-        location=_location(recipe, name),
+        name=markdown_text(name),
+        location=json.dumps(_location(recipe, name), ensure_ascii=False),
         pretrained=pretrained,
         objective=objective,
         norm_patch_loss=record["architecture"]["norm_patch_loss"],
@@ -99,7 +102,8 @@ def write_card(
         command=recipe.command,
         date=record["date"],
         notes=notes,
-        recipe=recipe.to_yaml(public=True).strip(),
+        recipe=text,
+        fence="`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0)),
         versions=record["versions"],
     )
     write_atomically(folder / "README.md", str(card) + "\n")
@@ -166,7 +170,7 @@ def _limits(record: dict[str, Any]) -> list[str]:
     limits = [_LIMITS[record["task"]]]
     if record["task"] == "pretraining":
         limits.append("Both modalities were always present in training.")
-    limits.append(f"Trained on {data['description']}. Do not expect it to generalize far beyond.")
+    limits.append(f"Trained on {markdown_text(data['description'])}. Do not expect it to generalize far beyond.")
     if data["name"] == "scenes":
         limits.append("The data are synthetic scenes; the model does not transfer to real videos.")
     if training["skipped_clips"]:

@@ -12,19 +12,30 @@ entries with names of this package are ever removed, one by one, and a finished 
     folder.close()
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 
-from deepavfusion.inference.files import apply_umask, write_atomically
-from deepavfusion.inference.folder import FolderError, ResultFolder, differences, existing_parent, files_below
+from deepavfusion.inference.files import apply_umask, require_space, saving, write_atomically
+from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
+from deepavfusion_cli.terminal import say
 
-from .checkpoints import checkpoint_step, complete_checkpoints, own_entries, remove_entry
+from .checkpoints import (
+    COMPLETE,
+    Resumable,
+    checkpoint_step,
+    complete_checkpoints,
+    newest_whole,
+    own_entries,
+    remove_entry,
+)
 from .logging import MetricsFile
 from .optimization import BatchLayout
 
@@ -46,7 +57,9 @@ class RunFolder(ResultFolder):
 
     Attributes:
         finished: Set by `plan`: whether the folder holds all results of this very run, so that there is nothing to do.
-        resume_from: Set by `plan`: checkpoint to resume from, or None.
+        resume_from: Set by `plan`: checkpoint to resume from, the newest one that is whole, or None.
+        holds_model: Whether the draft holds the trained model, which stays even if what follows fails.
+        damaged: Set by `plan`: name -> reason, of newer checkpoints, which are damaged and trained again.
     """
 
     OVERWRITE = "run.overwrite=true"
@@ -64,6 +77,8 @@ class RunFolder(ResultFolder):
         super().__init__(path, command, "run.output_dir", overwrite=overwrite, processes=processes)
         self.resume, self.allow_changed = resume, allow_changed
         self.finished, self.resume_from = False, None
+        self.damaged: dict[str, str] = {}
+        self.holds_model = False
         self._published: set[str] = set()
 
     @property
@@ -98,11 +113,11 @@ class RunFolder(ResultFolder):
         changed = self._changes()
         complete = complete_checkpoints(self.checkpoints)
         same_command = mark["command"] == self.command
-        if self.resume and complete and same_command and (self.allow_changed or not changed):
-            self.resume_from = complete[-1]
         stands = self._holds_results()
         whole = mark["finished"] and all(self._exists(name) for name in mark["files"])
         self.finished = whole and self.resume and not (changed or self.overwrite)
+        if self.resume and complete and same_command and (self.allow_changed or not changed) and not self.finished:
+            self._resume(newest_whole(self.checkpoints))
         if stands and not (self.overwrite or self.finished or (self.resume_from is not None and not changed)):
             raise FolderError(self._finished_message(changed))
         if complete and changed and self.resume and not (self.resume_from or self.overwrite):
@@ -113,6 +128,22 @@ class RunFolder(ResultFolder):
             )
         resumes_unfinished = self.resume_from is not None and not mark["finished"]
         self.replaces = mark["replaces"] if resumes_unfinished else stands
+
+    def _resume(self, found: Resumable) -> None:
+        self.resume_from, self.damaged = found
+        if found.path is None:
+            listing = "".join(f"\n  {name}: {reason}" for name, reason in found.damaged.items())
+            raise FolderError(
+                f"{self.path} holds no whole checkpoint to resume from:{listing}\n"
+                "Copy whole ones there, or start over with run.resume=false."
+            )
+
+    def notes(self) -> list[str]:
+        """Lines on the checkpoint from which the run resumes, and on newer ones that are damaged."""
+        if self.resume_from is None:
+            return []
+        lines = [f"{name} is damaged ({reason}): passed over" for name, reason in self.damaged.items()]
+        return [*lines, f"resumed after step {checkpoint_step(self.resume_from)} from {self.resume_from}"]
 
     def _changes(self) -> list[str]:
         """Describe how this run differs from that of the marker, one line per difference."""
@@ -139,22 +170,47 @@ class RunFolder(ResultFolder):
             self.claim()
             self.close()
         if self.processes.is_main_process:
-            print(
+            say(
                 f"{self.path} holds the finished run of this recipe: nothing to do. To write its results again, add "
-                f"{self.OVERWRITE}; to train again from the start, add run.resume=false as well.",
-                flush=True,
+                f"{self.OVERWRITE}; to train again from the start, add run.resume=false as well."
             )
 
     def require_space_for(self, model: torch.nn.Module) -> None:
-        """Raise `FolderError` if a checkpoint with the state of AdamW and the model do not fit on the disk."""
-        sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
-        size = sum(2 * number + 2 * number * trained for number, trained in sizes)
-        free = shutil.disk_usage(existing_parent(self.path)).free
-        if free < size:
-            raise FolderError(
-                f"{self.argument}={self.path}: a checkpoint and the model need {size / 1e9:.1f} GB, "
-                f"{free / 1e9:.1f} GB are free there."
-            )
+        """Raise `DiskFullError` if a checkpoint with the state of AdamW and the model do not fit on the disk."""
+        require_space(self.path, _needed(model), f"{self.argument}={self.path}")
+
+    @contextlib.contextmanager
+    def running(self, model: torch.nn.Module) -> Generator[None]:
+        """Release the folder at the end of a run; if it fails, also remove what it has half written.
+
+        Raises:
+            DiskFullError: For what libraries raise if the disk is full.
+        """
+        try:
+            with saving(self.path, _needed(model)):
+                yield
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            self.close()
+
+    def discard(self) -> None:
+        """Remove half-written checkpoints and results; the run resumes from the last checkpoint."""
+        if self.lock is None or self.mark is None or self.mark["publishing"] is not None:
+            return
+        for entry in own_entries(self.checkpoints):
+            if not (entry / COMPLETE).is_file():
+                with contextlib.suppress(OSError):
+                    remove_entry(entry)
+        if self.holds_model:
+            return
+        kept = _WORKING_FILES if self.work == self.draft else ()
+        for name in files_below(self.draft):
+            if name not in kept:
+                (self.draft / name).unlink(missing_ok=True)
+        if not kept:
+            shutil.rmtree(self.draft, ignore_errors=True)
 
     def begin(self, recipe: str) -> None:
         """Remove what a new start or a killed process has made invalid, and mark the folder as that of this run.
@@ -163,7 +219,8 @@ class RunFolder(ResultFolder):
             recipe: Recipe of the run, as YAML.
         """
         if self.processes.is_main_process:
-            kept = [] if self.resume_from is None else complete_checkpoints(self.checkpoints)
+            whole = [entry for entry in complete_checkpoints(self.checkpoints) if entry.name not in self.damaged]
+            kept = [] if self.resume_from is None else whole
             for entry in own_entries(self.checkpoints):
                 if entry not in kept:
                     remove_entry(entry)
@@ -200,6 +257,12 @@ class RunFolder(ResultFolder):
     def _exists(self, name: str) -> bool:
         waiting = self.mark["publishing"] is not None and (self.draft / name).is_file()
         return waiting or (self.path / name).is_file()
+
+
+def _needed(model: torch.nn.Module) -> int:
+    """Bytes of a checkpoint with the state of AdamW, and of the model."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    return sum(2 * number + 2 * number * trained for number, trained in sizes)
 
 
 __all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder"]

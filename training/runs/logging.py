@@ -11,8 +11,14 @@ from transformers import TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.folder import FolderError
+from deepavfusion_cli.environment import core_seconds
+from deepavfusion_cli.terminal import displayable
 
 from ..wording import metric_title
+
+_DOMINATES = 0.4  # of the time; beside two busy programs on two cores, two threads wait for half of it
+_MIN_SECONDS = 5.0  # of computing and waiting, before a fraction of them is trusted
 
 
 class MetricsFile:
@@ -31,7 +37,7 @@ class MetricsFile:
         """Read the records of one kind, or all; an incomplete last line, left by a killed process, is dropped.
 
         Raises:
-            ValueError: If another line is not JSON.
+            FolderError: If another line is not a record.
         """
         if not self.path.exists():
             return []
@@ -39,10 +45,13 @@ class MetricsFile:
         lines = self.path.read_text(encoding="utf-8").split("\n")
         for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line)) if line else None
-            except json.JSONDecodeError as error:
+                records += [_checked(json.loads(line))] if line else []
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number < len(lines):
-                    raise ValueError(f"{self.path}, line {number}, is not JSON: {line[:80]!r}") from error
+                    raise FolderError(
+                        f"{self.path}, line {number}, is not JSON with a step and a kind: {line[:80]!r}. Correct or "
+                        "remove that line, or start over with run.resume=false."
+                    ) from error
         return [record for record in records if kind is None or record["kind"] == kind]
 
     def keep_until(self, step: int) -> None:
@@ -54,6 +63,12 @@ class MetricsFile:
         """Append a record."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    if not isinstance(record["kind"], str) or not isinstance(record["step"], int):
+        raise TypeError
+    return record
 
 
 def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
@@ -140,6 +155,47 @@ def evaluation_line(record: dict[str, Any], total_steps: int, shown: Sequence[st
     return f"eval {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {metrics}"
 
 
+class WaitingNotes:
+    """Advice, given once, to a run that spends its time waiting: for the data, or for cores that others use."""
+
+    def __init__(self):
+        self.measured = core_seconds()
+        self.given: set[str] = set()
+
+    def add(self, data_wait_fraction: float) -> list[str]:
+        """Return the advice that a log line gives occasion to.
+
+        Args:
+            data_wait_fraction: Fraction of the time since the last log line that was spent waiting for clips.
+        """
+        notes = {}
+        fraction = self._core_wait_fraction()
+        if fraction >= _DOMINATES:
+            notes["cores"] = (
+                f"this run waits {fraction:.0%} of its time for a core, which other programs use: end them, or compute "
+                "on fewer threads (OMP_NUM_THREADS=1)"
+            )
+        elif data_wait_fraction >= _DOMINATES:
+            notes["data"] = (
+                f"this run waits {data_wait_fraction:.0%} of the time for its clips: more data.num_workers read them "
+                "faster, where there are cores for them"
+            )
+        new = [text for key, text in notes.items() if key not in self.given]
+        self.given |= notes.keys()
+        return new
+
+    def _core_wait_fraction(self) -> float:
+        """Fraction of the time since the last call in which threads could not compute for want of a core."""
+        now, before = core_seconds(), self.measured
+        if now is None or before is None:
+            return 0.0
+        ran, waited = (max(0.0, new - old) for new, old in zip(now, before))  # threads that ended take theirs along
+        if ran + waited < _MIN_SECONDS:
+            return 0.0
+        self.measured = now
+        return waited / (ran + waited)
+
+
 class ProgressLog(TrainerCallback):
     """Callback that writes metrics.jsonl, a line per record, and a progress bar, on the main process only.
 
@@ -153,11 +209,12 @@ class ProgressLog(TrainerCallback):
     def __init__(self, metrics: MetricsFile, main: bool, name: str, headline: Sequence[str] = ()):
         self.metrics, self.main, self.name, self.headline = metrics, main, name, headline
         self.bar = None
+        self.waiting = WaitingNotes()
 
     def print(self, text: str) -> None:
         """Print lines above the bar."""
         if self.main:
-            tqdm.write(text)
+            tqdm.write(displayable(text, kept="\n"))
 
     def advance(self, loss: float) -> None:
         """Move the bar by one step."""
@@ -189,6 +246,8 @@ class ProgressLog(TrainerCallback):
         self.metrics.append(record)
         line = evaluation_line(record, state.max_steps, self.headline) if evaluated else None
         self.print(line or training_line(record, state.max_steps))
+        for note in () if evaluated else self.waiting.add(values.get("data_wait_fraction", 0.0)):
+            self.print(note)
 
     def on_train_end(self, args, state, control, **kwargs):
         self.close()
@@ -198,6 +257,7 @@ __all__ = [
     "LogAverages",
     "MetricsFile",
     "ProgressLog",
+    "WaitingNotes",
     "duration",
     "evaluation_line",
     "tracker_callbacks",

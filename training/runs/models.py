@@ -6,7 +6,7 @@ import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import load_model, missing_model, quiet_library
+from deepavfusion.inference.common import load_model, missing_model, model_fault, quiet_library, reading_model
 
 from ..config.recipe import RecipeError, recipe_command
 from ..tasks import Task
@@ -45,9 +45,10 @@ def encoder_config(recipe) -> DeepAVFusionConfig:
         return recipe.model.build_config()
     check_origin(origin, "model.init_from")
     try:
-        return DeepAVFusionConfig.from_pretrained(origin)
+        with reading_model(origin):
+            return DeepAVFusionConfig.from_pretrained(origin)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"model.init_from={origin} cannot be used: {error}") from error
+        raise RecipeError(f"model.init_from={origin} cannot be used: {model_fault(error, origin)}") from error
 
 
 def build_model(task: type[Task], recipe, clips):
@@ -89,7 +90,8 @@ def _earlier_model(task: type[Task], given, config: DeepAVFusionConfig, fields: 
         config = type(config)(**config.to_dict())  # validates the combination of fields
         return load_model(task.MODEL, given.init_from, needed=task.ENCODER, config=config, dtype=torch.float32)
     except Exception as error:  # the strict configuration raises its own classes
-        raise RecipeError(f"model.init_from={given.init_from} cannot be used: {error}") from error
+        fault = model_fault(error, given.init_from)
+        raise RecipeError(f"model.init_from={given.init_from} cannot be used: {fault}") from error
 
 
 def load_task_model(task: type[Task], recipe, origin: str):
@@ -107,7 +109,8 @@ def load_task_model(task: type[Task], recipe, origin: str):
     try:
         model = load_model(task.MODEL, origin)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"--model {origin} cannot be used for {task.NAME}: {error}") from error
+        fault = model_fault(error, origin)
+        raise RecipeError(f"--model {origin} cannot be used for {task.NAME}: {fault}") from error
     recipe.model.set_attention(model)
     return model.eval()
 

@@ -1,5 +1,6 @@
 """Training runs from recipes: data, model, trainer and result folder."""
 
+import contextlib
 from collections.abc import Callable
 from signal import SIGINT, Signals
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
+from deepavfusion.inference.precision import computing, set_threads
+from deepavfusion_cli.errors import cause
 
 from ..config.arguments import COMPUTATION
 from ..config.recipe import Recipe, RecipeError
@@ -64,6 +67,7 @@ class Run:
     def __init__(self, recipe: Recipe):
         self.recipe, self.task, self.stop = recipe, TASKS[recipe.task.name], StopRequest()
         self._check()
+        set_threads(recipe.data.num_workers)
         self.processes = PartialState(cpu=on_cpu(recipe))
         if recipe.optim.fsdp and self.processes.num_processes == 1:
             raise RecipeError("optim.fsdp=true needs several processes, but there is only one: use accelerate launch.")
@@ -102,7 +106,7 @@ class Run:
                     held_out = (data.selection_split, False, data.selection_size)
                     self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
         except (OSError, ValueError) as error:
-            raise RecipeError(f"The recipe's data cannot be used: {error}") from error
+            raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
         if not len(self.train_clips):
             raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
         optim = recipe.optim
@@ -174,7 +178,7 @@ class Run:
             f"{recipe.name}: {self.task.NAME}, {parameters / 1e6:.2f} M trained parameters, "
             f"from {recipe.model.init_from or 'random weights'}; {self.train_clips.card}; "
             f"{steps} of {count(batch, 'clip')}, lr {self.schedule.peak:.2e}, "
-            f"{self.batch.processes} x {self.trainer.accelerator.device.type}"
+            f"{self.batch.processes} x {self.trainer.accelerator.device.type}, {computing(recipe.data.num_workers)}"
         )
         if batch > clips:
             self.progress.print(
@@ -187,11 +191,8 @@ class Run:
                 f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
-        for note in (held_out, *self.task.training_notes(self.train_clips)):
+        for note in (held_out, *self.task.training_notes(self.train_clips), *self.folder.notes()):
             self.progress.print(note)
-        if self.folder.resume_from is not None:
-            step = checkpoint_step(self.folder.resume_from)
-            self.progress.print(f"resumed after step {step} from {self.folder.resume_from}")
         if optim.warmup_epochs >= optim.epochs:
             self.progress.print(
                 f"optim.warmup_epochs={optim.warmup_epochs:g} is not shorter than optim.epochs={optim.epochs:g}: the "
@@ -218,6 +219,7 @@ class Run:
             trainer.model.save_pretrained(draft, is_main_process=self.processes.is_main_process)
         if self.processes.is_main_process:
             self.final.processor.save_pretrained(draft)
+            self.folder.holds_model = True
             if not self.folder.replaces:
                 self.folder.publish(finished=False)
         evaluation = trainer.latest_evaluation if self.evaluation is self.final else None
@@ -279,7 +281,7 @@ class Run:
         if self.finished:
             self.folder.report_finished()
             return 0
-        try:
+        with self.folder.running(self.trainer.model), contextlib.closing(self.progress):
             self.introduce()
             if before is not None:
                 before(self)
@@ -288,9 +290,6 @@ class Run:
                 self.progress.print(self._stopped(ended_by))
                 return 128 + ended_by
             self.finish(after)
-        finally:
-            self.progress.close()
-            self.folder.close()
         return 0
 
 

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
+from deepavfusion_cli.terminal import printable
+
 from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
 from ..data.random import Stream, generator
 from ..tasks import MODEL_INPUTS, Evaluation, Task
@@ -37,6 +39,8 @@ from .stopping import StopRequest
 
 class NonFiniteError(RuntimeError):
     """Raised if the loss or the gradient is NaN or infinite; the message names the clips of the batch."""
+
+    exit_code = 1  # of commands: failed
 
 
 @dataclass
@@ -175,7 +179,7 @@ class AudioVisualTrainer(Trainer):
         current.totals |= {"grad_norm": current.grad_norm, "wait": current.wait}
 
     def _raise_non_finite(self, what: str, paths: list[str]) -> None:
-        names = "\n".join(f"  {path}" for path in gather_object(paths))
+        names = "\n".join(printable(f"  {path}") for path in gather_object(paths))
         step = self.state.global_step + 1
         raise NonFiniteError(f"The {what} of step {step} is not finite. The clips of its batch:\n{names}")
 

@@ -5,6 +5,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
+from deepavfusion_cli.terminal import printable
 
 from ..data import FileClips
 from ..data.balance import class_balanced_weights, label_frequencies
@@ -67,7 +68,9 @@ class Recognition(Task):
             return []
         more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
         count = f"{len(absent)} of {len(frequencies)} classes have no training clips"
-        return [f"{count} (all are held out, or beyond data.train_size): {', '.join(absent[:10])}{more}"]
+        return [
+            f"{count} (all are held out, or beyond data.train_size): {', '.join(map(printable, absent[:10]))}{more}"
+        ]
 
     @classmethod
     def depends_on_batch(cls, recipe, config):
@@ -94,7 +97,7 @@ class Recognition(Task):
         if names is not None and list(names) != own:
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
             first = f"; the first difference is {different[0]}" if different else ""
-            shown = ", ".join(own[:4] + ["..."] * (len(own) > 4))
+            shown = ", ".join([*map(printable, own[:4]), *["..."] * (len(own) > 4)])
             raise ValueError(f"it has {count(len(own), 'class', 'classes')} ({shown}), the data {len(names)}{first}.")
 
     def evaluate(self, model, accelerator, full, broken=None):

@@ -48,7 +48,7 @@ DETAILS = (
     "How it was measured.\n\n### First\n\n| from | top-1 |",
     "A note.\n\n### Second",
     "12 clips of the test split; 1 could not be read.",
-    "- Trained on built-in <scenes>: 4 clips. Do not expect",
+    "- Trained on built-in &lt;scenes>: 4 clips. Do not expect",
     "- Clips that could not be read: 1, listed in `evaluation.json`.",
     "(`pip install .` in a checkout of it)",
     "- The data are synthetic scenes",

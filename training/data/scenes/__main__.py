@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from deepavfusion.inference.common import CommandParser
+from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.terminal import say
 
 from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
@@ -63,11 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
                 parser.error(f"{folder} exists and is not a scene: choose another folder")
         for folder, index in zip(folders, indices):
             for path in write_scene(config, index, folder, motion=not options.still):
-                print(path)
+                say(str(path))
     if options.sheet is not None:
         write_sheet(config, indices, options.sheet)
-        print(options.sheet)
+        say(str(options.sheet))
 
 
 if __name__ == "__main__":
-    main()
+    run_module(main)

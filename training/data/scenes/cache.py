@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from deepavfusion.inference.files import require_space
 
 _FORMAT = 2  # another one wherever scenes or their front end change
 
@@ -32,6 +35,9 @@ class SceneCache:
         self.names = [*arrays, "filled"]
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Memory maps take their space as they are filled; where it has gone by then, the process is killed.
+            needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
+            require_space(self.path.parent, needed)
             draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
             for name, (shape, dtype) in {**arrays, "filled": ((rows,), np.uint8)}.items():
                 np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)

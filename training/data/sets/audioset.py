@@ -11,12 +11,15 @@ quoted labels or not. All are read.
 import csv
 from pathlib import Path
 
+from deepavfusion.inference.files import reads_file
+
 from .folder import make_rows
 from .vggsound import index_clips, report_missing
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
 
 
+@reads_file
 def read_class_labels(path: str | Path) -> dict[str, str]:
     """Machine ids (`/m/09x0r`) to display names, in the order of the classes."""
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -26,6 +29,7 @@ def read_class_labels(path: str | Path) -> dict[str, str]:
     return {row["mid"]: row["display_name"] for row in sorted(rows, key=lambda row: int(row["index"]))}
 
 
+@reads_file
 def read_segments(path: str | Path) -> list[dict]:
     """Read a segment file as dictionaries of `id`, `start`, `end` (float seconds) and `mids` (list).
 

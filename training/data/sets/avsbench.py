@@ -22,6 +22,8 @@ import json
 import os
 from pathlib import Path
 
+from deepavfusion.inference.files import reads_file
+
 from ..stills import Still
 from .lists import read_list
 from .vggsound import report_missing
@@ -32,6 +34,7 @@ _OBJECT_FOLDERS = {"s4": ("Single-source/s4_data", "s4_data"), "ms3": ("Multi-so
 _COLUMNS = ("uid", "split", "label")
 
 
+@reads_file
 def read_label_names(path: str | Path) -> list[str]:
     """Read a `label2idx.json` as names by pixel value.
 
@@ -45,6 +48,7 @@ def read_label_names(path: str | Path) -> list[str]:
     return names
 
 
+@reads_file
 def read_metadata(path: str | Path) -> list[dict]:
     """Read the videos of a `metadata.csv` as dictionaries of its columns; `a_obj` is a list of names.
 

@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from deepavfusion.inference.files import reads_file
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg")
 _SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _COLUMNS = ("file", "label", "start", "end", "split")
@@ -82,6 +84,7 @@ def row_classes(dataset) -> list[list[int]]:
     return [label if isinstance(label, list) else [label] for label in dataset["label"][:]]
 
 
+@reads_file
 def read_annotations(path: str | Path) -> list[dict]:
     """Read the rows of a csv or jsonl file.
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deepavfusion.inference.files import reads_file
+
 logger = logging.getLogger(__name__)
 
 _HEADER = {"id", "file", "filename", "name", "video", "vid", "video_id", "ytid", "youtube_id", "source_1"}
@@ -63,6 +65,7 @@ def _table(path: Path) -> list[list[str]]:
         return [fields for fields in rows if fields and fields[0].strip()]
 
 
+@reads_file
 def read_list(path: str | Path) -> list[Listed]:
     """Read a list of clips.
 
@@ -93,6 +96,7 @@ def _has_header(rows: list[list[str]]) -> bool:
     return bool(rows) and rows[0][0].strip().lower() in _HEADER
 
 
+@reads_file
 def read_test_pairs(path: str | Path) -> list[ImageAudioPair]:
     """Read the test list of a sound-localization set.
 

@@ -12,6 +12,8 @@ import logging
 import os
 from pathlib import Path
 
+from deepavfusion.inference.files import reads_file
+
 from .folder import is_video, make_rows
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ def class_folder(label: str) -> str:
     return label.translate(_TO_UNDERSCORE)
 
 
+@reads_file
 def read_vggsound_csv(path: str | Path) -> list[dict]:
     """Read the annotations as dictionaries of `id`, `start` (int seconds), `label` and `split`.
 

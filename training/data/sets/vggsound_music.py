@@ -13,6 +13,8 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
+from deepavfusion.inference.files import reads_file
+
 from .folder import make_rows
 from .lists import clip_key, read_list
 from .vggsound import class_folder, index_clips, report_missing
@@ -36,6 +38,7 @@ def instrument_name(name: str) -> str:
     return _FULL_NAMES.get(name, name)
 
 
+@reads_file
 def read_pairs(path: str | Path) -> list[Pair]:
     """Read a csv of pairs with the columns source_1, source_2, class_1, class_2 and optionally sep_type.
 

@@ -19,6 +19,8 @@ import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from deepavfusion.inference.files import reads_file
+
 from ..stills import Still
 from ..views import Box
 from .lists import ImageAudioPair, clip_key
@@ -46,6 +48,7 @@ def clean_boxes(boxes: Iterable[Iterable[float]], name: str) -> tuple[Box, ...]:
     return tuple(clean)
 
 
+@reads_file
 def read_vggss(path: str | Path) -> dict[str, tuple[Box, ...] | None]:
     """Read the boxes of VGG-SS, by clip.
 

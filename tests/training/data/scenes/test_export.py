@@ -55,7 +55,7 @@ def test_every_option_is_explained_and_impossible_values_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     described = re.findall(r"^  --[a-z-]+ \S*.*(?:\n {3,}\S.*)?$", capsys.readouterr().out, re.MULTILINE)
-    assert len(described) == 14
+    assert len(described) == 15
     assert all(re.search(r"\s{2,}\S+ \S+", option) for option in described)
     with pytest.raises(SystemExit) as caught:
         main(["--coupling", "1", "--sheet", "absent.png"])

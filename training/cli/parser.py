@@ -1,0 +1,81 @@
+"""Parser of the command lines, and of the numbers in them."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import TRACEBACK
+from .terminal import printable
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser that answers an option that does not exist with the closest one.
+
+    It lists `--traceback`, which `boundary.command` takes out of the arguments.
+
+    Attributes:
+        suggest: Function of a word that is close to no option; returns what else it may stand for, or None.
+    """
+
+    suggest: Callable[[str], str | None] = staticmethod(lambda word: None)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._words: list[str] = []
+        self.add_argument(TRACEBACK, action="store_true", help="show where an error was raised")
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._words = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message, file=None):
+        # argparse passes over a closed pipe in silence, with exit code 0.
+        stream = sys.stderr if file is None else file
+        if message and stream is not None:
+            stream.write(message)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with code 2."""
+        options = [name for action in self._actions for name in action.option_strings]
+        words = [word.partition("=")[0] for word in self._words if word.startswith("-") and len(word) > 2]
+        wrong = [word for word in words if not any(name.startswith(word) for name in options)]
+        sought = [word.lstrip("-").replace("_", "-").lower() for word in wrong if not word[1:2].isdigit()]
+        names = {name.lstrip("-"): name for name in options}
+        close = [names[name] for word in sought for name in difflib.get_close_matches(word, names, 1)]
+        close = close or [found for word in sought if (found := self.suggest(word.replace("-", "_")))]
+        message += f" (did you mean {', '.join(close)}?)" if close else ""
+        super().error(printable(message))
+
+
+def positive(text: str) -> int:
+    """Parse a positive integer."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Parse a timestamp in seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds, got {text!r}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Parse a number in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), got {text!r}")
+    return value
+
+
+__all__ = ["CommandParser", "fraction", "positive", "seconds"]

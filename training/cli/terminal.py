@@ -1,0 +1,47 @@
+"""Text for the terminal: one line stays one line, and no name reaches the terminal as a control sequence."""
+
+import json
+import re
+import sys
+from typing import Any, TextIO
+
+# Control characters, which move the cursor or recolor what is there; marks that reverse the direction of text; line
+# separators; halves of characters, which no encoding writes (names of files that are not UTF-8 hold them).
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, kept: str = "") -> str:
+    r"""Escape control characters, as in "\u001b" for that which starts a control sequence.
+
+    Args:
+        text: Any text, such as a label or the name of a file.
+        kept: Characters that are not escaped, for text whose line breaks are meant.
+    """
+    return _CONTROL.sub(lambda found: found[0] if found[0] in kept else f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str, kept: str = "", stream: TextIO | None = None) -> None:
+    """Print a line, escaped by `printable`; characters that the terminal cannot show are escaped as well.
+
+    Args:
+        text: The line.
+        kept: See `printable`.
+        stream: Where to print; by default standard output.
+    """
+    stream = sys.stdout if stream is None else stream
+    print(displayable(text, kept, stream), file=stream, flush=True)
+
+
+def displayable(text: str, kept: str = "", stream: TextIO | None = None) -> str:
+    """Text as `say` prints it, for other ways to print."""
+    encoding = getattr(sys.stdout if stream is None else stream, "encoding", None) or "utf-8"
+    return printable(text, kept).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say_json(value: Any) -> None:
+    """Print a JSON value on one line, in which control characters are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
+
+
+__all__ = ["displayable", "printable", "say", "say_json"]
