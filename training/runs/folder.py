@@ -24,6 +24,9 @@ from accelerate import Accelerator, PartialState
 from deepavfusion.inference.files import apply_umask, write_atomically
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, existing_parent, files_below
 
+from ..config.arguments import COMPUTATION
+from ..config.recipe import Recipe
+from ..tasks import Task
 from .checkpoints import checkpoint_step, complete_checkpoints, own_entries, remove_entry
 from .logging import MetricsFile
 from .optimization import BatchLayout
@@ -31,6 +34,29 @@ from .optimization import BatchLayout
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
 _WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
+
+
+def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
+    """Collect everything that determines the weights of a run except the effective batch; a run resumes only if equal.
+
+    Args:
+        task: Task of the run.
+        recipe: Recipe of the run.
+        config: Configuration of the encoder.
+    """
+    sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
+    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
+    optim |= {"warmup_epochs": recipe.optim.warmup, "warmup_fraction": None}
+    if task.depends_on_batch(recipe, config):
+        optim["batch_size"] = recipe.optim.batch_size
+    decisive = ("seed", "eval_epochs", "keep_best") if task.SELECTS else ("seed",)
+    return {
+        "task": sections["task"],
+        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
+        "data": {k: v for k, v in sections["data"].items() if k not in free},
+        "optim": optim,
+        "run": {k: v for k, v in sections["run"].items() if k in decisive},
+    }
 
 
 class RunFolder(ResultFolder):
@@ -202,4 +228,4 @@ class RunFolder(ResultFolder):
         return waiting or (self.path / name).is_file()
 
 
-__all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder"]
+__all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder", "fingerprint"]

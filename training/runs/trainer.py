@@ -183,7 +183,7 @@ class AudioVisualTrainer(Trainer):
         if "loss" in logs and "grad_norm" in logs:  # training: means over clips and processes instead
             step = self.state.global_step
             record = self.averages.record(self.losses, self.state.max_steps - step)
-            logs = {**record, "learning_rate": self.schedule.learning_rate(step - 1)}
+            logs = {**record, "learning_rate": self.schedule.learning_rate(self.schedule.place(step - 1))}
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
