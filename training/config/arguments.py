@@ -92,6 +92,7 @@ class DataArguments:
     annotations: str | None = option(
         None, "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.", local=True
     )
+    allow_outside: bool | None = option(None, "Read files outside of the folder that its annotation file names.")
     validation_fraction: float | None = option(
         None, "Fraction of the training clips held out for validation, by a hash of their names.", above=0, below=1
     )
