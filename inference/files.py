@@ -1,11 +1,14 @@
-"""Atomic writing of files, and strict JSON."""
+"""Atomic writing of files, locks of folders, and strict JSON."""
 
+import fcntl
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from deepavfusion.modeling_deepavfusion import apply_umask
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
@@ -50,12 +53,38 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def apply_umask(files: Iterable[Path]) -> None:
-    """Give files the permissions of newly created ones; safetensors makes its files private to the user."""
-    umask = os.umask(0o077)  # can only be read by setting it
-    os.umask(umask)
-    for file in files:
-        file.chmod(0o666 & ~umask)
+def lock_folder(folder: str | os.PathLike) -> IO[str]:
+    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: If another process has locked it; the message names the process.
+    """
+    path = Path(folder) / ".lock"
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
+    try:
+        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = path.read_text(encoding="utf-8").strip()
+        file.close()
+        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
 
 
 def plain(value: Any) -> Any:
@@ -86,4 +115,14 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-__all__ = ["apply_umask", "check_absent", "plain", "sync_folder", "to_json", "write_atomically", "write_files"]
+__all__ = [
+    "apply_umask",
+    "check_absent",
+    "folder_owner",
+    "lock_folder",
+    "plain",
+    "sync_folder",
+    "to_json",
+    "write_atomically",
+    "write_files",
+]

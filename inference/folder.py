@@ -14,7 +14,6 @@ it lists are removed, and earlier results stay until the new ones, written to a 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -23,9 +22,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from .files import write_atomically
+from deepavfusion.modeling_deepavfusion import MARK_FILE
 
-MARK_FILE = ".deepavfusion-run.json"
+from .files import folder_owner, lock_folder, write_atomically
+
 _FORMAT = 1
 _DRAFT = ".draft"
 _MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
@@ -72,6 +72,7 @@ class ResultFolder:
         self.path, self.command, self.argument, self.overwrite = Path(path), command, argument, overwrite
         self.processes = OneProcess() if processes is None else processes
         self.replaces = False
+        self._made: list[Path] = []
         self.lock: IO[str] | None = None
         self.mark = read_mark(self.path, argument)
         check_writable(self.path, argument)
@@ -117,10 +118,13 @@ class ResultFolder:
         """
         self.processes.wait_for_everyone()  # all have read before the main process changes anything
         if self.processes.is_main_process:
+            absent = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self._made = absent if self.mark is None else []
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock = lock_folder(self.path)
             except OSError as error:
+                self._remove_made()
                 raise FolderError(f"{self.argument}={self.path} cannot be used: {error}") from error
             if read_mark(self.path, self.argument) != self.mark:
                 self.close()
@@ -133,13 +137,31 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[None]:
-        """Claim the folder, and release it if the block raises."""
+        """Claim the folder; if the block raises, remove what was written to an absent or empty one, and release it."""
+        new = self.mark is None
         self.claim()
         try:
             yield
         except BaseException:
+            if self.lock is not None and new and not self.mark["finished"]:
+                self._withdraw()
             self.close()
             raise
+
+    def _withdraw(self) -> None:
+        """Remove what this command wrote to a folder that was absent or empty, and the folders that it created."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        ignored = self.path / ".gitignore"
+        if ignored.is_file() and ignored.read_text(encoding="utf-8") == _IGNORED:
+            ignored.unlink()
+        for name in (MARK_FILE, ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        self._remove_made()
+
+    def _remove_made(self) -> None:
+        with contextlib.suppress(OSError):  # until one is not empty
+            for folder in self._made:
+                folder.rmdir()
 
     def begin(self) -> None:
         """Mark the folder as this command's and create an empty draft."""
@@ -246,40 +268,6 @@ def check_writable(path: Path, argument: str) -> None:
 def files_below(folder: Path) -> list[str]:
     """Files in a folder and below, as paths relative to it."""
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
-
-
-def lock_folder(folder: str | os.PathLike) -> IO[str]:
-    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
-
-    Raises:
-        BlockingIOError: If another process has locked it; the message names the process.
-    """
-    path = Path(folder) / ".lock"
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
-    try:
-        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = path.read_text(encoding="utf-8").strip()
-        file.close()
-        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def folder_owner(folder: str | os.PathLike) -> str | None:
-    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
-    path = Path(folder) / ".lock"
-    if not path.is_file():
-        return None
-    with open(path, encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
-        except OSError:
-            return f"{folder} is in use by another run (process {file.read().strip()})."
-    return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -131,7 +131,10 @@ class DataArguments:
         2, "Worker processes that read clips, per training process; 0 reads in the training process.", at_least=0
     )
     max_unreadable_fraction: float = option(
-        0.01, "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read.", at_least=0
+        0.01,
+        "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read; unless it is 0, 3 "
+        "clips may be in any case, but at most half of them.",
+        at_least=0,
     )
 
     def source(self) -> dict[str, Any]:

@@ -219,6 +219,13 @@ class RunFolder(ResultFolder):
         else:
             self._move_draft()
 
+    def _withdraw(self) -> None:
+        for name in _WORKING_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+        super()._withdraw()
+
     def _results(self) -> set[str]:
         working = () if self.replaces else [name for name in _WORKING_FILES if (self.path / name).is_file()]
         return self._published.union(working)

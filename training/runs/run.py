@@ -52,9 +52,10 @@ class Run:
             allow_changed=run.allow_changed_recipe,
             overwrite=run.overwrite,
         )
-        config = encoder_config(recipe)
-        self._build_data(config)
+        config, optim = encoder_config(recipe), recipe.optim
+        self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
         self.folder.plan(fingerprint(self.task, recipe, config), self.batch)
+        self._build_data(config)
         self.finished = self.folder.finished
         if not self.finished:
             self._build_trainer()
@@ -77,13 +78,12 @@ class Run:
                 if task.SELECTS and recipe.run.keep_best:
                     held_out = (data.selection_split, False, data.selection_size)
                     self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
+            task.check_split(self.train_clips, self.final.clips)
         except (OSError, ValueError) as error:
             raise RecipeError(f"The recipe's data cannot be used: {error}") from error
         if not len(self.train_clips):
             raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
-        optim = recipe.optim
-        self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
-        self.schedule = Schedule(optim, len(self.train_clips), self.batch.effective)
+        self.schedule = Schedule(recipe.optim, len(self.train_clips), self.batch.effective)
 
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation
@@ -158,7 +158,7 @@ class Run:
                 f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
-        for note in (*self.schedule.notes(), held_out, *self.task.training_notes(self.train_clips)):
+        for note in (*self.schedule.notes(), held_out, *self.task.training_notes(self.train_clips, self.final.clips)):
             self.progress.print(note)
         if self.folder.resume_from is not None:
             step = checkpoint_step(self.folder.resume_from)

@@ -91,8 +91,8 @@ class AudioVisualTrainer(Trainer):
         self.recipe, self.task, self.order, self.schedule, self.folder = recipe, task, order, schedule, folder
         self.progress, self.stop, self.evaluation, self.processor = progress, stop, evaluation, processor
         fraction = recipe.data.max_unreadable_fraction
-        self.broken = BrokenClips(len(kwargs["train_dataset"]), fraction)
-        self.evaluation_broken = None if evaluation is None else BrokenClips(len(evaluation.clips), fraction)
+        self.broken = BrokenClips.of(kwargs["train_dataset"], fraction)
+        self.evaluation_broken = None if evaluation is None else BrokenClips.of(evaluation.clips, fraction)
         self.averages, self.losses = LogAverages(), task.losses(kwargs["model"].config)
         self.current: _Step | None = None
         self.latest_evaluation: Evaluation | None = None
