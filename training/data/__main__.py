@@ -88,10 +88,13 @@ def main(argv: list[str] | None = None) -> int:
     options = {"name": given.name, "path": given.path}
     for word in given.options:
         key, separator, value = word.removeprefix("data.").partition("=")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            separator = ""
         if not separator:
             print(f"deepavfusion data check: {word}: expected data.key=value", file=sys.stderr)
             return 2
-        options[key] = yaml.safe_load(value)
     splits = list(splits_of(options))
     usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
     if not usable:

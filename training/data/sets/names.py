@@ -161,12 +161,13 @@ class ListedFiles:
     def find(self, name: str) -> Path | None:
         """The file of a name, or None."""
         plain = name.replace("\\", "/")
+        if _DRIVE.match(name):  # a path on another machine, of which the end may be here
+            parts = plain.split("/")
+            return self._spelled_otherwise("/".join(parts[start:]) for start in range(1, len(parts)))
         for spelled in (name, plain):
             if os.path.isfile(self.root / spelled):
                 return self.root / spelled
-        parts = plain.split("/")
-        tails = range(1, len(parts)) if _DRIVE.match(name) else (0,)  # of a path on another machine, what is here
-        return self._spelled_otherwise("/".join(parts[start:]) for start in tails)
+        return self._spelled_otherwise([plain])
 
     def _spelled_otherwise(self, candidates: Iterable[str]) -> Path | None:
         if self._index is None:
@@ -196,7 +197,8 @@ def find_listed(root: Path, names: Sequence[str], source: str | Path, allow_outs
         FileNotFoundError: A file does not exist.
         ValueError: A file is outside of the folder.
     """
-    outside = [] if allow_outside else [name for name in names if not is_inside(root, name.replace("\\", "/"))]
+    here = [name for name in names if not _DRIVE.match(name)]
+    outside = [] if allow_outside else [name for name in here if not is_inside(root, name.replace("\\", "/"))]
     if outside:
         raise ValueError(
             f"{source} names {len(outside)} of {len(names)} files outside of {root}, first: {outside[0]}. Write paths "
