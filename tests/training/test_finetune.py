@@ -27,6 +27,8 @@ from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
 from tests.tiny import WIDE
 
+from .data.disk import make_clips, put
+
 SIZES = {**WIDE, "spectrogram_length": 64, "audio_patch_size": 16}
 
 
@@ -165,6 +167,51 @@ def test_a_model_of_other_classes_does_not_fit(tmp_path, capsys):
     assert f"deepavfusion evaluate: model {model} does not fit the data: it has 3 classes (dog, cello, rain)" in error
     assert error.endswith(".")
     assert ", the data 16; the first difference is 0: 'dog' and " in error
+
+
+def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, capsys):
+    names = {0: "dog", 1: "cello", 2: "rain"}
+    config = DeepAVFusionConfig(**SIZES, id2label=names, label2id={name: i for i, name in names.items()})
+    model, videos, out = tmp_path / "classifier", tmp_path / "videos", tmp_path / "out"
+    DeepAVFusionForAudioVisualClassification(config).save_pretrained(model)
+    (clip,) = make_clips(tmp_path / "clips", 1, seconds=1.0)
+    put(clip, *(videos / name for name in ("Cello/0.mp4", "Cello/1.mp4", "dog/0.mp4", "siren/0.mp4")))
+    given = ["folder_recognition", "--model", str(model), "--out", str(out), f"data.path={videos}", "--overwrite"]
+    given += ["data.num_workers=0", "optim.batch_size=4", "run.cpu=true", "task.dense_windows=0"]
+    assert evaluate.main(given) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test\nCello of the data is cello of"
+        in printed
+    )
+    assert "1 of the model's 3 classes have no clips here: rain\n" in printed
+    assert "1 classes are not among the model's, 1 clip left out: siren\n" in printed
+    found = json.loads((out / "evaluation.json").read_text())
+    assert (found["num_clips"], len(found["notes"])) == (3, 3)
+    (model / "recipe.yaml").write_text(f"data: {{name: folder, path: {videos}}}")  # what was held out then
+    assert evaluate.main(given) == 0
+    assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+    (model / "recipe.yaml").write_text("[")
+    assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
+    assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.attn_implementation=flesh",
+        "run.trackers=nothing",
+        "optim.batch_size=0",
+        "data.things=nowhere",
+        "model.localization_map=nothing",
+        "task.class_balanced=5",
+    ],
+)
+def test_commands_that_fail_leave_nothing_behind(pretrained, tmp_path, wrong, capsys):
+    given = arguments(pretrained, tmp_path / "runs" / "out", f"data.cache_dir={tmp_path / 'cache'}", wrong)
+    assert finetune.main(["scenes_recognition", *given]) == 2
+    assert capsys.readouterr().err.startswith("deepavfusion finetune: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, monkeypatch, capsys):
