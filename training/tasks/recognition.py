@@ -117,13 +117,13 @@ class Recognition(Task):
         extra = [name for name in clips.label_names if name not in places]
         notes = [f"{a} of the data is {own[i]} of the model" for a, i in places.items() if a != own[i]]
         if missing:
-            notes.append(f"{len(missing)} of the model's {len(own)} classes have no clips here: {listing(missing)}")
+            notes.append(f"Classes of the model without clips here ({len(missing)} of {len(own)}): {listing(missing)}")
         if not places:
             return clips, []  # as different as can be, which `check_model` says
         matched = clips.with_classes(own, places)
         if extra:
             left_out = count(len(clips) - len(matched), "clip")
-            notes.append(f"{len(extra)} classes are not among the model's, {left_out} left out: {listing(extra)}")
+            notes.append(f"Left out: {left_out} of classes that are not the model's ({len(extra)}): {listing(extra)}")
         return matched, notes
 
     def check_model(self, model):

@@ -267,8 +267,8 @@ def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
     assert notes == [
         "Cello of the data is cello of the model",
         "dog_barking of the data is dog barking of the model",
-        "1 of the model's 3 classes have no clips here: rain",
-        "1 classes are not among the model's, 3 clips left out: siren",
+        "Classes of the model without clips here (1 of 3): rain",
+        "Left out: 3 clips of classes that are not the model's (1): siren",
     ]
     same, notes = Recognition.match_clips(matched, config)
     assert (same.label_names, same.rows["label"], notes) == (matched.label_names, matched.rows["label"], [])
