@@ -14,6 +14,7 @@ from .clips import ClipDataset, FileClips
 from .mixtures import MixtureClips
 from .sets.folder import hold_out, read_folder_split
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
+from .sets.names import published_name
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
@@ -104,7 +105,7 @@ def _vggsound(request: Request) -> Videos:
     rows = read_vggsound(request.path, side if listed is None else None, request.get("annotations"))
     keys, note = rows["clip"][:], ""
     if listed is not None:
-        names = {entry.key for entry in read_list(listed)}
+        names = {published_name(entry.key) for entry in read_list(listed)}
         chosen = [i for i, key in enumerate(keys) if key in names]
         if not chosen:
             raise ValueError(
@@ -113,7 +114,8 @@ def _vggsound(request: Request) -> Videos:
             )
         rows, keys, note = rows.select(chosen), [keys[i] for i in chosen], f"of {Path(listed).name}"
     if side == "train":
-        test = {entry.key for entry in read_list(request.get("test_list"))} if request.get("test_list") else set()
+        test_list = request.get("test_list")
+        test = {published_name(entry.key) for entry in read_list(test_list)} if test_list else set()
         test.update(key for key, split in zip(keys, rows["split"], strict=True) if split == "test")
         chosen, overlap = report_overlap("VGGSound", keys, test, bool(request.get("drop_overlap")))
         rows = rows.select(chosen)

@@ -19,6 +19,7 @@ VIDEO_SUFFIXES = (
 )
 
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*VIDEO_SUFFIXES, '.wav', '.jpg', '.png')))})$", re.IGNORECASE)
+_ID_LENGTH = 11  # of YouTube
 _PARTS = re.compile(r"(.{11})_(\d+)_(\d+)")
 _TIME = r"(\d+(?:\.\d+)?)"
 _WITH_END = re.compile(rf"(.+)_{_TIME}[_-]{_TIME}")
@@ -84,6 +85,13 @@ def _readings(stem: str) -> Iterator[tuple[int, str, int | None]]:
         if float(match[2]) >= 1000:
             yield 5, match[1], int(float(match[2])) // 1000
     yield 6, stem, None
+
+
+def published_name(key: str) -> str:
+    """The published name of a YouTube clip, however it is written (`<id>_30`, `Y<id>_30_40`); others are unchanged."""
+    _, clip, start = next(_readings(key))
+    clip = clip[1:] if len(clip) == _ID_LENGTH + 1 and clip.startswith("Y") else clip
+    return key if start is None or len(clip) != _ID_LENGTH else f"{clip}_{start:06d}"
 
 
 class ClipFiles:

@@ -12,6 +12,7 @@ from deepavfusion.training.data.sets.names import (
     clip_key,
     find_listed,
     is_inside,
+    published_name,
     recording_of,
 )
 
@@ -62,6 +63,16 @@ def test_of_several_files_the_one_in_the_folder_of_its_class_and_of_the_publishe
 
 def test_keys_of_windows_paths_and_other_suffixes():
     assert clip_key(rf"clips\dog\{CLIP}_000030_000040.m4v") == f"{CLIP}_000030"
+
+
+@pytest.mark.parametrize("name", ["{}_000030", "{}_30", "{}_30_40", "{}_30.0_40.0", "{}_30000_40000", "Y{}_30"])
+def test_published_names_of_listed_clips(name):
+    assert published_name(name.format(CLIP)) == f"{CLIP}_000030"
+
+
+@pytest.mark.parametrize("name", [CLIP, "10000130166", "dog_30", "clip_1_2", ""])
+def test_names_of_other_clips_stay(name):
+    assert published_name(name) == name
 
 
 @pytest.mark.parametrize(
