@@ -1,7 +1,8 @@
-"""Atomic writing of files, strict JSON, and errors that name the file or the folder."""
+"""Atomic writing of files, locks of folders, strict JSON, and errors that name the file or the folder."""
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import math
@@ -9,8 +10,9 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from deepavfusion.modeling_deepavfusion import apply_umask
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
 
 
@@ -177,12 +179,38 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def apply_umask(files: Iterable[Path]) -> None:
-    """Give files the permissions of newly created ones; safetensors makes its files private to the user."""
-    umask = os.umask(0o077)  # can only be read by setting it
-    os.umask(umask)
-    for file in files:
-        file.chmod(0o666 & ~umask)
+def lock_folder(folder: str | os.PathLike) -> IO[str]:
+    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
+
+    Raises:
+        BlockingIOError: If another process has locked it; the message names the process.
+    """
+    path = Path(folder) / ".lock"
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
+    try:
+        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = path.read_text(encoding="utf-8").strip()
+        file.close()
+        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def folder_owner(folder: str | os.PathLike) -> str | None:
+    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
+    path = Path(folder) / ".lock"
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
+        except OSError:
+            return f"{folder} is in use by another run (process {file.read().strip()})."
+    return None
 
 
 def plain(value: Any) -> Any:
@@ -221,6 +249,8 @@ __all__ = [
     "check_absent",
     "check_writable",
     "existing_parent",
+    "folder_owner",
+    "lock_folder",
     "plain",
     "reading",
     "reads_file",

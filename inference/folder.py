@@ -14,7 +14,6 @@ it lists are removed, and earlier results stay until the new ones, written to a 
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -23,11 +22,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
+from deepavfusion.modeling_deepavfusion import MARK_FILE
 from deepavfusion_cli.errors import cause
 
-from .files import FolderError, check_writable, write_atomically
+from .files import FolderError, check_writable, folder_owner, lock_folder, write_atomically
 
-MARK_FILE = ".deepavfusion-run.json"
 _FORMAT = 1
 _MARK = {
     "command": str,
@@ -78,6 +77,7 @@ class ResultFolder:
         self.path, self.command, self.argument, self.overwrite = Path(path), command, argument, overwrite
         self.processes = OneProcess() if processes is None else processes
         self.replaces = False
+        self._made: list[Path] = []
         self.lock: IO[str] | None = None
         check_writable(self.path, argument)
         self.mark = read_mark(self.path, argument)
@@ -123,10 +123,13 @@ class ResultFolder:
         """
         self.processes.wait_for_everyone()  # all have read before the main process changes anything
         if self.processes.is_main_process:
+            absent = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+            self._made = absent if self.mark is None else []
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock = lock_folder(self.path)
             except (OSError, ValueError) as error:
+                self._remove_made()
                 raise FolderError(f"{self.argument}={self.path} cannot be used: {cause(error, self.path)}") from error
             if read_mark(self.path, self.argument) != self.mark:
                 self.close()
@@ -139,12 +142,19 @@ class ResultFolder:
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[None]:
-        """Claim the folder; if the block raises, remove what it has half written and release the folder."""
+        """Claim the folder; if the block raises, release it.
+
+        What was half written is removed; of a folder that was absent or empty, everything is.
+        """
+        new = self.mark is None
         self.claim()
         try:
             yield
         except BaseException:
-            self.discard()
+            if self.lock is not None and new and not self.mark["finished"]:
+                self._withdraw()
+            else:
+                self.discard()
             self.close()
             raise
 
@@ -152,6 +162,21 @@ class ResultFolder:
         """Remove what a failed command has half written; what is being published stays."""
         if self.lock is not None and self.mark is not None and self.mark["publishing"] is None:
             shutil.rmtree(self.draft, ignore_errors=True)
+
+    def _withdraw(self) -> None:
+        """Remove what this command wrote to a folder that was absent or empty, and the folders that it created."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        ignored = self.path / ".gitignore"
+        if ignored.is_file() and ignored.read_text(encoding="utf-8") == _IGNORED:
+            ignored.unlink()
+        for name in (MARK_FILE, ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        self._remove_made()
+
+    def _remove_made(self) -> None:
+        with contextlib.suppress(OSError):  # until one is not empty
+            for folder in self._made:
+                folder.rmdir()
 
     def begin(self) -> None:
         """Mark the folder as this command's and create an empty draft."""
@@ -249,40 +274,6 @@ def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
 def files_below(folder: Path) -> list[str]:
     """Files in a folder and below, as paths relative to it."""
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
-
-
-def lock_folder(folder: str | os.PathLike) -> IO[str]:
-    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
-
-    Raises:
-        BlockingIOError: If another process has locked it; the message names the process.
-    """
-    path = Path(folder) / ".lock"
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
-    try:
-        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = path.read_text(encoding="utf-8").strip()
-        file.close()
-        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def folder_owner(folder: str | os.PathLike) -> str | None:
-    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
-    path = Path(folder) / ".lock"
-    if not path.is_file():
-        return None
-    with open(path, encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
-        except OSError:
-            return f"{folder} is in use by another run (process {file.read().strip()})."
-    return None
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

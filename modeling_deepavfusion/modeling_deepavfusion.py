@@ -1,7 +1,8 @@
 """DeepAVFusion: two towers and a fusion stream that runs beside them from the first layer on."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,16 @@ from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
 from .presence_deepavfusion import blank_absent, check_present, keep_present
 from .unimodal_deepavfusion import load_unimodal
 from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepAVFusionTower
+
+MARK_FILE = ".deepavfusion-run.json"  # in result folders of the package's commands
+
+
+def apply_umask(files: Iterable[Path]) -> None:
+    """Give files and folders the permissions of newly created ones; safetensors makes its files private to the user."""
+    umask = os.umask(0o077)  # can only be read by setting it
+    os.umask(umask)
+    for file in files:
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
 
 
 class DeepAVFusionPreTrainedModel(PreTrainedModel):
@@ -106,11 +117,22 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
 
         Without this package, the folder can be loaded by any Auto class and, if the processor is saved next to the
         model, by any pipeline. The arguments are those of [`~PreTrainedModel.save_pretrained`].
+
+        Raises:
+            ValueError: The folder holds the model of a training run with its card, which would describe another model.
         """
+        if all(os.path.exists(os.path.join(save_directory, name)) for name in (MARK_FILE, "README.md")):
+            raise ValueError(
+                f"{save_directory} holds the model of a training run, and its card does not describe the model to be "
+                "saved: name another folder."
+            )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
             self._copy_code(save_directory)
-        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        if is_main_process:
+            apply_umask(Path(save_directory).glob("model*.safetensors"))
+        return saved
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
         """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""

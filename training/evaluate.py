@@ -7,13 +7,21 @@ RECIPE determines task and data, and from its training settings precision and at
 protocol, versions, skipped clips) and report.html (self-contained, with images and audio) are written to --out, where
 the evaluation of another model or recipe is replaced only with --overwrite.
 
+A folder without given splits is scored as a whole, unless the model was trained on it: then what was held out is. Its
+classes are matched with those of the model by name; classes of only one of them are named.
+
 Exit codes: 0 success; 2 for an unusable recipe or model; 1 for too many unreadable clips.
 """
 
 import argparse
+import contextlib
+import copy
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from deepavfusion.inference.folder import ResultFolder
 from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
@@ -26,6 +34,7 @@ from .command import HELP, print_help
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, check_order, load_recipe
 from .config.sections import closest_option
+from .data.sets.folder import WHOLE
 from .wording import count
 
 
@@ -61,12 +70,14 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     folder.plan({"model": where, "task": sections["task"], "data": sections["data"]})
     task_class = TASKS[recipe.task.name]
     model = load_task_model(task_class, recipe, origin).to(accelerator.device)
+    whole = scores_whole_folder(recipe, origin)
     try:
-        clips = task_class.build_clips(recipe, model.config, recipe.data.eval_split, train=False)
-        task = task_class(clips, task_class.build_processor(model.config), recipe)
+        clips = task_class.build_clips(whole or recipe, model.config, recipe.data.eval_split, train=False)
     except (OSError, ValueError) as error:
         raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
     try:
+        clips, notes = task_class.match_clips(clips, model.config)
+        task = task_class(clips, task_class.build_processor(model.config), recipe)
         task.check_model(model)
     except ValueError as error:
         raise RecipeError(f"model {origin} does not fit the data: {error}") from error
@@ -74,6 +85,8 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
         clips_and_cores = f"{count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
         say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.num_workers)}")
+        for note in notes:
+            say(note)
     evaluation = task.evaluate(model, accelerator, full=True)
     record: dict[str, Any] = {}
     with folder.claimed():
@@ -81,12 +94,38 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         if accelerator.is_main_process:
             name = Path(origin).resolve().name if is_folder else origin
             record = evaluation_record(evaluation, recipe, name, accelerator.device)
-            write_report(folder.draft, evaluation, record, f"{task.NAME.capitalize()}: {name}")
+            record["notes"] = notes
+            write_report(folder.draft, evaluation, record, f"{task.NAME.capitalize()}: {name}", notes)
             folder.publish()
             say(summary(evaluation, out), kept="\n")
     accelerator.wait_for_everyone()
     folder.close()
     return record
+
+
+def scores_whole_folder(recipe: Recipe, origin: str) -> Recipe | None:
+    """The recipe with all clips of its folder held out, unless part of them is given or was trained on.
+
+    Args:
+        recipe: Recipe of the evaluation.
+        origin: Folder or Hub id of the model. If its recipe was trained on the same folder, only the clips that were
+            held out then are scored.
+
+    Returns:
+        The recipe, or None if its own split is to be scored.
+    """
+    data = recipe.data
+    if data.name != "folder" or data.path is None or data.validation_fraction is not None:
+        return None
+    trained = Path(origin) / "recipe.yaml"
+    if trained.is_file():
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            own = (yaml.safe_load(trained.read_text(encoding="utf-8")) or {}).get("data") or {}
+            if own.get("path") and Path(own["path"]).resolve() == Path(data.path).resolve():
+                return None
+    whole = copy.copy(recipe)  # without the checks of recipes, in which this fraction is none
+    whole.data = dataclasses.replace(data, validation_fraction=WHOLE)
+    return whole
 
 
 def parser(recipe: Recipe | None = None) -> CommandParser:

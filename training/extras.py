@@ -10,6 +10,7 @@ EXTRAS = {
     "finetune": "train",
     "probe": "train",
     "evaluate": "train",
+    "data": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",
     "experiments.label_efficiency": "train",

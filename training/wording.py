@@ -1,6 +1,9 @@
 """Wording of reports, cards and log lines: counted nouns, and display names of metrics."""
 
 import re
+from collections.abc import Sequence
+
+from deepavfusion_cli.terminal import printable
 
 NEIGHBOR_METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 _NEIGHBOR_SCORE = re.compile(rf"(fusion|image|audio|all|chance)_({'|'.join(NEIGHBOR_METRICS)})")
@@ -98,4 +101,26 @@ def count(number: float, noun: str, plural: str | None = None) -> str:
     return f"{text} {noun if text == '1' else plural or noun + 's'}"
 
 
-__all__ = ["CONDITIONS", "NEIGHBOR_METRICS", "RANDOM_NEIGHBOR", "count", "metric_title"]
+def listing(names: Sequence[str], most: int = 10) -> str:
+    """Names in a row, at most some of them: "a, b and 3 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def match_names(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Positions in `known` of those names that occur there.
+
+    Names that only differ in capitals and punctuation (`dog_barking`, "Dog barking") match if that leaves no choice.
+    """
+    plain = {name: re.sub(r"[\W_]+", " ", name).strip().casefold() for name in (*names, *known)}
+    exact = {name: i for i, name in enumerate(known)}
+    found = {name: exact[name] for name in names if name in exact}
+    for name in names:
+        alike = [i for i, other in enumerate(known) if plain[other] == plain[name] and i not in found.values()]
+        rivals = [other for other in names if plain[other] == plain[name] and other not in found]
+        if name not in found and len(alike) == len(rivals) == 1:
+            found[name] = alike[0]
+    return found
+
+
+__all__ = ["CONDITIONS", "NEIGHBOR_METRICS", "RANDOM_NEIGHBOR", "count", "listing", "match_names", "metric_title"]

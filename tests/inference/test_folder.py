@@ -54,6 +54,36 @@ def test_earlier_results_stay_when_a_command_fails(tmp_path):
     assert content(path) == {"config.json": "2"}
 
 
+def fail(path, error, finished=False):
+    """Write half of the results, or all of them, and fail."""
+    folder = ResultFolder(path, "convert", "output")
+    folder.plan({})
+    with folder.claimed():
+        folder.begin()
+        (folder.draft / "config.json").write_text("half")
+        if finished:
+            folder.publish()
+        (folder.path.parent / "notes").write_text("mine")
+        raise error
+
+
+@pytest.mark.parametrize("place", ["out", "deep/down/out", "empty"])
+@pytest.mark.parametrize("error", [FolderError, KeyboardInterrupt])
+def test_a_command_that_fails_leaves_nothing_behind(tmp_path, place, error):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(error):
+        fail(tmp_path / place, error)
+    notes = (tmp_path / place).parent / "notes"  # by someone else
+    kept = {notes, *(folder for folder in notes.parents if tmp_path in folder.parents), tmp_path / "empty"}
+    assert set(tmp_path.rglob("*")) == kept
+
+
+def test_what_was_finished_stays_when_a_command_fails(tmp_path):
+    with pytest.raises(KeyError):
+        fail(tmp_path / "out", KeyError, finished=True)
+    assert content(tmp_path / "out") == {"config.json": "half"}
+
+
 def test_folders_of_others_are_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")

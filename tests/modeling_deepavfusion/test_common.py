@@ -1,11 +1,14 @@
 """Requirements on every public model, over every variant of the configuration."""
 
 import math
+import os
+import stat
 
 import pytest
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForSoundLocalization, DeepAVFusionModel
+from deepavfusion.modeling_deepavfusion import MARK_FILE
 from tests.tiny import tiny_config
 
 from .cases import (
@@ -322,3 +325,27 @@ def test_compiled_equals_plain(model_class):
         loss.backward()
         results.append((loss, gradients(model)))
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)
+
+
+def test_no_model_is_saved_under_the_card_of_another(tmp_path):
+    model = DeepAVFusionModel(tiny_config())
+    model.save_pretrained(tmp_path)
+    (tmp_path / MARK_FILE).write_text("{}")
+    model.save_pretrained(tmp_path)  # of a converted model there is no card
+    (tmp_path / "README.md").write_text("of another model")
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=f"{tmp_path} holds the model of a training run.*name another folder"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_saved_files_have_the_permissions_of_new_ones(tmp_path, umask):
+    earlier = os.umask(umask)
+    try:
+        DeepAVFusionModel(tiny_config()).save_pretrained(tmp_path / "out", max_shard_size="20KB")
+    finally:
+        os.umask(earlier)
+    files = list((tmp_path / "out").iterdir())
+    assert len([file for file in files if file.suffix == ".safetensors"]) > 1
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}

@@ -43,7 +43,9 @@ for arguments in json.loads(sys.argv[1]):
 IMPORT = """
 import importlib, sys
 for name in sys.argv[1:]:
-    importlib.import_module(f"deepavfusion.{name}")
+    module = importlib.import_module(f"deepavfusion.{name}")
+    if hasattr(module, "__path__"):
+        importlib.import_module(f"{module.__name__}.__main__")
 """
 
 
@@ -51,7 +53,8 @@ def programs() -> set[str]:
     """Modules that can be run, such as "training.pretrain"."""
     found = [path for package in ("inference", "training") for path in (ROOT / package).rglob("*.py")]
     found = [path for path in found if "__name__ == " in path.read_text(encoding="utf-8")]
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found}
+    return {name.removesuffix(".__main__") for name in names}
 
 
 def extra_of(program: str) -> str | None:

@@ -27,6 +27,8 @@ from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
 from tests.tiny import WIDE
 
+from .data.disk import make_clips, put
+
 SIZES = {**WIDE, "spectrogram_length": 64, "audio_patch_size": 16}
 
 
@@ -115,7 +117,7 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert ": the metrics are uncertain." in printed
     assert f"{metric_title(metric)} " in printed
     assert f"{metric} " not in printed
-    modes = {stat.S_IMODE((out / name).stat().st_mode) for name in ("model.safetensors", "README.md")}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*") if path.is_file()}
     assert len(modes) == 1  # safetensors makes its files private to the user
     # The card's pipeline is found without this package: the configuration names it, and its code is there.
     named = json.loads((out / "config.json").read_text())["custom_pipelines"]
@@ -167,6 +169,49 @@ def test_a_model_of_other_classes_does_not_fit(tmp_path, capsys):
     assert ", the data 16; the first difference is 0: 'dog' and " in error
 
 
+def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, capsys):
+    names = {0: "dog", 1: "cello", 2: "rain"}
+    config = DeepAVFusionConfig(**SIZES, id2label=names, label2id={name: i for i, name in names.items()})
+    model, videos, out = tmp_path / "classifier", tmp_path / "videos", tmp_path / "out"
+    DeepAVFusionForAudioVisualClassification(config).save_pretrained(model)
+    (clip,) = make_clips(tmp_path / "clips", 1, seconds=1.0)
+    put(clip, *(videos / name for name in ("Cello/0.mp4", "Cello/1.mp4", "dog/0.mp4", "siren/0.mp4")))
+    given = ["folder_recognition", "--model", str(model), "--out", str(out), f"data.path={videos}", "--overwrite"]
+    given += ["data.num_workers=0", "optim.batch_size=4", "run.cpu=true", "task.dense_windows=0"]
+    assert evaluate.main(given) == 0
+    printed = capsys.readouterr().out
+    assert "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test\n" in printed
+    assert "\nCello of the data is cello of the model\n" in printed
+    assert "Classes of the model without clips here (1 of 3): rain\n" in printed
+    assert "Left out: 1 clip of classes that are not the model's (1): siren\n" in printed
+    found = json.loads((out / "evaluation.json").read_text())
+    assert (found["num_clips"], len(found["notes"])) == (3, 3)
+    (model / "recipe.yaml").write_text(f"data: {{name: folder, path: {videos}}}")  # what was held out then
+    assert evaluate.main(given) == 0
+    assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+    (model / "recipe.yaml").write_text("[")
+    assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
+    assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.attn_implementation=flesh",
+        "run.trackers=nothing",
+        "optim.batch_size=0",
+        "data.things=nowhere",
+        "model.localization_map=nothing",
+        "task.class_balanced=5",
+    ],
+)
+def test_commands_that_fail_leave_nothing_behind(pretrained, tmp_path, wrong, capsys):
+    given = arguments(pretrained, tmp_path / "runs" / "out", f"data.cache_dir={tmp_path / 'cache'}", wrong)
+    assert finetune.main(["scenes_recognition", *given]) == 2
+    assert capsys.readouterr().err.startswith("deepavfusion finetune: ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, monkeypatch, capsys):
     evaluate_task = Recognition.evaluate
 
@@ -176,11 +221,11 @@ def test_the_model_is_saved_even_if_its_evaluation_fails(pretrained, tmp_path, m
         return evaluate_task(self, *arguments, full=full, **options)
 
     monkeypatch.setattr(Recognition, "evaluate", failing)
-    given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=3")
+    given = arguments(pretrained, tmp_path / "out", "optim.epochs=1", "optim.warmup_epochs=0.95")
     assert finetune.main(["scenes_recognition", *given]) == 1
     assert DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "out").config.num_labels == 16
     out, err = capsys.readouterr()
-    assert "optim.warmup_epochs=3 is not shorter than optim.epochs=1:" in out
+    assert "In 3 steps, the learning rate reaches only " in out
     assert "the evaluation broke" in err
 
 

@@ -92,6 +92,7 @@ class DataArguments:
     annotations: str | None = option(
         None, "Annotation file; of a folder, a csv or jsonl with columns file, label, start, end.", local=True
     )
+    allow_outside: bool | None = option(None, "Read files outside of the folder that its annotation file names.")
     validation_fraction: float | None = option(
         None, "Fraction of the training clips held out for validation, by a hash of their names.", above=0, below=1
     )
@@ -130,7 +131,10 @@ class DataArguments:
         2, "Worker processes that read clips, per training process; 0 reads in the training process.", at_least=0
     )
     max_unreadable_fraction: float = option(
-        0.01, "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read.", at_least=0
+        0.01,
+        "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read; unless it is 0, 3 "
+        "clips may be in any case, but at most half of them.",
+        at_least=0,
     )
 
     def source(self) -> dict[str, Any]:
@@ -156,7 +160,19 @@ class OptimArguments:
     )
     min_lr: float = option(0.0, "Learning rate at the end of the cosine schedule.", commands=TRAINING)
     epochs: float = option(100.0, "Passes over the training clips.", above=0, commands=TRAINING)
-    warmup_epochs: float = option(20.0, "Epochs of linear warm-up.", commands=TRAINING)
+    warmup_fraction: float | None = option(
+        None,
+        "Fraction of the epochs with linear warm-up; null for 0.2, or for warmup_epochs.",
+        at_least=0,
+        below=1,
+        commands=TRAINING,
+    )
+    warmup_epochs: float | None = option(
+        None,
+        "Epochs of linear warm-up, instead of warmup_fraction; those of a recipe follow an override of its epochs.",
+        at_least=0,
+        commands=TRAINING,
+    )
     tower_warmup_epochs: float | None = option(
         None,
         "Epochs of slower training for towers initialized from unimodal checkpoints; null for half the epochs.",
@@ -179,6 +195,13 @@ class OptimArguments:
     fsdp: bool = option(
         False, "Shard parameters over the processes (FSDP2) instead of replicating them.", commands=TRAINING
     )
+
+    @property
+    def warmup(self) -> float:
+        """Length of the warm-up in epochs."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        return self.epochs * (0.2 if self.warmup_fraction is None else self.warmup_fraction)
 
 
 @dataclass

@@ -96,6 +96,8 @@ class Recipe:
     def _check_combinations(self) -> None:
         if len(self.optim.betas) != 2:
             raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
+        if self.optim.warmup_epochs is not None and self.optim.warmup_fraction is not None:
+            raise RecipeError("optim.warmup_epochs and optim.warmup_fraction are mutually exclusive.")
         if self.model.init_from and (self.model.init_image or self.model.init_audio):
             raise RecipeError("model.init_from and model.init_image / init_audio are mutually exclusive.")
         if self.command == "probe" and not self.task.freeze_encoder:
@@ -190,9 +192,13 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         if not isinstance(entries or {}, dict):
             raise RecipeError(f"Section {section} of recipe {recipe} is {entries!r}: expected key: value pairs.")
         sections[section].update(entries or {})
+    overridden = {section: {} for section in SECTIONS}
     for override, following in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
         section, key, value = parse_override(override, following, own_command)
-        sections[section][key] = value
+        overridden[section][key] = value
+    for section, entries in overridden.items():
+        merge = _override_warmup if section == "optim" else dict.__or__
+        sections[section] = merge(sections[section], entries)
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
 
@@ -251,6 +257,24 @@ def _check_command(command: str, recipe: str, own: Any) -> str:
 def _first_comment(text: str) -> str:
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return "\n".join(line.lstrip("#").strip() for line in lines)
+
+
+def _override_warmup(optim: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:
+    """Values of `optim`, with the warm-up of the recipe replaced by an override of either of its forms.
+
+    Without such an override, a warm-up in epochs follows an override of their number: it stays the same fraction.
+    """
+    names = ("warmup_fraction", "warmup_epochs")
+    if "epochs" not in overridden and not overridden.keys() & set(names):
+        return optim | overridden
+    others = {name: value for name, value in optim.items() if name not in names}
+    if overridden.keys() & set(names):
+        return others | overridden
+    try:
+        fraction = float(optim["warmup_epochs"]) / float(optim.get("epochs", OptimArguments.epochs))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # in other forms; wrong values are reported later
+        return optim | overridden
+    return others | {"warmup_fraction": fraction} | overridden if 0 <= fraction < 1 else optim | overridden
 
 
 def _build(section: str, values: dict[str, Any], command: str):

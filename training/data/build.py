@@ -1,5 +1,6 @@
 """From the `data` section of a recipe to the data set that it names."""
 
+import shlex
 from typing import Any
 
 from deepavfusion import (
@@ -110,7 +111,11 @@ def build_dataset(
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
     if "path" not in options:
         raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
-    return DATA_SETS[name].build(Request(options, split, train, seed, task, semantic, size, processor))
+    clips = DATA_SETS[name].build(Request(options, split, train, seed, task, semantic, size, processor))
+    own = {k: v for k, v in options.items() if k in DATA_SETS[name].options - {"validation_fraction"}}
+    words = ["deepavfusion", "data", "check", name, str(options["path"]), *(f"data.{k}={v}" for k, v in own.items())]
+    clips.check = shlex.join(words)
+    return clips
 
 
 def _build_scenes(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..wording import count
 from .random import Stream, generator
-from .sets.folder import clip_time, label_info, order_by_name, row_classes
+from .sets.folder import clip_time, label_info, make_rows, order_by_name, row_classes
 
 
 class BrokenClip(NamedTuple):
@@ -56,12 +56,14 @@ class ClipDataset(Dataset):
         multi_label: Whether clips have several labels: then `label` is a float tensor (C,), else an int.
         ceilings: Best scores that a single modality can reach (`modality_ceilings`), or None where unknown.
         card: Description of the data in one line.
+        check: Command that reads every clip of the data set, or None for data without files.
     """
 
     label_names: list[str] | None = None
     multi_label: bool = False
     ceilings: dict | None = None
     card: str = ""
+    check: str | None = None
     collate = staticmethod(collate_clips)
 
     def __init__(self, seed: int):
@@ -170,13 +172,29 @@ class FileClips(ClipDataset):
         super().__init__(seed)
         if size is not None and size < len(rows):
             rows = rows.select(sorted(order_by_name(rows["path"])[:size]))
-        self.rows, self.processor, self.train = rows, processor, train
+        self.rows, self.processor, self.train, self.name = rows, processor, train, name
         self.augmentation = ClipAugmentation(processor.visual_processor)
         self.label_names, self.multi_label = label_info(rows)
         classes = "no labels" if self.label_names is None else count(len(self.label_names), "class", "classes")
         self.card = (
             f"{name}: {count(len(rows), 'clip')}, {classes}{', several labels per clip' if self.multi_label else ''}"
         )
+
+    def with_classes(self, names: list[str], places: dict[str, int]) -> "FileClips":
+        """The clips with other classes.
+
+        Args:
+            names: The classes.
+            places: Positions in `names` of the clips' own classes; clips that have none of these are left out.
+        """
+        moved = {i: places.get(name) for i, name in enumerate(self.label_names or ())}
+        labels = [[moved[i] for i in row if moved[i] is not None] for row in self.classes()]
+        kept = [i for i, (own, row) in enumerate(zip(labels, self.classes(), strict=True)) if own or not row]
+        rows = self.rows.select(kept)
+        columns = {name: rows[name][:] for name in rows.column_names}
+        columns["label"] = [[names[k] for k in labels[i]] if self.multi_label else names[labels[i][0]] for i in kept]
+        listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return type(self)(make_rows(listed, names), self.processor, self.train, self.seed, name=self.name)
 
     def __len__(self) -> int:
         return len(self.rows)

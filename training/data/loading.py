@@ -6,6 +6,7 @@ see the same clips as one process with two accumulated batches. If clips are sam
 draws as there are clips.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from deepavfusion_cli.terminal import printable
 
 from ..wording import count
 from .random import Stream, generator
+
+_FEW_BROKEN = 3  # clips that may be unreadable in splits however small
 
 
 class ClipOrder:
@@ -237,26 +240,46 @@ class BrokenClips:
 
     Args:
         num_clips: Number of clips in the split.
-        max_fraction: Largest fraction of them that may be unreadable.
+        max_fraction: Largest fraction of them that may be unreadable; unless it is 0, 3 may be, but at most half.
         reasons: Path -> reason, of unreadable clips that are already known.
+        check: Command that finds all of them, or None.
     """
 
-    def __init__(self, num_clips: int, max_fraction: float, reasons: dict[str, str] | None = None):
+    def __init__(
+        self, num_clips: int, max_fraction: float, reasons: dict[str, str] | None = None, check: str | None = None
+    ):
         self.num_clips = num_clips
         self.max_fraction = max_fraction
         self.reasons = dict(reasons or {})
+        self.check = check
+        few = min(_FEW_BROKEN, num_clips // 2) if max_fraction else 0
+        self.most = max(math.floor(max_fraction * num_clips), few)
+
+    @classmethod
+    def of(cls, clips, max_fraction: float) -> "BrokenClips":
+        """Make those of a data set."""
+        return cls(len(clips), max_fraction, check=getattr(clips, "check", None))
 
     def add(self, clips: list[tuple[str, str]]) -> list[str]:
-        """Add (path, reason) pairs and return a log line for each new clip, or raise `BrokenDataError`."""
-        new = {path: reason for path, reason in clips if path not in self.reasons}
+        """Add (path, reason) pairs and return a log line for each new clip, or raise `BrokenDataError`.
+
+        The first clip ever comes with a line about the command that finds all of them.
+        """
+        known, new = bool(self.reasons), {path: reason for path, reason in clips if path not in self.reasons}
         self.reasons.update(new)
-        if len(self.reasons) > self.max_fraction * self.num_clips:
+        if len(self.reasons) > self.most:
             listing = "\n".join(printable(f"  {path}: {reason}") for path, reason in self.reasons.items())
+            more = f"\nThere may be more: `{self.check}` reads every clip and lists all." if self.check else ""
             raise BrokenDataError(
                 f"{len(self.reasons)} of {count(self.num_clips, 'clip')} cannot be read, more than "
-                f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}"
+                f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}{more}"
             )
-        return [printable(f"skipped, cannot be read: {path}: {reason}") for path, reason in new.items()]
+        lines = [printable(f"skipped, cannot be read: {path}: {reason}") for path, reason in new.items()]
+        if lines and not known and self.check:
+            lines.append(
+                f"`{self.check}` reads every clip and lists all that cannot be read; up to {self.most} may be."
+            )
+        return lines
 
 
 class BrokenDataError(RuntimeError):

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from ..wording import count
 from .clips import ClipDataset, FileClips
 from .mixtures import MixtureClips
-from .sets.folder import hold_out, read_folder
-from .sets.lists import ImageAudioPair, clip_key, read_list, read_test_pairs, report_overlap
+from .sets.folder import hold_out, read_folder_split
+from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
+from .sets.names import published_name
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
@@ -73,11 +74,9 @@ def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
         )
     if fraction is None or not divided:
         return list(range(len(keys)))
-    groups = sorted(set(keys))
-    if len(groups) < 2:
-        raise ValueError(f"data.validation_fraction needs at least two recordings, got one ({groups[0]}).")
-    chosen = {groups[i] for i in hold_out(groups, fraction, request.split == "validation")}
-    return [i for i, key in enumerate(keys) if key in chosen]
+    if len(set(keys)) < 2:
+        raise ValueError(f"data.validation_fraction needs at least two recordings, got one ({keys[0]}).")
+    return hold_out(keys, fraction, request.split == "validation")
 
 
 def _select(videos: Videos, chosen: list[int]) -> Videos:
@@ -93,17 +92,9 @@ def _youtube_id(key: str) -> str:
 
 
 def _folder(request: Request) -> Videos:
-    rows, split = read_folder(request.path, request.get("annotations")), request.split
-    splits = sorted({value for value in rows["split"] if value is not None})
-    if splits:
-        chosen = [i for i, value in enumerate(rows["split"]) if value == split]
-        found = f"clips of the splits {', '.join(splits)}"
-    else:
-        chosen = hold_out(rows["path"], request.get("validation_fraction", 0.1), split != "train")
-        found = f"{count(len(rows), 'clip')} in all"
-    if not chosen:
-        raise ValueError(f"Expected clips of the split {split!r} in {request.path}, found {found}.")
-    return Videos(rows.select(chosen))
+    fraction, outside = request.get("validation_fraction", 0.1), bool(request.get("allow_outside"))
+    rows, note = read_folder_split(request.path, request.split, request.get("annotations"), fraction, outside)
+    return Videos(rows, note, rows["recording"][:])
 
 
 def _vggsound(request: Request) -> Videos:
@@ -112,9 +103,9 @@ def _vggsound(request: Request) -> Videos:
     side = "test" if request.split == "test" else "train"
     listed = request.get(f"{side}_list")
     rows = read_vggsound(request.path, side if listed is None else None, request.get("annotations"))
-    keys, note = [clip_key(path) for path in rows["path"]], ""
+    keys, note = rows["clip"][:], ""
     if listed is not None:
-        names = {entry.key for entry in read_list(listed)}
+        names = {published_name(entry.key) for entry in read_list(listed)}
         chosen = [i for i, key in enumerate(keys) if key in names]
         if not chosen:
             raise ValueError(
@@ -123,12 +114,13 @@ def _vggsound(request: Request) -> Videos:
             )
         rows, keys, note = rows.select(chosen), [keys[i] for i in chosen], f"of {Path(listed).name}"
     if side == "train":
-        test = {entry.key for entry in read_list(request.get("test_list"))} if request.get("test_list") else set()
+        test_list = request.get("test_list")
+        test = {published_name(entry.key) for entry in read_list(test_list)} if test_list else set()
         test.update(key for key, split in zip(keys, rows["split"], strict=True) if split == "test")
         chosen, overlap = report_overlap("VGGSound", keys, test, bool(request.get("drop_overlap")))
-        rows, keys = rows.select(chosen), [keys[i] for i in chosen]
+        rows = rows.select(chosen)
         note = ", ".join(part for part in (note, overlap) if part)
-    groups = [_youtube_id(key) for key in keys]
+    groups = rows["recording"][:]
     videos = Videos(rows, note, groups)
     return _select(videos, held_out(groups, request, side == "train"))
 
@@ -143,7 +135,7 @@ def _audioset(request: Request) -> Videos:
         raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}.")
     test = request.split == "test"
     rows = read_audioset(request.path, ("eval",) if test else subsets[subset])
-    groups = [_youtube_id(clip_key(path)) for path in rows["path"]]
+    groups = rows["recording"][:]
     note = "" if test or subset == "all" else f"{subset} subset"
     return _select(Videos(rows, note, groups), held_out(groups, request, not test))
 
@@ -168,7 +160,7 @@ def _vggsound_music(request: Request) -> Videos:
         rows, pairs = music.read_evaluation_pairs(request.path, request.get("test_list"), names)
         return Videos(rows, pairs=pairs)
     training = music.read_training_clips(request.path, request.get("train_list"))
-    keys = [clip_key(path) for path in training["path"]]
+    keys = training["clip"][:]
     chosen, note = report_overlap("VGGSound-Music", keys, _music_tests(request), bool(request.get("drop_overlap")))
     videos = _select(Videos(training, note, [_youtube_id(key) for key in keys]), chosen)
     return _select(videos, held_out(videos.groups, request, True))
@@ -258,7 +250,8 @@ def _build_boxes(request: Request) -> ClipDataset:
         pairs = tests
     groups = [pair.image if flickr else _youtube_id(pair.image) for pair in pairs]
     chosen = held_out(groups, request, labeled == (pairs is not tests))
-    find = vggss.locator(root, None if flickr else vggss.TIMESTAMP)
+    keys = {key for pair in pairs for key in (pair.image, pair.audio)}
+    find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
     rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
     return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, required)
 
@@ -273,7 +266,7 @@ class DataSet(NamedTuple):
 
 _LABELS = ("recognition", "separation")
 DATA_SETS = {
-    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"}), _build_videos),
+    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction", "allow_outside"}), _build_videos),
     "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _build_videos),
     "audioset": DataSet(("recognition",), frozenset({"subset", "validation_fraction"}), _build_videos),
     "music": DataSet(_LABELS, frozenset({"subset", "validation_fraction"}), _build_videos),

@@ -8,7 +8,8 @@ import torch
 from ..wording import count
 from .clips import ClipDataset
 from .random import Stream, generator
-from .sets.folder import is_video, order_by_name
+from .sets.folder import order_by_name
+from .sets.names import is_video
 from .views import Box, View, evaluation_view, read_class_map, read_image, read_mask, training_view
 
 

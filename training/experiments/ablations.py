@@ -44,7 +44,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "early, token": ("model.fusion_type=token",),
     "early, factorized, unimodal start": (),
 }
-_LENGTH = ("optim.epochs=4", "optim.warmup_epochs=0.5", "run.eval_epochs=1")
+_LENGTH = ("optim.epochs=4", "optim.warmup_fraction=0.125", "run.eval_epochs=1")
 _FROM_UNIMODAL = "early, factorized, unimodal start"
 
 

@@ -50,7 +50,7 @@ def make_run(start: str, labels: int, seed: int, given: argparse.Namespace) -> R
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", "scenes_recognition"),
         f"model.init_from={given.pretrained if start == 'pretrained' else 'null'}",
-        *(f"data.train_size={labels}", f"optim.epochs={epochs:g}", f"optim.warmup_epochs={epochs / 10:g}"),
+        *(f"data.train_size={labels}", f"optim.epochs={epochs:g}"),
         *(f"run.eval_epochs={epochs:g}", "run.keep_best=false", f"run.seed={seed}", f"run.output_dir={folder}"),
         *(f"data.coupling={COUPLING}", *given.overrides),
     )

@@ -195,7 +195,14 @@ def load_weights(model: torch.nn.Module, path: str | os.PathLike) -> None:
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
 
 
+def bytes_needed(model: torch.nn.Module) -> int:
+    """Bytes of a checkpoint with the state of AdamW, and of the model."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    return sum(2 * number + 2 * number * trained for number, trained in sizes)
+
+
 __all__ = [
+    "bytes_needed",
     "CHECKSUMS",
     "COMPLETE",
     "INITIAL_MODEL",

@@ -27,9 +27,13 @@ from deepavfusion.inference.files import apply_umask, require_space, saving, wri
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
 from deepavfusion_cli.terminal import say
 
+from ..config.arguments import COMPUTATION
+from ..config.recipe import Recipe
+from ..tasks import Task
 from .checkpoints import (
     COMPLETE,
     Resumable,
+    bytes_needed,
     checkpoint_step,
     complete_checkpoints,
     newest_whole,
@@ -42,6 +46,29 @@ from .optimization import BatchLayout
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
 _WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
+
+
+def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
+    """Collect everything that determines the weights of a run except the effective batch; a run resumes only if equal.
+
+    Args:
+        task: Task of the run.
+        recipe: Recipe of the run.
+        config: Configuration of the encoder.
+    """
+    sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
+    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
+    optim |= {"warmup_epochs": recipe.optim.warmup, "warmup_fraction": None}
+    if task.depends_on_batch(recipe, config):
+        optim["batch_size"] = recipe.optim.batch_size
+    decisive = ("seed", "eval_epochs", "keep_best") if task.SELECTS else ("seed",)
+    return {
+        "task": sections["task"],
+        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
+        "data": {k: v for k, v in sections["data"].items() if k not in free},
+        "optim": optim,
+        "run": {k: v for k, v in sections["run"].items() if k in decisive},
+    }
 
 
 class RunFolder(ResultFolder):
@@ -177,7 +204,7 @@ class RunFolder(ResultFolder):
 
     def require_space_for(self, model: torch.nn.Module) -> None:
         """Raise `DiskFullError` if a checkpoint with the state of AdamW and the model do not fit on the disk."""
-        require_space(self.path, _needed(model), f"{self.argument}={self.path}")
+        require_space(self.path, bytes_needed(model), f"{self.argument}={self.path}")
 
     @contextlib.contextmanager
     def running(self, model: torch.nn.Module) -> Generator[None]:
@@ -187,7 +214,7 @@ class RunFolder(ResultFolder):
             DiskFullError: For what libraries raise if the disk is full.
         """
         try:
-            with saving(self.path, _needed(model)):
+            with saving(self.path, bytes_needed(model)):
                 yield
         except BaseException:
             self.discard()
@@ -250,6 +277,13 @@ class RunFolder(ResultFolder):
         else:
             self._move_draft()
 
+    def _withdraw(self) -> None:
+        for name in _WORKING_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            self.checkpoints.rmdir()
+        super()._withdraw()
+
     def _results(self) -> set[str]:
         working = () if self.replaces else [name for name in _WORKING_FILES if (self.path / name).is_file()]
         return self._published.union(working)
@@ -259,10 +293,4 @@ class RunFolder(ResultFolder):
         return waiting or (self.path / name).is_file()
 
 
-def _needed(model: torch.nn.Module) -> int:
-    """Bytes of a checkpoint with the state of AdamW, and of the model."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
-    return sum(2 * number + 2 * number * trained for number, trained in sizes)
-
-
-__all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder"]
+__all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder", "fingerprint"]

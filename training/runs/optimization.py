@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .optimizers import LARS, MuonAdamW
+from ..wording import count
+from .optimizers import LARS, MuonAdamW, StepScheduler
+
+_REACHED = 0.9  # of the peak of the learning rate; a run that reaches less says so
 
 _LAYER = re.compile(r"(?:image|audio)\.layers\.(\d+)\.|fusion_layers\.(\d+)\.")
 
@@ -166,19 +169,59 @@ class Schedule:
         """Number of optimizer steps in a number of epochs, at least 1."""
         return max(1, math.ceil(epochs * self.num_clips / self.effective_batch - 1e-9))
 
-    def epoch(self, step: int) -> float:
+    def epoch(self, step: float) -> float:
         """Number of passes over the training clips after a number of optimizer steps."""
         return step * self.effective_batch / self.num_clips
 
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of an optimizer step, counted from 0."""
-        optim = self.optim
-        return learning_rate(self.epoch(step), self.peak, optim.epochs, optim.warmup_epochs, optim.min_lr)
+    def place(self, step: int) -> float:
+        """Place in the schedule, in steps, at which an optimizer step (from 0) takes its learning rate.
 
-    def slow_start(self, step: int) -> float:
-        """Factor on the learning rate of towers that start slowly."""
+        It is the start of the step, as published. At the start of a warm-up, however, the rate is 0, so the first step
+        takes that of its middle, or of the middle of a run shorter than a step.
+        """
+        if step or not self.optim.warmup:
+            return step
+        return 0.5 * min(1.0, self.optim.epochs * self.num_clips / self.effective_batch)
+
+    def learning_rate(self, place: float) -> float:
+        """Learning rate at a place of the schedule, in steps."""
+        optim = self.optim
+        return learning_rate(self.epoch(place), self.peak, optim.epochs, optim.warmup, optim.min_lr)
+
+    def slow_start(self, place: float) -> float:
+        """Factor on the learning rate of towers that start slowly, at a place of the schedule, in steps."""
         given = self.optim.tower_warmup_epochs
-        return slow_start_factor(self.epoch(step), self.optim.epochs / 2 if given is None else given)
+        return slow_start_factor(self.epoch(place), self.optim.epochs / 2 if given is None else given)
+
+    @property
+    def highest(self) -> float:
+        """Highest learning rate of any step: less than `peak` if the steps are too few to meet it."""
+        end = self.optim.warmup * self.num_clips / self.effective_batch
+        near = {min(max(step, 0), self.total_steps - 1) for step in (math.floor(end), math.ceil(end))}
+        return max(self.learning_rate(self.place(step)) for step in near)
+
+    def notes(self) -> list[str]:
+        """Notes on runs that are too short for their settings, for the start of a run."""
+        steps, notes = count(self.total_steps, "step"), []
+        if self.effective_batch > self.num_clips:
+            notes.append(
+                f"The effective batch is larger than the training set: {steps} of "
+                f"{count(self.effective_batch, 'clip')} from {self.num_clips} make "
+                f"{count(self.epoch(self.total_steps), 'epoch')}."
+            )
+        for name in ("warmup_epochs", "tower_warmup_epochs"):
+            value, epochs = getattr(self.optim, name), self.optim.epochs
+            if value is not None and value >= epochs:
+                notes.append(
+                    f"optim.{name}={value:g} is not shorter than optim.epochs={epochs:g}: the learning rate does not "
+                    "reach its peak."
+                )
+        if self.highest < _REACHED * self.peak:
+            notes.append(
+                f"In {steps}, the learning rate reaches only {self.highest:.2e} of its peak {self.peak:.2e}: increase "
+                "optim.epochs, or reduce the warm-up or the batch size."
+            )
+        return notes
 
 
 def slow_towers(recipe) -> tuple[str, ...]:
@@ -209,7 +252,7 @@ def build_optimizer(recipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=1.0, betas=tuple(optim.betas), fused=fused)
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> torch.optim.lr_scheduler.LambdaLR:
+def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> StepScheduler:
     """Build the scheduler, which multiplies the learning rate of the schedule with the factors of each group.
 
     Args:
@@ -219,9 +262,9 @@ def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> tor
 
     def factor(group: dict):
         scale, slow = group.get("lr_scale", 1.0), group.get("slow_start", False)
-        return lambda step: schedule.learning_rate(step) * scale * (schedule.slow_start(step) if slow else 1.0)
+        return lambda place: schedule.learning_rate(place) * scale * (schedule.slow_start(place) if slow else 1.0)
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, [factor(group) for group in optimizer.param_groups])
+    return StepScheduler(optimizer, [factor(group) for group in optimizer.param_groups], schedule.place)
 
 
 __all__ = [

@@ -1,4 +1,6 @@
-"""Optimizers beside those of PyTorch: LARS, and Muon together with AdamW."""
+"""Optimizers beside those of PyTorch (LARS, and Muon together with AdamW), and the scheduler of learning rates."""
+
+from collections.abc import Callable
 
 import torch
 
@@ -98,4 +100,32 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
-__all__ = ["LARS", "MuonAdamW"]
+class StepScheduler(torch.optim.lr_scheduler.LambdaLR):
+    """Scheduler whose functions are of places in a schedule (see `Schedule.place`).
+
+    Args:
+        optimizer: Optimizer with a learning rate of 1.
+        factors: Function of a place for each group.
+        place: Function of a step, counted from 0.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        factors: list[Callable[[float], float]],
+        place: Callable[[int], float],
+    ):
+        self._place = place
+        super().__init__(optimizer, factors)
+
+    def get_lr(self) -> list[float]:
+        """Learning rates of the groups for the next step."""
+        place = self._place(self.last_epoch)
+        return [base * factor(place) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+
+    def state_dict(self) -> dict:
+        """State without the schedule, which the recipe determines."""
+        return {key: value for key, value in super().state_dict().items() if key != "_place"}
+
+
+__all__ = ["LARS", "MuonAdamW", "StepScheduler"]

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable
 from signal import SIGINT, Signals
-from typing import Any
 
 from accelerate import PartialState
 
@@ -11,43 +10,20 @@ from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.precision import computing, set_threads
 from deepavfusion_cli.errors import cause
 
-from ..config.arguments import COMPUTATION
 from ..config.recipe import Recipe, RecipeError
 from ..data.loading import ClipOrder, group_size
-from ..tasks import TASKS, Task
+from ..tasks import TASKS
 from ..wording import count, metric_title
 from .arguments import check_combinations, on_cpu, training_arguments
 from .card import write_card
 from .checkpoints import checkpoint_step
-from .folder import RunFolder
+from .folder import RunFolder, fingerprint
 from .logging import ProgressLog, tracker_callbacks
 from .models import build_model, encoder_config, shard
 from .optimization import BatchLayout, Schedule
 from .records import evaluation_record, summary, training_record, training_summary, write_report
 from .stopping import StopRequest
 from .trainer import AudioVisualTrainer
-
-
-def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
-    """Collect everything that determines the weights of a run except the effective batch; a run resumes only if equal.
-
-    Args:
-        task: Task of the run.
-        recipe: Recipe of the run.
-        config: Configuration of the encoder.
-    """
-    sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
-    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
-    if task.depends_on_batch(recipe, config):
-        optim["batch_size"] = recipe.optim.batch_size
-    decisive = ("seed", "eval_epochs", "keep_best") if task.SELECTS else ("seed",)
-    return {
-        "task": sections["task"],
-        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
-        "data": {k: v for k, v in sections["data"].items() if k not in free},
-        "optim": optim,
-        "run": {k: v for k, v in sections["run"].items() if k in decisive},
-    }
 
 
 class Run:
@@ -80,9 +56,10 @@ class Run:
             allow_changed=run.allow_changed_recipe,
             overwrite=run.overwrite,
         )
-        config = encoder_config(recipe)
-        self._build_data(config)
+        config, optim = encoder_config(recipe), recipe.optim
+        self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
         self.folder.plan(fingerprint(self.task, recipe, config), self.batch)
+        self._build_data(config)
         self.finished = self.folder.finished
         if not self.finished:
             self._build_trainer()
@@ -105,13 +82,12 @@ class Run:
                 if task.SELECTS and recipe.run.keep_best:
                     held_out = (data.selection_split, False, data.selection_size)
                     self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
+            task.check_split(self.train_clips, self.final.clips)
         except (OSError, ValueError) as error:
             raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
         if not len(self.train_clips):
             raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
-        optim = recipe.optim
-        self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
-        self.schedule = Schedule(optim, len(self.train_clips), self.batch.effective)
+        self.schedule = Schedule(recipe.optim, len(self.train_clips), self.batch.effective)
 
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation
@@ -171,33 +147,24 @@ class Run:
 
     def introduce(self) -> None:
         """Print what is trained, on which data and for how long."""
-        recipe, optim, model = self.recipe, self.recipe.optim, self.trainer.model
+        recipe, model = self.recipe, self.trainer.model
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        steps, batch, clips = count(self.schedule.total_steps, "step"), self.batch.effective, len(self.train_clips)
+        steps = count(self.schedule.total_steps, "step")
         self.progress.print(
             f"{recipe.name}: {self.task.NAME}, {parameters / 1e6:.2f} M trained parameters, "
             f"from {recipe.model.init_from or 'random weights'}; {self.train_clips.card}; "
-            f"{steps} of {count(batch, 'clip')}, lr {self.schedule.peak:.2e}, "
+            f"{steps} of {count(self.batch.effective, 'clip')}, lr {self.schedule.peak:.2e}, "
             f"{self.batch.processes} x {self.trainer.accelerator.device.type}, {computing(recipe.data.num_workers)}"
         )
-        if batch > clips:
-            self.progress.print(
-                f"The effective batch is larger than the training set: {steps} of {count(batch, 'clip')} from {clips} "
-                f"make {count(self.schedule.epoch(self.schedule.total_steps), 'epoch')}."
-            )
         held_out = f"held out: {count(len(self.final.clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
         if self.evaluation not in (None, self.final):
             held_out += (
                 f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
-        for note in (held_out, *self.task.training_notes(self.train_clips), *self.folder.notes()):
+        task_notes = self.task.training_notes(self.train_clips, self.final.clips)
+        for note in (*self.schedule.notes(), held_out, *task_notes, *self.folder.notes()):
             self.progress.print(note)
-        if optim.warmup_epochs >= optim.epochs:
-            self.progress.print(
-                f"optim.warmup_epochs={optim.warmup_epochs:g} is not shorter than optim.epochs={optim.epochs:g}: the "
-                "learning rate does not reach its peak."
-            )
 
     def train(self) -> int:
         """Train to the end; returns 0, or the number of the signal that ended the training early."""
@@ -293,4 +260,4 @@ class Run:
         return 0
 
 
-__all__ = ["Run", "fingerprint"]
+__all__ = ["Run"]

@@ -95,8 +95,8 @@ class AudioVisualTrainer(Trainer):
         self.recipe, self.task, self.order, self.schedule, self.folder = recipe, task, order, schedule, folder
         self.progress, self.stop, self.evaluation, self.processor = progress, stop, evaluation, processor
         fraction = recipe.data.max_unreadable_fraction
-        self.broken = BrokenClips(len(kwargs["train_dataset"]), fraction)
-        self.evaluation_broken = None if evaluation is None else BrokenClips(len(evaluation.clips), fraction)
+        self.broken = BrokenClips.of(kwargs["train_dataset"], fraction)
+        self.evaluation_broken = None if evaluation is None else BrokenClips.of(evaluation.clips, fraction)
         self.averages, self.losses = LogAverages(), task.losses(kwargs["model"].config)
         self.current: _Step | None = None
         self.latest_evaluation: Evaluation | None = None
@@ -187,7 +187,7 @@ class AudioVisualTrainer(Trainer):
         if "loss" in logs and "grad_norm" in logs:  # training: means over clips and processes instead
             step = self.state.global_step
             record = self.averages.record(self.losses, self.state.max_steps - step)
-            logs = {**record, "learning_rate": self.schedule.learning_rate(step - 1)}
+            logs = {**record, "learning_rate": self.schedule.learning_rate(self.schedule.place(step - 1))}
         super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:

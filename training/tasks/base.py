@@ -106,9 +106,13 @@ class Task:
         return None
 
     @classmethod
-    def training_notes(cls, clips) -> list[str]:
-        """Notes on the training clips, for the start of a run."""
+    def training_notes(cls, clips, held_out=None) -> list[str]:
+        """Notes on the training clips, and on those that are held out, for the start of a run."""
         return []
+
+    @classmethod
+    def check_split(cls, clips, held_out) -> None:
+        """Raise `ValueError` if what is learned from the training clips cannot be tested on those held out."""
 
     @classmethod
     def training_inputs(cls, inputs: dict[str, torch.Tensor], config, place: BatchPlace, recipe) -> dict:
@@ -138,6 +142,19 @@ class Task:
         return {}
 
     # Evaluation
+
+    @classmethod
+    def match_clips(cls, clips, config) -> tuple[Any, list[str]]:
+        """Clips with the classes of a trained model, and notes on classes of only one of them.
+
+        Args:
+            clips: Data set of the evaluation.
+            config: Configuration of the model.
+
+        Raises:
+            ValueError: None of the classes are those of the model.
+        """
+        return clips, []
 
     @property
     def primary(self) -> str | None:

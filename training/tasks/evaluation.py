@@ -180,7 +180,7 @@ def evaluate_task(
         ValueError: If no clip could be read.
     """
     clips = task.clips
-    broken = BrokenClips(len(clips), max_unreadable_fraction) if broken is None else broken
+    broken = BrokenClips.of(clips, max_unreadable_fraction) if broken is None else broken
     shown, reconstructions = [], []
 
     def score(inputs, batch):

@@ -181,7 +181,7 @@ class Pretraining(Task):
                         accelerator,
                         batch_size=recipe.optim.batch_size,
                         num_workers=recipe.data.num_workers,
-                        broken=BrokenClips(len(clips), recipe.data.max_unreadable_fraction),
+                        broken=BrokenClips.of(clips, recipe.data.max_unreadable_fraction),
                     )
                 )
             evaluation.metrics |= probe_metrics(*rows, counts)

@@ -15,7 +15,7 @@ from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
-from ..wording import count, metric_title
+from ..wording import count, listing, match_names, metric_title
 from .base import Task, percent
 from .evaluation import evaluate_task
 
@@ -60,17 +60,34 @@ class Recognition(Task):
         return class_balanced_weights(clips) if recipe.task.class_balanced else None
 
     @classmethod
-    def training_notes(cls, clips):
-        """Name the classes without training clips."""
-        frequencies = label_frequencies(clips).tolist()
-        absent = [name for name, frequency in zip(clips.label_names, frequencies, strict=True) if not frequency]
-        if not absent:
-            return []
-        more = f" and {len(absent) - 10} more" if len(absent) > 10 else ""
-        count = f"{len(absent)} of {len(frequencies)} classes have no training clips"
-        return [
-            f"{count} (all are held out, or beyond data.train_size): {', '.join(map(printable, absent[:10]))}{more}"
-        ]
+    def training_notes(cls, clips, held_out=None):
+        """Name the classes without training clips, and those without clips that are held out."""
+        names = clips.label_names
+        trained = label_frequencies(clips).tolist()
+        absent = [name for name, frequency in zip(names, trained, strict=True) if not frequency]
+        notes = []
+        if absent:
+            why = "all are held out, or beyond data.train_size"
+            notes.append(f"{len(absent)} of {len(names)} classes have no training clips ({why}): {listing(absent)}")
+        if held_out is not None and held_out.label_names == names:
+            found = zip(names, trained, label_frequencies(held_out).tolist(), strict=True)
+            untested = [name for name, frequency, tested in found if frequency and not tested]
+            if untested:
+                about = f"{len(untested)} of {len(names)} classes have no held-out clips"
+                notes.append(f"{about} (a single recording cannot be split): {listing(untested)}")
+        return notes
+
+    @classmethod
+    def check_split(cls, clips, held_out):
+        if not isinstance(clips, FileClips) or None is clips.label_names or clips.label_names != held_out.label_names:
+            return
+        trained, tested = label_frequencies(clips) > 0, label_frequencies(held_out) > 0
+        if not (trained & tested).any():
+            names = [name for name, there in zip(clips.label_names, tested.tolist(), strict=True) if there]
+            raise ValueError(
+                f"none of the classes that are held out has training clips ({listing(names)}): every class needs two "
+                "recordings, or give the splits."
+            )
 
     @classmethod
     def depends_on_batch(cls, recipe, config):
@@ -90,6 +107,25 @@ class Recognition(Task):
             present = {"image_present": draws >= half, "audio_present": (draws < half) | (draws >= 2 * half)}
             inputs = {**inputs, **present}
         return inputs
+
+    @classmethod
+    def match_clips(cls, clips, config):
+        if not isinstance(clips, FileClips) or clips.label_names is None:
+            return clips, []
+        own = [config.id2label[i] for i in range(config.num_labels)]
+        places = match_names(clips.label_names, own)
+        missing = [name for i, name in enumerate(own) if i not in places.values()]
+        extra = [name for name in clips.label_names if name not in places]
+        notes = [f"{a} of the data is {own[i]} of the model" for a, i in places.items() if a != own[i]]
+        if missing:
+            notes.append(f"Classes of the model without clips here ({len(missing)} of {len(own)}): {listing(missing)}")
+        if not places:
+            return clips, []  # as different as can be, which `check_model` says
+        matched = clips.with_classes(own, places)
+        if extra:
+            left_out = count(len(clips) - len(matched), "clip")
+            notes.append(f"Left out: {left_out} of classes that are not the model's ({len(extra)}): {listing(extra)}")
+        return matched, notes
 
     def check_model(self, model):
         names = self.clips.label_names

@@ -50,6 +50,36 @@ def test_overrides_are_typed_like_their_fields():
     assert load_recipe("pretrain", "scenes_tiny", ["data.difficulty=null"]).data.difficulty is None
 
 
+def test_the_warmup_is_given_in_epochs_or_as_a_fraction(tmp_path):
+    published = load_recipe("finetune", "vggsound_finetune").optim
+    assert (published.warmup_epochs, published.warmup_fraction, published.warmup) == (20, None, 20)
+    changed = load_recipe("finetune", "vggsound_finetune", ["optim.warmup_fraction=0.1", "optim.epochs=5"])
+    assert (changed.optim.warmup_epochs, changed.optim.warmup) == (None, 0.5)
+    back = load_recipe("finetune", "folder_recognition", ["optim.warmup_epochs=4"]).optim
+    assert (back.warmup_fraction, back.warmup) == (None, 4)
+    file = tmp_path / "both.yaml"
+    file.write_text("# Goal: none.\ncommand: finetune\noptim: {warmup_epochs: 1, warmup_fraction: 0.1}\n")
+    with pytest.raises(RecipeError, match="warmup_epochs and optim.warmup_fraction are mutually exclusive"):
+        load_recipe("finetune", str(file))
+
+
+@pytest.mark.parametrize("epochs", ["1", "10", "0.5", "1e1", "1000"])
+@pytest.mark.parametrize("name", [name for command in ("pretrain", "finetune") for name in recipe_names(command)])
+def test_the_warmup_of_every_recipe_follows_its_length(name, epochs):
+    whole = load_recipe(recipe_command(name), name).optim
+    optim = load_recipe(recipe_command(name), name, [f"optim.epochs={epochs}"]).optim
+    assert optim.warmup / optim.epochs == pytest.approx(whole.warmup / whole.epochs)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("optim.warmup_fraction=1", "below 1"), ("optim.warmup_epochs=-1", "of at least 0")],
+)
+def test_a_warmup_of_no_sensible_length_is_an_error(override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("finetune", "folder_recognition", [override])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -144,9 +144,35 @@ def test_evaluation_loaders_cover_all_clips_with_equally_many_batches(size, proc
 
 
 def test_broken_clips_are_counted_once_named_and_limited():
-    broken = BrokenClips(100, 0.02)
+    broken = BrokenClips(150, 0.02)
     assert broken.add([("a.mp4", "no frame"), ("a.mp4", "no frame")]) == ["skipped, cannot be read: a.mp4: no frame"]
     assert broken.add([("a.mp4", "no frame")]) == []
-    broken.add([("b.mp4", "empty")])
-    with pytest.raises(BrokenDataError, match="(?s)3 of 100 clips.*a.mp4: no frame.*b.mp4: empty.*c.mp4: text"):
-        broken.add([("c.mp4", "text")])
+    broken.add([("b.mp4", "empty"), ("c.mp4", "empty")])
+    with pytest.raises(BrokenDataError, match="(?s)4 of 150 clips.*a.mp4: no frame.*b.mp4: empty.*d.mp4: text$"):
+        broken.add([("d.mp4", "text")])
+
+
+@pytest.mark.parametrize("num_clips", [*range(1, 20), 99, 100, 399, 400, 1000])
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 1])
+def test_a_few_clips_may_be_broken_in_small_splits_unless_none_may(num_clips, fraction):
+    most = BrokenClips(num_clips, fraction).most
+    if fraction == 0:
+        assert most == 0
+    else:
+        assert most == max(int(fraction * num_clips), min(3, num_clips // 2))
+    broken = BrokenClips(num_clips, fraction)
+    assert len(broken.add([(str(i), "text") for i in range(most)])) == most
+    with pytest.raises(BrokenDataError):
+        broken.add([("one more", "text")])
+
+
+def test_the_first_broken_clip_comes_with_the_command_that_finds_all():
+    class Clips(list):
+        check = "deepavfusion data check folder videos"
+
+    broken = BrokenClips.of(Clips(range(16)), 0.01)
+    first = broken.add([("a.mp4", "empty")])
+    assert first[1:] == [f"`{Clips.check}` reads every clip and lists all that cannot be read; up to 3 may be."]
+    assert len(broken.add([("b.mp4", "empty")])) == 1
+    with pytest.raises(BrokenDataError, match=f"There may be more: `{Clips.check}` reads every clip and lists all"):
+        broken.add([("c.mp4", "empty"), ("d.mp4", "empty")])

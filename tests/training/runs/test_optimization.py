@@ -163,8 +163,73 @@ def test_steps_and_epochs_of_a_schedule():
     assert schedule.steps(1e-9) == 1
     assert schedule.epoch(5) == pytest.approx(0.8)
     assert schedule.peak == pytest.approx(0.1 * 16 / 256)
-    assert schedule.learning_rate(0) == 0
     assert schedule.slow_start(8) == pytest.approx(1.0, abs=0.01)  # half the epochs
+
+
+def rates(schedule: Schedule) -> list[float]:
+    """Learning rates that the optimizer steps of a run take."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=1.0)
+    scheduler, found = build_scheduler(optimizer, schedule), []
+    for _ in range(schedule.total_steps):
+        found += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("warmup", [{}, {"warmup_fraction": 0}, {"warmup_fraction": 0.7}, {"warmup_epochs": 0.4}])
+@pytest.mark.parametrize("epochs", [0.5, 1, 3, 10])
+@pytest.mark.parametrize("num_clips", [1, 9, 100])
+def test_every_step_has_a_rate_and_only_the_first_differs_from_the_published_one(warmup, epochs, num_clips):
+    schedule = Schedule(OptimArguments(epochs=epochs, base_lr=1.0, **warmup), num_clips, effective_batch=8)
+    found = rates(schedule)
+    assert len(found) == schedule.total_steps
+    assert found == [schedule.learning_rate(schedule.place(step)) for step in range(len(found))]
+    assert found[1:] == [schedule.learning_rate(step) for step in range(1, len(found))]
+    assert min(found) > 0
+    assert max(found) == schedule.highest <= schedule.peak
+    said = [note for note in schedule.notes() if "reaches only" in note]
+    assert bool(said) == (schedule.highest < 0.9 * schedule.peak)
+
+
+def test_the_warmup_follows_the_length():
+    assert [OptimArguments(epochs=epochs).warmup for epochs in (1, 10, 100)] == pytest.approx([0.2, 2, 20])
+    assert OptimArguments(epochs=10, warmup_fraction=0.1).warmup == 1
+    assert OptimArguments(epochs=10, warmup_epochs=4).warmup == 4
+    for epochs in (1, 10, 300):
+        recipe = load_recipe("finetune", "folder_recognition", [f"optim.epochs={epochs}"])
+        assert recipe.optim.warmup == pytest.approx(epochs / 10)
+
+
+def test_a_schedule_that_cannot_reach_its_peak_says_so():
+    def notes(**settings):
+        return Schedule(OptimArguments(epochs=4, **settings), num_clips=80, effective_batch=8).notes()
+
+    assert notes() == []
+    (note, reached) = notes(warmup_epochs=5)
+    assert (
+        note == "optim.warmup_epochs=5 is not shorter than optim.epochs=4: the learning rate does not reach its peak."
+    )
+    assert reached.startswith("In 40 steps, the learning rate reaches only ")
+    (note,) = notes(tower_warmup_epochs=4)
+    assert "optim.tower_warmup_epochs=4 is not shorter" in note
+
+
+def test_a_resumed_scheduler_continues_with_the_same_rates():
+    schedule = Schedule(OptimArguments(epochs=3), num_clips=40, effective_batch=8)
+    optimizers = [torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
+    first, second = (build_scheduler(optimizer, schedule) for optimizer in optimizers)
+    for _ in range(3):
+        optimizers[0].step()
+        first.step()
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        assert first.get_last_lr() == second.get_last_lr()
+        optimizers[0].step(), optimizers[1].step()
+        first.step()
+        second.step()
 
 
 def test_the_recipe_decides_optimizer_and_rates(model):
@@ -174,9 +239,9 @@ def test_the_recipe_decides_optimizer_and_rates(model):
     scheduler = build_scheduler(optimizer, Schedule(recipe.optim, num_clips=640, effective_batch=64))
     for _ in range(20):
         scheduler.step()
-    rates = {group["slow_start"]: group["lr"] for group in optimizer.param_groups}
-    assert set(rates) == {False, True}
-    assert rates[True] == pytest.approx(rates[False] * slow_start_factor(2, 5))
+    found = {group["slow_start"]: group["lr"] for group in optimizer.param_groups}
+    assert set(found) == {False, True}
+    assert found[True] == pytest.approx(found[False] * slow_start_factor(2, 5))
     lars = build_optimizer(load_recipe("probe", "scenes_probe", []), model)
     assert type(lars) is LARS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepavfusion.inference.files import require_space
+from deepavfusion.inference.files import apply_umask, require_space
 
 _FORMAT = 2  # another one wherever scenes or their front end change
 
@@ -31,36 +31,43 @@ class SceneCache:
     def __init__(self, folder: str | Path, description: dict, arrays: dict[str, tuple[tuple[int, ...], type]]):
         text = json.dumps({"format": _FORMAT, **description}, indent=1, sort_keys=True, default=str)
         self.path = Path(folder).absolute() / f"scenes_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        rows = next(iter(arrays.values()))[0][0]
-        self.names = [*arrays, "filled"]
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Memory maps take their space as they are filled; where it has gone by then, the process is killed.
-            needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
-            require_space(self.path.parent, needed)
-            draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
-            for name, (shape, dtype) in {**arrays, "filled": ((rows,), np.uint8)}.items():
-                np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)
-            (draft / "about.json").write_text(text)
-            try:
-                os.rename(draft, self.path)
-            except OSError:
-                # Another process was first; its cache is the same one.
-                shutil.rmtree(draft)
-                if not self.path.exists():
-                    raise
-        self.arrays = self._open()
+        self.text, self.shapes, self._arrays = text, arrays, None
 
-    def _open(self) -> dict[str, np.ndarray]:
-        return {name: np.lib.format.open_memmap(self.path / f"{name}.npy", "r+") for name in self.names}
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays, which are created on disk when they are first used."""
+        if self._arrays is None:
+            if not self.path.exists():
+                self._create()
+            self._arrays = {name: np.lib.format.open_memmap(self.path / f"{name}.npy", "r+") for name in self._names}
+        return self._arrays
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self.shapes, "filled"]
+
+    def _create(self) -> None:
+        rows = next(iter(self.shapes.values()))[0][0]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Memory maps take their space as they are filled; where it has gone by then, the process is killed.
+        needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
+        require_space(self.path.parent, needed)
+        draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
+        apply_umask([draft])
+        for name, (shape, dtype) in {**self.shapes, "filled": ((rows,), np.uint8)}.items():
+            np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)
+        (draft / "about.json").write_text(self.text)
+        try:
+            os.rename(draft, self.path)
+        except OSError:
+            # Another process was first; its cache is the same one.
+            shutil.rmtree(draft)
+            if not self.path.exists():
+                raise
 
     def __getstate__(self) -> dict:
         # A pickled memory map is a copy of its contents; workers open the files instead.
-        return {"path": self.path, "names": self.names}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self.arrays = self._open()
+        return {**self.__dict__, "_arrays": None}
 
     def missing(self, rows: list[int]) -> list[int]:
         """Those rows that are not filled."""

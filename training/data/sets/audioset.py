@@ -8,13 +8,14 @@ Copies of the segment files differ: with and without header, comment lines that 
 quoted labels or not. All are read.
 """
 
-import csv
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
 from .folder import make_rows
-from .vggsound import index_clips, report_missing
+from .names import ClipFiles
+from .tables import read_records, read_table
+from .vggsound import clip_name, report_missing
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
 
@@ -22,9 +23,9 @@ SUBSETS = ("balanced_train", "unbalanced_train", "eval")
 @reads_file
 def read_class_labels(path: str | Path) -> dict[str, str]:
     """Machine ids (`/m/09x0r`) to display names, in the order of the classes."""
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"index", "mid", "display_name"} <= rows[0].keys():
+    columns, records = read_records(path)
+    rows = [row for _, row in records]
+    if not rows or not {"index", "mid", "display_name"} <= set(columns):
         raise ValueError(f"{path}: expected the columns index, mid and display_name.")
     return {row["mid"]: row["display_name"] for row in sorted(rows, key=lambda row: int(row["index"]))}
 
@@ -37,19 +38,15 @@ def read_segments(path: str | Path) -> list[dict]:
         ValueError: A line that is neither comment, header nor segment.
     """
     segments = []
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True)
-        for fields in reader:
-            if not fields:
+    for _, fields in read_table(path, comment="#"):
+        try:
+            start, end = float(fields[1]), float(fields[2])
+        except (IndexError, ValueError):
+            if fields[0].strip().upper() == "YTID":
                 continue
-            try:
-                start, end = float(fields[1]), float(fields[2])
-            except (IndexError, ValueError):
-                if fields[0].strip().upper() == "YTID":
-                    continue
-                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.") from None
-            mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
-            segments.append({"id": fields[0], "start": start, "end": end, "mids": [mid for mid in mids if mid]})
+            raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.") from None
+        mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
+        segments.append({"id": fields[0], "start": start, "end": end, "mids": [mid for mid in mids if mid]})
     return segments
 
 
@@ -79,24 +76,25 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
     clips = root / "clips"
     if not clips.is_dir():
         raise FileNotFoundError(f"Expected AudioSet's clips at {clips}, found none.")
-    on_disk = index_clips(clips)
+    segments = {subset: read_segments(_find(root, f"{subset}_segments.csv")) for subset in subsets}
+    files = ClipFiles(clips)
+    found, _ = files.match({clip_name(row): row["id"][:2] for rows in segments.values() for row in rows})
     rows, missing = [], []
-    for subset in subsets:
-        for segment in read_segments(_find(root, f"{subset}_segments.csv")):
-            key = f"{segment['id'][:2]}/{segment['id']}_{int(segment['start']):06d}"
-            if key not in on_disk:
-                missing.append(key)
-                continue
-            labels = [names.get(mid) for mid in segment["mids"]]
-            if None in labels:
-                raise ValueError(
-                    f"Segment {segment['id']} has the unknown label {segment['mids'][labels.index(None)]}."
-                )
-            rows.append({"path": on_disk[key], "label": labels, "split": subset})
+    for subset, segment in ((name, segment) for name, listed in segments.items() for segment in listed):
+        name = clip_name(segment)
+        if name not in found:
+            missing.append(f"{segment['id'][:2]}/{name}")
+            continue
+        labels = [names.get(mid) for mid in segment["mids"]]
+        if None in labels:
+            raise ValueError(f"Segment {segment['id']} has the unknown label {segment['mids'][labels.index(None)]}.")
+        own = {"label": labels, "split": subset, "clip": name, "recording": segment["id"]}
+        rows.append({"path": found[name], **own})
     report_missing("AudioSet " + ", ".join(subsets), len(rows) + len(missing), missing, 0)
     if not rows:
         raise FileNotFoundError(
-            f"None of AudioSet's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4."
+            f"None of AudioSet's {len(missing)} annotated clips is in {clips}: expected e.g. {missing[0]}_*.mp4, "
+            f"{files.example()}."
             if missing
             else f"AudioSet's segment files list no clips: {', '.join(subsets)}."
         )

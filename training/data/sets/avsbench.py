@@ -17,7 +17,6 @@ Every frame with a mask is a row: of S4's training videos only the first. Its au
 its second, shifted to lie within the recording.
 """
 
-import csv
 import json
 import os
 from pathlib import Path
@@ -26,6 +25,8 @@ from deepavfusion.inference.files import reads_file
 
 from ..stills import Still
 from .lists import read_list
+from .names import is_inside
+from .tables import read_records, read_text
 from .vggsound import report_missing
 
 SUBSETS = {"s4": ("v1s",), "ms3": ("v1m",), "avss": ("v1s", "v1m", "v2")}
@@ -41,7 +42,7 @@ def read_label_names(path: str | Path) -> list[str]:
     Raises:
         ValueError: The indices are not 1 .. n.
     """
-    indices = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    indices = json.loads(read_text(path))
     names = sorted(indices, key=indices.get)
     if [indices[name] for name in names] != list(range(1, len(names) + 1)):
         raise ValueError(f"{path}: expected names with the indices 1 to {len(names)}, got {sorted(indices.values())}.")
@@ -55,12 +56,10 @@ def read_metadata(path: str | Path) -> list[dict]:
     Raises:
         ValueError: The columns uid, split or label are missing.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        rows, columns = list(reader), reader.fieldnames or []
+    columns, records = read_records(path)
     if not set(_COLUMNS) <= set(columns):
         raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'none'}.")
-    return [{**row, "a_obj": (row.get("a_obj") or "").split("_")} for row in rows]
+    return [{**row, "a_obj": (row.get("a_obj") or "").split("_")} for _, row in records]
 
 
 def _masks(folder: Path) -> list[tuple[int, str]]:
@@ -117,6 +116,8 @@ def _read_semantic(root: Path, subset: str, split: str) -> list[Still]:
     rows, missing = [], []
     for video in videos:
         folder = root / video["label"] / video["uid"]
+        if not is_inside(root, folder):
+            raise ValueError(f"{root / 'metadata.csv'} names a video outside of {root}: {video['uid']}.")
         masks = _masks(folder / "labels_semantic")
         if not masks:
             missing.append(f"{video['label']}/{video['uid']}")

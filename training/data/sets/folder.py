@@ -5,29 +5,25 @@ Three layouts:
 - a folder per class: `root/<class>/clip.mp4`, at any depth: the class is the clip's folder. Where all of the root's
   folders are named train, validation (or val) and test, they are the splits;
 - one flat folder: `root/clip.mp4`, without labels;
-- an annotation file, csv or jsonl, with `file` and optionally `label`, `start` and `end` (seconds of the annotated
-  part) and `split`. In jsonl a label may be a list: then every row has several. The file lies in the folder (as its
-  only csv or jsonl file) or is given; paths in it are relative to the folder.
+- an annotation file, csv or jsonl, with `file` (or `file_name`) and optionally `label`, `start` and `end` (seconds of
+  the annotated part), `split` and `recording`. In jsonl a label may be a list: then every row has several. The file
+  lies in the folder (as its only csv or jsonl file) or is given; paths in it are relative to the folder.
 """
 
-import csv
 import hashlib
-import json
-import os
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deepavfusion.inference.files import reads_file
+from ...wording import count
+from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
+from .names import VIDEO_SUFFIXES, find_listed, is_video, recording_of, walk_files
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg")
-_SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-_COLUMNS = ("file", "label", "start", "end", "split")
+logger = logging.getLogger(__name__)
 
-
-def is_video(name: str) -> bool:
-    """Whether a file name has the suffix of a video and is not hidden."""
-    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
+WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
+_SPLIT_FOLDERS = {"train", "validation", "val", "test"}
 
 
 def make_rows(rows: list[dict], label_names: list[str] | None = None):
@@ -35,8 +31,9 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
 
     Args:
         rows: Dictionaries with `path` and optionally `label` (a name, or a list of names where a clip has several),
-            `start`, `end` (seconds) and `split`.
-        label_names: All classes in order; None takes those of the rows, sorted.
+            `start`, `end` (seconds) and `split`; also `clip` (the published name) and `recording` (the recording that
+            it is part of), which become columns if any row has them.
+        label_names: All classes in order; None takes those of the rows, sorted: numbers by their values.
 
     Raises:
         ValueError: No rows; labels on some rows only; names not in `label_names`.
@@ -58,7 +55,8 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
             )
         names = [list(label) if isinstance(label, (list, tuple)) else [label] for label in labels]
         found = {name for clip in names for name in clip}
-        classes = sorted(found) if label_names is None else list(label_names)
+        by_value = int if all(name.isdecimal() for name in found) else str
+        classes = sorted(found, key=lambda name: (by_value(name), name)) if label_names is None else list(label_names)
         if unknown := sorted(found - set(classes)):
             raise ValueError(f"{len(unknown)} labels are not among the {len(classes)} classes, first: {unknown[0]!r}.")
         number = {name: k for k, name in enumerate(classes)}
@@ -68,6 +66,10 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
     for column, kind in (("start", "float64"), ("end", "float64"), ("split", "string")):
         features[column] = Value(kind)
         columns[column] = [row.get(column) for row in rows]
+    for column in ("clip", "recording"):
+        if any(column in row for row in rows):
+            features[column] = Value("string")
+            columns[column] = [row.get(column) for row in rows]
     return Dataset.from_dict(columns, features=Features(features))
 
 
@@ -84,91 +86,37 @@ def row_classes(dataset) -> list[list[int]]:
     return [label if isinstance(label, list) else [label] for label in dataset["label"][:]]
 
 
-@reads_file
-def read_annotations(path: str | Path) -> list[dict]:
-    """Read the rows of a csv or jsonl file.
-
-    Returns:
-        Dictionaries with `file` and optionally `label`, `start`, `end` and `split`.
-
-    Raises:
-        ValueError: No `file` column, a time that is not a number, an end before its start; with the line's number.
-    """
-    path = Path(path)
-    if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        numbered = [(n, line) for n, line in enumerate(lines, start=1) if line.strip()]
-        try:
-            rows = [(n, json.loads(line)) for n, line in numbered]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: expected one JSON object per line: {error}") from error
-    elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-    else:
-        raise ValueError(f"Expected a .csv or .jsonl file, got {path}.")
-    result = []
-    for line, row in rows:
-        if not isinstance(row, dict) or not row.get("file"):
-            found = ", ".join(str(key) for key in row) if isinstance(row, dict) else type(row).__name__
-            raise ValueError(f"{path}, line {line}: expected a value for 'file', got the columns {found}.")
-        clean = {key: row[key] for key in _COLUMNS if row.get(key) not in (None, "")}
-        for key in ("start", "end"):
-            if key in clean:
-                try:
-                    clean[key] = float(clean[key])
-                except ValueError:
-                    raise ValueError(f"{path}, line {line}: expected {key} in seconds, got {row[key]!r}.") from None
-        if clean.get("end", float("inf")) <= clean.get("start", 0.0):
-            raise ValueError(
-                f"{path}, line {line}: expected end after start {clean.get('start', 0.0)}, got {clean['end']}."
-            )
-        result.append(clean)
-    return result
-
-
-def read_folder(root: str | Path, annotations: str | Path | None = None):
+def read_folder(root: str | Path, annotations: str | Path | None = None, allow_outside: bool = False):
     """Read a folder of videos as a dataset of `make_rows`.
 
     Args:
         root: The folder, in one of the module's layouts.
         annotations: csv or jsonl file; None looks for one in the folder.
+        allow_outside: Whether the annotations may name files outside of the folder.
 
     Raises:
         FileNotFoundError: The folder, or a file that the annotations name, does not exist.
-        ValueError: No videos, or invalid annotations.
+        ValueError: No videos, invalid annotations, or files outside of the folder.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"Expected a folder of videos at {root}, found none.")
     if annotations is None:
-        found = sorted(p for p in root.iterdir() if p.suffix in (".csv", ".jsonl"))
+        found = sorted(p for p in root.iterdir() if _is_annotation_file(p))
         if len(found) > 1:
             raise ValueError(
-                f"Found {len(found)} annotation files in {root}: choose one of {', '.join(p.name for p in found)}."
+                f"Found {len(found)} annotation files in {root}: choose one of {', '.join(p.name for p in found)} with "
+                "data.annotations."
             )
         annotations = found[0] if found else None
     if annotations is not None:
-        rows = [{**row, "path": root / row["file"]} for row in read_annotations(annotations)]
-        missing = [row["path"] for row in rows if not row["path"].is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(rows)} files in {annotations} do not exist, first: {missing[0]}"
-            )
-        return make_rows(rows)
-    rows = []
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # A link may lead back to a parent: visit every folder once.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        label = {} if Path(folder) == root else {"label": Path(folder).name}
-        rows += [{"path": Path(folder) / name, **label} for name in sorted(names) if is_video(name)]
+        listed = read_annotations(annotations)
+        paths = find_listed(root, [row["file"] for row in listed], annotations, allow_outside)
+        if not listed:
+            raise ValueError(f"Expected rows of files in {annotations}, found none.")
+        return make_rows([{**row, "path": path} for row, path in zip(listed, paths, strict=True)])
+    paths = [path for path in walk_files(root) if is_video(path.name)]
+    rows = [{"path": path, **({} if path.parent == root else {"label": path.parent.name})} for path in paths]
     if not rows:
         raise ValueError(
             f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, found none."
@@ -180,12 +128,68 @@ def read_folder(root: str | Path, annotations: str | Path | None = None):
             f"beside them in {root}."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
-    if tops <= _SPLIT_FOLDERS.keys():
+    if tops <= _SPLIT_FOLDERS:
         for row in rows:
-            row["split"] = _SPLIT_FOLDERS[row["path"].relative_to(root).parts[0]]
+            row["split"] = split_name(row["path"].relative_to(root).parts[0])
             if row["path"].parent.parent == root:  # in the split's folder itself, not in a class
                 del row["label"]
     return make_rows(rows)
+
+
+def read_folder_split(
+    root: str | Path,
+    split: str,
+    annotations: str | Path | None = None,
+    fraction: float = 0.1,
+    allow_outside: bool = False,
+):
+    """Read a split of a folder as a dataset of `make_rows` with the column `recording`.
+
+    Without given splits, clips are held out as both validation and test split (see `hold_out`), by classes where there
+    are any. Without a given recording, it is that of `recording_of`.
+
+    Args:
+        root: See `read_folder`.
+        split: `"train"`, `"validation"` or `"test"`.
+        annotations: See `read_folder`.
+        fraction: Fraction of the clips to hold out, or `WHOLE` for all.
+        allow_outside: See `read_folder`.
+
+    Returns:
+        The rows, and a note on how the folder is divided, empty if its splits are given.
+
+    Raises:
+        FileNotFoundError: See `read_folder`.
+        ValueError: See `read_folder`; also if there are no clips of the split.
+    """
+    rows, note = read_folder(root, annotations, allow_outside), ""
+    own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
+    groups = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
+    rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
+    rows = rows.add_column("recording", groups)
+    splits = Counter(rows["split"])
+    if unknown := splits.pop(None, 0) if len(splits) > 1 else 0:
+        logger.warning("%s: %d of %d clips have no split and are not used", root, unknown, len(rows))
+    if set(splits) != {None}:
+        chosen = [i for i, value in enumerate(rows["split"]) if value == split]
+        found = f"clips of the splits {', '.join(sorted(splits))}"
+    elif fraction == WHOLE:
+        chosen, note, found = list(range(len(rows) if split != "train" else 0)), "the whole folder", "no split"
+    else:
+        classes = None if label_info(rows)[0] is None else row_classes(rows)
+        held = hold_out(groups, fraction, True, classes)
+        if not held:  # every class is a single recording, as in folders of one video each
+            held, classes = hold_out(groups, fraction, True), None
+        note = f"{len(held)} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
+        chosen = held if split != "train" else sorted(set(range(len(rows))).difference(held))
+        found = f"{count(len(rows), 'clip')} of {count(len(set(groups)), 'recording')} in all"
+    if not chosen:
+        raise ValueError(f"Expected clips of the split {split!r} in {root}, found {found}.")
+    return rows.select(chosen), note
+
+
+def _is_annotation_file(path: Path) -> bool:
+    return path.suffix.lower() in ANNOTATION_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def order_by_name(paths: Iterable[str]) -> list[int]:
@@ -199,16 +203,42 @@ def order_by_name(paths: Iterable[str]) -> list[int]:
     return sorted(range(len(keys)), key=lambda i: (keys[i], i))
 
 
-def hold_out(paths: list[str], fraction: float, held_out: bool) -> list[int]:
+def hold_out(
+    groups: Sequence[str], fraction: float, held_out: bool, classes: Sequence[Sequence[int]] | None = None
+) -> list[int]:
     """Positions of the clips that are held out, or of the others.
 
-    Held out are the first in `order_by_name`; of two clips or more, at least one is held out and one is not.
+    Held out are the first groups in `order_by_name`: of two or more, at least one, and at least one is not. With
+    classes, this holds for the groups of each class, as far as their clips have no other classes.
+
+    Args:
+        groups: Group of each clip; clips of a group stay together.
+        fraction: Fraction of the groups to hold out, above 0 and below 1.
+        held_out: Whether to return the clips that are held out.
+        classes: Classes of each clip.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"Expected a fraction of held-out clips between 0 and 1, got {fraction}.")
-    count = min(max(1, round(fraction * len(paths))), len(paths) - 1)
-    order = order_by_name(paths)
-    return sorted(order[:count] if held_out else order[count:])
+    names = sorted(set(groups))
+    labels: dict[str, set] = {names[i]: set() for i in order_by_name(names)}
+    for group, found in zip(groups, classes if classes is not None else [()] * len(groups), strict=True):
+        labels[group].update(found)
+    members: dict[int | None, list[str]] = {}
+    for group, found in labels.items():
+        for label in found or {None}:
+            members.setdefault(label, []).append(group)
+    left, chosen = {label: len(found) for label, found in members.items()}, set()
+    for label in sorted(members, key=lambda label: (len(members[label]), label is None, label or 0)):  # rarest first
+        total = len(members[label])
+        for group in members[label]:
+            own = labels[group] or {None}
+            if total - left[label] >= max(1, round(fraction * total)):
+                break
+            if group not in chosen and all(left[other] > 1 for other in own):
+                chosen.add(group)
+                for other in own:
+                    left[other] -= 1
+    return [i for i, group in enumerate(groups) if (group in chosen) == held_out]
 
 
 def clip_time(row: dict, seconds: float) -> float | None:

@@ -5,21 +5,20 @@ followed by the class, which may contain commas without quotes (`violin,_fiddle`
 VGGSound's clips are `<id>_<start:06d>`, optionally with an end, or with both in milliseconds.
 """
 
-import csv
 import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 
+from .names import clip_key
+from .tables import read_table, read_text
+
 logger = logging.getLogger(__name__)
 
 _HEADER = {"id", "file", "filename", "name", "video", "vid", "video_id", "ytid", "youtube_id", "source_1"}
-_SUFFIX = re.compile(r"\.(mp4|mkv|webm|avi|mov|mpg|wav|jpg|png)$", re.IGNORECASE)
-_PARTS = re.compile(r"(.{11})_(\d+)_(\d+)")
 
 
 class Listed(NamedTuple):
@@ -40,29 +39,8 @@ class ImageAudioPair(NamedTuple):
     """Whether the list marks the pair as one in which no visible object makes the sound."""
 
 
-def clip_key(name: str) -> str:
-    """A clip's name without folder, suffix and end.
-
-    `<id>_<start:06d>` for VGGSound's clips, however they are written (`<id>_000030_000040.mp4`, `<id>_30000_40000`);
-    other names are unchanged.
-    """
-    name = _SUFFIX.sub("", name.strip().rpartition("/")[2])
-    parts = _PARTS.fullmatch(name)
-    if parts is None:
-        return name
-    clip, start, end = parts.groups()
-    length = int(end) - int(start)
-    if 1000 <= length <= 10_000 and start == str(int(start)):  # milliseconds
-        return f"{clip}_{int(start) // 1000:06d}"
-    return f"{clip}_{start}" if len(start) == len(end) == 6 and 0 < length < 1000 else name
-
-
 def _table(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        delimiter = "\t" if "\t" in file.readline() else ","
-        file.seek(0)
-        rows = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-        return [fields for fields in rows if fields and fields[0].strip()]
+    return [fields for _, fields in read_table(path, ",\t") if fields[0].strip()]
 
 
 @reads_file
@@ -77,7 +55,7 @@ def read_list(path: str | Path) -> list[Listed]:
     """
     path = Path(path)
     if path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path))
         if isinstance(content, dict) and isinstance(content.get("videos"), dict):
             found = [(name, label) for label, names in content["videos"].items() for name in names]
         elif isinstance(content, list) and all(isinstance(row, dict) and "file" in row for row in content):

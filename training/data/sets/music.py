@@ -17,8 +17,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from .folder import is_video, make_rows
+from .folder import make_rows
 from .lists import Listed, read_list
+from .names import is_video
 from .vggsound import report_missing
 
 SUBSETS = {"solo": ("solo",), "solo21": ("solo21",), "music": ("solo", "duet")}

@@ -4,17 +4,19 @@
     <root>/annotations/vggsound.csv                         id, start, label, split; no header
 
 The folder of a class is its label with each of space ( ) and , replaced by _ ("child speech, kid speaking" becomes
-`child_speech__kid_speaking`). Labels with a comma are quoted; line ends may be CRLF.
+`child_speech__kid_speaking`). Labels with a comma are quoted; line ends may be CRLF. Clips with other names or in other
+folders are found by id and start (see `ClipFiles`).
 """
 
-import csv
 import logging
-import os
+import re
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
-from .folder import is_video, make_rows
+from .folder import make_rows
+from .names import ClipFiles
+from .tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -34,32 +36,25 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
         ValueError: A line does not have four fields, or its start is not a whole number.
     """
     rows = []
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, skipinitialspace=True)
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != 4 or not fields[1].strip().isdigit():
-                raise ValueError(f"{path}, line {reader.line_num}: expected id,start,label,split, got {fields}.")
-            rows.append({"id": fields[0], "start": int(fields[1]), "label": fields[2], "split": fields[3].strip()})
+    for line, fields in read_table(path):
+        fields = [field.strip() for field in fields]
+        if line == 1 and fields[1:2] and not fields[1][:1].isdigit() and len(fields) == 4:
+            continue  # a header
+        whole = len(fields) == 4 and re.fullmatch(r"(\d+)(?:\.0*)?", fields[1])
+        if not whole:
+            raise ValueError(f"{path}, line {line}: expected id,start,label,split, got {fields}.")
+        rows.append({"id": fields[0], "start": int(whole[1]), "label": fields[2], "split": fields[3]})
     return rows
+
+
+def clip_name(row: dict) -> str:
+    """The published name `<id>_<start:06d>` of an annotated clip."""
+    return f"{row['id']}_{int(row['start']):06d}"
 
 
 def read_test_keys(path: str | Path) -> set[str]:
     """Read the keys `<id>_<start:06d>` of the test split."""
-    return {f"{row['id']}_{row['start']:06d}" for row in read_vggsound_csv(path) if row["split"] == "test"}
-
-
-def index_clips(folder: Path) -> dict[str, Path]:
-    """Video files two levels down, by `<folder>/<id>_<start:06d>`."""
-    found = {}  # one listing per folder is faster than a look-up per clip
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        if entry.is_dir():
-            for file in sorted(os.scandir(entry.path), key=lambda e: e.name):
-                stem = Path(file.name).stem.rsplit("_", 1)[0]
-                if is_video(file.name):
-                    found.setdefault(f"{entry.name}/{stem}", Path(file.path))
-    return found
+    return {clip_name(row) for row in read_vggsound_csv(path) if row["split"] == "test"}
 
 
 def report_missing(what: str, annotated: int, missing: list[str], extra: int) -> None:
@@ -92,20 +87,21 @@ def read_vggsound(root: str | Path, split: str | None = None, annotations: str |
     names = sorted({row["label"] for row in table})
     if split not in (None, "train", "test"):
         raise ValueError(f"Expected the split train or test of VGGSound, got {split!r}.")
-    on_disk = index_clips(clips)
-    rows, missing, annotated = [], [], set()
+    files = ClipFiles(clips)
+    found, extra = files.match({clip_name(row): class_folder(row["label"]) for row in table})
+    rows, missing = [], []
     for row in table:
-        key = f"{class_folder(row['label'])}/{row['id']}_{row['start']:06d}"
-        annotated.add(key)
+        name = clip_name(row)
         if split is not None and row["split"] != split:
             continue
-        if key in on_disk:
-            rows.append({"path": on_disk[key], "label": row["label"], "split": row["split"]})
+        if name in found:
+            own = {"label": row["label"], "split": row["split"], "clip": name, "recording": row["id"]}
+            rows.append({"path": found[name], **own})
         else:
-            missing.append(key)
-    report_missing("VGGSound", len(rows) + len(missing), missing, len(on_disk.keys() - annotated))
+            missing.append(f"{class_folder(row['label'])}/{name}")
+    report_missing("VGGSound", len(rows) + len(missing), missing, extra)
     if not rows:
         which = "annotated clips" if split is None else f"clips annotated as {split}"
         example = f": expected e.g. {missing[0]}_*.mp4" if missing else ""
-        raise FileNotFoundError(f"None of VGGSound's {len(missing)} {which} is in {clips}{example}.")
+        raise FileNotFoundError(f"None of VGGSound's {len(missing)} {which} is in {clips}{example}, {files.example()}.")
     return make_rows(rows, names)

@@ -9,15 +9,17 @@ The training list abbreviates two instruments: violin is the class "violin, fidd
 guitar, slide guitar". It contains 1,221 clips of VGGSound's test split, among them clips of the pairs.
 """
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 
 from .folder import make_rows
-from .lists import clip_key, read_list
-from .vggsound import class_folder, index_clips, report_missing
+from .lists import read_list
+from .names import ClipFiles, clip_key
+from .tables import read_records
+from .vggsound import class_folder, report_missing
 
 TRAIN_LIST, PAIR_LIST = "vggmusic_train.txt", "vggmusic_eval_ss.csv"
 _FULL_NAMES = {"violin": "violin__fiddle", "steel_guitar": "steel_guitar__slide_guitar"}
@@ -45,17 +47,14 @@ def read_pairs(path: str | Path) -> list[Pair]:
     Raises:
         ValueError: Columns or values are missing.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        rows = [(reader.line_num, row) for row in reader]
-        columns = reader.fieldnames or []
+    columns, rows = read_records(path)
     if not set(_PAIR_COLUMNS) <= set(columns):
         raise ValueError(
             f"{path}: expected the columns {', '.join(_PAIR_COLUMNS)}, got {', '.join(columns) or 'none'}."
         )
     pairs = []
     for line, row in rows:
-        if not all(row[column] for column in _PAIR_COLUMNS):
+        if not all(row.get(column) for column in _PAIR_COLUMNS):
             raise ValueError(f"{path}, line {line}: expected two clips and their classes, got {list(row.values())}.")
         keys = clip_key(row["source_1"]), clip_key(row["source_2"])
         pairs.append(
@@ -96,11 +95,12 @@ def find_list(root: Path, given: str | Path | None, name: str) -> Path:
     raise FileNotFoundError(f"Expected the list {name} at {candidates[0]}, found none.")
 
 
-def _clips_by_key(root: Path) -> dict[str, Path]:
+def _find_clips(root: Path, instruments: Mapping[str, str]) -> dict[str, Path]:
+    """Files of clips, given their instruments by key."""
     clips = root / "clips" if (root / "clips").is_dir() else root
     if not clips.is_dir():
         raise FileNotFoundError(f"Expected a folder of clips at {clips}, found none.")
-    return {key.partition("/")[2]: path for key, path in index_clips(clips).items()}
+    return ClipFiles(clips).match({key: f"playing_{instrument}" for key, instrument in instruments.items()})[0]
 
 
 def read_training_clips(root: str | Path, train_list: str | Path | None = None):
@@ -117,11 +117,11 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     """
     root = Path(root)
     instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
-    on_disk = _clips_by_key(root)
+    on_disk = _find_clips(root, instruments)
     missing = [key for key in instruments if key not in on_disk]
     report_missing("VGGSound-Music, train", len(instruments), missing, 0)
     rows = [
-        {"path": on_disk[key], "label": instrument, "split": "train"}
+        {"path": on_disk[key], "label": instrument, "split": "train", "clip": key}
         for key, instrument in instruments.items()
         if key in on_disk
     ]
@@ -147,7 +147,9 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     """
     root = Path(root)
     pairs = read_pairs(find_list(root, test_list, PAIR_LIST))
-    on_disk = _clips_by_key(root)
+    on_disk = _find_clips(
+        root, {key: name for pair in pairs for key, name in zip(pair.keys, pair.instruments, strict=True)}
+    )
     whole = [pair for pair in pairs if all(key in on_disk for key in pair.keys)]
     missing = [" + ".join(pair.keys) for pair in pairs if not all(key in on_disk for key in pair.keys)]
     report_missing("VGGSound-Music, pairs", len(pairs), missing, 0)

@@ -23,8 +23,10 @@ from deepavfusion.inference.files import reads_file
 
 from ..stills import Still
 from ..views import Box
-from .lists import ImageAudioPair, clip_key
-from .vggsound import index_clips, report_missing
+from .lists import ImageAudioPair
+from .names import ClipFiles, clip_key
+from .tables import read_text
+from .vggsound import report_missing
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def read_vggss(path: str | Path) -> dict[str, tuple[Box, ...] | None]:
     Raises:
         ValueError: Not the json of VGG-SS.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    content = json.loads(read_text(path))
     rows = content if isinstance(content, list) else [None]
     if not all(isinstance(row, dict) and {"file", "bbox"} <= row.keys() for row in rows):
         raise ValueError(f'{path}: expected a list of objects with "file" and "bbox".')
@@ -87,7 +89,9 @@ def find_annotations(root: Path, given: str | Path | None) -> Path:
     raise FileNotFoundError(f"Expected VGG-SS's annotations at {candidates[0]}, found none.")
 
 
-def locator(root: Path, timestamp: float | None) -> Callable[[str, str], tuple[str, str, float | None] | None]:
+def locator(
+    root: Path, timestamp: float | None, keys: Iterable[str]
+) -> Callable[[str, str], tuple[str, str, float | None] | None]:
     """Make a function that finds files: keys of image and audio -> (image, audio, timestamp), or None if missing.
 
     The files are in the folders `frames` and `audio`; without a folder `frames`, both are VGGSound's clips.
@@ -95,6 +99,7 @@ def locator(root: Path, timestamp: float | None) -> Callable[[str, str], tuple[s
     Args:
         root: Folder of the data set.
         timestamp: Timestamp of the frame in a clip, in seconds; None for data sets without clips.
+        keys: Keys of all frames and audio.
 
     Raises:
         FileNotFoundError: There are neither frames nor clips.
@@ -110,11 +115,11 @@ def locator(root: Path, timestamp: float | None) -> Callable[[str, str], tuple[s
     if timestamp is None or not clips.is_dir():
         expected = frames if timestamp is None else f"{frames} or {clips}"
         raise FileNotFoundError(f"Expected frames of the data set at {expected}, found none.")
-    on_disk = {key.partition("/")[2]: str(path) for key, path in index_clips(clips).items()}
+    on_disk = ClipFiles(clips).match(dict.fromkeys(keys, ""))[0]
 
     def find_clips(image: str, sound: str):
         both = on_disk.get(image), on_disk.get(sound)
-        return (*both, timestamp) if None not in both else None
+        return (str(both[0]), str(both[1]), timestamp) if None not in both else None
 
     return find_clips
 

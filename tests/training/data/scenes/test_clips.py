@@ -1,6 +1,7 @@
 """Scenes as model inputs."""
 
 import pickle
+import stat
 
 import numpy as np
 import pytest
@@ -144,8 +145,12 @@ def test_cache_returns_the_same_samples_and_is_used(tmp_path, monkeypatch):
     again.__getitems__([3, 9])
     assert generated == [9]
     assert len(list(tmp_path.iterdir())) == 1
-    build(max_sounding=2, cache_dir=str(tmp_path), difficulty="hard")
+    other = build(max_sounding=2, cache_dir=str(tmp_path), difficulty="hard")
+    assert len(list(tmp_path.iterdir())) == 1  # until it is used
+    other.__getitems__([0])
     assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "new").mkdir()
+    assert len({stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}) == 1
 
 
 def test_unfinished_cache_rows_are_generated_again(tmp_path):

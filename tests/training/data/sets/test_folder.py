@@ -17,6 +17,7 @@ from deepavfusion.training.data import BrokenClip, build_dataset, collate_clips
 from deepavfusion.training.data.scenes import write_video
 from deepavfusion.training.data.sets.audioset import read_audioset, read_segments
 from deepavfusion.training.data.sets.folder import (
+    WHOLE,
     clip_time,
     hold_out,
     label_info,
@@ -25,6 +26,7 @@ from deepavfusion.training.data.sets.folder import (
     read_folder,
 )
 from deepavfusion.training.data.sets.vggsound import class_folder, read_vggsound, read_vggsound_csv
+from deepavfusion.training.tasks.recognition import Recognition
 
 MEDIA = Path(__file__).parents[4] / ".." / "shared" / "media"
 MODEL = DeepAVFusionConfig(image_size=32, patch_size=8, num_mel_bins=32, spectrogram_length=64)
@@ -162,6 +164,127 @@ def test_held_out_clips_depend_on_names_alone():
         hold_out(paths, 1.0, True)
 
 
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3, 0.9])
+@pytest.mark.parametrize("seed", range(6))
+def test_every_class_of_two_recordings_or_more_is_held_out_in_part(seed, fraction):
+    random = np.random.default_rng(seed)
+    classes = [[int(label)] for label in random.integers(0, 7, random.integers(2, 60))]
+    groups = [f"{label}/{random.integers(0, 9)}" for (label,) in classes]
+    held, kept = (hold_out(groups, fraction, out, classes) for out in (True, False))
+    assert sorted(held + kept) == list(range(len(groups)))
+    assert not {groups[i] for i in held} & {groups[i] for i in kept}
+    for label in range(7):
+        own = {group for group, (other,) in zip(groups, classes, strict=True) if other == label}
+        out = {groups[i] for i in held} & own
+        assert len(out) == min(max(1, round(fraction * len(own))), len(own) - 1) if own else not out
+
+
+def test_recordings_of_several_classes_stay_together_and_leave_training_clips():
+    groups = ["a", "a", "b", "c", "d", "d"]
+    classes = [[0], [1], [0], [1], [0, 2], []]
+    held, kept = (hold_out(groups, 0.5, out, classes) for out in (True, False))
+    assert sorted(held + kept) == list(range(6))
+    assert not {groups[i] for i in held} & {groups[i] for i in kept}
+    assert {0, 1, 2} <= {label for i in kept for label in classes[i]}
+    assert {label for i in held for label in classes[i]} == {0, 1}
+
+
+def make_folder(root: Path, sizes: dict[str, int]) -> dict:
+    """Empty files in a folder per class, which say how they are divided but cannot be read."""
+    for label, size in sizes.items():
+        for i in range(size):
+            path = root / label / f"{i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return {"name": "folder", "path": str(root)}
+
+
+def test_a_folder_is_divided_by_class_and_says_so(tmp_path):
+    settings = make_folder(tmp_path, {"a": 1, "b": 1, "c": 1, "d": 1, "e": 2, "f": 2, "g": 2})
+    train, held = (build_dataset(settings, MODEL, split, False, 0) for split in ("train", "test"))
+    assert (len(train), len(held)) == (7, 3)
+    assert {label for (label,) in held.classes()} == {4, 5, 6}
+    assert train.card == "folder, split train, 3 of 10 clips held out by class: 7 clips, 7 classes"
+    notes = Recognition.training_notes(train, held)
+    assert notes == ["4 of 7 classes have no held-out clips (a single recording cannot be split): a, b, c, d"]
+    Recognition.check_split(train, held)
+    whole = build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)
+    assert whole.card == "folder, split test, the whole folder: 10 clips, 7 classes"
+
+
+def test_a_folder_for_each_video_is_divided_but_trains_no_classes(tmp_path):
+    settings = make_folder(tmp_path, dict.fromkeys("abcdefghijkl", 1))
+    train, held = (build_dataset(settings, MODEL, split, False, 0) for split in ("train", "test"))
+    assert (len(train), len(held)) == (11, 1)
+    assert "1 of 12 clips held out:" in held.card
+    with pytest.raises(ValueError, match="none of the classes that are held out has training clips"):
+        Recognition.check_split(train, held)
+
+
+def test_parts_of_a_recording_are_held_out_together(tmp_path):
+    lines = [{"file": f"{i}.mp4", "label": "ab"[i % 2], "recording": i // 5} for i in range(20)]
+    make_folder(tmp_path, {".": 20})
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = {"name": "folder", "path": str(tmp_path), "validation_fraction": 0.25}
+    train, held = (build_dataset(settings, MODEL, split, False, 0) for split in ("train", "test"))
+    assert len(held) == 5
+    assert not set(train.rows["recording"]) & set(held.rows["recording"])
+    video = make_folder(tmp_path / "named", {})
+    put_names = [f"AbCdEfGhI{i // 4:02d}_{10 * i:06d}_{10 * i + 10:06d}.mp4" for i in range(12)]
+    for name in put_names:
+        (tmp_path / "named" / "dog" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "named" / "dog" / name).touch()
+    assert len(build_dataset(video, MODEL, "test", False, 0)) == 4
+
+
+def test_clips_without_a_split_are_counted(tmp_path, caplog):
+    make_folder(tmp_path, {".": 3})
+    (tmp_path / "list.csv").write_text("file_name;split\n0.mp4;val\n1.mp4;train\n2.mp4;\n")
+    assert len(build_dataset({"name": "folder", "path": str(tmp_path)}, MODEL, "validation", False, 0)) == 1
+    assert "1 of 3 clips have no split and are not used" in caplog.text
+
+
+def test_files_outside_of_a_folder_need_a_permission(tmp_path):
+    make_folder(tmp_path, {".": 2, "root": 1})
+    (tmp_path / "root" / "list.csv").write_text("file,split\n../0.mp4,test\n../1.mp4,test\n")
+    settings = {"name": "folder", "path": str(tmp_path / "root")}
+    with pytest.raises(ValueError, match=r"names 2 of 2 files outside of .*data\.allow_outside=true"):
+        build_dataset(settings, MODEL, "test", False, 0)
+    assert len(build_dataset(settings | {"allow_outside": True}, MODEL, "test", False, 0)) == 2
+
+
+def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
+    settings = make_folder(tmp_path, {"dog_barking": 2, "Cello": 1, "siren": 3})
+    config = DeepAVFusionConfig(id2label={0: "rain", 1: "cello", 2: "dog barking"})
+    clips = build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)
+    matched, notes = Recognition.match_clips(clips, config)
+    assert matched.label_names == ["rain", "cello", "dog barking"]
+    assert [(Path(row["path"]).parent.name, row["label"]) for row in matched.rows] == [
+        ("Cello", 1),
+        ("dog_barking", 2),
+        ("dog_barking", 2),
+    ]
+    assert notes == [
+        "Cello of the data is cello of the model",
+        "dog_barking of the data is dog barking of the model",
+        "Classes of the model without clips here (1 of 3): rain",
+        "Left out: 3 clips of classes that are not the model's (1): siren",
+    ]
+    same, notes = Recognition.match_clips(matched, config)
+    assert (same.label_names, same.rows["label"], notes) == (matched.label_names, matched.rows["label"], [])
+
+
+def test_several_labels_are_matched_by_name(tmp_path):
+    make_folder(tmp_path, {".": 3})
+    lines = [{"file": f"{i}.mp4", "label": labels} for i, labels in enumerate((["a", "b"], ["b"], ["b", "c"]))]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = {"name": "folder", "path": str(tmp_path), "validation_fraction": WHOLE}
+    clips = build_dataset(settings, MODEL, "test", False, 0)
+    matched = clips.with_classes(["c", "a"], {"a": 1, "c": 0})
+    assert matched.multi_label
+    assert matched.rows["label"] == [[1], [0]]
+
+
 def test_clips_match_the_processor(clip, tmp_path):
     put(clip, tmp_path / "a.mp4", tmp_path / "b.mp4")
     (tmp_path / "list.csv").write_text("file,label,start,end\na.mp4,x,0.0,1.0\nb.mp4,y,,\n")
@@ -276,6 +399,19 @@ def test_vggsound_layout(clip, tmp_path, caplog):
     assert train[0]["label"] == 1
     with pytest.raises(ValueError, match="no validation split"):
         build_dataset({"name": "vggsound", "path": str(tmp_path)}, MODEL, "validation", True, 0)
+
+
+@pytest.mark.parametrize("start", ["10", "10.0", " 10"])
+@pytest.mark.parametrize("header", ["", "YTID,start,label,split\n"])
+@pytest.mark.parametrize("name", ["aaaaaaaaaaa_10.mp4", "Yaaaaaaaaaaa.webm", "aaaaaaaaaaa_10000_20000.mp4"])
+def test_vggsound_as_it_is_downloaded(tmp_path, name, header, start):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "vggsound.csv").write_text(f'{header}aaaaaaaaaaa,{start},"dog, big",train\n')
+    (tmp_path / name).touch()
+    train = build_dataset({"name": "vggsound", "path": str(tmp_path)}, MODEL, "train", True, 0)
+    assert train.rows["clip"] == ["aaaaaaaaaaa_000010"]
+    assert train.rows["recording"] == ["aaaaaaaaaaa"]
+    assert train.describe(0) == str(tmp_path / name)
 
 
 def test_missing_vggsound_raises(clip, tmp_path):

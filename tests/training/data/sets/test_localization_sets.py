@@ -182,7 +182,7 @@ def test_missing_vggss_raises(clips_root, tmp_path):
     (tmp_path / "frames").mkdir()
     with pytest.raises(FileNotFoundError, match="none of the 4 pairs of image and audio is on disk"):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
-    find = locator(clips_root, 5.0)
+    find = locator(clips_root, 5.0, [key("a")])
     with pytest.raises(ValueError, match=f"set: {key('e')} has no annotation"):
         make_stills("set", [ImageAudioPair(key("e"), key("e"), False)], find, {key("a"): ()})
 

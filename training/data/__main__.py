@@ -1,0 +1,119 @@
+"""Check a data set: read every clip as training does, and name those that cannot be read.
+
+    deepavfusion data check folder VIDEOS
+    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8
+
+Options of the data set are given as in recipes. Exit codes: 0 all clips can be read; 1 some cannot; 2 for an unusable
+data set.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+
+import yaml
+
+from deepavfusion import DeepAVFusionConfig
+from deepavfusion.inference.common import CommandParser
+
+from ..wording import count
+from .build import SPLITS, build_dataset
+from .clips import ClipDataset
+from .loading import evaluation_loader
+from .sets.folder import WHOLE
+from .sources import DATA_SETS
+
+_BATCH = 8
+
+
+def parser() -> CommandParser:
+    """Build the parser of the command line."""
+    result = CommandParser(
+        "deepavfusion data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("action", choices=("check",), help="what to do")
+    result.add_argument("name", metavar="NAME", choices=tuple(DATA_SETS), help=f"data set: {', '.join(DATA_SETS)}")
+    result.add_argument("path", metavar="PATH", help="its folder")
+    result.add_argument("options", metavar="data.key=value", nargs="*", help="its options")
+    result.add_argument(
+        "--num-workers",
+        type=int,
+        choices=range(65),
+        metavar="N",
+        default=min(os.cpu_count() or 1, 8),
+        help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
+    )
+    return result
+
+
+def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
+    """The splits of a data set with all their clips, or why they cannot be used; those of the same clips once.
+
+    Args:
+        options: Section `data` of a recipe.
+    """
+    seen: set[str] = set()
+    whole = {"validation_fraction": WHOLE} if options["name"] == "folder" else {}
+    for split in SPLITS:
+        task = DATA_SETS[options["name"]].tasks[0]
+        try:
+            clips = build_dataset(options | whole, DeepAVFusionConfig(), split, train=False, seed=0, task=task)
+        except (OSError, ValueError) as error:
+            yield split, error
+            continue
+        paths = {clips.describe(i) for i in range(len(clips))}
+        if not paths <= seen:
+            yield split, clips
+        seen |= paths
+
+
+def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]]:
+    """Read all clips and yield (path, reason) of those that cannot be read.
+
+    Args:
+        clips: Data set.
+        num_workers: Worker processes; 0 reads in this process.
+    """
+    from tqdm import tqdm
+
+    loader = evaluation_loader(clips, _BATCH, 1, 0, num_workers)
+    for batch in tqdm(loader, "clips read", leave=False, unit="batch", dynamic_ncols=True, disable=None):
+        yield from batch["broken"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code (see the module's docstring)."""
+    given = parser().parse_intermixed_args(argv)
+    options = {"name": given.name, "path": given.path}
+    for word in given.options:
+        key, separator, value = word.removeprefix("data.").partition("=")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            separator = ""
+        if not separator:
+            print(f"deepavfusion data check: {word}: expected data.key=value", file=sys.stderr)
+            return 2
+    splits = list(splits_of(options))
+    usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
+    if not usable:
+        print(f"deepavfusion data check: {splits[-1][1]}", file=sys.stderr)
+        return 2
+    total = broken = 0
+    for split, clips in splits:
+        if not isinstance(clips, ClipDataset):
+            if split != "validation" and given.name != "folder":
+                print(f"split {split} is not checked: {clips}", flush=True)
+            continue
+        print(clips.card, flush=True)
+        total += len(clips)
+        for path, reason in unreadable(clips, given.num_workers):
+            broken += 1
+            print(f"cannot be read: {path}: {reason}", flush=True)
+    print(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
