@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.model,
             arguments.device,
             alternative="pass --map attention",
+            fit=arguments.fit,
             **untrained,
         )
 

@@ -221,7 +221,7 @@ def upright(frames: list, ratio: float) -> np.ndarray:
 
     Args:
         frames: Decoded frames, which are resized to the size of the first.
-        ratio: Width of a pixel divided by its height, as stored.
+        ratio: Width of a stored pixel divided by its height, unless a display matrix scales them differently.
 
     Returns:
         (T, H, W, 3) uint8.
@@ -230,11 +230,14 @@ def upright(frames: list, ratio: float) -> np.ndarray:
         LimitError: If they have more pixels than allowed.
     """
     width, height = frames[0].width, frames[0].height
+    matrix = frame_matrix(frames[0])
+    if matrix is not None:
+        across, down = np.hypot(matrix[:2, 0], matrix[:2, 1]).tolist()
+        ratio = across / down if across > 0 and down > 0 and abs(across / down - 1) > 0.01 else ratio
     if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge one side rather than shrink the other
         width, height = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
     if reason := too_many_pixels(width, height):
         raise LimitError(reason)
-    matrix = frame_matrix(frames[0])
     orientation = Orientation() if matrix is None else matrix_orientation(matrix)
     shape = (width, height) if orientation.transpose else (height, width)
     result, last = np.empty((len(frames), *shape, 3), dtype=np.uint8), None
