@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
-from .feature_extraction_deepavfusion import as_waveforms, resample, to_mono
+from .feature_extraction_deepavfusion import resample
 from .fit_deepavfusion import Region, place_maps
+from .waveforms_deepavfusion import as_waveforms, to_mono
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:

@@ -10,11 +10,12 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessorMixin
 
-from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_waveforms
+from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, ImageTransform, as_list
 from .media_deepavfusion import is_file, load_clips
 from .post_processing_deepavfusion import PostProcessing
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, VideoProcessorMixin, as_videos
+from .waveforms_deepavfusion import as_waveforms
 
 _PARTS = {
     "feature_extractor": (DeepAVFusionFeatureExtractor, FeatureExtractionMixin),
@@ -153,7 +154,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
                 frames.
             videos: A video file as a path, its bytes or a file object, or a list of files, of which both streams are
                 used. Or arrays as for [`DeepAVFusionVideoProcessor`], of which image models use the middle frame.
-            audio: A waveform, (N,) or (C, N), or a list of waveforms. Not allowed with files.
+            audio: A waveform, (N,) or (2, N), or a list of waveforms, (N,) or (C, N). Not allowed with files.
             sampling_rate: Sampling rate of `audio` in Hz.
             timestamps: Middle of the window in a file in seconds; by default, the middle of the part that both streams
                 cover. For a list of files, a list with one entry per file. An entry that is a list, or a list for a

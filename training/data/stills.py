@@ -24,7 +24,7 @@ class Still(NamedTuple):
     mask: str | None = None
     """Image file with the mask."""
     boxes: tuple[Box, ...] | None = None
-    """(x1, y1, x2, y2) in fractions of the image as it is shown: empty where no visible object sounds, None without annotation."""
+    """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
     name: str = ""
     """Name in messages; the image's path by default."""
 
