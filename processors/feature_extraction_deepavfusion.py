@@ -5,7 +5,6 @@ import math
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor

@@ -14,6 +14,8 @@ MAX_SAMPLE = 16.0
 class MediaError(Exception):
     """Raised if a file cannot be read. The message names the file, what was expected and what was found."""
 
+    exit_code = 2  # of commands: bad input
+
 
 class LimitError(MediaError):
     """Raised if a file claims more than is allowed. The message is the reason alone, to which others add the file."""

@@ -12,6 +12,8 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, ImageTransform, to_pixels
 
+_MAX_FRAMES = 4096  # of a clip
+
 
 def spread_frames(count: int, num_frames: int) -> list[int]:
     """Choose `num_frames` of `count` frames: the middles of as many equal parts. Frames repeat if there are too few."""
@@ -62,6 +64,8 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         kwargs.pop("video_processor_type", None)
         if num_frames < 1:
             raise ValueError(f"Expected num_frames of at least 1, got {num_frames}.")
+        if num_frames > _MAX_FRAMES:
+            raise ValueError(f"Expected num_frames of at most {_MAX_FRAMES}, got {num_frames}.")
         ImageProcessingMixin.__init__(self, **kwargs)
         self._set(size, crop_pct, image_mean, image_std, fit)
         self.num_frames = num_frames

@@ -18,6 +18,7 @@ from ..data import data_sets
 from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .sections import ALIASES, SECTIONS, closest_option, section_options
+from .values import load_values
 
 # Command -> commands whose recipes it accepts.
 _ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
@@ -167,7 +168,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     """
     name, text = _read(command, recipe)
     try:
-        values = yaml.safe_load(text)
+        values = load_values(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"Recipe {recipe} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -236,7 +237,7 @@ def _parse_override(override: str, following: str, command: str) -> tuple[str, s
     if section not in SECTIONS:
         raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
     try:
-        value = yaml.safe_load(text)
+        value = load_values(text)
     except yaml.YAMLError as error:
         opening, closing = text[:1], {"[": "]", "{": "}"}.get(text[:1], "")
         sketch = f"{opening}...{closing}" if closing else "..."
