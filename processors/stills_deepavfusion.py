@@ -105,7 +105,7 @@ def _pixels(image: Any, orientation: Orientation) -> np.ndarray:
     elif image.mode == "I":
         levels = _checked(np.asarray(image), 255, "an integer image in 0..255").astype(np.uint8)
     else:
-        return orientation.apply(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+        return orientation.apply(np.array(image if image.mode == "RGB" else image.convert("RGB")))
     return orientation.apply(np.repeat(levels[..., None], 3, axis=-1))
 
 
