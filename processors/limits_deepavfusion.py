@@ -30,7 +30,16 @@ def max_pixels() -> int:
     text = os.environ.get(PIXELS_SETTING, "").strip() or str(MAX_PIXELS)
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"Expected {PIXELS_SETTING} as a positive number of pixels, got {text[:40]!r}.")
-    return min(int(text), 2**31 - 1)  # FFmpeg takes no more
+    return int(text)
+
+
+def decoder_options() -> dict[str, str]:
+    """Return options of FFmpeg that keep its decoders from allocating frames much larger than allowed.
+
+    Decoders count the margins of frames, too, so that the exact limit is that of `too_many_pixels`.
+    """
+    limit = max_pixels()
+    return {"max_pixels": str(min(limit + limit // 8 + 2**16, 2**31 - 1))}
 
 
 def too_many_pixels(width: int, height: int) -> str | None:
@@ -68,6 +77,7 @@ __all__ = [
     "MIN_SAMPLING_RATE",
     "LimitError",
     "MediaError",
+    "decoder_options",
     "max_pixels",
     "too_many_pixels",
     "wrong_format",

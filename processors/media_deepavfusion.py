@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .limits_deepavfusion import LimitError, MediaError, max_pixels, wrong_scale
+from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
 from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
     MediaInfo,
@@ -266,7 +266,7 @@ class _Source:
             # playlists from opening URLs.
             target = self.file if self.file is not None else "file:" + self.name
             # The limit holds for frames that are decoded to probe the file.
-            options = {"protocol_whitelist": "file", "max_pixels": str(max_pixels())}
+            options = {"protocol_whitelist": "file", **decoder_options()}
             # Tags that are not UTF-8 must not make the file fail. PyAV 19 escapes them and no longer has the argument.
             tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
             # By default, PyAV uses the mode of a file object, and would write to temporary files.

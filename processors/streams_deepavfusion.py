@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .limits_deepavfusion import LimitError, max_pixels, too_many_pixels, wrong_format
+from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels, wrong_format
 from .stills_deepavfusion import Orientation, matrix_orientation
 
 try:
@@ -213,7 +213,7 @@ def limit_pixels(stream) -> None:
     context = stream.codec_context
     if reason := too_many_pixels(context.width, context.height):
         raise LimitError(reason)
-    context.options = {**context.options, "max_pixels": str(max_pixels())}
+    context.options = {**context.options, **decoder_options()}
 
 
 def upright(frames: list, ratio: float) -> np.ndarray:

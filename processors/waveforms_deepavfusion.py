@@ -46,23 +46,20 @@ def to_mono(audio: Any, name: str = "audio") -> torch.Tensor:
 def _as_tensor(audio: Any, name: str) -> torch.Tensor:
     """Convert an array of real numbers to a tensor of its type."""
     if isinstance(audio, torch.Tensor):
-        tensor = audio.detach()
-        real = not tensor.is_complex() and tensor.dtype != torch.bool
-    else:
-        if not hasattr(audio, "__array__") and not isinstance(audio, (list, tuple)):
-            raise TypeError(
-                f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(audio).__name__}."
-            )
-        try:
-            array = np.asarray(audio)
-        except ValueError as error:  # lists of different lengths
-            raise ValueError(f"Expected {name} as one waveform, got {type(audio).__name__}: {error}.") from error
-        real = array.dtype.kind in "fiu"
-        tensor = torch.from_numpy(np.require(array, requirements="CW")) if real else torch.empty(0)
-    if not real:
-        found = audio.dtype if isinstance(audio, torch.Tensor) else f"{type(audio).__name__} of {array.dtype}"
-        raise TypeError(f"Expected {name} as real numbers, got {found}.")
-    return tensor
+        if audio.is_complex() or audio.dtype == torch.bool:
+            raise TypeError(f"Expected {name} as real numbers, got {audio.dtype}.")
+        return audio.detach()
+    if not hasattr(audio, "__array__") and not isinstance(audio, (list, tuple)):
+        raise TypeError(
+            f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(audio).__name__}."
+        )
+    try:
+        array = np.asarray(audio)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"Expected {name} as one waveform, got {type(audio).__name__}: {error}.") from error
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"Expected {name} as real numbers, got {type(audio).__name__} of {array.dtype}.")
+    return torch.from_numpy(np.require(array, requirements="CW"))
 
 
 def _to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:

@@ -72,7 +72,7 @@ def test_photos_give_one_answer(tmp_path, suffix, orientation):
     data = path.read_bytes()
     expected = load_clip(path).frames[0]
     difference = np.abs(expected.astype(int) - scene())  # lossy formats blur the colors of neighboring blocks
-    assert difference.mean() < (4 if suffix in ("jpg", "webp") else 1e-9)
+    assert difference.mean() < (8 if suffix in ("jpg", "webp") else 1e-9)
     with Image.open(path) as image:
         opened = [to_pixels(image).permute(1, 2, 0).numpy(), as_frame(image)]
     ways = [load_clip(data).frames[0], load_clip(io.BytesIO(data)).frames[0], read_image(path), *opened]

@@ -5,9 +5,10 @@ from typing import Any
 
 import yaml
 
-MAX_VALUES = 100_000  # of a file, with what aliases repeat
+MAX_VALUES = 10_000  # of a file, with what aliases repeat
 VALUES_SETTING = "DEEPAVFUSION_MAX_RECIPE_VALUES"  # environment variable with another limit
 _CHARACTERS = 100  # per value, of the longest file
+_MAX_DEPTH = 50  # of lists and mappings in each other
 
 
 class ValuesError(yaml.YAMLError):
@@ -37,14 +38,19 @@ def load_values(text: str) -> Any:
     too_much = f"has more than {limit} values (set the environment variable {VALUES_SETTING} to allow more)"
     if len(text) > limit * _CHARACTERS:
         raise ValuesError(too_much)
-    try:
-        if _count(yaml.compose(text, Loader=yaml.SafeLoader), {}) > limit:
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValuesError(f"is nested too deeply, in more than {_MAX_DEPTH} lists or mappings")
+        if number > 2 * limit + 4:  # a start and an end each, and those of stream and document
             raise ValuesError(too_much)
+    if _count(yaml.compose(text, Loader=yaml.SafeLoader), {}) > limit:
+        raise ValuesError(too_much)
+    try:
         return yaml.safe_load(text)
-    except RecursionError as error:
-        raise ValuesError("is nested too deeply") from error
     except (ValueError, OverflowError) as error:
-        raise ValuesError(f"has a value that cannot be read: {error}") from error
+        raise ValuesError(f"has a value that cannot be read: {str(error)[:200]}") from error
 
 
 def _count(node: yaml.Node | None, counts: dict[int, int | None]) -> int:
