@@ -148,7 +148,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         localization_loss (`str`, *optional*, defaults to `"supervised"`):
             `"supervised"` (maps of where the sound comes from) or `"matching"` (whether frame and audio fit).
         localization_threshold (`float`, *optional*, defaults to 0.5):
-            Probability, in (0, 1), above which a position is a sound source; recipes choose it on their selection split.
+            Probability, in (0, 1), above which a position is a sound source; recipes choose it on the selection split.
 
     Example:
     ```python
