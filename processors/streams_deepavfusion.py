@@ -26,6 +26,8 @@ _FRAME_LENGTH = 0.04
 _MAX_BAD_PACKETS = 500
 # Samples per channel for which the buffer of a window is allocated at first.
 _FIRST_SAMPLES = 2**20
+# Samples per channel that a gap in the audio may have, hours at any sampling rate of recordings.
+_MAX_GAP = 2**28
 
 
 class MediaInfo(NamedTuple):
@@ -262,7 +264,7 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
 
     Raises:
-        LimitError: If the sampling rate or the number of channels does not exist.
+        LimitError: If the sampling rate or the number of channels does not exist, or a gap is too long.
     """
     buffer = rate = layout = resampler = shape = None
     low, high, length, expected = math.inf, 0, 0, None
@@ -287,6 +289,8 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         expected = offset + samples.shape[1]
         start, stop = max(offset, 0), min(expected, length)
         if stop > start:
+            if start - high > _MAX_GAP:
+                raise LimitError(f"its timestamps claim a gap of {(start - high) / rate:.6g} s")
             if stop > buffer.shape[1]:
                 more = min(max(stop, 2 * buffer.shape[1]), length) - buffer.shape[1]
                 buffer = np.concatenate([buffer, np.zeros((buffer.shape[0], more), np.float32)], axis=1)

@@ -146,6 +146,12 @@ def test_windows_longer_than_a_file_allocate_what_it_has(tmp_path):
     assert load_clip(path, seconds=1e9).waveform.shape == (1, 8000)
 
 
+def test_gaps_of_days_are_not_filled(tmp_path):
+    path = write_media(tmp_path / "late.mkv", seconds=0.5, audio_codec="pcm_s16le", audio_start=2e5)
+    with pytest.raises(MediaError, match=r"late\.mkv: .*gap of 200000 s"):
+        load_clip(path, 1e5, seconds=3e5)
+
+
 def test_audio_longer_than_the_first_buffer_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("deepavfusion.processors.streams_deepavfusion._FIRST_SAMPLES", 1000)
     audio = tone(16000, 2.0)
