@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     return run(
         "classify",
         arguments,
-        lambda: load_pipeline("audio-visual-classification", arguments.model, arguments.device),
+        lambda: load_pipeline("audio-visual-classification", arguments.model, arguments.device, fit=arguments.fit),
         classify,
     )
 

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion_cli.boundary import report
@@ -133,7 +134,13 @@ def load_model(
 
 
 def load_pipeline(
-    task: str, folder: str, device: str | None = None, fresh: Sequence[str] = (), alternative: str = "", **config
+    task: str,
+    folder: str,
+    device: str | None = None,
+    fresh: Sequence[str] = (),
+    alternative: str = "",
+    fit: str | None = None,
+    **config,
 ) -> DeepAVFusionPipeline:
     """Load the pipeline of a task from a saved model and its processor.
 
@@ -143,6 +150,7 @@ def load_pipeline(
         device: Device such as "cpu" or "cuda:1"; by default the first accelerator if there is one, else the CPU.
         fresh: Prefixes of weights that may be missing because their initial values are meaningful.
         alternative: See `load_model`.
+        fit: How frames are fitted to the model's input; by default as the saved processor says.
         config: Overrides of the saved configuration.
 
     Raises:
@@ -157,7 +165,8 @@ def load_pipeline(
         warnings.simplefilter("ignore")
         with reading_model(folder):
             processor = DeepAVFusionProcessor.from_pretrained(folder)
-        return pipeline_class(model, processor, task=task, **({} if device is None else {"device": device}))
+        options = {} if device is None else {"device": device}
+        return pipeline_class(model, processor.with_fit(fit), task=task, **options)
 
 
 def command_parser(
@@ -183,6 +192,7 @@ def command_parser(
     parser.add_argument(
         "--device", type=device, help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)"
     )
+    parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
     if writes:
         parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--batch-size", type=positive, default=8, help="windows per forward pass (8)")

@@ -21,9 +21,9 @@ from .common import STREAMS, command_parser, load_pipeline, run, timestamp_optio
 from .files import check_absent, check_writable, write_atomically
 
 
-def load(folder: str, device: str | None = None) -> DeepAVFusionPipeline:
+def load(folder: str, device: str | None = None, fit: str | None = None) -> DeepAVFusionPipeline:
     """Load the feature-extraction pipeline of a saved model; see `load_pipeline`."""
-    return load_pipeline("audio-visual-feature-extraction", folder, device)
+    return load_pipeline("audio-visual-feature-extraction", folder, device, fit=fit)
 
 
 def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **options) -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
             say(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")
         say(f"written to {output}")
 
-    return run("embed", arguments, lambda: load(arguments.model, arguments.device), work)
+    return run("embed", arguments, lambda: load(arguments.model, arguments.device, arguments.fit), work)
 
 
 if __name__ == "__main__":

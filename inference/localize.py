@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
             arguments.model,
             arguments.device,
             alternative="pass --map attention",
+            fit=arguments.fit,
             **untrained,
         )
 

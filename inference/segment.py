@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     return run(
         "segment",
         arguments,
-        lambda: load_pipeline("audio-visual-segmentation", arguments.model, arguments.device),
+        lambda: load_pipeline("audio-visual-segmentation", arguments.model, arguments.device, fit=arguments.fit),
         segment,
     )
 

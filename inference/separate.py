@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
 
     def load():
         check(arguments)
-        return load_pipeline("audio-visual-source-separation", arguments.model, arguments.device)
+        return load_pipeline("audio-visual-source-separation", arguments.model, arguments.device, fit=arguments.fit)
 
     def separate(pipeline, file: str, name: str) -> None:
         suffixes = output_suffixes(arguments.frame)

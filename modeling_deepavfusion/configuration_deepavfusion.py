@@ -5,6 +5,8 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .sizes_deepavfusion import check_size
+
 # Paper, section 4 ("ViT-Base" unless stated otherwise); small, large and huge follow the usual ViT sizes.
 _SIZES = {
     "small": {
@@ -131,8 +133,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         sigreg_weight (`float`, *optional*, defaults to 0.05):
             Weight of the regularization against collapse of `"jepa"`, below 1; the rest is that of the invariance.
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
-            Classification loss on the mean of the three streams' logits (`"joint"`) or the mean of three losses
-            (`"per_stream"`).
+            Classification loss on the mean of the streams' logits (`"joint"`), or their mean loss (`"per_stream"`).
         classifier_input_norm (`bool`, *optional*, defaults to `False`):
             Whether a batch norm without affine parameters precedes each classifier (linear probes).
         separation_mask (`str`, *optional*, defaults to `"ideal_ratio"`):
@@ -145,11 +146,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Map of sound localization: a trained `"head"` on each image patch, the `"similarity"` of image patches to
             the audio, or the fusion tokens' `"attention"` over image patches, which needs no training.
         localization_loss (`str`, *optional*, defaults to `"supervised"`):
-            Objective of sound localization: `"supervised"` (maps of where the sound comes from) or `"matching"`
-            (whether frame and audio belong together, without labels).
+            `"supervised"` (maps of where the sound comes from) or `"matching"` (whether frame and audio fit).
         localization_threshold (`float`, *optional*, defaults to 0.5):
-            Probability above which a position on the map counts as a sound source, between 0 and 1. Recipes choose it
-            on their selection split: if a model is uncertain, the best overlap is reached below 0.5.
+            Probability, in (0, 1), above which a position is a sound source; recipes choose it on the selection split.
 
     Example:
     ```python
@@ -237,6 +236,11 @@ class DeepAVFusionConfig(PreTrainedConfig):
     localization_map: str = "head"
     localization_loss: str = "supervised"
     localization_threshold: float = 0.5
+
+    def __post_init__(self, **kwargs):
+        """Raise `ValueError` for a model larger than allowed, before labels are named and weights are allocated."""
+        check_size(self, kwargs.get("num_labels"))
+        super().__post_init__(**kwargs)
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "DeepAVFusionConfig":
@@ -335,15 +339,11 @@ class DeepAVFusionConfig(PreTrainedConfig):
     def validate_widths(self):
         """Raise `ValueError` if a width is not divisible by its number of heads, or positions do not fit."""
         pair_width = int(self.hidden_size * self.fusion_attention_ratio)
+        fusion_heads = ("num_fusion_attention_heads", self.num_fusion_attention_heads)
         checks = [
             ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
-            ("hidden_size", self.hidden_size, "num_fusion_attention_heads", self.num_fusion_attention_heads),
-            (
-                "fusion_attention_ratio * hidden_size",
-                pair_width,
-                "num_fusion_attention_heads",
-                self.num_fusion_attention_heads,
-            ),
+            ("hidden_size", self.hidden_size, *fusion_heads),
+            ("fusion_attention_ratio * hidden_size", pair_width, *fusion_heads),
             (
                 "decoder_hidden_size",
                 self.decoder_hidden_size,

@@ -4,6 +4,7 @@ import math
 import re
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
@@ -63,9 +64,16 @@ class _Tensors(dict):
         )
 
     def count(self, name: str) -> int:
-        """Number of modules in the list `name`."""
-        found = [int(match[1]) for match in (re.match(rf"{re.escape(name)}\.(\d+)\.", key) for key in self) if match]
-        return 1 + max(found) if found else self[f"{name}.0"]
+        """Number of modules in the list `name`, all of which the checkpoint must hold."""
+        matches = (re.match(rf"{re.escape(name)}\.(0|[1-9]\d{{0,9}})\.", key) for key in self)
+        found = {int(match[1]) for match in matches if match}
+        missing = next((index for index in range(len(found)) if index not in found), None)
+        if missing is not None:
+            raise ValueError(
+                f"The checkpoint has {self.prefix}{name}.{max(found)} but not {self.prefix}{name}.{missing}: expected "
+                "modules that are numbered from 0 without a gap."
+            )
+        return len(found) or self[f"{name}.0"]
 
 
 def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionConfig:
@@ -103,7 +111,18 @@ def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionCon
         values["classifier_input_norm"] = any("_norm.running_" in key for key in tensors)
     if task == "segmentation":
         values["num_labels"] = tensors["predictor.2.weight"].shape[0]
-    return DeepAVFusionConfig(**values)
+    try:
+        config = DeepAVFusionConfig(**values)
+    except StrictDataclassError as error:
+        raise ValueError(f"The checkpoint has sizes that no model can have: {error.__cause__ or error}") from error
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    towers = 2 * config.num_hidden_layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+    if towers > 2 * stored:  # the file's names and tables alone must not decide what is allocated
+        raise ValueError(
+            f"The checkpoint holds {stored} numbers, but its names and sizes are those of a model with {towers}: it is "
+            "incomplete."
+        )
+    return config
 
 
 def _heads(dim: int) -> int:

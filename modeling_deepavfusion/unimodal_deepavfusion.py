@@ -4,12 +4,14 @@ import argparse
 import os
 import pickle
 import re
+import zipfile
 
 import torch
 from transformers.utils import logging
 
 # Names in autoencoder files that the towers do not use.
 _DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
+_MAX_EXPANSION = 16  # times the size of a compressed checkpoint
 
 
 def read_state_dict(source) -> dict[str, torch.Tensor]:
@@ -27,6 +29,7 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
 
                 source = load_file(path)
             else:
+                _check_archive(path)
                 # Training scripts store their command line next to the weights, in a class that holds data and no code.
                 with torch.serialization.safe_globals([argparse.Namespace]):
                     source = torch.load(path, map_location="cpu", weights_only=True)
@@ -44,7 +47,27 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
             break
     if not isinstance(source, dict) or not source or not all(isinstance(v, torch.Tensor) for v in source.values()):
         raise ValueError("Expected a state dict of tensors, or a dict with one under 'state_dict' or 'model'.")
+    claimed = [name for name, value in source.items() if _claims_too_much(value)]
+    if claimed:
+        raise ValueError(f"The checkpoint has tensors with fewer numbers than their shape claims: {claimed[0]!r}.")
     return source
+
+
+def _check_archive(path: str) -> None:
+    """Raise `ValueError` for a compressed archive that would expand to many times its size; torch compresses none."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MAX_EXPANSION * os.path.getsize(path):
+        raise ValueError(f"it is a compressed archive that would expand to {size} bytes")
+
+
+def _claims_too_much(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is not stored as a whole: one number can claim any shape."""
+    if tensor.layout != torch.strided:
+        return True
+    return tensor.device.type != "meta" and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def unimodal_state_dict(source) -> dict[str, torch.Tensor]:

@@ -1,15 +1,18 @@
 """Feature extractor: waveforms to log-mel spectrograms, and masks over mel bins back to waveforms."""
 
 import functools
+import math
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
+
+from .limits_deepavfusion import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from .waveforms_deepavfusion import as_waveforms, to_mono
 
 try:
     import torchaudio
@@ -18,6 +21,7 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+_MAX_SAMPLES = 2**26  # of a window, more than an hour at 16 kHz
 _MAX_RESAMPLING_PHASES = 2000  # bounds the kernel of rates without a common divisor (16000 to 44101: 2.8 GB)
 
 
@@ -76,59 +80,6 @@ def fill_window(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
     return waveform[..., :num_samples]
 
 
-def to_mono(audio: Any, name: str = "audio") -> torch.Tensor:
-    """Convert audio to a mono waveform.
-
-    Args:
-        audio: numpy array, torch tensor or list of numbers; (N,), or (C, N) whose channels are averaged. Floating-point
-            samples are kept (full scale is ±1), integers are divided by their full scale.
-        name: Name of the argument in errors.
-
-    Returns:
-        (N,) float32.
-
-    Raises:
-        TypeError: If `audio` has an unsupported type.
-        ValueError: If it has the wrong shape, no samples, or samples that are NaN or infinite.
-    """
-    if isinstance(audio, (list, tuple)):
-        audio = np.asarray(audio, dtype=np.float32)
-    if isinstance(audio, np.ndarray):
-        audio = torch.from_numpy(np.require(audio, requirements="CW"))
-    if not isinstance(audio, torch.Tensor):
-        raise TypeError(
-            f"Expected {name} as a numpy array, torch tensor or list of numbers, got {type(audio).__name__}."
-        )
-    shape = tuple(audio.shape)
-    if audio.ndim == 2 and shape[0] > 64 >= shape[1]:
-        raise ValueError(f"Expected {name} as (channels, samples), got {shape}: transpose it.")
-    if audio.ndim not in (1, 2) or 0 in shape:
-        raise ValueError(f"Expected {name} of shape (samples,) or (channels, samples), not empty, got {shape}.")
-    audio = audio.detach()
-    if not audio.is_floating_point():
-        full = torch.iinfo(audio.dtype)
-        half = (full.max - full.min + 1) / 2
-        audio = (audio.double() - (full.max + full.min + 1) / 2) / half  # unsigned silence is half of full scale
-    mono = audio.float() if audio.ndim == 1 else audio.float().mean(0)
-    if not torch.isfinite(mono).all():
-        invalid = (~torch.isfinite(mono)).sum().item()
-        raise ValueError(f"Expected finite samples, but {invalid} of {mono.numel()} in {name} are NaN or infinite.")
-    return mono
-
-
-def as_waveforms(audio: Any) -> list:
-    """List the waveforms of a batch: a list, a tuple, or a 3-D array (B, C, N). Anything else is one waveform.
-
-    Raises:
-        ValueError: If the list is empty.
-    """
-    if isinstance(audio, (list, tuple)):
-        if not audio:
-            raise ValueError("Expected at least one waveform, got an empty list.")
-        return [audio] if isinstance(audio[0], (int, float, np.number)) else list(audio)
-    return list(audio) if getattr(audio, "ndim", 0) == 3 else [audio]
-
-
 class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
     """Log10-mel spectrograms of audio as the published models expect them: `input_features`.
 
@@ -173,14 +124,22 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
             kwargs.pop(name, None)
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         sizes = {
-            "num_mel_bins": num_mel_bins,
-            "spectrogram_length": spectrogram_length,
-            "sampling_rate": sampling_rate,
-            "hop_length": hop_length,
+            "num_mel_bins": (num_mel_bins, 4096),
+            "spectrogram_length": (spectrogram_length, 2**20),
+            "sampling_rate": (sampling_rate, MAX_SAMPLING_RATE),
+            "n_fft": (n_fft, 2**16),
+            "hop_length": (hop_length, 2**16),
         }
-        for name, value in sizes.items():
+        for name, (value, most) in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"Expected {name} as a positive int, got {value!r}.")
+            if value > most:
+                raise ValueError(f"Expected {name} of at most {most}, got {value}.")
+        if spectrogram_length * hop_length > _MAX_SAMPLES or spectrogram_length * num_mel_bins > _MAX_SAMPLES:
+            raise ValueError(
+                f"Expected windows of at most {_MAX_SAMPLES} samples and values, got spectrogram_length="
+                f"{spectrogram_length}, hop_length={hop_length} and num_mel_bins={num_mel_bins}."
+            )
         if spectrogram_length * hop_length <= n_fft // 2:
             raise ValueError(
                 f"Expected a spectrogram longer than half a window ({n_fft // 2} samples), because its ends are "
@@ -208,8 +167,8 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         """Compute log-mel spectrograms.
 
         Args:
-            audio: A waveform, (N,) or (C, N) as a numpy array, torch tensor or list of numbers, see `to_mono`; or a
-                list of waveforms, which may differ in length.
+            audio: A waveform, (N,) or (2, N) as a numpy array, torch tensor or list of numbers, see `to_mono`; or a
+                list of waveforms, which may differ in length and have any number of channels, (C, N).
             sampling_rate: Sampling rate of `audio` in Hz. Without it, the extractor warns and assumes its own rate.
             return_tensors: `"pt"` or `"np"`.
             **kwargs: No other arguments are accepted.
@@ -242,9 +201,13 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 "rate gives wrong features."
             )
             return self.sampling_rate
-        if sampling_rate != int(sampling_rate) or sampling_rate < 1:
-            raise ValueError(f"Expected sampling_rate as a positive whole number of Hz, got {sampling_rate!r}.")
-        return int(sampling_rate)
+        rate = int(sampling_rate) if math.isfinite(sampling_rate) else 0
+        if sampling_rate != rate or not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+            raise ValueError(
+                f"Expected sampling_rate as a whole number of Hz, {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}, got "
+                f"{sampling_rate!r}."
+            )
+        return rate
 
     def stft(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Transform (..., N) samples to a complex spectrogram (..., n_fft / 2 + 1, N / hop_length + 1)."""

@@ -1,5 +1,6 @@
-"""Image processor: resize, center crop and ImageNet normalization. Needs neither torchvision nor PIL."""
+"""Image processor: resizing, fitting and ImageNet normalization. Needs neither torchvision nor PIL."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
+
+from .fit_deepavfusion import FITS, Region, fit_regions
+from .limits_deepavfusion import LimitError, MediaError, max_pixels
+from .stills_deepavfusion import decode_image
 
 try:
     from PIL import Image
@@ -49,25 +54,13 @@ def resize(pixels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return resized.to(pixels.dtype).view(*pixels.shape[:-2], height, width)
 
 
-def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) -> tuple[int, int]:
-    """Compute the smallest (height, width) of the same aspect ratio that covers `size` / `crop_pct`."""
-    target_height, target_width = (int(side / crop_pct) for side in size)
-    if target_height * width >= target_width * height:
-        return target_height, max(int(target_height * width / height), target_width)
-    return max(int(target_width * height / width), target_height), target_width
-
-
-def crop_offsets(height: int, width: int, size: Sequence[int]) -> tuple[int, int]:
-    """Compute the (top, left) of a center crop of `size` from an image of (height, width)."""
-    return round((height - size[0]) / 2), round((width - size[1]) / 2)
-
-
 def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
     """Convert an image to a tensor.
 
     Args:
-        image: PIL image, numpy array or torch tensor; (H, W), (H, W, C) or (C, H, W) with 1 (gray), 3 or 4 channels
-            (alpha is dropped). Integers are in 0..255, floating-point numbers in 0..1, bools are 0 or 1.
+        image: PIL image, which is turned and mirrored as its EXIF orientation says, numpy array or torch tensor;
+            (H, W), (H, W, C) or (C, H, W) with 1 (gray), 3 or 4 channels (alpha is dropped). Integers are in 0..255,
+            floating-point numbers in 0..1, bools are 0 or 1.
         channels_first: Whether the layout is (C, H, W). By default it is inferred from the number of channels; if both
             layouts are possible, numpy arrays are read as (H, W, C) and tensors as (C, H, W).
 
@@ -75,15 +68,15 @@ def to_pixels(image: Any, channels_first: bool | None = None) -> torch.Tensor:
         (3, H, W), uint8 or float32.
 
     Raises:
+        MediaError: If a PIL image claims more pixels than allowed.
         TypeError: If `image` has an unsupported type.
         ValueError: If its shape or range of values is invalid for an image.
     """
     if Image is not None and isinstance(image, Image.Image):
-        if image.mode.startswith("I;16"):
-            return to_pixels(np.asarray(image).astype(np.float32) / 65535)
-        if image.mode in ("I", "F"):
-            return to_pixels(np.asarray(image))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        try:
+            image, channels_first = decode_image(image), False
+        except LimitError as error:
+            raise MediaError(f"{getattr(image, 'filename', '') or 'image'}: expected an image, but {error}.") from error
     if isinstance(image, torch.Tensor):
         pixels, default_channels_first = image.detach(), True
     elif isinstance(image, np.ndarray):
@@ -146,32 +139,61 @@ def to_size(size: Any) -> dict[str, int]:
     return {"height": size[0], "width": size[1]}
 
 
+def check_fit(fit: Any) -> str:
+    """Return `fit`.
+
+    Raises:
+        ValueError: If there is no such fit.
+    """
+    if fit not in FITS:
+        raise ValueError(f"Expected fit as one of {', '.join(FITS)}, got {fit!r}.")
+    return fit
+
+
 class DeepAVFusionImagesKwargs(ImagesKwargs, total=False):
     """Settings that `from_pretrained` can override.
 
     crop_pct (`float`):
         Fraction of the resized image's side that the crop keeps.
+    fit (`str`):
+        How images of another shape are fitted: crop, pad, squash or tiles.
     """
 
     crop_pct: float
+    fit: str
 
 
 class ImageTransform:
     """Evaluation transform shared by images and videos.
 
-    Resizes to just cover size / crop_pct (antialiased bilinear), crops the center and normalizes. Subclasses have the
-    attributes size, crop_pct, image_mean and image_std.
+    Resizes (antialiased bilinear), fits and normalizes. Subclasses have the attributes size, crop_pct, image_mean,
+    image_std and fit.
     """
 
-    def _set(self, size: Any, crop_pct: float, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
+    def _set(
+        self, size: Any, crop_pct: float, image_mean: Sequence[float], image_std: Sequence[float], fit: str
+    ) -> None:
         if not 0 < crop_pct <= 1:
             raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if len(image_mean) != 3 or len(image_std) != 3:
             raise ValueError(f"Expected image_mean and image_std of 3 channels, got {image_mean} and {image_std}.")
         self.size = to_size(size)
+        if self.size["height"] * self.size["width"] > max_pixels() * crop_pct**2:
+            raise ValueError(f"Expected a size of at most {max_pixels()} pixels, got {size!r}, crop_pct {crop_pct}.")
         self.crop_pct = crop_pct
         self.image_mean = [float(value) for value in image_mean]
         self.image_std = [float(value) for value in image_std]
+        self.fit = check_fit(fit)
+
+    def with_fit(self, fit: str):
+        """Return this processor with another `fit`.
+
+        Raises:
+            ValueError: If there is no such fit.
+        """
+        other = copy.copy(self)
+        other.fit = check_fit(fit)
+        return other
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -191,28 +213,58 @@ class ImageTransform:
         std = torch.tensor(self.image_std, device=pixel_values.device).view(3, 1, 1)
         return (pixel_values * std + mean).clamp(0, 1)
 
+    def regions(self, height: int, width: int) -> list[Region]:
+        """Find the parts of an image of (height, width) pixels that become inputs: one, or several with tiles."""
+        return fit_regions(height, width, self.output_size, self.crop_pct, self.fit)
+
+    def views(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Resize, fit and normalize images of one size.
+
+        Args:
+            pixels: (..., 3, H, W) uint8, or floating point in 0..1.
+
+        Returns:
+            (K, ..., 3, height, width) float32: K inputs of the model, one for each of `regions`.
+        """
+        size, resized = self.output_size, {}
+        views = []
+        for region in self.regions(*pixels.shape[-2:]):
+            if region.source not in resized:  # tiles are parts of one resized image
+                top, left, bottom, right = region.source
+                resized = {region.source: resize(pixels[..., top:bottom, left:right], region.resized)}
+            image, (top, left) = resized[region.source], region.offset
+            part = self.normalize(image[..., max(top, 0) : top + size[0], max(left, 0) : left + size[1]])
+            above, before = max(-top, 0), max(-left, 0)
+            below, behind = size[0] - above - part.shape[-2], size[1] - before - part.shape[-1]
+            views.append(F.pad(part, (before, behind, above, below)))  # with the mean color
+        return torch.stack(views)
+
     def transform(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Resize, crop and normalize images of one size.
+        """Resize, fit and normalize images of one size, each to one input.
 
         Args:
             pixels: (..., 3, H, W) uint8, or floating point in 0..1.
 
         Returns:
             (..., 3, height, width) float32.
+
+        Raises:
+            ValueError: If the processor cuts the images into several tiles.
         """
-        height, width = self.output_size
-        resized = resize(pixels, cover_size(*pixels.shape[-2:], (height, width), self.crop_pct))
-        top, left = crop_offsets(*resized.shape[-2:], (height, width))
-        return self.normalize(resized[..., top : top + height, left : left + width])
+        views = self.views(pixels)
+        if len(views) > 1:
+            raise ValueError(
+                f"Expected one view of an image, but fit='tiles' cuts {tuple(pixels.shape[-2:])} into {len(views)}: "
+                "use another fit."
+            )
+        return views[0]
 
     def crop_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Compute the part of a (height, width) image that the crop keeps: (top, left, bottom, right) in its pixels."""
-        resized_height, resized_width = cover_size(height, width, self.output_size, self.crop_pct)
-        top, left = crop_offsets(resized_height, resized_width, self.output_size)
-        scale_y, scale_x = height / resized_height, width / resized_width
-        bottom, right = top + self.output_size[0], left + self.output_size[1]
-        box = round(top * scale_y), round(left * scale_x), round(bottom * scale_y), round(right * scale_x)
-        return box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)
+        """Compute the part of a (height, width) image that the model sees: (top, left, bottom, right) in its pixels."""
+        boxes = [region.box for region in self.regions(height, width)]
+        top, left = (max(min(box[side] for box in boxes), 0) for side in (0, 1))
+        bottom, right = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        return top, left, min(bottom, height), min(right, width)
 
 
 class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
@@ -220,7 +272,8 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
 
     The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation; for a rectangular `size`,
     the image is resized to just cover it. Then the center is cropped and normalized by the ImageNet mean and standard
-    deviation.
+    deviation. Other ways to fit wide and upright images are `fit="pad"`, `"squash"` and `"tiles"`, which show all of
+    an image, so that `crop_pct` has no effect.
 
     Args:
         size: Side of the square output in pixels, or [height, width].
@@ -228,6 +281,8 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
             (short side to `size`).
         image_mean: Mean of each channel, of pixels in 0..1.
         image_std: Standard deviation of each channel.
+        fit: `"crop"` (the center, as published), `"pad"` (all of the image, with margins of the mean color), `"squash"`
+            (all of it, distorted) or `"tiles"` (overlapping crops that cover it, each of which is an input).
 
     Example:
     ```python
@@ -248,19 +303,20 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
         crop_pct: float = 0.875,
         image_mean: Sequence[float] = IMAGENET_MEAN,
         image_std: Sequence[float] = IMAGENET_STD,
+        fit: str = "crop",
         **kwargs,
     ):
         """Check and store the settings."""
         kwargs.pop("image_processor_type", None)
         ImageProcessingMixin.__init__(self, **kwargs)
-        self._set(size, crop_pct, image_mean, image_std)
+        self._set(size, crop_pct, image_mean, image_std, fit)
 
     def __call__(self, images, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
         """Call `preprocess`."""
         return self.preprocess(images, return_tensors=return_tensors, channels_first=channels_first)
 
     def preprocess(self, images, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
-        """Resize, crop and normalize images.
+        """Resize, fit and normalize images.
 
         Args:
             images: An image as described in `to_pixels`, a list of images, which may differ in size, or a batch as a
@@ -269,14 +325,16 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
             channels_first: Layout of arrays, see `to_pixels`.
 
         Returns:
-            `pixel_values` (B, 3, height, width) float32.
+            `pixel_values` (B, 3, height, width) float32. With `fit="tiles"`, each image has as many rows as
+            `len(regions(height, width))` of its size.
 
         Raises:
+            MediaError: If a PIL image claims more pixels than allowed.
             TypeError: If an item is not an image.
             ValueError: If an image has the wrong shape or range of values, or the list is empty.
         """
         items = as_list(images, ndim=3)
-        pixel_values = torch.stack([self.transform(to_pixels(image, channels_first)) for image in items])
+        pixel_values = torch.cat([self.views(to_pixels(image, channels_first)) for image in items])
         return BatchFeature({"pixel_values": pixel_values}, tensor_type=return_tensors)
 
 

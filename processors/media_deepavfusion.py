@@ -10,17 +10,20 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
+from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
+    MediaInfo,
     best_stream,
     collect_audio,
     decode,
     file_start,
     header_span,
     if_in_time,
+    limit_pixels,
     packet_spans,
     pick_frames,
     seek,
@@ -39,13 +42,9 @@ _AUDIO_PREROLL = 0.25
 _BEYOND = 0.05
 # A video stream shorter than this many seconds is a still image, even if its number of frames is unknown.
 _STILL = 0.1
+# Seconds that an image file covers, as in FFmpeg.
+_IMAGE_SPAN = (0.0, 0.04)
 _REQUIRE = ("any", "both", "image", "audio")
-
-
-class MediaError(Exception):
-    """Raised if a file cannot be read. The message names the file, what was expected and what was found."""
-
-    exit_code = 2  # of commands: bad input
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,45 +68,6 @@ class Clip:
     def __iter__(self):
         """Iterate over frames, waveform and sampling rate."""
         return iter((self.frames, self.waveform, self.sampling_rate))
-
-
-class MediaInfo(NamedTuple):
-    """Streams of a file.
-
-    Attributes:
-        image_span: (start, end) of the video stream in seconds from the file's start; None without one.
-        audio_span: (start, end) of the audio stream; None without one.
-    """
-
-    image_span: tuple[float, float] | None
-    audio_span: tuple[float, float] | None
-
-    @property
-    def has_image(self) -> bool:
-        """Whether there is a video stream."""
-        return self.image_span is not None
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether there is an audio stream."""
-        return self.audio_span is not None
-
-    @property
-    def start(self) -> float:
-        """Start of the first stream in seconds."""
-        return min(span[0] for span in (self.image_span, self.audio_span) if span is not None)
-
-    @property
-    def end(self) -> float:
-        """End of the last stream in seconds."""
-        return max(span[1] for span in (self.image_span, self.audio_span) if span is not None)
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """(start, end) of the part that all streams cover; of the longer stream if they do not overlap."""
-        spans = [span for span in (self.image_span, self.audio_span) if span is not None]
-        start, end = max(span[0] for span in spans), min(span[1] for span in spans)
-        return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
 
 
 def load_clip(
@@ -235,6 +195,7 @@ class _Source:
     def __init__(self, path):
         if av is None:
             raise ImportError("Expected PyAV to read media files, but it is not installed: pip install av")
+        self.is_image, self.still = False, None
         if isinstance(path, (bytes, bytearray, memoryview)):
             path = io.BytesIO(path)
         if hasattr(path, "read"):
@@ -265,7 +226,7 @@ class _Source:
         if isinstance(self.file, io.TextIOBase) or isinstance(self.file.read(0), str):
             raise self.error("a seekable binary file object", "it is opened as text")
         self.file.seek(0)
-        self._refuse_playlist(self.file)
+        self._check_start(self.file)
 
     def _check_path(self) -> None:
         if os.path.isdir(self.name):
@@ -278,12 +239,14 @@ class _Source:
         if os.path.getsize(self.name) == 0:
             raise self.error("a media file", "it is empty")
         with open(self.name, "rb") as file:
-            self._refuse_playlist(file)
+            self._check_start(file)
 
-    def _refuse_playlist(self, file) -> None:
+    def _check_start(self, file) -> None:
         """Refuse playlists: FFmpeg tries for minutes to reach their entries, and never ends if one includes itself."""
-        if file.read(8).startswith((b"#EXTM3U", b"ffconcat")):
+        start = file.read(12)
+        if start.startswith((b"#EXTM3U", b"ffconcat")):
             raise self.error("a media file", "it is a playlist")
+        self.is_image = is_image_file(start)
 
     @contextmanager
     def open(self, expected: str):
@@ -302,12 +265,15 @@ class _Source:
             # "file:" keeps names with colons or dashes from being parsed as protocols or options; the whitelist keeps
             # playlists from opening URLs.
             target = self.file if self.file is not None else "file:" + self.name
-            options = {"protocol_whitelist": "file"}
+            # The limit holds for frames that are decoded to probe the file.
+            options = {"protocol_whitelist": "file", **decoder_options()}
             # Tags that are not UTF-8 must not make the file fail. PyAV 19 escapes them and no longer has the argument.
             tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
             # By default, PyAV uses the mode of a file object, and would write to temporary files.
             with av.open(target, mode="r", options=options, **tags) as container:
                 yield container
+        except LimitError as error:
+            raise self.error(expected, str(error)) from error
         except (MediaError, AttributeError, ImportError, NameError, TypeError):
             raise
         except Exception as error:  # PyAV and FFmpeg raise a dozen kinds; callers should only need to catch one
@@ -315,6 +281,11 @@ class _Source:
 
     def probe(self, exact: bool = False) -> MediaInfo:
         """Read streams and their spans; with `exact`, from all packets (without decoding) instead of the headers."""
+        if self.is_image:
+            self.still = self._read_still()
+            self.is_image = False
+        if self.still is not None:
+            return MediaInfo(_IMAGE_SPAN, None)
         with self.open("images or audio") as container:
             streams = {"video": best_stream(container, "video"), "audio": best_stream(container, "audio")}
             present = {kind: stream for kind, stream in streams.items() if stream is not None}
@@ -338,6 +309,15 @@ class _Source:
         # Packets before the origin only prime the decoder.
         return MediaInfo(*(span and (max(span[0] - origin, 0.0), span[1] - origin) for span in found))
 
+    def _read_still(self) -> np.ndarray | None:
+        """Decode an image file as all other ways in do, which FFmpeg would turn and convert in its own way."""
+        try:
+            return read_still(self.name if self.file is None else self.file)
+        except LimitError as error:
+            raise self.error("an image", str(error)) from error
+        except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
+            raise self.error("an image", _reason(error)) from error
+
     def _has_one_frame(self) -> bool:
         with self.open("images") as container:
             packets = container.demux(best_stream(container, "video"))
@@ -356,9 +336,12 @@ class _Source:
             Frames (T, H, W, 3) uint8, or None without any; and how long before the last time the last decoded frame
             started, in seconds, negative if it started later.
         """
+        if self.still is not None:
+            return np.repeat(self.still[None], len(times), axis=0), 0.0
         for back in steps_back(times[0]):
             with self.open(f"images at {times[0]:.2f} s") as container:
                 stream = best_stream(container, "video")
+                limit_pixels(stream)
                 stream_times = [time + file_start(container) for time in times]
                 if back is not None and not seek(container, stream, stream_times[0] - back):
                     continue
@@ -383,8 +366,15 @@ class _Source:
                 frames = decode(container, stream)
                 waveform, rate = collect_audio(frames if back is None else if_in_time(frames, begin), begin, seconds)
                 if waveform is not None:
-                    return np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0), rate
+                    waveform = np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                    self._check_scale(waveform)
+                    return waveform, rate
         return None, None
+
+    def _check_scale(self, waveform: np.ndarray) -> None:
+        peak = max(float(waveform.max()), -float(waveform.min()))
+        if peak > 1 and (reason := wrong_scale(peak, bool((waveform == np.rint(waveform)).all()))):
+            raise self.error("samples with a full scale of 1", f"it has {reason}")
 
 
 def is_file(item: object) -> bool:

@@ -23,7 +23,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
     list of results, a generator an iterator over them. `batch_size` counts windows.
 
     `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spaces that many evenly over
-    it. By default there is one window in the middle.
+    it. By default there is one window in the middle. `fit` is how frames of another shape are fitted, by default as the
+    processor says: "crop", "pad", "squash", or "tiles", whose outputs are merged.
 
     Attributes:
         model_name: Name of the model class.
@@ -88,23 +89,46 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **kwargs):
-        preprocess = {name: kwargs.pop(name) for name in self.pre_parameters if name in kwargs}
-        postprocess = {name: kwargs.pop(name) for name in self.post_parameters if name in kwargs}
+        fit = {"fit": kwargs.pop("fit")} if "fit" in kwargs else {}
+        preprocess = fit | {name: kwargs.pop(name) for name in self.pre_parameters if name in kwargs}
+        postprocess = fit | {name: kwargs.pop(name) for name in self.post_parameters if name in kwargs}
         if kwargs:
-            known = ", ".join((*self.pre_parameters, *self.post_parameters))
+            known = ", ".join((*self.pre_parameters, *self.post_parameters, "fit"))
             raise TypeError(
                 f"Unknown parameters of {type(self).__name__}: {', '.join(kwargs)}. Valid parameters: {known}."
             )
         return preprocess, {}, postprocess
 
-    def preprocess(self, inputs, timestamps=None, num_clips: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the inputs of the model for each window, one sample each."""
+    def preprocess(
+        self, inputs, timestamps=None, num_clips: int | None = None, fit: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the inputs of the model for each tile of each window, one sample each."""
         several = num_clips is not None or isinstance(timestamps, (list, tuple))
-        clips = list(self._clips(inputs, timestamps, num_clips))
+        processor, clips = self.processor.with_fit(fit), list(self._clips(inputs, timestamps, num_clips))
         for index, (image, audio, rate, time) in enumerate(clips):
             frame = None if image is None else as_frame(image)
             about = {"frame": frame, "timestamp": time, "several": several}
-            yield {"is_last": index == len(clips) - 1, **self._sample(image, audio, rate), "about": about}
+            yield from self._tiles(self._sample(processor, image, audio, rate), about, index == len(clips) - 1)
+
+    def _tiles(self, sample: dict[str, torch.Tensor], about: dict[str, Any], is_last: bool) -> Iterator[dict[str, Any]]:
+        """Yield each row of the inputs as a sample; only the last is followed by no other tile."""
+        count = len(sample["pixel_values"])
+        for tile in range(count):
+            rows = {name: values[tile : tile + 1] for name, values in sample.items()}
+            ends = tile == count - 1
+            yield {"is_last": is_last and ends, **rows, "about": {**(about if ends else {}), "ends": ends}}
+
+    def merge_tiles(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Gather the outputs of each window's tiles: tensors (tiles, ...), and `about` as given to `_tiles`."""
+        windows, rows = [], []
+        for output in outputs:
+            rows.append(output)
+            if output["about"]["ends"]:
+                names = {name for row in rows for name, value in row.items() if isinstance(value, torch.Tensor)}
+                windows.append({name: torch.cat([row[name] for row in rows if name in row]) for name in names})
+                windows[-1]["about"] = output["about"]
+                rows = []
+        return windows
 
     def _clips(self, inputs, timestamps, num_clips: int | None) -> Iterator[tuple]:
         """Yield (image or frames, audio, sampling rate in Hz, timestamp in s) of each window."""
@@ -119,17 +143,19 @@ class DeepAVFusionPipeline(ChunkPipeline):
         for clip in load_clips(inputs, timestamps, num_clips, **options):
             yield clip.frames, clip.waveform, clip.sampling_rate, clip.timestamp
 
-    def _sample(self, image, audio, rate: int | None) -> dict[str, torch.Tensor]:
+    def _sample(self, processor, image, audio, rate: int | None) -> dict[str, torch.Tensor]:
         visual = {} if image is None else {"videos" if is_clip(image) else "images": [image]}
         audible = {} if audio is None else {"audio": [audio], "sampling_rate": rate}
-        return self._complete(self.processor(**visual, **audible))
+        return self._complete(processor(**visual, **audible))
 
     def _complete(self, inputs: Mapping) -> dict[str, torch.Tensor]:
         """Add zeros for a missing modality and presence masks, so that samples can be batched."""
-        shapes = self.model.config.input_shapes
-        sample = {name: inputs[name] if name in inputs else torch.zeros(1, *shape) for name, shape in shapes.items()}
-        sample["image_present"] = torch.tensor(["pixel_values" in inputs])
-        sample["audio_present"] = torch.tensor(["input_features" in inputs])
+        shapes, count = self.model.config.input_shapes, len(next(iter(inputs.values())))
+        sample = {
+            name: inputs[name] if name in inputs else torch.zeros(count, *shape) for name, shape in shapes.items()
+        }
+        sample["image_present"] = torch.tensor(["pixel_values" in inputs] * count)
+        sample["audio_present"] = torch.tensor(["input_features" in inputs] * count)
         return sample
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:

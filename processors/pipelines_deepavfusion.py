@@ -35,12 +35,15 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     auto_class = "AutoModelForVideoClassification"
     post_parameters = ("top_k", "multi_label")
 
-    def postprocess(self, outputs, top_k: int | None = 5, multi_label: bool | None = None) -> list[dict[str, Any]]:
+    def postprocess(
+        self, outputs, top_k: int | None = 5, multi_label: bool | None = None, fit: str | None = None
+    ) -> list[dict[str, Any]]:
         """Return a list of `{"score", "label"}` sorted by descending score."""
         config = self.model.config
         if multi_label is None:
             multi_label = config.problem_type == "multi_label_classification"
-        logits = torch.cat([output["logits"].float() for output in outputs]).mean(0, keepdim=True)
+        windows = [window["logits"].float().mean(0) for window in self.merge_tiles(outputs)]
+        logits = torch.stack(windows).mean(0, keepdim=True)
         return self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
 
 
@@ -72,7 +75,7 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
     pre_parameters = ("frames", "overlap")
     post_parameters = ("consistency",)
 
-    def preprocess(self, inputs, frames=None, overlap: float = 0.5) -> Iterator[dict[str, Any]]:
+    def preprocess(self, inputs, frames=None, overlap: float = 0.5, fit: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window and frame, one sample each."""
         audio, rate, start = self.recording(inputs)
         if frames is None and isinstance(inputs, Mapping):
@@ -80,18 +83,22 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
             if frames is None:
                 raise ValueError("Expected an image of the target source, in the mapping or as frames, got none.")
         several = isinstance(frames, (list, tuple))
-        targets = [self._pixel_values(inputs, frame) for frame in (as_list(frames, 3) if several else [frames])]
+        processor = self.processor.with_fit(fit)
+        targets = [
+            self._pixel_values(processor, inputs, frame) for frame in (as_list(frames, 3) if several else [frames])
+        ]
         windows = self.processor.separation_windows([audio], rate, overlap)
         for index, (features, time) in enumerate(zip(windows.input_features, windows.times, strict=True)):
             for position, pixels in enumerate(targets):
                 if pixels is None:
-                    pixels = self._pixel_values(inputs, start + time)
-                sample = self._complete({"pixel_values": pixels, "input_features": features[None]})
+                    pixels = self._pixel_values(processor, inputs, start + time)
+                audible = features.expand(len(pixels), *features.shape)
+                sample = self._complete({"pixel_values": pixels, "input_features": audible})
                 last = index == len(windows.starts) - 1 and position == len(targets) - 1
                 about = {"several": several, "count": len(targets)}
                 if last:
                     about |= {"audio": audio, "rate": rate, "starts": windows.starts}
-                yield {"is_last": last, **sample, "about": about}
+                yield from self._tiles(sample, about, last)
 
     def recording(self, inputs) -> tuple[Any, int | None, float]:
         """Return the whole audio of an input, its sampling rate in Hz, and its start in the file in seconds.
@@ -108,8 +115,8 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
         clip = load_clip(inputs, seconds=info.end - info.start + 1.0, require="audio")
         return clip.waveform, clip.sampling_rate, info.audio_span[0]
 
-    def _pixel_values(self, inputs, frame) -> torch.Tensor | None:
-        """Process the frame at a timestamp of the file, or an image; None for None."""
+    def _pixel_values(self, processor, inputs, frame) -> torch.Tensor | None:
+        """Process the frame at a timestamp of the file, or an image, to its tiles; None for None."""
         if frame is None:
             return None
         if isinstance(frame, Real):
@@ -117,13 +124,13 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
                 raise ValueError(f"Expected a file with a timestamp as frames ({frame} s), or an image, got a mapping.")
             extractor = self.processor.feature_extractor
             clip = load_clip(inputs, float(frame), self.processor.num_frames, extractor.seconds, "image")
-            return self.processor(videos=[clip.frames]).pixel_values
-        return self.processor(images=[read_image(frame)]).pixel_values
+            return processor(videos=[clip.frames]).pixel_values
+        return processor(images=[read_image(frame)]).pixel_values
 
-    def postprocess(self, outputs, consistency: bool = False):
+    def postprocess(self, outputs, consistency: bool = False, fit: str | None = None):
         """Return `{"audio", "sampling_rate"}`, or a list of them for a list of frames."""
         about = outputs[-1]["about"]
-        logits = torch.cat([output["logits"] for output in outputs]).float()
+        logits = torch.stack([window["logits"].float().mean(0) for window in self.merge_tiles(outputs)])
         logits = logits.unflatten(0, (-1, about["count"])).transpose(0, 1)  # (sources, windows, 1, mels, time steps)
         if consistency:
             logits = self.processor.consistent_masks(logits)
@@ -141,8 +148,8 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
     """Segmentation of sounding objects over the whole frame, even for files without audio.
 
     The result is `{"mask", "frame", "timestamp", "labels"}`: mask (height, width) int64 of class indices (with a single
-    label, 1 for sounding objects, else 0; 255 outside the model's crop), frame (height, width, 3) uint8, timestamp in
-    seconds, and the names of the indices that occur. Several windows give a list.
+    label, 1 for sounding objects, else 0; 255 outside the model's crop, so nowhere with another `fit`), frame (height,
+    width, 3) uint8, timestamp in seconds, and the names of the indices that occur. Several windows give a list.
 
     Parameters: `threshold` (0.5, for a single label), `timestamps`, `num_clips`.
     """
@@ -152,17 +159,17 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
     require = "image"
     post_parameters = ("threshold",)
 
-    def postprocess(self, outputs, threshold: float = 0.5):
+    def postprocess(self, outputs, threshold: float = 0.5, fit: str | None = None):
         """Return the result of a window, or a list for several."""
         names = dict(self.model.config.id2label) if self.model.config.num_labels > 1 else {0: "silent", 1: "sounding"}
-        results = []
-        for output in outputs:
+        results, processor, windows = [], self.processor.with_fit(fit), self.merge_tiles(outputs)
+        for output in windows:
             frame = output["about"]["frame"]
-            masks = self.processor.post_process_semantic_segmentation(output, [frame.shape[:2]], threshold)
+            masks = processor.post_process_semantic_segmentation(output, [frame.shape[:2]], threshold)
             found = [index for index in masks[0].unique().tolist() if index in names]
             labels = {index: names[index] for index in found}
             results.append({"mask": masks[0].numpy(), **_frame_and_timestamp(output), "labels": labels})
-        return results if outputs[0]["about"]["several"] else results[0]
+        return results if windows[0]["about"]["several"] else results[0]
 
 
 class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
@@ -186,27 +193,28 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
         if model.config.localization_map == "head":  # the other maps are meaningful without training
             super()._warn_of_new_head(model)
 
-    def postprocess(self, outputs, normalize: bool = True):
+    def postprocess(self, outputs, normalize: bool = True, fit: str | None = None):
         """Return the result of a window, or a list for several."""
-        results, threshold = [], self.model.config.localization_threshold
-        for output in outputs:
+        results, threshold, windows = [], self.model.config.localization_threshold, self.merge_tiles(outputs)
+        processor = self.processor.with_fit(fit)
+        for output in windows:
             logits = output["logits"].float()
             # Outside the center crop nothing is predicted: the map has its minimum there.
             outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
-            heat = self.processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
-            placed = self.processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
+            heat = processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
+            placed = processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
             mask = (placed > math.log(threshold / (1 - threshold))).numpy()
-            score = self.model.pair_scores(logits).sigmoid().item()
+            score = self.model.pair_scores(logits).sigmoid().max().item()
             results.append({"heat_map": heat, "mask": mask, "score": score, **_frame_and_timestamp(output)})
-        return results if outputs[0]["about"]["several"] else results[0]
+        return results if windows[0]["about"]["several"] else results[0]
 
 
 class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
     """Features of the encoder's three streams: `{"fusion", "image", "audio"}`, without those of a missing modality.
 
-    Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True`, (tokens, hidden size). Several
-    windows add a first axis.
+    Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True`, (tokens, hidden size), where the
+    image tokens of several tiles follow each other. Several windows add a first axis.
 
     Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `timestamps`, `num_clips`.
     """
@@ -221,21 +229,33 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
         fields = {"fusion": "last_hidden_state", "image": "image_last_hidden_state", "audio": "audio_last_hidden_state"}
         return {name: outputs[field] for name, field in fields.items() if outputs.get(field) is not None}
 
-    def postprocess(self, outputs, tokens: bool = False, normalize: bool = False) -> dict[str, torch.Tensor]:
+    def postprocess(
+        self, outputs, tokens: bool = False, normalize: bool = False, fit: str | None = None
+    ) -> dict[str, torch.Tensor]:
         """Return the streams of a window, or of several along a first axis."""
-        streams = {}
+        streams, outputs = {}, [self._merge_streams(window) for window in self.merge_tiles(outputs)]
         for name in ("fusion", "image", "audio"):
             mask = f"{name}_present"
-            if name != "fusion" and not any(bool(output[mask]) for output in outputs):
+            if name != "fusion" and not any(bool(output[mask].all()) for output in outputs):
                 continue
             width = outputs[0]["fusion"].shape[-1]
-            count = next(output[name].shape[1] for output in outputs if name in output)
-            rows = [output[name] if name in output else torch.zeros(1, count, width) for output in outputs]
-            values = torch.cat([row.float() for row in rows])
+            count = max(output[name].shape[1] for output in outputs if name in output)
+            blank = torch.zeros(1, count, width)  # a window without the modality, or with fewer tiles than others
+            rows = [output.get(name, blank) for output in outputs]
+            values = torch.cat([row if row.shape[1] == count else blank for row in rows])
             values = values if tokens else values.mean(1)
             values = torch.nn.functional.normalize(values, dim=-1) if normalize else values
             streams[name] = values if outputs[0]["about"]["several"] else values[0]
         return streams
+
+    def _merge_streams(self, window: dict[str, Any]) -> dict[str, Any]:
+        """Merge the tiles of a window: their image tokens follow each other, the other streams are averaged."""
+        merged = dict(window)
+        for name in ("fusion", "image", "audio"):
+            if name in window:
+                values = window[name].float()
+                merged[name] = values.flatten(0, 1)[None] if name == "image" else values.mean(0, keepdim=True)
+        return merged
 
 
 def _frame_and_timestamp(output: Mapping) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
-from .feature_extraction_deepavfusion import as_waveforms, resample, to_mono
-from .image_processing_deepavfusion import ImageTransform
+from .feature_extraction_deepavfusion import resample
+from .fit_deepavfusion import Region, place_maps
+from .waveforms_deepavfusion import as_waveforms, to_mono
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
@@ -19,32 +20,17 @@ def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
     return logits.detach().float().cpu()
 
 
-def _target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
+def _target_sizes(target_sizes: Any, count: int | None) -> list[tuple[int, int]]:
+    """Return target sizes as a list, after checking that there are `count`; None for any number."""
     sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    count = len(sizes) if count is None else count
     if len(sizes) != count or not all(isinstance(size, Sequence) and len(size) == 2 for size in sizes):
         raise ValueError(f"Expected {count} target sizes (height, width), one per sample, got {target_sizes!r}.")
     return [(int(height), int(width)) for height, width in sizes]
 
 
-def place_on_image(
-    maps: torch.Tensor, size: tuple[int, int], transform: ImageTransform, outside: float
-) -> torch.Tensor:
-    """Resize maps over the center crop, and place them on the whole image.
-
-    Args:
-        maps: (C, h, w) of any resolution; resized bilinearly.
-        size: (height, width) of the image.
-        transform: Image or video processor, which defines the crop.
-        outside: Value outside the crop.
-
-    Returns:
-        (C, height, width).
-    """
-    top, left, bottom, right = transform.crop_box(*size)
-    view = F.interpolate(maps[None], (bottom - top, right - left), mode="bilinear", align_corners=False)[0]
-    result = torch.full((maps.shape[0], *size), outside, dtype=maps.dtype)
-    result[:, top:bottom, left:right] = view[:, : size[0] - top, : size[1] - left]
-    return result
+# Rows of a segmented image that are labeled at a time, which bounds the memory of large images of many classes.
+_BLOCK = 256
 
 
 class PostProcessing:
@@ -62,6 +48,7 @@ class PostProcessing:
         top_k: int | None = 5,
         id2label: Mapping[int, str] | None = None,
         multi_label: bool = False,
+        num_tiles: Sequence[int] | None = None,
     ) -> list[list[dict[str, Any]]]:
         """Rank the labels of each sample.
 
@@ -70,14 +57,19 @@ class PostProcessing:
             top_k: Maximum number of labels; None for all.
             id2label: Names of the labels, such as `model.config.id2label`; class indices by default.
             multi_label: Whether scores are the sigmoid of each logit rather than the softmax over all.
+            num_tiles: Number of tiles of each sample, over which logits are averaged; by default each row is a sample.
 
         Returns:
             For each sample, a list of `{"score": float, "label": str or int}` sorted by descending score.
 
         Raises:
-            ValueError: If the logits have the wrong shape, or `top_k` is below 1.
+            ValueError: If the logits have the wrong shape, the tiles do not add up to them, or `top_k` is below 1.
         """
         logits = _logits(outputs, (2,), "(batch, labels)")
+        if num_tiles is not None:
+            if sum(num_tiles) != len(logits) or min(num_tiles, default=0) < 1:
+                raise ValueError(f"Expected num_tiles that add up to {len(logits)} rows, got {list(num_tiles)}.")
+            logits = torch.stack([rows.mean(0) for rows in logits.split(list(num_tiles))])
         if top_k is not None and top_k < 1:
             raise ValueError(f"Expected top_k of at least 1, or None for all labels, got {top_k}.")
         scores = logits.sigmoid() if multi_label else logits.softmax(-1)
@@ -196,7 +188,8 @@ class PostProcessing:
         Args:
             outputs: Outputs of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
             target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are placed on
-                the part of the image that the model was given. By default they have the size of the logits.
+                the part of the image that the model was given; those of its tiles are merged. By default they have the
+                size of the logits.
             threshold: Probability above which a pixel is labeled 1, if there is a single label.
             outside: Label of pixels outside the center crop.
 
@@ -207,9 +200,14 @@ class PostProcessing:
             ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
         logits = _logits(outputs, (4,), "(batch, labels, height, width)")
-        return [
-            _to_labels(maps, threshold, outside) for maps in self._on_images(logits, target_sizes, outside=float("nan"))
-        ]
+        if target_sizes is None:
+            return [_to_labels(maps, threshold, outside) for maps in logits]
+        labels = []
+        for maps, regions, (height, width) in self._maps_of_images(logits, target_sizes):
+            blocks = [slice(start, min(start + _BLOCK, height)) for start in range(0, height, _BLOCK)]
+            placed = (place_maps(maps, regions, (height, width), float("nan"), rows) for rows in blocks)
+            labels.append(torch.cat([_to_labels(block, threshold, outside) for block in placed]))
+        return labels
 
     def post_process_sound_localization(
         self, outputs, target_sizes=None, normalize: bool = True, outside: float = 0.0
@@ -218,7 +216,8 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high at the source.
-            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default.
+            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default. Maps
+                of an image's tiles are merged.
             normalize: Whether to scale each map to 0..1 by its minimum and maximum, as benchmarks of localization do; a
                 constant map becomes 0. Without it, maps are logits, which are comparable between samples.
             outside: Value outside the center crop.
@@ -233,17 +232,32 @@ class PostProcessing:
         if maps.ndim == 4 and maps.shape[1] != 1:
             raise ValueError(f"Expected one map per sample, (batch, height, width), got logits {tuple(maps.shape)}.")
         maps = maps.view(maps.shape[0], 1, *maps.shape[-2:])
-        if normalize:
-            low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
-            maps = (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
-        return [placed[0] for placed in self._on_images(maps, target_sizes, outside)]
-
-    def _on_images(self, maps: torch.Tensor, target_sizes: Any, outside: float) -> list[torch.Tensor]:
         if target_sizes is None:
-            return list(maps)
-        sizes = _target_sizes(target_sizes, maps.shape[0])
-        transform = self.visual_processor
-        return [place_on_image(row, size, transform, outside) for row, size in zip(maps, sizes, strict=True)]
+            return [(_normalized(row[None]) if normalize else row[None])[0, 0] for row in maps]
+        return [
+            place_maps(_normalized(rows) if normalize else rows, regions, size, outside)[0]
+            for rows, regions, size in self._maps_of_images(maps, target_sizes)
+        ]
+
+    def _maps_of_images(
+        self, maps: torch.Tensor, target_sizes: Any
+    ) -> list[tuple[torch.Tensor, list[Region], tuple[int, int]]]:
+        """Return the maps (tiles, C, h, w), regions and size of each image."""
+        sizes = _target_sizes(target_sizes, maps.shape[0] if self.visual_processor.fit != "tiles" else None)
+        regions = [self.visual_processor.regions(*size) for size in sizes]
+        counts = [len(parts) for parts in regions]
+        if sum(counts) != maps.shape[0]:
+            raise ValueError(
+                f"Expected logits of {sum(counts)} tiles, {counts} of the images of sizes {sizes}, got "
+                f"{maps.shape[0]} rows."
+            )
+        return list(zip(maps.split(counts), regions, sizes, strict=True))
+
+
+def _normalized(maps: torch.Tensor) -> torch.Tensor:
+    """Scale the maps of an image (tiles, 1, h, w) together to 0..1 by their minimum and maximum."""
+    low, high = maps.min(), maps.max()
+    return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
 def _to_labels(logits: torch.Tensor, threshold: float, outside: int) -> torch.Tensor:
@@ -252,4 +266,4 @@ def _to_labels(logits: torch.Tensor, threshold: float, outside: int) -> torch.Te
     return labels.masked_fill(logits[0].isnan(), outside)
 
 
-__all__ = ["PostProcessing", "place_on_image"]
+__all__ = ["PostProcessing"]

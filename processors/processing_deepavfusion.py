@@ -1,5 +1,6 @@
 """Processor: converts videos, images and audio to model inputs, and model outputs to results."""
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -9,11 +10,12 @@ from transformers.feature_extraction_utils import BatchFeature, FeatureExtractio
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessorMixin
 
-from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor, as_waveforms
-from .image_processing_deepavfusion import DeepAVFusionImageProcessor, as_list
+from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
+from .image_processing_deepavfusion import DeepAVFusionImageProcessor, ImageTransform, as_list
 from .media_deepavfusion import is_file, load_clips
 from .post_processing_deepavfusion import PostProcessing
 from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, VideoProcessorMixin, as_videos
+from .waveforms_deepavfusion import as_waveforms
 
 _PARTS = {
     "feature_extractor": (DeepAVFusionFeatureExtractor, FeatureExtractionMixin),
@@ -110,6 +112,19 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             raise ValueError("Expected an image_processor or video_processor, but this processor is for audio alone.")
         return processor
 
+    def with_fit(self, fit: str | None) -> "DeepAVFusionProcessor":
+        """Return this processor with another way to fit images, see [`DeepAVFusionImageProcessor`]; itself for None.
+
+        Raises:
+            ValueError: If there is no such fit, or no image or video processor.
+        """
+        if fit is None or fit == self.visual_processor.fit:
+            return self
+        other = copy.copy(self)
+        part = "image_processor" if self.image_processor is not None else "video_processor"
+        setattr(other, part, self.visual_processor.with_fit(fit))
+        return other
+
     @property
     def tokenizer(self) -> "DeepAVFusionNoTokenizer":
         """A stand-in: transformers' `Trainer` reads the special tokens of every processor's tokenizer."""
@@ -139,7 +154,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
                 frames.
             videos: A video file as a path, its bytes or a file object, or a list of files, of which both streams are
                 used. Or arrays as for [`DeepAVFusionVideoProcessor`], of which image models use the middle frame.
-            audio: A waveform, (N,) or (C, N), or a list of waveforms. Not allowed with files.
+            audio: A waveform, (N,) or (2, N), or a list of waveforms, (N,) or (C, N). Not allowed with files.
             sampling_rate: Sampling rate of `audio` in Hz.
             timestamps: Middle of the window in a file in seconds; by default, the middle of the part that both streams
                 cover. For a list of files, a list with one entry per file. An entry that is a list, or a list for a
@@ -152,6 +167,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             `pixel_values`, (B, 3, height, width) or (B, num_frames, 3, height, width), and `input_features`,
             (B, 1, mels, time steps). If some samples lack a modality, `image_present` or `audio_present`, (B,) bool,
             marks those that have it, and the rows of the others are 0. A modality that all samples lack is omitted.
+            With `fit="tiles"`, a sample has one row for each tile of its image.
 
         Raises:
             MediaError: If a file cannot be read, or has neither images nor audio.
@@ -174,6 +190,11 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             features = self._from_audio(audio, sampling_rate)
         if frames is not None and features is not None and len(frames) != len(features):
             raise ValueError(f"Expected as many waveforms as images or videos, got {len(features)} and {len(frames)}.")
+        if frames is not None:
+            tiles = [1 if views is None else len(views) for views in frames]
+            frames = [view for views in frames for view in ([None] if views is None else views)]
+            if features is not None:
+                features = [row for row, count in zip(features, tiles, strict=True) for _ in range(count)]
         data = {}
         for name, mask, values in (
             ("pixel_values", "image_present", frames),
@@ -191,7 +212,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _from_files(self, files: Sequence, timestamps: Sequence, num_clips: int | None):
-        """Return pixel values and features of each file's windows: two lists, with None for a missing stream."""
+        """Return views and features of each file's windows: two lists, with None for a missing stream."""
         frames, features = [], []
         for file, times in zip(files, timestamps, strict=True):
             options = {"num_frames": self.num_frames, "seconds": self.feature_extractor.seconds}
@@ -206,13 +227,13 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         items = as_list(images, ndim=3)
         if self.image_processor is None and self.video_processor is not None:
             items = [None if image is None else [image] for image in items]
-        return _each(items, lambda item: self.visual_processor([item]).pixel_values[0])
+        return _each(items, lambda item: self.visual_processor([item]).pixel_values)
 
     def _from_videos(self, videos) -> list[torch.Tensor | None]:
         clips = as_videos(videos)
         if self.video_processor is not None:
-            return _each(clips, lambda clip: self.video_processor([clip]).pixel_values[0])
-        return _each(clips, lambda clip: self.visual_processor([clip[len(clip) // 2]]).pixel_values[0])
+            return _each(clips, lambda clip: self.video_processor([clip]).pixel_values)
+        return _each(clips, lambda clip: self.visual_processor([clip[len(clip) // 2]]).pixel_values)
 
     def _from_audio(self, audio, sampling_rate: int | None) -> list[torch.Tensor | None] | None:
         if audio is None:
@@ -276,7 +297,8 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         for name, (part, _) in _PARTS.items():
             stored = settings.get(name)
             # Settings passed to `from_pretrained` override those of all parts that have them.
-            parts.append(None if not stored else part.from_dict({k: kwargs.get(k, v) for k, v in stored.items()}))
+            names = [*(stored or ()), *(["fit"] if "fit" in kwargs and issubclass(part, ImageTransform) else [])]
+            parts.append(part.from_dict({k: kwargs.get(k, (stored or {}).get(k)) for k in names}) if stored else None)
         return parts
 
 

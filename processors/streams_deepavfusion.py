@@ -3,11 +3,16 @@
 import math
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
+from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels, wrong_format
+from .stills_deepavfusion import Orientation, matrix_orientation
+
 try:
     import av
+    import av.sidedata.sidedata
     import av.stream
 except ImportError:
     av = None
@@ -19,6 +24,49 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _FRAME_LENGTH = 0.04
 # Decoding stops after this many damaged packets in a row.
 _MAX_BAD_PACKETS = 500
+# Samples per channel for which the buffer of a window is allocated at first.
+_FIRST_SAMPLES = 2**20
+# Samples per channel that a gap in the audio may have, hours at any sampling rate of recordings.
+_MAX_GAP = 2**28
+
+
+class MediaInfo(NamedTuple):
+    """Streams of a file.
+
+    Attributes:
+        image_span: (start, end) of the video stream in seconds from the file's start; None without one.
+        audio_span: (start, end) of the audio stream; None without one.
+    """
+
+    image_span: tuple[float, float] | None
+    audio_span: tuple[float, float] | None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there is a video stream."""
+        return self.image_span is not None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
+        return self.audio_span is not None
+
+    @property
+    def start(self) -> float:
+        """Start of the first stream in seconds."""
+        return min(span[0] for span in (self.image_span, self.audio_span) if span is not None)
+
+    @property
+    def end(self) -> float:
+        """End of the last stream in seconds."""
+        return max(span[1] for span in (self.image_span, self.audio_span) if span is not None)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start, end) of the part that all streams cover; of the longer stream if they do not overlap."""
+        spans = [span for span in (self.image_span, self.audio_span) if span is not None]
+        start, end = max(span[0] for span in spans), min(span[1] for span in spans)
+        return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
 
 
 def best_stream(container, kind: str):
@@ -147,27 +195,61 @@ def pick_frames(frames, times: list[float]) -> list:
     return chosen
 
 
+def frame_matrix(frame) -> np.ndarray | None:
+    """Read the display matrix of a decoded frame, (3, 3); None without one."""
+    try:
+        data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    except ValueError:  # the frame has other side data that PyAV does not know; it still tells the angle
+        turns = math.radians(-frame.rotation)
+        cosine, sine = round(math.cos(turns) * 65536), round(math.sin(turns) * 65536)
+        return np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+    return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)
+
+
+def limit_pixels(stream) -> None:
+    """Keep a video stream's decoder from allocating frames with more pixels than allowed.
+
+    Raises:
+        LimitError: If the headers claim more.
+    """
+    context = stream.codec_context
+    if reason := too_many_pixels(context.width, context.height):
+        raise LimitError(reason)
+    context.options = {**context.options, **decoder_options()}
+
+
 def upright(frames: list, ratio: float) -> np.ndarray:
-    """Convert frames to RGB arrays, rotated as the file states, with square pixels.
+    """Convert frames to RGB arrays, turned and mirrored as the file states, with square pixels.
 
     Args:
         frames: Decoded frames, which are resized to the size of the first.
-        ratio: Width of a pixel divided by its height.
+        ratio: Width of a stored pixel divided by its height, unless a display matrix scales them differently.
 
     Returns:
         (T, H, W, 3) uint8.
+
+    Raises:
+        LimitError: If they have more pixels than allowed.
     """
     width, height = frames[0].width, frames[0].height
+    matrix = frame_matrix(frames[0])
+    if matrix is not None:
+        across, down = np.hypot(matrix[:2, 0], matrix[:2, 1]).tolist()
+        ratio = across / down if across > 0 and down > 0 and abs(across / down - 1) > 0.01 else ratio
     if 0.1 < ratio < 10.0 and abs(ratio - 1.0) > 1e-3:  # enlarge one side rather than shrink the other
         width, height = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
-    turns = round(frames[0].rotation / 90)
-    arrays, array, last = [], None, None
-    for frame in frames:
-        if frame is not last:
-            array = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-            last = frame
-        arrays.append(array)
-    return np.ascontiguousarray(np.rot90(np.stack(arrays), k=turns, axes=(1, 2)))
+    if reason := too_many_pixels(width, height):
+        raise LimitError(reason)
+    orientation = Orientation() if matrix is None else matrix_orientation(matrix)
+    shape = (width, height) if orientation.transpose else (height, width)
+    result, last = np.empty((len(frames), *shape, 3), dtype=np.uint8), None
+    for i, frame in enumerate(frames):
+        if frame is last:
+            result[i] = result[i - 1]
+            continue
+        stored = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+        result[i], last = orientation.apply(stored), frame
+    return result
 
 
 def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
@@ -180,14 +262,20 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
 
     Returns:
         (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
+
+    Raises:
+        LimitError: If the sampling rate or the number of channels does not exist, or a gap is too long.
     """
     buffer = rate = layout = resampler = shape = None
     low, high, length, expected = math.inf, 0, 0, None
     for frame in frames:
         if rate is None:
             rate, layout = frame.sample_rate, frame.layout.name
+            if reason := wrong_format(rate, frame.layout.nb_channels):
+                raise LimitError(reason)
             length = round(seconds * rate)
-            buffer = np.zeros((frame.layout.nb_channels, length), dtype=np.float32)
+            # It grows with the samples: headers may claim years.
+            buffer = np.zeros((frame.layout.nb_channels, min(length, _FIRST_SAMPLES)), dtype=np.float32)
         if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
             shape = (frame.format.name, frame.layout.name, frame.sample_rate)
             resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
@@ -201,6 +289,11 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         expected = offset + samples.shape[1]
         start, stop = max(offset, 0), min(expected, length)
         if stop > start:
+            if start - high > _MAX_GAP:
+                raise LimitError(f"its timestamps claim a gap of {(start - high) / rate:.6g} s")
+            if stop > buffer.shape[1]:
+                more = min(max(stop, 2 * buffer.shape[1]), length) - buffer.shape[1]
+                buffer = np.concatenate([buffer, np.zeros((buffer.shape[0], more), np.float32)], axis=1)
             buffer[:, start:stop] = samples[:, start - offset : stop - offset]
             low, high = min(low, start), max(high, stop)
         if expected >= length:
@@ -211,12 +304,14 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
 
 
 __all__ = [
+    "MediaInfo",
     "best_stream",
     "collect_audio",
     "decode",
     "file_start",
     "header_span",
     "if_in_time",
+    "limit_pixels",
     "packet_spans",
     "pick_frames",
     "seek",

@@ -1,4 +1,4 @@
-"""Video processor: the image transform, with one crop for all frames of a clip."""
+"""Video processor: the image transform, the same for all frames of a clip."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +12,8 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, ImageTransform, to_pixels
 
+_MAX_FRAMES = 4096  # of a clip
+
 
 def spread_frames(count: int, num_frames: int) -> list[int]:
     """Choose `num_frames` of `count` frames: the middles of as many equal parts. Frames repeat if there are too few."""
@@ -23,15 +25,18 @@ class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
 
     crop_pct (`float`):
         Fraction of the resized frame's side that the crop keeps.
+    fit (`str`):
+        How frames of another shape are fitted: crop, pad, squash or tiles.
     """
 
     crop_pct: float
+    fit: str
 
 
 class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
     """Evaluation transform of videos to `pixel_values`.
 
-    Frames are processed as by [`DeepAVFusionImageProcessor`], all with the same crop.
+    Frames are processed as by [`DeepAVFusionImageProcessor`], all alike.
 
     Args:
         size: Side of the square output in pixels, or [height, width].
@@ -39,6 +44,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         crop_pct: Fraction of the resized side that the crop keeps.
         image_mean: Mean of each channel, of pixels in 0..1.
         image_std: Standard deviation of each channel.
+        fit: How frames of another shape are fitted, see [`DeepAVFusionImageProcessor`].
     """
 
     model_input_names = ["pixel_values"]
@@ -51,14 +57,17 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         crop_pct: float = 0.875,
         image_mean: Sequence[float] = IMAGENET_MEAN,
         image_std: Sequence[float] = IMAGENET_STD,
+        fit: str = "crop",
         **kwargs,
     ):
         """Check and store the settings."""
         kwargs.pop("video_processor_type", None)
         if num_frames < 1:
             raise ValueError(f"Expected num_frames of at least 1, got {num_frames}.")
+        if num_frames > _MAX_FRAMES:
+            raise ValueError(f"Expected num_frames of at most {_MAX_FRAMES}, got {num_frames}.")
         ImageProcessingMixin.__init__(self, **kwargs)
-        self._set(size, crop_pct, image_mean, image_std)
+        self._set(size, crop_pct, image_mean, image_std, fit)
         self.num_frames = num_frames
 
     def __call__(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
@@ -66,7 +75,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         return self.preprocess(videos, return_tensors=return_tensors, channels_first=channels_first)
 
     def preprocess(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
-        """Select, resize, crop and normalize the frames of videos.
+        """Select, resize, fit and normalize the frames of videos.
 
         Args:
             videos: A video or a list of videos. A video is a 4-D array or tensor, (T, H, W, C) or (T, C, H, W), or a
@@ -75,14 +84,15 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
             channels_first: Layout of arrays; inferred from the number of channels by default.
 
         Returns:
-            `pixel_values` (B, num_frames, 3, height, width) float32.
+            `pixel_values` (B, num_frames, 3, height, width) float32. With `fit="tiles"`, each video has as many rows as
+            tiles.
 
         Raises:
             TypeError: If an item is not a video.
             ValueError: If a video has no frames, or frames of different sizes.
         """
         clips = [self._clip(video, channels_first) for video in as_videos(videos)]
-        return BatchFeature({"pixel_values": torch.stack(clips)}, tensor_type=return_tensors)
+        return BatchFeature({"pixel_values": torch.cat(clips)}, tensor_type=return_tensors)
 
     def _clip(self, video, channels_first: bool | None) -> torch.Tensor:
         if len(video) == 0:
@@ -91,7 +101,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
             found = sorted({(tuple(frame.shape), str(frame.dtype)) for frame in frames})
             raise ValueError(f"Expected frames of one size and dtype in a video, got {found}.")
-        return self.transform(torch.stack(frames))
+        return self.views(torch.stack(frames))
 
 
 def as_videos(videos: Any) -> list:

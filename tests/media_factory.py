@@ -108,12 +108,21 @@ def media_bytes(**options) -> bytes:
 
 def turn_mp4(path: Path, degrees: int) -> None:
     """Writes a display matrix into an mp4's video track header, as phones do: turn clockwise by 90, 180 or 270."""
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    write_display_matrix(path, cosine, sine, -sine, cosine)
+
+
+def write_display_matrix(path: Path, a: float, b: float, c: float, d: float) -> None:
+    """Writes a display matrix into an mp4's video track header.
+
+    Args:
+        path: of the file.
+        a, b: columns and rows on the screen of a step to the right in the stored frame.
+        c, d: those of a step down.
+    """
     data = bytearray(path.read_bytes())
-    one = 1 << 16
-    cosine, sine = {90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
-    matrix = b"".join(
-        value.to_bytes(4, "big", signed=True) for value in (cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 30)
-    )
+    values = [round(value * (1 << 16)) for value in (a, b, 0, c, d, 0, 0, 0)] + [1 << 30]
+    matrix = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
     start = 0
     while (start := data.find(b"tkhd", start)) >= 0:
         version = data[start + 4]

@@ -34,6 +34,7 @@ from .command import HELP, print_help
 from .config.help import options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, check_order, load_recipe
 from .config.sections import closest_option
+from .config.values import load_values
 from .data.sets.folder import WHOLE
 from .wording import count
 
@@ -120,7 +121,7 @@ def scores_whole_folder(recipe: Recipe, origin: str) -> Recipe | None:
     trained = Path(origin) / "recipe.yaml"
     if trained.is_file():
         with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-            own = (yaml.safe_load(trained.read_text(encoding="utf-8")) or {}).get("data") or {}
+            own = (load_values(trained.read_text(encoding="utf-8")) or {}).get("data") or {}
             if own.get("path") and Path(own["path"]).resolve() == Path(data.path).resolve():
                 return None
     whole = copy.copy(recipe)  # without the checks of recipes, in which this fraction is none

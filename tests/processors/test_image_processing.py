@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.processors import image_processing_deepavfusion
-from deepavfusion.processors.image_processing_deepavfusion import cover_size, resize, to_pixels
+from deepavfusion.processors.fit_deepavfusion import cover_size
+from deepavfusion.processors.image_processing_deepavfusion import resize, to_pixels
 from tests.golden_files import SHARED, load_golden
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from .options import RecipeError, unknown
 from .sections import ALIASES, SECTIONS, closest_option
+from .values import load_values
 
 
 def parse_override(override: str, following: str, command: str) -> tuple[str, str, Any]:
@@ -38,7 +39,7 @@ def parse_override(override: str, following: str, command: str) -> tuple[str, st
     if section not in SECTIONS:
         raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
     try:
-        value = yaml.safe_load(text)
+        value = load_values(text)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         opening, closing = text[:1], {"[": "]", "{": "}"}.get(text[:1], "")
         sketch = f"{opening}...{closing}" if closing else "..."

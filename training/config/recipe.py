@@ -21,6 +21,7 @@ from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, 
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .overrides import parse_override
 from .sections import SECTIONS, closest_option, section_options
+from .values import load_values
 
 _SUFFIXES = (".yaml", ".yml")
 # Command -> commands whose recipes it accepts.
@@ -173,7 +174,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     """
     name, text = _read(command, recipe)
     try:
-        values = yaml.safe_load(text)
+        values = load_values(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"

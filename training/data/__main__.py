@@ -17,6 +17,7 @@ import yaml
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.common import CommandParser
 
+from ..config.values import load_values
 from ..wording import count
 from .build import SPLITS, build_dataset
 from .clips import ClipDataset
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     for word in given.options:
         key, separator, value = word.removeprefix("data.").partition("=")
         try:
-            options[key] = yaml.safe_load(value)
+            options[key] = load_values(value)
         except yaml.YAMLError:
             separator = ""
         if not separator:

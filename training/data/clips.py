@@ -214,7 +214,7 @@ class FileClips(ClipDataset):
         draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
         pixels = self.pixel_values(clip, draws)
         waveform = self.augmentation.waveform(clip.waveform, draws) if self.train else clip.waveform
-        features = self.processor.feature_extractor(waveform, sampling_rate=clip.sampling_rate)["input_features"][0]
+        features = self.processor.feature_extractor([waveform], sampling_rate=clip.sampling_rate)["input_features"][0]
         return {"pixel_values": pixels, "input_features": features} | self.labels_of(row)
 
     def labels_of(self, row: dict) -> dict:
@@ -290,6 +290,6 @@ class DenseClips(ClipDataset):
         for time in dense_timestamps(start, max(start, end), self.num_windows, extractor.seconds):
             clip = load_clip(row["path"], time, processor.num_frames, extractor.seconds, require="both")
             pixels.append(self.clips.pixel_values(clip, None))
-            features.append(extractor(clip.waveform, sampling_rate=clip.sampling_rate)["input_features"][0])
+            features.append(extractor([clip.waveform], sampling_rate=clip.sampling_rate)["input_features"][0])
         sample = {"pixel_values": torch.stack(pixels), "input_features": torch.stack(features)}
         return sample | self.clips.labels_of(row)

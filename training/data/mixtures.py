@@ -133,7 +133,7 @@ class MixtureClips(FileClips):
         from deepavfusion.processors.feature_extraction_deepavfusion import fill_window
 
         extractor = self.processor.feature_extractor
-        return fill_window(extractor.waveforms(clip.waveform, clip.sampling_rate)[0], extractor.num_samples)
+        return fill_window(extractor.waveforms([clip.waveform], clip.sampling_rate)[0], extractor.num_samples)
 
     def _mix(self, target: tuple, other: tuple, i: int) -> dict:
         log_mel = self.processor.feature_extractor.log_mel

@@ -10,7 +10,7 @@ from .clips import ClipDataset
 from .random import Stream, generator
 from .sets.folder import order_by_name
 from .sets.names import is_video
-from .views import Box, View, evaluation_view, read_class_map, read_image, read_mask, training_view
+from .views import Box, Frame, View, evaluation_view, read_class_map, read_image, read_mask, training_view
 
 
 class Still(NamedTuple):
@@ -25,7 +25,7 @@ class Still(NamedTuple):
     mask: str | None = None
     """Image file with the mask."""
     boxes: tuple[Box, ...] | None = None
-    """(x1, y1, x2, y2) in fractions of the image: empty where no visible object sounds, None without annotation."""
+    """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
     name: str = ""
     """Name in messages; the image's path by default."""
 
@@ -88,8 +88,8 @@ class StillClips(ClipDataset):
         columns["path"] = [self.describe(i) for i in range(len(self))]
         return Dataset.from_dict({name: columns[name] for name in features}, features=Features(features))
 
-    def target(self, row: Still, view: View) -> torch.Tensor | None:
-        """The map of a frame in the model's view, (H, W); None where there is none."""
+    def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
+        """The map of a frame of `shape` (height, width) in the model's view, (H, W); None where there is none."""
         raise NotImplementedError
 
     def read(self, i: int) -> dict:
@@ -104,9 +104,9 @@ class StillClips(ClipDataset):
         else:
             view = evaluation_view(visual, *image.shape[:2])
             pixels = visual.transform(torch.from_numpy(image).permute(2, 0, 1))
-        features = self.processor.feature_extractor(waveform, sampling_rate=rate)["input_features"][0]
+        features = self.processor.feature_extractor([waveform], sampling_rate=rate)["input_features"][0]
         sample = {"pixel_values": pixels, "input_features": features}
-        labels = self.target(row, view)
+        labels = self.target(row, view, image.shape[:2])
         if labels is not None:
             sample["labels"] = labels
             if self.has_sounding:
@@ -132,7 +132,7 @@ class StillClips(ClipDataset):
 
 
 class MaskClips(StillClips):
-    """Frames with masks of their sounding objects.
+    """Frames with masks of their sounding objects, drawn on the frames as they are shown or stored.
 
     `labels` is float, 1 in the foreground and 0 in the background; with `label_names`, long class indices (the mask's
     pixel values; 255 is ignored). For localization, which has no classes, evaluation samples also hold `sounding`.
@@ -162,11 +162,12 @@ class MaskClips(StillClips):
         self.has_sounding = task == "localization" and not train
         self.card += ", foreground masks" if label_names is None else f", {len(label_names)} classes with background"
 
-    def target(self, row: Still, view: View) -> torch.Tensor:
+    def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor:
         """The mask of a frame in the model's view, (H, W)."""
+        frame = Frame(row.image, shape)
         if self.label_names is None:
-            return view.of_map(read_mask(row.mask)).float()
-        return view.of_map(read_class_map(row.mask, len(self.label_names))).long()
+            return view.of_map(read_mask(row.mask, frame)).float()
+        return view.of_map(read_class_map(row.mask, len(self.label_names), frame)).long()
 
 
 class BoxClips(StillClips):
@@ -201,6 +202,6 @@ class BoxClips(StillClips):
         negatives = sum(row.boxes == () for row in self.rows)
         self.card += ", no boxes" if without else f", {negatives} of them without a visible sounding object"
 
-    def target(self, row: Still, view: View) -> torch.Tensor | None:
+    def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
         """The consensus map of a frame in the model's view, (H, W); None without boxes."""
         return None if row.boxes is None else view.of_boxes(row.boxes, self.required_boxes)

@@ -1,16 +1,20 @@
 """Views of images, so that masks and boxes follow an image through resizing, cropping and flipping."""
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from deepavfusion.processors import MediaError
-from deepavfusion.processors.image_processing_deepavfusion import cover_size, crop_offsets
+from deepavfusion.processors.limits_deepavfusion import LimitError
+from deepavfusion.processors.stills_deepavfusion import Orientation, decode_image, exif_orientation, open_image
 
 from .augmentation import ClipAugmentation, draw_crop
+from .sets.folder import is_video
 
 Box = tuple[float, float, float, float]
 
@@ -65,10 +69,9 @@ class View:
 
 def evaluation_view(visual_processor, height: int, width: int) -> View:
     """The view that `visual_processor.transform` takes of an image of (height, width) pixels."""
-    size = visual_processor.output_size
-    resized = cover_size(height, width, size, visual_processor.crop_pct)
-    top, left = crop_offsets(*resized, size)
-    return View(top / resized[0], left / resized[1], size[0] / resized[0], size[1] / resized[1], tuple(size))
+    [region] = visual_processor.regions(height, width)
+    (top, rows), (left, columns) = region.span(0), region.span(1)
+    return View(top / height, left / width, rows / height, columns / width, region.size)
 
 
 def training_view(augmentation: ClipAugmentation, height: int, width: int, generator: torch.Generator) -> View:
@@ -80,35 +83,69 @@ def training_view(augmentation: ClipAugmentation, height: int, width: int, gener
     return View(top, left, part[2] / height, part[3] / width, tuple(size), flip)
 
 
-def _open(path: str | Path, expected: str, convert) -> np.ndarray:
-    from PIL import Image
+class Frame(NamedTuple):
+    """An image that a mask belongs to: its file, and its (height, width) as it is shown."""
 
+    path: str
+    shape: tuple[int, int]
+
+    def orientation(self, size: tuple[int, int]) -> Orientation:
+        """The orientation of a mask without one of its own, stored as (width, height) pixels.
+
+        Masks are drawn on the image as it is shown, unless their shape says that they are stored as the image is.
+        """
+        if size != self.shape or size[0] == size[1] or is_video(self.path):
+            return Orientation()
+        with open_image(self.path) as image:
+            orientation = exif_orientation(image)
+        return orientation if orientation.transpose else Orientation()
+
+
+@contextmanager
+def _opened(path: str | Path, expected: str):
+    """Open an image file with PIL, turning errors inside into `MediaError`."""
     try:
-        with Image.open(path) as image:
-            return np.array(convert(image))
+        with open_image(str(path)) as image:
+            yield image
+    except LimitError as error:
+        raise MediaError(f"{path}: expected {expected}, but {error}.") from error
     except MediaError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error ...
         raise MediaError(f"{path}: expected {expected}, got {type(error).__name__}: {error}.") from error
 
 
+def _read_shown(path: str | Path, expected: str, convert, frame: Frame | None) -> np.ndarray:
+    """Read a converted image as it is shown, (H, W, channels)."""
+    with _opened(path, expected) as image:
+        orientation = exif_orientation(image)
+        if frame is not None and orientation == Orientation():
+            orientation = frame.orientation(image.size)
+        values = np.asarray(convert(image))
+        return orientation.apply(values.reshape(*values.shape[:2], -1))
+
+
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8.
+    """Read an image file as (H, W, 3) uint8, as it is shown.
 
     Raises:
-        MediaError: The file is missing or not an image.
+        MediaError: The file is missing or not an image, or has more pixels than allowed.
     """
-    return _open(path, "an image", lambda image: image.convert("RGB"))
+    with _opened(path, "an image") as image:
+        return np.ascontiguousarray(decode_image(image))
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, frame: Frame | None = None) -> np.ndarray:
     """Read a mask as (H, W) uint8: 1 where any channel is not 0. The alpha channel does not count.
 
+    Args:
+        path: Image file, shown as its own orientation says.
+        frame: The image that the mask belongs to, whose orientation counts if the mask has none and is stored alike.
+
     Raises:
-        MediaError: The file is missing or not an image.
+        MediaError: The file is missing or not an image, or has more pixels than allowed.
     """
-    values = _open(path, "a mask", _without_alpha)
-    return (values.reshape(*values.shape[:2], -1) != 0).any(-1).astype(np.uint8)
+    return (_read_shown(path, "a mask", _without_alpha, frame) != 0).any(-1).astype(np.uint8)
 
 
 def _without_alpha(image):
@@ -117,8 +154,13 @@ def _without_alpha(image):
     return image.getchannel(0) if image.mode == "LA" else image
 
 
-def read_class_map(path: str | Path, num_classes: int) -> np.ndarray:
+def read_class_map(path: str | Path, num_classes: int, frame: Frame | None = None) -> np.ndarray:
     """Read class indices as (H, W) uint8: gray levels or palette indices 0 .. num_classes - 1, or 255, to be ignored.
+
+    Args:
+        path: Image file.
+        num_classes: Number of classes.
+        frame: See [`read_mask`].
 
     Raises:
         MediaError: The file is missing, not an image of one channel, or holds other values.
@@ -131,7 +173,7 @@ def read_class_map(path: str | Path, num_classes: int) -> np.ndarray:
             )
         return image
 
-    values = _open(path, "a class map", check)
+    values = np.ascontiguousarray(_read_shown(path, "a class map", check, frame)[..., 0])
     invalid = values[(values >= num_classes) & (values != 255)]
     if invalid.size:
         raise MediaError(

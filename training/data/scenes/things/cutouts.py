@@ -6,6 +6,8 @@ from math import ceil, cos, pi, sin
 
 import numpy as np
 
+from deepavfusion.processors.stills_deepavfusion import exif_orientation, open_image
+
 from .folder import ThingFolder, load_all
 
 _VISIBLE = 128  # alpha from which on a pixel of an image counts as a part of the thing
@@ -93,9 +95,10 @@ def _load_cutout(path: str, radius: int) -> Cutout:
 
     expected = f"{path}: expected a PNG image with an alpha channel"
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             mode, has_alpha = file.mode, file.has_transparency_data
-            image = file.convert("RGBA")
+            orientation = exif_orientation(file)
+            image = Image.fromarray(np.ascontiguousarray(orientation.apply(np.asarray(file.convert("RGBA")))))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error ...
         raise ValueError(f"{expected}, got {type(error).__name__}: {error}") from error
     if not has_alpha:
