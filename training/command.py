@@ -47,10 +47,10 @@ def train_from_recipe(command: str, argv: list[str], description: str, **hooks) 
         code = print_help(command, words, lambda recipe: help_text(command, description, recipe))
         return code if argv else BAD_INPUT
     check_order(command, argv)
+    set_float32_precision()
     recipe = load_recipe(command, argv[0], argv[1:])
     from .runs.run import Run  # here: `--help` does not wait for what trains
 
-    set_float32_precision()
     return Run(recipe).run(**hooks)
 
 

@@ -165,8 +165,8 @@ def main(argv: list[str]) -> int:
         return print_help("evaluate", recipe_words(argv), lambda recipe: parser(recipe).format_help())
     given = parser().parse_intermixed_args(argv)
     check_order("evaluate", [given.recipe, *given.overrides])
-    recipe = load_recipe("evaluate", given.recipe, given.overrides)
     set_float32_precision()
+    recipe = load_recipe("evaluate", given.recipe, given.overrides)
     evaluate_model(recipe, given.model, given.out or Path("runs") / "evaluations" / recipe.name, given.overwrite)
     return 0
 

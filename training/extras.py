@@ -14,6 +14,7 @@ EXTRAS = {
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",
     "experiments.label_efficiency": "train",
+    "experiments.objectives": "train",
     "experiments.scenes": "train",
     "experiments.baselines": "eval",
 }

@@ -180,7 +180,7 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     given += ["data.num_workers=0", "optim.batch_size=4", "run.cpu=true", "task.dense_windows=0"]
     assert evaluate.main(given) == 0
     printed = capsys.readouterr().out
-    assert "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test\n" in printed
+    assert "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test; cpu, " in printed
     assert "\nCello of the data is cello of the model\n" in printed
     assert "Classes of the model without clips here (1 of 3): rain\n" in printed
     assert "Left out: 1 clip of classes that are not the model's (1): siren\n" in printed

@@ -20,7 +20,7 @@ SMALL = [
     "data.num_workers=0",
     "optim.batch_size=8",
     "optim.epochs=1",
-    "optim.warmup_epochs=0.5",
+    "optim.warmup_fraction=0.5",
     "run.cpu=true",
 ]
 # Writes a line to the log and a result with the names of the completed runs beside it, or fails on request.

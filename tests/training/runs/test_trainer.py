@@ -67,7 +67,7 @@ def test_batches_without_a_readable_clip_move_nothing(run, tmp_path, capsys):
 
 
 def test_too_many_unreadable_clips_and_nan_stop_the_run_with_their_names(run, capsys):
-    assert run("broken", broken=[3]) == 1
+    assert run("broken", broken=[3, 4, 5, 6]) == 1
     assert "clip-3.mp4: no decodable frame" in capsys.readouterr().err
     assert run("nan", poisoned=[5]) == 1
     error = capsys.readouterr().err
