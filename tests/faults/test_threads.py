@@ -17,10 +17,10 @@ from deepavfusion_cli import environment
     ("cores", "workers", "processes", "threads"),
     [
         (2, 0, "", 2),
-        (2, 1, "", 1),
+        (2, 1, "", 2),  # workers are not always busy
         (1, 4, "", 1),
         (8, 2, "", 6),
-        (8, 8, "", 4),  # workers are not always busy
+        (8, 8, "", 4),
         (8, 1, "2", 3),
         (2, 1, "16", 1),
         (4, 0, "nonsense", 4),
