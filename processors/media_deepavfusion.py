@@ -26,6 +26,7 @@ from .streams_deepavfusion import (
     seek,
     steps_back,
     upright,
+    window_times,
 )
 
 try:
@@ -204,13 +205,10 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
         timestamp = sum(info.span) / 2
     elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
         raise source.error(f"a timestamp within {first:.2f} to {last:.2f} s", f"got {timestamp:.2f} s")
-    window_start = min(timestamp - seconds / 2, last - seconds)
-    window_start = max(window_start, min(first, timestamp))
+    window_start, times = window_times(first, last, timestamp, num_frames, seconds)
     frames = waveform = rate = None
     complete = True
     if info.has_image:
-        step = seconds / num_frames
-        times = [timestamp] if num_frames == 1 else [window_start + (i + 0.5) * step for i in range(num_frames)]
         frames, lag = source.read_frames(times)
         complete = frames is not None and lag < 1.0
     if info.has_audio:

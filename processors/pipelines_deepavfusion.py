@@ -5,17 +5,21 @@
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .image_processing_deepavfusion import as_list
-from .media_deepavfusion import load_clip, probe_clip
+from .media_deepavfusion import load_clip
 from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_image
+from .recording_separation_deepavfusion import RecordingSeparation, with_frames
+from .recordings_deepavfusion import Recording
 
 
 class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
@@ -74,44 +78,87 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
 
     def preprocess(self, inputs, frames=None, overlap: float = 0.5) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window and frame, one sample each."""
-        audio, rate, start = self.recording(inputs)
-        if frames is None and isinstance(inputs, Mapping):
-            frames = inputs.get("image")
+        recording = None if isinstance(inputs, Mapping) else self.recording(inputs)
+        if recording is not None:
+            reader = recording.frames() if frames is None else None
+            rates, parts = zip(*recording.audio(), strict=True)
+            audio, rate = np.concatenate(parts, axis=1), rates[0]
+        else:
+            _, audio, rate = read_arrays({**inputs, "image": None}, "audio")
+            frames = inputs.get("image") if frames is None else frames
             if frames is None:
                 raise ValueError("Expected an image of the target source, in the mapping or as frames, got none.")
         several = isinstance(frames, (list, tuple))
-        targets = [self._pixel_values(inputs, frame) for frame in (as_list(frames, 3) if several else [frames])]
+        targets = self._targets(inputs, frames)
         windows = self.processor.separation_windows([audio], rate, overlap)
-        for index, (features, time) in enumerate(zip(windows.input_features, windows.times, strict=True)):
-            for position, pixels in enumerate(targets):
-                if pixels is None:
-                    pixels = self._pixel_values(inputs, start + time)
+        pairs = ((features, targets) for features in windows.input_features)
+        if targets is None:
+            timed = ((x, recording.start + t) for x, t in zip(windows.input_features, windows.times, strict=True))
+            pairs = ((x, [pixels]) for x, pixels in with_frames(recording, reader, self.processor, timed))
+        for index, (features, images) in enumerate(pairs):
+            for position, pixels in enumerate(images):
                 sample = self._complete({"pixel_values": pixels, "input_features": features[None]})
-                last = index == len(windows.starts) - 1 and position == len(targets) - 1
-                about = {"several": several, "count": len(targets)}
+                last = index == len(windows.starts) - 1 and position == len(images) - 1
+                about = {"several": several, "count": len(images)}
                 if last:
                     about |= {"audio": audio, "rate": rate, "starts": windows.starts}
                 yield {"is_last": last, **sample, "about": about}
 
-    def recording(self, inputs) -> tuple[Any, int | None, float]:
-        """Return the whole audio of an input, its sampling rate in Hz, and its start in the file in seconds.
+    def recording(self, inputs) -> Recording:
+        """Open a file.
 
         Raises:
-            MediaError: If a file has no audio.
+            MediaError: If it cannot be read, or has no audio.
+            TypeError: If `inputs` is not a file.
         """
-        if isinstance(inputs, Mapping):
-            _, audio, rate = read_arrays({**inputs, "image": None}, "audio")
-            return audio, rate, 0.0
         check_file(inputs)
-        info = probe_clip(inputs)
-        # A second more than the headers state: audio beyond is kept, and nothing is padded.
-        clip = load_clip(inputs, seconds=info.end - info.start + 1.0, require="audio")
-        return clip.waveform, clip.sampling_rate, info.audio_span[0]
+        return Recording(inputs)
 
-    def _pixel_values(self, inputs, frame) -> torch.Tensor | None:
-        """Process the frame at a timestamp of the file, or an image; None for None."""
-        if frame is None:
+    def stream(
+        self, path: str | os.PathLike, frames=None, overlap: float = 0.5, consistency: bool = False, batch_size: int = 8
+    ) -> RecordingSeparation:
+        """Separate a recording of any length in parts, in memory that does not depend on its length.
+
+        The samples are those of a call of the pipeline. Both streams of the file are decoded once.
+
+        Args:
+            path: The file.
+            frames: As in a call.
+            overlap: As in a call.
+            consistency: As in a call.
+            batch_size: Windows and frames per forward pass.
+
+        Returns:
+            [`RecordingSeparation`], whose `parts()` are the separated recording.
+
+        Raises:
+            MediaError: If the file cannot be read, or has no audio.
+            TypeError: If `path` is not a path.
+            ValueError: If an option has an invalid value.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"Expected the path of a file, got {type(path).__name__}.")
+
+        def forward(pixel_values: torch.Tensor, input_features: torch.Tensor) -> torch.Tensor:
+            present = torch.ones(len(pixel_values), dtype=torch.bool)
+            batch = {"pixel_values": pixel_values, "input_features": input_features}
+            batch |= {"image_present": present, "audio_present": present, "is_last": True, "about": {}}
+            return self.forward(batch)["logits"]
+
+        targets = self._targets(path, frames)
+        return RecordingSeparation(
+            self.recording(path), self.processor, forward, targets, overlap, consistency, batch_size
+        )
+
+    def _targets(self, inputs, frames) -> list[torch.Tensor] | None:
+        """Pixel values (1, ...) of each of `frames`; None for the frames of the windows."""
+        if frames is None:
             return None
+        items = as_list(frames, 3) if isinstance(frames, (list, tuple)) else [frames]
+        return [self._pixel_values(inputs, frame) for frame in items]
+
+    def _pixel_values(self, inputs, frame) -> torch.Tensor:
+        """Process the frame at a timestamp of the file, or an image."""
         if isinstance(frame, Real):
             if isinstance(inputs, Mapping):
                 raise ValueError(f"Expected a file with a timestamp as frames ({frame} s), or an image, got a mapping.")

@@ -129,14 +129,19 @@ def if_in_time(frames, time: float):
         yield from frames
 
 
+def timed(frames):
+    """Yield (stream time in seconds, frame); the frames of a raw stream, which have no times, follow each other."""
+    next_time = 0.0
+    for frame in frames:
+        time = next_time if frame.time is None else frame.time
+        next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
+        yield time, frame
+
+
 def pick_frames(frames, times: list[float]) -> list:
     """Choose the frame that is shown at each of ascending stream times in seconds."""
-    chosen, before, next_time = [], None, 0.0
-    for frame in frames:
-        time = frame.time
-        if time is None:  # a raw stream: frames follow each other
-            time = next_time
-        next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
+    chosen, before = [], None
+    for time, frame in timed(frames):
         while len(chosen) < len(times) and time > times[len(chosen)] + 1e-6:
             chosen.append(before if before is not None else frame)
         if len(chosen) == len(times):
@@ -145,6 +150,27 @@ def pick_frames(frames, times: list[float]) -> list:
     if before is not None:
         chosen += [before] * (len(times) - len(chosen))
     return chosen
+
+
+def window_times(
+    start: float, end: float, timestamp: float, num_frames: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Place the window of a timestamp within a file, and its frames.
+
+    Args:
+        start: Start of the file's first stream in seconds.
+        end: End of its last stream.
+        timestamp: Middle of the window in seconds; a window that extends beyond the file is shifted into it.
+        num_frames: 1 for the frame at the timestamp; more are spread evenly over the window.
+        seconds: Length of the window.
+
+    Returns:
+        The start of the window, and the ascending times of the frames, in seconds.
+    """
+    begin = min(timestamp - seconds / 2, end - seconds)
+    begin = max(begin, min(start, timestamp))
+    step = seconds / num_frames
+    return begin, [timestamp] if num_frames == 1 else [begin + (i + 0.5) * step for i in range(num_frames)]
 
 
 def upright(frames: list, ratio: float) -> np.ndarray:
@@ -170,6 +196,34 @@ def upright(frames: list, ratio: float) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(np.stack(arrays), k=turns, axes=(1, 2)))
 
 
+def place_samples(frames, begin: float):
+    """Yield decoded audio with its place in the stream.
+
+    Args:
+        frames: Decoded audio frames; all get the sampling rate and the channels of the first.
+        begin: Stream time in seconds of place 0.
+
+    Yields:
+        The sampling rate in Hz, the place of the first sample, and the samples (channels, samples) float32.
+    """
+    rate = layout = resampler = shape = channels = expected = None
+    for frame in frames:
+        if rate is None:
+            rate, layout, channels = frame.sample_rate, frame.layout.name, frame.layout.nb_channels
+        if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
+        time = frame.time
+        offset = expected if time is None else round((time - begin) * rate)
+        if expected is not None and offset is not None and abs(offset - expected) <= 2:
+            offset = expected  # rounded timestamps must not separate samples
+        offset = 0 if offset is None else offset
+        parts = [part.to_ndarray().reshape(-1, channels) for part in resampler.resample(frame)]
+        samples = np.concatenate(parts or [np.zeros((0, channels), dtype=np.float32)]).T
+        expected = offset + samples.shape[1]
+        yield rate, offset, samples
+
+
 def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
     """Place decoded samples in a window; gaps are silent.
 
@@ -181,33 +235,56 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
     Returns:
         (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
     """
-    buffer = rate = layout = resampler = shape = None
-    low, high, length, expected = math.inf, 0, 0, None
-    for frame in frames:
-        if rate is None:
-            rate, layout = frame.sample_rate, frame.layout.name
+    buffer = rate = None
+    low, high, length = math.inf, 0, 0
+    for rate, offset, samples in place_samples(frames, begin):
+        if buffer is None:
             length = round(seconds * rate)
-            buffer = np.zeros((frame.layout.nb_channels, length), dtype=np.float32)
-        if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-        time = frame.time
-        offset = expected if time is None else round((time - begin) * rate)
-        if expected is not None and offset is not None and abs(offset - expected) <= 2:
-            offset = expected  # rounded timestamps must not separate samples
-        offset = 0 if offset is None else offset
-        parts = [part.to_ndarray().reshape(-1, buffer.shape[0]) for part in resampler.resample(frame)]
-        samples = np.concatenate(parts or [buffer.T[:0]]).T
-        expected = offset + samples.shape[1]
-        start, stop = max(offset, 0), min(expected, length)
+            buffer = np.zeros((samples.shape[0], length), dtype=np.float32)
+        start, stop = max(offset, 0), min(offset + samples.shape[1], length)
         if stop > start:
             buffer[:, start:stop] = samples[:, start - offset : stop - offset]
             low, high = min(low, start), max(high, stop)
-        if expected >= length:
+        if offset + samples.shape[1] >= length:
             break
     if buffer is None or high <= low:
         return None, None
     return buffer[:, int(low) : high], rate
+
+
+def follow_audio(frames, begin: float, end: float):
+    """Yield decoded samples one after the other, from the first of a stream to the last; gaps are silent.
+
+    Args:
+        frames: Decoded audio frames.
+        begin: Stream time in seconds; samples before it are dropped, as are those that overlap earlier ones.
+        end: Stream time in seconds up to which gaps are filled, so that a wrong timestamp cannot ask for days of
+            silence.
+
+    Yields:
+        The sampling rate in Hz, and samples (channels, samples) float32: parts of about a second.
+    """
+    parts, length, rate = [], 0, None
+    for rate, samples in _without_gaps(frames, begin, end):
+        parts.append(samples)
+        length += samples.shape[1]
+        if length >= rate:
+            yield rate, np.concatenate(parts, axis=1)
+            parts, length = [], 0
+    if length:
+        yield rate, np.concatenate(parts, axis=1)
+
+
+def _without_gaps(frames, begin: float, end: float):
+    place = None
+    for rate, offset, samples in place_samples(frames, begin):
+        place = max(offset, 0) if place is None else place
+        while (gap := min(offset, round((end - begin) * rate)) - place) > 0:
+            yield rate, np.zeros((samples.shape[0], min(gap, rate)), dtype=np.float32)
+            place += min(gap, rate)
+        fresh = samples[:, max(place - offset, 0) :]
+        yield rate, fresh
+        place += fresh.shape[1]
 
 
 __all__ = [
@@ -215,11 +292,14 @@ __all__ = [
     "collect_audio",
     "decode",
     "file_start",
+    "follow_audio",
     "header_span",
     "if_in_time",
     "packet_spans",
     "pick_frames",
     "seek",
     "steps_back",
+    "timed",
     "upright",
+    "window_times",
 ]
