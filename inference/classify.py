@@ -9,6 +9,7 @@ import json
 import sys
 
 from .common import command_parser, load_pipeline, positive, run
+from .jobs.progress import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
         writes=False,
     )
     result.add_argument("--top-k", type=positive, default=5, help="number of labels to print (5)")
-    result.add_argument("--json", action="store_true", help="print one JSON object per file and line")
+    result.add_argument(
+        "--json", action="store_true", help="print one JSON object per file and line, with the timestamps in seconds"
+    )
     return result
 
 
@@ -32,13 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         options = {"timestamps": arguments.at}
 
     def classify(pipeline, file: str, _: str) -> None:
-        labels = pipeline(file, top_k=arguments.top_k, batch_size=arguments.batch_size, **options)
+        found = pipeline(
+            file, top_k=arguments.top_k, batch_size=arguments.batch_size, return_timestamps=True, **options
+        )
         if arguments.json:
-            print(json.dumps({"file": file, "labels": labels}, ensure_ascii=False), flush=True)
+            say(json.dumps({"file": file, **found}, ensure_ascii=False))
             return
-        print(file)
-        for entry in labels:
-            print(f"  {entry['score']:.3f}  {entry['label']}", flush=True)
+        say("\n".join([file, *(f"  {entry['score']:.3f}  {entry['label']}" for entry in found["labels"])]))
 
     return run(
         "classify",

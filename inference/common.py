@@ -19,6 +19,8 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .folder import MARK_FILE, read_mark
+from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, timestamp_names, unique_names
+from .jobs.progress import Progress, complain
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
@@ -152,7 +154,9 @@ def command_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads, or folders of them"
+    )
     parser.add_argument("--model", required=True, help="folder or Hub id of a saved model")
     parser.add_argument(
         "--device", type=device, help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)"
@@ -212,6 +216,8 @@ def run(
     arguments: argparse.Namespace,
     load: Callable[[], DeepAVFusionPipeline],
     work: Callable[[DeepAVFusionPipeline, str, str], None],
+    suffixes: Sequence[str] = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES),
+    counted: bool = True,
 ) -> int:
     """Load a pipeline and process the files one by one.
 
@@ -222,24 +228,40 @@ def run(
         arguments: Parsed arguments of `command_parser`.
         load: Function that returns the pipeline.
         work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
+        suffixes: Endings of the files that a folder stands for.
+        counted: Whether the progress counts windows; False for `work` that shows its own progress through a file.
 
     Returns:
         The exit code: 0, or 2 if the model or any file could not be read.
     """
     set_float32_precision()
+    files, errors = find_files(arguments.files, suffixes, getattr(arguments, "out", None))
+    for error in errors:
+        print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)
+    if not files:
+        return 2
     try:
         pipeline = load()
     except (MediaError, OSError, ValueError) as error:
         print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)
         return 2
-    code = 0
-    for file, name in zip(arguments.files, unique_names(arguments.files), strict=True):
-        try:
-            work(pipeline, file, name)
-        except (MediaError, OSError) as error:
-            print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)
-            code = 2
+    code, windows = 2 if errors else 0, num_windows(arguments)
+    unit, shown = ("window", True) if counted else ("file", len(files) > 1)
+    with Progress(command, len(files) * windows, unit, shown=shown) as progress:
+        pipeline.progress = progress.update if counted else None
+        for number, (file, name) in enumerate(files, start=1):
+            try:
+                work(pipeline, file, name)
+            except (MediaError, OSError) as error:
+                complain(f"deepavfusion {command}: {one_line(error)}")
+                code = 2
+            progress.reach(number * windows)
     return code
+
+
+def num_windows(arguments: argparse.Namespace) -> int:
+    """Number of windows of each file."""
+    return getattr(arguments, "num_clips", None) or len(getattr(arguments, "at", None) or [None])
 
 
 def timestamp_options(arguments: argparse.Namespace) -> dict:
@@ -247,24 +269,6 @@ def timestamp_options(arguments: argparse.Namespace) -> dict:
     if arguments.num_clips is not None:
         return {"num_clips": arguments.num_clips}
     return {"timestamps": arguments.at or [None]}
-
-
-def unique_names(files: Sequence[str]) -> list[str]:
-    """Names of the files without folder and suffix, numbered where they would collide."""
-    names, seen = [], set()
-    for file in files:
-        stem = Path(file).stem or "file"
-        name, number = stem, 2
-        while name in seen:
-            name, number = f"{stem}_{number}", number + 1
-        seen.add(name)
-        names.append(name)
-    return names
-
-
-def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
-    """Prefixes of the output files of each timestamp (s) of a file."""
-    return unique_names([f"{name}_at_{timestamp:.2f}s.png" for timestamp in timestamps])
 
 
 def one_line(error: Exception) -> str:

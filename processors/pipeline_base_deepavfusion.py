@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         require: What a file must have, as for `load_clip`.
         pre_parameters: Names of the parameters of `preprocess`.
         post_parameters: Names of the parameters of `postprocess`.
+        progress: Function that is called with the number of windows after each forward pass; None by default.
     """
 
     _load_processor = True
@@ -41,6 +42,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     require = "any"
     pre_parameters: tuple[str, ...] = ("timestamps", "num_clips")
     post_parameters: tuple[str, ...] = ()
+    progress: Callable[[int], None] | None = None
 
     def __init__(self, model, processor, **kwargs):
         """Check the model and set it to eval mode.
@@ -100,11 +102,13 @@ class DeepAVFusionPipeline(ChunkPipeline):
     def preprocess(self, inputs, timestamps=None, num_clips: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window, one sample each."""
         several = num_clips is not None or isinstance(timestamps, (list, tuple))
-        clips = list(self._clips(inputs, timestamps, num_clips))
-        for index, (image, audio, rate, time) in enumerate(clips):
+        clips = self._clips(inputs, timestamps, num_clips)
+        clip = next(clips)
+        while clip is not None:
+            (image, audio, rate, time), clip = clip, next(clips, None)
             frame = None if image is None else as_frame(image)
             about = {"frame": frame, "timestamp": time, "several": several}
-            yield {"is_last": index == len(clips) - 1, **self._sample(image, audio, rate), "about": about}
+            yield {"is_last": clip is None, **self._sample(image, audio, rate), "about": about}
 
     def _clips(self, inputs, timestamps, num_clips: int | None) -> Iterator[tuple]:
         """Yield (image or frames, audio, sampling rate in Hz, timestamp in s) of each window."""
@@ -133,6 +137,12 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return sample
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        outputs = self._outputs(batch)
+        if self.progress is not None:
+            self.progress(len(outputs["image_present"]))
+        return outputs
+
+    def _outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         carried = {name: batch.pop(name) for name in ("is_last", "about")}
         inputs = {}
         for values, mask in (("pixel_values", "image_present"), ("input_features", "audio_present")):

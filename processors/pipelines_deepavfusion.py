@@ -31,21 +31,25 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     ```
 
     Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
-    configuration's `problem_type` is multi_label_classification), `timestamps`, `num_clips`. Logits of several windows
-    are averaged.
+    configuration's `problem_type` is multi_label_classification), `return_timestamps` (False; True returns `{"labels",
+    "timestamps"}`, with the middle of each window of a file in seconds), `timestamps`, `num_clips`. Logits of several
+    windows are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
     auto_class = "AutoModelForVideoClassification"
-    post_parameters = ("top_k", "multi_label")
+    post_parameters = ("top_k", "multi_label", "return_timestamps")
 
-    def postprocess(self, outputs, top_k: int | None = 5, multi_label: bool | None = None) -> list[dict[str, Any]]:
-        """Return a list of `{"score", "label"}` sorted by descending score."""
+    def postprocess(
+        self, outputs, top_k: int | None = 5, multi_label: bool | None = None, return_timestamps: bool = False
+    ) -> list[dict[str, Any]] | dict[str, list]:
+        """Return a list of `{"score", "label"}` sorted by descending score; with timestamps, in a dictionary."""
         config = self.model.config
         if multi_label is None:
             multi_label = config.problem_type == "multi_label_classification"
         logits = torch.cat([output["logits"].float() for output in outputs]).mean(0, keepdim=True)
-        return self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
+        labels = self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
+        return {"labels": labels, "timestamps": _timestamps(outputs)} if return_timestamps else labels
 
 
 class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
@@ -255,12 +259,13 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
     Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True`, (tokens, hidden size). Several
     windows add a first axis.
 
-    Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `timestamps`, `num_clips`.
+    Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `return_timestamps` (False;
+    True adds `timestamps`, float64, the middle of each window of a file in seconds), `timestamps`, `num_clips`.
     """
 
     model_name = "DeepAVFusionModel"
     auto_class = "AutoModel"
-    post_parameters = ("tokens", "normalize")
+    post_parameters = ("tokens", "normalize", "return_timestamps")
 
     def run_model(self, inputs):
         """Return the streams of the encoder for the modalities that are present."""
@@ -268,9 +273,11 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
         fields = {"fusion": "last_hidden_state", "image": "image_last_hidden_state", "audio": "audio_last_hidden_state"}
         return {name: outputs[field] for name, field in fields.items() if outputs.get(field) is not None}
 
-    def postprocess(self, outputs, tokens: bool = False, normalize: bool = False) -> dict[str, torch.Tensor]:
+    def postprocess(
+        self, outputs, tokens: bool = False, normalize: bool = False, return_timestamps: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Return the streams of a window, or of several along a first axis."""
-        streams = {}
+        streams, times = {}, _timestamps(outputs)
         for name in ("fusion", "image", "audio"):
             mask = f"{name}_present"
             if name != "fusion" and not any(bool(output[mask]) for output in outputs):
@@ -282,7 +289,15 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
             values = values if tokens else values.mean(1)
             values = torch.nn.functional.normalize(values, dim=-1) if normalize else values
             streams[name] = values if outputs[0]["about"]["several"] else values[0]
+        if return_timestamps and None not in times:
+            stored = torch.tensor(times, dtype=torch.float64)
+            streams["timestamps"] = stored if outputs[0]["about"]["several"] else stored[0]
         return streams
+
+
+def _timestamps(outputs) -> list[float | None]:
+    """Middle of each window in seconds; None for arrays."""
+    return [output["about"]["timestamp"] for output in outputs]
 
 
 def _frame_and_timestamp(output: Mapping) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class RecordingSeparation:
         window_frames(self.extractor, 0, overlap)  # raises for an overlap that is invalid
         if consistency:
             consistent_masks(torch.zeros(1 if targets is None else len(targets), 1))  # and here for a single source
+        if targets is None:
+            recording.frames()  # and for a file without images
         self.rate: int | None = None
 
     def parts(self, skip: int = 0) -> Iterator[SeparatedPart]:
@@ -75,7 +77,6 @@ class RecordingSeparation:
         Raises:
             MediaError: If the file cannot be read, or lacks the frames that are needed.
         """
-        # The first frame is looked for before anything is read.
         frames = self.recording.frames() if self.targets is None else None
         audio = self.recording.audio()
         self.rate, first = next(audio)
