@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import torch
 import transformers
+from huggingface_hub.utils import enable_progress_bars
 from transformers.utils import logging
 
 import deepavfusion  # noqa: F401
@@ -20,7 +21,7 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 
 from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files, timestamp_names, unique_names
-from .jobs.progress import Progress, complain
+from .jobs.progress import Progress, complain, plain_output
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
@@ -30,10 +31,15 @@ _ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
 @contextlib.contextmanager
 def quiet_library():
-    """Silence transformers' progress bars and load reports: unused decoder weights are expected here."""
+    """Silence transformers' load reports and all progress bars but those of downloads to a terminal.
+
+    Unused decoder weights are expected here.
+    """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if bars and sys.stderr.isatty():
+        enable_progress_bars()
     try:
         yield
     finally:
@@ -235,6 +241,7 @@ def run(
         The exit code: 0, or 2 if the model or any file could not be read.
     """
     set_float32_precision()
+    plain_output()
     files, errors = find_files(arguments.files, suffixes, getattr(arguments, "out", None))
     for error in errors:
         print(f"deepavfusion {command}: {one_line(error)}", file=sys.stderr)

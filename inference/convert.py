@@ -15,6 +15,7 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from .common import CommandParser
 from .files import apply_umask
 from .folder import FolderError, ResultFolder
+from .jobs.progress import plain_output
 
 
 def parse_arguments(argv=None):
@@ -49,6 +50,7 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 def main(argv=None) -> int:
     """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
     args = parse_arguments(argv)
+    plain_output()
     if not args.checkpoint.is_file():
         print(f"deepavfusion convert: the file {args.checkpoint} does not exist.", file=sys.stderr)
         return 2

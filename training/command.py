@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from deepavfusion.inference.folder import FolderError
+from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import set_float32_precision
 
 from .config.help import help_text
@@ -19,6 +20,7 @@ def run_command(command: str, action: Callable[[], int]) -> int:
     from .runs.trainer import NonFiniteError
 
     set_float32_precision()
+    plain_output()
     try:
         return action()
     except (RecipeError, FolderError, ImportError) as error:

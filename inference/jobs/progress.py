@@ -1,12 +1,15 @@
 """Progress of phases that may take long: a bar with the remaining time on a terminal, plain lines elsewhere."""
 
 import datetime
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+from transformers.utils import logging
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal
 Item = TypeVar("Item")
@@ -15,6 +18,13 @@ Item = TypeVar("Item")
 def duration(seconds: float) -> str:
     """Format seconds as h:mm:ss."""
     return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def plain_output() -> None:
+    """Turn off the progress bars of the libraries unless standard error is a terminal, which alone can redraw them."""
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # and that of huggingface_hub
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
 
 
 def say(text: str) -> None:
@@ -32,21 +42,28 @@ class Progress:
     """Progress of one phase, on standard error.
 
     On a terminal, a bar with the elapsed and the remaining time is drawn at once, and removed at the end. Elsewhere,
-    phases that take more than half a minute print a line about every half minute.
+    phases that take more than half a minute print a line about every half minute. Loading workers show nothing, nor do
+    processes other than the first.
 
     Args:
         title: Name of the phase.
         total: Amount of work.
         unit: What is counted, in the singular; "s" for seconds of a recording.
+        plural: Plural of the unit; by default with an s.
         done: Amount that an earlier process has done.
-        shown: False shows nothing, as on all processes but the main one.
+        shown: False shows nothing.
     """
 
-    def __init__(self, title: str, total: float, unit: str, *, done: float = 0, shown: bool = True):
-        self.title, self.total, self.unit, self.first, self.done, self.shown = title, total, unit, done, done, shown
+    def __init__(
+        self, title: str, total: float, unit: str, *, plural: str | None = None, done: float = 0, shown: bool = True
+    ):
+        self.title, self.total, self.unit, self.first, self.done = title, total, unit, done, done
+        self.plural = plural or f"{unit}s"
+        main = multiprocessing.parent_process() is None and int(os.environ.get("RANK", 0)) == 0
+        self.shown = shown and main
         self.started = self.said = time.monotonic()
         self.bar = None
-        if shown and sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             counted, speed = ("{postfix[0]}", "") if unit == "s" else ("{n_fmt}/{total_fmt}", ", {rate_fmt}")
             self.bar = tqdm(
                 desc=title,
@@ -96,15 +113,15 @@ class Progress:
     def _amount(self) -> str:
         if self.unit == "s":
             return f"{duration(self.done)} of {duration(self.total)}"
-        return f"{self.done:,} of {self.total:,} {self.unit}s"
+        return f"{self.done:,} of {self.total:,} {self.unit if self.total == 1 else self.plural}"
 
 
-def with_progress(items: Iterable[Item], title: str, unit: str, *, shown: bool = True) -> Iterator[Item]:
-    """Yield items that have a length, showing the progress through them until they end."""
-    with Progress(title, len(items), unit, shown=shown) as progress:  # ty: ignore[invalid-argument-type]
+def with_progress(items: Collection[Item] | Any, title: str, unit: str, plural: str | None = None) -> Iterator[Item]:
+    """Yield items, showing the progress through them until they end."""
+    with Progress(title, len(items), unit, plural=plural) as progress:
         for item in items:
             yield item
             progress.update()
 
 
-__all__ = ["Progress", "complain", "duration", "say", "with_progress"]
+__all__ = ["Progress", "complain", "duration", "plain_output", "say", "with_progress"]

@@ -18,9 +18,9 @@ from statistics import median, stdev
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import duration
 
 from ..report.tables import replace_between
-from ..runs.logging import duration
 
 
 @dataclass(frozen=True)

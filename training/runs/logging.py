@@ -1,6 +1,5 @@
 """Logging of a run: metrics.jsonl, aligned lines on the terminal, a progress bar, and experiment trackers."""
 
-import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers import TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import duration
 
 from ..wording import metric_title
 
@@ -72,11 +72,6 @@ def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
         except (RuntimeError, ValueError, ImportError) as error:
             raise ValueError(f"run.trackers={name} cannot be used: {error}") from error
     return callbacks
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class LogAverages:
@@ -198,7 +193,6 @@ __all__ = [
     "LogAverages",
     "MetricsFile",
     "ProgressLog",
-    "duration",
     "evaluation_line",
     "tracker_callbacks",
     "training_line",
