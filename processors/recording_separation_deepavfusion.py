@@ -152,21 +152,22 @@ class RecordingSeparation:
             yield start, consistent_masks(masks) if self.consistency else masks
 
     def _resampled(self, blocks: Iterator[torch.Tensor], finished: bool) -> Iterator[SeparatedPart]:
-        """Yield the parts that blocks of separated samples complete."""
+        """Yield the parts that blocks of separated samples complete; if it is finished, all that remain."""
         for block in blocks:
             for sources in self._output.push(block):
-                yield self._part(sources, self._output.chunk)
-        if finished:
-            for sources in self._output.finish():
-                missing = self._mixture.end - self._emitted - sources.shape[1]
-                padded = torch.nn.functional.pad(sources, (0, max(missing, 0)))
-                yield self._part(padded[:, : self._mixture.end - self._emitted], self._output.chunk)
+                yield self._part(sources)
+        for sources in self._output.finish() if finished else ():
+            # Rounding may have made the last one too long or short.
+            end = self._mixture.end - self._emitted
+            if end <= self._output.step:  # the last one
+                sources = torch.nn.functional.pad(sources, (0, max(end - sources.shape[1], 0)))[:, :end]
+            yield self._part(sources)
 
-    def _part(self, sources: torch.Tensor, index: int) -> SeparatedPart:
+    def _part(self, sources: torch.Tensor) -> SeparatedPart:
         start, self._emitted = self._emitted, self._emitted + sources.shape[1]
         mixture = self._mixture.read(start, self._emitted).numpy().copy()
         self._mixture.drop(self._emitted)
-        return SeparatedPart(index, start, mixture, sources.numpy())
+        return SeparatedPart(self._output.chunk, start, mixture, sources.numpy())
 
 
 def with_frames(

@@ -88,15 +88,19 @@ class ResamplingStream:
     def push(self, samples: torch.Tensor) -> Iterator[torch.Tensor]:
         """Add samples (..., n), and yield the chunks (..., step) that are complete."""
         self._buffer.append(samples)
-        while self._buffer.end >= (self.chunk + 1) * self._step + self._context:
-            yield self._resampled((self.chunk + 1) * self._step + self._context)[..., : self.step]
-            self.chunk += 1
-            self._buffer.drop(self.chunk * self._step - self._context)
+        yield from self._chunks(self._step + self._context)
 
     def finish(self) -> Iterator[torch.Tensor]:
-        """Yield what remains after the last sample (..., n), if anything does."""
-        if self._buffer.end > self.chunk * self._step:
-            yield self._resampled(self._buffer.end)
+        """Yield the chunks that remain after the last sample; the last one (..., n) may be shorter."""
+        yield from self._chunks(1)
+
+    def _chunks(self, enough: int) -> Iterator[torch.Tensor]:
+        """Yield chunks as long as there are enough samples from their start on."""
+        while self._buffer.end >= self.chunk * self._step + enough:
+            end = min((self.chunk + 1) * self._step + self._context, self._buffer.end)
+            yield self._resampled(end)[..., : self.step]
+            self.chunk += 1
+            self._buffer.drop(self.chunk * self._step - self._context)
 
     def _resampled(self, end: int) -> torch.Tensor:
         """Resample the chunk and what follows it until `end`."""
