@@ -139,7 +139,7 @@ def draw(draft: RecordingDraft, head: list[np.ndarray], rate: int, titles: Seque
     """Draw the spectrograms of the beginning of a recording into its draft, once there are that many seconds of it."""
     if sum(part.shape[1] for part in head) < seconds * rate:
         return False
-    waveforms = np.concatenate(head, axis=1)[:, : _MAX_SPECTROGRAM_SECONDS * rate]
+    waveforms = np.concatenate(head, axis=1)[:, : round(_MAX_SPECTROGRAM_SECONDS * rate)]
     panels = dict(zip(("mixture", *titles), waveforms, strict=True))
     draft.add_extra(encode_png(stft_spectrograms(panels, rate, max_frequency=8000)))
     return True

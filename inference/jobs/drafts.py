@@ -110,10 +110,16 @@ class RecordingDraft:
     def __exit__(self, *_: object) -> None:
         """Unlock the folder, and remove a draft without parts."""
         try:
-            for file in self._files:
-                file.close()
             if not self.parts and not self.separated:
                 self._remove()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the files and release the folder."""
+        try:
+            for file in self._files:
+                file.close()
         finally:
             self._lock.close()
 
