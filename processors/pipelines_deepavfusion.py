@@ -82,8 +82,9 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
 
     def preprocess(self, inputs, frames=None, overlap: float = 0.5) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window and frame, one sample each."""
-        recording = None if isinstance(inputs, Mapping) else self.recording(inputs)
-        if recording is not None:
+        recording = reader = None
+        if not isinstance(inputs, Mapping):
+            recording = self.recording(inputs)
             reader = recording.frames() if frames is None else None
             rates, parts = zip(*recording.audio(), strict=True)
             audio, rate = np.concatenate(parts, axis=1), rates[0]
@@ -95,8 +96,8 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
         several = isinstance(frames, (list, tuple))
         targets = self._targets(inputs, frames)
         windows = self.processor.separation_windows([audio], rate, overlap)
-        pairs = ((features, targets) for features in windows.input_features)
-        if targets is None:
+        pairs = ((features, targets or []) for features in windows.input_features)
+        if recording is not None and reader is not None:
             timed = ((x, recording.start + t) for x, t in zip(windows.input_features, windows.times, strict=True))
             pairs = ((x, [pixels]) for x, pixels in with_frames(recording, reader, self.processor, timed))
         for index, (features, images) in enumerate(pairs):

@@ -195,7 +195,7 @@ class TestSegment:
         expected = pipe(folder, "segment")(str(folder / "clip.mov"))
         mask = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]))
         assert np.array_equal(mask, expected["mask"])
-        assert float(Image.open(written["clip_at_1.25s_mask.png"]).text["timestamp"]) == expected["timestamp"]
+        assert float(Image.open(written["clip_at_1.25s_mask.png"]).info["timestamp"]) == expected["timestamp"]
         assert 255 in mask  # beyond the center crop
         colors = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]).convert("RGB"))
         assert len(np.unique(colors.reshape(-1, 3), axis=0)) == len(np.unique(mask))
@@ -236,7 +236,7 @@ class TestLocalize:
             title = f"clip_at_{entry['timestamp']:.2f}s"
             assert line == f"{title}: maximum at x {column}, y {row} of 64 x 48, score {entry['score']:.2f}"
             overlay = Image.open(written[f"{title}_heat.png"])
-            assert float(overlay.text["timestamp"]) == pytest.approx(entry["timestamp"], abs=1e-6)
+            assert float(overlay.info["timestamp"]) == pytest.approx(entry["timestamp"], abs=1e-6)
             assert overlay.width / overlay.height == 64 / 48
 
     def test_silence(self, command, folder):

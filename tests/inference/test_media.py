@@ -42,7 +42,7 @@ def test_a_wav_file_that_is_being_written_can_be_read(tmp_path):
 
 def test_notes_of_images():
     content = png(np.zeros((4, 4, 3), np.uint8), timestamp="1.25")
-    assert Image.open(io.BytesIO(content)).text == {"timestamp": "1.25"}
+    assert Image.open(io.BytesIO(content)).info["timestamp"] == "1.25"
 
 
 def test_png_is_lossless():
