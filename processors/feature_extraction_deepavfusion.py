@@ -45,6 +45,16 @@ def _hann_window(length: int, device: torch.device) -> torch.Tensor:
     return torch.hann_window(length, device=device)
 
 
+def resampling_ratio(rate: int, new_rate: int) -> Fraction:
+    """Samples per sample of a waveform resampled from `rate` to `new_rate` (Hz), rounded if its terms are large."""
+    ratio = Fraction(new_rate, rate)
+    if max(ratio.numerator, ratio.denominator) > _MAX_RESAMPLING_PHASES:
+        inverted = ratio > 1
+        ratio = (1 / ratio if inverted else ratio).limit_denominator(_MAX_RESAMPLING_PHASES)
+        ratio = 1 / ratio if inverted else ratio
+    return ratio
+
+
 def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     """Resample a waveform by windowed sinc interpolation.
 
@@ -62,11 +72,7 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     if rate == new_rate:
         return waveform
     _require_torchaudio(f"resample audio from {rate} to {new_rate} Hz")
-    ratio = Fraction(new_rate, rate)
-    if max(ratio.numerator, ratio.denominator) > _MAX_RESAMPLING_PHASES:
-        inverted = ratio > 1
-        ratio = (1 / ratio if inverted else ratio).limit_denominator(_MAX_RESAMPLING_PHASES)
-        ratio = 1 / ratio if inverted else ratio
+    ratio = resampling_ratio(rate, new_rate)
     return torchaudio.functional.resample(waveform, ratio.denominator, ratio.numerator)
 
 

@@ -153,7 +153,7 @@ def test_gaps_of_days_are_not_filled(tmp_path):
 
 
 def test_audio_longer_than_the_first_buffer_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("deepavfusion.processors.streams_deepavfusion._FIRST_SAMPLES", 1000)
+    monkeypatch.setattr("deepavfusion.processors.audio_streams_deepavfusion._FIRST_SAMPLES", 1000)
     audio = tone(16000, 2.0)
     path = write_media(tmp_path / "sound.wav", codec=None, audio_codec="pcm_f32le", audio=audio)
     np.testing.assert_array_equal(load_clip(path, seconds=10).waveform, audio)

@@ -48,7 +48,7 @@ def test_earlier_results_stay_when_a_command_fails(tmp_path):
     write(path, {}, {"config.json": "1", "weights": "1"})
     with pytest.raises(TypeError):
         write(path, {}, {"weights": "half", "config.json": None})
-    assert content(path) == {"config.json": "1", "weights": "1", ".draft/weights": "half"}
+    assert content(path) == {"config.json": "1", "weights": "1"}
     lock_folder(path).close()  # the failed command has given the folder back
     write(path, {}, {"config.json": "2"})
     assert content(path) == {"config.json": "2"}

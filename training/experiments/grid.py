@@ -18,10 +18,10 @@ from statistics import median, stdev
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import duration
 from deepavfusion_cli.parser import CommandParser
 
 from ..report.tables import replace_between
-from ..runs.logging import duration
 
 
 @dataclass(frozen=True)
