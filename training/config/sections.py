@@ -5,6 +5,7 @@ import difflib
 import re
 
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.ranges_deepavfusion import field_ranges
 
 from ..data import data_sets
 from .arguments import (
@@ -59,11 +60,13 @@ def config_options() -> list[Option]:
     text = DeepAVFusionConfig.__doc__ or ""
     described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
-    found = []
+    ranges, found = dict(field_ranges(DeepAVFusionConfig)), []
     for name, hint in DeepAVFusionConfig.__annotations__.items():
         tasks = next((tasks for start, tasks in _HEADS.items() if name.startswith(start)), ())
         default = getattr(DeepAVFusionConfig, name)
-        found.append(Option(name, hint, default, helps.get(name, ""), commands=TRAINING, tasks=tasks))
+        found.append(
+            Option(name, hint, default, helps.get(name, ""), commands=TRAINING, tasks=tasks, range=ranges.get(name))
+        )
     return found
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deepavfusion.inference.common import CommandParser
 
-from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
+from .config import DIFFICULTIES, SPLIT_INDICES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
 from .generation import check_things
 
@@ -51,6 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         check_things(config)
     except (OSError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        SPLIT_INDICES.check("--index", options.index)
+    except ValueError as error:
         parser.error(str(error))
     indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
     if options.out is not None:

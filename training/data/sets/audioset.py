@@ -11,7 +11,7 @@ quoted labels or not. All are read.
 import csv
 from pathlib import Path
 
-from .folder import make_rows
+from .folder import make_rows, read_times
 from .vggsound import index_clips, report_missing
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
@@ -23,6 +23,8 @@ def read_class_labels(path: str | Path) -> dict[str, str]:
         rows = list(csv.DictReader(file))
     if not rows or not {"index", "mid", "display_name"} <= rows[0].keys():
         raise ValueError(f"{path}: expected the columns index, mid and display_name.")
+    if wrong := [row["index"] for row in rows if not (row["index"] or "").strip().isdecimal()]:
+        raise ValueError(f"{path}: expected a whole number as index, got {wrong[0]!r}.")
     return {row["mid"]: row["display_name"] for row in sorted(rows, key=lambda row: int(row["index"]))}
 
 
@@ -30,7 +32,7 @@ def read_segments(path: str | Path) -> list[dict]:
     """Read a segment file as dictionaries of `id`, `start`, `end` (float seconds) and `mids` (list).
 
     Raises:
-        ValueError: A line that is neither comment, header nor segment.
+        ValueError: A line that is neither comment, header nor segment, or has times out of range.
     """
     segments = []
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -38,14 +40,16 @@ def read_segments(path: str | Path) -> list[dict]:
         for fields in reader:
             if not fields:
                 continue
+            if fields[0].strip().upper() == "YTID":
+                continue
+            if len(fields) < 3:
+                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.")
             try:
-                start, end = float(fields[1]), float(fields[2])
-            except (IndexError, ValueError):
-                if fields[0].strip().upper() == "YTID":
-                    continue
-                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.") from None
+                times = read_times({"start": fields[1], "end": fields[2]}, f"segment {fields[0]}")
+            except ValueError as error:
+                raise ValueError(f"{path}: expected id, start, end, labels, got {fields}: {error}") from None
             mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
-            segments.append({"id": fields[0], "start": start, "end": end, "mids": [mid for mid in mids if mid]})
+            segments.append({"id": fields[0], **times, "mids": [mid for mid in mids if mid]})
     return segments
 
 

@@ -17,6 +17,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from deepavfusion.ranges_deepavfusion import SECONDS
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg")
 _SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
@@ -82,6 +85,30 @@ def row_classes(dataset) -> list[list[int]]:
     return [label if isinstance(label, list) else [label] for label in dataset["label"][:]]
 
 
+def read_times(values: dict[str, Any], where: str) -> dict[str, float]:
+    """Read the times of an annotation, `start` and `end` as far as they are given.
+
+    Args:
+        values: Name -> number, or text of a number, in seconds.
+        where: File and line, for messages.
+
+    Raises:
+        ValueError: A time is not within `SECONDS`, or the end is not after the start.
+    """
+    times = {}
+    for name, value in values.items():
+        try:
+            times[name] = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            times[name] = float("nan")
+        if times[name] not in SECONDS:
+            raise ValueError(f"{where}: expected {name} in seconds, a number {SECONDS}, got {value!r}.")
+    start = times.get("start", 0.0)
+    if "end" in times and times["end"] <= start:
+        raise ValueError(f"{where}: expected end after start {start}, got {times['end']}.")
+    return times
+
+
 def read_annotations(path: str | Path) -> list[dict]:
     """Read the rows of a csv or jsonl file.
 
@@ -89,7 +116,7 @@ def read_annotations(path: str | Path) -> list[dict]:
         Dictionaries with `file` and optionally `label`, `start`, `end` and `split`.
 
     Raises:
-        ValueError: No `file` column, a time that is not a number, an end before its start; with the line's number.
+        ValueError: No `file` column, a time out of range, an end before its start; with the line's number.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -111,16 +138,7 @@ def read_annotations(path: str | Path) -> list[dict]:
             found = ", ".join(str(key) for key in row) if isinstance(row, dict) else type(row).__name__
             raise ValueError(f"{path}, line {line}: expected a value for 'file', got the columns {found}.")
         clean = {key: row[key] for key in _COLUMNS if row.get(key) not in (None, "")}
-        for key in ("start", "end"):
-            if key in clean:
-                try:
-                    clean[key] = float(clean[key])
-                except ValueError:
-                    raise ValueError(f"{path}, line {line}: expected {key} in seconds, got {row[key]!r}.") from None
-        if clean.get("end", float("inf")) <= clean.get("start", 0.0):
-            raise ValueError(
-                f"{path}, line {line}: expected end after start {clean.get('start', 0.0)}, got {clean['end']}."
-            )
+        clean |= read_times({key: clean[key] for key in ("start", "end") if key in clean}, f"{path}, line {line}")
         result.append(clean)
     return result
 

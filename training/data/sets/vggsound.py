@@ -36,7 +36,7 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
         for fields in reader:
             if not fields:
                 continue
-            if len(fields) != 4 or not fields[1].strip().isdigit():
+            if len(fields) != 4 or not fields[1].strip().isdecimal():
                 raise ValueError(f"{path}, line {reader.line_num}: expected id,start,label,split, got {fields}.")
             rows.append({"id": fields[0], "start": int(fields[1]), "label": fields[2], "split": fields[3].strip()})
     return rows
