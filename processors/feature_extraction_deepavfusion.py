@@ -11,6 +11,8 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
+from .numbers_deepavfusion import is_count, is_number
+
 try:
     import torchaudio
 except ImportError:
@@ -18,6 +20,7 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+_MAX_RATE = 768_000  # Hz
 _MAX_RESAMPLING_PHASES = 2000  # bounds the kernel of rates without a common divisor (16000 to 44101: 2.8 GB)
 
 
@@ -173,14 +176,17 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
             kwargs.pop(name, None)
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         sizes = {
-            "num_mel_bins": num_mel_bins,
-            "spectrogram_length": spectrogram_length,
-            "sampling_rate": sampling_rate,
-            "hop_length": hop_length,
+            "num_mel_bins": (num_mel_bins, 4096),
+            "spectrogram_length": (spectrogram_length, 1_000_000),
+            "sampling_rate": (sampling_rate, _MAX_RATE),
+            "n_fft": (n_fft, 65536),
+            "hop_length": (hop_length, 65536),
         }
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Expected {name} as a positive int, got {value!r}.")
+        for name, (value, at_most) in sizes.items():
+            if not is_count(value, at_most):
+                raise ValueError(f"Expected {name} as a positive int, got {value!r} (at most {at_most}).")
+        if not is_number(log_offset, 1e-30, 1):
+            raise ValueError(f"Expected log_offset as a number of at least 1e-30 and at most 1, got {log_offset!r}.")
         if spectrogram_length * hop_length <= n_fft // 2:
             raise ValueError(
                 f"Expected a spectrogram longer than half a window ({n_fft // 2} samples), because its ends are "
@@ -242,7 +248,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 "rate gives wrong features."
             )
             return self.sampling_rate
-        if sampling_rate != int(sampling_rate) or sampling_rate < 1:
+        if not is_number(sampling_rate, 1, _MAX_RATE) or sampling_rate != int(sampling_rate):
             raise ValueError(f"Expected sampling_rate as a positive whole number of Hz, got {sampling_rate!r}.")
         return int(sampling_rate)
 

@@ -11,6 +11,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
+from .numbers_deepavfusion import MAX_SIDE, is_count, is_number
+
 try:
     from PIL import Image
 except ImportError:
@@ -135,13 +137,13 @@ def to_size(size: Any) -> dict[str, int]:
     """Convert an int, [height, width] or {"height": ..., "width": ...} to the dict form.
 
     Raises:
-        ValueError: If `size` is anything else, or a side is below 1.
+        ValueError: If `size` is anything else, or a side is below 1 or above 16384.
     """
     if isinstance(size, int):
         size = (size, size)
     elif not isinstance(size, (list, tuple)) and hasattr(size, "keys") and {"height", "width"} <= set(size.keys()):
         size = (size["height"], size["width"])
-    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(is_count(s, MAX_SIDE) for s in size):
         raise ValueError(f'Expected a size as an int, [height, width] or {{"height": .., "width": ..}}, got {size!r}.')
     return {"height": size[0], "width": size[1]}
 
@@ -168,6 +170,13 @@ class ImageTransform:
             raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if len(image_mean) != 3 or len(image_std) != 3:
             raise ValueError(f"Expected image_mean and image_std of 3 channels, got {image_mean} and {image_std}.")
+        if not all(is_number(v, -1000, 1000) for v in image_mean) or not all(
+            is_number(v, 1e-6, 1000) for v in image_std
+        ):
+            raise ValueError(
+                f"Expected image_mean and image_std as finite numbers, the latter positive, got {image_mean} and "
+                f"{image_std}."
+            )
         self.size = to_size(size)
         self.crop_pct = crop_pct
         self.image_mean = [float(value) for value in image_mean]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 from .feature_extraction_deepavfusion import as_waveforms, resample, to_mono
 from .image_processing_deepavfusion import ImageTransform
+from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
@@ -78,7 +79,7 @@ class PostProcessing:
             ValueError: If the logits have the wrong shape, or `top_k` is below 1.
         """
         logits = _logits(outputs, (2,), "(batch, labels)")
-        if top_k is not None and top_k < 1:
+        if top_k is not None and not is_count(top_k, MAX_WINDOWS):
             raise ValueError(f"Expected top_k of at least 1, or None for all labels, got {top_k}.")
         scores = logits.sigmoid() if multi_label else logits.softmax(-1)
         count = scores.shape[1] if top_k is None else min(top_k, scores.shape[1])
@@ -206,6 +207,8 @@ class PostProcessing:
         Raises:
             ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
+        if not is_number(threshold, 0, 1):
+            raise ValueError(f"Expected a threshold of at least 0 and at most 1, got {threshold!r}.")
         logits = _logits(outputs, (4,), "(batch, labels, height, width)")
         return [
             _to_labels(maps, threshold, outside) for maps in self._on_images(logits, target_sizes, outside=float("nan"))
