@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import difflib
-import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,13 +17,11 @@ import deepavfusion  # noqa: F401
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
-from deepavfusion.ranges_deepavfusion import COUNT, SECONDS, Range
 
 from .folder import MARK_FILE, read_mark
 from .precision import set_float32_precision
 
 STREAMS = ("fusion", "image", "audio")
-_FRACTION = Range(at_least=0, below=1)
 # Models without the head of a task.
 _ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
@@ -183,26 +180,30 @@ def device(text: str) -> str:
 
 def positive(text: str) -> int:
     """Parse a positive integer."""
-    return _parse(text if text.isdecimal() else "", int, COUNT, "a positive integer")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)
 
 
 def seconds(text: str) -> float:
     """Parse a timestamp in seconds."""
-    return _parse(text, float, SECONDS, "a timestamp in seconds")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds, got {text!r}")
+    return value
 
 
 def fraction(text: str) -> float:
-    """Parse a fraction below 1."""
-    return _parse(text, float, _FRACTION, f"a number {_FRACTION}")
-
-
-def _parse(text: str, kind: type, limits: Range, expected: str):
+    """Parse a number in [0, 1)."""
     try:
-        value = kind(text)
+        value = float(text)
     except ValueError:
-        value = math.nan
-    if value not in limits:
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1), got {text!r}")
     return value
 
 

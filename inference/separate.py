@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from deepavfusion.processors import MediaError, load_clip
-from deepavfusion.ranges_deepavfusion import SECONDS
 
 from .common import command_parser, fraction, load_pipeline, run, unique_names
 from .drawing import stft_spectrograms
@@ -28,7 +27,7 @@ def frame(text: str) -> float | str:
         value = float(text)
     except ValueError:
         return text
-    if value not in SECONDS:
+    if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a timestamp in seconds or an image, got {text!r}")
     return value
 
@@ -53,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--consistency", action="store_true", help="normalize the masks of two or more frames by their sum"
     )
-    result.add_argument(
-        "--overlap", type=fraction, default=0.5, help="overlap of consecutive windows, at least 0 and below 1 (0.5)"
-    )
+    result.add_argument("--overlap", type=fraction, default=0.5, help="overlap of consecutive windows, in [0, 1) (0.5)")
     return result
 
 

@@ -4,6 +4,7 @@ import math
 import re
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import logging
 
 from .classification_deepavfusion import DeepAVFusionForAudioVisualClassification
@@ -262,7 +263,11 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
             tensors = kept
         tensors = {key.removeprefix("encoder."): tensor for key, tensor in tensors.items()}
     if config is None:
-        config = infer_config(tensors, task)
+        try:
+            config = infer_config(tensors, task)
+        except (ArithmeticError, LookupError, TypeError, RuntimeError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"The checkpoint has tensors of impossible sizes; pass `config`: {reason}") from error
     model = TASK_CLASSES[task](config)
     _load(model, tensors)
     return model.eval()

@@ -175,6 +175,7 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
                 f"Unknown: {', '.join(unknown[:4]) or 'none'}."
             )
         tower.load_state_dict(tensors, strict=False)  # the keys were checked above
+        check_weights(tower.state_dict(), origin)  # once more: numbers may have become too large for the tower's type
     return model
 
 

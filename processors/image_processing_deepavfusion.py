@@ -170,12 +170,10 @@ class ImageTransform:
             raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if len(image_mean) != 3 or len(image_std) != 3:
             raise ValueError(f"Expected image_mean and image_std of 3 channels, got {image_mean} and {image_std}.")
-        if not all(is_number(v, -1000, 1000) for v in image_mean) or not all(
-            is_number(v, 1e-6, 1000) for v in image_std
-        ):
+        if not all(is_number(v, 0, 1) for v in image_mean) or not all(is_number(v, 1e-6, 1000) for v in image_std):
             raise ValueError(
-                f"Expected image_mean and image_std as finite numbers, the latter positive, got {image_mean} and "
-                f"{image_std}."
+                f"Expected image_mean in 0..1 and image_std as positive numbers, for pixels in 0..1, got {image_mean} "
+                f"and {image_std}."
             )
         self.size = to_size(size)
         self.crop_pct = crop_pct

@@ -172,7 +172,7 @@ class TestSeparate:
             ),
             (("--frame", __file__), f"--frame {__file__}: expected a timestamp in seconds, an image or a video; "),
             (("--frame", "-1"), "expected at least one argument|expected a timestamp"),
-            (("--overlap", "1"), "a number of at least 0 and below 1, got '1'"),
+            (("--overlap", "1"), "a number in [0, 1), got '1'"),
         ],
     )
     def test_bad_options(self, command, folder, options, message):
