@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import re
 
 from deepavfusion import DeepAVFusionConfig
@@ -55,8 +56,9 @@ def data_sets_of(command: str) -> tuple[str, ...]:
     return tuple(name for name in data_sets() if name in suitable)
 
 
-def config_options() -> list[Option]:
-    """List the fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
+@functools.cache
+def config_options() -> tuple[Option, ...]:
+    """The fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
     text = DeepAVFusionConfig.__doc__ or ""
     described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
@@ -67,7 +69,7 @@ def config_options() -> list[Option]:
         found.append(
             Option(name, hint, default, helps.get(name, ""), commands=TRAINING, tasks=tasks, range=ranges.get(name))
         )
-    return found
+    return tuple(found)
 
 
 def section_options(section: str, command: str | None = None) -> list[Option]:
