@@ -20,7 +20,7 @@ from pathlib import Path
 from deepavfusion.inference.common import positive
 from deepavfusion.training.report.tables import markdown_table, replace_between
 from deepavfusion.training.runs.records import package_versions
-from tests.faults import contract, mutations, test_checkpoints, test_media, test_recipes
+from tests.faults import contract, mutations, test_mutated_media, test_mutated_models, test_mutated_recipes
 
 COLUMNS = ("input", "tried", "read", "refused", "broke the contract", "slowest, s of CPU")
 BROKEN = "broken"
@@ -42,13 +42,13 @@ def timed(trials: Iterator[Callable[[], tuple[str, str]]]) -> Iterator[Trial]:
 def try_all_media(count: int) -> Iterator[Trial]:
     """Mutated media files."""
     files = mutations.small_media()
-    seed = test_media.SEED
+    seed = test_mutated_media.SEED
     yield from timed(lambda n=n: contract.try_mutated_media(files, seed, n) for n in range(count))
 
 
 def try_all_models(count: int) -> Iterator[Trial]:
     """Folders of a model of which one file is mutated."""
-    seed = test_checkpoints.SEED
+    seed = test_mutated_models.SEED
     with tempfile.TemporaryDirectory() as name:
         saved, folder = contract.small_model(Path(name) / "saved"), Path(name) / "model"
         yield from timed(lambda n=n: contract.try_mutated_model(saved, folder, seed, n) for n in range(count))
@@ -56,7 +56,7 @@ def try_all_models(count: int) -> Iterator[Trial]:
 
 def try_all_tensors(count: int) -> Iterator[Trial]:
     """Published checkpoints of which one tensor is mutated."""
-    seed, tensors = test_checkpoints.SEED, contract.published_tensors()
+    seed, tensors = test_mutated_models.SEED, contract.published_tensors()
 
     def trial(number: int) -> tuple[str, str]:
         return "one tensor of many", contract.try_mutated_tensors(tensors, seed, number)[1]
@@ -66,7 +66,7 @@ def try_all_tensors(count: int) -> Iterator[Trial]:
 
 def try_all_recipes(count: int) -> Iterator[Trial]:
     """Packaged recipes with one to three overrides of any keys by any values."""
-    drawn = test_recipes.draw_overrides(count)
+    drawn = test_mutated_recipes.draw_overrides(count)
     yield from timed(lambda o=o: ("one to three options of many", contract.try_recipe(*o)) for o in drawn)
 
 
