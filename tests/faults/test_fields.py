@@ -1,5 +1,8 @@
 """The set of fields never depends on the data: batches of the processor, of collators, and outputs of the models."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +17,11 @@ from deepavfusion import (
     DeepAVFusionModel,
 )
 from deepavfusion.processors import DeepAVFusionFeatureExtractor, DeepAVFusionProcessor
+from tests.faults.contract import run_command
 from tests.modeling_deepavfusion.cases import make_inputs, make_model
 from tests.tiny import tiny_config
 
+PAGE = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
 FIELDS = {"pixel_values", "input_features", "image_present", "audio_present"}
 IMAGE = np.full((40, 50, 3), 99, np.uint8)
 AUDIO = np.full(12000, 0.1, np.float32)
@@ -147,3 +152,25 @@ def test_losses_are_the_same_whatever_is_marked_absent(objective):
             assert (outputs.audio_loss == 0) == (not any(audio))
         found.add(tuple(sorted(outputs)))
     assert len(found) == 1
+
+
+def test_the_page_shows_what_happens():
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    *lines, shown = snippet.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    expression, _, result = shown.partition("  # ")
+    assert eval(expression, names) == eval(result)
+    (command, message) = re.findall(r"^deepavfusion (.*)\n# (.*)$", PAGE, re.MULTILINE)[0]
+    code, _, err = run_command(command.split())
+    assert (code, err) == (2, f"{message}\n")
+
+
+def test_the_table_adds_up():
+    table = PAGE.partition("<!-- faults:begin -->")[2].partition("<!-- faults:end -->")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    counts = [[int(cell.replace(",", "")) for cell in row[1:5]] for row in rows[2:]]
+    assert all(tried == read + refused + broken for tried, read, refused, broken in counts)
+    assert f"{sum(row[0] for row in counts):,} tried, {sum(row[3] for row in counts)} broke the contract" in table

@@ -58,7 +58,7 @@ def draw_overrides(count: int) -> list[tuple[str, list[str]]]:
     return drawn
 
 
-@settings(few, max_examples=100)
+@settings(few, max_examples=60)
 @given(CHANGES)
 def test_any_values_of_any_keys_are_loaded_or_refused(change):
     try_recipe(*change)

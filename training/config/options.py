@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,14 +86,15 @@ def option(default: Any, help: str, **limits):
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def field_options(cls: type) -> list[Option]:
-    """List the options among the fields of a section's dataclass, in order."""
+@functools.cache
+def field_options(cls: type) -> tuple[Option, ...]:
+    """The options among the fields of a section's dataclass, in order."""
     hints, found = typing.get_type_hints(cls), []
     for field in dataclasses.fields(cls):
         if "help" in field.metadata:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             found.append(Option(field.name, hints[field.name], default, **field.metadata))
-    return found
+    return tuple(found)
 
 
 def convert(value: Any, option: Option, key: str) -> Any:

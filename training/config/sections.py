@@ -79,7 +79,7 @@ def section_options(section: str, command: str | None = None) -> list[Option]:
         section: Name of the section.
         command: Command to restrict the options to: those that apply to any of its tasks and data sets.
     """
-    options = field_options(SECTIONS[section])
+    options = list(field_options(SECTIONS[section]))
     if section == "task" and command is not None:
         name, *others = options
         options = [dataclasses.replace(name, default=COMMANDS[command][0]), *others]
