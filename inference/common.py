@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers.utils import logging
 
-import deepavfusion  # noqa: F401
+import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
@@ -66,11 +66,15 @@ def load_model(
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If required weights are missing or have other shapes.
+        ValueError: If the model is of another type, or required weights are missing or have other shapes.
     """
     if reason := missing_model(origin):
         raise OSError(f"{origin} cannot be used: {reason}.")
     with quiet_library():
+        # transformers would look for the code of an unknown model, and ask on the terminal whether to run it.
+        kind = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("model_type")
+        if kind != "deepavfusion":
+            raise ValueError(f"{origin} holds a model of type {kind!r}: expected 'deepavfusion'.")
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )

@@ -296,7 +296,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         return self.num_fusion_tokens + self.num_image_aggregation_tokens + self.num_audio_aggregation_tokens
 
     def validate_choices(self):
-        """Raise `ValueError` if a named variant does not exist."""
+        """Raise `ValueError` if a named variant does not exist, or names of model classes are no names."""
         choices = {
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
@@ -312,6 +312,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}.")
+        names = self.architectures
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"architectures is {names!r}: expected a list of names of models.")
 
     def validate_input_sizes(self):
         """Raise `ValueError` if an input does not divide into whole patches."""

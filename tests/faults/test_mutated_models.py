@@ -1,5 +1,7 @@
 """Mutated checkpoints, configurations and published files are loaded or refused in one line."""
 
+import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -9,6 +11,7 @@ from tests.faults.contract import (
     READ,
     REFUSED,
     published_tensors,
+    run_command,
     small_model,
     try_model,
     try_mutated_model,
@@ -51,3 +54,16 @@ def test_mutated_published_tensors_are_refused():
     load_original_checkpoint(tensors)
     outcomes = Counter(try_mutated_tensors(tensors, SEED, number)[1] for number in range(60))
     assert outcomes[REFUSED] > 50
+
+
+@pytest.mark.parametrize("name", ["x", "bert", None, 5])
+def test_models_of_another_type_are_refused_without_a_question(saved, tmp_path, name):
+    """Of an unknown type with code beside it, transformers asks on the terminal whether to run the code."""
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": name}))
+    assert config["auto_map"]
+    code, out, err = run_command(["classify", "--model", str(folder), "absent.wav", "--device", "cpu"])
+    assert (code, out) == (2, "")
+    assert err == f"deepavfusion classify: {folder} holds a model of type {name!r}: expected 'deepavfusion'.\n"

@@ -98,6 +98,8 @@ def test_derived_sizes():
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
         ({"attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob is 2"),
         ({"drop_path_rate": 1}, "drop_path_rate is 1"),
+        ({"architectures": -1}, "architectures is -1: expected a list of names of models"),
+        ({"architectures": [None]}, r"architectures is \[None\]: expected a list of names"),
     ],
 )
 def test_invalid_values_are_named(overrides, message):
