@@ -88,7 +88,7 @@ def run_command(words: Sequence[str]) -> tuple[int, str, str]:
 def small_model(folder: Path) -> Path:
     """Save a small classifier with its processor."""
     torch.manual_seed(0)
-    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1}, num_labels=3, classifier_input_norm=True)
+    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1, "num_labels": 3, "classifier_input_norm": True})
     DeepAVFusionForAudioVisualClassification(config).save_pretrained(folder)
     DeepAVFusionProcessor.from_config(config).save_pretrained(folder)
     for code in folder.glob("*.py"):  # the copied code is not under test
@@ -138,7 +138,7 @@ def try_model(folder: Path) -> str:
 def published_tensors() -> dict[str, torch.Tensor]:
     """A small published checkpoint."""
     torch.manual_seed(0)
-    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1}, num_labels=3)
+    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1, "num_labels": 3})
     return export_original_state_dict(DeepAVFusionForAudioVisualClassification(config))
 
 

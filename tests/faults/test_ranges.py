@@ -272,7 +272,7 @@ def saved(tmp_path_factory):
     """A folder of a classifier and its processor, whose sizes a published checkpoint determines."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "model"
-    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1}, num_labels=3, classifier_input_norm=True)
+    config = DeepAVFusionConfig(**{**INFERABLE, "num_hidden_layers": 1, "num_labels": 3, "classifier_input_norm": True})
     DeepAVFusionForAudioVisualClassification(config).save_pretrained(folder)
     DeepAVFusionProcessor.from_config(config).save_pretrained(folder)
     return folder
