@@ -2,19 +2,17 @@
 
 import argparse
 import contextlib
-import json
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-import safetensors
 import torch
 import transformers
 from huggingface_hub.utils import enable_progress_bars
 from transformers.utils import logging
 
-import deepavfusion  # noqa: F401
+import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
@@ -23,7 +21,7 @@ from deepavfusion_cli.boundary import report
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
 from deepavfusion_cli.parser import CommandParser, positive, seconds
 
-from .files import UnreadableError, check_writable
+from .files import UnreadableError, check_writable, damaged_file
 from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
 from .jobs.progress import Progress, plain_output
@@ -71,7 +69,7 @@ def reading_model(origin: str) -> Generator[None]:
         yield
     except Exception as error:
         named = origin in str(error) and isinstance(error, ValueError | OSError) and raised_by_package(error)
-        fault = None if named else _damaged_file(origin)
+        fault = None if named else damaged_file(origin)
         if named or (fault is None and machine_failure(error)):
             raise
         raise UnreadableError(f"{origin} cannot be used: {fault or cause(error, origin)}") from error
@@ -80,23 +78,6 @@ def reading_model(origin: str) -> Generator[None]:
 def model_fault(error: Exception, origin: str) -> str:
     """Why a model cannot be used, for messages that name it already."""
     return cause(error, origin).removeprefix("it cannot be used: ")
-
-
-def _damaged_file(origin: str) -> str | None:
-    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
-    for file in sorted(Path(origin).glob("*.json")):
-        try:
-            if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
-                return f"{file.name} holds something other than a JSON object"
-        except (OSError, ValueError, RecursionError) as error:
-            return f"{file.name}: {cause(error, file)}"
-    for file in sorted(Path(origin).glob("*.safetensors")):
-        try:
-            with safetensors.safe_open(file, "pt"):
-                pass
-        except (OSError, safetensors.SafetensorError) as error:
-            return f"{file.name}: {cause(error, file)}"
-    return None
 
 
 def load_model(
@@ -114,11 +95,15 @@ def load_model(
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If required weights are missing or have other shapes.
+        ValueError: If the model is of another type, or required weights are missing or have other shapes.
     """
     if reason := missing_model(origin):
         raise OSError(f"{origin} cannot be used: {reason}.")
     with quiet_library(), reading_model(origin):
+        # transformers would look for the code of an unknown model, and ask on the terminal whether to run it.
+        kind = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("model_type")
+        if kind != "deepavfusion":
+            raise ValueError(f"{origin} holds a model of type {kind!r}: expected 'deepavfusion'.")
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from .audio_streams_deepavfusion import collect_audio
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
+from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
 from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
     MediaInfo,
@@ -96,7 +97,7 @@ def load_clip(
     """
     if require not in _REQUIRE:
         raise ValueError(f"Expected require as one of {', '.join(map(repr, _REQUIRE))}, got {require!r}.")
-    if num_frames < 1 or not 0 < seconds < math.inf:
+    if not is_count(num_frames, MAX_FRAMES) or not is_number(seconds, 1e-6, 1e9):
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
     source = _Source(path)
     info = source.probe()
@@ -132,8 +133,8 @@ def load_clips(
     if num_clips is not None:
         if timestamps is not None:
             raise ValueError("Expected timestamps or num_clips, got both.")
-        if num_clips < 1:
-            raise ValueError(f"Expected num_clips of at least 1, got {num_clips}.")
+        if not is_count(num_clips, MAX_WINDOWS):
+            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
         timestamps = dense_timestamps(*probe_clip(path).span, num_clips, options.get("seconds", 3.0))
     times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
     if not times:
