@@ -239,7 +239,7 @@ def test_another_folder_is_another_cache(folder, tmp_path):
         write_image(path, color=(9, 9, 9))
     assert not torch.equal(pixels(copy), first)
     assert len(list(cache.iterdir())) == 2
-    build(copy, "recognition", cache_dir=str(cache), things=None)
+    build(copy, "recognition", cache_dir=str(cache), things=None)[0]
     assert len(list(cache.iterdir())) == 3
 
 
