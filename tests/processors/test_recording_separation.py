@@ -17,6 +17,8 @@ OPTIONS = {
     "dense": {"overlap": 0.8, "batch_size": 5},
     "one frame": {"frames": 1.0},
     "frames": {"frames": [0.5, 3.0, 4.5], "consistency": True, "batch_size": 2},
+    "tiles": {"fit": "tiles", "batch_size": 3},
+    "frames in tiles": {"fit": "tiles", "frames": [0.5, 3.0], "consistency": True, "batch_size": 3},
 }
 
 
@@ -48,10 +50,10 @@ def parts_of(pipe, path, skip=0, **options):
     return list(pipe.stream(path, **options).parts(skip))
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "video"])
+@pytest.mark.parametrize("name", [*OPTIONS, "video", "video in tiles"])
 def test_parts_are_those_of_the_whole(pipe, folder, short_parts, name):
-    options = OPTIONS.get(name, {})
-    pipe = make_pipe(num_frames=4) if name == "video" else pipe
+    options = OPTIONS.get(name) or ({"fit": "tiles"} if "tiles" in name else {})
+    pipe = make_pipe(num_frames=4) if name.startswith("video") else pipe
     found = parts_of(pipe, folder / "clip.mov", **options)
     whole = pipe(folder / "clip.mov", **options)
     whole = whole if isinstance(whole, list) else [whole]
