@@ -8,9 +8,10 @@ import argparse
 import sys
 
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.parser import positive
 from deepavfusion_cli.terminal import say, say_json
 
-from .common import command_parser, load_pipeline, positive, run
+from .common import command_parser, load_pipeline, run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         writes=False,
     )
     result.add_argument("--top-k", type=positive, default=5, help="number of labels to print (5)")
-    result.add_argument("--json", action="store_true", help="print one JSON object per file and line")
+    result.add_argument(
+        "--json", action="store_true", help="print one JSON object per file and line, with the timestamps in seconds"
+    )
     return result
 
 
@@ -35,12 +38,14 @@ def main(argv: list[str]) -> int:
         options = {"timestamps": arguments.at}
 
     def classify(pipeline, file: str, _: str) -> None:
-        labels = pipeline(file, top_k=arguments.top_k, batch_size=arguments.batch_size, **options)
+        found = pipeline(
+            file, top_k=arguments.top_k, batch_size=arguments.batch_size, return_timestamps=True, **options
+        )
         if arguments.json:
-            say_json({"file": file, "labels": labels})
+            say_json({"file": file, **found})
             return
         say(file)
-        for entry in labels:
+        for entry in found["labels"]:
             say(f"  {entry['score']:.3f}  {entry['label']}")
 
     return run(

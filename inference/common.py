@@ -2,27 +2,29 @@
 
 import argparse
 import contextlib
-import json
+import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-import safetensors
 import torch
 import transformers
+from huggingface_hub.utils import enable_progress_bars
 from transformers.utils import logging
 
-import deepavfusion  # noqa: F401
+import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion_cli.boundary import report
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
-from deepavfusion_cli.parser import CommandParser, fraction, positive, seconds
+from deepavfusion_cli.parser import CommandParser, positive, seconds
 
-from .files import UnreadableError, check_writable
+from .files import UnreadableError, check_writable, damaged_file
 from .folder import MARK_FILE, read_mark
+from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
+from .jobs.progress import Progress, plain_output
 from .precision import set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
@@ -32,10 +34,15 @@ _ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
 @contextlib.contextmanager
 def quiet_library():
-    """Silence transformers' progress bars and load reports: unused decoder weights are expected here."""
+    """Silence transformers' load reports and all progress bars but those of downloads to a terminal.
+
+    Unused decoder weights are expected here.
+    """
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    if bars and sys.stderr.isatty():
+        enable_progress_bars()
     try:
         yield
     finally:
@@ -62,7 +69,7 @@ def reading_model(origin: str) -> Generator[None]:
         yield
     except Exception as error:
         named = origin in str(error) and isinstance(error, ValueError | OSError) and raised_by_package(error)
-        fault = None if named else _damaged_file(origin)
+        fault = None if named else damaged_file(origin)
         if named or (fault is None and machine_failure(error)):
             raise
         raise UnreadableError(f"{origin} cannot be used: {fault or cause(error, origin)}") from error
@@ -71,23 +78,6 @@ def reading_model(origin: str) -> Generator[None]:
 def model_fault(error: Exception, origin: str) -> str:
     """Why a model cannot be used, for messages that name it already."""
     return cause(error, origin).removeprefix("it cannot be used: ")
-
-
-def _damaged_file(origin: str) -> str | None:
-    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
-    for file in sorted(Path(origin).glob("*.json")):
-        try:
-            if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
-                return f"{file.name} holds something other than a JSON object"
-        except (OSError, ValueError, RecursionError) as error:
-            return f"{file.name}: {cause(error, file)}"
-    for file in sorted(Path(origin).glob("*.safetensors")):
-        try:
-            with safetensors.safe_open(file, "pt"):
-                pass
-        except (OSError, safetensors.SafetensorError) as error:
-            return f"{file.name}: {cause(error, file)}"
-    return None
 
 
 def load_model(
@@ -105,11 +95,15 @@ def load_model(
 
     Raises:
         OSError: If there is no such model.
-        ValueError: If required weights are missing or have other shapes.
+        ValueError: If the model is of another type, or required weights are missing or have other shapes.
     """
     if reason := missing_model(origin):
         raise OSError(f"{origin} cannot be used: {reason}.")
     with quiet_library(), reading_model(origin):
+        # transformers would look for the code of an unknown model, and ask on the terminal whether to run it.
+        kind = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("model_type")
+        if kind != "deepavfusion":
+            raise ValueError(f"{origin} holds a model of type {kind!r}: expected 'deepavfusion'.")
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -187,7 +181,9 @@ def command_parser(
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads, or folders of them"
+    )
     parser.add_argument("--model", required=True, help="folder or Hub id of a saved model")
     parser.add_argument(
         "--device", type=device, help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)"
@@ -202,6 +198,8 @@ def command_parser(
             "--at", type=seconds, nargs="+", metavar="SECONDS", help="timestamps (default: the middle of each file)"
         )
         group.add_argument("--num-clips", type=positive, help="number of timestamps, evenly spaced over each file")
+    else:
+        parser.set_defaults(at=None, num_clips=None)
     return parser
 
 
@@ -219,6 +217,8 @@ def run(
     arguments: argparse.Namespace,
     load: Callable[[], DeepAVFusionPipeline],
     work: Callable[[DeepAVFusionPipeline, str, str], None],
+    suffixes: Sequence[str] = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES),
+    counted: bool = True,
 ) -> int:
     """Load a pipeline and process the files one by one.
 
@@ -230,25 +230,36 @@ def run(
         arguments: Parsed arguments of `command_parser`.
         load: Function that returns the pipeline.
         work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
+        suffixes: Endings of the files that a folder stands for.
+        counted: Whether the progress counts windows; False for `work` that shows its own progress through a file.
 
     Returns:
         The exit code: 0, 2 if any file could not be read, or 1 for another error.
     """
     set_float32_precision()
     set_threads()
-    if (out := getattr(arguments, "out", None)) is not None:
+    plain_output()
+    out = getattr(arguments, "out", None)
+    if out is not None:
         check_writable(out, "--out")
-    pipeline = load()
-    code = 0
-    for file, name in zip(arguments.files, unique_names(arguments.files), strict=True):
-        try:
-            work(pipeline, file, name)
-        except BrokenPipeError:
-            raise
-        except Exception as error:
-            if machine_failure(error):
+    files, errors = find_files(arguments.files, suffixes, out)
+    code = max((report(f"deepavfusion {command}", error, lines=False) for error in errors), default=0)
+    if not files:
+        return code
+    pipeline, windows = load(), arguments.num_clips or len(arguments.at or [None])
+    unit, shown = ("window", True) if counted else ("file", len(files) > 1)
+    with Progress(command, len(files) * windows, unit, shown=shown) as progress:
+        pipeline.progress = progress.update if counted else None
+        for number, (file, name) in enumerate(files, start=1):
+            try:
+                work(pipeline, file, name)
+            except BrokenPipeError:
                 raise
-            code = max(code, report(f"deepavfusion {command}", error, lines=False))
+            except Exception as error:
+                if machine_failure(error):
+                    raise
+                code = max(code, report(f"deepavfusion {command}", error, lines=False))
+            progress.reach(number * windows)
     return code
 
 
@@ -259,39 +270,15 @@ def timestamp_options(arguments: argparse.Namespace) -> dict:
     return {"timestamps": arguments.at or [None]}
 
 
-def unique_names(files: Sequence[str]) -> list[str]:
-    """Names of the files without folder and suffix, numbered where they would collide."""
-    names, seen = [], set()
-    for file in files:
-        stem = Path(file).stem or "file"
-        name, number = stem, 2
-        while name in seen:
-            name, number = f"{stem}_{number}", number + 1
-        seen.add(name)
-        names.append(name)
-    return names
-
-
-def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
-    """Prefixes of the output files of each timestamp (s) of a file."""
-    return unique_names([f"{name}_at_{timestamp:.2f}s.png" for timestamp in timestamps])
-
-
 __all__ = [
     "STREAMS",
-    "CommandParser",
     "command_parser",
-    "fraction",
     "load_model",
     "load_pipeline",
     "missing_model",
     "model_fault",
-    "positive",
     "quiet_library",
     "reading_model",
     "run",
-    "seconds",
-    "timestamp_names",
     "timestamp_options",
-    "unique_names",
 ]

@@ -19,6 +19,7 @@ from deepavfusion_cli.terminal import say
 from .common import reading_model
 from .files import apply_umask, saving
 from .folder import ResultFolder
+from .jobs.progress import plain_output
 
 
 def parse_arguments(argv=None):
@@ -54,6 +55,7 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 def main(argv: list[str]) -> int:
     """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
     args = parse_arguments(argv)
+    plain_output()
     if not args.checkpoint.is_file():
         say(f"deepavfusion convert: the file {args.checkpoint} does not exist.", stream=sys.stderr)
         return BAD_INPUT

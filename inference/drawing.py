@@ -187,7 +187,8 @@ def stft_spectrograms(
     if not panels:
         raise ValueError("Expected at least one spectrogram, got none.")
     top = rate / 2 if max_frequency is None else min(max_frequency, rate / 2)
-    power = {name: stft_power(waveform, n_fft)[: int(top / rate * n_fft) + 1] for name, waveform in panels.items()}
+    shown = int(top / rate * n_fft) + 1
+    power = {name: stft_power(waveform, n_fft)[:shown].copy() for name, waveform in panels.items()}  # frees the rest
     peak = max(max(float(values.max()) for values in power.values()), _SILENCE)
     longest = max(len(waveform) for waveform in panels.values()) / rate
     (width, height), (left, above, below) = _PANEL, _MARGINS

@@ -1,7 +1,7 @@
 """Embed media files: write the three streams of a saved model, one safetensors file per media file.
 
-deepavfusion embed --model runs/quickstart clip.mp4
-deepavfusion embed --model ORG/NAME --num-clips 10 --out streams *.mp4
+deepavfusion embed --model runs/quickstart clip.mp4 --out streams
+deepavfusion embed --model ORG/NAME --num-clips 10 videos/ --out streams
 """
 
 import argparse
@@ -36,15 +36,15 @@ def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **opti
         options: `num_clips`, or a list of `timestamps` (s); by default one window in the middle.
 
     Returns:
-        Tokens (windows, tokens, hidden size) float32 by stream: "fusion", "image", "audio". Streams of a missing
-        modality are absent.
+        Tokens (windows, tokens, hidden size) float32 by stream: "fusion", "image", "audio"; and "timestamps" (windows,)
+        float64, the middle of each window in seconds. Streams of a missing modality are absent.
     """
-    streams = pipeline(clip, tokens=True, batch_size=batch_size, **(options or {"timestamps": [None]}))
-    return {name: stream.float().cpu().contiguous() for name, stream in streams.items()}
+    options = options or {"timestamps": [None]}
+    return pipeline(clip, tokens=True, return_timestamps=True, batch_size=batch_size, **options)
 
 
 def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: str) -> None:
-    """Write the streams atomically, with the names of clip and model as metadata."""
+    """Write the streams and their timestamps atomically, with the names of clip and model as metadata."""
     metadata = {
         "clip": Path(clip).name,
         "model": model,
@@ -59,11 +59,12 @@ def parser() -> argparse.ArgumentParser:
     result = command_parser(
         "embed",
         "Write the fusion, image and audio tokens of media files, NAME.safetensors for each: tensors of shape\n"
-        "(windows, tokens, hidden size). Files with video or audio only give two of the streams.",
+        "(windows, tokens, hidden size), and timestamps (windows,) in seconds, the middle of each window. Files with\n"
+        "video or audio only give two of the streams.",
         "Works with any saved model of the package; only its encoder is used.",
     )
-    place = result.add_mutually_exclusive_group()
-    place.add_argument("--out", type=Path, default=Path(), help="output folder (default: current folder)")
+    place = result.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", type=Path, help="output folder")
     place.add_argument("--output", type=Path, metavar="FILE", help="output file, for a single input file")
     return result
 
@@ -72,8 +73,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parser().parse_args(argv)
-    if arguments.output is not None and len(arguments.files) > 1:
-        message = f"--output takes one input file, got {len(arguments.files)}; use --out."
+    if arguments.output is not None and (len(arguments.files) > 1 or Path(arguments.files[0]).is_dir()):
+        given = "a folder" if len(arguments.files) == 1 else len(arguments.files)
+        message = f"--output takes one input file, got {given}; use --out."
         say(f"deepavfusion embed: {message}", stream=sys.stderr)
         return BAD_INPUT
     if arguments.output is not None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import safetensors
+
 from deepavfusion.modeling_deepavfusion import apply_umask
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
 
@@ -213,6 +215,23 @@ def folder_owner(folder: str | os.PathLike) -> str | None:
     return None
 
 
+def damaged_file(folder: str | os.PathLike) -> str | None:
+    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
+    for file in sorted(Path(folder).glob("*.json")):
+        try:
+            if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+                return f"{file.name} holds something other than a JSON object"
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{file.name}: {cause(error, file)}"
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(file, "pt"):
+                pass
+        except (OSError, safetensors.SafetensorError) as error:
+            return f"{file.name}: {cause(error, file)}"
+    return None
+
+
 def plain(value: Any) -> Any:
     """Convert a value to JSON types: arrays and tensors to lists, paths to strings, NaN and infinities to None.
 
@@ -248,6 +267,7 @@ __all__ = [
     "apply_umask",
     "check_absent",
     "check_writable",
+    "damaged_file",
     "existing_parent",
     "folder_owner",
     "lock_folder",

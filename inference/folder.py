@@ -174,7 +174,7 @@ class ResultFolder:
         self._remove_made()
 
     def _remove_made(self) -> None:
-        with contextlib.suppress(OSError):  # until one is not empty
+        with contextlib.suppress(OSError, ValueError):  # until one is not empty; names may hold anything
             for folder in self._made:
                 folder.rmdir()
 

@@ -13,9 +13,10 @@ import numpy as np
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.terminal import say
 
-from .common import command_parser, load_pipeline, run, timestamp_names, timestamp_options
+from .common import command_parser, load_pipeline, run, timestamp_options
 from .drawing import heat_overlay
 from .files import write_files
+from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names
 from .media import png
 
 
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         "localize",
         "Write the heat map of sound sources over the frame, NAME_heat.png, for each timestamp of media files, and\n"
         "print the position of its maximum and, as score, the probability that anything in the frame sounds.",
-        "Each map is drawn between its own minimum and maximum.",
+        "Each map is drawn between its own minimum and maximum. The image holds the timestamp in seconds as text.",
     )
     result.add_argument("--out", required=True, type=Path, help="output folder")
     result.add_argument(
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         found = pipeline(file, batch_size=arguments.batch_size, **timestamp_options(arguments))
         for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             heat = entry["heat_map"]
-            overlay = png(heat_overlay(entry["frame"], heat))
+            overlay = png(heat_overlay(entry["frame"], heat), timestamp=f"{entry['timestamp']:.6f}")
             write_files({arguments.out / f"{title}_heat.png": overlay}, arguments.overwrite)
             row, column = np.unravel_index(heat.argmax(), heat.shape)
             peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
             score = f", score {entry['score']:.2f}" if arguments.map is None else ""
             say(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}{score}")
 
-    return run("localize", arguments, load, localize)
+    return run("localize", arguments, load, localize, VIDEO_SUFFIXES)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 import base64
 import io
-import wave
+import struct
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+_UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav file whose size does not fit or is not known yet
 _PNG_SIZE = slice(16, 24)  # of a PNG file: width and height, 4 bytes each
 
 
@@ -50,16 +52,18 @@ def as_waveform(values: Any) -> np.ndarray:
     return waveform.astype(np.float32)
 
 
-def encode_png(image: Image.Image) -> bytes:
-    """Encode a PIL image as PNG in its own mode, such as a palette."""
-    file = io.BytesIO()
-    image.save(file, format="png", optimize=True)
+def encode_png(image: Image.Image, **notes: str) -> bytes:
+    """Encode a PIL image as PNG in its own mode, such as a palette, with notes as text chunks of these names."""
+    file, texts = io.BytesIO(), PngInfo()
+    for name, text in notes.items():
+        texts.add_text(name, text)
+    image.save(file, format="png", optimize=True, pnginfo=texts)
     return file.getvalue()
 
 
-def png(frame: Any) -> bytes:
-    """Encode a frame (see `as_frame`) as PNG."""
-    return encode_png(Image.fromarray(as_frame(frame)))
+def png(frame: Any, **notes: str) -> bytes:
+    """Encode a frame (see `as_frame`) as PNG, with notes as in `encode_png`."""
+    return encode_png(Image.fromarray(as_frame(frame)), **notes)
 
 
 def png_size(content: bytes) -> tuple[int, int]:
@@ -80,14 +84,32 @@ def wav(waveform: Any, rate: int) -> bytes:
     """
     if int(rate) != rate or rate <= 0:
         raise ValueError(f"Expected a sampling rate as a positive integer in Hz, got {rate!r}.")
-    samples = np.clip(np.round(as_waveform(waveform).astype(np.float64) * 32768), -32768, 32767).astype("<i2")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(int(rate))
-        writer.writeframes(samples.tobytes())
-    return file.getvalue()
+    samples = as_waveform(waveform)
+    return wav_header(int(rate), len(samples)) + pcm16(samples)
+
+
+def pcm16(waveform: np.ndarray) -> bytes:
+    """Encode samples (N,) of floats, full scale 1, as 16-bit PCM; those beyond full scale are clipped."""
+    return np.clip(np.round(waveform.astype(np.float64) * 32768), -32768, 32767).astype("<i2").tobytes()
+
+
+def wav_header(rate: int, num_samples: int | None, floats: bool = False) -> bytes:
+    """Header of a mono wav file; beyond 4 GiB in the format RF64 (EBU Tech 3306).
+
+    Args:
+        rate: Sampling rate in Hz.
+        num_samples: Number of samples; None for a file that is still being written, which players read to its end.
+        floats: Whether samples are 32-bit floats, instead of 16-bit PCM.
+    """
+    width = 4 if floats else 2
+    size = _UNKNOWN_SIZE if num_samples is None else num_samples * width
+    layout = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3 if floats else 1, 1, rate, rate * width, width, 8 * width)
+    if size + len(layout) + 12 <= _UNKNOWN_SIZE or num_samples is None:
+        riff = size if num_samples is None else size + len(layout) + 12
+        return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + layout + struct.pack("<4sI", b"data", size)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, size + len(layout) + 48, size, num_samples, 0)
+    head = struct.pack("<4sI4s", b"RF64", _UNKNOWN_SIZE, b"WAVE")
+    return head + sizes + layout + struct.pack("<4sI", b"data", _UNKNOWN_SIZE)
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -95,4 +117,15 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-__all__ = ["as_array", "as_frame", "as_waveform", "data_uri", "encode_png", "png", "png_size", "wav"]
+__all__ = [
+    "as_array",
+    "as_frame",
+    "as_waveform",
+    "data_uri",
+    "encode_png",
+    "pcm16",
+    "png",
+    "png_size",
+    "wav",
+    "wav_header",
+]

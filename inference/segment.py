@@ -12,18 +12,18 @@ import numpy as np
 from PIL import Image
 
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.parser import fraction
 from deepavfusion_cli.terminal import say
 
 from .common import (
     command_parser,
-    fraction,
     load_pipeline,
     run,
-    timestamp_names,
     timestamp_options,
 )
 from .drawing import IGNORED, class_colors, mask_overlay
 from .files import write_files
+from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names
 from .media import encode_png, png
 
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "Write two images for each timestamp of media files: NAME_mask.png, whose pixels are class indices (with a\n"
         "single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask over the\n"
         "frame, NAME_overlay.png.",
-        "A file without audio is segmented from its frames only.",
+        "A file without audio is segmented from its frames only. The images hold the timestamp in seconds as text.",
     )
     result.add_argument("--out", required=True, type=Path, help="output folder")
     result.add_argument("--threshold", type=fraction, default=0.5, help="probability threshold of a single class (0.5)")
@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
         for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             mask = entry["mask"]
             overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            files = {"mask": encode_png(index_image(mask, colors)), "overlay": png(overlay)}
+            note = {"timestamp": f"{entry['timestamp']:.6f}"}
+            files = {"mask": encode_png(index_image(mask, colors), **note), "overlay": png(overlay, **note)}
             write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()
             fractions = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
@@ -77,6 +78,7 @@ def main(argv: list[str]) -> int:
         arguments,
         lambda: load_pipeline("audio-visual-segmentation", arguments.model, arguments.device, fit=arguments.fit),
         segment,
+        VIDEO_SUFFIXES,
     )
 
 

@@ -6,19 +6,26 @@ deepavfusion separate --model runs/separation duet.mp4 --out separated --frame c
 """
 
 import argparse
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from deepavfusion.processors import MediaError, load_clip
+from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.parser import fraction
 from deepavfusion_cli.terminal import say
 
-from .common import command_parser, fraction, load_pipeline, run, unique_names
+from .common import command_parser, load_pipeline, run
 from .drawing import stft_spectrograms
-from .files import check_absent, write_files
-from .media import png, wav
+from .files import check_absent, size_text
+from .jobs.drafts import RecordingDraft
+from .jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, VIDEO_SUFFIXES, numbered
+from .jobs.progress import Progress, duration
+from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
 
@@ -80,7 +87,66 @@ def output_suffixes(frames: list[float | str] | None) -> list[str]:
     """Suffixes of the names of the wav files, one for each of `frames`."""
     if frames is None:
         return ["separated"]
-    return unique_names([f"{Path(item).stem if isinstance(item, str) else f'at_{item:.2f}s'}.wav" for item in frames])
+    return numbered(Path(item).stem or "file" if isinstance(item, str) else f"at_{item:.2f}s" for item in frames)
+
+
+def identity(file: str) -> list:
+    """What tells a file from others: its path, size in bytes and time of its last change in nanoseconds."""
+    status = Path(file).stat()
+    return [str(Path(file).resolve()), status.st_size, status.st_mtime_ns]
+
+
+def model_identity(model, origin: str) -> list:
+    """What tells a model from others: its commit on the Hub, or the identities of its files."""
+    files = sorted(path for path in Path(origin).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
+    return [identity(str(path)) for path in files] or [origin, getattr(model.config, "_commit_hash", None)]
+
+
+def separate_into(draft: RecordingDraft, separation: RecordingSeparation, name: str, titles: Sequence[str]) -> None:
+    """Separate a recording, or what an earlier process has left of it, into a draft.
+
+    Args:
+        draft: Draft of the recording, entered.
+        separation: The recording.
+        name: Name for the progress.
+        titles: Names of the sources in the image of the spectrograms.
+    """
+    seconds, head = separation.recording.seconds, []
+    done = draft.samples / draft.rate if draft.rate else 0.0
+    drawn = draft.has_extra
+    if done:
+        text = f"{name}: {duration(done)} of {duration(seconds)} are separated already; the rest follows"
+        say(text, stream=sys.stderr)
+    with Progress(f"separate {name}", seconds, "s", done=done) as progress:
+        for part in separation.parts(draft.parts):
+            if part.index == 0:
+                warn_of_space(draft, seconds * separation.rate * len(part.sources))
+            draft.add(part.sources, separation.rate)
+            if not drawn:
+                head.append(np.concatenate([part.mixture[None], part.sources]))
+                drawn = draw(draft, head, separation.rate, titles, _MAX_SPECTROGRAM_SECONDS)
+            progress.reach(draft.samples / separation.rate)
+    if not drawn:
+        draw(draft, head, separation.rate, titles, 0)
+    draft.finish()
+
+
+def warn_of_space(draft: RecordingDraft, samples: float) -> None:
+    """Say if a draft of that many samples, and the files that are made of it, would fill the disk."""
+    needed, free = samples * draft.SAMPLE_BYTES, shutil.disk_usage(draft.folder).free
+    if needed > free:
+        sizes = f"about {size_text(round(needed))}, and {size_text(free)} are free"
+        say(f"{draft.folder}: the separated recording needs {sizes}", stream=sys.stderr)
+
+
+def draw(draft: RecordingDraft, head: list[np.ndarray], rate: int, titles: Sequence[str], seconds: float) -> bool:
+    """Draw the spectrograms of the beginning of a recording into its draft, once there are that many seconds of it."""
+    if sum(part.shape[1] for part in head) < seconds * rate:
+        return False
+    waveforms = np.concatenate(head, axis=1)[:, : round(_MAX_SPECTROGRAM_SECONDS * rate)]
+    panels = dict(zip(("mixture", *titles), waveforms, strict=True))
+    draft.add_extra(encode_png(stft_spectrograms(panels, rate, max_frequency=8000)))
+    return True
 
 
 @command("deepavfusion separate")
@@ -96,26 +162,26 @@ def main(argv: list[str]) -> int:
         suffixes = output_suffixes(arguments.frame)
         paths = [arguments.out / f"{name}_{suffix}.wav" for suffix in suffixes]
         spectrograms = arguments.out / f"{name}_spectrograms.png"
-        check_absent([*paths, spectrograms], arguments.overwrite)
-        options = {"consistency": arguments.consistency, "overlap": arguments.overlap}
-        if arguments.frame is not None:
-            options["frames"] = arguments.frame
-        found = pipeline(file, batch_size=arguments.batch_size, **options)
-        found = found if isinstance(found, list) else [found]
-        mixture, rate, _ = pipeline.recording(file)
-        separated = dict(zip(suffixes, (entry["audio"] for entry in found), strict=True))
-        # One factor for all sources, so that their levels stay comparable.
-        peak = max(1.0, *(float(abs(waveform).max()) for waveform in separated.values()))
-        note = f", attenuated by a factor of {peak:.2f} to avoid clipping" if peak > 1 else ""
-        for path, waveform in zip(paths, separated.values(), strict=True):
-            write_files({path: wav(waveform / peak, rate)}, arguments.overwrite)
-            say(f"written to {path}{note}")
-        waveforms = {"mixture": torch.from_numpy(mixture).mean(0).numpy(), **separated}
-        panels = {title: waveform[: _MAX_SPECTROGRAM_SECONDS * rate] for title, waveform in waveforms.items()}
-        write_files({spectrograms: png(stft_spectrograms(panels, rate, max_frequency=8000))}, arguments.overwrite)
-        say(f"written to {spectrograms}")
+        options = {"frames": arguments.frame, "overlap": arguments.overlap, "consistency": arguments.consistency}
+        separation = pipeline.stream(file, **options, batch_size=arguments.batch_size)
+        about = {**options, "file": identity(file), "model": model_identity(pipeline.model, arguments.model)}
+        about["fit"] = arguments.fit
+        about["frames"] = [identity(item) if isinstance(item, str) else item for item in arguments.frame or ()]
+        draft = RecordingDraft(arguments.out / f"{name}{DRAFT_SUFFIX}", paths, spectrograms, about)
+        if not draft.publishing:
+            check_absent([*paths, spectrograms], arguments.overwrite)
+        with draft:
+            if not draft.separated:
+                separate_into(draft, separation, name, suffixes)
+            with Progress(f"write {name}", draft.samples * len(paths), "sample") as progress:
+                draft.publish(progress.update)
+        factor = draft.attenuation
+        note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
+        for text in (*(f"{path}{note}" for path in paths), spectrograms):
+            say(f"written to {text}")
 
-    return run("separate", arguments, load, separate)
+    suffixes = VIDEO_SUFFIXES if arguments.frame is None else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
+    return run("separate", arguments, load, separate, suffixes, counted=False)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .ranges_deepavfusion import Range, check_fields, number
 from .sizes_deepavfusion import check_size
 
 # Paper, section 4 ("ViT-Base" unless stated otherwise); small, large and huge follow the usual ViT sizes.
@@ -180,62 +181,62 @@ class DeepAVFusionConfig(PreTrainedConfig):
         "audio_attentions",
     ]
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
+    hidden_size: int = number(768, at_least=4, at_most=65536)
+    num_hidden_layers: int = number(12, at_least=1, at_most=1000)
+    num_attention_heads: int = number(12, at_least=1, at_most=4096)
+    intermediate_size: int = number(3072, at_least=1, at_most=262144)
     hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-6
-    hidden_dropout_prob: float | int = 0.0
-    attention_probs_dropout_prob: float | int = 0.0
-    drop_path_rate: float | int = 0.0
-    initializer_range: float = 0.02
+    layer_norm_eps: float = number(1e-6, above=0, at_most=1)
+    hidden_dropout_prob: float | int = number(0.0, at_least=0, below=1)
+    attention_probs_dropout_prob: float | int = number(0.0, at_least=0, below=1)
+    drop_path_rate: float | int = number(0.0, at_least=0, below=1)
+    initializer_range: float = number(0.02, at_least=0, at_most=1)
 
-    image_size: int | list[int] | tuple[int, ...] = 224
-    patch_size: int = 16
-    num_channels: int = 3
-    num_frames: int = 1
-    tubelet_size: int = 2
+    image_size: int | list[int] | tuple[int, ...] = number(224, at_least=1, at_most=16384)
+    patch_size: int = number(16, at_least=1, at_most=1024)
+    num_channels: int = number(3, at_least=1, at_most=256)
+    num_frames: int = number(1, at_least=1, at_most=4096)
+    tubelet_size: int = number(2, at_least=1, at_most=1024)
     video_attention: str = "joint"
 
-    num_mel_bins: int = 128
-    spectrogram_length: int = 192
-    audio_patch_size: int = 16
+    num_mel_bins: int = number(128, at_least=1, at_most=4096)
+    spectrogram_length: int = number(192, at_least=1, at_most=1000000)
+    audio_patch_size: int = number(16, at_least=1, at_most=1024)
 
     fusion_type: str = "factorized"
     fusion_layers: str | list[int] | tuple[int, ...] = "all"
-    num_fusion_tokens: int = 16
-    num_image_aggregation_tokens: int = 8
-    num_audio_aggregation_tokens: int = 8
-    fusion_attention_ratio: float | int = 0.25
-    fusion_mlp_ratio: float | int = 1.0
-    num_fusion_attention_heads: int = 12
-    fusion_layer_norm_eps: float = 1e-5
+    num_fusion_tokens: int = number(16, at_least=0, at_most=65536)
+    num_image_aggregation_tokens: int = number(8, at_least=0, at_most=65536)
+    num_audio_aggregation_tokens: int = number(8, at_least=0, at_most=65536)
+    fusion_attention_ratio: float | int = number(0.25, above=0, at_most=64)
+    fusion_mlp_ratio: float | int = number(1.0, above=0, at_most=64)
+    num_fusion_attention_heads: int = number(12, at_least=1, at_most=4096)
+    fusion_layer_norm_eps: float = number(1e-5, above=0, at_most=1)
 
-    decoder_hidden_size: int = 512
-    decoder_num_hidden_layers: int = 8
-    decoder_num_attention_heads: int = 16
-    decoder_intermediate_size: int = 2048
-    decoder_layer_norm_eps: float = 1e-5
+    decoder_hidden_size: int = number(512, at_least=4, at_most=65536)
+    decoder_num_hidden_layers: int = number(8, at_least=1, at_most=1000)
+    decoder_num_attention_heads: int = number(16, at_least=1, at_most=4096)
+    decoder_intermediate_size: int = number(2048, at_least=1, at_most=262144)
+    decoder_layer_norm_eps: float = number(1e-5, above=0, at_most=1)
     image_decoder_type: str = "plain"
     audio_decoder_type: str = "plain"
-    decoder_prediction_fraction: float | int = 1.0
-    image_mask_ratio: float | int = 0.75
-    audio_mask_ratio: float | int = 0.8
+    decoder_prediction_fraction: float | int = number(1.0, above=0, at_most=1)
+    image_mask_ratio: float | int = number(0.75, at_least=0, below=1)
+    audio_mask_ratio: float | int = number(0.8, at_least=0, below=1)
     norm_patch_loss: bool | str = True
     pretraining_objective: str = "reconstruction"
     pretraining_masked_views: bool = False
-    alignment_weight: float | int = 0.1
-    sigreg_weight: float | int = 0.05
+    alignment_weight: float | int = number(0.1, at_least=0, at_most=1000)
+    sigreg_weight: float | int = number(0.05, at_least=0, below=1)
 
     classifier_loss: str = "joint"
     classifier_input_norm: bool = False
     separation_mask: str = "ideal_ratio"
     separation_weighted_loss: bool = False
-    semantic_loss_ignore_index: int = 255
+    semantic_loss_ignore_index: int = number(255, at_least=-1000, at_most=65535)
     localization_map: str = "head"
     localization_loss: str = "supervised"
-    localization_threshold: float = 0.5
+    localization_threshold: float = number(0.5, above=0, below=1)
 
     def __post_init__(self, **kwargs):
         """Raise `ValueError` for a model larger than allowed, before labels are named and weights are allocated."""
@@ -298,7 +299,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
         return self.num_fusion_tokens + self.num_image_aggregation_tokens + self.num_audio_aggregation_tokens
 
     def validate_choices(self):
-        """Raise `ValueError` if a named variant does not exist or a threshold is not between 0 and 1."""
+        """Raise `ValueError` if a named variant does not exist, or names of model classes are no names."""
         choices = {
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
@@ -314,10 +315,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, allowed))}.")
-        if not 0 < self.localization_threshold < 1:
-            raise ValueError(
-                f"localization_threshold is {self.localization_threshold}: expected a probability between 0 and 1."
-            )
+        names = self.architectures
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"architectures is {names!r}: expected a list of names of models.")
 
     def validate_input_sizes(self):
         """Raise `ValueError` if an input does not divide into whole patches."""
@@ -376,23 +376,10 @@ class DeepAVFusionConfig(PreTrainedConfig):
         if self.pretraining_objective == "jepa" and not self.fusion_layer_indices:
             raise ValueError('pretraining_objective is "jepa", but there are no fusion layers: expected at least one.')
 
-    def validate_ratios(self):
-        """Raise `ValueError` if a probability, ratio or weight is out of range."""
-        for name in (
-            "hidden_dropout_prob",
-            "attention_probs_dropout_prob",
-            "drop_path_rate",
-            "image_mask_ratio",
-            "audio_mask_ratio",
-            "sigreg_weight",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected a number in [0, 1).")
-        if not 0 < self.decoder_prediction_fraction <= 1:
-            fraction = self.decoder_prediction_fraction
-            raise ValueError(f"decoder_prediction_fraction is {fraction}: expected a number in (0, 1].")
-        if self.alignment_weight < 0:
-            raise ValueError(f"alignment_weight is {self.alignment_weight}: expected at least 0.")
+    def validate_ranges(self):
+        """Raise `ValueError` if a number is not within the range that its field states."""
+        check_fields(self)
+        Range(at_least=1, at_most=1_000_000).check("num_labels", self.num_labels)
 
 
 DeepAVFusionConfig.register_for_auto_class()

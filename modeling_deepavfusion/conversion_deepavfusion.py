@@ -16,6 +16,7 @@ from .pretraining_deepavfusion import DeepAVFusionForPreTraining
 from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
 from .separation_deepavfusion import DeepAVFusionForSourceSeparation
 from .unimodal_deepavfusion import read_state_dict
+from .weights_deepavfusion import check_weights
 
 logger = logging.get_logger(__name__)
 
@@ -260,8 +261,8 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
     Raises:
         OSError: If the file does not exist or cannot be read.
         ValueError: If tensors are unknown, missing or have the wrong shape (the message lists them), or if tables
-            (positions, windows) differ from those of the configuration. If a configuration is given, the tables may be
-            absent.
+            (positions, windows) differ from those of the configuration, or weights are NaN, infinite, complex or
+            integers. If a configuration is given, the tables may be absent.
     """
     tensors = normalize_names(read_state_dict(path_or_state_dict))
     found = next((name for name, prefixes in TASK_PREFIXES.items() if _any_starts(tensors, prefixes)), "encoder")
@@ -280,7 +281,11 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
             tensors = kept
         tensors = {key.removeprefix("encoder."): tensor for key, tensor in tensors.items()}
     if config is None:
-        config = infer_config(tensors, task)
+        try:
+            config = infer_config(tensors, task)
+        except (ArithmeticError, LookupError, TypeError, RuntimeError, StrictDataclassError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"The checkpoint has tensors of impossible sizes; pass `config`: {reason}") from error
     model = TASK_CLASSES[task](config)
     _load(model, tensors)
     return model.eval()
@@ -308,11 +313,13 @@ def _load(model, tensors: dict[str, torch.Tensor]) -> None:
             wrong.append(f"{name} is {tuple(tensors[name].shape)}, expected {expected}")
     if wrong:
         raise ValueError(f"Tensors do not fit the configuration ({len(wrong)}): {_names(wrong, quoted=False)}.")
+    check_weights({name: tensors[name] for name in layout}, "The checkpoint")
     _verify_derived(tensors, derived)
     with torch.no_grad():
         for name, grid in layout.items():
             for key, part in _split(tensors[name], grid, own):
                 own[key].copy_(part)
+    check_weights(own, "The checkpoint")  # once more: numbers may have become too large for the model's type
 
 
 def _verify_derived(tensors: dict, derived: dict) -> None:

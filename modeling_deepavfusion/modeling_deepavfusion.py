@@ -20,6 +20,7 @@ from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
 from .presence_deepavfusion import blank_absent, check_present, keep_present
 from .unimodal_deepavfusion import load_unimodal
 from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepAVFusionTower
+from .weights_deepavfusion import check_stored_types, check_weights
 
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of the package's commands
 
@@ -106,6 +107,27 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         A head may have made the encoder record more for its own use.
         """
         return {name: encoded[name] for name in requested_fields(self.config, flags) if encoded.get(name) is not None}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a model, as [`~PreTrainedModel.from_pretrained`].
+
+        Raises:
+            OSError: If there is no such model.
+            ValueError: If stored weights are NaN or infinite, complex or integers.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if getattr(model, "hf_quantizer", None) is None:
+            check_weights(model.state_dict(), str(pretrained_model_name_or_path or "The state dict"))
+        return loaded
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs):
+        """Check the types of the stored weights, before they are converted to those of the model."""
+        if getattr(model, "hf_quantizer", None) is None:
+            check_stored_types(checkpoint_files or [])
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
 
     @classmethod
     def is_remote_code(cls) -> bool:

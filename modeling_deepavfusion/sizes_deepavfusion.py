@@ -27,6 +27,7 @@ _FIELDS = (
     "decoder_num_hidden_layers",
     "decoder_intermediate_size",
 )
+_RATIOS = ("fusion_attention_ratio", "fusion_mlp_ratio")
 
 
 def check_size(config, num_labels: int | None) -> None:
@@ -46,7 +47,7 @@ def check_size(config, num_labels: int | None) -> None:
         raise ValueError(f"{PARAMETERS_SETTING} is {setting[:40]!r}: expected a number of parameters.")
     count = count_parameters(config)
     if count > int(setting):
-        largest = sorted(_FIELDS, key=lambda name: -_largest(getattr(config, name)))[:3]
+        largest = sorted((*_FIELDS, *_RATIOS), key=lambda name: -abs(_largest(getattr(config, name))))[:3]
         values = ", ".join(f"{name} is {getattr(config, name)}" for name in largest)
         raise ValueError(
             f"The model would have about {float(count):.3g} parameters and positions, more than the limit of {setting} "
@@ -57,7 +58,7 @@ def check_size(config, num_labels: int | None) -> None:
 def count_parameters(config) -> int:
     """Estimate the number of weights and fixed positions of a pre-training model, which is the largest.
 
-    Sizes that no model can have, zero or below, count as 1.
+    Sizes that no model can have, zero or below, count as 1, as do ratios that are not finite.
     """
     size = {name: max(int(_largest(getattr(config, name))), 1) for name in _FIELDS}
     width, decoder = size["hidden_size"], size["decoder_hidden_size"]
@@ -67,7 +68,8 @@ def count_parameters(config) -> int:
     named = isinstance(config.fusion_layers, str)
     fusion_layers = size["num_hidden_layers"] * (config.fusion_layers == "all") if named else len(config.fusion_layers)
     attentions = 3 if config.fusion_type == "factorized" else 1
-    fusion_width = round(width * abs(4 * attentions * config.fusion_attention_ratio + 2 * config.fusion_mlp_ratio))
+    ratio = abs(4 * attentions * config.fusion_attention_ratio + 2 * config.fusion_mlp_ratio)
+    fusion_width = round(width * ratio) if math.isfinite(ratio) else 1
     frames = size["num_frames"] // size["tubelet_size"] + 1 if config.num_frames > 1 else 1
     sides = [config.image_size] * 2 if isinstance(config.image_size, int) else list(config.image_size)
     image_tokens = frames * math.prod(max(side, 1) // size["patch_size"] + 1 for side in sides)
@@ -85,8 +87,8 @@ def count_parameters(config) -> int:
     )
 
 
-def _largest(value: int | list[int] | tuple[int, ...]) -> int:
-    return value if isinstance(value, int) else max(value, default=1)
+def _largest(value: float | list[int] | tuple[int, ...]) -> float:
+    return max(value, default=1) if isinstance(value, list | tuple) else value
 
 
 __all__ = ["check_size", "count_parameters"]

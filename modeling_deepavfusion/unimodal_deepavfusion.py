@@ -9,6 +9,8 @@ import zipfile
 import torch
 from transformers.utils import logging
 
+from .weights_deepavfusion import check_weights
+
 # Names in autoencoder files that the towers do not use.
 _DROPPED = re.compile(r"^(cls_token|pos_embed|mask_token|decoder)|^(fc_norm|head)\.")
 _MAX_EXPANSION = 16  # times the size of a compressed checkpoint
@@ -19,7 +21,8 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
 
     Raises:
         OSError: If the file does not exist or cannot be read.
-        ValueError: If the file does not contain a state dict, or contains more than tensors and plain data.
+        ValueError: If the file does not contain a state dict, or contains more than tensors and plain data, or complex
+            numbers.
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
@@ -50,6 +53,8 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
     claimed = [name for name, value in source.items() if _claims_too_much(value)]
     if claimed:
         raise ValueError(f"The checkpoint has tensors with fewer numbers than their shape claims: {claimed[0]!r}.")
+    if numbers := sorted(name for name, tensor in source.items() if tensor.is_complex()):
+        raise ValueError(f"The checkpoint holds complex numbers: {', '.join(numbers[:4])}.")
     return source
 
 
@@ -166,7 +171,8 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
 
     Raises:
         OSError: If a source does not exist.
-        ValueError: If a tower and its source differ in names or shapes.
+        ValueError: If a tower and its source differ in names or shapes, or weights are NaN, infinite, complex or
+            integers.
     """
     if inflate not in ("repeat", "mean"):
         raise ValueError(f"inflate is {inflate!r}: expected 'repeat' or 'mean'.")
@@ -181,6 +187,8 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
             tensors[key] = tensors[key].unsqueeze(2).repeat(1, 1, frames, 1, 1)
             if inflate == "mean":
                 tensors[key] = tensors[key] / frames
+        origin = str(source) if isinstance(source, (str, os.PathLike)) else "The source"
+        check_weights(tensors, origin)
         wrong = [
             f"{k} is {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
             for k, v in own.items()
@@ -190,11 +198,12 @@ def load_unimodal(model, image=None, audio=None, inflate: str = "repeat"):
         unknown = sorted(tensors.keys() - own.keys())
         if wrong or missing or unknown:
             raise ValueError(
-                f"{source if isinstance(source, (str, os.PathLike)) else 'The source'} does not fit the {name} tower. "
+                f"{origin} does not fit the {name} tower. "
                 f"Misshapen: {'; '.join(wrong[:4]) or 'none'}. Missing: {', '.join(missing[:4]) or 'none'}. "
                 f"Unknown: {', '.join(unknown[:4]) or 'none'}."
             )
         tower.load_state_dict(tensors, strict=False)  # the keys were checked above
+        check_weights(tower.state_dict(), origin)  # once more: numbers may have become too large for the tower's type
     return model
 
 

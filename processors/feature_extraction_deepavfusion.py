@@ -1,7 +1,6 @@
 """Feature extractor: waveforms to log-mel spectrograms, and masks over mel bins back to waveforms."""
 
 import functools
-import math
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.utils import logging
 
 from .limits_deepavfusion import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
+from .numbers_deepavfusion import is_count, is_number
 from .waveforms_deepavfusion import as_waveforms, to_mono
 
 try:
@@ -45,6 +45,16 @@ def _hann_window(length: int, device: torch.device) -> torch.Tensor:
     return torch.hann_window(length, device=device)
 
 
+def resampling_ratio(rate: int, new_rate: int) -> Fraction:
+    """Samples per sample of a waveform resampled from `rate` to `new_rate` (Hz), rounded if its terms are large."""
+    ratio = Fraction(new_rate, rate)
+    if max(ratio.numerator, ratio.denominator) > _MAX_RESAMPLING_PHASES:
+        inverted = ratio > 1
+        ratio = (1 / ratio if inverted else ratio).limit_denominator(_MAX_RESAMPLING_PHASES)
+        ratio = 1 / ratio if inverted else ratio
+    return ratio
+
+
 def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     """Resample a waveform by windowed sinc interpolation.
 
@@ -62,11 +72,7 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int) -> torch.Tensor:
     if rate == new_rate:
         return waveform
     _require_torchaudio(f"resample audio from {rate} to {new_rate} Hz")
-    ratio = Fraction(new_rate, rate)
-    if max(ratio.numerator, ratio.denominator) > _MAX_RESAMPLING_PHASES:
-        inverted = ratio > 1
-        ratio = (1 / ratio if inverted else ratio).limit_denominator(_MAX_RESAMPLING_PHASES)
-        ratio = 1 / ratio if inverted else ratio
+    ratio = resampling_ratio(rate, new_rate)
     return torchaudio.functional.resample(waveform, ratio.denominator, ratio.numerator)
 
 
@@ -125,21 +131,21 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         sizes = {
             "num_mel_bins": (num_mel_bins, 4096),
-            "spectrogram_length": (spectrogram_length, 2**20),
+            "spectrogram_length": (spectrogram_length, 1_000_000),
             "sampling_rate": (sampling_rate, MAX_SAMPLING_RATE),
             "n_fft": (n_fft, 2**16),
             "hop_length": (hop_length, 2**16),
         }
         for name, (value, most) in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Expected {name} as a positive int, got {value!r}.")
-            if value > most:
-                raise ValueError(f"Expected {name} of at most {most}, got {value}.")
+            if not is_count(value, most):
+                raise ValueError(f"Expected {name} as a positive int of at most {most}, got {value!r}.")
         if spectrogram_length * hop_length > _MAX_SAMPLES or spectrogram_length * num_mel_bins > _MAX_SAMPLES:
             raise ValueError(
                 f"Expected windows of at most {_MAX_SAMPLES} samples and values, got spectrogram_length="
                 f"{spectrogram_length}, hop_length={hop_length} and num_mel_bins={num_mel_bins}."
             )
+        if not is_number(log_offset, 1e-30, 1):
+            raise ValueError(f"Expected log_offset as a number of at least 1e-30 and at most 1, got {log_offset!r}.")
         if spectrogram_length * hop_length <= n_fft // 2:
             raise ValueError(
                 f"Expected a spectrogram longer than half a window ({n_fft // 2} samples), because its ends are "
@@ -201,13 +207,13 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
                 "rate gives wrong features."
             )
             return self.sampling_rate
-        rate = int(sampling_rate) if math.isfinite(sampling_rate) else 0
-        if sampling_rate != rate or not MIN_SAMPLING_RATE <= rate <= MAX_SAMPLING_RATE:
+        known = is_number(sampling_rate, MIN_SAMPLING_RATE, MAX_SAMPLING_RATE)
+        if not known or sampling_rate != int(sampling_rate):
             raise ValueError(
                 f"Expected sampling_rate as a whole number of Hz, {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE}, got "
                 f"{sampling_rate!r}."
             )
-        return rate
+        return int(sampling_rate)
 
     def stft(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Transform (..., N) samples to a complex spectrogram (..., n_fft / 2 + 1, N / hop_length + 1)."""

@@ -14,6 +14,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .fit_deepavfusion import FITS, Region, fit_regions
 from .limits_deepavfusion import LimitError, MediaError, max_pixels
+from .numbers_deepavfusion import MAX_SIDE, is_count, is_number
 from .stills_deepavfusion import decode_image
 
 try:
@@ -128,14 +129,17 @@ def to_size(size: Any) -> dict[str, int]:
     """Convert an int, [height, width] or {"height": ..., "width": ...} to the dict form.
 
     Raises:
-        ValueError: If `size` is anything else, or a side is below 1.
+        ValueError: If `size` is anything else, or a side is below 1 or above 16384.
     """
     if isinstance(size, int):
         size = (size, size)
     elif not isinstance(size, (list, tuple)) and hasattr(size, "keys") and {"height", "width"} <= set(size.keys()):
         size = (size["height"], size["width"])
-    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
-        raise ValueError(f'Expected a size as an int, [height, width] or {{"height": .., "width": ..}}, got {size!r}.')
+    if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(is_count(s, MAX_SIDE) for s in size):
+        raise ValueError(
+            'Expected a size as an int, [height, width] or {"height": .., "width": ..}, with sides of at most '
+            f"{MAX_SIDE}, got {size!r}."
+        )
     return {"height": size[0], "width": size[1]}
 
 
@@ -177,6 +181,11 @@ class ImageTransform:
             raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if len(image_mean) != 3 or len(image_std) != 3:
             raise ValueError(f"Expected image_mean and image_std of 3 channels, got {image_mean} and {image_std}.")
+        if not all(is_number(v, 0, 1) for v in image_mean) or not all(is_number(v, 1e-6, 1000) for v in image_std):
+            raise ValueError(
+                f"Expected image_mean in 0..1 and image_std as positive numbers, for pixels in 0..1, got {image_mean} "
+                f"and {image_std}."
+            )
         self.size = to_size(size)
         if self.size["height"] * self.size["width"] > max_pixels() * crop_pct**2:
             raise ValueError(f"Expected a size of at most {max_pixels()} pixels, got {size!r}, crop_pct {crop_pct}.")

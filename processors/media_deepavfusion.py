@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .audio_streams_deepavfusion import collect_audio
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
+from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
 from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
     MediaInfo,
     best_stream,
-    collect_audio,
     decode,
     file_start,
     header_span,
@@ -29,6 +30,7 @@ from .streams_deepavfusion import (
     seek,
     steps_back,
     upright,
+    window_times,
 )
 
 try:
@@ -95,7 +97,7 @@ def load_clip(
     """
     if require not in _REQUIRE:
         raise ValueError(f"Expected require as one of {', '.join(map(repr, _REQUIRE))}, got {require!r}.")
-    if num_frames < 1 or not 0 < seconds < math.inf:
+    if not is_count(num_frames, MAX_FRAMES) or not is_number(seconds, 1e-6, 1e9):
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
     source = _Source(path)
     info = source.probe()
@@ -131,8 +133,8 @@ def load_clips(
     if num_clips is not None:
         if timestamps is not None:
             raise ValueError("Expected timestamps or num_clips, got both.")
-        if num_clips < 1:
-            raise ValueError(f"Expected num_clips of at least 1, got {num_clips}.")
+        if not is_count(num_clips, MAX_WINDOWS):
+            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
         timestamps = dense_timestamps(*probe_clip(path).span, num_clips, options.get("seconds", 3.0))
     times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
     if not times:
@@ -166,13 +168,10 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
         timestamp = sum(info.span) / 2
     elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
         raise source.error(f"a timestamp within {first:.2f} to {last:.2f} s", f"got {timestamp:.2f} s")
-    window_start = min(timestamp - seconds / 2, last - seconds)
-    window_start = max(window_start, min(first, timestamp))
+    window_start, times = window_times(first, last, timestamp, num_frames, seconds)
     frames = waveform = rate = None
     complete = True
     if info.has_image:
-        step = seconds / num_frames
-        times = [timestamp] if num_frames == 1 else [window_start + (i + 0.5) * step for i in range(num_frames)]
         frames, lag = source.read_frames(times)
         complete = frames is not None and lag < 1.0
     if info.has_audio:
@@ -367,11 +366,12 @@ class _Source:
                 waveform, rate = collect_audio(frames if back is None else if_in_time(frames, begin), begin, seconds)
                 if waveform is not None:
                     waveform = np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                    self._check_scale(waveform)
+                    self.check_scale(waveform)
                     return waveform, rate
         return None, None
 
-    def _check_scale(self, waveform: np.ndarray) -> None:
+    def check_scale(self, waveform: np.ndarray) -> None:
+        """Raise `MediaError` if the full scale of samples cannot be 1."""
         peak = max(float(waveform.max()), -float(waveform.min()))
         if peak > 1 and (reason := wrong_scale(peak, bool((waveform == np.rint(waveform)).all()))):
             raise self.error("samples with a full scale of 1", f"it has {reason}")

@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
         require: What a file must have, as for `load_clip`.
         pre_parameters: Names of the parameters of `preprocess`.
         post_parameters: Names of the parameters of `postprocess`.
+        progress: Function that is called with the number of windows after each forward pass, in a `stream` with the
+            number of its rows; None by default.
     """
 
     _load_processor = True
@@ -42,6 +44,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     require = "any"
     pre_parameters: tuple[str, ...] = ("timestamps", "num_clips")
     post_parameters: tuple[str, ...] = ()
+    progress: Callable[[int], None] | None = None
 
     def __init__(self, model, processor, **kwargs):
         """Check the model and set it to eval mode.
@@ -104,11 +107,13 @@ class DeepAVFusionPipeline(ChunkPipeline):
     ) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each tile of each window, one sample each."""
         several = num_clips is not None or isinstance(timestamps, (list, tuple))
-        processor, clips = self.processor.with_fit(fit), list(self._clips(inputs, timestamps, num_clips))
-        for index, (image, audio, rate, time) in enumerate(clips):
+        processor, clips = self.processor.with_fit(fit), self._clips(inputs, timestamps, num_clips)
+        clip = next(clips)
+        while clip is not None:
+            (image, audio, rate, time), clip = clip, next(clips, None)
             frame = None if image is None else as_frame(image)
             about = {"frame": frame, "timestamp": time, "several": several}
-            yield from self._tiles(self._sample(processor, image, audio, rate), about, index == len(clips) - 1)
+            yield from self._tiles(self._sample(processor, image, audio, rate), about, clip is None)
 
     def _tiles(self, sample: dict[str, torch.Tensor], about: dict[str, Any], is_last: bool) -> Iterator[dict[str, Any]]:
         """Yield each row of the inputs as a sample; only the last is followed by no other tile."""
@@ -159,6 +164,13 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return sample
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        outputs = self._outputs(batch)
+        if self.progress is not None:
+            about = outputs["about"]
+            self.progress(sum(row["ends"] for row in (about if isinstance(about, list) else [about])))
+        return outputs
+
+    def _outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         carried = {name: batch.pop(name) for name in ("is_last", "about")}
         inputs = {}
         for values, mask in (("pixel_values", "image_present"), ("input_features", "audio_present")):

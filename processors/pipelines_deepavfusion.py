@@ -5,17 +5,21 @@
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .image_processing_deepavfusion import as_list
-from .media_deepavfusion import load_clip, probe_clip
+from .media_deepavfusion import load_clip
 from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_image
+from .recording_separation_deepavfusion import RecordingSeparation, with_frames
+from .recordings_deepavfusion import Recording
 
 
 class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
@@ -27,24 +31,31 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     ```
 
     Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
-    configuration's `problem_type` is multi_label_classification), `timestamps`, `num_clips`. Logits of several windows
-    are averaged.
+    configuration's `problem_type` is multi_label_classification), `return_timestamps` (False; True returns `{"labels",
+    "timestamps"}`, with the middle of each window of a file in seconds), `timestamps`, `num_clips`. Logits of several
+    windows are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
     auto_class = "AutoModelForVideoClassification"
-    post_parameters = ("top_k", "multi_label")
+    post_parameters = ("top_k", "multi_label", "return_timestamps")
 
     def postprocess(
-        self, outputs, top_k: int | None = 5, multi_label: bool | None = None, fit: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Return a list of `{"score", "label"}` sorted by descending score."""
+        self,
+        outputs,
+        top_k: int | None = 5,
+        multi_label: bool | None = None,
+        return_timestamps: bool = False,
+        fit: str | None = None,
+    ) -> list[dict[str, Any]] | dict[str, list]:
+        """Return a list of `{"score", "label"}` sorted by descending score; with timestamps, in a dictionary."""
         config = self.model.config
         if multi_label is None:
             multi_label = config.problem_type == "multi_label_classification"
-        windows = [window["logits"].float().mean(0) for window in self.merge_tiles(outputs)]
-        logits = torch.stack(windows).mean(0, keepdim=True)
-        return self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
+        windows = self.merge_tiles(outputs)
+        logits = torch.stack([window["logits"].float().mean(0) for window in windows]).mean(0, keepdim=True)
+        labels = self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
+        return {"labels": labels, "timestamps": _timestamps(windows)} if return_timestamps else labels
 
 
 class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
@@ -77,48 +88,101 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
 
     def preprocess(self, inputs, frames=None, overlap: float = 0.5, fit: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window and frame, one sample each."""
-        audio, rate, start = self.recording(inputs)
-        if frames is None and isinstance(inputs, Mapping):
-            frames = inputs.get("image")
+        recording = reader = None
+        if not isinstance(inputs, Mapping):
+            recording = self.recording(inputs)
+            reader = recording.frames() if frames is None else None
+            rates, parts = zip(*recording.audio(), strict=True)
+            audio, rate = np.concatenate(parts, axis=1), rates[0]
+        else:
+            _, audio, rate = read_arrays({**inputs, "image": None}, "audio")
+            frames = inputs.get("image") if frames is None else frames
             if frames is None:
                 raise ValueError("Expected an image of the target source, in the mapping or as frames, got none.")
         several = isinstance(frames, (list, tuple))
         processor = self.processor.with_fit(fit)
-        targets = [
-            self._pixel_values(processor, inputs, frame) for frame in (as_list(frames, 3) if several else [frames])
-        ]
+        targets = self._targets(processor, inputs, frames)
         windows = self.processor.separation_windows([audio], rate, overlap)
-        for index, (features, time) in enumerate(zip(windows.input_features, windows.times, strict=True)):
-            for position, pixels in enumerate(targets):
-                if pixels is None:
-                    pixels = self._pixel_values(processor, inputs, start + time)
+        pairs = ((features, targets or []) for features in windows.input_features)
+        if recording is not None and reader is not None:
+            timed = ((x, recording.start + t) for x, t in zip(windows.input_features, windows.times, strict=True))
+            pairs = ((x, [pixels]) for x, pixels in with_frames(recording, reader, processor, timed))
+        for index, (features, images) in enumerate(pairs):
+            for position, pixels in enumerate(images):
                 audible = features.expand(len(pixels), *features.shape)
                 sample = self._complete({"pixel_values": pixels, "input_features": audible})
-                last = index == len(windows.starts) - 1 and position == len(targets) - 1
-                about = {"several": several, "count": len(targets)}
+                last = index == len(windows.starts) - 1 and position == len(images) - 1
+                about = {"several": several, "count": len(images)}
                 if last:
                     about |= {"audio": audio, "rate": rate, "starts": windows.starts}
                 yield from self._tiles(sample, about, last)
 
-    def recording(self, inputs) -> tuple[Any, int | None, float]:
-        """Return the whole audio of an input, its sampling rate in Hz, and its start in the file in seconds.
+    def recording(self, inputs) -> Recording:
+        """Open a file.
 
         Raises:
-            MediaError: If a file has no audio.
+            MediaError: If it cannot be read, or has no audio.
+            TypeError: If `inputs` is not a file.
         """
-        if isinstance(inputs, Mapping):
-            _, audio, rate = read_arrays({**inputs, "image": None}, "audio")
-            return audio, rate, 0.0
         check_file(inputs)
-        info = probe_clip(inputs)
-        # A second more than the headers state: audio beyond is kept, and nothing is padded.
-        clip = load_clip(inputs, seconds=info.end - info.start + 1.0, require="audio")
-        return clip.waveform, clip.sampling_rate, info.audio_span[0]
+        return Recording(inputs)
 
-    def _pixel_values(self, processor, inputs, frame) -> torch.Tensor | None:
-        """Process the frame at a timestamp of the file, or an image, to its tiles; None for None."""
-        if frame is None:
+    def stream(
+        self,
+        path: str | os.PathLike,
+        frames=None,
+        overlap: float = 0.5,
+        consistency: bool = False,
+        batch_size: int = 8,
+        fit: str | None = None,
+    ) -> RecordingSeparation:
+        """Separate a recording of any length in parts, in memory that does not depend on its length.
+
+        The samples are those of a call of the pipeline. Both streams of the file are decoded once.
+
+        Args:
+            path: The file.
+            frames: As in a call.
+            overlap: As in a call.
+            consistency: As in a call.
+            batch_size: Rows per forward pass: a row for each window, frame and tile.
+            fit: As in a call.
+
+        Returns:
+            [`RecordingSeparation`], whose `parts()` are the separated recording.
+
+        Raises:
+            MediaError: If the file cannot be read, or has no audio.
+            TypeError: If `path` is not a path.
+            ValueError: If an option has an invalid value.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"Expected the path of a file, got {type(path).__name__}.")
+
+        def forward(pixel_values: torch.Tensor, input_features: torch.Tensor) -> torch.Tensor:
+            present = torch.ones(len(pixel_values), dtype=torch.bool)
+            batch = {"pixel_values": pixel_values, "input_features": input_features}
+            batch |= {
+                "image_present": present,
+                "audio_present": present,
+                "is_last": True,
+                "about": [{"ends": True}] * len(present),
+            }
+            return self.forward(batch)["logits"]
+
+        processor = self.processor.with_fit(fit)
+        targets = self._targets(processor, path, frames)
+        return RecordingSeparation(self.recording(path), processor, forward, targets, overlap, consistency, batch_size)
+
+    def _targets(self, processor, inputs, frames) -> list[torch.Tensor] | None:
+        """Pixel values (tiles, ...) of each of `frames`; None for the frames of the windows."""
+        if frames is None:
             return None
+        items = as_list(frames, 3) if isinstance(frames, (list, tuple)) else [frames]
+        return [self._pixel_values(processor, inputs, frame) for frame in items]
+
+    def _pixel_values(self, processor, inputs, frame) -> torch.Tensor:
+        """Process the frame at a timestamp of the file, or an image, to its tiles."""
         if isinstance(frame, Real):
             if isinstance(inputs, Mapping):
                 raise ValueError(f"Expected a file with a timestamp as frames ({frame} s), or an image, got a mapping.")
@@ -216,12 +280,13 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
     Each is a tensor (hidden size,), the mean over its tokens; with `tokens=True`, (tokens, hidden size), where the
     image tokens of several tiles follow each other. Several windows add a first axis.
 
-    Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `timestamps`, `num_clips`.
+    Parameters: `tokens` (False), `normalize` (False; True scales each vector to length 1), `return_timestamps` (False;
+    True adds `timestamps`, float64, the middle of each window of a file in seconds), `timestamps`, `num_clips`.
     """
 
     model_name = "DeepAVFusionModel"
     auto_class = "AutoModel"
-    post_parameters = ("tokens", "normalize")
+    post_parameters = ("tokens", "normalize", "return_timestamps")
 
     def run_model(self, inputs):
         """Return the streams of the encoder for the modalities that are present."""
@@ -230,10 +295,16 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
         return {name: outputs[field] for name, field in fields.items() if outputs.get(field) is not None}
 
     def postprocess(
-        self, outputs, tokens: bool = False, normalize: bool = False, fit: str | None = None
+        self,
+        outputs,
+        tokens: bool = False,
+        normalize: bool = False,
+        return_timestamps: bool = False,
+        fit: str | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return the streams of a window, or of several along a first axis."""
         streams, outputs = {}, [self._merge_streams(window) for window in self.merge_tiles(outputs)]
+        times = _timestamps(outputs)
         for name in ("fusion", "image", "audio"):
             mask = f"{name}_present"
             if name != "fusion" and not any(bool(output[mask].all()) for output in outputs):
@@ -246,6 +317,9 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
             values = values if tokens else values.mean(1)
             values = torch.nn.functional.normalize(values, dim=-1) if normalize else values
             streams[name] = values if outputs[0]["about"]["several"] else values[0]
+        if return_timestamps and None not in times:
+            stored = torch.tensor(times, dtype=torch.float64)
+            streams["timestamps"] = stored if outputs[0]["about"]["several"] else stored[0]
         return streams
 
     def _merge_streams(self, window: dict[str, Any]) -> dict[str, Any]:
@@ -256,6 +330,11 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
                 values = window[name].float()
                 merged[name] = values.flatten(0, 1)[None] if name == "image" else values.mean(0, keepdim=True)
         return merged
+
+
+def _timestamps(outputs) -> list[float | None]:
+    """Middle of each window in seconds; None for arrays."""
+    return [output["about"]["timestamp"] for output in outputs]
 
 
 def _frame_and_timestamp(output: Mapping) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 from .feature_extraction_deepavfusion import resample
 from .fit_deepavfusion import Region, place_maps
+from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number
 from .waveforms_deepavfusion import as_waveforms, to_mono
 
 
@@ -70,7 +71,7 @@ class PostProcessing:
             if sum(num_tiles) != len(logits) or min(num_tiles, default=0) < 1:
                 raise ValueError(f"Expected num_tiles that add up to {len(logits)} rows, got {list(num_tiles)}.")
             logits = torch.stack([rows.mean(0) for rows in logits.split(list(num_tiles))])
-        if top_k is not None and top_k < 1:
+        if top_k is not None and not is_count(top_k, MAX_WINDOWS):
             raise ValueError(f"Expected top_k of at least 1, or None for all labels, got {top_k}.")
         scores = logits.sigmoid() if multi_label else logits.softmax(-1)
         count = scores.shape[1] if top_k is None else min(top_k, scores.shape[1])
@@ -199,6 +200,8 @@ class PostProcessing:
         Raises:
             ValueError: If the logits have the wrong shape, or the number of sizes differs from the number of samples.
         """
+        if not is_number(threshold, 0, 1):
+            raise ValueError(f"Expected a threshold of at least 0 and at most 1, got {threshold!r}.")
         logits = _logits(outputs, (4,), "(batch, labels, height, width)")
         if target_sizes is None:
             return [_to_labels(maps, threshold, outside) for maps in logits]

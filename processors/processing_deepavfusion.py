@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,10 @@ _PARTS = {
     "image_processor": (DeepAVFusionImageProcessor, ImageProcessingMixin),
     "video_processor": (DeepAVFusionVideoProcessor, VideoProcessorMixin),
 }
+
+
+# Inputs of a model -> masks of the samples that have them.
+_PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
 
 
 class DeepAVFusionNoTokenizer:
@@ -144,6 +148,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         timestamps=None,
         num_clips: int | None = None,
         return_tensors: str | None = "pt",
+        return_presence: bool = False,
     ) -> BatchFeature:
         """Prepare inputs of a model, either from files (`videos`) or from arrays (`images` or `videos`, `audio`).
 
@@ -162,12 +167,15 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             num_clips: Number of windows spread evenly over each file, instead of timestamps; B files give B * num_clips
                 samples in the order of the files.
             return_tensors: `"pt"` or `"np"`.
+            return_presence: Whether to return the same fields whatever the samples lack, presence masks among them, as
+                `map` of `datasets` and batches of several processes need.
 
         Returns:
             `pixel_values`, (B, 3, height, width) or (B, num_frames, 3, height, width), and `input_features`,
             (B, 1, mels, time steps). If some samples lack a modality, `image_present` or `audio_present`, (B,) bool,
             marks those that have it, and the rows of the others are 0. A modality that all samples lack is omitted.
             With `fit="tiles"`, a sample has one row for each tile of its image.
+            With `return_presence`, no field is ever omitted (of a processor for audio alone, those of the image are).
 
         Raises:
             MediaError: If a file cannot be read, or has neither images nor audio.
@@ -195,21 +203,70 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             frames = [view for views in frames for view in ([None] if views is None else views)]
             if features is not None:
                 features = [row for row, count in zip(features, tiles, strict=True) for _ in range(count)]
-        data = {}
-        for name, mask, values in (
-            ("pixel_values", "image_present", frames),
-            ("input_features", "audio_present", features),
-        ):
-            present = [value is not None for value in values or []]
-            if not any(present):
-                continue
-            blank = torch.zeros_like(values[present.index(True)])
-            data[name] = torch.stack([blank if value is None else value for value in values])
-            if not all(present):
-                data[mask] = torch.tensor(present)
-        if not data:
+        return BatchFeature(self._batch(frames, features, return_presence), tensor_type=return_tensors)
+
+    def _batch(self, frames: list | None, features: list | None, return_presence: bool) -> dict[str, torch.Tensor]:
+        """Stack the values of samples, with None or zeros for a missing modality, and mark those that have it."""
+        if not any(value is not None for value in [*(frames or []), *(features or [])]):
             raise ValueError("Expected images, videos or audio, got none.")
-        return BatchFeature(data, tensor_type=return_tensors)
+        count, data = len(features if frames is None else frames), {}
+        given = {"pixel_values": frames, "input_features": features}
+        for name, shape in self.input_shapes.items():
+            values = given[name] or [None] * count
+            present = [value is not None for value in values]
+            if any(present) or return_presence:
+                blank = torch.zeros(shape)
+                data[name] = torch.stack([blank if value is None else value for value in values])
+                if return_presence or not all(present):
+                    data[_PRESENCE[name]] = torch.tensor(present)
+        return data
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of a sample: `pixel_values` (3, H, W) or (T, 3, H, W), `input_features` (1, mels, time steps)."""
+        extractor = self.feature_extractor
+        features = (1, extractor.num_mel_bins, extractor.spectrogram_length)
+        frames = () if self.video_processor is None else (self.num_frames,)
+        if self.image_processor is None and self.video_processor is None:
+            return {"input_features": features}
+        return {"pixel_values": (*frames, 3, *self.visual_processor.output_size), "input_features": features}
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate samples into a batch whose fields do not depend on what the samples lack; a `data_collator`.
+
+        Args:
+            samples: Inputs of the model without the batch axis, tensors, arrays or nested lists (as `datasets` returns
+                them), and other fields such as `labels`. Where a modality is None or left out, or its presence mask is
+                False, the sample lacks it.
+
+        Returns:
+            `pixel_values`, `input_features`, `image_present` and `audio_present` (see `__call__`), and the other fields
+            stacked (text as a list), `label` as `labels`.
+
+        Raises:
+            ValueError: If a sample has neither image nor audio, or samples differ in their other fields.
+        """
+        inputs = {name: [self._value(sample, name) for sample in samples] for name in _PRESENCE}
+        for index, pair in enumerate(zip(*inputs.values(), strict=True)):
+            if all(value is None for value in pair):
+                raise ValueError(f"Expected image or audio in every sample, got neither in sample {index}.")
+        batch: dict[str, Any] = self._batch(*inputs.values(), return_presence=True)
+        others = [{k: v for k, v in sample.items() if k not in (*_PRESENCE, *_PRESENCE.values())} for sample in samples]
+        if any(fields.keys() != others[0].keys() for fields in others):
+            names = sorted(set().union(*others) - set.intersection(*map(set, others)))
+            raise ValueError(f"Expected the same fields in every sample, got {', '.join(names)} in some of them.")
+        for name in others[0]:
+            values = [fields[name] for fields in others]
+            if not isinstance(values[0], str):
+                values = torch.stack([torch.as_tensor(value) for value in values])
+            batch["labels" if name == "label" else name] = values
+        return batch
+
+    @staticmethod
+    def _value(sample: Mapping[str, Any], name: str) -> torch.Tensor | None:
+        """A modality of a sample, or None if the sample lacks it."""
+        value, present = sample.get(name), sample.get(_PRESENCE[name], True)
+        return None if value is None or not bool(present) else torch.as_tensor(value, dtype=torch.float32)
 
     def _from_files(self, files: Sequence, timestamps: Sequence, num_clips: int | None):
         """Return views and features of each file's windows: two lists, with None for a missing stream."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels, wrong_format
+from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels
 from .stills_deepavfusion import Orientation, matrix_orientation
 
 try:
@@ -24,10 +24,6 @@ _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 _FRAME_LENGTH = 0.04
 # Decoding stops after this many damaged packets in a row.
 _MAX_BAD_PACKETS = 500
-# Samples per channel for which the buffer of a window is allocated at first.
-_FIRST_SAMPLES = 2**20
-# Samples per channel that a gap in the audio may have, hours at any sampling rate of recordings.
-_MAX_GAP = 2**28
 
 
 class MediaInfo(NamedTuple):
@@ -177,14 +173,19 @@ def if_in_time(frames, time: float):
         yield from frames
 
 
+def timed(frames):
+    """Yield (stream time in seconds, frame); the frames of a raw stream, which have no times, follow each other."""
+    next_time = 0.0
+    for frame in frames:
+        time = next_time if frame.time is None else frame.time
+        next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
+        yield time, frame
+
+
 def pick_frames(frames, times: list[float]) -> list:
     """Choose the frame that is shown at each of ascending stream times in seconds."""
-    chosen, before, next_time = [], None, 0.0
-    for frame in frames:
-        time = frame.time
-        if time is None:  # a raw stream: frames follow each other
-            time = next_time
-        next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
+    chosen, before = [], None
+    for time, frame in timed(frames):
         while len(chosen) < len(times) and time > times[len(chosen)] + 1e-6:
             chosen.append(before if before is not None else frame)
         if len(chosen) == len(times):
@@ -216,6 +217,27 @@ def limit_pixels(stream) -> None:
     if reason := too_many_pixels(context.width, context.height):
         raise LimitError(reason)
     context.options = {**context.options, **decoder_options()}
+
+
+def window_times(
+    start: float, end: float, timestamp: float, num_frames: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Place the window of a timestamp within a file, and its frames.
+
+    Args:
+        start: Start of the file's first stream in seconds.
+        end: End of its last stream.
+        timestamp: Middle of the window in seconds; a window that extends beyond the file is shifted into it.
+        num_frames: 1 for the frame at the timestamp; more are spread evenly over the window.
+        seconds: Length of the window.
+
+    Returns:
+        The start of the window, and the ascending times of the frames, in seconds.
+    """
+    begin = min(timestamp - seconds / 2, end - seconds)
+    begin = max(begin, min(start, timestamp))
+    step = seconds / num_frames
+    return begin, [timestamp] if num_frames == 1 else [begin + (i + 0.5) * step for i in range(num_frames)]
 
 
 def upright(frames: list, ratio: float) -> np.ndarray:
@@ -252,61 +274,9 @@ def upright(frames: list, ratio: float) -> np.ndarray:
     return result
 
 
-def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
-    """Place decoded samples in a window; gaps are silent.
-
-    Args:
-        frames: Decoded audio frames.
-        begin: Start of the window in seconds of stream time.
-        seconds: Length of the window.
-
-    Returns:
-        (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
-
-    Raises:
-        LimitError: If the sampling rate or the number of channels does not exist, or a gap is too long.
-    """
-    buffer = rate = layout = resampler = shape = None
-    low, high, length, expected = math.inf, 0, 0, None
-    for frame in frames:
-        if rate is None:
-            rate, layout = frame.sample_rate, frame.layout.name
-            if reason := wrong_format(rate, frame.layout.nb_channels):
-                raise LimitError(reason)
-            length = round(seconds * rate)
-            # It grows with the samples: headers may claim years.
-            buffer = np.zeros((frame.layout.nb_channels, min(length, _FIRST_SAMPLES)), dtype=np.float32)
-        if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
-            shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-        time = frame.time
-        offset = expected if time is None else round((time - begin) * rate)
-        if expected is not None and offset is not None and abs(offset - expected) <= 2:
-            offset = expected  # rounded timestamps must not separate samples
-        offset = 0 if offset is None else offset
-        parts = [part.to_ndarray().reshape(-1, buffer.shape[0]) for part in resampler.resample(frame)]
-        samples = np.concatenate(parts or [buffer.T[:0]]).T
-        expected = offset + samples.shape[1]
-        start, stop = max(offset, 0), min(expected, length)
-        if stop > start:
-            if start - high > _MAX_GAP:
-                raise LimitError(f"its timestamps claim a gap of {(start - high) / rate:.6g} s")
-            if stop > buffer.shape[1]:
-                more = min(max(stop, 2 * buffer.shape[1]), length) - buffer.shape[1]
-                buffer = np.concatenate([buffer, np.zeros((buffer.shape[0], more), np.float32)], axis=1)
-            buffer[:, start:stop] = samples[:, start - offset : stop - offset]
-            low, high = min(low, start), max(high, stop)
-        if expected >= length:
-            break
-    if buffer is None or high <= low:
-        return None, None
-    return buffer[:, int(low) : high], rate
-
-
 __all__ = [
     "MediaInfo",
     "best_stream",
-    "collect_audio",
     "decode",
     "file_start",
     "header_span",
@@ -316,5 +286,7 @@ __all__ = [
     "pick_frames",
     "seek",
     "steps_back",
+    "timed",
     "upright",
+    "window_times",
 ]

@@ -11,8 +11,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, ImageTransform, to_pixels
-
-_MAX_FRAMES = 4096  # of a clip
+from .numbers_deepavfusion import MAX_FRAMES, is_count
 
 
 def spread_frames(count: int, num_frames: int) -> list[int]:
@@ -62,10 +61,8 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
     ):
         """Check and store the settings."""
         kwargs.pop("video_processor_type", None)
-        if num_frames < 1:
-            raise ValueError(f"Expected num_frames of at least 1, got {num_frames}.")
-        if num_frames > _MAX_FRAMES:
-            raise ValueError(f"Expected num_frames of at most {_MAX_FRAMES}, got {num_frames}.")
+        if not is_count(num_frames, MAX_FRAMES):
+            raise ValueError(f"Expected num_frames of at least 1 and at most {MAX_FRAMES}, got {num_frames!r}.")
         ImageProcessingMixin.__init__(self, **kwargs)
         self._set(size, crop_pct, image_mean, image_std, fit)
         self.num_frames = num_frames

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import set_float32_precision
 from deepavfusion_cli.errors import BAD_INPUT
 from deepavfusion_cli.terminal import say
@@ -48,6 +49,7 @@ def train_from_recipe(command: str, argv: list[str], description: str, **hooks) 
         return code if argv else BAD_INPUT
     check_order(command, argv)
     set_float32_precision()
+    plain_output()
     recipe = load_recipe(command, argv[0], argv[1:])
     from .runs.run import Run  # here: `--help` does not wait for what trains
 

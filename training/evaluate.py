@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from deepavfusion.inference.folder import ResultFolder
+from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import cause
@@ -166,6 +167,7 @@ def main(argv: list[str]) -> int:
     given = parser().parse_intermixed_args(argv)
     check_order("evaluate", [given.recipe, *given.overrides])
     set_float32_precision()
+    plain_output()
     recipe = load_recipe("evaluate", given.recipe, given.overrides)
     evaluate_model(recipe, given.model, given.out or Path("runs") / "evaluations" / recipe.name, given.overwrite)
     return 0

@@ -43,7 +43,7 @@ def demonstrate(run: "Run") -> str:
     clip = draft / "scene" / "clip.mp4"
     streams = embed.embed(embed.load(str(run.folder.work), "cpu"), str(clip))
     embed.save(streams, draft / "scene" / "clip.safetensors", str(clip), folder.name)
-    shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items())
+    shapes = ", ".join(f"{name} {tuple(stream.shape)}" for name, stream in streams.items() if name in embed.STREAMS)
     return f"embedded {folder / 'scene' / 'clip.mp4'} with the saved model: {shapes}"
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import with_progress
 from deepavfusion_cli.boundary import command
 
 from .command import train_from_recipe
 from .data.loading import evaluation_loader
 from .metrics.knn import chance, knn_probe, pool_streams
 from .report.tables import aligned
-from .tasks.evaluation import progress_bar
 from .wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def nearest_neighbors(encoder, clips, accelerator, batch_size: int, num_workers:
     encoder.eval()
     streams, labels = [], []
     loader = evaluation_loader(clips, batch_size, 1, 0, num_workers)
-    for batch in progress_bar(loader, accelerator, "nearest neighbors"):
+    for batch in with_progress(loader, "nearest neighbors", "batch", plural="batches"):
         if "pixel_values" not in batch:
             continue
         with accelerator.autocast():

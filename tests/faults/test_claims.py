@@ -8,7 +8,9 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ from deepavfusion import (
 )
 from deepavfusion.processors import probe_clip
 from deepavfusion.processors.image_processing_deepavfusion import to_pixels
+from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.sizes_deepavfusion import count_parameters
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.config.values import load_values
@@ -121,8 +124,6 @@ def test_the_limit_is_a_setting(monkeypatch):
 
 
 def test_pixels_that_are_not_square_count_as_shown(tmp_path, monkeypatch):
-    from fractions import Fraction
-
     path = write_media(tmp_path / "a.mkv", audio_codec=None, seconds=0.3, sample_aspect_ratio=Fraction(8, 1))
     assert load_clip(path).frames.shape[2] == 512
     monkeypatch.setenv(PIXELS, "20000")
@@ -130,13 +131,23 @@ def test_pixels_that_are_not_square_count_as_shown(tmp_path, monkeypatch):
         load_clip(path)
 
 
+@pytest.mark.parametrize("limit", ["2000", "20000"])  # the stored frame is too large, the one with square pixels
+def test_frames_of_recordings_have_the_same_limit(tmp_path, limit, monkeypatch):
+    recording = Recording(write_media(tmp_path / "a.mkv", seconds=0.3, sample_aspect_ratio=Fraction(8, 1)))
+    assert recording.frames().at(0.1).shape == (48, 512, 3)
+    monkeypatch.setenv(PIXELS, limit)
+    with pytest.raises(MediaError, match=rf"a\.mkv: expected image.*more than the limit of {limit}"):
+        recording.frames().at(0.1)
+
+
 @pytest.mark.parametrize("rate", [1, 50, 2_000_000, 2_000_000_000])
 def test_sampling_rates_that_do_not_exist_are_refused(tmp_path, rate):
     path = write_media(tmp_path / "sound.wav", codec=None, audio_codec="pcm_s16le", audio=tone(16000, 0.5))
     data = bytearray(path.read_bytes())
     data[24:32] = struct.pack("<II", rate, min(2 * rate, 2**32 - 1))
-    with pytest.raises(MediaError):
-        load_clip(bytes(data))
+    for read in (load_clip, lambda file: list(Recording(file).audio())):
+        with pytest.raises(MediaError):
+            read(bytes(data))
     with pytest.raises(ValueError, match="100 to 1000000"):
         DeepAVFusionFeatureExtractor()(tone(16000, 0.5)[0], sampling_rate=rate)
 
@@ -152,8 +163,21 @@ def test_gaps_of_days_are_not_filled(tmp_path):
         load_clip(path, 1e5, seconds=3e5)
 
 
+def test_gaps_of_days_are_not_filled_in_recordings(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepavfusion.processors.audio_streams_deepavfusion._MAX_GAP", 16000)
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000)
+        for start in (0.0, 3.0):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 800), np.int16), layout="mono")
+            frame.sample_rate, frame.time_base, frame.pts = 16000, Fraction(1, 16000), round(start * 16000)
+            container.mux(stream.encode(frame))
+    with pytest.raises(MediaError, match=r"gap\.mkv: .*gap of 2\.95 s"):
+        list(Recording(path).audio())
+
+
 def test_audio_longer_than_the_first_buffer_is_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("deepavfusion.processors.streams_deepavfusion._FIRST_SAMPLES", 1000)
+    monkeypatch.setattr("deepavfusion.processors.audio_streams_deepavfusion._FIRST_SAMPLES", 1000)
     audio = tone(16000, 2.0)
     path = write_media(tmp_path / "sound.wav", codec=None, audio_codec="pcm_f32le", audio=audio)
     np.testing.assert_array_equal(load_clip(path, seconds=10).waveform, audio)
@@ -315,7 +339,7 @@ def test_the_number_of_values_is_a_setting(monkeypatch):
         (DeepAVFusionFeatureExtractor, {"num_mel_bins": 10**9}),
         (DeepAVFusionFeatureExtractor, {"spectrogram_length": 10**9}),
         (DeepAVFusionFeatureExtractor, {"hop_length": 10**9}),
-        (DeepAVFusionFeatureExtractor, {"hop_length": 65536, "spectrogram_length": 2**20}),
+        (DeepAVFusionFeatureExtractor, {"hop_length": 65536, "spectrogram_length": 10**6}),
         (DeepAVFusionFeatureExtractor, {"n_fft": 10**9}),
         (DeepAVFusionFeatureExtractor, {"sampling_rate": 10**9}),
     ],
@@ -329,6 +353,7 @@ def test_settings_of_processors_are_limited(build, settings):
 CHILD = """
 import resource, sys, torch
 from deepavfusion import DeepAVFusionConfig, MediaError, load_clip, load_original_checkpoint
+from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.training.data.views import read_image
 
 def megabytes():

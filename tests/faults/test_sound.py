@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from deepavfusion import DeepAVFusionFeatureExtractor, MediaError, load_clip
+from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.processors.waveforms_deepavfusion import as_waveforms, logger, to_mono
 from tests.media_factory import write_media
 
@@ -136,8 +137,9 @@ def test_ragged_lists_are_refused():
 def test_files_with_samples_of_unknown_scale_are_refused(tmp_path, scale):
     audio = (MONO * scale)[None]
     path = write_media(tmp_path / "loud.wav", codec=None, audio_codec="pcm_f32le", audio=audio)
-    with pytest.raises(MediaError, match=r"loud\.wav: expected samples with a full scale of 1, but it has"):
-        load_clip(path)
+    for read in (load_clip, lambda path: list(Recording(path).audio())):
+        with pytest.raises(MediaError, match=r"loud\.wav: expected samples with a full scale of 1, but it has"):
+            read(path)
 
 
 def test_files_with_many_channels_are_one_sound(tmp_path):

@@ -22,7 +22,8 @@ from deepavfusion import (
 from deepavfusion.inference import common as inference
 from deepavfusion.inference.files import write_files
 from deepavfusion.inference.folder import ResultFolder
-from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.processors.media_deepavfusion import load_clips
+from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from deepavfusion.training.config.recipe import RecipeError
 from deepavfusion.training.runs.models import check_origin
 from tests.media_factory import write_kinds
@@ -80,6 +81,10 @@ def pipe(folder, command):
     return inference.load_pipeline(TASKS[command], str(folder / command), "cpu")
 
 
+def expected_times(file, timestamps=None, num_clips=None):
+    return [clip.timestamp for clip in load_clips(file, timestamps, num_clips, seconds=0.75)]
+
+
 def read_wav(path):
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
@@ -110,6 +115,7 @@ class TestClassify:
         found = [json.loads(line) for line in out.splitlines()]
         assert [entry["file"] for entry in found] == files
         for entry in found:
+            assert entry["timestamps"] == pytest.approx(expected_times(entry["file"], **timestamps))
             expected = pipe(folder, "classify")(entry["file"], **timestamps)
             assert [label["label"] for label in entry["labels"]] == [label["label"] for label in expected]
             scores = [label["score"] for label in expected]
@@ -147,15 +153,14 @@ class TestSeparate:
         assert len(read_wav(written["sound_cello.wav"])[0]) == round(SECONDS * RATE)
 
     def test_loud_sources_are_scaled_together(self, command, folder, monkeypatch):
-        loud = pipelines()[TASKS["separate"]].postprocess
+        parts = RecordingSeparation.parts
 
-        def louder(self, *args, **kwargs):
-            found = loud(self, *args, **kwargs)
-            for entry, factor in zip(found, (8.0, 1.0), strict=True):
-                entry["audio"] = factor * entry["audio"] / np.abs(entry["audio"]).max()
-            return found
+        def louder(self, skip=0):
+            factors = np.float32([[8.0], [1.0]])
+            for part in parts(self, skip):
+                yield part._replace(sources=factors * part.sources / np.abs(part.sources).max(1, keepdims=True))
 
-        monkeypatch.setattr(pipelines()[TASKS["separate"]], "postprocess", louder)
+        monkeypatch.setattr(RecordingSeparation, "parts", louder)
         code, out, _, written = command("separate", folder / "clip.mov", "--frame", "0.5", "2")
         assert code == 0
         assert "by a factor of 8.00" in out
@@ -190,6 +195,7 @@ class TestSegment:
         expected = pipe(folder, "segment")(str(folder / "clip.mov"))
         mask = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]))
         assert np.array_equal(mask, expected["mask"])
+        assert float(Image.open(written["clip_at_1.25s_mask.png"]).info["timestamp"]) == expected["timestamp"]
         assert 255 in mask  # beyond the center crop
         colors = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]).convert("RGB"))
         assert len(np.unique(colors.reshape(-1, 3), axis=0)) == len(np.unique(mask))
@@ -230,6 +236,7 @@ class TestLocalize:
             title = f"clip_at_{entry['timestamp']:.2f}s"
             assert line == f"{title}: maximum at x {column}, y {row} of 64 x 48, score {entry['score']:.2f}"
             overlay = Image.open(written[f"{title}_heat.png"])
+            assert float(overlay.info["timestamp"]) == pytest.approx(entry["timestamp"], abs=1e-6)
             assert overlay.width / overlay.height == 64 / 48
 
     def test_silence(self, command, folder):
@@ -252,6 +259,53 @@ class TestLocalize:
         assert code == 2
         assert err.rstrip().endswith(f"model.init_from={folder / 'pretrain'}, or pass --map attention.")
         assert not written
+
+
+class TestFolders:
+    """A folder stands for the media files in it and below."""
+
+    @pytest.fixture
+    def videos(self, folder, tmp_path):
+        place = tmp_path / "videos"
+        for name in ("a.mov", "cello/a.mov", ".hidden/b.mov", "cello/.c.mov"):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).symlink_to(folder / "clip.mov")
+        (place / "notes.txt").write_text("no video")
+        (place / "cello" / "sound.wav").symlink_to(folder / "sound.wav")
+        return place
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_all_files_of_a_folder(self, command, videos, name):
+        code, out, err, written = command(name, videos)
+        assert (code, err) == (0, "")
+        assert "a" in out
+        assert "hidden" not in out
+        if name == "classify":
+            files = [line for line in out.splitlines() if not line.startswith(" ")]
+            assert files == [str(videos / file) for file in ("a.mov", "cello/a.mov", "cello/sound.wav")]
+        else:
+            assert written.pop("cello").is_dir()
+            assert all(file.startswith("a_") for file in written)
+            assert "sound" not in out  # it shows nothing
+
+    def test_results_are_no_input(self, command, videos, tmp_path):
+        for _ in range(2):
+            code, _, err, _ = command("separate", tmp_path, "--frame", videos / "a.mov", "--overwrite")
+            assert (code, err) == (0, "")
+        results = [path.relative_to(tmp_path / "out" / "here") for path in (tmp_path / "out").rglob("*.wav")]
+        assert sorted(map(str, results)) == [
+            "videos/a_a.wav",
+            "videos/cello/a_a.wav",
+            "videos/cello/sound_a.wav",
+        ]
+
+    @pytest.mark.parametrize("name", TASKS)
+    def test_an_empty_folder_is_named(self, command, tmp_path, name):
+        (tmp_path / "empty").mkdir()
+        code, out, err, written = command(name, tmp_path / "empty")
+        assert (code, out, written) == (2, "", {})
+        assert f"{tmp_path / 'empty'}: expected files ending in .mp4, " in err
+        assert err.count("\n") == 1
 
 
 class TestBadInput:
@@ -375,10 +429,6 @@ def test_files_that_exist_are_replaced_only_on_request(name, command, folder):
     assert {path.read_text() for path in again.values()} == {"user content"}
     assert command(name, folder / "clip.mov", "--overwrite")[0] == 0
     assert all(path.stat().st_size > 60 for path in written.values())
-
-
-def test_names_stay_apart():
-    assert inference.unique_names(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"]) == ["x", "x_2", "x_2_2", "x_3"]
 
 
 def test_many_classes_are_written_in_16_bits(tmp_path):

@@ -48,6 +48,7 @@ def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, caps
         "fusion": (1, 6, 32),
         "image": (1, 9, 32),
         "audio": (1, 12, 32),
+        "timestamps": (1,),
     }
     assert "(1, 9, 32)" in printed
     assert str(output) in printed
@@ -72,11 +73,15 @@ def test_an_accelerator_gives_the_streams_of_the_cpu(device, folder, tmp_path, m
     torch.testing.assert_close(read(tmp_path / "mps")[0], read(tmp_path / "cpu")[0])
 
 
-def test_several_windows_are_rows(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert embed.main([str(folder / "clip.mp4"), "--model", str(folder), "--num-clips", "3"]) == 0
+def test_several_windows_are_rows_with_their_timestamps(folder, tmp_path):
+    given = [str(folder / "clip.mp4"), "--model", str(folder), "--out", str(tmp_path)]
+    assert embed.main([*given, "--num-clips", "3"]) == 0
     streams, _ = read(tmp_path / "clip.safetensors")
     assert streams["audio"].shape == (3, 12, 32)
+    assert streams["timestamps"].dtype == torch.float64
+    assert streams["timestamps"].tolist() == pytest.approx([0.5, 1.0, 1.5], abs=0.05)  # seconds
+    assert embed.main([*given, "--at", "0.7", "--overwrite"]) == 0
+    assert read(tmp_path / "clip.safetensors")[0]["timestamps"].tolist() == [0.7]
     assert not torch.equal(streams["audio"][0], streams["audio"][2])
 
 
@@ -88,12 +93,23 @@ def test_several_files_each_have_one_of_their_own(folder, tmp_path, capsys):
     assert read(tmp_path / "out" / "clip.safetensors")[0]["image"].shape[0] == 2
     assert embed.main([*files, "--model", str(folder), "--output", str(tmp_path / "one.safetensors")]) == 2
     assert "--output takes one input file, got 3" in capsys.readouterr().err
+    assert embed.main([str(folder), "--model", str(folder), "--output", str(tmp_path / "one.safetensors")]) == 2
+    assert "--output takes one input file, got a folder" in capsys.readouterr().err
+
+
+def test_nothing_is_written_without_an_output(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        embed.main([str(folder / "clip.mp4"), "--model", str(folder)])
+    assert stopped.value.code == 2
+    assert "--out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_audio_file_has_no_image_stream(folder, tmp_path, capsys):
     output = tmp_path / "sound.safetensors"
     assert embed.main([str(folder / "sound.wav"), "--model", str(folder), "--output", str(output)]) == 0
-    assert set(read(output)[0]) == {"fusion", "audio"}
+    assert set(read(output)[0]) == {"fusion", "audio", "timestamps"}
     assert "image   not in the file" in capsys.readouterr().out
 
 
@@ -105,7 +121,7 @@ def test_a_file_that_exists_is_replaced_only_on_request(folder, tmp_path, capsys
     assert "--overwrite" in capsys.readouterr().err
     assert output.read_text() == "a model"
     assert embed.main([*given, "--overwrite"]) == 0
-    assert set(read(output)[0]) == {"fusion", "audio"}
+    assert set(read(output)[0]) == {"fusion", "audio", "timestamps"}
 
 
 def test_unreadable_inputs_are_reported_and_nothing_is_written(folder, tmp_path, capsys):
@@ -125,5 +141,5 @@ def test_an_incomplete_model_is_refused(folder, tmp_path, capsys):
     for name in ("config.json", "processor_config.json"):
         (tmp_path / name).write_text((folder / name).read_text())
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path)]) == 2
+    assert embed.main([str(folder / "clip.mp4"), "--model", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "lacks 1 of its weights: fusion_norm.weight" in capsys.readouterr().err

@@ -15,7 +15,34 @@ from deepavfusion.inference.media import (
     png,
     png_size,
     wav,
+    wav_header,
 )
+from deepavfusion.processors import load_clip, probe_clip
+
+
+@pytest.mark.parametrize(("samples", "floats"), [(2_000_000_000, False), (3_000_000_000, False), (3_000_000_000, True)])
+def test_wav_files_of_any_length(tmp_path, samples, floats):
+    """Up to 19 hours, in files without contents on disk; beyond 4 GiB as RF64."""
+    path = tmp_path / "long.wav"
+    header = wav_header(44100, samples, floats)
+    path.write_bytes(header)
+    assert (header[:4] == b"RF64") == (samples > 2_100_000_000)
+    with open(path, "r+b") as file:
+        file.truncate(len(header) + samples * (4 if floats else 2))
+    assert probe_clip(path).end == pytest.approx(samples / 44100, abs=0.01)
+    assert load_clip(path, samples / 44100 - 1).waveform.shape == (1, 3 * 44100)
+
+
+def test_a_wav_file_that_is_being_written_can_be_read(tmp_path):
+    waveform = np.linspace(-1, 1, 16000, dtype="<f4")
+    (tmp_path / "draft.wav").write_bytes(wav_header(16000, None, floats=True) + waveform.tobytes())
+    clip = load_clip(tmp_path / "draft.wav", seconds=10)
+    np.testing.assert_array_equal(clip.waveform[0], waveform)
+
+
+def test_notes_of_images():
+    content = png(np.zeros((4, 4, 3), np.uint8), timestamp="1.25")
+    assert Image.open(io.BytesIO(content)).info["timestamp"] == "1.25"
 
 
 def test_png_is_lossless():

@@ -325,9 +325,12 @@ def test_losses_fall(objective):
     [
         ({"pretraining_objective": "contrast"}, "expected one of 'reconstruction', 'align', 'jepa'"),
         ({"pretraining_objective": "jepa", "fusion_layers": "none"}, "there are no fusion layers"),
-        ({"alignment_weight": -0.1}, "alignment_weight is -0.1: expected at least 0"),
-        ({"sigreg_weight": 1.0}, r"sigreg_weight is 1.0: expected a number in \[0, 1\)"),
-        ({"decoder_prediction_fraction": 0.0}, r"decoder_prediction_fraction is 0.0: expected a number in \(0, 1\]"),
+        ({"alignment_weight": -0.1}, "alignment_weight is -0.1: expected a number of at least 0"),
+        ({"sigreg_weight": 1.0}, r"sigreg_weight is 1.0: expected a number of at least 0 and below 1"),
+        (
+            {"decoder_prediction_fraction": 0.0},
+            r"decoder_prediction_fraction is 0.0: expected a number above 0 and at most 1",
+        ),
     ],
 )
 def test_wrong_configurations_are_named(overrides, message):

@@ -227,8 +227,8 @@ def test_unknown_arguments_raise(extractor):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_mel_bins": 0}, "num_mel_bins as a positive int, got 0"),
-        ({"hop_length": 2.5}, "hop_length as a positive int, got 2.5"),
+        ({"num_mel_bins": 0}, "num_mel_bins as a positive int of at most 4096, got 0"),
+        ({"hop_length": 2.5}, "hop_length as a positive int of at most 65536, got 2.5"),
         ({"spectrogram_length": 1}, "longer than half a window .* got spectrogram_length=1, 250 samples"),
     ],
 )

@@ -226,6 +226,14 @@ class TestWindows:
         assert_same(several, single)
         assert len(pipe(path, timestamps=[1.0]) if task != EXTRACT else pipe(path, timestamps=[1.0])["fusion"]) == 1
 
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    def test_progress_counts_windows_whatever_their_tiles(self, pipes, folder, batch_size, monkeypatch):
+        seen = []
+        monkeypatch.setattr(pipes[CLASSIFY], "progress", seen.append)
+        pipes[CLASSIFY](str(folder / "clip.mov"), num_clips=3, fit="tiles", batch_size=batch_size)
+        assert len(seen) == 6 / batch_size
+        assert sum(seen) == 3
+
     def test_num_clips(self, pipes, folder):
         found = pipes[SEGMENT](str(folder / "clip.mov"), num_clips=3)
         half = pipes[SEGMENT].processor.feature_extractor.seconds / 2

@@ -89,7 +89,7 @@ def test_invalid_videos_raise(processor, video, error, message):
 
 
 def test_num_frames_below_one_raises():
-    with pytest.raises(ValueError, match="num_frames of at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_frames of at least 1 and at most 4096, got 0"):
         DeepAVFusionVideoProcessor(num_frames=0)
 
 

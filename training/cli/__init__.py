@@ -26,7 +26,7 @@ COMMANDS = {
     "data": "check a data set: read every clip, and name those that cannot be read",
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
-_MODULES = {"data": "data.__main__"}  # of commands whose module has another name
+MODULES = {"data": "check"}  # of commands whose module has another name
 _FLAGS = ("--help", "--version")
 _PROGRAM = "deepavfusion"
 
@@ -107,8 +107,8 @@ def _dispatch(argv: list[str]) -> int:
         say(message, stream=sys.stderr)
         return BAD_INPUT
     package = "inference" if argv[0] in INFERENCE else "training"
-    module = f"deepavfusion.{package}.{_MODULES.get(argv[0], argv[0])}"
+    module = f"deepavfusion.{package}.{MODULES.get(argv[0], argv[0])}"
     return importlib.import_module(module).main(argv[1:] + flags) or 0
 
 
-__all__ = ["COMMANDS", "INFERENCE", "main", "prepare_module", "usage"]
+__all__ = ["COMMANDS", "INFERENCE", "MODULES", "main", "prepare_module", "usage"]

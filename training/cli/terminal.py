@@ -1,5 +1,6 @@
 """Text for the terminal: one line stays one line, and no name reaches the terminal as a control sequence."""
 
+import contextlib
 import json
 import re
 import sys
@@ -23,19 +24,25 @@ def printable(text: str, kept: str = "") -> str:
 def say(text: str, kept: str = "", stream: TextIO | None = None) -> None:
     """Print a line, escaped by `printable`; characters that the terminal cannot show are escaped as well.
 
+    Progress bars are drawn again below the line.
+
     Args:
         text: The line.
         kept: See `printable`.
         stream: Where to print; by default standard output.
     """
     stream = sys.stdout if stream is None else stream
-    print(displayable(text, kept, stream), file=stream, flush=True)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with _above_bars(stream):
+        print(printable(text, kept).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def displayable(text: str, kept: str = "", stream: TextIO | None = None) -> str:
-    """Text as `say` prints it, for other ways to print."""
-    encoding = getattr(sys.stdout if stream is None else stream, "encoding", None) or "utf-8"
-    return printable(text, kept).encode(encoding, "backslashreplace").decode(encoding)
+def _above_bars(stream: TextIO) -> contextlib.AbstractContextManager:
+    """Remove the progress bars that were drawn, if any, while something is printed."""
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    if not getattr(bars, "_instances", None):
+        return contextlib.nullcontext()
+    return bars.external_write_mode(file=stream)
 
 
 def say_json(value: Any) -> None:
@@ -44,4 +51,4 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
-__all__ = ["displayable", "printable", "say", "say_json"]
+__all__ = ["printable", "say", "say_json"]

@@ -7,11 +7,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from deepavfusion.ranges_deepavfusion import COUNT, field_ranges
+
 from ..data import data_sets
-from .commands import COMMANDS, FINETUNING, TASKS, TRAINING
-from .model import COMPUTATION, ModelArguments
+from ..data.scenes import ScenesConfig
+from .commands import FINETUNING, TASKS, TRAINING
 from .options import option
 
+_SCENES = dict(field_ranges(ScenesConfig))
 # Limits of options that apply to training for recognition only.
 _RECOGNITION = {"tasks": ("recognition",), "commands": FINETUNING}
 
@@ -33,14 +36,18 @@ class TaskArguments:
     probe_labels: list[int] = option(
         [],
         "Numbers of labels of the training split on which linear probes are fitted before and after training.",
-        at_least=1,
+        range=COUNT,
         tasks=("pretraining",),
     )
     semantic: bool = option(
         False, "Segment each class; by default only what sounds from what does not.", tasks=("segmentation",)
     )
     mixup: float = option(
-        0.0, "Mixup's alpha, for image and audio of a pair alike; 0 turns mixup off.", at_least=0, **_RECOGNITION
+        0.0,
+        "Mixup's alpha, for image and audio of a pair alike; 0 turns mixup off.",
+        at_least=0,
+        at_most=100,
+        **_RECOGNITION,
     )
     label_smoothing: float = option(
         0.0,
@@ -64,6 +71,7 @@ class TaskArguments:
         10,
         "In the final evaluation, windows spread over each clip whose logits are averaged; 0 turns it off.",
         at_least=0,
+        at_most=1000,
         tasks=("recognition",),
     )
 
@@ -79,8 +87,8 @@ class DataArguments:
 
     name: str = option("scenes", "Data set; scenes are built in.", choices=data_sets())
     path: str | None = option(None, "Root folder of the data set.", local=True)
-    train_size: int | None = option(None, "Maximum number of training clips.", commands=TRAINING)
-    eval_size: int | None = option(None, "Maximum number of held-out clips.")
+    train_size: int | None = option(None, "Maximum number of training clips.", range=COUNT, commands=TRAINING)
+    eval_size: int | None = option(None, "Maximum number of held-out clips.", range=COUNT)
     cache_dir: str | None = option(
         None, "Folder of generated scenes; null generates them again in every run.", local=True
     )
@@ -109,14 +117,16 @@ class DataArguments:
     test_list: str | None = option(None, "File that names the test clips, or the pairs of test clips.", local=True)
     drop_overlap: bool | None = option(None, "Leave out training clips that are also test clips.")
     difficulty: str | None = option(None, "Difficulty of the scenes.", choices=("easy", "standard", "hard"))
-    min_objects: int | None = option(None, "Minimum number of objects in the image.")
-    max_objects: int | None = option(None, "Maximum number of objects in the image.")
-    max_sounding: int | None = option(None, "Maximum number of objects that sound; 1 gives every clip a single class.")
-    noise: float | None = option(None, "Level of the noise.")
+    min_objects: int | None = option(None, "Minimum number of objects in the image.", range=_SCENES["min_objects"])
+    max_objects: int | None = option(None, "Maximum number of objects in the image.", range=_SCENES["max_objects"])
+    max_sounding: int | None = option(
+        None, "Maximum number of objects that sound; 1 gives every clip a single class.", range=_SCENES["max_sounding"]
+    )
+    noise: float | None = option(None, "Level of the noise.", range=_SCENES["noise"])
     motion: bool | None = option(None, "Whether objects move.")
-    coupling: float | None = option(None, "How closely sounds follow size, place and color.", at_least=0, below=1)
+    coupling: float | None = option(None, "How closely sounds follow size, place and color.", range=_SCENES["coupling"])
     things: str | None = option(None, "Folder of things (NAME.png with NAME.wav) to make scenes of.", local=True)
-    scene_seed: int | None = option(None, "Seed of the scenes.")
+    scene_seed: int | None = option(None, "Seed of the scenes.", range=_SCENES["seed"])
     eval_split: str = option("test", "Held-out split of the reported metrics.", choices=("validation", "test"))
     selection_split: str = option(
         "validation",
@@ -125,16 +135,23 @@ class DataArguments:
         commands=FINETUNING,
     )
     selection_size: int | None = option(
-        None, "Maximum number of clips of that split; null for eval_size.", commands=FINETUNING
+        None,
+        "Maximum number of clips of that split; null for eval_size.",
+        range=COUNT,
+        commands=FINETUNING,
     )
     num_workers: int = option(
-        2, "Worker processes that read clips, per training process; 0 reads in the training process.", at_least=0
+        2,
+        "Worker processes that read clips, per training process; 0 reads in the training process.",
+        at_least=0,
+        at_most=256,
     )
     max_unreadable_fraction: float = option(
         0.01,
         "Stop, and list the unreadable clips, if more than this fraction of a split cannot be read; unless it is 0, 3 "
         "clips may be in any case, but at most half of them.",
         at_least=0,
+        at_most=1,
     )
 
     def source(self) -> dict[str, Any]:
@@ -156,10 +173,14 @@ class OptimArguments:
     base_lr: float = option(
         3e-4,
         "Learning rate for a batch of 256; the peak learning rate is base_lr * effective batch / 256.",
+        above=0,
+        at_most=1000,
         commands=TRAINING,
     )
-    min_lr: float = option(0.0, "Learning rate at the end of the cosine schedule.", commands=TRAINING)
-    epochs: float = option(100.0, "Passes over the training clips.", above=0, commands=TRAINING)
+    min_lr: float = option(
+        0.0, "Learning rate at the end of the cosine schedule.", at_least=0, at_most=1000, commands=TRAINING
+    )
+    epochs: float = option(100.0, "Passes over the training clips.", above=0, at_most=1_000_000, commands=TRAINING)
     warmup_fraction: float | None = option(
         None,
         "Fraction of the epochs with linear warm-up; null for 0.2, or for warmup_epochs.",
@@ -171,25 +192,34 @@ class OptimArguments:
         None,
         "Epochs of linear warm-up, instead of warmup_fraction; those of a recipe follow an override of its epochs.",
         at_least=0,
+        at_most=1_000_000,
         commands=TRAINING,
     )
     tower_warmup_epochs: float | None = option(
         None,
         "Epochs of slower training for towers initialized from unimodal checkpoints; null for half the epochs.",
+        at_least=0,
+        at_most=1_000_000,
         commands=("pretrain",),
     )
-    batch_size: int = option(32, "Clips per device and micro-batch.", above=0)
-    gradient_accumulation: int = option(1, "Micro-batches per optimizer step.", above=0, commands=TRAINING)
-    weight_decay: float = option(0.05, "Weight decay of parameters with two or more dimensions.", commands=TRAINING)
-    betas: list[float] = option([0.9, 0.999], "Betas of AdamW.", commands=TRAINING)
-    momentum: float = option(0.9, "Momentum of LARS and Muon.", commands=TRAINING)
+    batch_size: int = option(32, "Clips per device and micro-batch.", above=0, at_most=65536)
+    gradient_accumulation: int = option(
+        1, "Micro-batches per optimizer step.", above=0, at_most=65536, commands=TRAINING
+    )
+    weight_decay: float = option(
+        0.05, "Weight decay of parameters with two or more dimensions.", at_least=0, at_most=100, commands=TRAINING
+    )
+    betas: list[float] = option([0.9, 0.999], "Betas of AdamW.", at_least=0, below=1, commands=TRAINING)
+    momentum: float = option(0.9, "Momentum of LARS and Muon.", at_least=0, below=1, commands=TRAINING)
     layer_decay: float | None = option(
         None,
         "Factor per layer on the learning rate, from the heads down; null for the same rate in all layers.",
+        above=0,
+        at_most=1,
         commands=FINETUNING,
     )
     clip_grad_norm: float | None = option(
-        None, "Maximum gradient norm; null turns clipping off.", above=0, commands=TRAINING
+        None, "Maximum gradient norm; null turns clipping off.", above=0, at_most=1_000_000, commands=TRAINING
     )
     mixed_precision: str = option("no", "Mixed precision.", choices=("no", "bf16", "fp16"))
     fsdp: bool = option(
@@ -209,23 +239,37 @@ class RunArguments:
     """Output, evaluation, logging."""
 
     output_dir: str | None = option(None, "Result folder; null for runs/RECIPE.", commands=TRAINING, local=True)
-    seed: int = option(0, "Seed of initial weights, clip order, augmentations and masks.")
-    log_steps: int = option(20, "Optimizer steps between two log lines.", above=0, commands=TRAINING)
+    seed: int = option(0, "Seed of initial weights, clip order, augmentations and masks.", at_least=0, below=1 << 32)
+    log_steps: int = option(
+        20, "Optimizer steps between two log lines.", above=0, at_most=1_000_000_000, commands=TRAINING
+    )
     eval_epochs: float = option(
-        5.0, "Epochs between two evaluations; the last step is always evaluated.", above=0, commands=TRAINING
+        5.0,
+        "Epochs between two evaluations; the last step is always evaluated.",
+        above=0,
+        at_most=1_000_000,
+        commands=TRAINING,
     )
     save_epochs: float | None = option(
-        None, "Epochs between two checkpoints; null for one at each evaluation.", above=0, commands=TRAINING
+        None,
+        "Epochs between two checkpoints; null for one at each evaluation.",
+        above=0,
+        at_most=1_000_000,
+        commands=TRAINING,
     )
-    keep_checkpoints: int = option(2, "Number of latest checkpoints to keep.", above=0, commands=TRAINING)
+    keep_checkpoints: int = option(
+        2, "Number of latest checkpoints to keep.", above=0, at_most=1_000_000, commands=TRAINING
+    )
     keep_best: bool = option(
         True,
         "End with the checkpoint that scores best on data.selection_split instead of the last one.",
         commands=FINETUNING,
     )
-    num_examples: int = option(12, "Clips shown in the report.", at_least=0, commands=("finetune", "probe", "evaluate"))
+    num_examples: int = option(
+        12, "Clips shown in the report.", at_least=0, at_most=1000, commands=("finetune", "probe", "evaluate")
+    )
     num_reconstructions: int = option(
-        6, "Clips in the image of masked reconstructions.", above=0, commands=("pretrain",)
+        6, "Clips in the image of masked reconstructions.", above=0, at_most=1000, commands=("pretrain",)
     )
     trackers: list[str] = option([], "Trackers of transformers: tensorboard, wandb, trackio ...", commands=TRAINING)
     cpu: bool = option(False, "Run on the CPU even if there is an accelerator.")
@@ -249,15 +293,4 @@ class RunArguments:
     license: str = option("apache-2.0", "License of the weights, for the model card.", commands=TRAINING)
 
 
-__all__ = [
-    "COMMANDS",
-    "COMPUTATION",
-    "FINETUNING",
-    "TASKS",
-    "TRAINING",
-    "DataArguments",
-    "ModelArguments",
-    "OptimArguments",
-    "RunArguments",
-    "TaskArguments",
-]
+__all__ = ["DataArguments", "OptimArguments", "RunArguments", "TaskArguments"]

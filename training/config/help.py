@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from .arguments import COMMANDS
-from .options import Option, Scope, bounds, field_options, type_name
+from .commands import COMMANDS
+from .options import Option, Scope, field_options, type_name
 from .recipe import Recipe, recipe_goal, recipe_names
 from .sections import SECTIONS, config_options, data_sets_of, section_options
 
@@ -92,8 +92,8 @@ def _limits(key: str, option: Option, scope: Scope) -> list[str]:
         own = {"task.name": COMMANDS[scope.command], "data.name": data_sets_of(scope.command)}
         choices = own.get(key, option.choices)
         limits.append(f"{'Any' if isinstance(option.default, list) else 'One'} of {', '.join(choices)}.")
-    if bounds(option):
-        limits.append(f"A number {bounds(option)}.")
+    if option.range is not None:
+        limits.append(f"A number {option.range}.")
     for title, names, possible in (("task", option.tasks, tasks), ("data set", option.data_sets, sets)):
         applicable = [name for name in possible if name in names]
         if names and len(applicable) < len(possible):

@@ -2,11 +2,16 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from deepavfusion.ranges_deepavfusion import Range
+
+_BOUNDS = {field.name for field in dataclasses.fields(Range)}
 
 
 class RecipeError(ValueError):
@@ -28,9 +33,7 @@ class Option:
         tasks: Tasks that it applies to; empty for all.
         data_sets: Data sets that it applies to; empty for all.
         choices: Allowed values, or allowed entries of a list; empty for any.
-        above: Exclusive lower bound of a number.
-        at_least: Inclusive lower bound of a number.
-        below: Exclusive upper bound of a number.
+        range: Range of a number, or of the numbers of a list; every option that holds numbers has one.
         local: Whether the value is a path of this machine.
         by_data_set: Data set -> description of its values, if they differ between data sets.
     """
@@ -43,9 +46,7 @@ class Option:
     tasks: Sequence[str] = ()
     data_sets: Sequence[str] = ()
     choices: Sequence[str] = ()
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
+    range: Range | None = None
     local: bool = False
     by_data_set: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -76,22 +77,26 @@ def option(default: Any, help: str, **limits):
     Args:
         default: Default value; lists are copied for every object.
         help: Description for `--help`.
-        **limits: Other attributes of the `Option`.
+        **limits: Other attributes of the `Option`; its range as the bounds of a `Range`.
     """
+    bounds = {name: limits.pop(name) for name in _BOUNDS & limits.keys()}
+    if bounds:
+        limits["range"] = Range(**bounds)
     metadata = {"help": help, **limits}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def field_options(cls: type) -> list[Option]:
-    """List the options among the fields of a section's dataclass, in order."""
+@functools.cache
+def field_options(cls: type) -> tuple[Option, ...]:
+    """The options among the fields of a section's dataclass, in order."""
     hints, found = typing.get_type_hints(cls), []
     for field in dataclasses.fields(cls):
         if "help" in field.metadata:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             found.append(Option(field.name, hints[field.name], default, **field.metadata))
-    return found
+    return tuple(found)
 
 
 def convert(value: Any, option: Option, key: str) -> Any:
@@ -131,24 +136,17 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
 
 
 def check_value(value: Any, option: Option, key: str) -> None:
-    """Raise `RecipeError` for a value that is not among the option's choices or not within its bounds."""
+    """Raise `RecipeError` for a value that is not among the option's choices or not within its range."""
     if value is None:
         return
     for entry in value if isinstance(value, list) else [value]:
         if option.choices and entry not in option.choices:
             raise RecipeError(f"{key} is {entry!r}: expected one of {', '.join(option.choices)}.")
-        if (
-            (option.above is not None and entry <= option.above)
-            or (option.at_least is not None and entry < option.at_least)
-            or (option.below is not None and entry >= option.below)
-        ):
-            raise RecipeError(f"{key} is {entry}: expected a number {bounds(option)}.")
-
-
-def bounds(option: Option) -> str:
-    """Describe the bounds of a number; empty if it has none."""
-    parts = (("above", option.above), ("of at least", option.at_least), ("below", option.below))
-    return " and ".join(f"{words} {limit:g}" for words, limit in parts if limit is not None)
+    if option.range is not None and not isinstance(value, str):
+        try:
+            option.range.check(key, value)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
 
 
 def type_name(hint: Any) -> str:
@@ -189,7 +187,6 @@ __all__ = [
     "Option",
     "RecipeError",
     "Scope",
-    "bounds",
     "check_value",
     "convert",
     "field_options",

@@ -17,7 +17,9 @@ import yaml
 from deepavfusion_cli.errors import cause
 
 from ..data import data_sets
-from .arguments import COMMANDS, DataArguments, ModelArguments, OptimArguments, RunArguments, TaskArguments
+from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
+from .commands import COMMANDS
+from .model import ModelArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .overrides import parse_override
 from .sections import SECTIONS, closest_option, section_options

@@ -2,20 +2,16 @@
 
 import dataclasses
 import difflib
+import functools
 import re
 
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.ranges_deepavfusion import field_ranges
 
 from ..data import data_sets
-from .arguments import (
-    COMMANDS,
-    TRAINING,
-    DataArguments,
-    ModelArguments,
-    OptimArguments,
-    RunArguments,
-    TaskArguments,
-)
+from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
+from .commands import COMMANDS, TRAINING
+from .model import ModelArguments
 from .options import Option, Scope, field_options
 
 # Prefix of fields of the configuration -> tasks that they apply to.
@@ -54,17 +50,20 @@ def data_sets_of(command: str) -> tuple[str, ...]:
     return tuple(name for name in data_sets() if name in suitable)
 
 
-def config_options() -> list[Option]:
-    """List the fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
+@functools.cache
+def config_options() -> tuple[Option, ...]:
+    """The fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
     text = DeepAVFusionConfig.__doc__ or ""
     described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
-    found = []
+    ranges, found = dict(field_ranges(DeepAVFusionConfig)), []
     for name, hint in DeepAVFusionConfig.__annotations__.items():
         tasks = next((tasks for start, tasks in _HEADS.items() if name.startswith(start)), ())
         default = getattr(DeepAVFusionConfig, name)
-        found.append(Option(name, hint, default, helps.get(name, ""), commands=TRAINING, tasks=tasks))
-    return found
+        found.append(
+            Option(name, hint, default, helps.get(name, ""), commands=TRAINING, tasks=tasks, range=ranges.get(name))
+        )
+    return tuple(found)
 
 
 def section_options(section: str, command: str | None = None) -> list[Option]:
@@ -74,7 +73,7 @@ def section_options(section: str, command: str | None = None) -> list[Option]:
         section: Name of the section.
         command: Command to restrict the options to: those that apply to any of its tasks and data sets.
     """
-    options = field_options(SECTIONS[section])
+    options = list(field_options(SECTIONS[section]))
     if section == "task" and command is not None:
         name, *others = options
         options = [dataclasses.replace(name, default=COMMANDS[command][0]), *others]

@@ -10,6 +10,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
 )
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.ranges_deepavfusion import COUNT
 
 from .clips import ClipDataset
 from .sources import DATA_SETS, Request
@@ -87,8 +88,8 @@ def build_dataset(
             scenes.
 
     Raises:
-        ValueError: Unknown names or options, a task that the data set does not support, a missing path, a split without
-            clips.
+        ValueError: Unknown names or options, sizes below 1, a task that the data set does not support, a missing path,
+            a split without clips.
         FileNotFoundError: The data set is not at its path.
     """
     options = {key: value for key, value in data_cfg.items() if value is not None}
@@ -106,6 +107,8 @@ def build_dataset(
         supporting = f" Datasets for {task}: {', '.join(data_sets(task))}." if task in TASKS else ""
         raise ValueError(f"Dataset {name!r} supports {' and '.join(_tasks(name))}, not {task!r}.{supporting}")
     processor = DeepAVFusionProcessor.from_model(MODELS[task], model_config)
+    for key in sorted(_SIZES & options.keys()):
+        COUNT.check(f"data.{key}", options[key])
     size = options.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)

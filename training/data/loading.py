@@ -7,6 +7,7 @@ draws as there are clips.
 """
 
 import math
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -157,9 +158,8 @@ def mask_noise(
         Noise (batch_size, patches) for image and audio.
     """
     draws = generator(seed, Stream.MASKS, step)
-    rows = order.effective_batch
     first = (micro * order.processes + order.process) * order.batch_size
-    noise = (torch.rand(rows, patches, generator=draws) for patches in num_patches)
+    noise = (torch.rand(order.effective_batch, patches, generator=draws) for patches in num_patches)
     return tuple(part[first : first + order.batch_size] for part in noise)
 
 
@@ -228,8 +228,6 @@ def evaluation_loader(
 
 def leave_signals_to_parent(worker: int) -> None:
     """Ignore signals to the process group in a worker, which must live until the training process has saved."""
-    import signal
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
@@ -276,9 +274,8 @@ class BrokenClips:
             )
         lines = [printable(f"skipped, cannot be read: {path}: {reason}") for path, reason in new.items()]
         if lines and not known and self.check:
-            lines.append(
-                f"`{self.check}` reads every clip and lists all that cannot be read; up to {self.most} may be."
-            )
+            text = f"reads every clip and lists all that cannot be read; up to {self.most} may be."
+            lines.append(f"`{self.check}` {text}")
         return lines
 
 

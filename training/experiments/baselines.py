@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from deepavfusion_cli.boundary import run_module
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.parser import CommandParser, positive
 
 from ..data import collate_clips
 from ..data.scenes import CLASS_SHAPE, CLASS_TIMBRE, DIFFICULTIES, SceneClips, ScenesConfig, modality_ceilings
@@ -207,8 +207,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--difficulty", choices=DIFFICULTIES, action="append", help="difficulty to evaluate; repeatable (default: all)"
     )
-    parser.add_argument("--train-size", type=int, default=2000, help="number of training scenes (2000)")
-    parser.add_argument("--test-size", type=int, default=1000, help="number of test scenes (1000)")
+    parser.add_argument("--train-size", type=positive, default=2000, help="number of training scenes (2000)")
+    parser.add_argument("--test-size", type=positive, default=1000, help="number of test scenes (1000)")
     parser.add_argument("--model", action="append", default=[], help='"untrained" or a folder; repeatable')
     parser.add_argument(
         "--networks",
@@ -218,9 +218,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="difficulties to train the two networks at",
     )
     parser.add_argument(
-        "--network-size", type=int, default=8000, help="number of training scenes of the networks (8000)"
+        "--network-size", type=positive, default=8000, help="number of training scenes of the networks (8000)"
     )
-    parser.add_argument("--epochs", type=int, default=5, help="training epochs of the networks (5)")
+    parser.add_argument("--epochs", type=positive, default=5, help="training epochs of the networks (5)")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="JSON file of the results")
     options = parser.parse_args(arguments)
     report = {"protocol": " ".join(__doc__.split("Protocol: ")[1].split("Needs")[0].split())}

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
 from deepavfusion_cli.boundary import run_module
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.parser import CommandParser, positive
 
 from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronize
 from .textbook import textbook
@@ -195,8 +195,8 @@ def parse_arguments(argv=None):
     parser.add_argument("--size", default="base", help="small, base, large or huge")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=positive, default=7)
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     return parser.parse_args(argv)
 

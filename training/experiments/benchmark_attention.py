@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from deepavfusion_cli.boundary import run_module
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.parser import CommandParser, positive
 
 from ..config.recipe import load_recipe
 from ..runs.models import build_model
@@ -86,8 +86,8 @@ def main(argv: list[str] | None = None) -> dict:
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="+", metavar="RECIPE")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="section.key=value")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (1, as in the experiments)")
+    parser.add_argument("--repeats", type=positive, default=15)
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (1, as in the experiments)")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)

@@ -18,10 +18,10 @@ from statistics import median, stdev
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion.inference.jobs.progress import duration
+from deepavfusion_cli.parser import CommandParser, positive
 
 from ..report.tables import replace_between
-from ..runs.logging import duration
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ def experiment_parser(name: str, description: str | None, out: str, changes: str
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--out", type=Path, default=Path(out), help=f"folder of the runs ({out})")
-    result.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
-    result.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concurrent runs (one per core)")
+    result.add_argument("--seeds", type=positive, default=1, help="number of seeds (1)")
+    result.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="concurrent runs (one per core)")
     result.add_argument("--collect", action="store_true", help="do not train; write the results of completed runs")
     result.add_argument("overrides", nargs="*", metavar="section.key=value", help=f"overrides of {changes}")
     return result

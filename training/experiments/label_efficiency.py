@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.parser import positive
 
 from ..config.recipe import load_recipe
 from ..report.charts import chart_axes
@@ -123,8 +124,8 @@ def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("label_efficiency", __doc__, "runs/label_efficiency", "the recipe")
     add_fine_tuning(result, "runs/scenes_coupled", "label_efficiency.json")
-    result.add_argument("--labels", type=int, nargs="+", default=list(LABELS), help="numbers of labels")
-    result.add_argument("--samples", type=int, default=SAMPLES, help=f"clips seen by every run ({SAMPLES})")
+    result.add_argument("--labels", type=positive, nargs="+", default=list(LABELS), help="numbers of labels")
+    result.add_argument("--samples", type=positive, default=SAMPLES, help=f"clips seen by every run ({SAMPLES})")
     return result
 
 

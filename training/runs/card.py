@@ -9,12 +9,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import duration
 
 from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
 from ..tasks.pretraining_tables import nested_scores
 from ..wording import count, metric_title
-from .logging import duration
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
 PIPELINES = {

@@ -27,7 +27,7 @@ from deepavfusion.inference.files import apply_umask, require_space, saving, wri
 from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
 from deepavfusion_cli.terminal import say
 
-from ..config.arguments import COMPUTATION
+from ..config.model import COMPUTATION
 from ..config.recipe import Recipe
 from ..tasks import Task
 from .checkpoints import (

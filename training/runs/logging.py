@@ -1,6 +1,5 @@
 """Logging of a run: metrics.jsonl, aligned lines on the terminal, a progress bar, and experiment trackers."""
 
-import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.folder import FolderError
+from deepavfusion.inference.jobs.progress import duration
 from deepavfusion_cli.environment import core_seconds
-from deepavfusion_cli.terminal import displayable
+from deepavfusion_cli.terminal import say
 
 from ..wording import metric_title
 
@@ -87,11 +87,6 @@ def tracker_callbacks(names: list[str]) -> list[TrainerCallback]:
         except (RuntimeError, ValueError, ImportError) as error:
             raise ValueError(f"run.trackers={name} cannot be used: {error}") from error
     return callbacks
-
-
-def duration(seconds: float) -> str:
-    """Format seconds as h:mm:ss."""
-    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class LogAverages:
@@ -214,7 +209,7 @@ class ProgressLog(TrainerCallback):
     def print(self, text: str) -> None:
         """Print lines above the bar."""
         if self.main:
-            tqdm.write(displayable(text, kept="\n"))
+            say(text, kept="\n")
 
     def advance(self, loss: float) -> None:
         """Move the bar by one step."""
@@ -258,7 +253,6 @@ __all__ = [
     "MetricsFile",
     "ProgressLog",
     "WaitingNotes",
-    "duration",
     "evaluation_line",
     "tracker_callbacks",
     "training_line",

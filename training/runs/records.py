@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
 
 from ..report.report import Report
 from ..report.tables import aligned
 from ..tasks import Evaluation
 from ..wording import count
-from .logging import duration
 
 _PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from tqdm import tqdm
+
+from deepavfusion.inference.jobs.progress import with_progress
 
 from ..data.loading import BrokenClips, evaluation_loader, group_size
 from ..report.report import Example, Table
@@ -64,12 +65,6 @@ class Evaluation:
         if 0 < scored < _FEW:
             notes.append(f"Few {self.units} ({scored}): the metrics are uncertain.")
         return notes
-
-
-def progress_bar(batches, accelerator, title: str) -> tqdm:
-    """Wrap batches to show the progress through them on a terminal, from the main process, until they end."""
-    hidden = None if accelerator.is_main_process else True  # None: unless stderr is a terminal
-    return tqdm(batches, title, leave=False, unit="batch", dynamic_ncols=True, disable=hidden)
 
 
 @contextlib.contextmanager
@@ -133,7 +128,7 @@ def score_clips(
     rows, unreadable = {}, []
     try:
         with whole_parameters(model):
-            for batch in progress_bar(loader, accelerator, "evaluation"):
+            for batch in with_progress(loader, "evaluation", "batch", plural="batches"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue
@@ -212,4 +207,4 @@ def evaluate_task(
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "progress_bar", "score_clips", "whole_parameters"]
+__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]

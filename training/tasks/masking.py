@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from deepavfusion.ranges_deepavfusion import Range
+
 from ..data.random import Stream, generator
 
 _KEYS = ("weight", "image", "audio")
+_WEIGHT = Range(above=0, at_most=1_000_000)
 
 
 class MaskSetting(NamedTuple):
@@ -43,8 +46,7 @@ def mask_settings(entries: list[dict[str, Any]], num_patches: tuple[int, int]) -
         if unknown := sorted(entry.keys() - set(_KEYS)):
             raise ValueError(f"task.masks has an unknown key {unknown[0]!r}: expected {', '.join(_KEYS)}.")
         weight, visible = entry.get("weight", 1), (entry.get("image"), entry.get("audio"))
-        if type(weight) not in (int, float) or not 0 < weight < float("inf"):
-            raise ValueError(f"task.masks has the weight {weight!r}: expected a positive number.")
+        _WEIGHT.check("The weight of an entry of task.masks", weight)
         for name, count, patches in zip(_KEYS[1:], visible, num_patches, strict=True):
             if count is not None and (type(count) is not int or not 0 <= count < patches):
                 raise ValueError(

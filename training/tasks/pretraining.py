@@ -52,7 +52,7 @@ class Pretraining(Task):
     SELECTS = False
     EVALUATES_FIRST = True
     NEXT = (
-        "deepavfusion embed CLIP.mp4 --model {folder}",
+        "deepavfusion embed CLIP.mp4 --model {folder} --out streams/",
         "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
     )
     PROTOCOL = _PROTOCOLS["reconstruction"]

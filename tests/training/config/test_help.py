@@ -7,7 +7,7 @@ import yaml
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.training import evaluate, finetune, pretrain
-from deepavfusion.training.config.arguments import COMMANDS
+from deepavfusion.training.config.commands import COMMANDS
 from deepavfusion.training.config.help import help_text, options_text, recipes_text
 from deepavfusion.training.config.options import field_options
 from deepavfusion.training.config.recipe import load_recipe, recipe_goal, recipe_names

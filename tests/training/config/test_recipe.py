@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.training.config.arguments import COMMANDS
+from deepavfusion.training.config.commands import COMMANDS
 from deepavfusion.training.config.recipe import (
     Recipe,
     RecipeError,

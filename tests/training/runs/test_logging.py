@@ -7,7 +7,6 @@ import pytest
 from deepavfusion.training.runs.logging import (
     LogAverages,
     MetricsFile,
-    duration,
     evaluation_line,
     tracker_callbacks,
     training_line,
@@ -55,11 +54,6 @@ def test_lines_are_aligned():
     assert len(lines[0]) == len(lines[1])
     line = evaluation_line({**record, "step": 5, "epoch": 1, "fusion_map": 0.25}, 10, ("loss", "fusion_map", "top1"))
     assert line == "eval  5/10  epoch    1.00  loss 1.5000  1-NN mAP (fusion) 0.2500"
-
-
-def test_durations():
-    assert duration(59.6) == "0:01:00"
-    assert duration(90000) == "1 day, 1:00:00"
 
 
 def test_a_missing_tracker_is_named(monkeypatch):

@@ -59,15 +59,15 @@ def test_batches_without_a_readable_clip_move_nothing(run, tmp_path, capsys):
     settings = ("data.max_unreadable_fraction=1.0", "optim.weight_decay=0.0")
     assert run("out", *settings, broken=range(32)) == 0
     assert capsys.readouterr().out.count("skipped, cannot be read: clip-") == 32
-    assert run("still", "optim.base_lr=0.0", "optim.weight_decay=0.0") == 0
-    assert largest_difference(tmp_path / "out", tmp_path / "still") == 0
+    assert run("still", "optim.base_lr=1e-30", "optim.weight_decay=0.0") == 0
+    assert largest_difference(tmp_path / "out", tmp_path / "still") < 1e-25
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert len(found["training"]["skipped_clips"]) == 32
     assert found["training"]["clips_seen"] == 0
 
 
 def test_too_many_unreadable_clips_and_nan_stop_the_run_with_their_names(run, capsys):
-    assert run("broken", broken=[3, 4, 5, 6]) == 1
+    assert run("broken", broken=range(4)) == 1
     assert "clip-3.mp4: no decodable frame" in capsys.readouterr().err
     assert run("nan", poisoned=[5]) == 1
     error = capsys.readouterr().err

@@ -28,9 +28,9 @@ def test_without_entries_the_ratios_of_the_model_hold():
     ("entry", "message"),
     [
         ({"sound": 1}, "unknown key 'sound'"),
-        ({"weight": 0}, "weight 0"),
-        ({"weight": float("inf")}, "weight inf"),
-        ({"weight": True}, "weight True"),
+        ({"weight": 0}, "weight of an entry of task.masks is 0"),
+        ({"weight": float("inf")}, "weight of an entry of task.masks is inf"),
+        ({"weight": True}, "weight of an entry of task.masks is True"),
         ({"image": 64}, "64 visible image patches: expected an integer from 0 to 63"),
         ({"audio": -1}, "-1 visible audio patches"),
         ({"audio": 0.5}, "0.5 visible audio patches"),

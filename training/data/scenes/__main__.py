@@ -6,7 +6,7 @@ from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import say
 
-from .config import DIFFICULTIES, SPLIT_OFFSETS, ScenesConfig
+from .config import DIFFICULTIES, SPLIT_INDICES, SPLIT_OFFSETS, ScenesConfig
 from .export import write_scene, write_sheet
 from .generation import check_things
 
@@ -53,6 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
         check_things(config)
     except (OSError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        SPLIT_INDICES.check("--index", options.index)
+    except ValueError as error:
         parser.error(str(error))
     indices = [SPLIT_OFFSETS[options.split] + i for i in options.index]
     if options.out is not None:

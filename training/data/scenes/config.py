@@ -7,11 +7,15 @@ from functools import cached_property, lru_cache
 from math import log
 from pathlib import Path
 
+from deepavfusion.ranges_deepavfusion import Range, check_fields, number
+
 from .design import CLASS_SHAPE, CLASS_TIMBRE, GENERATED, NUM_CLASSES, Design
 from .things import ThingFolder
 
 DIFFICULTIES = ("easy", "standard", "hard")
 SPLIT_OFFSETS = {"train": 0, "validation": 1 << 40, "test": 2 << 40}
+# Scenes of a split, counted from its offset.
+SPLIT_INDICES = Range(at_least=0, below=1 << 40)
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class ScenesConfig:
     """Settings that, together with an index, determine a sounding scene.
 
     Args:
-        image_size: Height and width in pixels, one number or a pair.
-        seconds: Length of the audio.
+        image_size: Height and width in pixels, one number or a pair; smaller shapes cannot be distinguished.
+        seconds: Length of the audio; rhythms need at least 0.75 s.
         sampling_rate: Sampling rate in Hz.
         num_frames: Frames per clip, spread evenly over the audio (a single frame is its middle).
         difficulty: `"easy"`, `"standard"` or `"hard"`: how far colors, sizes, textures, pitches, rates and noise vary
@@ -38,50 +42,33 @@ class ScenesConfig:
         seed: Seed of the scenes.
     """
 
-    image_size: int | tuple[int, int] = 64
-    seconds: float = 3.0
-    sampling_rate: int = 16000
-    num_frames: int = 1
+    image_size: int | tuple[int, int] = number(64, at_least=32, at_most=16384)
+    seconds: float = number(3.0, at_least=0.75, at_most=600)
+    sampling_rate: int = number(16000, at_least=8000, at_most=768_000)
+    num_frames: int = number(1, at_least=1, at_most=4096)
     difficulty: str = "standard"
-    min_objects: int = 1
-    max_objects: int = 4
-    max_sounding: int = 2
-    noise: float | None = None
+    min_objects: int = number(1, at_least=1, at_most=4)
+    max_objects: int = number(4, at_least=1, at_most=4)
+    max_sounding: int = number(2, at_least=1, at_most=3)
+    noise: float | None = number(None, at_least=0, at_most=100)
     motion: bool = False
-    coupling: float = 0.0
+    coupling: float = number(0.0, at_least=0, below=1)
     things: str | Path | ThingFolder | None = None
-    seed: int = 0
+    seed: int = number(0, at_least=0, below=1 << 64)
 
     def __post_init__(self):
         if isinstance(self.image_size, list):
             object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.difficulty not in DIFFICULTIES:
             raise ValueError(f"Expected a difficulty of {', '.join(DIFFICULTIES)}, got {self.difficulty!r}.")
-        if not 1 <= self.min_objects <= self.max_objects <= 4:
+        check_fields(self)
+        if self.min_objects > self.max_objects:
             raise ValueError(
-                f"Expected 1 <= min_objects <= max_objects <= 4, got min_objects={self.min_objects}, "
+                f"Expected min_objects <= max_objects, got min_objects={self.min_objects}, "
                 f"max_objects={self.max_objects}."
             )
-        if not 1 <= self.max_sounding <= 3:
-            raise ValueError(f"Expected max_sounding of 1, 2 or 3, got {self.max_sounding}.")
-        if min(self.size) < 32:
-            raise ValueError(
-                f"Expected image_size of at least 32 (smaller shapes cannot be distinguished), got {self.size}."
-            )
-        if self.seconds < 0.75:
-            raise ValueError(f"Expected seconds of at least 0.75 (rhythms need that long), got {self.seconds}.")
-        if self.sampling_rate < 8000:
-            raise ValueError(f"Expected sampling_rate of at least 8000 Hz, got {self.sampling_rate}.")
-        if self.num_frames < 1:
-            raise ValueError(f"Expected num_frames of at least 1, got {self.num_frames}.")
         if self.motion and self.num_frames == 1:
             raise ValueError("Expected num_frames > 1 for motion, got num_frames=1.")
-        if self.noise is not None and self.noise < 0:
-            raise ValueError(f"Expected noise of at least 0, got {self.noise}.")
-        if not 0 <= self.coupling < 1:
-            raise ValueError(f"Expected a coupling in [0, 1), got {self.coupling}.")
-        if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"Expected a seed in 0 .. 2**64 - 1, got {self.seed}.")
         if self.things is not None:
             self._read_things()
 

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from deepavfusion.ranges_deepavfusion import SECONDS
+
 from .tables import read_records, read_text
 
 ANNOTATION_SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -22,6 +24,30 @@ def split_name(name: str) -> str:
     return _SPLITS.get(name.strip().lower(), name)
 
 
+def read_times(values: dict[str, Any], where: str) -> dict[str, float]:
+    """Read the times of an annotation, `start` and `end` as far as they are given.
+
+    Args:
+        values: Name -> number, or text of a number, in seconds.
+        where: File and line, for messages.
+
+    Raises:
+        ValueError: A time is not within `SECONDS`, or the end is not after the start.
+    """
+    times = {}
+    for name, value in values.items():
+        try:
+            times[name] = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            times[name] = math.nan
+        if times[name] not in SECONDS:
+            raise ValueError(f"{where}: expected {name} in seconds, a number {SECONDS}, got {value!r}.")
+    start = times.get("start", 0.0)
+    if "end" in times and times["end"] <= start:
+        raise ValueError(f"{where}: expected end after start {start}, got {times['end']}.")
+    return times
+
+
 def read_annotations(path: str | Path) -> list[dict]:
     """Read the rows of a csv, tsv or jsonl file.
 
@@ -30,7 +56,7 @@ def read_annotations(path: str | Path) -> list[dict]:
         `split` and `recording`.
 
     Raises:
-        ValueError: No `file` (or `file_name`) column, a time that is no number of seconds, an end before its start, a
+        ValueError: No `file` (or `file_name`) column, a time out of range, an end before its start, a
             label that is no name; with the line's number.
     """
     path = Path(path)
@@ -64,11 +90,7 @@ def _clean(row: Any, where: str) -> dict:
         raise ValueError(f"{where}: expected a path as the value for 'file' (or 'file_name'), got the columns {found}.")
     clean = {key: given[key] for key in COLUMNS if key in given}
     clean["file"] = file.strip()
-    for key in ("start", "end"):
-        if key in clean:
-            clean[key] = _seconds(clean[key], key, where)
-    if clean.get("end", math.inf) <= clean.get("start", 0.0):
-        raise ValueError(f"{where}: expected end after start {clean.get('start', 0.0)}, got {clean['end']}.")
+    clean |= read_times({key: clean[key] for key in ("start", "end") if key in clean}, where)
     if "label" in clean:
         label = clean["label"]
         several = isinstance(label, list)
@@ -79,16 +101,6 @@ def _clean(row: Any, where: str) -> dict:
     if "split" in clean:
         clean["split"] = split_name(clean["split"])
     return clean
-
-
-def _seconds(value: Any, key: str, where: str) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{where}: expected {key} in seconds, got {value!r}.")
-    return seconds
 
 
 def _name(value: Any, where: str, key: str = "label") -> str:

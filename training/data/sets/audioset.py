@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
+from .annotations import read_times
 from .folder import make_rows
 from .names import ClipFiles
 from .tables import read_records, read_table
@@ -27,6 +28,8 @@ def read_class_labels(path: str | Path) -> dict[str, str]:
     rows = [row for _, row in records]
     if not rows or not {"index", "mid", "display_name"} <= set(columns):
         raise ValueError(f"{path}: expected the columns index, mid and display_name.")
+    if wrong := [row["index"] for row in rows if not (row["index"] or "").strip().isdecimal()]:
+        raise ValueError(f"{path}: expected a whole number as index, got {wrong[0]!r}.")
     return {row["mid"]: row["display_name"] for row in sorted(rows, key=lambda row: int(row["index"]))}
 
 
@@ -35,18 +38,20 @@ def read_segments(path: str | Path) -> list[dict]:
     """Read a segment file as dictionaries of `id`, `start`, `end` (float seconds) and `mids` (list).
 
     Raises:
-        ValueError: A line that is neither comment, header nor segment.
+        ValueError: A line that is neither comment, header nor segment, or has times out of range.
     """
     segments = []
     for _, fields in read_table(path, comment="#"):
+        if fields[0].strip().upper() == "YTID":
+            continue
+        if len(fields) < 3:
+            raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.")
         try:
-            start, end = float(fields[1]), float(fields[2])
-        except (IndexError, ValueError):
-            if fields[0].strip().upper() == "YTID":
-                continue
-            raise ValueError(f"{path}: expected id, start, end, labels, got {fields}.") from None
+            times = read_times({"start": fields[1], "end": fields[2]}, f"segment {fields[0]}")
+        except ValueError as error:
+            raise ValueError(f"{path}: expected id, start, end, labels, got {fields}: {error}") from None
         mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
-        segments.append({"id": fields[0], "start": start, "end": end, "mids": [mid for mid in mids if mid]})
+        segments.append({"id": fields[0], **times, "mids": [mid for mid in mids if mid]})
     return segments
 
 

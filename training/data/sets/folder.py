@@ -16,9 +16,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, walk_files
+
 from ...wording import count
 from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
-from .names import VIDEO_SUFFIXES, find_listed, is_video, recording_of, walk_files
+from .names import find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, has_suffix, walk_files
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg"),
-    *(".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"),
-)
+logger = logging.getLogger(__name__)
 
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, (*VIDEO_SUFFIXES, '.wav', '.jpg', '.png')))})$", re.IGNORECASE)
 _ID_LENGTH = 11  # of YouTube
@@ -31,21 +28,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 def is_video(name: str) -> bool:
     """Whether a file name has the suffix of a video and is not hidden."""
-    return name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith(".")
-
-
-def walk_files(root: Path) -> Iterator[Path]:
-    """The files of a folder and the folders below, in order; each folder once, hidden ones never."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # A link may lead back to a parent: visit every folder once.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(folder) / name for name in sorted(names))
+    return has_suffix(name, VIDEO_SUFFIXES)
 
 
 def clip_key(name: str) -> str:

@@ -40,7 +40,7 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
         fields = [field.strip() for field in fields]
         if line == 1 and fields[1:2] and not fields[1][:1].isdigit() and len(fields) == 4:
             continue  # a header
-        whole = len(fields) == 4 and re.fullmatch(r"(\d+)(?:\.0*)?", fields[1])
+        whole = len(fields) == 4 and re.fullmatch(r"(\d{1,9})(?:\.0*)?", fields[1])
         if not whole:
             raise ValueError(f"{path}, line {line}: expected id,start,label,split, got {fields}.")
         rows.append({"id": fields[0], "start": int(whole[1]), "label": fields[2], "split": fields[3]})

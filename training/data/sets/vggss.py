@@ -40,8 +40,11 @@ def clean_boxes(boxes: Iterable[Iterable[float]], name: str) -> tuple[Box, ...]:
         ValueError: A box is not four finite numbers.
     """
     clean = []
-    for box in boxes:
-        corners = [float(value) for value in box]
+    for box in boxes if isinstance(boxes, (list, tuple)) else [boxes]:
+        try:
+            corners = [float(value) for value in box]
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}: expected a box x1, y1, x2, y2 of finite numbers, got {box!r}.") from None
         if len(corners) != 4 or not all(math.isfinite(value) for value in corners):
             raise ValueError(f"{name}: expected a box x1, y1, x2, y2 of finite numbers, got {corners}.")
         left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in corners)

@@ -60,7 +60,7 @@ def test_every_option_is_explained_and_impossible_values_are_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--coupling", "1", "--sheet", "absent.png"])
     assert caught.value.code == 2
-    assert "Expected a coupling in [0, 1), got 1.0." in capsys.readouterr().err
+    assert "coupling is 1.0: expected a number of at least 0 and below 1." in capsys.readouterr().err
 
 
 def test_odd_sizes(tmp_path):

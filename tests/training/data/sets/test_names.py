@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES
 from deepavfusion.training.data.sets.names import (
-    VIDEO_SUFFIXES,
     ClipFiles,
     ListedFiles,
     clip_key,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deepavfusion.inference.jobs.progress import with_progress
+
 _IMAGE, _SOUNDS = ".png", (".wav", ".ogg")
 _IGNORED = {"", ".txt", ".md", ".svg", ".dat"}
 _SPOKEN = re.compile("(_desc)?(_[a-z]{2}(_[A-Za-z]{2})?)?")  # what follows the name of the thing
@@ -115,7 +117,7 @@ def load_all(paths: Sequence[str], load: Callable) -> tuple:
         ValueError: If `load` raises it for any of them; names the first of those.
     """
     loaded, faults = [], []
-    for path in paths:
+    for path in with_progress(paths, "things", "file"):
         try:
             loaded.append(load(path))
         except ValueError as error:

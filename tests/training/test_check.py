@@ -4,7 +4,7 @@ import pytest
 
 import deepavfusion_cli as cli
 
-from .disk import make_clips, put
+from .data.disk import make_clips, put
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,19 @@ from collections.abc import Iterator
 import yaml
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import CommandParser
+from deepavfusion.inference.jobs.progress import plain_output, with_progress
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT, FAILED
+from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.terminal import say
 
-from ..config.values import load_values
-from ..wording import count
-from .build import SPLITS, build_dataset
-from .clips import ClipDataset
-from .loading import evaluation_loader
-from .sets.folder import WHOLE
-from .sources import DATA_SETS
+from .config.values import load_values
+from .data.build import SPLITS, build_dataset
+from .data.clips import ClipDataset
+from .data.loading import evaluation_loader
+from .data.sets.folder import WHOLE
+from .data.sources import DATA_SETS
+from .wording import count
 
 _BATCH = 8
 
@@ -76,16 +80,16 @@ def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]
         clips: Data set.
         num_workers: Worker processes; 0 reads in this process.
     """
-    from tqdm import tqdm
-
     loader = evaluation_loader(clips, _BATCH, 1, 0, num_workers)
-    for batch in tqdm(loader, "clips read", leave=False, unit="batch", dynamic_ncols=True, disable=None):
+    for batch in with_progress(loader, "clips read", "batch", plural="batches"):
         yield from batch["broken"]
 
 
-def main(argv: list[str] | None = None) -> int:
+@command("deepavfusion data")
+def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given = parser().parse_intermixed_args(argv)
+    plain_output()
     options = {"name": given.name, "path": given.path}
     for word in given.options:
         key, separator, value = word.removeprefix("data.").partition("=")
@@ -94,27 +98,27 @@ def main(argv: list[str] | None = None) -> int:
         except yaml.YAMLError:
             separator = ""
         if not separator:
-            print(f"deepavfusion data check: {word}: expected data.key=value", file=sys.stderr)
-            return 2
+            say(f"deepavfusion data check: {word}: expected data.key=value", stream=sys.stderr)
+            return BAD_INPUT
     splits = list(splits_of(options))
     usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
     if not usable:
-        print(f"deepavfusion data check: {splits[-1][1]}", file=sys.stderr)
-        return 2
+        say(f"deepavfusion data check: {splits[-1][1]}", stream=sys.stderr)
+        return BAD_INPUT
     total = broken = 0
     for split, clips in splits:
         if not isinstance(clips, ClipDataset):
             if split != "validation" and given.name != "folder":
-                print(f"split {split} is not checked: {clips}", flush=True)
+                say(f"split {split} is not checked: {clips}")
             continue
-        print(clips.card, flush=True)
+        say(clips.card)
         total += len(clips)
         for path, reason in unreadable(clips, given.num_workers):
             broken += 1
-            print(f"cannot be read: {path}: {reason}", flush=True)
-    print(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
-    return 1 if broken else 0
+            say(f"cannot be read: {path}: {reason}")
+    say(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
+    return FAILED if broken else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

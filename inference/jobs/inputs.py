@@ -1,0 +1,120 @@
+"""The files that a command is given, also as folders, and names for what is written about them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from deepavfusion.processors import MediaError
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg"),
+    *(".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"),
+)
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+# A recording that is being separated has such a folder beside its results.
+DRAFT_SUFFIX = ".unfinished"
+
+
+def find_files(
+    given: Sequence[str], suffixes: Sequence[str], out: Path | None = None
+) -> tuple[list[tuple[str, str]], list[MediaError]]:
+    """List the files to process, and names for their results.
+
+    Args:
+        given: Files, and folders, which stand for the files with one of `suffixes` in them and in their subfolders,
+            except for hidden ones.
+        suffixes: Endings of names in lower case.
+        out: Folder of the results, which is left out where it lies inside of a given folder.
+
+    Returns:
+        Pairs of a file and a name, unique among them: the file's name without suffix, with its subfolder if it was
+        found in a folder; and an error for each folder without such files.
+    """
+    files, names, errors = [], [], []
+    for item in given:
+        if not os.path.isdir(item):
+            files.append(item)
+            names.append(Path(item).stem or "file")
+            continue
+        try:
+            found = list(_files_below(Path(item), suffixes, out))
+        except OSError as error:
+            errors.append(
+                MediaError(f"{item}: expected a folder of media files, but {error.filename}: {error.strerror}.")
+            )
+            continue
+        files += [str(path) for path in found]
+        names += [path.relative_to(item).with_suffix("").as_posix() for path in found]
+        if not found:
+            errors.append(MediaError(f"{item}: expected files ending in {', '.join(suffixes)}, but there are none."))
+    return list(zip(files, numbered(names), strict=True)), errors
+
+
+def _files_below(root: Path, suffixes: Sequence[str], out: Path | None) -> Iterator[Path]:
+    written = None if out is None else out.resolve()
+
+    def fail(error: OSError) -> None:
+        raise error  # by default, folders that cannot be read are skipped
+
+    def left_out(folder: Path) -> bool:
+        return folder.name.endswith(DRAFT_SUFFIX) or folder.resolve() == written
+
+    return (path for path in walk_files(root, left_out, fail) if has_suffix(path.name, suffixes))
+
+
+def walk_files(
+    root: Path,
+    left_out: Callable[[Path], bool] = lambda folder: False,
+    onerror: Callable[[OSError], object] | None = None,
+) -> Iterator[Path]:
+    """The files of a folder and the folders below, in order; each folder once, hidden ones never.
+
+    Args:
+        root: The folder.
+        left_out: Function of a folder below that says whether it is left out.
+        onerror: Function of the error of a folder that cannot be read; by default, it is skipped.
+    """
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
+        # A link may lead back to a parent: visit every folder once.
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not left_out(Path(folder, name)))
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def has_suffix(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file name has one of the suffixes, which are in lower case, and is not hidden."""
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, numbered where they would collide."""
+    result, seen = [], set()
+    for stem in names:
+        name, number = stem, 2
+        while name in seen:
+            name, number = f"{stem}_{number}", number + 1
+        seen.add(name)
+        result.append(name)
+    return result
+
+
+def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
+    """Prefixes of the output files of each timestamp (s) of a file."""
+    return numbered(f"{name}_at_{timestamp:.2f}s" for timestamp in timestamps)
+
+
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "DRAFT_SUFFIX",
+    "VIDEO_SUFFIXES",
+    "find_files",
+    "has_suffix",
+    "numbered",
+    "timestamp_names",
+    "walk_files",
+]

@@ -1,0 +1,118 @@
+"""Progress of phases that may take long: a bar with the remaining time on a terminal, plain lines elsewhere."""
+
+import datetime
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+from deepavfusion_cli.terminal import printable, say
+
+_LINE_SECONDS = 30.0  # between lines where there is no terminal
+Item = TypeVar("Item")
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as h:mm:ss."""
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def plain_output() -> None:
+    """Turn off the progress bars of the libraries unless standard error is a terminal, which alone can redraw them."""
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # and that of huggingface_hub
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
+
+
+class Progress:
+    """Progress of one phase, on standard error.
+
+    On a terminal, a bar with the elapsed and the remaining time is drawn at once, and removed at the end. Elsewhere,
+    phases that take more than half a minute print a line about every half minute. Loading workers show nothing, nor do
+    processes other than the first.
+
+    Args:
+        title: Name of the phase.
+        total: Amount of work.
+        unit: What is counted, in the singular; "s" for seconds of a recording.
+        plural: Plural of the unit; by default with an s.
+        done: Amount that an earlier process has done.
+        shown: False shows nothing.
+    """
+
+    def __init__(
+        self, title: str, total: float, unit: str, *, plural: str | None = None, done: float = 0, shown: bool = True
+    ):
+        self.title, self.total, self.unit, self.first, self.done = title, total, unit, done, done
+        self.plural = plural or f"{unit}s"
+        main = multiprocessing.parent_process() is None and int(os.environ.get("RANK", 0)) == 0
+        self.shown = shown and main
+        self.started = self.said = time.monotonic()
+        self.bar = None
+        if self.shown and sys.stderr.isatty():
+            counted, speed = ("{postfix[0]}", "") if unit == "s" else ("{n_fmt}/{total_fmt}", ", {rate_fmt}")
+            self.bar = tqdm(
+                desc=printable(title),
+                total=total,
+                initial=done,
+                unit=unit,
+                leave=False,
+                dynamic_ncols=True,
+                postfix=[self._amount()],
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| " + counted + " [{elapsed}<{remaining}" + speed + "]",
+                file=sys.stderr,
+            )
+
+    def __enter__(self) -> "Progress":
+        """Return the progress itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self.close()
+
+    def update(self, amount: float = 1) -> None:
+        """Add an amount of work that is done."""
+        self.done += amount
+        if self.bar is not None:
+            self.bar.postfix = [self._amount()]
+            self.bar.update(amount)
+        elif self.shown and time.monotonic() - self.said >= _LINE_SECONDS:
+            self.said = time.monotonic()
+            say(self.line(), stream=sys.stderr)
+
+    def reach(self, done: float) -> None:
+        """Say how much is done in total."""
+        self.update(done - self.done)
+
+    def line(self) -> str:
+        """The state in a line, such as "separate duet: 0:20:00 of 1:00:00 (33 %), eta 0:04:10"."""
+        elapsed, worked = time.monotonic() - self.started, self.done - self.first
+        remaining = duration(elapsed * max(self.total - self.done, 0) / worked) if worked > 0 else "unknown"
+        return f"{self.title}: {self._amount()} ({self.done / max(self.total, 1e-9):.0%}), eta {remaining}"
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _amount(self) -> str:
+        if self.unit == "s":
+            return f"{duration(self.done)} of {duration(self.total)}"
+        return f"{self.done:,} of {self.total:,} {self.unit if self.total == 1 else self.plural}"
+
+
+def with_progress(items: Collection[Item] | Any, title: str, unit: str, plural: str | None = None) -> Iterator[Item]:
+    """Yield items, showing the progress through them until they end."""
+    with Progress(title, len(items), unit, plural=plural) as progress:
+        for item in items:
+            yield item
+            progress.update()
+
+
+__all__ = ["Progress", "duration", "plain_output", "with_progress"]

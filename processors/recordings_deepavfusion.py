@@ -1,0 +1,171 @@
+"""Recordings of any length, each stream decoded once from start to end: parts of audio, and frames in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .audio_streams_deepavfusion import follow_audio
+from .media_deepavfusion import _Source
+from .streams_deepavfusion import (
+    best_stream,
+    decode,
+    file_start,
+    if_in_time,
+    limit_pixels,
+    seek,
+    steps_back,
+    timed,
+    upright,
+    window_times,
+)
+
+_BEYOND = 1.0  # seconds beyond the stated end of a file up to which gaps in its audio are filled
+Item = TypeVar("Item")
+
+
+class Recording:
+    """A media file with audio that is read once, in memory that does not depend on its length.
+
+    Args:
+        path: Path, bytes, or a seekable binary file object; only from a path can audio and frames be read in turns.
+
+    Attributes:
+        info: Streams and spans of the file, as its headers state them.
+
+    Raises:
+        MediaError: If the file cannot be read, or has no audio.
+        TypeError: If `path` has an unsupported type.
+    """
+
+    def __init__(self, path):
+        self._source = _Source(path)
+        self.info = self._source.probe()
+        if not self.info.has_audio:
+            raise self._source.error("audio", "the audio stream is missing")
+
+    @property
+    def start(self) -> float:
+        """Start of the audio in seconds from the file's start."""
+        return self.info.audio_span[0]
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio in seconds, as the headers state it."""
+        return self.info.audio_span[1] - self.info.audio_span[0]
+
+    def audio(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the sampling rate in Hz and samples (channels, samples) float32, about a second at a time.
+
+        Gaps are silent, and damaged packets are skipped.
+
+        Raises:
+            MediaError: If no audio can be decoded, or its full scale is not 1.
+        """
+        found = False
+        with self._source.open("audio") as container:
+            begin = self.info.start + file_start(container)
+            end = self.info.end + file_start(container) + _BEYOND
+            for rate, samples in follow_audio(decode(container, best_stream(container, "audio")), begin, end):
+                found = True
+                samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                self._source.check_scale(samples)
+                yield rate, samples
+        if not found:
+            raise self._source.error("audio", "the audio stream cannot be decoded")
+
+    def frames(self) -> "FrameReader":
+        """Return a reader of the frames.
+
+        Raises:
+            MediaError: If there are none.
+        """
+        if not self.info.has_image:
+            raise self._source.error("image", "the image stream is missing")
+        return FrameReader(self._source)
+
+    def frame_times(self, timestamp: float, num_frames: int, seconds: float) -> list[float]:
+        """Times in seconds of the frames of a window; see `window_times`."""
+        return window_times(self.info.start, self.info.end, timestamp, num_frames, seconds)[1]
+
+
+class FrameReader:
+    """Reads the frames at ascending times, decoding each frame of the file at most once."""
+
+    def __init__(self, source: _Source):
+        self._source, self._time = source, 0.0
+        self._images: Iterator[np.ndarray] | None = None
+
+    def at(self, time: float) -> np.ndarray:
+        """Return the frame (H, W, 3) uint8 that is shown at a time in seconds, which must not be before the last one.
+
+        Before the first frame, that one is returned; after the last one, the last.
+
+        Raises:
+            MediaError: If no frame can be decoded.
+        """
+        self._time = time
+        if self._images is None:
+            self._images = self._decode()
+        return next(self._images)
+
+    def _decode(self) -> Iterator[np.ndarray]:
+        """Yield the frame at `_time`, which changes in between."""
+        first = self._time
+        for back in steps_back(first):
+            with self._source.open(f"images at {first:.2f} s") as container:
+                stream, origin = best_stream(container, "video"), file_start(container)
+                limit_pixels(stream)
+                if back is not None and not seek(container, stream, first + origin - back):
+                    continue
+                frames = decode(container, stream)
+                ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+                yield from self._shown(frames if back is None else if_in_time(frames, first + origin), origin, ratio)
+        raise self._source.error("image", "the image stream cannot be decoded")
+
+    def _shown(self, frames, origin: float, ratio: float) -> Iterator[np.ndarray]:
+        before = None
+        for time, frame in timed(frames):
+            while time > self._time + origin + 1e-6:
+                yield upright([frame if before is None else before], ratio)[0]
+            before = frame
+        while before is not None:
+            yield upright([before], ratio)[0]
+
+
+def pair_frames(
+    windows: Iterable[tuple[Item, list[float]]], at: Callable[[float], Any]
+) -> Iterator[tuple[Item, list[Any]]]:
+    """Read the frames of overlapping windows in one pass.
+
+    Args:
+        windows: Windows and the ascending times of their frames, in the order of the first of these.
+        at: Function that returns what is kept of the frame at a time; it is called with ascending times.
+
+    Yields:
+        Each window in turn, with the results of `at` for its times.
+    """
+    waiting: deque[tuple[Item, list[float], list[Any]]] = deque()
+    wanted: list[tuple[float, int]] = []  # (time, number of the window)
+    number = 0
+
+    def read(until: float) -> Iterator[tuple[Item, list[Any]]]:
+        while wanted and wanted[0][0] < until:
+            time, window = heappop(wanted)
+            waiting[window - number + len(waiting)][2].append(at(time))
+        while waiting and len(waiting[0][1]) == len(waiting[0][2]):
+            item, _, found = waiting.popleft()
+            yield item, found
+
+    for item, times in windows:
+        yield from read(times[0])
+        waiting.append((item, times, []))
+        for time in times:
+            heappush(wanted, (time, number))
+        number += 1
+    yield from read(float("inf"))
+
+
+__all__ = ["FrameReader", "Recording", "pair_frames"]

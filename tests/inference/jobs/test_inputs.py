@@ -1,0 +1,64 @@
+"""Files of folders, and names for what is written about them."""
+
+import os
+
+import pytest
+
+from deepavfusion.inference.jobs.inputs import find_files, numbered, timestamp_names
+from deepavfusion.processors import MediaError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.MP4", "a.mp4", "deep/er/a.mp4", "deep/a.wav", ".x/a.mp4", ".a.mp4", "a.mp4.txt", "out/a.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a.unfinished").mkdir()
+    (tmp_path / "a.unfinished" / "a.mp4").touch()
+    return tmp_path
+
+
+def test_files_below_a_folder_in_order(folder):
+    found, errors = find_files([str(folder)], (".mp4", ".wav"), folder / "out")
+    assert found == [
+        (str(folder / "a.mp4"), "a"),
+        (str(folder / "b.MP4"), "b"),
+        (str(folder / "deep" / "a.wav"), "deep/a"),
+        (str(folder / "deep" / "er" / "a.mp4"), "deep/er/a"),
+    ]
+    assert not errors
+    assert ("out/a" in [name for _, name in find_files([str(folder)], (".mp4",))[0]]) is True
+
+
+def test_files_that_are_given_are_taken_as_they_are(folder):
+    given = [str(folder / "a.mp4.txt"), str(folder / "absent"), str(folder / "deep"), str(folder / ".a.mp4")]
+    found, errors = find_files(given, (".wav",))
+    assert found == list(zip([*given[:2], str(folder / "deep" / "a.wav"), given[3]], ["a.mp4", "absent", "a", ".a"]))
+    assert not errors
+
+
+def test_folders_without_files_are_errors(folder):
+    (folder / "empty").mkdir()
+    found, errors = find_files([str(folder / "empty"), str(folder / "a.mp4")], (".mp4", ".mov"))
+    assert [name for _, name in found] == ["a"]
+    assert [str(error) for error in errors] == [
+        f"{folder / 'empty'}: expected files ending in .mp4, .mov, but there are none."
+    ]
+    assert isinstance(errors[0], MediaError)
+
+
+def test_folders_that_cannot_be_read_are_named(folder, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", denied)
+    found, errors = find_files([str(folder)], (".mp4",))
+    assert not found
+    assert f"{folder}: Permission denied" in str(errors[0])
+
+
+def test_names_stay_apart():
+    found, _ = find_files(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"], ())
+    assert [name for _, name in found] == ["x", "x_2", "x_2_2", "x_3"]
+    assert numbered(["deep/x", "deep/x", "x"]) == ["deep/x", "deep/x_2", "x"]
+    assert timestamp_names("deep/x", [1.001, 1.004]) == ["deep/x_at_1.00s", "deep/x_at_1.00s_2"]
