@@ -35,6 +35,9 @@ labels: env  ## fine-tune with few labels, with and without pre-training, and wr
 	test -f runs/scenes_coupled/evaluation.json || $(BIN)/deepavfusion pretrain scenes_coupled
 	$(BIN)/python -m deepavfusion.training.experiments.label_efficiency
 
+objectives: env  ## pre-train with every objective for equal time and write their table (hours; resumes)
+	$(BIN)/python -m deepavfusion.training.experiments.objectives
+
 ablations: env  ## pre-train variants of the quickstart's model and write their tables (hours; resumes)
 	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
@@ -76,4 +79,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results labels ablations test test-lowest test-newest test-slow test-install lint format
+.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-install lint format
