@@ -4,13 +4,15 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
+from deepavfusion_cli import MODULES
+
 # Module -> extra; all other modules run with the base install. setup.cfg declares the packages of each extra.
 EXTRAS = {
     "pretrain": "train",
     "finetune": "train",
     "probe": "train",
     "evaluate": "train",
-    "data": "train",
+    "check": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",
     "experiments.label_efficiency": "train",
@@ -37,9 +39,9 @@ def missing_extra(name: str) -> str | None:
     """Error message of a command for which a package is missing; None if all packages are installed.
 
     Args:
-        name: Name of a module in `training`, such as "pretrain".
+        name: Name of a command, or of a module in `training`, such as "experiments.ablations".
     """
-    extra = EXTRAS.get(name)
+    extra = EXTRAS.get(MODULES.get(name, name))
     for package in packages(extra) if extra else ():
         try:
             metadata.distribution(package)

@@ -167,7 +167,7 @@ def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
 
     monkeypatch.setattr(metadata, "distribution", distribution)
     for command in cli.COMMANDS:
-        needed = extras.EXTRAS.get(command) == "train"
+        needed = extras.EXTRAS.get(cli.MODULES.get(command, command)) == "train"
         message = (
             f"deepavfusion {command}: needs the package {package}; install it by `pip install 'deepavfusion[train]'`"
         )
