@@ -180,7 +180,8 @@ def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
 
 def test_extras_are_known_by_the_names_of_programs():
     assert {f"training.{name}" for name in extras.EXTRAS} <= programs()
-    commands = {f"{'inference' if name in cli.INFERENCE else 'training'}.{name}" for name in cli.COMMANDS}
+    modules = {name: cli.MODULES.get(name, name) for name in cli.COMMANDS}
+    commands = {f"{'inference' if name in cli.INFERENCE else 'training'}.{modules[name]}" for name in modules}
     assert commands <= programs()
 
 
