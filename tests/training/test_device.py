@@ -229,7 +229,7 @@ def test_all_commands_multiply_matrices_with_one_precision(command):
     torch.set_float32_matmul_precision("highest")
     try:
         model = [] if command in ("pretrain", "finetune", "probe") else ["--model", "./nowhere"]
-        out = ["--out", "nowhere"] if command in ("separate", "segment", "localize") else []
+        out = ["--out", "nowhere"] if command in ("embed", "separate", "segment", "localize") else []
         assert cli.main([command, "nothing", *model, *out]) == 2
         assert torch.get_float32_matmul_precision() == "high"
     finally:
