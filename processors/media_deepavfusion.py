@@ -384,6 +384,8 @@ def is_file(item: object) -> bool:
 
 def _reason(error: Exception) -> str:
     """Format an error without the number and the file name that the system and FFmpeg add."""
+    if type(error).__name__ == "InvalidDataError":  # of FFmpeg, for all that it cannot make sense of
+        return "it is damaged, cut off, or no media file"
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 

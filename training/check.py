@@ -115,7 +115,7 @@ def main(argv: list[str]) -> int:
         total += len(clips)
         for path, reason in unreadable(clips, given.num_workers):
             broken += 1
-            say(f"cannot be read: {path}: {reason}")
+            say(f"cannot be read: {reason if reason.startswith(path) else f'{path}: {reason}'}")
     say(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
     return FAILED if broken else 0
 

@@ -145,7 +145,9 @@ def parser(recipe: Recipe | None = None) -> CommandParser:
     result.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
     result.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
     result.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    result.add_argument("--out", type=Path, help="folder of the report (runs/evaluations/RECIPE)")
+    result.add_argument(
+        "--out", type=Path, help="folder of the report (run.output_dir if given, else runs/evaluations/RECIPE)"
+    )
     result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     result.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
     return result
@@ -169,7 +171,10 @@ def main(argv: list[str]) -> int:
     set_float32_precision()
     plain_output()
     recipe = load_recipe("evaluate", given.recipe, given.overrides)
-    evaluate_model(recipe, given.model, given.out or Path("runs") / "evaluations" / recipe.name, given.overwrite)
+    # As of other commands, the folder may be given as run.output_dir; that of the recipe is the model's.
+    folder = recipe.run.output_dir if any(word.startswith("run.output_dir=") for word in given.overrides) else None
+    default = Path(folder) if folder else Path("runs") / "evaluations" / recipe.name
+    evaluate_model(recipe, given.model, given.out or default, given.overwrite)
     return 0
 
 

@@ -121,6 +121,14 @@ def test_waiting_for_cores_is_said_once(monkeypatch):
     assert waiting.add(0.0) == []
 
 
+def test_fewer_threads_are_advised_only_if_there_are_several(monkeypatch):
+    for threads, advised in ((1, False), (2, True)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        waiting = notes(monkeypatch, (0, 0), (10, 10))
+        (note,) = waiting.add(0.0)
+        assert ("OMP_NUM_THREADS" in note) is advised
+
+
 def test_waiting_for_clips_is_said_once(monkeypatch):
     waiting = notes(monkeypatch, *[None] * 4)
     assert waiting.add(0.1) == []

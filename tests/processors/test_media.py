@@ -426,3 +426,10 @@ def test_real_clips():
 def test_bytes_of_a_streaming_format():
     clip = load_clip(media_bytes(container_format="matroska", audio_codec="flac"))
     assert level(clip.frames) == pytest.approx(gray_at(clip.timestamp), abs=3)
+
+
+def test_a_file_that_is_no_media_file_or_was_cut_off_is_called_so(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"hello, this is no video" * 20)
+    with pytest.raises(MediaError, match="expected images or audio, but it is damaged, cut off, or no media file"):
+        load_clip(path)

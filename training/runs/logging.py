@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
@@ -167,8 +168,8 @@ class WaitingNotes:
         fraction = self._core_wait_fraction()
         if fraction >= _DOMINATES:
             notes["cores"] = (
-                f"this run waits {fraction:.0%} of its time for a core, which other programs use: end them, or compute "
-                "on fewer threads (OMP_NUM_THREADS=1)"
+                f"this run waits {fraction:.0%} of its time for a core, which other programs use: end them"
+                + (", or compute on fewer threads (OMP_NUM_THREADS=1)" if torch.get_num_threads() > 1 else "")
             )
         elif data_wait_fraction >= _DOMINATES:
             notes["data"] = (
