@@ -178,6 +178,7 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     put(clip, *(videos / name for name in ("Cello/0.mp4", "Cello/1.mp4", "dog/0.mp4", "siren/0.mp4")))
     given = ["folder_recognition", "--model", str(model), f"run.output_dir={out}", f"data.path={videos}", "--overwrite"]
     given += ["data.num_workers=0", "optim.batch_size=4", "run.cpu=true", "task.dense_windows=0"]
+    given.append("optim.mixed_precision=bf16")  # one precision a process, that of the other tests here
     assert evaluate.main(given) == 0
     printed = capsys.readouterr().out
     assert "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test; cpu, " in printed
