@@ -30,7 +30,7 @@ from ..report.tables import markdown_table
 from ..runs.logging import MetricsFile
 from ..runs.records import package_versions
 from ..tasks.pretraining_tables import nested_scores
-from .grid import Run, complete, cost, cost_line, experiment_parser, median_with_std
+from .grid import Run, complete, cost, cost_line, experiment_parser, median_with_std, slug
 
 STREAMS = ("fusion", "image", "audio", "all")
 _UNIMODAL = "no fusion"
@@ -46,11 +46,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 _LENGTH = ("optim.epochs=4", "optim.warmup_fraction=0.125", "run.eval_epochs=1")
 _FROM_UNIMODAL = "early, factorized, unimodal start"
-
-
-def slug(variant: str) -> str:
-    """Variant as part of a folder name."""
-    return "".join(c if c.isalnum() else "-" for c in variant).strip("-").replace("--", "-")
 
 
 def make_run(variant: str, seed: int, given: argparse.Namespace) -> Run:

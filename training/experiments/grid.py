@@ -154,8 +154,13 @@ def median_with_std(values: Sequence[float], scale: float = 1.0, digits: int = 1
     return text if len(values) == 1 else f"{text} ± {scale * stdev(values):.{digits}f}"
 
 
+def slug(title: str) -> str:
+    """Title of a run as part of a folder name."""
+    return "".join(c if c.isalnum() else "-" for c in title).strip("-").replace("--", "-")
+
+
 def add_fine_tuning(parser: argparse.ArgumentParser, pretrained: str, results: str) -> None:
-    """Add the arguments of experiments that fine-tune a pre-trained model and write a table of docs/results.md.
+    """Add the arguments of experiments that fine-tune a pre-trained model, and those of `add_table`.
 
     Args:
         parser: Parser of the experiment.
@@ -163,6 +168,16 @@ def add_fine_tuning(parser: argparse.ArgumentParser, pretrained: str, results: s
         results: Name of the results file.
     """
     parser.add_argument("--pretrained", default=pretrained, help=f"folder of the pre-trained model ({pretrained})")
+    add_table(parser, results)
+
+
+def add_table(parser: argparse.ArgumentParser, results: str) -> None:
+    """Add the arguments of experiments that write a table of docs/results.md.
+
+    Args:
+        parser: Parser of the experiment.
+        results: Name of the results file.
+    """
     parser.add_argument("--results", type=Path, default=Path("training/experiments/results") / results)
     parser.add_argument(
         "--page", type=Path, default=Path("docs/results.md"), help="page whose table is replaced (docs/results.md)"
@@ -178,7 +193,7 @@ def has_pretrained(given: argparse.Namespace, maker: str) -> bool:
 
 
 def write_table(given: argparse.Namespace, results: dict[str, Any], marker: str, table: str) -> None:
-    """Write the results of `add_fine_tuning`'s experiments: the file, and the table, which is printed as well.
+    """Write the results of `add_table`'s experiments: the file, and the table, which is printed as well.
 
     Args:
         given: Arguments of the command.
@@ -217,6 +232,7 @@ def experiment_parser(name: str, description: str | None, out: str, changes: str
 __all__ = [
     "Run",
     "add_fine_tuning",
+    "add_table",
     "complete",
     "cost",
     "cost_line",
@@ -224,5 +240,6 @@ __all__ = [
     "has_pretrained",
     "median_with_std",
     "run_all",
+    "slug",
     "write_table",
 ]

@@ -10,22 +10,22 @@ training/experiments/results/objectives.json and the table of docs/results.md ar
 import argparse
 import sys
 import time
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-from deepavfusion.inference.files import to_json, write_atomically
+from deepavfusion.inference.files import write_atomically
+from deepavfusion_cli.boundary import run_module
 
 from ..config.recipe import load_recipe
 from ..data.loading import BatchPlace, ClipOrder
-from ..report.tables import markdown_table, replace_between
+from ..report.tables import markdown_table
 from ..runs.models import build_model
 from ..runs.optimization import build_optimizer
 from ..runs.records import package_versions
 from ..tasks.pretraining import Pretraining
-from .grid import Run, complete, cost, cost_line, experiment_parser, median_with_std
+from .grid import Run, add_table, complete, cost, cost_line, experiment_parser, median_with_std, slug, write_table
 
 RECIPE = "scenes_coupled"
 _PLAIN = ("model.image_decoder_type=plain", "model.audio_decoder_type=plain")
@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "align": ("model.pretraining_objective=align",),
     "jepa": ("model.pretraining_objective=jepa", "task.masks=[]"),
 }
-# Metric of evaluation.json -> (column, digits of a percentage).
+# Metric of evaluation.json -> column.
 _SHOWN = {
     "all_linear_500": "linear probe, 500 labels, %",
     "all_linear_2000": "2,000 labels, %",
@@ -73,11 +73,6 @@ def seconds_per_clip(overrides: tuple[str, ...]) -> float:
         found.append(time.process_time() - start)
     torch.set_num_threads(threads)
     return mean(found[_WARM_UP:]) / batch
-
-
-def slug(objective: str) -> str:
-    """Objective as part of a folder name."""
-    return objective.replace(",", "").replace(" ", "-")
 
 
 def make_run(objective: str, seed: int, given: argparse.Namespace) -> Run:
@@ -136,10 +131,7 @@ def parser() -> argparse.ArgumentParser:
     result = experiment_parser("objectives", __doc__, "runs/objectives", "the recipe")
     result.add_argument("--minutes", type=float, default=8.0, help="CPU minutes of training of each run (8)")
     result.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES), metavar="OBJECTIVE")
-    results = Path("training/experiments/results/objectives.json")
-    result.add_argument("--results", type=Path, default=results, help=f"file of the results ({results})")
-    page = Path("docs/results.md")
-    result.add_argument("--page", type=Path, default=page, help=f"page whose table is replaced ({page})")
+    add_table(result, "objectives.json")
     return result
 
 
@@ -149,12 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     keys = [(objective, seed) for seed in range(given.seeds) for objective in given.objectives]
     runs = complete({key: make_run(*key, given) for key in keys}, given, summary_line)
     results = collect(runs, given.minutes)
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(given.results, to_json(results) + "\n")
-    replace_between(given.page, "objectives", table(results))
-    print(table(results))
+    write_table(given, results, "objectives", table(results))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_module(main)
