@@ -57,8 +57,8 @@ class LARS(torch.optim.Optimizer):
 class BatchedMuon(torch.optim.Muon):
     """`torch.optim.Muon` that orthogonalizes matrices of one shape together.
 
-    The steps are the same; where a model has many small matrices, as many as here, they take half the time. Learning rates
-    are adjusted as by `adjust_lr_fn="match_rms_adamw"`.
+    The steps are the same, with less time for the many small matrices of a model like this. Learning rates are adjusted
+    as by `adjust_lr_fn="match_rms_adamw"`.
     """
 
     _TOGETHER = 8  # more need more memory and gain nothing
@@ -98,7 +98,7 @@ class BatchedMuon(torch.optim.Muon):
 def orthogonalize(
     matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
-    """Bring the singular values of matrices near 1 with Newton-Schulz iterations in bfloat16 (Jordan et al. 2024, Muon).
+    """Bring singular values of matrices near 1 with Newton-Schulz iterations in bfloat16 (Muon, Jordan et al. 2024).
 
     Args:
         matrices: Matrices of shape (number, rows, columns).
