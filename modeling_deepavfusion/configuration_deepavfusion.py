@@ -141,6 +141,11 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Training target of source separation: `"ideal_ratio"`, or the published `"ratio"` and `"binary"`.
         separation_weighted_loss (`bool`, *optional*, defaults to `False`):
             Whether time-frequency bins are weighted by the mixture's log magnitude.
+        separation_condition (`str`, *optional*, defaults to `"image"`):
+            What conditions the U-Net of source separation: the mean of the `"image"` tokens (published) or of the
+            `"fusion"` tokens, or that of the fusion tokens of a second pass without audio (`"image_alone"`).
+        unet_norm (`str`, *optional*, defaults to `"batch"`):
+            Norm of the U-Nets of separation and segmentation: `"batch"` (published) or `"group"`, for small batches.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
             Label of pixels that the segmentation loss ignores.
         localization_map (`str`, *optional*, defaults to `"head"`):
@@ -233,6 +238,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
     classifier_input_norm: bool = False
     separation_mask: str = "ideal_ratio"
     separation_weighted_loss: bool = False
+    separation_condition: str = "image"
+    unet_norm: str = "batch"
     semantic_loss_ignore_index: int = number(255, at_least=-1000, at_most=65535)
     localization_map: str = "head"
     localization_loss: str = "supervised"
@@ -309,6 +316,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
             "pretraining_objective": ("reconstruction", "align", "jepa"),
             "classifier_loss": ("joint", "per_stream"),
             "separation_mask": ("ideal_ratio", "ratio", "binary"),
+            "separation_condition": ("image", "fusion", "image_alone"),
+            "unet_norm": ("batch", "group"),
             "localization_map": ("head", "similarity", "attention"),
             "localization_loss": ("supervised", "matching"),
         }

@@ -58,7 +58,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-5) for _ in self.tap_layers)
         self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
         self.condition_norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-5) for width in widths)
-        self.unet = DeepAVFusionUNet(dim, widths)
+        self.unet = DeepAVFusionUNet(dim, widths, config.unet_norm)
         self.head = nn.Conv2d(widths[-1], 128, kernel_size=3, padding=1)
         self.predictor = nn.Conv2d(128, config.num_labels, kernel_size=3, padding=1)
         self.post_init()

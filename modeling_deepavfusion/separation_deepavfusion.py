@@ -11,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput
-from .presence_deepavfusion import keep_present, require_modality
+from .presence_deepavfusion import blank_absent, keep_present, require_modality
 from .unet_deepavfusion import DeepAVFusionUNet, as_map, init_convolution, tap_layers
 
 
@@ -51,7 +51,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-5) for _ in self.tap_layers)
         self.condition_norm = nn.LayerNorm(dim, eps=1e-5)
         self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
-        self.unet = DeepAVFusionUNet(dim, widths)
+        self.unet = DeepAVFusionUNet(dim, widths, config.unet_norm)
         self.predictor = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
         self.post_init()
 
@@ -98,17 +98,22 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             as_map(norm(encoded.audio_hidden_states[layer + 1]), grid)
             for norm, layer in zip(self.tap_norms, reversed(self.tap_layers), strict=True)
         ]
-        logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, image_present, taps[0])))
+        logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, pixel_values, image_present, taps[0])))
         if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is not a power of two
             logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
         loss = None if labels is None else self.separation_loss(logits, labels, input_features)
         return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
-    def _conditions(self, encoded, image_present, tap):
+    def _conditions(self, encoded, pixel_values, image_present, tap):
         """Condition (B, width) of each scale of the U-Net, from the patch grid to the finest."""
-        if encoded.image_hidden_states is None:
+        if pixel_values is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
-        pooled = self.condition_norm(encoded.image_hidden_states[-1]).mean(dim=1)
+        if self.config.separation_condition == "image_alone":
+            alone = blank_absent(pixel_values, image_present)
+            encoded = self.deepavfusion(alone, output_hidden_states=True, return_dict=True)
+        image = self.config.separation_condition == "image"
+        tokens = (encoded.image_hidden_states if image else encoded.hidden_states)[-1]
+        pooled = self.condition_norm(tokens).mean(dim=1)
         conditions = [projection(pooled) for projection in self.condition_projections]
         return [keep_present(condition[:, None], image_present)[:, 0] for condition in conditions]
 
