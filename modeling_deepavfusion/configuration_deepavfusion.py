@@ -144,6 +144,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         separation_condition (`str`, *optional*, defaults to `"image"`):
             What conditions the U-Net of source separation: the mean of the `"image"` tokens (published) or of the
             `"fusion"` tokens, or that of the fusion tokens of a second pass without audio (`"image_alone"`).
+        separation_scales (`int`, *optional*):
+            How often the U-Net of source separation doubles the resolution of the patch grid, before its logits are
+            interpolated; by default up to single bins (published).
         unet_norm (`str`, *optional*, defaults to `"batch"`):
             Norm of the U-Nets of separation and segmentation: `"batch"` (published) or `"group"`, for small batches.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
@@ -239,6 +242,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     separation_mask: str = "ideal_ratio"
     separation_weighted_loss: bool = False
     separation_condition: str = "image"
+    separation_scales: int | None = number(None, at_least=1, at_most=10)
     unet_norm: str = "batch"
     semantic_loss_ignore_index: int = number(255, at_least=-1000, at_most=65535)
     localization_map: str = "head"

@@ -40,6 +40,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
         dim, num_scales = config.hidden_size, max(config.audio_patch_size.bit_length() - 1, 1)
+        num_scales = min(config.separation_scales or num_scales, num_scales)
         if dim % 2**num_scales:
             raise ValueError(
                 f"hidden_size is {dim}: source separation with {config.audio_patch_size} x {config.audio_patch_size} "
@@ -99,7 +100,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             for norm, layer in zip(self.tap_norms, reversed(self.tap_layers), strict=True)
         ]
         logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, pixel_values, image_present, taps[0])))
-        if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is not a power of two
+        if logits.shape[2:] != input_features.shape[2:]:  # fewer scales, or patches whose side is not a power of two
             logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
         loss = None if labels is None else self.separation_loss(logits, labels, input_features)
         return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
