@@ -145,8 +145,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
             What conditions the U-Net of source separation: the mean of the `"image"` tokens (published) or of the
             `"fusion"` tokens, or that of the fusion tokens of a second pass without audio (`"image_alone"`).
         separation_scales (`int`, *optional*):
-            How often the U-Net of source separation doubles the resolution of the patch grid, before its logits are
-            interpolated; by default up to single bins (published).
+            How often the U-Net of source separation doubles the resolution of the patch grid, before each position
+            predicts a block of bins; by default up to single bins (published).
         unet_norm (`str`, *optional*, defaults to `"batch"`):
             Norm of the U-Nets of separation and segmentation: `"batch"` (published) or `"group"`, for small batches.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):

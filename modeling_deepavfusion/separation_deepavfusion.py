@@ -39,8 +39,8 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
 
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
-        dim, num_scales = config.hidden_size, max(config.audio_patch_size.bit_length() - 1, 1)
-        num_scales = min(config.separation_scales or num_scales, num_scales)
+        dim, all_scales = config.hidden_size, max(config.audio_patch_size.bit_length() - 1, 1)
+        num_scales = min(config.separation_scales or all_scales, all_scales)
         if dim % 2**num_scales:
             raise ValueError(
                 f"hidden_size is {dim}: source separation with {config.audio_patch_size} x {config.audio_patch_size} "
@@ -53,7 +53,9 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         self.condition_norm = nn.LayerNorm(dim, eps=1e-5)
         self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
         self.unet = DeepAVFusionUNet(dim, widths, config.unet_norm)
-        self.predictor = nn.Conv2d(widths[-1], 1, kernel_size=3, padding=1)
+        # Where scales are left out, each position predicts the block of bins that it covers.
+        self.block = 2 ** (all_scales - num_scales)
+        self.predictor = nn.Conv2d(widths[-1], self.block**2, kernel_size=3, padding=1)
         self.post_init()
 
     @torch.no_grad()
@@ -99,8 +101,9 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             as_map(norm(encoded.audio_hidden_states[layer + 1]), grid)
             for norm, layer in zip(self.tap_norms, reversed(self.tap_layers), strict=True)
         ]
-        logits = self.predictor(self.unet(taps[::-1], self._conditions(encoded, pixel_values, image_present, taps[0])))
-        if logits.shape[2:] != input_features.shape[2:]:  # fewer scales, or patches whose side is not a power of two
+        decoded = self.unet(taps[::-1], self._conditions(encoded, pixel_values, image_present, taps[0]))
+        logits = nn.functional.pixel_shuffle(self.predictor(decoded), self.block)
+        if logits.shape[2:] != input_features.shape[2:]:  # patches whose side is not a power of two
             logits = nn.functional.interpolate(logits, size=input_features.shape[2:], mode="bilinear")
         loss = None if labels is None else self.separation_loss(logits, labels, input_features)
         return DeepAVFusionSourceSeparationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
