@@ -28,11 +28,11 @@ quickstart: env  ## pre-train and evaluate a tiny model on the built-in scenes (
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
 results: env  ## fine-tune all tasks on the built-in scenes, with and without pre-training, and write the tables (resumes)
-	test -f runs/quickstart/evaluation.json || $(MAKE) quickstart
-	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
+	test -f runs/scenes_tiny_long/evaluation.json || $(BIN)/deepavfusion pretrain scenes_tiny_long
+	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/scenes_tiny_long
 
 labels: env  ## fine-tune with few labels, with and without pre-training, and write table and figure (resumes)
-	test -f runs/scenes_coupled/evaluation.json || $(BIN)/deepavfusion pretrain scenes_coupled
+	test -f runs/scenes_tiny_long/evaluation.json || $(BIN)/deepavfusion pretrain scenes_tiny_long
 	$(BIN)/python -m deepavfusion.training.experiments.label_efficiency
 
 objectives: env  ## pre-train with every objective for equal time and write their table (hours; resumes)

@@ -179,6 +179,51 @@ def test_separation(inputs, audio_patch_size):
         model(pixel_values=inputs["pixel_values"])
 
 
+@pytest.mark.parametrize("condition", ["image", "fusion", "image_alone"])
+def test_separation_is_conditioned_on_the_configured_tokens(inputs, condition):
+    model = make(DeepAVFusionForSourceSeparation, separation_condition=condition)
+    seen = []
+    model.condition_projections[0].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    outputs = model(**inputs)
+    alone = {"pixel_values": inputs["pixel_values"]}
+    encoded = model.deepavfusion(**(alone if condition == "image_alone" else inputs), output_hidden_states=True)
+    states = encoded.image_hidden_states if condition == "image" else encoded.hidden_states
+    torch.testing.assert_close(seen[0], model.condition_norm(states[-1]).mean(dim=1))
+
+    pixels = inputs["pixel_values"].clone()
+    pixels[1] = torch.nan  # what an absent frame holds has no effect
+    mixed = model(pixels, inputs["input_features"], image_present=torch.tensor([True, False, True]))
+    without_frame = model(input_features=inputs["input_features"])
+    torch.testing.assert_close(mixed.logits[1], without_frame.logits[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed.logits[0], outputs.logits[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scales", [1, 2, 3, 9])
+def test_positions_of_a_coarse_separation_mask_predict_the_bins_that_they_cover(inputs, scales):
+    model = make(DeepAVFusionForSourceSeparation, separation_scales=scales)  # patches of 8 x 8: three scales at most
+    side = 2 ** max(3 - scales, 0)
+    with torch.no_grad():
+        model.predictor.weight.zero_()
+        model.predictor.bias.copy_(torch.arange(side**2))
+    outputs = model(**inputs)
+    assert outputs.logits.shape == inputs["input_features"].shape
+    block = torch.arange(float(side**2)).view(side, side)
+    torch.testing.assert_close(outputs.logits[0, 0], block.repeat(32 // side, 48 // side))
+    model(**inputs, labels=inputs["input_features"]).loss.backward()
+    assert model.predictor.bias.grad.shape == (side**2,)
+
+
+@pytest.mark.parametrize("cls", [DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation])
+def test_group_norm_keeps_the_samples_of_a_training_batch_apart(inputs, cls):
+    torch.manual_seed(0)
+    together = {}
+    for norm in ("batch", "group"):
+        model = make(cls, unet_norm=norm).train()
+        alone = model(**{name: values[:1] for name, values in inputs.items()}).logits
+        together[norm] = torch.allclose(model(**inputs).logits[:1], alone, atol=1e-4)
+    assert together == {"batch": False, "group": True}
+
+
 @pytest.mark.parametrize(("patch_size", "image_size"), [(8, 32), (16, 32), (14, 42)])
 def test_segmentation(inputs, patch_size, image_size):
     model = make(DeepAVFusionForSemanticSegmentation, patch_size=patch_size, image_size=image_size, num_labels=3)

@@ -127,6 +127,8 @@ def _build_scenes(
     from .scenes import SceneClips, ScenesConfig, SceneTask
 
     settings = {"seed" if key == "scene_seed" else key: options[key] for key in _SCENES & options.keys()}
+    if "things" in settings:
+        settings.pop("coupling", None)  # links are between properties of generated objects
     side = model_config.image_size
     config = ScenesConfig(
         image_size=side if isinstance(side, int) else tuple(side),

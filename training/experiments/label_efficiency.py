@@ -1,6 +1,6 @@
 """Fine-tuning with few labels on the built-in scenes, with and without pre-training.
 
-    python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/scenes_coupled
+    python -m deepavfusion.training.experiments.label_efficiency --pretrained runs/scenes_tiny_long
 
 Each run is a `deepavfusion finetune scenes_recognition` on a number of labeled scenes with links (`data.coupling`),
 from the pre-trained weights or from random ones, for the same number of steps whatever the number of labels; the last
@@ -40,7 +40,6 @@ from .grid import (
 LABELS = (100, 500, 2000, 20000)
 STARTS = {"pretrained": "with pre-training", "scratch": "from random weights"}
 SAMPLES = 24_000  # clips seen by every run
-COUPLING = 0.97  # as in scenes_coupled
 _EVIDENCE = {"top1": "image and audio", "image_only_top1": "image alone", "audio_only_top1": "audio alone"}
 
 
@@ -53,7 +52,7 @@ def make_run(start: str, labels: int, seed: int, given: argparse.Namespace) -> R
         f"model.init_from={given.pretrained if start == 'pretrained' else 'null'}",
         *(f"data.train_size={labels}", f"optim.epochs={epochs:g}"),
         *(f"run.eval_epochs={epochs:g}", "run.keep_best=false", f"run.seed={seed}", f"run.output_dir={folder}"),
-        *(f"data.coupling={COUPLING}", *given.overrides),
+        *given.overrides,
     )
     return Run(folder, command, "evaluation.json")
 
@@ -123,7 +122,7 @@ def summary_line(run: Run) -> str:
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("label_efficiency", __doc__, "runs/label_efficiency", "the recipe")
-    add_fine_tuning(result, "runs/scenes_coupled", "label_efficiency.json")
+    add_fine_tuning(result, "runs/scenes_tiny_long", "label_efficiency.json")
     result.add_argument("--labels", type=positive, nargs="+", default=list(LABELS), help="numbers of labels")
     result.add_argument("--samples", type=positive, default=SAMPLES, help=f"clips seen by every run ({SAMPLES})")
     return result
@@ -132,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
-    if not has_pretrained(given, "deepavfusion pretrain scenes_coupled"):
+    if not has_pretrained(given, "deepavfusion pretrain scenes_tiny_long"):
         return 2
     load_recipe("finetune", "scenes_recognition", given.overrides)  # fail on invalid overrides before training
     keys = [(start, labels, seed) for seed in range(given.seeds) for labels in given.labels for start in STARTS]

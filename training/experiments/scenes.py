@@ -1,6 +1,6 @@
 """All tasks on the built-in scenes, with and without pre-training.
 
-    python -m deepavfusion.training.experiments.scenes --pretrained runs/quickstart
+    python -m deepavfusion.training.experiments.scenes --pretrained runs/scenes_tiny_long
 
 Recognition starts from the pre-trained weights or from random ones; localization from the recognition model of the same
 origin; separation and segmentation from that localization model. The two columns of the table thus differ only in
@@ -191,7 +191,7 @@ def table(results: dict[str, Any]) -> str:
 def parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
     result = experiment_parser("scenes", __doc__, "runs/results", "all recipes")
-    add_fine_tuning(result, "runs/quickstart", "scenes_tasks.json")
+    add_fine_tuning(result, "runs/scenes_tiny_long", "scenes_tasks.json")
     result.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     result.add_argument("--designs", action="store_true", help="also compare localization methods")
     return result
@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the experiment; returns the exit code."""
     given = parser().parse_intermixed_args(argv)
-    if not has_pretrained(given, "make quickstart"):
+    if not has_pretrained(given, "deepavfusion pretrain scenes_tiny_long"):
         return 2
     for task in given.tasks:
         load_recipe("finetune", f"scenes_{task}", given.overrides)  # fail on invalid overrides before hours of training

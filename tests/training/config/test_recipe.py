@@ -16,7 +16,7 @@ from deepavfusion.training.config.recipe import (
 
 
 def test_every_command_has_its_recipes():
-    scenes = ["scenes_align", "scenes_coupled", "scenes_jepa", "scenes_tiny"]
+    scenes = ["scenes_align", "scenes_jepa", "scenes_tiny", "scenes_tiny_long"]
     assert recipe_names("pretrain") == ["audioset_base", "folder", *scenes, "vggsound_base"]
     assert recipe_names("probe") == ["audioset_probe", "scenes_probe", "vggsound_probe"]
     assert recipe_command("scenes_retrieval") == "evaluate"

@@ -152,7 +152,7 @@ def test_table_of_designs():
 
 def test_a_missing_pretrained_model_is_reported(tmp_path, capsys):
     assert scene_results.main(["--pretrained", str(tmp_path / "none")]) == 2
-    assert "make quickstart" in capsys.readouterr().err
+    assert "deepavfusion pretrain scenes_tiny_long" in capsys.readouterr().err
 
 
 def test_median_with_std():
