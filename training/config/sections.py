@@ -24,6 +24,7 @@ _HEADS = {
     "separation_": ("separation",),
     "semantic_": ("segmentation",),
     "localization_": ("localization",),
+    "unet_": ("separation", "segmentation"),
 }
 
 # Names by which other programs know options -> `section.key`.

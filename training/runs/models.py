@@ -28,9 +28,12 @@ _FREE_OF_SHAPE = {
     "pretraining_masked_views",
     "pretraining_objective",
     "semantic_loss_ignore_index",
+    "separation_condition",
     "separation_mask",
+    "separation_scales",
     "separation_weighted_loss",
     "sigreg_weight",
+    "unet_norm",
 }
 
 
