@@ -164,8 +164,21 @@ def _classification(layout: Layout, model) -> None:
             layout.batch_norm(f"{stream}_norm", f"{stream}_classifier.norm")
 
 
+def _require_published(model, **settings) -> None:
+    """Raise `TypeError` if a setting of the head is not the published one."""
+    for name, value in settings.items():
+        if getattr(model.config, name) != value:
+            raise TypeError(
+                f"{name} is {getattr(model.config, name)!r}, which has no published form: expected {value!r}. The "
+                "encoder, model.deepavfusion, has one."
+            )
+
+
 def _separation(layout: Layout, model) -> None:
     """Published scales count down to the finest: cond5 and the top, then lat4, up4, cond4 ..."""
+    _require_published(model, separation_condition="image", unet_norm="batch")
+    if model.block > 1:
+        _require_published(model, separation_scales=None)
     scales = len(model.tap_layers)
     layout.one("avss_decoder.xv_norm", "condition_norm")
     layout.double_conv("avss_decoder.top", "unet.top")
@@ -181,6 +194,7 @@ def _separation(layout: Layout, model) -> None:
 
 
 def _segmentation(layout: Layout, model) -> None:
+    _require_published(model, unet_norm="batch")
     scales = len(model.tap_layers)
     layout.double_conv("top", "unet.top")
     for index in range(scales):

@@ -319,6 +319,24 @@ def test_pickles_with_code_are_refused(tmp_path):
         load_original_checkpoint({"state_dict": {}, "epoch": 3})
 
 
+@pytest.mark.parametrize(
+    ("cls", "setting"),
+    [
+        (DeepAVFusionForSourceSeparation, {"separation_condition": "fusion"}),
+        (DeepAVFusionForSourceSeparation, {"separation_scales": 1}),
+        (DeepAVFusionForSourceSeparation, {"unet_norm": "group"}),
+        (DeepAVFusionForSemanticSegmentation, {"unet_norm": "group"}),
+    ],
+)
+def test_heads_with_other_settings_than_the_published_ones_are_not_exported(cls, setting):
+    model = cls(DeepAVFusionConfig(**{**WIDE, **setting}))
+    (name,) = setting
+    with pytest.raises(TypeError, match=rf"{name} is .*, which has no published form: expected .* model\.deepavfusion"):
+        export_original_state_dict(model)
+    export_original_state_dict(model.deepavfusion)
+    export_original_state_dict(cls(DeepAVFusionConfig(**WIDE)))
+
+
 def test_localization_was_never_published():
     """The head has no published names; its encoder has, and a published encoder starts a new head."""
     model = DeepAVFusionForSoundLocalization(tiny_config())
