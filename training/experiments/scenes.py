@@ -2,12 +2,10 @@
 
     python -m deepavfusion.training.experiments.scenes --pretrained runs/scenes_tiny_long
 
-Recognition starts from the pre-trained weights or from random ones; localization from the recognition model of the same
-origin; separation and segmentation from that localization model. The two columns of the table thus differ only in
-pre-training. Each run is a `deepavfusion finetune` of a recipe `scenes_<task>` in a folder of its own under --out.
-Completed runs are skipped, interrupted ones resume. At the end, training/experiments/results/scenes_tasks.json and the
-table of docs/results.md are rewritten. --designs also compares localization methods, from the same pre-trained
-recognition model.
+Every task starts from the pre-trained weights or from random ones. Each run is a `deepavfusion finetune` of a recipe
+`scenes_<task>` in a folder of its own under --out. Completed runs are skipped, interrupted ones resume. At the end,
+training/experiments/results/scenes_tasks.json and the table of docs/results.md are rewritten. --designs also compares
+localization methods.
 """
 
 import argparse
@@ -36,10 +34,8 @@ from .grid import (
 )
 
 TASKS = ("recognition", "localization", "separation", "segmentation")
-# Task -> task whose model, of the same origin, it starts from.
-FOUNDATIONS = {"localization": "recognition", "separation": "localization", "segmentation": "localization"}
 STARTS = ("pretrained", "scratch")
-# Localization methods, compared at a third of the recipe's length.
+# Localization methods, compared at less than the recipe's length.
 DESIGN_LENGTH = ("optim.epochs=2",)
 DESIGNS = {
     "head": (),
@@ -80,22 +76,18 @@ SHOWN = {
 def make_run(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Run:
     """One training run: a task, the origin of its encoder, a seed, and a design for localization."""
     name = f"{task}-{start}-{seed}" + ("" if design is None else f"-{design.replace(', ', '-')}")
-    if task in FOUNDATIONS:
-        after = (given.out / f"{FOUNDATIONS[task]}-{start}-{seed}",)
-        origin = after[0]
-    else:
-        after, origin = (), given.pretrained if start == "pretrained" else "null"
+    origin = given.pretrained if start == "pretrained" else "null"
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{task}"),
         *(f"model.init_from={origin}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
         *((*DESIGN_LENGTH, *DESIGNS[design]) if design else ()),
         *given.overrides,
     )
-    return Run(given.out / name, command, "evaluation.json", after)
+    return Run(given.out / name, command, "evaluation.json")
 
 
 def design_runs(given: argparse.Namespace) -> dict[str, Run]:
-    """Runs of all localization methods, equally long, from the same pre-trained recognition model."""
+    """Runs of all localization methods, equally long, from the same pre-trained weights."""
     return {design: make_run("localization", "pretrained", 0, given, design) for design in DESIGNS}
 
 
@@ -106,7 +98,7 @@ def compare_designs(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     found = {design: run.read()["metrics"] for design, run in runs.items()}
     text = (
         "# Localization methods on the built-in scenes\n\n"
-        f"All start from the same pre-trained recognition model; one seed, {' '.join(DESIGN_LENGTH)}. The probability "
+        f"All start from the same pre-trained weights; one seed, {' '.join(DESIGN_LENGTH)}. The probability "
         "threshold of each method is chosen on the validation split. The gap between a score and its control with "
         "mismatched audio measures how much the localization depends on the audio. All metrics are in "
         f"{given.results.name}.\n\n{designs_table(found)}\n"
@@ -130,15 +122,6 @@ def designs_table(found: dict[str, dict[str, float]]) -> str:
     ]
     names = [title for name, title in shown if name in next(iter(found.values()))]
     return markdown_table(["method", *names], rows)
-
-
-def with_foundations(tasks: list[str]) -> list[str]:
-    """Add the tasks that others start from; returns all in training order."""
-    required = set(tasks)
-    for task in reversed(TASKS):
-        if task in required and task in FOUNDATIONS:
-            required.add(FOUNDATIONS[task])
-    return [task for task in TASKS if task in required]
 
 
 def summary_line(run: Run) -> str:
@@ -204,8 +187,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for task in given.tasks:
         load_recipe("finetune", f"scenes_{task}", given.overrides)  # fail on invalid overrides before hours of training
-    keys = [(task, start, seed) for seed in range(given.seeds) for task in TASKS for start in STARTS]
-    runs = {key: make_run(*key, given) for key in keys if key[0] in with_foundations(given.tasks)}
+    keys = [(task, start, seed) for seed in range(given.seeds) for task in given.tasks for start in STARTS]
+    runs = {key: make_run(*key, given) for key in keys}
     results = collect(complete(runs, given, summary_line))
     earlier = json.loads(given.results.read_text(encoding="utf-8")) if given.results.is_file() else {}
     # each run uses one core

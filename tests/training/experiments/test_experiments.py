@@ -119,16 +119,11 @@ def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrain
     assert not (out / "localization-scratch-0" / "evaluation.json").exists()
 
 
-def test_a_task_is_trained_after_the_one_it_starts_from(tmp_path):
-    given = scene_results.parser().parse_args(["--out", str(tmp_path)])
-    assert scene_results.with_foundations(["segmentation"]) == ["recognition", "localization", "segmentation"]
-    assert scene_results.with_foundations(["recognition"]) == ["recognition"]
-    segmentation = scene_results.make_run("segmentation", "scratch", 2, given)
-    assert f"model.init_from={tmp_path / 'localization-scratch-2'}" in segmentation.command
-    assert segmentation.after == (tmp_path / "localization-scratch-2",)
-    recognition = scene_results.make_run("recognition", "scratch", 2, given)
-    assert "model.init_from=null" in recognition.command
-    assert recognition.after == ()
+def test_every_task_starts_from_the_pretrained_weights_or_from_random_ones(tmp_path):
+    given = scene_results.parser().parse_args(["--out", str(tmp_path), "--pretrained", "runs/own"])
+    for task in scene_results.TASKS:
+        assert "model.init_from=runs/own" in scene_results.make_run(task, "pretrained", 2, given).command
+        assert "model.init_from=null" in scene_results.make_run(task, "scratch", 2, given).command
 
 
 def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
@@ -136,9 +131,7 @@ def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
     runs = scene_results.design_runs(given)
     assert len({run.folder for run in runs.values()}) == len(scene_results.DESIGNS)
     for run in runs.values():
-        assert {f"model.init_from={tmp_path / 'recognition-pretrained-0'}", *scene_results.DESIGN_LENGTH} <= {
-            *run.command
-        }
+        assert {f"model.init_from={given.pretrained}", *scene_results.DESIGN_LENGTH} <= {*run.command}
     assert "model.localization_map=attention" in runs["attention"].command
 
 
