@@ -29,10 +29,11 @@ from deepavfusion.inference.precision import computing, set_float32_precision, s
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.preflight import HELP, recipe_words
 from deepavfusion_cli.terminal import say
 
-from .command import HELP, print_help
-from .config.help import options_text, recipes_text
+from .command import print_help
+from .config.help import named, options_text, recipes_text
 from .config.recipe import Recipe, RecipeError, check_order, load_recipe
 from .config.sections import closest_option
 from .config.values import load_values
@@ -146,19 +147,13 @@ def parser(recipe: Recipe | None = None) -> CommandParser:
     result.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
     result.add_argument("--model", required=True, help="folder or Hub id of a trained model")
     result.add_argument(
-        "--out", type=Path, help="folder of the report (run.output_dir if given, else runs/evaluations/RECIPE)"
+        "--out",
+        type=Path,
+        help=named("folder of the report (run.output_dir if given, else runs/evaluations/RECIPE)", recipe),
     )
     result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     result.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
     return result
-
-
-def recipe_words(argv: list[str]) -> list[str]:
-    """Recipe and overrides of a command line that may lack the other arguments."""
-    flags = argparse.ArgumentParser(add_help=False)
-    for name in ("--model", "--out"):
-        flags.add_argument(name, nargs="?")
-    return [word for word in flags.parse_known_args(argv)[1] if not word.startswith("-")]
 
 
 @command("deepavfusion evaluate")

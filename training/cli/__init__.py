@@ -101,6 +101,10 @@ def _dispatch(argv: list[str]) -> int:
         say(f"{_PROGRAM}: {unknown(argv)}", stream=sys.stderr)
         say(f"\n{usage()}", kept="\n", stream=sys.stderr)
         return BAD_INPUT
+    from .preflight import check
+
+    if code := guard(f"{_PROGRAM} {argv[0]}", lambda: check(argv[0], argv[1:]), TRACEBACK in argv + flags, stops=False):
+        return code
     from deepavfusion.training.extras import missing_extra
 
     if message := missing_extra(argv[0]):

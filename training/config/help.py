@@ -1,5 +1,6 @@
 """`--help` of the commands that take a recipe: all recipes and options, from the dataclasses of the sections."""
 
+import re
 import shutil
 import textwrap
 from typing import Any
@@ -20,8 +21,13 @@ def help_text(command: str, description: str, recipe: Recipe | None = None) -> s
         description: What it does.
         recipe: Recipe whose comment and values are shown; by default all recipes and the defaults of the options.
     """
-    usage = f"usage: deepavfusion {command} RECIPE [section.key=value ...] [--traceback]"
+    usage = f"usage: deepavfusion {command} {named('RECIPE', recipe)} [section.key=value ...] [--traceback]"
     return "\n\n".join([usage, description.strip(), recipes_text(command, recipe), options_text(command, recipe)])
+
+
+def named(text: str, recipe: Recipe | None) -> str:
+    """A text of `--help` with the recipe in place of the word RECIPE if one is given."""
+    return text if recipe is None else re.sub(r"\bRECIPE\b", lambda _: recipe.source, text)
 
 
 def recipes_text(command: str, recipe: Recipe | None = None) -> str:
@@ -59,7 +65,8 @@ def options_text(command: str, recipe: Recipe | None = None) -> str:
         defaults = {option.name: _yaml(option.default) for option in options}
         if recipe is not None:
             defaults |= _recipe_defaults(recipe, section)
-        parts.append("\n".join([title, *(_entry(section, option, defaults[option.name], scope) for option in options)]))
+        entries = [named(_entry(section, option, defaults[option.name], scope), recipe) for option in options]
+        parts.append("\n".join([title, *entries]))
     return "\n\n".join(parts)
 
 
@@ -114,4 +121,4 @@ def _width() -> int:
     return max(60, min(shutil.get_terminal_size((120, 24)).columns, 120))
 
 
-__all__ = ["help_text", "options_text", "recipes_text"]
+__all__ = ["help_text", "named", "options_text", "recipes_text"]
