@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deepavfusion_cli as cli
-from deepavfusion.training.config.recipe import RecipeError, check_order, load_recipe
+from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.report.tables import Table, aligned, markdown_table, markdown_text
 from deepavfusion.training.runs.card import write_card
 from deepavfusion.training.tasks import Evaluation
+from deepavfusion_cli.options import check_order
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import printable, say, say_json
 from tests.training.runs.test_card import record

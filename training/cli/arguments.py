@@ -1,11 +1,14 @@
-"""Command lines of the commands that use trained models, parsed without importing what runs them."""
+"""Parsers of the command lines, without importing what runs the commands."""
 
 import argparse
+import os
 from pathlib import Path
 
 from .parser import CommandParser, fraction, positive, seconds
 
 FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
+# Data sets on disk.
+DATA_SETS = ("folder", "vggsound", "audioset", "music", "vggsound_music", "avsbench", "vggss", "flickr_soundnet")
 
 
 def _shared(command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True) -> CommandParser:
@@ -86,7 +89,7 @@ def separate_parser() -> CommandParser:
     parser.add_argument("--out", required=True, type=Path, help="output folder")
     parser.add_argument(
         "--frame",
-        type=_frame,
+        type=frame,
         nargs="+",
         metavar="SECONDS|IMAGE",
         help="frames that show the target sources: timestamps of the file, or images; one wav file each",
@@ -151,7 +154,56 @@ def convert_parser() -> CommandParser:
     return parser
 
 
-def _frame(text: str) -> float | str:
+def data_parser() -> CommandParser:
+    """Build the parser of `deepavfusion data`."""
+    parser = CommandParser(
+        "deepavfusion data",
+        description="Check a data set: read every clip as training does, and name those that cannot be read.\n\n"
+        "    deepavfusion data check folder VIDEOS\n"
+        "    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8\n\n"
+        "Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips "
+        "can be\nread; 1 some cannot; 2 for an unusable data set.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=("check",), help="what to do")
+    parser.add_argument("name", metavar="NAME", choices=DATA_SETS, help=f"data set: {', '.join(DATA_SETS)}")
+    parser.add_argument("path", metavar="PATH", nargs="?", help="its folder")
+    parser.add_argument("options", metavar="data.key=value", nargs="*", default=[], help="its options")
+    parser.add_argument(
+        "--num-workers",
+        type=int,
+        choices=range(65),
+        metavar="N",
+        default=min(os.cpu_count() or 1, 8),
+        help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
+    )
+    return parser
+
+
+def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:
+    """Build the parser of `deepavfusion evaluate`.
+
+    Args:
+        description: Text above the arguments in `--help`.
+        epilog: Text below the arguments in `--help`.
+        recipe: Recipe that is named.
+    """
+    parser = CommandParser(
+        "deepavfusion evaluate",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
+    parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    place = f"runs/evaluations/{recipe}"
+    parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
+    parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
+    return parser
+
+
+def frame(text: str) -> float | str:
     """Parse a timestamp in seconds or the path of an image."""
     try:
         value = float(text)
@@ -172,11 +224,15 @@ PARSERS = {
 }
 
 __all__ = [
+    "DATA_SETS",
     "FITS",
     "PARSERS",
     "classify_parser",
     "convert_parser",
+    "data_parser",
     "embed_parser",
+    "evaluate_parser",
+    "frame",
     "localize_parser",
     "segment_parser",
     "separate_parser",

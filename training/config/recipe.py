@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from deepavfusion_cli.errors import cause
+from deepavfusion_cli.options import unknown_option
 from deepavfusion_cli.recipes import (
     SUFFIXES,
     check_command,
@@ -29,7 +30,7 @@ from .commands import COMMANDS
 from .model import ModelArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .overrides import parse_override
-from .sections import SECTIONS, closest_option, section_options
+from .sections import SECTIONS, section_options
 from .values import load_values
 
 
@@ -188,28 +189,6 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     return Recipe(name=name, goal=first_comment(text), command=own_command, source=recipe, **built)
 
 
-def check_order(command: str, words: list[str]) -> None:
-    """Check that a command line starts with the recipe.
-
-    Raises:
-        RecipeError: If an option comes first; the message gives the right command line.
-    """
-    first, others = words[0], words[1:]
-    if first.endswith(SUFFIXES) or not (first.startswith("-") or "=" in first):
-        return
-    found = (word for word in others if word.endswith(SUFFIXES) or recipe_file(word))
-    recipe, option = next(found, "RECIPE"), first
-    if first.startswith("-"):
-        name, separator, value = first.lstrip("-").partition("=")
-        closest = closest_option("", name.partition(".")[2] or name.replace("-", "_"), command)
-        if not separator and others and others[0] != recipe and not others[0].startswith("-"):
-            value = others[0]
-        option = f"{closest}={value or '...'}" if closest else "section.key=value"
-    raise RecipeError(
-        f"Argument {first!r} is before the recipe, which comes first: use `deepavfusion {command} {recipe} {option}`."
-    )
-
-
 def _read(command: str, recipe: str) -> tuple[str, str]:
     """Read a recipe; returns its name and text."""
     check_recipe(command, recipe)
@@ -253,9 +232,7 @@ def _build(section: str, values: dict[str, Any], command: str):
     known = {option.name for option in section_options(section)}
     for name in values:
         if name not in known:
-            valid = [option.name for option in section_options(section, command)]
-            closest = closest_option(section, str(name), command)
-            raise unknown(f"option {section}.{name}", str(name), "options", valid, closest)
+            raise unknown_option(section, str(name), command)
     own = {option.name: option for option in field_options(SECTIONS[section])}
     given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
     if section == "model":
@@ -263,4 +240,4 @@ def _build(section: str, values: dict[str, Any], command: str):
     return SECTIONS[section](**given)
 
 
-__all__ = ["Recipe", "RecipeError", "check_order", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]
+__all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]
