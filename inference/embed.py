@@ -36,7 +36,8 @@ def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **opti
 
     Returns:
         Tokens (windows, tokens, hidden size) float32 by stream: "fusion", "image", "audio"; and "timestamps" (windows,)
-        float64, the middle of each window in seconds. Streams of a missing modality are absent.
+        float64, the middle of each window in seconds, absent for an image file. Streams of a missing modality are
+        absent.
     """
     options = options or {"timestamps": [None]}
     return pipeline(clip, tokens=True, return_timestamps=True, batch_size=batch_size, **options)

@@ -15,7 +15,7 @@ from deepavfusion_cli.terminal import say
 from .common import load_pipeline, run, timestamp_options
 from .drawing import heat_overlay
 from .files import write_files
-from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names
+from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names, timestamp_note
 from .media import png
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
         found = pipeline(file, batch_size=arguments.batch_size, **timestamp_options(arguments))
         for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             heat = entry["heat_map"]
-            overlay = png(heat_overlay(entry["frame"], heat), timestamp=f"{entry['timestamp']:.6f}")
+            overlay = png(heat_overlay(entry["frame"], heat), **timestamp_note(entry["timestamp"]))
             write_files({arguments.out / f"{title}_heat.png": overlay}, arguments.overwrite)
             row, column = np.unravel_index(heat.argmax(), heat.shape)
             peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"

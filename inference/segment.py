@@ -20,7 +20,7 @@ from .common import (
 )
 from .drawing import IGNORED, class_colors, mask_overlay
 from .files import write_files
-from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names
+from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names, timestamp_note
 from .media import encode_png, png
 
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             mask = entry["mask"]
             overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            note = {"timestamp": f"{entry['timestamp']:.6f}"}
+            note = timestamp_note(entry["timestamp"])
             files = {"mask": encode_png(index_image(mask, colors), **note), "overlay": png(overlay, **note)}
             write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()

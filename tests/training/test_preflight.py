@@ -84,7 +84,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             "--frame no.png: expected a timestamp",
         ),
         (["convert", "absent.pth", "x"], 2, "the file absent.pth does not exist"),
-        (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 is a file"),
+        (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 cannot be written to: it is a file"),
         (
             ["convert", "checkpoint.pth", "x", "--config", "./y"],
             2,
@@ -94,7 +94,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         (["data", "check", "folders", "runs"], 2, "invalid choice: 'folders'"),
         (["evaluate", "scenes_retrieval", "--model", "runs/my_modle"], 2, "did you mean runs/my_model?\n"),
         (["evaluate", "scenes_retrieval", *model, "--out", "clip.mp4/x"], 2, "--out=clip.mp4/x cannot be written to"),
-        (["evaluate", "scenes_retrieval", *model, "--lr", "3"], 2, "(did you mean optim.base_lr=...?)"),
+        (["evaluate", "scenes_retrieval", *model, "--mixed-precision", "no"], 2, "mean optim.mixed_precision="),
     ]
     for name, recipe in (("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition"), ("probe", "scenes_probe")):
         cases += [
