@@ -125,8 +125,8 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
     assert embed.main([file, "--model", "runs/quickstart", *out]) == 0
     with safe_open(tmp_path / f"{name}.safetensors", "pt") as stored:
         absent = times | ({"audio"} if timeless else set())
-        assert set(stored.keys()) == documented_keys("embed", "tensors") - absent
-        assert set(stored.metadata()) == documented_keys("embed", "metadata")
+        assert set(stored.keys()) == documented_keys("embed", "tensors of") - absent
+        assert set(stored.metadata()) == documented_keys("embed", "metadata of")
         assert set(json.loads(stored.metadata()["shapes"])) == set(stored.keys())
     title = name if timeless else f"{name}_at_2.00s"
     for command, model, kinds in (

@@ -61,7 +61,7 @@ class Recipe:
     data: DataArguments = field(default_factory=DataArguments)
     optim: OptimArguments = field(default_factory=OptimArguments)
     run: RunArguments = field(default_factory=RunArguments)
-    source: str = ""
+    source: str = field(default="", compare=False)
 
     def __post_init__(self):
         self.source = self.source or self.name
