@@ -16,7 +16,7 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.jobs.progress import plain_output, with_progress
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
-from deepavfusion_cli.preflight import PROGRAMS, parse_data
+from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .config.values import load_values
@@ -68,7 +68,7 @@ def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]
         yield from batch["broken"]
 
 
-@command(PROGRAMS["data"])
+@command("deepavfusion data check")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given, texts = parse_data(argv)
