@@ -67,6 +67,9 @@ test-slow: env  ## run the slow tests
 test-install: env  ## test the commands in fresh environments with and without extras (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
+options: env  ## write the options that --help lists, from the classes that define them
+	$(BIN)/python -c "from deepavfusion.training.config.help import write_options; write_options()"
+
 lint: env  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -79,4 +82,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-install lint format
+.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-install options lint format

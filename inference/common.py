@@ -14,20 +14,25 @@ from transformers.utils import logging
 
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion_cli.boundary import report
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
-from deepavfusion_cli.parser import CommandParser, positive, seconds
+from deepavfusion_cli.paths import missing_folder, suggestion, unusable
 
-from .files import UnreadableError, check_writable, damaged_file
+from .files import UnreadableError, damaged_file
 from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
 from .jobs.progress import Progress, plain_output
 from .precision import set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
+_TASKS = {
+    "DeepAVFusionForAudioVisualClassification": "recognition",
+    "DeepAVFusionForSourceSeparation": "separation",
+    "DeepAVFusionForSemanticSegmentation": "segmentation",
+    "DeepAVFusionForSoundLocalization": "localization",
+}
 # Models without the head of a task.
 _ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
@@ -52,14 +57,15 @@ def quiet_library():
 
 
 def missing_model(origin: str) -> str | None:
-    """Reason why a folder holds no model; None if it holds one, or if `origin` is a Hub id."""
+    """Reason why a folder holds no model, and what else may be meant; None if it holds one, or for a Hub id."""
     path = Path(origin)
-    local = path.is_dir() or path.parts[:1] == ("runs",) or origin.startswith(("/", ".", "~"))
-    if not local or (path / "config.json").is_file():
+    if not path.is_dir():
+        return missing_folder(origin)
+    if (path / "config.json").is_file():
         return None
     if (path / MARK_FILE).is_file() and not read_mark(path, "model")["finished"]:
         return "the run in that folder has not finished; the command that started it resumes it"
-    return "there is no model in that folder" if path.is_dir() else "there is no such folder"
+    return f"there is no model in that folder{suggestion(origin)}"
 
 
 @contextlib.contextmanager
@@ -72,7 +78,9 @@ def reading_model(origin: str) -> Generator[None]:
         fault = None if named else damaged_file(origin)
         if named or (fault is None and machine_failure(error)):
             raise
-        raise UnreadableError(f"{origin} cannot be used: {fault or cause(error, origin)}") from error
+        text = fault or cause(error, origin)
+        hint = "" if Path(origin).exists() else suggestion(origin)  # a Hub id, or a misspelt folder
+        raise UnreadableError(f"{origin} cannot be used: {text.rstrip('.') + hint if hint else text}") from error
 
 
 def model_fault(error: Exception, origin: str) -> str:
@@ -81,7 +89,14 @@ def model_fault(error: Exception, origin: str) -> str:
 
 
 def load_model(
-    auto_class, origin: str, *, needed: str = "", fresh: Sequence[str] = (), alternative: str = "", **options
+    auto_class,
+    origin: str,
+    *,
+    needed: str = "",
+    fresh: Sequence[str] = (),
+    alternative: str = "",
+    training: str = "",
+    **options,
 ):
     """Load a saved model and check that it has the required weights; missing optional weights are initialized.
 
@@ -91,6 +106,7 @@ def load_model(
         needed: Prefix of the weights that must be present with matching shapes; by default all weights.
         fresh: Prefixes of weights that may be missing nevertheless.
         alternative: What else to do with an encoder that was not fine-tuned, for the error message.
+        training: Command and recipe that fine-tune it, for the error message; by default an example.
         options: Keyword arguments of `from_pretrained`.
 
     Raises:
@@ -98,7 +114,7 @@ def load_model(
         ValueError: If the model is of another type, or required weights are missing or have other shapes.
     """
     if reason := missing_model(origin):
-        raise OSError(f"{origin} cannot be used: {reason}.")
+        raise OSError(unusable(origin, reason))
     with quiet_library(), reading_model(origin):
         # transformers would look for the code of an unknown model, and ask on the terminal whether to run it.
         kind = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("model_type")
@@ -113,10 +129,10 @@ def load_model(
     if lacking:
         stored, wanted = ", ".join(model.config.architectures or ["model"]), type(model).__name__
         headless = not any(name.startswith("deepavfusion.") for name in lacking)
-        if headless and stored in _ENCODERS and wanted not in _ENCODERS:
+        if headless and stored in _ENCODERS and wanted in _TASKS:
             raise ValueError(
                 f"{origin} holds a pre-trained encoder ({stored}) without the weights of a {wanted}: fine-tune it "
-                f"first, e.g. deepavfusion finetune RECIPE model.init_from={origin}"
+                f"first, e.g. deepavfusion {training or example_run(wanted)} model.init_from={origin}"
                 f"{alternative and f', or {alternative}'}."
             )
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
@@ -125,6 +141,11 @@ def load_model(
             f"weights: {', '.join(lacking[:4])}{more}."
         )
     return model
+
+
+def example_run(model_class: str) -> str:
+    """Command and packaged recipe that train models of a class on the built-in scenes."""
+    return f"finetune scenes_{_TASKS[model_class]}"
 
 
 def load_pipeline(
@@ -163,53 +184,12 @@ def load_pipeline(
         return pipeline_class(model, processor.with_fit(fit), task=task, **options)
 
 
-def command_parser(
-    command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True
-) -> argparse.ArgumentParser:
-    """Build a parser with the arguments that all inference commands share.
-
-    Args:
-        command: Name of the command.
-        description: Text above the arguments in `--help`.
-        epilog: Text below the arguments in `--help`.
-        timestamps: Whether to add `--at` and `--num-clips`.
-        writes: Whether to add `--overwrite`.
-    """
-    parser = CommandParser(
-        prog=f"deepavfusion {command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="media files, in any container that FFmpeg reads, or folders of them"
-    )
-    parser.add_argument("--model", required=True, help="folder or Hub id of a saved model")
-    parser.add_argument(
-        "--device", type=device, help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)"
-    )
-    parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
-    if writes:
-        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.add_argument("--batch-size", type=positive, default=8, help="windows per forward pass (8)")
-    if timestamps:
-        group = parser.add_mutually_exclusive_group()
-        group.add_argument(
-            "--at", type=seconds, nargs="+", metavar="SECONDS", help="timestamps (default: the middle of each file)"
-        )
-        group.add_argument("--num-clips", type=positive, help="number of timestamps, evenly spaced over each file")
-    else:
-        parser.set_defaults(at=None, num_clips=None)
-    return parser
-
-
-def device(text: str) -> str:
-    """Parse a device that is available on this machine."""
+def check_device(name: str | None) -> None:
+    """Raise `ValueError` for a device that this machine does not have."""
     try:
-        torch.empty(0, device=text)
+        torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise argparse.ArgumentTypeError(f"device {text!r} is not available: {one_line(error)[:200]}") from error
-    return text
+        raise ValueError(f"device {name!r} is not available: {one_line(error)[:200]}") from error
 
 
 def run(
@@ -227,7 +207,7 @@ def run(
 
     Args:
         command: Name of the command, for error messages.
-        arguments: Parsed arguments of `command_parser`.
+        arguments: Arguments from `deepavfusion_cli.preflight.parse`.
         load: Function that returns the pipeline.
         work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
         suffixes: Endings of the files that a folder stands for.
@@ -239,9 +219,8 @@ def run(
     set_float32_precision()
     set_threads()
     plain_output()
+    check_device(arguments.device)
     out = getattr(arguments, "out", None)
-    if out is not None:
-        check_writable(out, "--out")
     files, errors = find_files(arguments.files, suffixes, out)
     code = max((report(f"deepavfusion {command}", error, lines=False) for error in errors), default=0)
     if not files:
@@ -272,7 +251,7 @@ def timestamp_options(arguments: argparse.Namespace) -> dict:
 
 __all__ = [
     "STREAMS",
-    "command_parser",
+    "check_device",
     "load_model",
     "load_pipeline",
     "missing_model",

@@ -5,37 +5,19 @@ deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME
 deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, machine_failure
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.errors import FAILED, cause, machine_failure
+from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
 from .common import reading_model
 from .files import apply_umask, saving
 from .folder import ResultFolder
 from .jobs.progress import plain_output
-
-
-def parse_arguments(argv=None):
-    """Parse the command line."""
-    parser = CommandParser(
-        prog="deepavfusion convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
-    parser.add_argument("output", type=Path, help="output folder")
-    parser.add_argument(
-        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
-    )
-    parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
-    parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub id of the repository to push to")
-    return parser.parse_args(argv)
 
 
 def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
@@ -54,11 +36,8 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 @command("deepavfusion convert")
 def main(argv: list[str]) -> int:
     """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
-    args = parse_arguments(argv)
+    args = parse("convert", argv)
     plain_output()
-    if not args.checkpoint.is_file():
-        say(f"deepavfusion convert: the file {args.checkpoint} does not exist.", stream=sys.stderr)
-        return BAD_INPUT
     folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
     folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
     config = None

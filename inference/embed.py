@@ -4,7 +4,6 @@ deepavfusion embed --model runs/quickstart clip.mp4 --out streams
 deepavfusion embed --model ORG/NAME --num-clips 10 videos/ --out streams
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,11 +13,11 @@ import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
-from .common import STREAMS, command_parser, load_pipeline, run, timestamp_options
-from .files import check_absent, check_writable, write_atomically
+from .common import STREAMS, load_pipeline, run, timestamp_options
+from .files import check_absent, write_atomically
 
 
 def load(folder: str, device: str | None = None, fit: str | None = None) -> DeepAVFusionPipeline:
@@ -37,7 +36,8 @@ def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **opti
 
     Returns:
         Tokens (windows, tokens, hidden size) float32 by stream: "fusion", "image", "audio"; and "timestamps" (windows,)
-        float64, the middle of each window in seconds. Streams of a missing modality are absent.
+        float64, the middle of each window in seconds, absent for an image file. Streams of a missing modality are
+        absent.
     """
     options = options or {"timestamps": [None]}
     return pipeline(clip, tokens=True, return_timestamps=True, batch_size=batch_size, **options)
@@ -54,32 +54,10 @@ def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: s
     write_atomically(path, safetensors.torch.save(streams, metadata=metadata))
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    result = command_parser(
-        "embed",
-        "Write the fusion, image and audio tokens of media files, NAME.safetensors for each: tensors of shape\n"
-        "(windows, tokens, hidden size), and timestamps (windows,) in seconds, the middle of each window. Files with\n"
-        "video or audio only give two of the streams.",
-        "Works with any saved model of the package; only its encoder is used.",
-    )
-    place = result.add_mutually_exclusive_group(required=True)
-    place.add_argument("--out", type=Path, help="output folder")
-    place.add_argument("--output", type=Path, metavar="FILE", help="output file, for a single input file")
-    return result
-
-
 @command("deepavfusion embed")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = parser().parse_args(argv)
-    if arguments.output is not None and (len(arguments.files) > 1 or Path(arguments.files[0]).is_dir()):
-        given = "a folder" if len(arguments.files) == 1 else len(arguments.files)
-        message = f"--output takes one input file, got {given}; use --out."
-        say(f"deepavfusion embed: {message}", stream=sys.stderr)
-        return BAD_INPUT
-    if arguments.output is not None:
-        check_writable(arguments.output.parent, "--output")
+    arguments = parse("embed", argv)
 
     def work(pipeline, file: str, name: str) -> None:
         output = arguments.output or arguments.out / f"{name}.safetensors"

@@ -16,12 +16,7 @@ import safetensors
 
 from deepavfusion.modeling_deepavfusion import apply_umask
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
-
-
-class FolderError(ValueError):
-    """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
-
-    exit_code = BAD_INPUT
+from deepavfusion_cli.paths import FolderError, check_writable, existing_parent
 
 
 class UnreadableError(ValueError):
@@ -111,23 +106,6 @@ def size_text(number: int) -> str:
     return f"{number / unit:.3g} {name}"
 
 
-def existing_parent(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-
-
-def check_writable(path: Path, argument: str) -> None:
-    """Raise `FolderError` if a folder cannot be created or written to."""
-    try:
-        parent = existing_parent(path)
-    except (OSError, ValueError) as error:  # a name that is too long, a folder above that may not be entered
-        raise FolderError(f"{argument}={path} cannot be used: {cause(error, path)}") from error
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "is read-only" if parent.is_dir() else "is a file"
-        where = "it" if parent == path else parent
-        raise FolderError(f"{argument}={path} cannot be written to: {where} {reason}; choose another folder.")
-
-
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a small file atomically: after a crash, readers find the old content or the new one.
 
@@ -184,22 +162,44 @@ def sync_folder(folder: Path) -> None:
 def lock_folder(folder: str | os.PathLike) -> IO[str]:
     """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
 
+    The folder is created if it is absent.
+
     Raises:
         BlockingIOError: If another process has locked it; the message names the process.
     """
     path = Path(folder) / ".lock"
-    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
-    try:
-        # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = path.read_text(encoding="utf-8").strip()
-        file.close()
-        raise BlockingIOError(f"{folder} is in use by another run (process {owner}).") from error
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
+        except FileNotFoundError:  # the process that had locked the folder has removed it meanwhile
+            continue
+        try:
+            # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip()
+            file.close()
+            raise BlockingIOError(_in_use(folder, owner)) from error
+        if _is_at(file, path):
+            break
+        file.close()  # the process that had locked it has removed this file, and others may hold its successor
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _in_use(folder: str | os.PathLike, owner: str) -> str:
+    return f"{folder} is in use by another run (process {owner or 'unknown'}): wait until it ends, or name another one."
 
 
 def folder_owner(folder: str | os.PathLike) -> str | None:
@@ -211,7 +211,7 @@ def folder_owner(folder: str | os.PathLike) -> str | None:
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
         except OSError:
-            return f"{folder} is in use by another run (process {file.read().strip()})."
+            return _in_use(folder, file.read().strip())
     return None
 
 

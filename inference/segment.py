@@ -4,41 +4,24 @@ deepavfusion segment --model runs/segmentation clip.mp4 --out masks
 deepavfusion segment --model runs/segmentation clip.mp4 --out masks --at 0.5 1.5 2.5
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.parser import fraction
+from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
 from .common import (
-    command_parser,
     load_pipeline,
     run,
     timestamp_options,
 )
 from .drawing import IGNORED, class_colors, mask_overlay
 from .files import write_files
-from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names
+from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names, timestamp_note
 from .media import encode_png, png
-
-
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    result = command_parser(
-        "segment",
-        "Write two images for each timestamp of media files: NAME_mask.png, whose pixels are class indices (with a\n"
-        "single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask over the\n"
-        "frame, NAME_overlay.png.",
-        "A file without audio is segmented from its frames only. The images hold the timestamp in seconds as text.",
-    )
-    result.add_argument("--out", required=True, type=Path, help="output folder")
-    result.add_argument("--threshold", type=fraction, default=0.5, help="probability threshold of a single class (0.5)")
-    return result
 
 
 def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
@@ -55,7 +38,7 @@ def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
 @command("deepavfusion segment")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = parse("segment", argv)
 
     def segment(pipeline, file: str, name: str) -> None:
         found = pipeline(
@@ -66,7 +49,7 @@ def main(argv: list[str]) -> int:
         for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
             mask = entry["mask"]
             overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            note = {"timestamp": f"{entry['timestamp']:.6f}"}
+            note = timestamp_note(entry["timestamp"])
             files = {"mask": encode_png(index_image(mask, colors), **note), "overlay": png(overlay, **note)}
             write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
             seen = (mask != IGNORED).sum()

@@ -16,10 +16,10 @@ import numpy as np
 from deepavfusion.processors import MediaError, load_clip
 from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.parser import fraction
+from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
-from .common import command_parser, load_pipeline, run
+from .common import load_pipeline, run
 from .drawing import stft_spectrograms
 from .files import check_absent, size_text
 from .jobs.drafts import RecordingDraft
@@ -28,41 +28,6 @@ from .jobs.progress import Progress, duration
 from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
-
-
-def frame(text: str) -> float | str:
-    """Parse a timestamp in seconds or the path of an image."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a timestamp in seconds or an image, got {text!r}")
-    return value
-
-
-def parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line."""
-    result = command_parser(
-        "separate",
-        "Separate the audio of media files by what a frame shows: write mono wav files of the full length of each\n"
-        "recording, and an image of their spectrograms.",
-        "Without --frame, each window of the audio is separated by the frame in its middle.",
-        timestamps=False,
-    )
-    result.add_argument("--out", required=True, type=Path, help="output folder")
-    result.add_argument(
-        "--frame",
-        type=frame,
-        nargs="+",
-        metavar="SECONDS|IMAGE",
-        help="frames that show the target sources: timestamps of the file, or images; one wav file each",
-    )
-    result.add_argument(
-        "--consistency", action="store_true", help="normalize the masks of two or more frames by their sum"
-    )
-    result.add_argument("--overlap", type=fraction, default=0.5, help="overlap of consecutive windows, in [0, 1) (0.5)")
-    return result
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -78,8 +43,6 @@ def check(arguments: argparse.Namespace) -> None:
                 load_clip(item, require="image")
             except MediaError as error:
                 expected = "expected a timestamp in seconds, an image or a video"
-                if not Path(item).exists():
-                    raise MediaError(f"--frame {item}: {expected}, but there is no such file.") from error
                 raise MediaError(f"--frame {item}: {expected}; {error}") from error
 
 
@@ -152,7 +115,7 @@ def draw(draft: RecordingDraft, head: list[np.ndarray], rate: int, titles: Seque
 @command("deepavfusion separate")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = parse("separate", argv)
 
     def load():
         check(arguments)
@@ -171,6 +134,8 @@ def main(argv: list[str]) -> int:
         if not draft.publishing:
             check_absent([*paths, spectrograms], arguments.overwrite)
         with draft:
+            if not draft.publishing:  # again: another process may have finished them meanwhile
+                check_absent([*paths, spectrograms], arguments.overwrite)
             if not draft.separated:
                 separate_into(draft, separation, name, suffixes)
             with Progress(f"write {name}", draft.samples * len(paths), "sample") as progress:

@@ -59,6 +59,7 @@ class Clip:
         sampling_rate: Sampling rate of the waveform in Hz.
         timestamp: Middle of the window in seconds from the file's start.
         path: The file; "file object" if it has no name.
+        is_still: Whether the file is an image, which has no time.
     """
 
     frames: np.ndarray | None
@@ -66,6 +67,7 @@ class Clip:
     sampling_rate: int | None
     timestamp: float = 0.0
     path: str = ""
+    is_still: bool = False
 
     def __iter__(self):
         """Iterate over frames, waveform and sampling rate."""
@@ -178,7 +180,7 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
         waveform, rate = source.read_audio(window_start, seconds)
         stated = min(window_start + seconds, info.audio_span[1]) - max(window_start, info.audio_span[0])
         complete = complete and waveform is not None and waveform.shape[1] / rate > stated - 0.25
-    return Clip(frames, waveform, rate, timestamp, source.name), complete
+    return Clip(frames, waveform, rate, timestamp, source.name, source.still is not None), complete
 
 
 def _note_time(frames, last: list):

@@ -136,7 +136,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         return windows
 
     def _clips(self, inputs, timestamps, num_clips: int | None) -> Iterator[tuple]:
-        """Yield (image or frames, audio, sampling rate in Hz, timestamp in s) of each window."""
+        """Yield (image or frames, audio, sampling rate in Hz, timestamp in s, None without a time) of each window."""
         if isinstance(inputs, Mapping):
             if timestamps is not None or num_clips is not None:
                 raise ValueError("Expected a file with timestamps or num_clips, got a mapping.")
@@ -146,7 +146,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         seconds = self.processor.feature_extractor.seconds
         options = {"num_frames": self.processor.num_frames, "seconds": seconds, "require": self.require}
         for clip in load_clips(inputs, timestamps, num_clips, **options):
-            yield clip.frames, clip.waveform, clip.sampling_rate, clip.timestamp
+            yield clip.frames, clip.waveform, clip.sampling_rate, None if clip.is_still else clip.timestamp
 
     def _sample(self, processor, image, audio, rate: int | None) -> dict[str, torch.Tensor]:
         visual = {} if image is None else {"videos" if is_clip(image) else "images": [image]}

@@ -32,8 +32,8 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
 
     Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
     configuration's `problem_type` is multi_label_classification), `return_timestamps` (False; True returns `{"labels",
-    "timestamps"}`, with the middle of each window of a file in seconds), `timestamps`, `num_clips`. Logits of several
-    windows are averaged.
+    "timestamps"}`, with the middle of each window of a file in seconds; image files have no timestamps), `timestamps`,
+    `num_clips`. Logits of several windows are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
@@ -55,7 +55,10 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
         windows = self.merge_tiles(outputs)
         logits = torch.stack([window["logits"].float().mean(0) for window in windows]).mean(0, keepdim=True)
         labels = self.processor.post_process_classification({"logits": logits}, top_k, config.id2label, multi_label)[0]
-        return {"labels": labels, "timestamps": _timestamps(windows)} if return_timestamps else labels
+        if not return_timestamps:
+            return labels
+        times = _timestamps(windows)
+        return {"labels": labels} if None in times else {"labels": labels, "timestamps": times}
 
 
 class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
@@ -333,7 +336,7 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
 
 
 def _timestamps(outputs) -> list[float | None]:
-    """Middle of each window in seconds; None for arrays."""
+    """Middle of each window in seconds; None for arrays and image files, which have no time."""
     return [output["about"]["timestamp"] for output in outputs]
 
 

@@ -1,5 +1,6 @@
 """What the pages under docs/ show runs, and what they link to exists."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from transformers import pipeline
 
 from deepavfusion import (
@@ -103,3 +105,37 @@ def test_the_commands_run(here, capsys):
         assert MAIN[words[1]].main(words[2:]) == 0, capsys.readouterr().err
     assert {path.name for path in (here / "streams").iterdir()} == {"clip.safetensors", "duet.safetensors"}
     assert any((here / "sounds").glob("*flute.wav"))
+
+
+def documented_keys(command, what):
+    """The keys of an output in the table of the page."""
+    (row,) = re.findall(rf"^\| `{command}` \| ([^|]*{what}[^|]*) \| ([^|]*) \|$", INFERENCE, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+@pytest.mark.parametrize("file", ["clip.mp4", "cello.png"])
+def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, file):
+    """A photo has no timestamps, and no audio."""
+    timeless, name = file == "cello.png", file.partition(".")[0]
+    out = ["--out", str(tmp_path)]
+    times = {"timestamps"} if timeless else set()
+    assert classify.main([file, "--model", "runs/scenes_recognition", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {*found, *found["labels"][0]} == documented_keys("classify --json", "JSON") - times
+    assert embed.main([file, "--model", "runs/quickstart", *out]) == 0
+    with safe_open(tmp_path / f"{name}.safetensors", "pt") as stored:
+        absent = times | ({"audio"} if timeless else set())
+        assert set(stored.keys()) == documented_keys("embed", "tensors of") - absent
+        assert set(stored.metadata()) == documented_keys("embed", "metadata of")
+        assert set(json.loads(stored.metadata()["shapes"])) == set(stored.keys())
+    title = name if timeless else f"{name}_at_2.00s"
+    for command, model, kinds in (
+        ("segment", "runs/scenes_segmentation", ("mask", "overlay")),
+        ("localize", "runs/scenes_localization", ("heat",)),
+    ):
+        assert MAIN[command].main([file, "--model", model, *out]) == 0
+        for kind in kinds:
+            texts = set(Image.open(tmp_path / f"{title}_{kind}.png").info) - {"transparency"}
+            assert texts == (set() if timeless else documented_keys(command, kind))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"{name}.safetensors", *(f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat"))}

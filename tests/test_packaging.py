@@ -70,7 +70,7 @@ def test_setup_cfg_lists_every_folder_with_code():
 def test_the_wheel_holds_the_packages_and_nothing_else(distributions):
     with zipfile.ZipFile(distributions[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == {*files("*.py"), *files("recipes/*.yaml"), *files("templates/*")}
+    assert names == {*files("*.py"), *files("recipes/*.yaml"), *files("templates/*"), *files("options.json")}
 
 
 def test_the_source_distribution_holds_the_packages_and_no_tests(distributions):
@@ -80,6 +80,7 @@ def test_the_source_distribution_holds_the_packages_and_no_tests(distributions):
         *files("*.py").values(),
         *files("recipes/*.yaml").values(),
         *files("templates/*").values(),
+        *files("options.json").values(),
         "setup.cfg",
         "pyproject.toml",
         "README.md",

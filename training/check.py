@@ -3,12 +3,10 @@
     deepavfusion data check folder VIDEOS
     deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8
 
-Options of the data set are given as in recipes. Exit codes: 0 all clips can be read; 1 some cannot; 2 for an unusable
-data set.
+Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips can be read;
+1 some cannot; 2 for an unusable data set.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Iterator
 
@@ -18,7 +16,7 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.jobs.progress import plain_output, with_progress
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .config.values import load_values
@@ -30,26 +28,6 @@ from .data.sources import DATA_SETS
 from .wording import count
 
 _BATCH = 8
-
-
-def parser() -> CommandParser:
-    """Build the parser of the command line."""
-    result = CommandParser(
-        "deepavfusion data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    result.add_argument("action", choices=("check",), help="what to do")
-    result.add_argument("name", metavar="NAME", choices=tuple(DATA_SETS), help=f"data set: {', '.join(DATA_SETS)}")
-    result.add_argument("path", metavar="PATH", help="its folder")
-    result.add_argument("options", metavar="data.key=value", nargs="*", help="its options")
-    result.add_argument(
-        "--num-workers",
-        type=int,
-        choices=range(65),
-        metavar="N",
-        default=min(os.cpu_count() or 1, 8),
-        help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
-    )
-    return result
 
 
 def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
@@ -73,6 +51,11 @@ def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
         seen |= paths
 
 
+def described(clips: ClipDataset, split: str) -> str:
+    """Description of the clips of a split, in which a folder that has no splits is called that."""
+    return clips.card.replace(f", split {split}, the whole folder: ", " without given splits: ")
+
+
 def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]]:
     """Read all clips and yield (path, reason) of those that cannot be read.
 
@@ -85,20 +68,17 @@ def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]
         yield from batch["broken"]
 
 
-@command("deepavfusion data")
+@command("deepavfusion data check")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
-    given = parser().parse_intermixed_args(argv)
+    given, texts = parse_data(argv)
     plain_output()
     options = {"name": given.name, "path": given.path}
-    for word in given.options:
-        key, separator, value = word.removeprefix("data.").partition("=")
+    for key, text in texts.items():
         try:
-            options[key] = load_values(value)
+            options[key] = load_values(text)
         except yaml.YAMLError:
-            separator = ""
-        if not separator:
-            say(f"deepavfusion data check: {word}: expected data.key=value", stream=sys.stderr)
+            say(f"deepavfusion data check: data.{key}={text}: expected a YAML value", stream=sys.stderr)
             return BAD_INPUT
     splits = list(splits_of(options))
     usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
@@ -111,7 +91,7 @@ def main(argv: list[str]) -> int:
             if split != "validation" and given.name != "folder":
                 say(f"split {split} is not checked: {clips}")
             continue
-        say(clips.card)
+        say(described(clips, split))
         total += len(clips)
         for path, reason in unreadable(clips, given.num_workers):
             broken += 1

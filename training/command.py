@@ -5,12 +5,12 @@ from collections.abc import Callable
 from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import set_float32_precision
 from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.options import check_order
+from deepavfusion_cli.preflight import HELP
 from deepavfusion_cli.terminal import say
 
 from .config.help import help_text
-from .config.recipe import Recipe, check_order, load_recipe
-
-HELP = frozenset({"-h", "--help"})
+from .config.recipe import Recipe, load_recipe
 
 
 def print_help(command: str, words: list[str], text: Callable[[Recipe | None], str]) -> int:
@@ -56,4 +56,4 @@ def train_from_recipe(command: str, argv: list[str], description: str, **hooks) 
     return Run(recipe).run(**hooks)
 
 
-__all__ = ["HELP", "print_help", "train_from_recipe"]
+__all__ = ["print_help", "train_from_recipe"]

@@ -13,7 +13,6 @@ classes are matched with those of the model by name; classes of only one of them
 Exit codes: 0 success; 2 for an unusable recipe or model; 1 for too many unreadable clips.
 """
 
-import argparse
 import contextlib
 import copy
 import dataclasses
@@ -28,13 +27,13 @@ from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import cause
-from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.options import check_order
+from deepavfusion_cli.preflight import HELP, parse_evaluation, recipe_words
 from deepavfusion_cli.terminal import say
 
-from .command import HELP, print_help
-from .config.help import options_text, recipes_text
-from .config.recipe import Recipe, RecipeError, check_order, load_recipe
-from .config.sections import closest_option
+from .command import print_help
+from .config.help import help_text
+from .config.recipe import Recipe, RecipeError, load_recipe
 from .config.values import load_values
 from .data.sets.folder import WHOLE
 from .wording import count
@@ -130,43 +129,12 @@ def scores_whole_folder(recipe: Recipe, origin: str) -> Recipe | None:
     return whole
 
 
-def parser(recipe: Recipe | None = None) -> CommandParser:
-    """Build the parser of the command line.
-
-    Args:
-        recipe: Recipe whose values `--help` shows.
-    """
-    result = CommandParser(
-        "deepavfusion evaluate",
-        description=__doc__,
-        epilog=f"{recipes_text('evaluate', recipe)}\n\n{options_text('evaluate', recipe)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
-    result.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
-    result.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    result.add_argument(
-        "--out", type=Path, help="folder of the report (run.output_dir if given, else runs/evaluations/RECIPE)"
-    )
-    result.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
-    result.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
-    return result
-
-
-def recipe_words(argv: list[str]) -> list[str]:
-    """Recipe and overrides of a command line that may lack the other arguments."""
-    flags = argparse.ArgumentParser(add_help=False)
-    for name in ("--model", "--out"):
-        flags.add_argument(name, nargs="?")
-    return [word for word in flags.parse_known_args(argv)[1] if not word.startswith("-")]
-
-
 @command("deepavfusion evaluate")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     if HELP & set(argv):
-        return print_help("evaluate", recipe_words(argv), lambda recipe: parser(recipe).format_help())
-    given = parser().parse_intermixed_args(argv)
+        return print_help("evaluate", recipe_words(argv), lambda recipe: help_text("evaluate", __doc__, recipe))
+    given = parse_evaluation(argv)
     check_order("evaluate", [given.recipe, *given.overrides])
     set_float32_precision()
     plain_output()

@@ -5,6 +5,7 @@ source, which can be listened to meanwhile, and state.json, which says what it i
 When all is separated, 16-bit files are made of these, moved to their places, and the folder is removed.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -50,19 +51,24 @@ class RecordingDraft:
         self.folder, self.outputs, self.extra = folder, list(outputs), extra
         self._about = json.loads(json.dumps({**about, "outputs": [path.name for path in outputs]}))
         self._drafts = [folder / f"unfinished.{path.name}" for path in outputs]
-        self._names = {path.name for path in (*self._drafts, *outputs, extra)}
+        self._own_names = {path.name for path in (*self._drafts, *outputs, extra)}
+        self._read()
+
+    def _read(self) -> None:
+        """Read how far the draft in the folder is, if it is one of this work."""
         self._reset()
-        if not folder.exists():
+        self._names = set(self._own_names)
+        if not self.folder.exists():
             return
         try:
-            stored = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+            stored = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
             known = stored["format"] == _FORMAT
             self._names |= set(stored["names"])
         except (OSError, ValueError, TypeError, KeyError):
-            known = folder.is_dir() and not any(path.name != ".lock" for path in folder.iterdir())
+            known = self.folder.is_dir() and not any(path.name != ".lock" for path in self.folder.iterdir())
             stored = None
         if not known:
-            raise FileExistsError(f"{folder} exists, but is not the draft of a separated recording: move it away.")
+            raise FileExistsError(f"{self.folder} exists, but is not the draft of a separated recording: move it away.")
         if stored is not None and stored["about"] == self._about and self._holds(stored):
             self.rate, self.parts, self.samples = stored["rate"], stored["parts"], stored["samples"]
             self.peak, self._stage = stored["peak"], stored["stage"]
@@ -92,8 +98,16 @@ class RecordingDraft:
         Raises:
             BlockingIOError: If another process is at work on it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.folder)
+        try:
+            self._read()  # again: another process may have worked on it until now
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _open(self) -> None:
         if not self.parts and not self.publishing:
             self._clear()
             self._save()
@@ -104,7 +118,6 @@ class RecordingDraft:
                 if self.parts:
                     file.truncate(_HEADER + 4 * self.samples)
                 file.seek(0, os.SEEK_END)
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Unlock the folder, and remove a draft without parts."""
@@ -195,7 +208,7 @@ class RecordingDraft:
     def _remove(self) -> None:
         self._clear()
         (self.folder / ".lock").unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        with contextlib.suppress(OSError):  # not empty, or another process has just locked it
             self.folder.rmdir()
 
 

@@ -103,9 +103,14 @@ def numbered(names: Iterable[str]) -> list[str]:
     return result
 
 
-def timestamp_names(name: str, timestamps: Sequence[float]) -> list[str]:
-    """Prefixes of the output files of each timestamp (s) of a file."""
-    return numbered(f"{name}_at_{timestamp:.2f}s" for timestamp in timestamps)
+def timestamp_names(name: str, timestamps: Sequence[float | None]) -> list[str]:
+    """Prefixes of the output files of each timestamp (s) of a file; an image file has None."""
+    return numbered(name if timestamp is None else f"{name}_at_{timestamp:.2f}s" for timestamp in timestamps)
+
+
+def timestamp_note(timestamp: float | None) -> dict[str, str]:
+    """Text of a png file that tells the timestamp (s) of what it shows; none for an image file."""
+    return {} if timestamp is None else {"timestamp": f"{timestamp:.6f}"}
 
 
 __all__ = [
@@ -116,5 +121,6 @@ __all__ = [
     "has_suffix",
     "numbered",
     "timestamp_names",
+    "timestamp_note",
     "walk_files",
 ]

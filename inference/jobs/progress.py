@@ -55,7 +55,9 @@ class Progress:
         self.started = self.said = time.monotonic()
         self.bar = None
         if self.shown and sys.stderr.isatty():
-            counted, speed = ("{postfix[0]}", "") if unit == "s" else ("{n_fmt}/{total_fmt}", ", {rate_fmt}")
+            counted, time_left = "{n_fmt}/{total_fmt}", "{elapsed}<{remaining}, {rate_fmt}"
+            if unit == "s":
+                counted, time_left = "{postfix[0]}", "{elapsed}<{remaining}"
             self.bar = tqdm(
                 desc=printable(title),
                 total=total,
@@ -63,8 +65,8 @@ class Progress:
                 unit=unit,
                 leave=False,
                 dynamic_ncols=True,
-                postfix=[self._amount()],
-                bar_format="{desc}: {percentage:3.0f}%|{bar}| " + counted + " [{elapsed}<{remaining}" + speed + "]",
+                postfix=[self._amount(), ""],
+                bar_format=f"{{desc}}: {{percentage:3.0f}}%|{{bar}}| {counted} [{time_left}]{{postfix[1]}}",
                 file=sys.stderr,
             )
 
@@ -76,15 +78,25 @@ class Progress:
         """Remove the bar."""
         self.close()
 
-    def update(self, amount: float = 1) -> None:
-        """Add an amount of work that is done."""
+    def update(self, amount: float = 1, note: str = "") -> None:
+        """Add an amount of work that is done.
+
+        Args:
+            amount: The amount.
+            note: What else to show, such as "loss 0.5".
+        """
         self.done += amount
+        note = note and f", {note}"
         if self.bar is not None:
-            self.bar.postfix = [self._amount()]
+            self.bar.postfix = [self._amount(), note]
             self.bar.update(amount)
         elif self.shown and time.monotonic() - self.said >= _LINE_SECONDS:
-            self.said = time.monotonic()
-            say(self.line(), stream=sys.stderr)
+            self.told()
+            say(self.line() + note, stream=sys.stderr)
+
+    def told(self) -> None:
+        """Take note that another line has just told how far the work is: the next one follows half a minute later."""
+        self.said = time.monotonic()
 
     def reach(self, done: float) -> None:
         """Say how much is done in total."""

@@ -40,6 +40,7 @@ from deepavfusion.training.data.sets.audioset import read_class_labels, read_seg
 from deepavfusion.training.data.sets.folder import read_annotations
 from deepavfusion.training.data.sets.vggss import clean_boxes
 from deepavfusion_cli import parser
+from deepavfusion_cli.arguments import frame
 from tests.media_factory import media_bytes
 from tests.tiny import INFERABLE, tiny_config
 
@@ -208,7 +209,7 @@ def test_nonsense_on_command_lines_is_refused(text):
             parse(text)
     if text not in ("soon", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="expected a timestamp in seconds or an image"):
-            separate.frame(text)
+            frame(text)
 
 
 @pytest.mark.parametrize(

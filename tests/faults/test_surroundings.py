@@ -204,7 +204,7 @@ def test_what_happens_while_modules_are_imported(tmp_path, module, action, code,
     (tmp_path / "sitecustomize.py").write_text(_SIGNAL_AT.format(module=where, action=action))
     package = str(Path(cli.__file__).parent)
     entry = "import sys, deepavfusion_cli as c; sys.exit(c.main())"
-    how = ["-m", module, "x"] if module else ["-c", entry, "classify", "x"]
+    how = ["-m", module, "x"] if module else ["-c", entry, "classify", __file__, "--model", "."]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, *how], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, ""), package
@@ -263,7 +263,7 @@ def test_damaged_files_of_a_model_are_named(model, tmp_path, capsys, name, numbe
             os.link(file, tmp_path / file.name)
     (tmp_path / name).unlink()
     (tmp_path / name).write_bytes(DAMAGE[name][number]((model / name).read_bytes()))
-    assert classify.main(["clip.mp4", "--model", str(tmp_path), "--device", "cpu"]) == 2
+    assert classify.main([__file__, "--model", str(tmp_path), "--device", "cpu"]) == 2
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith(f"deepavfusion classify: {tmp_path} cannot be used: {name}")
     assert err.count(str(tmp_path)) == 1
@@ -483,4 +483,5 @@ def test_more_memory_than_there_is(capsys):
 def test_every_command_is_inside_the_boundary(name):
     package = "inference" if name in cli.INFERENCE else "training"
     source = Path(__file__).parents[2] / package / f"{cli.MODULES.get(name, name)}.py"
-    assert f'@command("deepavfusion {name}")\ndef main(' in source.read_text(encoding="utf-8")
+    program = {"data": "deepavfusion data check"}.get(name, f"deepavfusion {name}")
+    assert f'@command("{program}")\ndef main(' in source.read_text(encoding="utf-8")

@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import re
+import warnings
 
 import pytest
 from huggingface_hub import ModelCard
@@ -10,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deepavfusion_cli as cli
-from deepavfusion.training.config.recipe import RecipeError, check_order, load_recipe
+from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.report.tables import Table, aligned, markdown_table, markdown_text
 from deepavfusion.training.runs.card import write_card
 from deepavfusion.training.tasks import Evaluation
+from deepavfusion_cli.boundary import guard
+from deepavfusion_cli.options import check_order
 from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.terminal import printable, say, say_json
 from tests.training.runs.test_card import record
@@ -67,6 +71,39 @@ def test_json_stays_json(text, capsys):
     out = capsys.readouterr().out
     assert json.loads(out) == {"label": text}
     assert not CONTROL.search(out[:-1])
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_libraries_print_is_no_control_sequence(text, capsys):
+    """Log lines, warnings and tracebacks while a command runs, and only then."""
+    logged = io.StringIO()
+    handler = logging.StreamHandler(logged)
+    loggers = [logging.getLogger(name) for name in ("deepavfusion.training.data", "another")]
+
+    def act():
+        for logger in loggers:
+            logger.warning("%s: not found", text)
+            logger.warning(f"{text}: not found")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            shown = warnings.formatwarning(f"{text} is old", UserWarning, "file.py", 1)
+        logged.write(shown)
+        raise ValueError(text)
+
+    for logger in loggers:
+        logger.addHandler(handler)
+    before = logging.getLogRecordFactory(), warnings.formatwarning
+    try:
+        guard("x", act, traceback=True)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert (logging.getLogRecordFactory(), warnings.formatwarning) == before
+    for shown in (logged.getvalue(), capsys.readouterr().err):
+        assert not CONTROL.search(shown.replace("\n", ""))
+        assert "Traceback" in shown or "is old" in shown
+    lines = logged.getvalue().splitlines()
+    assert lines[:2] == [f"{printable(text)}: not found"] * 2  # of this package, a message is a line
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -42,6 +42,12 @@ TASKS = {
     "segment": "audio-visual-segmentation",
     "localize": "sound-source-localization",
 }
+RECIPES = {
+    "classify": "scenes_recognition",
+    "separate": "scenes_separation",
+    "segment": "scenes_segmentation",
+    "localize": "scenes_localization",
+}
 RATE, SECONDS = 22050, 2.51
 MEDIA = Path(__file__).parents[2] / ".." / "shared" / "media" / "vggsound" / "clips"
 
@@ -378,7 +384,7 @@ class TestBadInput:
         assert err.startswith(
             f"deepavfusion {name}: {folder / 'pretrain'} holds a pre-trained encoder (DeepAVFusionForPreTraining) "
             f"without the weights of a {MODELS[name][0].__name__}: fine-tune it first, "
-            f"e.g. deepavfusion finetune RECIPE model.init_from={folder / 'pretrain'}"
+            f"e.g. deepavfusion finetune {RECIPES[name]} model.init_from={folder / 'pretrain'}"
         )
         assert ("--map" in err) == (name == "localize")
 

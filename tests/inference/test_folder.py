@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from deepavfusion.inference import files
 from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, folder_owner, lock_folder
 
 
@@ -119,6 +120,35 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path):
     assert f"in use by another run (process {os.getpid()})" in other().stderr
     lock.close()
     assert other().returncode == 0
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """Else two processes could hold a folder: one by the file that was removed, one by its successor."""
+    lockf, removed = files.fcntl.lockf, []
+
+    def remove_and_lock(file, how):
+        if not removed:
+            removed.append(True)
+            (tmp_path / "run" / ".lock").unlink()
+        lockf(file, how)
+
+    monkeypatch.setattr(files.fcntl, "lockf", remove_and_lock)
+    with lock_folder(tmp_path / "run") as lock:
+        assert os.path.samestat(os.fstat(lock.fileno()), os.stat(tmp_path / "run" / ".lock"))
+
+
+def test_a_folder_that_its_owner_removes_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    attempts = []
+
+    def remove_and_open(path, *args, **kwargs):
+        if not attempts:
+            attempts.append(path)
+            (tmp_path / "run").rmdir()
+        return open(path, *args, **kwargs)
+
+    monkeypatch.setattr(files, "open", remove_and_open, raising=False)
+    lock_folder(tmp_path / "run").close()
+    assert (tmp_path / "run" / ".lock").is_file()
 
 
 def test_a_process_that_asks_for_the_owner_is_none(tmp_path):

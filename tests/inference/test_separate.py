@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 import sys
 import wave
 
@@ -92,6 +93,58 @@ def test_other_options_start_anew(run, folder, monkeypatch):
             used = stop_after(patch, 1, KeyboardInterrupt())
             assert run(*options)[0] == 130
             assert used == [0]
+
+
+WAITING = """
+import sys
+import deepavfusion_cli as cli
+from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
+
+parts = RecordingSeparation.parts
+
+def waiting(self, skip=0):
+    for part in parts(self, skip):
+        yield part
+        if part.index == 0:
+            print("started", flush=True)
+            sys.stdin.readline()
+
+RecordingSeparation.parts = waiting
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_second_process_on_the_same_recording_is_told_of_the_first(folder, tmp_path, capsys):
+    words = ["separate", str(folder / "clip.mov"), "--model", str(folder / "model"), "--device", "cpu"]
+    words += ["--out", str(tmp_path / "out")]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", WAITING, *words], text=True, **streams) as first:
+        assert first.stdout.readline() == "started\n", first.stderr.read()
+        for options in ((), ("--overwrite",), ("--overlap", "0.25")):
+            assert cli.main([*words, *options]) == 2
+            place = tmp_path / "out" / "clip.unfinished"
+            told = f"{place} is in use by another run (process {first.pid}): wait until it ends, or name another one."
+            assert capsys.readouterr().err == f"deepavfusion separate: {told}\n"
+        out, err = first.communicate("\n")
+    assert (first.returncode, out.count("written to "), err) == (0, 2, "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip_separated.wav", "clip_spectrograms.png"]
+    assert cli.main(words) == 2
+    assert "clip_separated.wav already exists" in capsys.readouterr().err
+
+
+def test_results_of_a_process_that_was_faster_are_not_replaced(run, tmp_path, monkeypatch, capsys):
+    """It ends between the look for earlier results and the lock of the draft."""
+    enter = RecordingDraft.__enter__
+
+    def enter_late(self):
+        self.outputs[0].parent.mkdir()
+        self.outputs[0].write_text("result")
+        return enter(self)
+
+    monkeypatch.setattr(RecordingDraft, "__enter__", enter_late)
+    assert run() == (2, {"clip_separated.wav": b"result"})
+    assert "clip_separated.wav already exists" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.unfinished"))
 
 
 def test_a_recording_that_fails_at_once_leaves_no_folder(run, tmp_path, monkeypatch):

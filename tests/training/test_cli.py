@@ -103,7 +103,7 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
-sys.exit(deepavfusion_cli.main(["classify", "--help"]))
+sys.exit(deepavfusion_cli.main(["classify", sys.executable, "--model", "."]))
 """
 
 

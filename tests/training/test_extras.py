@@ -172,7 +172,7 @@ def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
             f"deepavfusion {command}: needs the package {package}; install it by `pip install 'deepavfusion[train]'`"
         )
         assert extras.missing_extra(command) == (message if needed else None)
-    assert cli.main(["finetune"]) == 2
+    assert cli.main(["finetune", "scenes_recognition"]) == 2
     assert capsys.readouterr().err == f"{extras.missing_extra('finetune')}\n"
     program = "python -m deepavfusion.training.experiments.ablations"
     assert extras.missing_extra("experiments.ablations").startswith(f"{program}: needs the package {package}; ")

@@ -376,7 +376,7 @@ def test_help_lists_recipes_and_options(capsys):
 
 def test_a_model_without_the_head_is_refused(pretrained, tmp_path, capsys):
     assert evaluate.main(["scenes_recognition", "--model", str(pretrained), "--out", str(tmp_path)]) == 2
-    advice = f"fine-tune it first, e.g. deepavfusion finetune RECIPE model.init_from={pretrained}."
+    advice = f"fine-tune it first, e.g. deepavfusion finetune scenes_recognition model.init_from={pretrained}."
     assert capsys.readouterr().err.rstrip().endswith(advice)
 
 

@@ -101,6 +101,16 @@ def _dispatch(argv: list[str]) -> int:
         say(f"{_PROGRAM}: {unknown(argv)}", stream=sys.stderr)
         say(f"\n{usage()}", kept="\n", stream=sys.stderr)
         return BAD_INPUT
+    from .preflight import PROGRAMS, check, help_without_recipe
+
+    name, words = argv[0], [word for word in argv[1:] if word != TRACEBACK]
+    if (text := help_without_recipe(name, words)) is not None:
+        say(text, kept="\n")
+        return 0 if words else BAD_INPUT
+    if code := guard(
+        PROGRAMS.get(name, f"{_PROGRAM} {name}"), lambda: check(name, words), TRACEBACK in argv + flags, stops=False
+    ):
+        return code
     from deepavfusion.training.extras import missing_extra
 
     if message := missing_extra(argv[0]):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NoReturn
 
 from .errors import FAILED, TRACEBACK, outcome
-from .terminal import say
+from .terminal import printable_messages, say
 
 _STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -55,7 +55,11 @@ def guard(name: str, action: Callable[[], Any], traceback: bool = False, stops: 
         traceback: Whether to print the traceback of an error.
         stops: Whether signals interrupt the action by exceptions; otherwise their handlers are left as they are.
     """
-    with _raising_stops() if stops else contextlib.nullcontext([]) as received, _showing(traceback):
+    with (
+        _raising_stops() if stops else contextlib.nullcontext([]) as received,
+        _showing(traceback),
+        printable_messages(),
+    ):
         try:
             try:
                 code = action()
@@ -204,9 +208,9 @@ def _print_error(message: str, error: BaseException) -> None:
         return
     with contextlib.suppress(OSError):
         if _show_traceback:
-            from traceback import print_exception
+            from traceback import format_exception
 
-            print_exception(error, file=sys.stderr)
+            say("".join(format_exception(error)).rstrip("\n"), kept="\n", stream=sys.stderr)
         say(message, kept="\n\t", stream=sys.stderr)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sys
+from collections.abc import Generator
 from typing import Any, TextIO
 
 # Control characters, which move the cursor or recolor what is there; marks that reverse the direction of text; line
@@ -45,10 +46,43 @@ def _above_bars(stream: TextIO) -> contextlib.AbstractContextManager:
     return bars.external_write_mode(file=stream)
 
 
+@contextlib.contextmanager
+def printable_messages() -> Generator[None]:
+    """Escape control characters in what `logging` and `warnings` print.
+
+    Messages of this package are single lines; of others, line breaks and tabs are kept.
+    """
+    import logging
+    import warnings
+
+    make_record, format_warning = logging.getLogRecordFactory(), warnings.formatwarning
+
+    def make_printable(*args, **kwargs) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        message = record.getMessage
+
+        def get_message() -> str:
+            return printable(message(), "" if record.name.partition(".")[0] == "deepavfusion" else "\n\t")
+
+        record.getMessage = get_message
+        return record
+
+    def format_printable(*args, **kwargs) -> str:
+        return printable(format_warning(*args, **kwargs), "\n\t")
+
+    logging.setLogRecordFactory(make_printable)
+    warnings.formatwarning = format_printable
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make_record)
+        warnings.formatwarning = format_warning
+
+
 def say_json(value: Any) -> None:
     """Print a JSON value on one line, in which control characters are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
-__all__ = ["printable", "say", "say_json"]
+__all__ = ["printable", "printable_messages", "say", "say_json"]

@@ -1,37 +1,37 @@
 """`--help` of the commands that take a recipe: all recipes and options, from the dataclasses of the sections."""
 
-import shutil
-import textwrap
+import json
+import re
 from typing import Any
 
 import yaml
 
+from deepavfusion_cli import options as cli_options
+from deepavfusion_cli.options import assembled, fill
+
 from .commands import COMMANDS
 from .options import Option, Scope, field_options, type_name
-from .recipe import Recipe, recipe_goal, recipe_names
+from .recipe import Recipe
 from .sections import SECTIONS, config_options, data_sets_of, section_options
 
 
 def help_text(command: str, description: str, recipe: Recipe | None = None) -> str:
-    """Usage, description, recipes and options of a command that takes a recipe and overrides alone.
+    """Usage, description, recipes and options of a command that takes a recipe.
 
     Args:
         command: Name of the command.
         description: What it does.
         recipe: Recipe whose comment and values are shown; by default all recipes and the defaults of the options.
     """
-    usage = f"usage: deepavfusion {command} RECIPE [section.key=value ...] [--traceback]"
-    return "\n\n".join([usage, description.strip(), recipes_text(command, recipe), options_text(command, recipe)])
+    name = "RECIPE" if recipe is None else recipe.source
+    return assembled(command, description, recipes_text(command, recipe), options_text(command, recipe), name)
 
 
 def recipes_text(command: str, recipe: Recipe | None = None) -> str:
     """The packaged recipes that a command accepts, each with its goal, or the comment of one recipe."""
-    if recipe is not None:
-        return "\n".join([f"recipe {recipe.name}:", *(_fill(line, "  ", "    ") for line in recipe.goal.splitlines())])
-    names = recipe_names(command)
-    indent = max(map(len, names)) + 4
-    goals = [_fill(recipe_goal(name), f"  {name}".ljust(indent), " " * indent) for name in names]
-    return "\n".join(["recipes:", *goals])
+    if recipe is None:
+        return cli_options.recipes_text(command)
+    return "\n".join([f"recipe {recipe.name}:", *(fill(line, "  ", "    ") for line in recipe.goal.splitlines())])
 
 
 def options_text(command: str, recipe: Recipe | None = None) -> str:
@@ -41,15 +41,13 @@ def options_text(command: str, recipe: Recipe | None = None) -> str:
         command: Name of the command.
         recipe: Recipe whose values are the defaults; only the options of its task and data set are listed.
     """
-    if recipe is None:
-        values = (
-            f"defaults are for recipes that leave an option out; deepavfusion {command} RECIPE --help shows a recipe's"
-        )
-        scope = Scope(command)
-    else:
-        values = f"defaults are those of recipe {recipe.name}"
-        scope = Scope(command, recipe.task.name, recipe.data.name)
-    parts = [_fill(f"options, as section.key=value (values are YAML; {values}):")]
+    return cli_options.options_text(command, listed(command, recipe), recipe and recipe.name)
+
+
+def listed(command: str, recipe: Recipe | None = None) -> list[list]:
+    """The options that apply to a command, as the sections of `deepavfusion_cli.options.stored`."""
+    scope = Scope(command) if recipe is None else Scope(command, recipe.task.name, recipe.data.name)
+    found = []
     for section, cls in SECTIONS.items():
         options = [option for option in section_options(section, command) if not scope.mismatch(option)]
         title = f"{section}: {cls.__doc__.strip().splitlines()[0]}"
@@ -59,8 +57,14 @@ def options_text(command: str, recipe: Recipe | None = None) -> str:
         defaults = {option.name: _yaml(option.default) for option in options}
         if recipe is not None:
             defaults |= _recipe_defaults(recipe, section)
-        parts.append("\n".join([title, *(_entry(section, option, defaults[option.name], scope) for option in options)]))
-    return "\n\n".join(parts)
+        found.append([title, [_entry(section, option, defaults[option.name], scope, recipe) for option in options]])
+    return found
+
+
+def write_options() -> None:
+    """Write what `--help` lists where no recipe is named, so that it is shown without importing this package."""
+    content = {command: listed(command) for command in COMMANDS}
+    cli_options.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _recipe_defaults(recipe: Recipe, section: str) -> dict[str, str]:
@@ -75,10 +79,12 @@ def _recipe_defaults(recipe: Recipe, section: str) -> dict[str, str]:
     return {name: _yaml(getattr(config, name)) for name in fields} | values
 
 
-def _entry(section: str, option: Option, default: str, scope: Scope) -> str:
-    head = f"  {section}.{option.name}  {type_name(option.type)}, default {default}"
-    text = " ".join([option.help, *_limits(f"{section}.{option.name}", option, scope)])
-    return f"{head}\n{_fill(text, ' ' * 6, ' ' * 6)}"
+def _entry(section: str, option: Option, default: str, scope: Scope, recipe: Recipe | None) -> list[str]:
+    key = f"{section}.{option.name}"
+    text = " ".join([option.help, *_limits(key, option, scope)])
+    if recipe is not None:
+        text = re.sub(r"\bRECIPE\b", lambda _: recipe.name, text)
+    return [key, f"{type_name(option.type)}, default {default}", text]
 
 
 def _limits(key: str, option: Option, scope: Scope) -> list[str]:
@@ -105,13 +111,4 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
 
 
-def _fill(text: str, first: str = "", rest: str = "") -> str:
-    """Text wrapped to the terminal, with indents of the first line and of the rest."""
-    return textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-
-
-def _width() -> int:
-    return max(60, min(shutil.get_terminal_size((120, 24)).columns, 120))
-
-
-__all__ = ["help_text", "options_text", "recipes_text"]
+__all__ = ["help_text", "listed", "options_text", "recipes_text", "write_options"]

@@ -1,23 +1,17 @@
 """Options of recipes: their types, descriptions and limits, and checks of their values."""
 
 import dataclasses
-import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from deepavfusion.ranges_deepavfusion import Range
+from deepavfusion_cli.recipes import RecipeError, unknown
 
 _BOUNDS = {field.name for field in dataclasses.fields(Range)}
-
-
-class RecipeError(ValueError):
-    """Raised for an unusable recipe or override; the message says what was expected."""
-
-    exit_code = 2  # of commands: bad input
 
 
 @dataclass(frozen=True)
@@ -165,22 +159,6 @@ def type_name(hint: Any) -> str:
 
 def _alternatives(hint: Any) -> tuple:
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str | None = None) -> RecipeError:
-    """Build the error for an unknown name, with a suggestion and a list of the valid names.
-
-    Args:
-        what: Description of what is unknown, e.g. "option optim.epoch".
-        name: The unknown name.
-        title: Description of the valid names, e.g. "options".
-        valid: The valid names.
-        closest: The suggestion; by default the closest of the valid names.
-    """
-    valid = list(valid)
-    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.5)), None)
-    hint = f" Did you mean {closest}?" if closest else ""
-    return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
 
 
 __all__ = [

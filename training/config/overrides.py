@@ -5,8 +5,9 @@ from typing import Any
 
 import yaml
 
-from .options import RecipeError, unknown
-from .sections import ALIASES, SECTIONS, closest_option
+from deepavfusion_cli.options import split_override
+from deepavfusion_cli.recipes import RecipeError
+
 from .values import load_values
 
 
@@ -24,20 +25,8 @@ def parse_override(override: str, following: str, command: str) -> tuple[str, st
     Raises:
         RecipeError: For a word of another form, an unknown section, or a value that is not YAML.
     """
-    key, separator, text = override.partition("=")
-    section, dot, name = key.partition(".")
-    sought = (name or section).lstrip("-").replace("-", "_")
-    closest = closest_option(section, sought, command)
-    if not separator or not dot or not name:
-        if override.startswith("--") and not separator and "=" not in following:
-            text = following
-        example = "An example is optim.epochs=10."
-        if closest:
-            valid = f"{closest}={text or '...'}"
-            example = f"Use {valid}." if sought in ALIASES else f"Did you mean {valid}?"
-        raise RecipeError(f"Argument {override!r}: expected section.key=value. {example}")
-    if section not in SECTIONS:
-        raise unknown(f"section {section!r} in {override!r}", section, "sections", SECTIONS, closest)
+    section, name, text = split_override(override, following, command)
+    key = f"{section}.{name}"
     try:
         value = load_values(text)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:

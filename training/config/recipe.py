@@ -5,16 +5,24 @@ Unknown sections and options, wrong types and values raise a `RecipeError` that 
 """
 
 import itertools
-import os
-import re
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from deepavfusion_cli.errors import cause
+from deepavfusion_cli.options import unknown_option
+from deepavfusion_cli.recipes import (
+    SUFFIXES,
+    check_command,
+    check_recipe,
+    first_comment,
+    recipe_command,
+    recipe_file,
+    recipe_goal,
+    recipe_names,
+)
 
 from ..data import data_sets
 from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
@@ -22,12 +30,8 @@ from .commands import COMMANDS
 from .model import ModelArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .overrides import parse_override
-from .sections import SECTIONS, closest_option, section_options
+from .sections import SECTIONS, section_options
 from .values import load_values
-
-_SUFFIXES = (".yaml", ".yml")
-# Command -> commands whose recipes it accepts.
-_ACCEPTED = {command: (command,) for command in COMMANDS} | {"evaluate": ("finetune", "probe", "evaluate")}
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Recipe:
         data: Section `data`.
         optim: Section `optim`.
         run: Section `run`.
+        source: Name or path by which it was given; by default its name.
 
     Raises:
         RecipeError: If values are invalid, exclude each other, or do not apply to the command, task or data set.
@@ -56,8 +61,10 @@ class Recipe:
     data: DataArguments = field(default_factory=DataArguments)
     optim: OptimArguments = field(default_factory=OptimArguments)
     run: RunArguments = field(default_factory=RunArguments)
+    source: str = field(default="", compare=False)
 
     def __post_init__(self):
+        self.source = self.source or self.name
         if self.run.output_dir is None and self.command != "evaluate":
             self.run.output_dir = str(Path("runs") / self.name)
         self._check_command_task_and_data_set()
@@ -139,30 +146,6 @@ def _one_of(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
 
-def recipe_names(command: str) -> list[str]:
-    """List the names of the packaged recipes that a command accepts."""
-    files = resources.files("deepavfusion.training.recipes").iterdir()
-    names = sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
-    return [name for name in names if recipe_command(name) in _ACCEPTED[command]]
-
-
-def recipe_command(name: str) -> str | None:
-    """Command that a packaged recipe is for; None if there is no such recipe."""
-    file = _packaged(name)
-    found = re.search(r"^command: *(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
-    return found and found[1]
-
-
-def recipe_goal(name: str) -> str:
-    """Goal of a packaged recipe, in one line."""
-    comment = _first_comment(_packaged(name).read_text(encoding="utf-8"))
-    return " ".join(comment.removeprefix("Goal:").partition("\nCost:")[0].split())
-
-
-def _packaged(name: str):
-    return resources.files("deepavfusion.training.recipes") / f"{name}.yaml"
-
-
 def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Load a recipe for a command.
 
@@ -203,45 +186,18 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         merge = _override_warmup if section == "optim" else dict.__or__
         sections[section] = merge(sections[section], entries)
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
-    return Recipe(name=name, goal=_first_comment(text), command=own_command, **built)
-
-
-def check_order(command: str, words: list[str]) -> None:
-    """Check that a command line starts with the recipe.
-
-    Raises:
-        RecipeError: If an option comes first; the message gives the right command line.
-    """
-    first, others = words[0], words[1:]
-    if first.endswith(_SUFFIXES) or not (first.startswith("-") or "=" in first):
-        return
-    found = (word for word in others if word.endswith(_SUFFIXES) or (os.sep not in word and _packaged(word).is_file()))
-    recipe, option = next(found, "RECIPE"), first
-    if first.startswith("-"):
-        name, separator, value = first.lstrip("-").partition("=")
-        closest = closest_option("", name.partition(".")[2] or name.replace("-", "_"), command)
-        if not separator and others and others[0] != recipe and not others[0].startswith("-"):
-            value = others[0]
-        option = f"{closest}={value or '...'}" if closest else "section.key=value"
-    raise RecipeError(
-        f"Argument {first!r} is before the recipe, which comes first: use `deepavfusion {command} {recipe} {option}`."
-    )
+    return Recipe(name=name, goal=first_comment(text), command=own_command, source=recipe, **built)
 
 
 def _read(command: str, recipe: str) -> tuple[str, str]:
     """Read a recipe; returns its name and text."""
-    path = Path(recipe)
-    if path.suffix in _SUFFIXES:
-        if not path.is_file():
-            raise RecipeError(f"There is no recipe file {recipe}.")
-        try:
-            return path.stem, path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"Recipe {recipe} cannot be read: {cause(error, recipe)}.") from error
-    if os.sep not in recipe and _packaged(recipe).is_file():
-        return recipe, _packaged(recipe).read_text(encoding="utf-8")
-    names = recipe_names(command)
-    raise unknown(f"recipe {recipe!r} (neither a name nor a path ending in .yaml)", recipe, "recipes", names)
+    check_recipe(command, recipe)
+    packaged = None if recipe.endswith(SUFFIXES) else recipe_file(recipe)
+    path = packaged or Path(recipe)
+    try:
+        return path.stem, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Recipe {recipe} cannot be read: {cause(error, recipe)}.") from error
 
 
 def _check_command(command: str, recipe: str, own: Any) -> str:
@@ -249,17 +205,8 @@ def _check_command(command: str, recipe: str, own: Any) -> str:
         raise RecipeError(f"Recipe {recipe} names no command: add the line `command: {command}` to it.")
     if own not in tuple(COMMANDS):  # own may be of any type
         raise RecipeError(f"The command of recipe {recipe} is {own!r}: expected one of {', '.join(COMMANDS)}.")
-    if own not in _ACCEPTED[command]:
-        model = " --model MODEL" if own == "evaluate" else ""
-        raise RecipeError(
-            f"Recipe {recipe} is not for `deepavfusion {command}`: use `deepavfusion {own} {recipe}{model}`."
-        )
+    check_command(command, recipe, own)
     return own
-
-
-def _first_comment(text: str) -> str:
-    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return "\n".join(line.lstrip("#").strip() for line in lines)
 
 
 def _override_warmup(optim: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:
@@ -285,9 +232,7 @@ def _build(section: str, values: dict[str, Any], command: str):
     known = {option.name for option in section_options(section)}
     for name in values:
         if name not in known:
-            valid = [option.name for option in section_options(section, command)]
-            closest = closest_option(section, str(name), command)
-            raise unknown(f"option {section}.{name}", str(name), "options", valid, closest)
+            raise unknown_option(section, str(name), command)
     own = {option.name: option for option in field_options(SECTIONS[section])}
     given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
     if section == "model":
@@ -295,4 +240,4 @@ def _build(section: str, values: dict[str, Any], command: str):
     return SECTIONS[section](**given)
 
 
-__all__ = ["Recipe", "RecipeError", "check_order", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]
+__all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_command", "recipe_goal", "recipe_names"]

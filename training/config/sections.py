@@ -1,7 +1,6 @@
 """Sections of a recipe, their options, and the commands that these apply to."""
 
 import dataclasses
-import difflib
 import functools
 import re
 
@@ -25,15 +24,6 @@ _HEADS = {
     "semantic_": ("segmentation",),
     "localization_": ("localization",),
     "unet_": ("separation", "segmentation"),
-}
-
-# Names by which other programs know options -> `section.key`.
-ALIASES = {
-    "lr": "optim.base_lr",
-    "learning_rate": "optim.base_lr",
-    "model": "model.init_from",
-    "out": "run.output_dir",
-    "output": "run.output_dir",
 }
 
 SECTIONS = {
@@ -85,27 +75,10 @@ def section_options(section: str, command: str | None = None) -> list[Option]:
     return options if command is None else [option for option in options if _applies(option, command)]
 
 
-def closest_option(section: str, name: str, command: str) -> str | None:
-    """The option `section.key` of a command that an unknown one may stand for.
-
-    It is the option of that name in any section or as other programs call it, else a similar one in the same section,
-    else a very similar one anywhere; None if there is none.
-    """
-    names = {other: [option.name for option in section_options(other, command)] for other in SECTIONS}
-    place, _, alias = ALIASES.get(name, "").partition(".")
-    if alias and alias in names[place]:
-        return f"{place}.{alias}"
-    for cutoff, places in ((1.0, names), (0.5, [section] if section in names else []), (0.75, names)):
-        for place in places:
-            if close := difflib.get_close_matches(name, names[place], n=1, cutoff=cutoff):
-                return f"{place}.{close[0]}"
-    return None
-
-
 def _applies(option: Option, command: str) -> bool:
     scopes = (Scope(command, task=task) for task in COMMANDS[command])
     sets = (Scope(data_set=name) for name in data_sets_of(command))
     return any(not scope.mismatch(option) for scope in scopes) and any(not scope.mismatch(option) for scope in sets)
 
 
-__all__ = ["ALIASES", "SECTIONS", "closest_option", "config_options", "data_sets_of", "section_options"]
+__all__ = ["SECTIONS", "config_options", "data_sets_of", "section_options"]

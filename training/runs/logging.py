@@ -1,4 +1,4 @@
-"""Logging of a run: metrics.jsonl, aligned lines on the terminal, a progress bar, and experiment trackers."""
+"""Logging of a run: metrics.jsonl, aligned lines on the terminal, progress, and experiment trackers."""
 
 import json
 from collections.abc import Sequence
@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.folder import FolderError
-from deepavfusion.inference.jobs.progress import duration
+from deepavfusion.inference.jobs.progress import Progress, duration
 from deepavfusion_cli.environment import core_seconds
 from deepavfusion_cli.terminal import say
 
@@ -193,44 +192,38 @@ class WaitingNotes:
 
 
 class ProgressLog(TrainerCallback):
-    """Callback that writes metrics.jsonl, a line per record, and a progress bar, on the main process only.
+    """Callback that writes metrics.jsonl, a line per record, and the progress between them, on the main process only.
 
     Args:
         metrics: Records of the run.
         main: Whether this is the main process.
-        name: Name of the progress bar, which is drawn only on a terminal.
+        name: Name for the progress: a bar on a terminal, elsewhere a line where there was none for half a minute.
         headline: Metrics in the line of an evaluation.
     """
 
     def __init__(self, metrics: MetricsFile, main: bool, name: str, headline: Sequence[str] = ()):
         self.metrics, self.main, self.name, self.headline = metrics, main, name, headline
-        self.bar = None
+        self.progress: Progress | None = None
         self.waiting = WaitingNotes()
 
     def print(self, text: str) -> None:
-        """Print lines above the bar."""
+        """Print lines, above the bar if there is one."""
         if self.main:
             say(text, kept="\n")
+            if self.progress is not None:
+                self.progress.told()
 
     def advance(self, loss: float) -> None:
-        """Move the bar by one step."""
-        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        self.bar.update()
+        """Take note of a step."""
+        self.progress.update(note=f"loss {loss:.4f}")
 
     def close(self) -> None:
         """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        if self.progress is not None:
+            self.progress.close()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            disable=None if self.main else True,
-            dynamic_ncols=True,
-            unit="step",
-            desc=self.name,
-        )
+        self.progress = Progress(self.name, state.max_steps, "step", done=state.global_step, shown=self.main)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not self.main or logs is None or "train_runtime" in logs:

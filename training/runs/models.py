@@ -1,14 +1,13 @@
 """Initial model of a run: with random weights, or those of an earlier model or of unimodal checkpoints."""
 
-from pathlib import Path
-
 import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.common import load_model, missing_model, model_fault, quiet_library, reading_model
+from deepavfusion_cli.paths import unusable
 
-from ..config.recipe import RecipeError, recipe_command
+from ..config.recipe import RecipeError
 from ..tasks import Task
 from .checkpoints import INITIAL_MODEL, remove_entry
 from .folder import RunFolder
@@ -110,7 +109,7 @@ def load_task_model(task: type[Task], recipe, origin: str):
     """
     check_origin(origin, "--model")
     try:
-        model = load_model(task.MODEL, origin)
+        model = load_model(task.MODEL, origin, training=f"{recipe.command} {recipe.source}")
     except (OSError, ValueError) as error:
         fault = model_fault(error, origin)
         raise RecipeError(f"--model {origin} cannot be used for {task.NAME}: {fault}") from error
@@ -157,18 +156,7 @@ def check_origin(origin: str, argument: str) -> None:
         RecipeError: If it holds none; names the command that creates it if a recipe or the quickstart does.
     """
     if reason := missing_model(origin):
-        parts = Path(origin).parts
-        command = _maker(parts[1]) if len(parts) == 2 and parts[0] == "runs" else None
-        hint = "" if command is None else f"; `{command}` creates it"
-        raise RecipeError(f"{argument}={origin} cannot be used: {reason}{hint}.")
-
-
-def _maker(name: str) -> str | None:
-    """Command that creates runs/NAME; None if none of the package does."""
-    if name == "quickstart":
-        return "make quickstart"
-    command = recipe_command(name)
-    return None if command in (None, "evaluate") else f"deepavfusion {command} {name}"
+        raise RecipeError(unusable(f"{argument}={origin}", reason))
 
 
 __all__ = ["build_model", "check_origin", "encoder_config", "load_task_model", "shard"]

@@ -95,6 +95,9 @@ def write_report(
     report.write()
 
 
+_EXPLAINED = "rows and measures are explained in docs/evaluation.md of the package's repository"
+
+
 def summary(evaluation: Evaluation, folder: Path) -> str:
     """Format an evaluation for the terminal."""
     parts = [f"\n{evaluation.clip_count}"]
@@ -105,7 +108,7 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
     parts += evaluation.notes
     if evaluation.skipped:
         parts.append(f"clips that could not be read: {len(evaluation.skipped)} (listed in evaluation.json)")
-    return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}"])
+    return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}", _EXPLAINED])
 
 
 def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...]) -> str:

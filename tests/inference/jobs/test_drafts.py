@@ -122,6 +122,24 @@ def test_results_that_were_moved_in_part_are_moved_whole(make, tmp_path, moved, 
     check(tmp_path)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_process_did_since_a_draft_was_found_counts(make, tmp_path, finished, monkeypatch):
+    with make() as first:
+        first.add_extra(b"image")
+        first.add(PARTS[0], RATE)
+    waiting = make()
+    if finished:
+        work(make())
+        assert names(tmp_path) == ["duet.png", "duet_cello.wav", "duet_flute.wav"]
+    else:
+        with make() as other:
+            other.add(PARTS[1], RATE)
+    with waiting:
+        assert waiting.parts == (0 if finished else 2)
+    work(waiting)
+    check(tmp_path)
+
+
 def test_a_draft_of_something_else_is_started_anew(make, tmp_path):
     with make("that") as draft:
         draft.add_extra(b"other image")

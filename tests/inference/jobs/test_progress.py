@@ -1,6 +1,7 @@
 """Bars on a terminal, lines elsewhere."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -68,6 +69,29 @@ def test_lines_count_what_is_not_seconds(clock, capsys):
         "evaluation: 2 of 3 batches (67%), eta 0:00:31",
         "evaluation: 3 of 3 batches (100%), eta 0:00:00",
     ]
+
+
+def test_no_line_follows_another_that_tells_as_much(clock, capsys):
+    progress = Progress("finetune", 100, "step")
+    for note in ("loss 2.0000", "loss 1.0000", "loss 0.5000"):
+        clock[0] += 20
+        progress.update(note=note)
+        if note == "loss 1.0000":
+            progress.told()
+    clock[0] += 10
+    progress.update(note="loss 0.2500")
+    assert capsys.readouterr().err.splitlines() == [
+        "finetune: 2 of 100 steps (2%), eta 0:32:40, loss 1.0000",
+        "finetune: 4 of 100 steps (4%), eta 0:28:00, loss 0.2500",
+    ]
+
+
+def test_a_bar_shows_the_note(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress("finetune", 100, "step") as progress:
+        progress.update(10, "loss 0.5000")
+        progress.bar.refresh()
+        assert re.search(r"finetune:  10%\|.*\| 10/100 \[00:00<[^]]*\], loss 0\.5000", sys.stderr.getvalue())
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])

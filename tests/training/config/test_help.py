@@ -6,12 +6,14 @@ import pytest
 import yaml
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.training import evaluate, finetune, pretrain
+from deepavfusion.training import evaluate, finetune, pretrain, probe
 from deepavfusion.training.config.commands import COMMANDS
 from deepavfusion.training.config.help import help_text, options_text, recipes_text
+from deepavfusion.training.config.help import listed as sections
 from deepavfusion.training.config.options import field_options
 from deepavfusion.training.config.recipe import load_recipe, recipe_goal, recipe_names
 from deepavfusion.training.config.sections import SECTIONS, section_options
+from deepavfusion_cli.options import command_help, stored
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,24 @@ def test_types_and_defaults_are_those_of_the_fields():
     assert found["run.keep_best"] == ("bool", "true")
     assert found["model.image_size"] == ("int or list of int", "224")
     assert found["model.fusion_layers"] == ("str or list of int", "all")
+
+
+def test_what_is_shown_without_importing_is_what_is_defined():
+    """`make options` writes it."""
+    assert stored() == {command: sections(command) for command in COMMANDS}
+    for module in (pretrain, finetune, probe, evaluate):
+        command = module.__name__.rpartition(".")[2]
+        assert command_help(command) == help_text(command, module.__doc__)
+
+
+def test_a_recipe_that_is_known_is_named(capsys):
+    assert pretrain.main(["scenes_tiny", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: deepavfusion pretrain scenes_tiny [section.key=value ...]")
+    assert "null for runs/scenes_tiny." in text
+    assert evaluate.main(["scenes_retrieval", "--help"]) == 0
+    assert "else runs/evaluations/scenes_retrieval" in " ".join(capsys.readouterr().out.split())
+    assert "null for runs/RECIPE." in options_text("pretrain")
 
 
 def test_every_option_has_a_description():

@@ -2,7 +2,9 @@
 
 import copy
 import io
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,11 @@ from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
 from deepavfusion.training.report.report import Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
-from deepavfusion.training.wording import metric_title
+from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
+from deepavfusion.training.tasks.probing import ALONE
+from deepavfusion.training.tasks.recognition import STREAMS
+from deepavfusion.training.tasks.reconstruction import MASKS
+from deepavfusion.training.wording import RANDOM_NEIGHBOR, metric_title
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
@@ -280,6 +286,49 @@ def test_missing_neighbor_scores_have_the_true_reason(labels, reason):
         assert tables[0].title == title
         assert tables[0].note == (reason and f"No nearest-neighbor scores: {reason}.")
         assert ("chance_accuracy" in metrics) == (reason is None)
+
+
+def explained_rows(heading):
+    """The rows that a section of docs/evaluation.md explains."""
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    cells = re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def row_titles(task, rows, clips=None):
+    _, tables, _ = TASKS[task](clips, PROCESSOR).summarize(rows, full=True)
+    return {row[0] for table in tables for row in table.rows}
+
+
+def test_every_row_of_a_table_is_explained():
+    """docs/evaluation.md explains the rows that are printed, and no others."""
+    scores = {name: np.array([0.6, 0.4]) for name in (*STREAMS, "image only", "audio only")}
+    clips = SimpleNamespace(multi_label=False, ceilings=None)
+    rows = [{"label": label, **scores} for label in (0, 1)]
+    assert row_titles("recognition", rows, clips) == explained_rows("Recognition")
+    maps = ("own", "own_median", "shuffled", "shuffled_median", "whole", "centre", "at_0.5", "median_bound")
+    rows = [dict.fromkeys(maps, 0.6) | {"sounding": True, "confidence": 0.5, "threshold": 0.5}] * 2
+    assert row_titles("localization", rows) == explained_rows("Localization")
+    rows = [{"own": 0.5, "shuffled": 0.4, "silent": 0.3, "curve": np.full((2, 255), 0.5), "area": 0.2}] * 2
+    assert row_titles("segmentation", rows, SimpleNamespace(label_names=None)) == explained_rows("Segmentation")
+    names = ("sdr", "sir", "sar", "sdri", "si_sdr", "si_sdri", "swapped", "wrong_frame", "oracle")
+    assert row_titles("separation", [dict.fromkeys(names, 1.0)] * 2) == explained_rows("Separation")
+    assert row_titles("retrieval", [{"image": np.eye(2)[0], "audio": np.eye(2)[0]}] * 2) == explained_rows("Retrieval")
+
+
+def test_every_row_of_pre_training_is_explained():
+    metrics = {f"{name}_loss": 1.0 for name in ("image", "audio", "image_oracle", "audio_oracle")} | {"loss": 2.0}
+    for modality in ("image", "audio"):
+        metrics |= {f"{modality}_saved_{masks}": 0.5 for masks in MASKS}
+        metrics |= {f"{modality}_bound_{kind}": 0.5 for kind in ("true", "none", "saved")}
+    for name in ("fusion", "image", "audio", "all", *ALONE):
+        metrics |= {f"{name}_linear_50": 0.5, f"{name}_accuracy": 0.5, f"{name}_whitened": 0.5}
+    metrics |= {"shape_image_alone_linear": 0.5, "timbre_audio_alone_linear": 0.5, "chance_accuracy": 0.1}
+    tables = {table.title: table for table in pretraining_tables(metrics, metrics, None)}
+    column = {"How much the other modality helps": 1}
+    titles = {row[column.get(title, 0)] for title, table in tables.items() for row in table.rows}
+    assert titles | {RANDOM_NEIGHBOR} == explained_rows("Pre-training")
 
 
 def test_the_terminal_names_tables_where_there_are_several(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.paths import check_output_file, check_writable
 from deepavfusion_cli.terminal import say
 
 from .config import DIFFICULTIES, SPLIT_INDICES, SPLIT_OFFSETS, ScenesConfig
@@ -38,6 +39,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.out is None and options.sheet is None:
         parser.error("nothing to do: give --out DIR or --sheet FILE")
+    if options.out is not None:
+        check_writable(options.out, "--out")
+    if options.sheet is not None:
+        check_output_file(options.sheet, "--sheet")
     if options.sheet is not None and options.sheet.exists() and not options.overwrite:
         parser.error(f"{options.sheet} exists: choose another file, or pass --overwrite to replace it")
     try:

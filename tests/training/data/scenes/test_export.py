@@ -11,6 +11,7 @@ import pytest
 
 from deepavfusion.training.data.scenes import ScenesConfig, generate_scene, write_video
 from deepavfusion.training.data.scenes.__main__ import main
+from deepavfusion_cli.paths import FolderError
 
 
 def test_scene_files(tmp_path, capsys):
@@ -105,3 +106,13 @@ def test_folders_of_others_are_never_written_to(tmp_path, capsys):
 def test_missing_output_is_an_error():
     with pytest.raises(SystemExit):
         main([])
+
+
+@pytest.mark.parametrize("option", ["--out", "--sheet"])
+def test_an_output_that_cannot_be_written_is_named(option, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "a" / "b", "/proc/a/b"):
+        with pytest.raises(FolderError, match=f"^{option}=.* cannot be written to: .* (is a file|takes no files); "):
+            main([option, str(place), "--image-size", "64"])
+    with pytest.raises(FolderError, match="is a folder: name a file in it"):
+        main(["--sheet", str(tmp_path)])

@@ -1,0 +1,194 @@
+"""What is wrong with a command line is answered before torch is imported."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deepavfusion_cli as cli
+from deepavfusion.processors.fit_deepavfusion import FITS
+from deepavfusion.training.data.sources import DATA_SETS
+from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli.paths import FolderError, check_output_file, check_writable, missing_folder, suggestion
+from deepavfusion_cli.recipes import maker
+
+RECIPES = ("pretrain", "finetune", "probe", "evaluate")
+OUTPUTS = {name: ["--out"] for name in ("embed", "separate", "segment", "localize")}
+SLOW = ("torch", "numpy", "transformers", "deepavfusion")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a media file, a model's folder and a file of text, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes(b"no video")
+    Path("checkpoint.pth").write_bytes(b"no checkpoint")
+    for name in ("runs/my_model", "models/other_model"):
+        Path(name).mkdir(parents=True)
+        Path(name, "config.json").write_text("{}")
+    return tmp_path
+
+
+def run_all(lines, folder):
+    """Exit code and error of every command line, in one process, which ends if anything slow was imported."""
+    code = f"""
+import contextlib, io, json, sys
+import deepavfusion_cli as cli
+found = []
+for words in {lines}:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main(words)
+        except SystemExit as stop:
+            code = stop.code
+    slow = [name for name in {SLOW} if name in sys.modules]
+    if slow:
+        sys.exit(f"{{words}} imported {{slow}}: {{err.getvalue()}}")
+    found.append([code, out.getvalue(), err.getvalue()])
+json.dump(found, sys.stdout)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_help_and_mistakes_are_answered_without_torch(place):
+    model = ["--model", "runs/my_model"]
+    out = {name: ["--out", "out"] for name in OUTPUTS} | {"classify": []}
+    right = {name: [name, "clip.mp4", *model, *out[name]] for name in out}
+    cases = [([name, "--help"], 0, "") for name in cli.COMMANDS]
+    cases += [([name], 2, "") for name in RECIPES]
+    cases += [(["fine-tune"], 2, "Did you mean finetune?")]
+    for name, words in right.items():
+        absent = [name, "absent.mp4", *words[2:]]
+        cases += [
+            (absent, 2, f"deepavfusion {name}: absent.mp4: expected a media file, but there is no such file.\n"),
+            ([*words[:3], "runs/my_modle", *words[4:]], 2, "there is no such folder; did you mean runs/my_model?\n"),
+            ([*words, "--bath-size", "3"], 2, "did you mean --batch-size?"),
+            ([*words, "--batch-size", "0"], 2, "expected a positive integer, got '0'"),
+            ([*words, "--fit", "crops"], 2, "invalid choice: 'crops'"),
+        ]
+        if name in OUTPUTS:
+            wrong = [*words[:-1], "clip.mp4/out"]
+            cases += [(wrong, 2, f"deepavfusion {name}: --out=clip.mp4/out cannot be written to: ")]
+    cases += [
+        (["embed", "clip.mp4", *model, "--output", "runs"], 2, "--output=runs is a folder: name a file in it"),
+        (
+            ["separate", "clip.mp4", *model, "--out", "x", "--frame", "no.png"],
+            2,
+            "--frame no.png: expected a timestamp",
+        ),
+        (["convert", "absent.pth", "x"], 2, "the file absent.pth does not exist"),
+        (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 cannot be written to: it is a file"),
+        (
+            ["convert", "checkpoint.pth", "x", "--config", "./y"],
+            2,
+            "--config ./y cannot be used: there is no such folder",
+        ),
+        (["data", "check", "folder", "absent"], 2, "expected the data set folder at absent"),
+        (["data", "check", "folders", "runs"], 2, "invalid choice: 'folders'"),
+        (["evaluate", "scenes_retrieval", "--model", "runs/my_modle"], 2, "did you mean runs/my_model?\n"),
+        (["evaluate", "scenes_retrieval", *model, "--out", "clip.mp4/x"], 2, "--out=clip.mp4/x cannot be written to"),
+        (["evaluate", "scenes_retrieval", *model, "--mixed-precision", "no"], 2, "mean optim.mixed_precision="),
+    ]
+    for name, recipe in (("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition"), ("probe", "scenes_probe")):
+        cases += [
+            ([name, f"{recipe}s"], 2, f"Did you mean {recipe}?"),
+            ([name, "absent.yaml"], 2, "There is no recipe file absent.yaml"),
+            ([name, "vggsound_retrieval"], 2, "use `deepavfusion evaluate vggsound_retrieval --model MODEL`"),
+            ([name, recipe, "--epochs", "3"], 2, "Did you mean optim.epochs=3?"),
+            ([name, recipe, "optim.epoch=3"], 2, "Did you mean optim.epochs?"),
+            ([name, recipe, "optm.epochs=3"], 2, "Did you mean optim.epochs?"),
+            ([name, "--seed=3", recipe], 2, f"use `deepavfusion {name} {recipe} run.seed=3`"),
+            ([name, recipe, "run.output_dir=clip.mp4/x"], 2, "run.output_dir=clip.mp4/x cannot be written to"),
+            ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
+        ]
+    results = run_all([words for words, _, _ in cases], place)
+    for (words, code, text), (found, _, error) in zip(cases, results, strict=True):
+        assert (found, text in error) == (code, True), (words, found, error)
+        assert "Traceback" not in error
+    assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "runs"]
+
+
+@pytest.mark.parametrize("name", [*OUTPUTS, "convert", "evaluate", "pretrain"])
+def test_an_output_that_cannot_be_written_is_told_before_any_work(name, place, capsys, monkeypatch):
+    """Whatever is wrong with the place, the answer names the argument of the output."""
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: pytest.fail(f"{name} is imported"))
+    Path("link").symlink_to("nowhere")
+    places = {
+        "/proc/x/y": "/proc takes no files",
+        "clip.mp4/x/y": "clip.mp4 is a file",
+        "link/x": "link is a link to nothing",
+        "n" * 300: "file name too long",
+    }
+    for out, reason in places.items():
+        words, argument = {
+            "convert": (["checkpoint.pth", out], "output"),
+            "evaluate": (["scenes_retrieval", "--model", "runs/my_model", "--out", out], "--out"),
+            "pretrain": (["scenes_tiny", f"run.output_dir={out}"], "run.output_dir"),
+        }.get(name, (["clip.mp4", "--model", "runs/my_model", "--out", out], "--out"))
+        assert cli.main([name, *words]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"deepavfusion {name}: {argument}={out} cannot be ")
+        assert reason in error
+        assert error.count("\n") == 1
+
+
+def test_what_can_be_written_passes_and_nothing_is_left(tmp_path):
+    for path in (tmp_path, tmp_path / "a" / "b"):
+        check_writable(path, "--out")
+        check_output_file(path / "file", "--output")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_read_only_folder_is_told(tmp_path, monkeypatch):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(FolderError, match=f"^--out={tmp_path} cannot be written to: it is read-only; choose another"):
+        check_writable(tmp_path, "--out")
+    tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        ("runs/my_mdel", "; did you mean runs/my_model?"),
+        ("runs/myModel", "; did you mean runs/my_model?"),
+        ("models/other_mode", "; did you mean models/other_model?"),
+        ("./models/oter_model", "; did you mean models/other_model?"),
+        ("other/my_model", "; did you mean runs/my_model?"),
+        ("my_model", "; did you mean runs/my_model?"),
+        ("runs/quickstart", "; `make quickstart` creates it"),
+        ("runs/scenes_tiny", "; `deepavfusion pretrain scenes_tiny` creates it"),
+        (
+            "runs/scenes_recogntion",
+            "; did you mean runs/scenes_recognition, which `deepavfusion finetune scenes_recognition` creates?",
+        ),
+        ("runs/zzz", ""),
+        ("ORG/NAME", ""),
+    ],
+)
+def test_a_misspelt_model_is_answered_with_the_closest(origin, hint, place):
+    assert suggestion(origin) == hint
+    if origin.startswith(("runs", ".")):
+        assert missing_folder(origin) == f"there is no such folder{hint}"
+    else:
+        assert missing_folder(origin) is None  # it may be a Hub id
+
+
+def test_runs_of_recipes_and_of_nothing_else_are_known():
+    assert maker("scenes_probe") == "deepavfusion probe scenes_probe"
+    assert maker("scenes_retrieval") is None
+    assert maker("x" * 300) is None
+
+
+def test_names_that_are_written_twice_are_the_same():
+    assert arguments.FITS == FITS
+    assert tuple(DATA_SETS) == arguments.DATA_SETS
+    assert {*arguments.PARSERS} == {*cli.INFERENCE}
+    assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}

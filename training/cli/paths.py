@@ -1,0 +1,129 @@
+"""Paths on a command line, checked before anything is imported, read or written: outputs, and folders of models."""
+
+import difflib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import BAD_INPUT, cause, disk_is_full
+from .recipes import maker, run_names
+
+RUNS = "runs"  # folder of the runs of recipes
+
+
+class FolderError(ValueError):
+    """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
+
+    exit_code = BAD_INPUT
+
+
+def existing_parent(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def check_writable(path: Path, argument: str) -> None:
+    """Raise `FolderError` if a folder cannot be created or written to; leaves nothing behind.
+
+    Args:
+        path: The folder, which may be absent.
+        argument: Argument that gives it, for the message.
+    """
+    try:
+        place, reason = _obstacle(path)
+    except (OSError, ValueError) as error:  # a name that is too long, a folder above that may not be entered
+        raise FolderError(f"{argument}={path} cannot be used: {cause(error, path)}") from error
+    if reason:
+        where = "it" if place == path else place
+        raise FolderError(f"{argument}={path} cannot be written to: {where} {reason}; choose another folder.")
+
+
+def _obstacle(path: Path) -> tuple[Path, str]:
+    """What prevents that a folder is created or written to, and the reason, which is empty if nothing does."""
+    parent = existing_parent(path)
+    for link in (path, *path.absolute().parents):
+        if link.is_symlink() and not link.exists():
+            return link, "is a link to nothing"
+    if not parent.is_dir():
+        return parent, "is a file"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return parent, "is read-only"
+    try:
+        # What permissions do not tell: root may write anywhere, but not into /proc or a read-only file system.
+        with tempfile.TemporaryFile(dir=parent):
+            return parent, ""
+    except OSError as error:
+        return parent, "" if disk_is_full(error) else "takes no files"
+
+
+def check_output_file(path: Path, argument: str) -> None:
+    """Raise `FolderError` if a file cannot be created or replaced; leaves nothing behind.
+
+    Args:
+        path: The file, which may be absent.
+        argument: Argument that gives it, for the message.
+    """
+    check_writable(path.parent, argument)
+    if path.is_dir():
+        raise FolderError(f"{argument}={path} is a folder: name a file in it.")
+
+
+def missing_folder(origin: str) -> str | None:
+    """Reason why there is no model: its folder is absent. None if it exists, or if `origin` is a Hub id.
+
+    Args:
+        origin: Folder or Hub id of a model.
+    """
+    path = Path(origin)
+    if path.is_dir() or not (path.parts[:1] == (RUNS,) or origin.startswith(("/", ".", "~"))):
+        return None
+    what = "that is a file, not a folder" if path.exists() else "there is no such folder"
+    return f"{what}{suggestion(origin)}"
+
+
+def unusable(origin: str, reason: str) -> str:
+    """Sentence that says why a model cannot be used."""
+    return f"{origin} cannot be used: {reason}{'' if reason.endswith('?') else '.'}"
+
+
+def suggestion(origin: str) -> str:
+    """What else the folder of a model may be, as a part of a sentence: "; did you mean runs/quickstart?" or "".
+
+    Folders beside it that hold a model are suggested, those in runs/, and those that a recipe of the package makes.
+
+    Args:
+        origin: Folder of a model that holds none, or an unknown Hub id.
+    """
+    path = Path(origin)
+    in_runs = path.parts[:-1] == (RUNS,)
+    if in_runs and (command := maker(path.name)):
+        return f"; `{command}` creates it"
+    for parent in (path.parent, Path(RUNS)):
+        names = {folder.name: folder for folder in model_folders(parent) if folder != path}
+        if close := difflib.get_close_matches(path.name, names, n=1):
+            return f"; did you mean {names[close[0]]}?"
+    if in_runs and (close := difflib.get_close_matches(path.name, run_names(), n=1)):
+        return f"; did you mean {RUNS}/{close[0]}, which `{maker(close[0])}` creates?"
+    return ""
+
+
+def model_folders(parent: Path) -> Iterable[Path]:
+    """The folders in a folder that hold a model."""
+    try:
+        return sorted(config.parent for config in parent.glob("*/config.json"))
+    except (OSError, ValueError):
+        return []
+
+
+__all__ = [
+    "RUNS",
+    "FolderError",
+    "check_output_file",
+    "check_writable",
+    "existing_parent",
+    "missing_folder",
+    "model_folders",
+    "suggestion",
+    "unusable",
+]

@@ -1,0 +1,186 @@
+"""Checks of a command line before torch is imported: what is wrong with it is answered at once.
+
+Commands repeat these checks themselves, as they can also be called from Python.
+"""
+
+import argparse
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .arguments import PARSERS, data_parser, evaluate_parser
+from .errors import BAD_INPUT
+from .options import check_option, check_order, closest_option, command_help, split_override
+from .paths import check_output_file, check_writable, missing_folder, unusable
+from .recipes import ACCEPTED, check_recipe
+
+HELP = frozenset({"-h", "--help"})
+_SHOWN = 3  # names of files in a message
+_NULL = ("", "~", "null", "Null", "NULL")  # of YAML
+
+
+PROGRAMS = {"data": "deepavfusion data check"}  # names of commands in messages, where they are others
+
+
+class InputError(ValueError):
+    """Raised for an input that is not there; the message names it."""
+
+    exit_code = BAD_INPUT
+
+
+def check(command: str, words: Sequence[str]) -> None:
+    """Check the command line of a command as far as that is possible without importing it.
+
+    Args:
+        command: Name of the command.
+        words: Its arguments.
+
+    Raises:
+        SystemExit: After `--help`, or for an option that does not exist.
+        ValueError: For a file, a folder, a model or a recipe that cannot be used.
+    """
+    if command in PARSERS:
+        parse(command, words)
+    elif command == "data":
+        parse_data(words)
+    elif command in ACCEPTED and not HELP & set(words):
+        _check_recipe_command(command, words)
+
+
+def help_without_recipe(command: str, words: Sequence[str]) -> str | None:
+    """`--help` of a command that takes a recipe, if the command line asks for it and names none; else None."""
+    if command not in ACCEPTED or (words and not HELP & set(words)):
+        return None
+    named = recipe_words(words) if command == "evaluate" else [word for word in words if word not in HELP]
+    return None if named else command_help(command)
+
+
+def _check_recipe_command(command: str, words: Sequence[str]) -> None:
+    paths: dict[str, str | Path | None] = {}
+    if command == "evaluate":
+        given = parse_evaluation(words)
+        paths, words = {"--model": given.model, "--out": given.out}, [given.recipe, *given.overrides]
+    check_order(command, words)
+    check_recipe(command, words[0])
+    for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
+        section, name, value = split_override(word, following, command)
+        check_option(section, name, command)
+        if value not in _NULL:
+            paths[f"{section}.{name}"] = value
+    for argument in ("--model", "model.init_from"):
+        if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
+            raise InputError(unusable(f"{argument}={origin}", reason))
+    for argument in ("--out", "run.output_dir"):
+        if (out := paths.get(argument)) is not None:
+            check_writable(Path(out), argument)
+
+
+def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of `deepavfusion evaluate`.
+
+    Raises:
+        SystemExit: For an option that does not exist.
+    """
+    parser = evaluate_parser("", "")
+    parser.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
+    return parser.parse_intermixed_args(words)
+
+
+def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of an inference command, and check the paths in it.
+
+    Raises:
+        SystemExit: After `--help`, or for an option that does not exist.
+        FolderError: For an output that cannot be written.
+        InputError: If there is no such model, or none of the input files.
+    """
+    given = PARSERS[command]().parse_args(words)
+    if command == "convert":
+        _check_conversion(given)
+        return given
+    output = getattr(given, "output", None)
+    if output is not None and (len(given.files) > 1 or Path(given.files[0]).is_dir()):
+        what = "a folder" if len(given.files) == 1 else len(given.files)
+        raise InputError(f"--output takes one input file, got {what}; use --out.")
+    if output is not None:
+        check_output_file(output, "--output")
+    if getattr(given, "out", None) is not None:
+        check_writable(given.out, "--out")
+    if reason := missing_folder(given.model):
+        raise InputError(unusable(given.model, reason))
+    if not any(map(os.path.lexists, given.files)):
+        one = len(given.files) == 1
+        names = ", ".join(given.files[:_SHOWN]) + ("" if len(given.files) <= _SHOWN else ", ...")
+        found = "there is no such file" if one else "there are no such files"
+        raise InputError(f"{names}: expected {'a media file' if one else 'media files'}, but {found}.")
+    for item in getattr(given, "frame", None) or ():
+        if isinstance(item, str) and not os.path.exists(item):
+            expected = "expected a timestamp in seconds, an image or a video"
+            raise InputError(f"--frame {item}: {expected}, but there is no such file.")
+    return given
+
+
+def _check_conversion(given: argparse.Namespace) -> None:
+    if not given.checkpoint.is_file():
+        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
+        raise InputError(f"the file {given.checkpoint} {what}.")
+    check_writable(given.output, "output")
+    if given.config and (reason := missing_folder(given.config)):
+        raise InputError(unusable(f"--config {given.config}", reason))
+
+
+def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse the command line of `deepavfusion data`.
+
+    Returns:
+        The arguments, and the options of the data set besides its path, as text.
+
+    Raises:
+        SystemExit: After `--help`, or for an option that does not exist.
+        InputError: For a word of another form, or a folder that does not exist.
+    """
+    given = data_parser().parse_intermixed_args(words)
+    usage = f"deepavfusion data check {given.name} PATH [data.key=value ...]"
+    paths, options = [], {}
+    # As of recipes, the folder may be given as data.path=PATH, in any place.
+    for place, word in enumerate([*filter(None, [given.path]), *given.options]):
+        key, separator, value = word.partition("=")
+        section, dot, name = key.rpartition(".")
+        if place == 0 and not (separator and section == "data"):
+            paths.append(word)
+        elif not separator or section not in ("data", ""):
+            why = f"; {section}.{name} is no option of a data set" if separator and dot else ""
+            raise InputError(f"{word}: expected data.key=value{why}. Usage: {usage}")
+        elif name == "path":
+            paths.append(value)
+        else:
+            options[name] = value
+    if len(set(paths)) != 1:
+        found = f"several, {' and '.join(paths)}" if paths else "none"
+        raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")
+    given.path = paths[0]
+    if not os.path.exists(given.path):
+        raise InputError(f"expected the data set {given.name} at {given.path}, but there is no such folder.")
+    return given, options
+
+
+def recipe_words(words: Sequence[str]) -> list[str]:
+    """Recipe and overrides of a command line of `evaluate`, which may lack the other arguments."""
+    flags = argparse.ArgumentParser(add_help=False)
+    for name in ("--model", "--out"):
+        flags.add_argument(name, nargs="?")
+    return [word for word in flags.parse_known_args(words)[1] if not word.startswith("-")]
+
+
+__all__ = [
+    "HELP",
+    "PROGRAMS",
+    "InputError",
+    "check",
+    "help_without_recipe",
+    "parse",
+    "parse_data",
+    "parse_evaluation",
+    "recipe_words",
+]
