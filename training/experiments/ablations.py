@@ -86,12 +86,12 @@ def pretrain_run(arguments: list[str]) -> int:
 
 def write_towers(folder: Path) -> None:
     """Write the towers of the model in a folder to image_tower.pth and audio_tower.pth, in the format of MAE."""
-    from deepavfusion import DeepAVFusionForPreTraining, export_original_state_dict
+    from deepavfusion import DeepAVFusionModel, export_original_state_dict
 
     with quiet_library():
-        published = export_original_state_dict(DeepAVFusionForPreTraining.from_pretrained(folder))
+        published = export_original_state_dict(DeepAVFusionModel.from_pretrained(folder))
     for tower in ("image", "audio"):
-        prefix = f"encoder.{tower}."
+        prefix = f"{tower}."
         weights = {name.removeprefix(prefix): value for name, value in published.items() if name.startswith(prefix)}
         path = folder / f"{tower}_tower.pth"
         torch.save({"model": weights}, path.with_suffix(".tmp"))
