@@ -40,6 +40,10 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "reconstruction, cross decoder": (),
     "reconstruction, cross decoder, half of the patches": _HALF,
     "align": ("model.pretraining_objective=align",),
+    "align, masked views, weight 1": (
+        *("model.pretraining_objective=align", "model.pretraining_masked_views=true"),
+        *("model.alignment_weight=1", "optim.batch_size=64"),
+    ),
     "jepa": ("model.pretraining_objective=jepa", "task.masks=[]"),
 }
 # Metric of evaluation.json -> column.
