@@ -75,7 +75,6 @@ def run_python(
     endpoint: str | None = None,
     hidden: Sequence[str] = (),
     timeout: float = 300,
-    python: str | None = None,
 ) -> str:
     """Runs `source` with `arguments` as `sys.argv[1:]` and gives what it printed.
 
@@ -86,15 +85,13 @@ def run_python(
         endpoint: address of the Hub that the process sees; none by default.
         hidden: top-level modules that it cannot import.
         timeout: in seconds.
-        python: the interpreter; by default, one that has imported nothing that is hidden or reads `home`.
 
     Raises:
         AssertionError: where the process fails, with all that it wrote.
     """
     home.mkdir(parents=True, exist_ok=True)
-    if python is None:
-        imported = {module.partition(".")[0] for module in BESIDE_TRANSFORMERS} | {"PIL"}
-        python = sys.executable if imported & {*hidden} else warm_python(*BESIDE_TRANSFORMERS)
+    imported = {module.partition(".")[0] for module in BESIDE_TRANSFORMERS} | {"PIL"}
+    python = sys.executable if imported & {*hidden} else warm_python(*BESIDE_TRANSFORMERS)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "snippet.py")
         script.write_text((_HIDE.format(hidden=tuple(hidden), distributions=()) if hidden else "") + source)

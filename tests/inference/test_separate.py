@@ -18,7 +18,6 @@ from deepavfusion.processors.recording_separation_deepavfusion import RecordingS
 from tests.isolated import run_python
 from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import make_model
-from tests.warm import warm_python
 
 
 class Killed(BaseException):
@@ -160,7 +159,7 @@ def test_memory_does_not_depend_on_the_length(tmp_path):
             for _ in range(60 * minutes):
                 file.writeframes(second)
     arguments = [str(tmp_path / name) for name in ("model", "image.png", "out", "1.wav", "4.wav")]
-    printed = run_python(MEASURE, *arguments, home=tmp_path / "home", python=warm_python())
+    printed = run_python(MEASURE, *arguments, home=tmp_path / "home")
     before, short, long = (float(line) for line in printed.splitlines() if re.fullmatch(r"[\d.]+", line))
     assert long - before < 300  # in MiB, with the model, which is small
     assert long - short < 80
