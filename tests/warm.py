@@ -10,6 +10,7 @@ import atexit
 import functools
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
+PYTHON = sys.executable
 RUN = ("deepavfusion.training.runs.run",)  # all that commands import
 # What transformers imports, of that only what reads no variables of the environment.
 BESIDE_TRANSFORMERS = ("torch", "torchvision", "scipy.optimize", "sklearn.metrics")
 
 _SERVER = """
-import importlib, json, multiprocessing, os, runpy, select, signal, socket, sys
+import contextlib, importlib, json, multiprocessing, os, runpy, select, signal, socket, sys
 
 def run(request, descriptors):
     for target, descriptor in enumerate(descriptors):
@@ -47,8 +49,7 @@ def run(request, descriptors):
 
 def answer(connection):
     data, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
-    while not data.endswith(b"\\n"):
-        data += connection.recv(1 << 20)
+    data += connection.makefile("rb").readline()
     process = multiprocessing.get_context("fork").Process(target=run, args=(json.loads(data), descriptors))
     process.start()
     for descriptor in descriptors:
@@ -59,14 +60,11 @@ def answer(connection):
     connection.sendall(str(process.exitcode).encode())
 
 if __name__ == "__main__":
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    for module in sys.argv[2:]:
+        with contextlib.suppress(ImportError):  # which those that need it will meet
+            importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # none is waited for
-    place, *modules = sys.argv[1:]
-    for module in modules:
-        importlib.import_module(module)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(place + ".new")
-    listener.listen(8)
-    os.rename(place + ".new", place)
     while 0 not in select.select([listener, 0], [], [])[0]:  # until the tests end
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -80,12 +78,9 @@ if __name__ == "__main__":
 """
 
 _CLIENT = """
-import json, os, signal, socket, sys, time
+import json, os, socket, sys
 
-place, server, *words = sys.argv[1:]
-while not os.path.exists(place):
-    os.kill(int(server), 0)  # fails once it has ended
-    time.sleep(0.05)
+place, *words = sys.argv[1:]
 server = socket.socket(socket.AF_UNIX)
 server.connect(place)
 request = json.dumps({"words": words, "environment": dict(os.environ), "folder": os.getcwd()}) + "\\n"
@@ -105,12 +100,20 @@ def warm_python(*modules: str) -> str:
     folder = Path(scratch.name)
     for name, text in (("server.py", _SERVER), ("client.py", _CLIENT)):
         (folder / name).write_text(text)
-    line = [sys.executable, str(folder / "server.py"), str(folder / "socket"), *(modules or RUN)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with open(folder / "log.txt", "w") as log:
-        server = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=folder)
+    with socket.socket(socket.AF_UNIX) as listener, open(folder / "log.txt", "w") as log:
+        listener.bind(str(folder / "socket"))
+        listener.listen(8)  # processes wait here until the imports are done, and fail once the server has ended
+        server = subprocess.Popen(
+            [PYTHON, str(folder / "server.py"), str(listener.fileno()), *(modules or RUN)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            pass_fds=[listener.fileno()],
+        )
     python = folder / "python"
-    words = [sys.executable, "-ISB", str(folder / "client.py"), str(folder / "socket"), str(server.pid)]
+    words = [PYTHON, "-ISB", str(folder / "client.py"), str(folder / "socket")]
     python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     python.chmod(0o755)
 
