@@ -7,6 +7,7 @@ an import fails, and a search for them finds nothing, as where they were never i
 
 import configparser
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.warm import BESIDE_TRANSFORMERS, warm_python
+
+ROOT = Path(__file__).parents[1]
 OWN = ("deepavfusion",)
 OPTIONAL = ("torchvision", "PIL", "av", "accelerate")
 
@@ -65,7 +69,12 @@ def hub_environment(home: Path, endpoint: str | None = None) -> dict[str, str]:
 
 
 def run_python(
-    source: str, *arguments: str, home: Path, endpoint: str | None = None, hidden: Sequence[str] = (), timeout=300
+    source: str,
+    *arguments: str,
+    home: Path,
+    endpoint: str | None = None,
+    hidden: Sequence[str] = (),
+    timeout: float = 300,
 ) -> str:
     """Runs `source` with `arguments` as `sys.argv[1:]` and gives what it printed.
 
@@ -81,11 +90,13 @@ def run_python(
         AssertionError: where the process fails, with all that it wrote.
     """
     home.mkdir(parents=True, exist_ok=True)
+    imported = {module.partition(".")[0] for module in BESIDE_TRANSFORMERS} | {"PIL"}
+    python = sys.executable if imported & {*hidden} else warm_python(*BESIDE_TRANSFORMERS)
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "snippet.py")
         script.write_text((_HIDE.format(hidden=tuple(hidden), distributions=()) if hidden else "") + source)
         result = subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
+            [python, str(script), *map(str, arguments)],
             cwd=home,
             env=hub_environment(home, endpoint),
             capture_output=True,
@@ -104,10 +115,23 @@ def run_isolated(
     return run_python(source, *arguments, home=home, endpoint=endpoint, hidden=(*OWN, *without), timeout=timeout)
 
 
+def copy_source(folder: Path) -> None:
+    """Copies what the package is built from to `folder`, which must be new: a build leaves files beside its source."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    paths = [line.partition(" = ")[2] for line in config["options"]["package_dir"].split("\n") if line]
+    packages = [path for path in paths if "/" not in path]  # the others lie in these
+    folder.mkdir()
+    for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg"):
+        shutil.copy(ROOT / name, folder)
+    for name in packages:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def declared(*extras: str) -> list[str]:
     """Requirements that setup.cfg declares for the base install, or those of `extras` alone."""
     config = configparser.ConfigParser()
-    config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
     texts = [config["options.extras_require"][extra] for extra in extras] or [config["options"]["install_requires"]]
     return [line for text in texts for line in text.split("\n") if line]
 

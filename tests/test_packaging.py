@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.isolated import ROOT, copy_source
+
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 FOLDERS = dict(re.findall(r"(\S+) = (\S+)", SETUP["options"]["package_dir"]))
@@ -40,11 +41,8 @@ def files(pattern: str) -> dict[str, str]:
 def distributions(tmp_path_factory) -> tuple[Path, Path]:
     """The source distribution, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("packaging")
-    folders = [folder for folder in FOLDERS.values() if "/" not in folder]  # the others lie in these
-    own = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg", "tests", *folders)
-    (folder / "repository").mkdir()
-    for path in (ROOT / name for name in own):
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / "repository" / path.name)
+    copy_source(folder / "repository")
+    shutil.copytree(ROOT / "tests", folder / "repository" / "tests")
 
     def build(kind: str, source: Path) -> Path:
         code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"

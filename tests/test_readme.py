@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion_cli import COMMANDS
 
 from .test_notebooks import model_folder  # noqa: F401  (a fixture)
+from .warm import warm_python
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +25,7 @@ def test_the_snippet_runs(model_folder, tmp_path):  # noqa: F811
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "AutoProcessor" in block)
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([warm_python(), "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     config = DeepAVFusionConfig.from_pretrained(model_folder)
     fusion, image, audio = (
@@ -46,7 +46,7 @@ def test_the_plain_trainer_snippet_fine_tunes_a_folder_of_videos(model_folder, t
     (tmp_path / "runs" / "quickstart").symlink_to(model_folder)
     snippet = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Trainer(" in block)
     code = snippet + "\nprint('steps', trainer.state.global_step, arguments.gradient_accumulation_steps)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([warm_python(), "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "steps 10 8"
     names = sorted(path.name for path in (tmp_path / "videos").iterdir())

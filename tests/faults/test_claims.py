@@ -5,7 +5,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import zipfile
 import zlib
 from fractions import Fraction
@@ -37,6 +36,7 @@ from deepavfusion.training.config.values import load_values
 from deepavfusion.training.data.views import read_class_map, read_image, read_mask
 from tests.media_factory import tone, write_media
 from tests.tiny import INFERABLE, INFERABLE_DECODER, tiny_config
+from tests.warm import warm_python
 
 PIXELS = "DEEPAVFUSION_MAX_PIXELS"
 
@@ -388,6 +388,6 @@ def test_refusing_takes_no_memory(tmp_path, published):
     (tmp_path / "child.py").write_text(CHILD)
     files = [str(tmp_path / name) for name in ("child.py", "bomb.gif", "blocks.pth", "wide.pth")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, *files], capture_output=True, text=True, timeout=300, env=environment)
+    run = subprocess.run([warm_python(), *files], capture_output=True, text=True, timeout=300, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     assert float(run.stdout) < 60, "megabytes"

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from deepavfusion.inference import files
 from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, folder_owner, lock_folder
+from tests.warm import warm_python
 
 
 def write(path, fingerprint, results, **options):
@@ -114,7 +114,7 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path):
     )
 
     def other():
-        return subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+        return subprocess.run([warm_python(), "-c", code, str(tmp_path)], capture_output=True, text=True)
 
     lock = lock_folder(tmp_path)
     assert f"in use by another run (process {os.getpid()})" in other().stderr
@@ -158,7 +158,7 @@ def test_a_process_that_asks_for_the_owner_is_none(tmp_path):
         "import sys\nfrom deepavfusion.inference.folder import folder_owner\nprint(flush=True)\n"
         "while True:\n    folder_owner(sys.argv[1])"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+    with subprocess.Popen([warm_python(), "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         owners = {folder_owner(tmp_path) for _ in range(20000)}
         other.kill()

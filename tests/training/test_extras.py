@@ -22,14 +22,13 @@ from deepavfusion import (
 )
 from deepavfusion.training import extras
 from tests.inference.test_commands import MODELS
-from tests.isolated import declared, hub_environment, run_with_extras
+from tests.isolated import ROOT, copy_source, declared, hub_environment, run_with_extras
 from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
 from .stand_in import TINY_RECIPE
 from .test_finetune import SIZES, arguments
 
-ROOT = Path(__file__).parents[2]
 FINETUNED = ("recognition", "separation", "segmentation", "localization")
 # Runs commands in one process, for importing torch takes seconds; ends with the first exit code that is not 0.
 RUN = """
@@ -202,8 +201,7 @@ def test_real_environments(folder, extra):
         shutil.rmtree(folder / earlier, ignore_errors=True)
     with tempfile.TemporaryDirectory() as place:
         source, environment = Path(place, "source"), Path(place, "venv")
-        # A copy, for pip leaves its build beside the source.
-        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "runs", "tests", "*.egg-info"))
+        copy_source(source)
         venv.create(environment, with_pip=True)
         python = environment / "bin" / "python"
         constraints = ["--constraint", ROOT / "constraints.txt"]

@@ -4,7 +4,6 @@ import json
 import math
 import stat
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +25,7 @@ from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
 from tests.tiny import WIDE
+from tests.warm import warm_python
 
 from .data.disk import make_clips, put
 
@@ -272,7 +272,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained, tmp_path):
         "sys.exit(finetune.main(sys.argv[1:]))\n"
     )
     command = ["scenes_recognition", *arguments(pretrained, broken, *extra)]
-    assert subprocess.run([sys.executable, "-c", code, *command]).returncode == 9
+    assert subprocess.run([warm_python(), "-c", code, *command]).returncode == 9
     assert [path.name for path in complete_checkpoints(broken / "checkpoints")][-1] == "checkpoint-6"
     assert not (broken / "evaluation.json").exists()
     assert finetune.main(command) == 0

@@ -12,6 +12,7 @@ from deepavfusion.training.experiments import ablations
 from deepavfusion.training.experiments import scenes as scene_results
 from deepavfusion.training.experiments.grid import Run, cost, median_with_std, run_all
 from tests.training.test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
+from tests.warm import warm  # noqa: F401  (a fixture)
 
 SMALL = [
     "data.train_size=16",
@@ -77,6 +78,7 @@ def test_the_time_of_an_interrupted_run_is_added_up(tmp_path):
     assert once < cost(run)["seconds"] <= once + time.time() - started
 
 
+@pytest.mark.usefixtures("warm")
 def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrained, tmp_path, capsys):  # noqa: F811
     page, results, out = tmp_path / "results.md", tmp_path / "results.json", tmp_path / "runs"
     page.write_text("# Title\n<!-- results:begin -->\nearlier text\n<!-- results:end -->\nrest\n")
@@ -152,6 +154,7 @@ def test_median_with_std():
     assert median_with_std([6.0, 8.0], digits=2) == "7.00 ± 1.41"
 
 
+@pytest.mark.usefixtures("warm")
 def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     out, results = tmp_path / "runs", tmp_path / "results"
     sizes = {**SIZES, "num_hidden_layers": 4}

@@ -2,13 +2,16 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 from deepavfusion.training.experiments import label_efficiency
 from tests.training.experiments.test_experiments import SMALL
 from tests.training.test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
+from tests.warm import warm  # noqa: F401  (a fixture)
 
 
+@pytest.mark.usefixtures("warm")
 def test_every_run_sees_as_many_clips_and_the_page_is_rewritten(pretrained, tmp_path, capsys):  # noqa: F811
     page, results, out = tmp_path / "results.md", tmp_path / "label_efficiency.json", tmp_path / "runs"
     page.write_text("# Title\n<!-- labels:begin -->\nearlier text\n<!-- labels:end -->\nrest\n")

@@ -2,11 +2,15 @@
 
 import json
 
+import pytest
+
 from deepavfusion.training.experiments import objectives
 from tests.training.experiments.test_experiments import SMALL
 from tests.training.test_finetune import SIZES
+from tests.warm import warm  # noqa: F401  (a fixture)
 
 
+@pytest.mark.usefixtures("warm")
 def test_objectives_train_for_equal_time_and_the_page_is_rewritten(tmp_path, capsys, monkeypatch):
     seconds = {"model.pretraining_objective=jepa": 0.03}
     monkeypatch.setattr(objectives, "seconds_per_clip", lambda changes: seconds.get(changes[0], 0.01))

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.training.stand_in import TINY_RECIPE
+from tests.warm import warm_python
 
 SCRIPT = Path(__file__).with_name("kill_and_resume.py")
 # Every step is logged, so that the moment of a kill can be chosen; clips are read by a process of their own.
@@ -41,7 +41,7 @@ RECIPES = {"pretrain": TINY_RECIPE, "finetune": finetuning_recipe()}
 def run(folder, mode, command, *extra):
     recipe = folder / "tiny.yaml"
     recipe.write_text(RECIPES[command])
-    line = [sys.executable, str(SCRIPT), str(mode), command, str(recipe), str(folder), *SETTINGS, *extra]
+    line = [warm_python(), str(SCRIPT), str(mode), command, str(recipe), str(folder), *SETTINGS, *extra]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment)
     log = (folder / "log.txt").read_text() if (folder / "log.txt").exists() else ""

@@ -1,7 +1,6 @@
 """Generation of scenes, and their design."""
 
 import subprocess
-import sys
 from collections import defaultdict
 
 import numpy as np
@@ -22,6 +21,7 @@ from deepavfusion.training.data.scenes.audio import NUM_SOURCE_UNIFORMS, synthes
 from deepavfusion.training.data.scenes.config import enumerate_structures
 from deepavfusion.training.data.scenes.generation import _Plan, generate_frames, generate_waveform
 from deepavfusion.training.data.scenes.image import shape_tables
+from tests.warm import warm_python
 
 SHORT = ScenesConfig(seconds=1.5)
 DIGEST = """
@@ -51,7 +51,7 @@ def test_every_shape_has_two_timbres_and_every_timbre_two_shapes():
 
 
 def test_scenes_are_deterministic_across_processes():
-    run = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True)
+    run = subprocess.run([warm_python(), "-c", DIGEST], capture_output=True, text=True, check=True)
     namespace = {}
     exec(DIGEST.replace("print(digest.hexdigest())", "value = digest.hexdigest()"), namespace)
     assert run.stdout.strip() == namespace["value"]

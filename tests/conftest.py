@@ -1,0 +1,40 @@
+"""The order of the files: those that take longest first, so that no worker is left with one of them at the end."""
+
+from pathlib import Path
+
+import pytest
+
+LONGEST = (
+    "test_remote_code.py",
+    "test_notebooks.py",
+    "training/runs/test_resume.py",
+    "training/experiments/test_experiments.py",
+    "modeling_deepavfusion/test_common.py",
+    "training/test_finetune.py",
+    "test_remote_processor.py",
+    "training/test_extras.py",
+    "training/test_pretrain.py",
+    "test_hub.py",
+    "training/experiments/test_label_efficiency.py",
+    "training/experiments/test_objectives.py",
+    "training/experiments/test_benchmark.py",
+    "training/tasks/test_tasks.py",
+    "inference/test_separate.py",
+    "faults/test_surroundings.py",
+    "faults/test_claims.py",
+    "test_lint.py",
+)
+RANKS = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order below: pytest-xdist sorts files by their numbers of tests."""
+    missing = [str(path) for path in RANKS if not path.is_file()]
+    if missing:
+        raise pytest.UsageError(f"{__file__} names files that do not exist: {', '.join(missing)}")
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the others stay in their order."""
+    items.sort(key=lambda item: RANKS.get(item.path, len(RANKS)))
