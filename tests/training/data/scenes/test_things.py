@@ -144,6 +144,10 @@ def test_settings_that_need_generated_scenes(folder, config):
         modality_ceilings(config)
 
 
+def test_recipes_of_linked_scenes_take_things(folder):
+    assert build(folder, "recognition", coupling=0.97).config == build(folder, "recognition").config
+
+
 @pytest.mark.parametrize("max_sounding", [1, 2])
 def test_recognition(folder, max_sounding):
     clips = build(folder, "recognition", max_sounding=max_sounding)
