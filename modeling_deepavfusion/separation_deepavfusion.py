@@ -46,6 +46,11 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
                 f"hidden_size is {dim}: source separation with {config.audio_patch_size} x {config.audio_patch_size} "
                 f"patches expects a multiple of {2**num_scales}."
             )
+        if config.separation_condition != "image" and not config.fusion_layer_indices:
+            raise ValueError(
+                f"separation_condition is {config.separation_condition!r}, but there are no fusion layers: expected "
+                "'image', or at least one fusion layer."
+            )
         self.deepavfusion = DeepAVFusionModel(config)
         self.tap_layers = tap_layers(config.num_hidden_layers, num_scales + 1)
         widths = [dim // 2**scale for scale in range(num_scales + 1)]

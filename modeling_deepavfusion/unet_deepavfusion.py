@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-_GROUP = 8
+_GROUP = 8  # channels
 
 
 class DeepAVFusionDoubleConv(nn.Sequential):
@@ -20,7 +20,7 @@ class DeepAVFusionDoubleConv(nn.Sequential):
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        norm: `"batch"`, or `"group"` for group norm with `_GROUP` channels a group.
+        norm: `"batch"`, or `"group"` for group norm with 8 channels a group.
     """
 
     def __init__(self, in_channels: int, out_channels: int, norm: str = "batch"):

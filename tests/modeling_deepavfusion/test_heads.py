@@ -198,6 +198,12 @@ def test_separation_is_conditioned_on_the_configured_tokens(inputs, condition):
     torch.testing.assert_close(mixed.logits[0], outputs.logits[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("condition", ["fusion", "image_alone"])
+def test_separation_by_fusion_tokens_needs_fusion_layers(condition):
+    with pytest.raises(ValueError, match=f"separation_condition is '{condition}', but there are no fusion layers"):
+        make(DeepAVFusionForSourceSeparation, separation_condition=condition, fusion_layers="none")
+
+
 @pytest.mark.parametrize("scales", [1, 2, 3, 9])
 def test_positions_of_a_coarse_separation_mask_predict_the_bins_that_they_cover(inputs, scales):
     model = make(DeepAVFusionForSourceSeparation, separation_scales=scales)  # patches of 8 x 8: three scales at most
