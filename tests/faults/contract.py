@@ -123,16 +123,17 @@ def mutate_model(saved: Path, folder: Path, seed: int, number: int) -> tuple[str
 
 
 def try_model(folder: Path) -> str:
-    """Classify a file that does not exist: a model that loads complains of the file, others of the model."""
-    absent = folder / "absent.wav"
+    """Classify a file without audio: with a model that loads, the command complains of the file, else of the model."""
+    broken = folder.parent / "broken.wav"
+    broken.write_bytes(b"no audio")
     start = time.process_time()
-    code, out, err = run_command(["classify", "--model", str(folder), str(absent), "--device", "cpu"])
+    code, out, err = run_command(["classify", "--model", str(folder), str(broken), "--device", "cpu"])
     expect(code == 2, f"exit code {code}: {err!r}")
     expect(not out, f"output {out!r}")
     expect(err.endswith("\n") and is_line(err[:-1]), f"errors {err!r}")
     expect(err.startswith("deepavfusion classify: "), f"errors {err!r}")
     expect(time.process_time() - start < MAX_SECONDS, f"{time.process_time() - start:.1f} s of CPU time")
-    return READ if "absent.wav" in err else REFUSED
+    return READ if "broken.wav" in err else REFUSED
 
 
 def published_tensors() -> dict[str, torch.Tensor]:

@@ -64,6 +64,8 @@ def test_models_of_another_type_are_refused_without_a_question(saved, tmp_path, 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": name}))
     assert config["auto_map"]
-    code, out, err = run_command(["classify", "--model", str(folder), "absent.wav", "--device", "cpu"])
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no audio")
+    code, out, err = run_command(["classify", "--model", str(folder), str(broken), "--device", "cpu"])
     assert (code, out) == (2, "")
     assert err == f"deepavfusion classify: {folder} holds a model of type {name!r}: expected 'deepavfusion'.\n"

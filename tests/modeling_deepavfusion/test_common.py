@@ -299,7 +299,7 @@ def test_autocast_training_step(model_class, case):
 )
 def test_compiles_without_graph_breaks(model_class, case):
     torch._dynamo.reset()
-    model = make_model(model_class, **CASES[case] | {"num_hidden_layers": 2})  # each layer is traced anew
+    model = make_model(model_class, **CASES[case])
     inputs = make_inputs(model.config, model_class)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     with torch.no_grad():
