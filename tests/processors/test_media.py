@@ -10,6 +10,7 @@ import av
 import av.stream
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepavfusion.processors import media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, dense_timestamps, load_clip, probe_clip
@@ -264,6 +265,16 @@ def test_timestamps_beyond_an_estimated_duration(tmp_path):
     assert pitch(clip.waveform, rate) == pytest.approx(700, abs=2)
     with pytest.raises(MediaError, match=r"expected a timestamp within 0\.00 to 30\.0\d s, but got 31\.00 s"):
         load_clip(path, 31.0)
+
+
+def test_an_image_has_no_timestamps(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(path)
+    assert load_clip(path).is_still
+    with pytest.raises(
+        MediaError, match=r"photo\.png: expected no timestamp, because a still image has no time, but got 1"
+    ):
+        load_clip(path, 1.0)
 
 
 def test_cover_art_is_not_a_video(tmp_path):

@@ -24,6 +24,7 @@ from deepavfusion.training.runs.card import PIPELINES
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
+from tests.media_factory import write_media
 from tests.tiny import WIDE
 from tests.warm import warm_python
 
@@ -167,6 +168,23 @@ def test_a_model_of_other_classes_does_not_fit(tmp_path, capsys):
     assert f"deepavfusion evaluate: model {model} does not fit the data: it has 3 classes (dog, cello, rain)" in error
     assert error.endswith(".")
     assert ", the data 16; the first difference is 0: 'dog' and " in error
+
+
+def test_clips_without_classes_cannot_be_recognized(tmp_path, capsys):
+    videos, model = tmp_path / "videos", tmp_path / "classifier"
+    videos.mkdir()
+    for number in range(3):
+        write_media(videos / f"{number}.mp4", seconds=1.0)
+    DeepAVFusionForAudioVisualClassification(DeepAVFusionConfig(**SIZES, num_labels=2)).save_pretrained(model)
+    for command, words in ((evaluate, ["--model", str(model)]), (finetune, [f"model.init_from={model}"])):
+        out = ["--out", str(tmp_path / "out")] if command is evaluate else [f"run.output_dir={tmp_path / 'out'}"]
+        given = [f"data.path={videos}", "run.cpu=true", "optim.mixed_precision=bf16"]
+        code = command.main(["folder_recognition", *words, *out, *given])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert code == 2, error
+        assert "recognition needs classes, but these clips have none" in error
+        assert "Put them into one subfolder per class" in error
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, capsys):

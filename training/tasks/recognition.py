@@ -22,6 +22,15 @@ from .evaluation import evaluate_task
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
 
 
+def _check_labels(clips) -> None:
+    """Raise `ValueError` if clips have no classes."""
+    if clips.label_names is None:
+        raise ValueError(
+            f"recognition needs classes, but these clips have none ({clips.card}). Put them into one subfolder per "
+            "class, or name their classes in a list (data.annotations)."
+        )
+
+
 class Recognition(Task):
     """Single- or multi-label classification, evaluated per stream and per modality."""
 
@@ -43,8 +52,7 @@ class Recognition(Task):
 
     @classmethod
     def head_config(cls, clips, recipe):
-        if clips.label_names is None:
-            raise ValueError(f"Recognition needs labels, but {clips.card} has none.")
+        _check_labels(clips)
         names = dict(enumerate(clips.label_names))
         kind = "multi_label_classification" if clips.multi_label else "single_label_classification"
         return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
@@ -110,7 +118,8 @@ class Recognition(Task):
 
     @classmethod
     def match_clips(cls, clips, config):
-        if not isinstance(clips, FileClips) or clips.label_names is None:
+        _check_labels(clips)
+        if not isinstance(clips, FileClips):
             return clips, []
         own = [config.id2label[i] for i in range(config.num_labels)]
         places = match_names(clips.label_names, own)
@@ -128,9 +137,10 @@ class Recognition(Task):
         return matched, notes
 
     def check_model(self, model):
+        _check_labels(self.clips)
         names = self.clips.label_names
         own = [model.config.id2label[i] for i in range(model.config.num_labels)]
-        if names is not None and list(names) != own:
+        if list(names) != own:
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
             first = f"; the first difference is {different[0]}" if different else ""
             shown = ", ".join([*map(printable, own[:4]), *["..."] * (len(own) > 4)])
