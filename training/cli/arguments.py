@@ -105,9 +105,9 @@ def segment_parser() -> CommandParser:
     """Build the parser of `deepavfusion segment`."""
     parser = _shared(
         "segment",
-        "Write two images for each timestamp of media files: NAME_mask.png, whose pixels are class indices (with a\n"
-        "single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask over the\n"
-        "frame, NAME_overlay.png.",
+        "Write two images for each timestamp of media files: NAME_at_Ts_mask.png, whose pixels are class indices\n"
+        "(with a single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask\n"
+        "over the frame, NAME_at_Ts_overlay.png. Names of photos are without _at_Ts.",
         "A file without audio is segmented from its frames only. The images hold the timestamp in seconds as text.",
     )
     parser.add_argument("--out", required=True, type=Path, help="output folder")
@@ -119,8 +119,9 @@ def localize_parser() -> CommandParser:
     """Build the parser of `deepavfusion localize`."""
     parser = _shared(
         "localize",
-        "Write the heat map of sound sources over the frame, NAME_heat.png, for each timestamp of media files, and\n"
-        "print the position of its maximum and, as score, the probability that anything in the frame sounds.",
+        "Write the heat map of sound sources over the frame, NAME_at_Ts_heat.png (NAME_heat.png of a photo), for each\n"
+        "timestamp of media files, and print the position of its maximum and, as score, the probability that anything\n"
+        "in the frame sounds.",
         "Each map is drawn between its own minimum and maximum. The image holds the timestamp in seconds as text.",
     )
     parser.add_argument("--out", required=True, type=Path, help="output folder")

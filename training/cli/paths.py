@@ -108,6 +108,16 @@ def suggestion(origin: str) -> str:
     return ""
 
 
+def similar(path: Path) -> str:
+    """End of a sentence about an absent folder: "; did you mean videos?" after the folders beside it, or "."."""
+    try:
+        names = [folder.name for folder in path.parent.iterdir() if folder.is_dir()]
+    except (OSError, ValueError):
+        names = []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.with_name(close[0])}?" if close else "."
+
+
 def model_folders(parent: Path) -> Iterable[Path]:
     """The folders in a folder that hold a model."""
     try:
@@ -124,6 +134,7 @@ __all__ = [
     "existing_parent",
     "missing_folder",
     "model_folders",
+    "similar",
     "suggestion",
     "unusable",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from .arguments import PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
 from .options import check_option, check_order, closest_option, command_help, split_override
-from .paths import check_output_file, check_writable, missing_folder, unusable
+from .paths import check_output_file, check_writable, missing_folder, similar, unusable
 from .recipes import ACCEPTED, check_recipe
 
 HELP = frozenset({"-h", "--help"})
@@ -68,6 +68,8 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         check_option(section, name, command)
         if value not in _NULL:
             paths[f"{section}.{name}"] = value
+    if (data := paths.get("data.path")) is not None and not os.path.exists(data):
+        raise InputError(f"data.path={data} cannot be used: there is no such folder{similar(Path(data))}")
     for argument in ("--model", "model.init_from"):
         if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
             raise InputError(unusable(f"{argument}={origin}", reason))
@@ -161,7 +163,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]
         raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")
     given.path = paths[0]
     if not os.path.exists(given.path):
-        raise InputError(f"expected the data set {given.name} at {given.path}, but there is no such folder.")
+        hint = similar(Path(given.path))
+        raise InputError(f"expected the data set {given.name} at {given.path}, but there is no such folder{hint}")
     return given, options
 
 
