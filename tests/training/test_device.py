@@ -223,14 +223,21 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert", "data"}))
-def test_all_commands_multiply_matrices_with_one_precision(command):
+def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
     """Before they load anything. On a GPU that is TF32: a command without it would report other numbers."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        model = [] if command in ("pretrain", "finetune", "probe") else ["--model", "./nowhere"]
-        out = ["--out", "nowhere"] if command in ("embed", "separate", "segment", "localize") else []
-        assert cli.main([command, "nothing", *model, *out]) == 2
+        clip, model, out = tmp_path / "clip.mp4", ["--model", str(tmp_path)], ["--out", str(tmp_path / "out")]
+        clip.touch()
+        recipes = {"pretrain": "scenes_tiny", "finetune": "scenes_recognition", "probe": "scenes_probe"}
+        if command in recipes:
+            words = [recipes[command], "optim.epochs=-1", f"run.output_dir={tmp_path / 'out'}"]
+        elif command == "evaluate":
+            words = ["scenes_retrieval", *model, *out]
+        else:
+            words = [str(clip), *model, *(out if command != "classify" else [])]
+        assert cli.main([command, *words]) == 2
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)

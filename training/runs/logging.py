@@ -166,9 +166,8 @@ class WaitingNotes:
         notes = {}
         fraction = self._core_wait_fraction()
         if fraction >= _DOMINATES:
-            notes["cores"] = (
-                f"this run waits {fraction:.0%} of its time for a core that other programs use"
-                + (": fewer threads may be faster (OMP_NUM_THREADS=1)" if torch.get_num_threads() > 1 else "")
+            notes["cores"] = f"this run waits {fraction:.0%} of its time for a core that other programs use" + (
+                ": fewer threads may be faster (OMP_NUM_THREADS=1)" if torch.get_num_threads() > 1 else ""
             )
         elif data_wait_fraction >= _DOMINATES:
             notes["data"] = (

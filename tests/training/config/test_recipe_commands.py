@@ -62,7 +62,7 @@ def test_a_path_that_is_not_given_is_asked_for(name, origin, tmp_path, capsys):
     [
         ("finetune vggsound_finetune", "runs/vggsound_base", "deepavfusion pretrain vggsound_base"),
         ("finetune scenes_recognition", "runs/quickstart", "make quickstart"),
-        ("finetune scenes_separation", "runs/scenes_localization", "deepavfusion finetune scenes_localization"),
+        ("finetune scenes_separation", "runs/quickstart", "make quickstart"),
         ("evaluate scenes_probe --model runs/scenes_probe", "runs/scenes_probe", "deepavfusion probe scenes_probe"),
         ("pretrain scenes_tiny model.init_from=runs/mine", "runs/mine", None),
         ("evaluate scenes_retrieval --model runs/a/scenes_tiny", "runs/a/scenes_tiny", None),
