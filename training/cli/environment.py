@@ -40,8 +40,8 @@ def usable_cores() -> int:
 def threads_beside(workers: int, environment: Mapping[str, str] | None = None) -> int | None:
     """Number of threads that compute beside `workers` processes that read data; None if the environment names one.
 
-    A process computes on the cores that its workers leave, at least on half of them and on two if there are two:
-    workers are not always busy. The processes of one machine share its cores.
+    A process computes on the cores that its workers leave, at least on half of them: workers are not always busy. The
+    processes of one machine share its cores.
 
     Args:
         workers: Number of worker processes.
@@ -52,7 +52,7 @@ def threads_beside(workers: int, environment: Mapping[str, str] | None = None) -
         return None
     processes = environment.get("LOCAL_WORLD_SIZE", "")
     cores = max(1, usable_cores() // (max(1, int(processes)) if processes.isdecimal() else 1))
-    return max(min(cores, 2), cores // 2, cores - workers)
+    return max(1, cores // 2, cores - workers)
 
 
 def core_seconds() -> tuple[float, float] | None:
