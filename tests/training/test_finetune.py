@@ -175,7 +175,7 @@ def test_clips_without_classes_cannot_be_recognized(tmp_path, capsys):
     videos.mkdir()
     for number in range(3):
         write_media(videos / f"{number}.mp4", seconds=1.0)
-    DeepAVFusionForAudioVisualClassification(DeepAVFusionConfig(**SIZES, num_labels=2)).save_pretrained(model)
+    DeepAVFusionForAudioVisualClassification(DeepAVFusionConfig(**SIZES)).save_pretrained(model)
     for command, words in ((evaluate, ["--model", str(model)]), (finetune, [f"model.init_from={model}"])):
         out = ["--out", str(tmp_path / "out")] if command is evaluate else [f"run.output_dir={tmp_path / 'out'}"]
         given = [f"data.path={videos}", "run.cpu=true", "optim.mixed_precision=bf16"]
