@@ -169,10 +169,10 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
     if timestamp is None:
         timestamp = sum(info.span) / 2
     elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
-        times = f"a timestamp within {first:.2f} to {last:.2f} s"
-        if (first, last) == _IMAGE_SPAN:
-            times = "no timestamp, because a still image has no time"
-        raise source.error(times, f"got {timestamp:.2f} s")
+        expected = f"a timestamp within {first:.2f} to {last:.2f} s"
+        if source.still is not None:
+            expected = "no timestamp, because a still image has no time"
+        raise source.error(expected, f"got {timestamp:.2f} s")
     window_start, times = window_times(first, last, timestamp, num_frames, seconds)
     frames = waveform = rate = None
     complete = True

@@ -91,11 +91,11 @@ class Progress:
             self.bar.postfix = [self._amount(), note]
             self.bar.update(amount)
         elif self.shown and time.monotonic() - self.said >= _LINE_SECONDS:
-            self.told()
+            self.mark_reported()
             say(self.line() + note, stream=sys.stderr)
 
-    def told(self) -> None:
-        """Take note that another line has just told how far the work is: the next one follows half a minute later."""
+    def mark_reported(self) -> None:
+        """Count half a minute to the next line from now, because another line has just reported the progress."""
         self.said = time.monotonic()
 
     def reach(self, done: float) -> None:

@@ -83,8 +83,13 @@ def missing_folder(origin: str) -> str | None:
 
 
 def unusable(origin: str, reason: str) -> str:
-    """Sentence that says why a model cannot be used."""
-    return f"{origin} cannot be used: {reason}{'' if reason.endswith('?') else '.'}"
+    """Sentence that says why a model or data cannot be used."""
+    return sentence(f"{origin} cannot be used: {reason}")
+
+
+def sentence(text: str) -> str:
+    """End a sentence, unless it ends with a question."""
+    return text if text.endswith("?") else f"{text}."
 
 
 def suggestion(origin: str) -> str:
@@ -100,22 +105,25 @@ def suggestion(origin: str) -> str:
     if in_runs and (command := maker(path.name)):
         return f"; `{command}` creates it"
     for parent in (path.parent, Path(RUNS)):
-        names = {folder.name: folder for folder in model_folders(parent) if folder != path}
-        if close := difflib.get_close_matches(path.name, names, n=1):
-            return f"; did you mean {names[close[0]]}?"
+        if found := _closest(path, model_folders(parent)):
+            return found
     if in_runs and (close := difflib.get_close_matches(path.name, run_names(), n=1)):
         return f"; did you mean {RUNS}/{close[0]}, which `{maker(close[0])}` creates?"
     return ""
 
 
 def similar(path: Path) -> str:
-    """End of a sentence about an absent folder: "; did you mean videos?" after the folders beside it, or "."."""
+    """What else an absent folder may be, as a part of a sentence, from the folders beside it: as `suggestion`."""
     try:
-        names = [folder.name for folder in path.parent.iterdir() if folder.is_dir()]
+        return _closest(path, [folder for folder in path.parent.iterdir() if folder.is_dir()])
     except (OSError, ValueError):
-        names = []
+        return ""
+
+
+def _closest(path: Path, folders: Iterable[Path]) -> str:
+    names = {folder.name: folder for folder in folders if folder != path}
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.with_name(close[0])}?" if close else "."
+    return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def model_folders(parent: Path) -> Iterable[Path]:
@@ -134,6 +142,7 @@ __all__ = [
     "existing_parent",
     "missing_folder",
     "model_folders",
+    "sentence",
     "similar",
     "suggestion",
     "unusable",

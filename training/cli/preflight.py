@@ -12,7 +12,7 @@ from pathlib import Path
 from .arguments import PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
 from .options import check_option, check_order, closest_option, command_help, split_override
-from .paths import check_output_file, check_writable, missing_folder, similar, unusable
+from .paths import check_output_file, check_writable, missing_folder, sentence, similar, unusable
 from .recipes import ACCEPTED, check_recipe
 
 HELP = frozenset({"-h", "--help"})
@@ -69,7 +69,7 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         if value not in _NULL:
             paths[f"{section}.{name}"] = value
     if (data := paths.get("data.path")) is not None and not os.path.exists(data):
-        raise InputError(f"data.path={data} cannot be used: there is no such folder{similar(Path(data))}")
+        raise InputError(unusable(f"data.path={data}", f"there is no such folder{similar(Path(data))}"))
     for argument in ("--model", "model.init_from"):
         if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
             raise InputError(unusable(f"{argument}={origin}", reason))
@@ -164,7 +164,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]
     given.path = paths[0]
     if not os.path.exists(given.path):
         hint = similar(Path(given.path))
-        raise InputError(f"expected the data set {given.name} at {given.path}, but there is no such folder{hint}")
+        expected = f"expected the data set {given.name} at {given.path}"
+        raise InputError(sentence(f"{expected}, but there is no such folder{hint}"))
     return given, options
 
 

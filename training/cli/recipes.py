@@ -78,15 +78,6 @@ def recipe_command(name: str) -> str | None:
     return found[1] if found else None
 
 
-def recipe_task(name: str) -> str | None:
-    """Task of a packaged recipe; None if there is no such recipe."""
-    file = recipe_file(name)
-    if file is None:
-        return None
-    found = re.search(r"^task:\n(?:  .*\n)*?  name: *(\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return found[1] if found else COMMANDS[recipe_command(name) or "pretrain"][0]
-
-
 def recipe_goal(name: str) -> str:
     """Goal of a packaged recipe, in one line."""
     comment = first_comment((recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -151,7 +142,6 @@ __all__ = [
     "recipe_file",
     "recipe_goal",
     "recipe_names",
-    "recipe_task",
     "run_names",
     "unknown",
 ]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +154,14 @@ def median_with_std(values: Sequence[float], scale: float = 1.0, digits: int = 1
     return text if len(values) == 1 else f"{text} ± {scale * stdev(values):.{digits}f}"
 
 
+def seeds_text(counts: Collection[int]) -> str:
+    """Say over how many seeds the values of a table are, from the number of seeds of each entry."""
+    most = max(counts, default=0)
+    if set(counts) == {1}:
+        return "one seed"
+    return f"{'up to ' if len(set(counts)) > 1 else ''}{most} seeds, median ± standard deviation"
+
+
 def slug(title: str) -> str:
     """Title of a run as part of a folder name."""
     return "".join(c if c.isalnum() else "-" for c in title).strip("-").replace("--", "-")
@@ -240,6 +248,7 @@ __all__ = [
     "has_pretrained",
     "median_with_std",
     "run_all",
+    "seeds_text",
     "slug",
     "write_table",
 ]

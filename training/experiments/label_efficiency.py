@@ -34,6 +34,7 @@ from .grid import (
     experiment_parser,
     has_pretrained,
     median_with_std,
+    seeds_text,
     write_table,
 )
 
@@ -86,10 +87,8 @@ def table(results: dict[str, Any]) -> str:
                 cells.append("-" if entry is None else f"{median_with_std(entry['metrics'][metric], 100)} %")
         rows.append(cells)
     columns = [f"{evidence}, {title}" for evidence in _EVIDENCE.values() for title in STARTS.values()]
-    numbers = {len(entry["seeds"]) for start in STARTS for entry in runs.get(start, {}).values()}
-    note = f"Top-1 on held-out scenes after {runs['clips_seen']:,} clips of fine-tuning; "
-    seeds = f"{'up to ' if len(numbers) > 1 else ''}{max(numbers)} seeds, median ± standard deviation"
-    note += "one seed." if numbers == {1} else f"{seeds}."
+    seeds = seeds_text([len(entry["seeds"]) for start in STARTS for entry in runs.get(start, {}).values()])
+    note = f"Top-1 on held-out scenes after {runs['clips_seen']:,} clips of fine-tuning; {seeds}."
     return markdown_table(["labels", *columns], rows) + "\n\n" + note
 
 

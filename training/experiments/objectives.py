@@ -25,7 +25,18 @@ from ..runs.models import build_model
 from ..runs.optimization import build_optimizer
 from ..runs.records import package_versions
 from ..tasks.pretraining import Pretraining
-from .grid import Run, add_table, complete, cost, cost_line, experiment_parser, median_with_std, slug, write_table
+from .grid import (
+    Run,
+    add_table,
+    complete,
+    cost,
+    cost_line,
+    experiment_parser,
+    median_with_std,
+    seeds_text,
+    slug,
+    write_table,
+)
 
 RECIPE = "scenes_tiny"
 _PLAIN = ("model.image_decoder_type=plain", "model.audio_decoder_type=plain")
@@ -124,9 +135,8 @@ def table(results: dict[str, Any]) -> str:
         cells = ("-" if value is None else median_with_std(value, 100) for value in values)
         rows.append([objective, f"{entry['clips_seen']:,}", *cells])
     text = markdown_table(["objective", "clips", *_SHOWN.values()], rows)
-    seeds = max((len(entry["seeds"]) for entry in results["objectives"].values()), default=0)
-    spread = "one seed" if seeds == 1 else f"{seeds} seeds, median ± standard deviation"
-    return f"{text}\n\n{results['cpu_minutes']:g} minutes of training on one CPU thread each; {spread}."
+    seeds = seeds_text([len(entry["seeds"]) for entry in results["objectives"].values()])
+    return f"{text}\n\n{results['cpu_minutes']:g} minutes of training on one CPU thread each; {seeds}."
 
 
 def summary_line(run: Run) -> str:

@@ -30,6 +30,7 @@ from .grid import (
     has_pretrained,
     median_with_std,
     run_all,
+    seeds_text,
     write_table,
 )
 
@@ -164,9 +165,7 @@ def table(results: dict[str, Any]) -> str:
                 for start in STARTS
             ]
             rows.append([task.capitalize() if k == 0 else "", title.removesuffix(", dB"), *cells])
-    counts = {len(entry["seeds"]) for entry in entries(results)}
-    seeds = f"{'up to ' if len(counts) > 1 else ''}{max(counts)} seeds, median ± standard deviation"
-    note = f"Held-out scenes; {'one seed' if counts == {1} else seeds}."
+    note = f"Held-out scenes; {seeds_text([len(entry['seeds']) for entry in entries(results)])}."
     note += f" One seed of all tasks took {results['core_minutes']:.0f} minutes of one CPU core."
     return markdown_table(["task", "metric", "with pre-training", "from random weights"], rows) + "\n\n" + note
 

@@ -210,7 +210,7 @@ class ProgressLog(TrainerCallback):
         if self.main:
             say(text, kept="\n")
             if self.progress is not None:
-                self.progress.told()
+                self.progress.mark_reported()
 
     def advance(self, loss: float) -> None:
         """Take note of a step."""

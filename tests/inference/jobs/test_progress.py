@@ -77,7 +77,7 @@ def test_no_line_follows_another_that_tells_as_much(clock, capsys):
         clock[0] += 20
         progress.update(note=note)
         if note == "loss 1.0000":
-            progress.told()
+            progress.mark_reported()
     clock[0] += 10
     progress.update(note="loss 0.2500")
     assert capsys.readouterr().err.splitlines() == [
