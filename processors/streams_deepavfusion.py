@@ -269,7 +269,8 @@ def upright(frames: list, ratio: float) -> np.ndarray:
         if frame is last:
             result[i] = result[i - 1]
             continue
-        stored = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+        # More threads would belong to the frame: a forked process, which lacks them, waits forever when it frees it.
+        stored = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
         result[i], last = orientation.apply(stored), frame
     return result
 

@@ -1,8 +1,16 @@
-"""The order of the files: those that take longest first, so that no worker is left with one of them at the end."""
+"""The order of the files, and what holds for all tests.
 
+Those files that take longest come first, so that no worker is left with one of them at the end.
+"""
+
+import gc
+import os
 from pathlib import Path
 
 import pytest
+
+# Frames that tests encode have threads, which a forked process lacks: it must not be left to free them.
+os.register_at_fork(before=gc.collect)
 
 LONGEST = (
     "test_remote_code.py",

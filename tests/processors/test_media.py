@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepavfusion.processors import media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, dense_timestamps, load_clip, probe_clip
+from tests.isolated import run_python
 from tests.media_factory import damage, gray_at, media_bytes, tone, turn_mp4, write_media
 from tests.warm import warm_python
 
@@ -265,6 +266,38 @@ def test_timestamps_beyond_an_estimated_duration(tmp_path):
     assert pitch(clip.waveform, rate) == pytest.approx(700, abs=2)
     with pytest.raises(MediaError, match=r"expected a timestamp within 0\.00 to 30\.0\d s, but got 31\.00 s"):
         load_clip(path, 31.0)
+
+
+FORK = """
+import gc, os, sys, time
+import av
+from deepavfusion.processors.streams_deepavfusion import upright
+
+gc.disable()
+with av.open(sys.argv[1]) as container:
+    frames = list(container.decode(video=0))[:2]
+upright(frames, 1.5)
+frames.append(frames)  # garbage that only a collection frees
+del frames
+process = os.fork()
+if process == 0:
+    gc.collect()
+    os._exit(0)
+for _ in range(200):
+    ended, status = os.waitpid(process, os.WNOHANG)
+    if ended:
+        print("ended", status)
+        break
+    time.sleep(0.05)
+else:
+    os.kill(process, 9)
+    print("hangs")
+"""
+
+
+def test_a_forked_process_can_free_decoded_frames(tmp_path):
+    write_media(tmp_path / "clip.mp4", seconds=1.0, size=(480, 640))
+    assert run_python(FORK, tmp_path / "clip.mp4", home=tmp_path / "home").strip() == "ended 0"
 
 
 def test_an_image_has_no_timestamps(tmp_path):

@@ -36,7 +36,9 @@ def write_video(path: str | Path, frames: np.ndarray, waveform: np.ndarray, samp
         video.options = {"crf": "18"} if codec == "libx264" else {"qscale": "3"}
         audio = container.add_stream("aac", rate=sampling_rate, layout="mono")
         for array in frames:
-            for packet in video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            # One thread, as in decoding: others would not survive a fork.
+            for packet in video.encode(frame.reformat(format=video.pix_fmt, threads=1)):
                 container.mux(packet)
         for packet in video.encode():
             container.mux(packet)
