@@ -27,6 +27,9 @@ $(INSTALLED): setup.cfg constraints.txt
 quickstart: env  ## pre-train and evaluate a tiny model on the built-in scenes (minutes on 2 CPU cores)
 	$(BIN)/deepavfusion pretrain scenes_tiny run.output_dir=runs/quickstart
 
+pretraining: env  ## pre-train on the built-in scenes with three seeds and write the tables (hours; resumes)
+	$(BIN)/python -m deepavfusion.training.experiments.pretraining --seeds 3
+
 results: env  ## fine-tune all tasks on the built-in scenes, with and without pre-training, and write the tables (resumes)
 	test -f runs/scenes_tiny_long/evaluation.json || $(BIN)/deepavfusion pretrain scenes_tiny_long
 	$(BIN)/python -m deepavfusion.training.experiments.scenes --pretrained runs/scenes_tiny_long
@@ -82,4 +85,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-install options lint format
+.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-install options lint format

@@ -175,7 +175,11 @@ def add_fine_tuning(parser: argparse.ArgumentParser, pretrained: str, results: s
         pretrained: Default folder of the model.
         results: Name of the results file.
     """
-    parser.add_argument("--pretrained", default=pretrained, help=f"folder of the pre-trained model ({pretrained})")
+    parser.add_argument(
+        "--pretrained",
+        default=pretrained,
+        help=f"folder of the pre-trained model ({pretrained}); {{seed}} in it stands for the seed of a run",
+    )
     add_table(parser, results)
 
 
@@ -192,12 +196,18 @@ def add_table(parser: argparse.ArgumentParser, results: str) -> None:
     )
 
 
+def origin(given: argparse.Namespace, start: str, seed: int) -> str:
+    """Value of `model.init_from` for a run that starts "pretrained" or from "scratch"."""
+    return given.pretrained.replace("{seed}", str(seed)) if start == "pretrained" else "null"
+
+
 def has_pretrained(given: argparse.Namespace, maker: str) -> bool:
-    """Whether the pre-trained model exists; else names the command that trains one."""
-    found = (Path(given.pretrained) / "config.json").is_file()
-    if not found:
-        print(f"No pre-trained model in {given.pretrained}; `{maker}` trains one.", file=sys.stderr)
-    return found
+    """Whether the pre-trained models of all seeds exist; else names a missing one and the command that trains it."""
+    folders = [Path(origin(given, "pretrained", seed)) for seed in range(given.seeds)]
+    missing = next((folder for folder in folders if not (folder / "config.json").is_file()), None)
+    if missing is not None:
+        print(f"No pre-trained model in {missing}; `{maker}` trains one.", file=sys.stderr)
+    return missing is None
 
 
 def write_table(given: argparse.Namespace, results: dict[str, Any], marker: str, table: str) -> None:
@@ -247,6 +257,7 @@ __all__ = [
     "experiment_parser",
     "has_pretrained",
     "median_with_std",
+    "origin",
     "run_all",
     "seeds_text",
     "slug",

@@ -34,6 +34,7 @@ from .grid import (
     experiment_parser,
     has_pretrained,
     median_with_std,
+    origin,
     seeds_text,
     write_table,
 )
@@ -50,7 +51,7 @@ def make_run(start: str, labels: int, seed: int, given: argparse.Namespace) -> R
     epochs = given.samples / labels
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", "scenes_recognition"),
-        f"model.init_from={given.pretrained if start == 'pretrained' else 'null'}",
+        f"model.init_from={origin(given, start, seed)}",
         *(f"data.train_size={labels}", f"optim.epochs={epochs:g}"),
         *(f"run.eval_epochs={epochs:g}", "run.keep_best=false", f"run.seed={seed}", f"run.output_dir={folder}"),
         *given.overrides,

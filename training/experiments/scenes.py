@@ -29,6 +29,7 @@ from .grid import (
     experiment_parser,
     has_pretrained,
     median_with_std,
+    origin,
     run_all,
     seeds_text,
     write_table,
@@ -77,10 +78,9 @@ SHOWN = {
 def make_run(task: str, start: str, seed: int, given: argparse.Namespace, design: str | None = None) -> Run:
     """One training run: a task, the origin of its encoder, a seed, and a design for localization."""
     name = f"{task}-{start}-{seed}" + ("" if design is None else f"-{design.replace(', ', '-')}")
-    origin = given.pretrained if start == "pretrained" else "null"
     command = (
         *(sys.executable, "-m", "deepavfusion.training.finetune", f"scenes_{task}"),
-        *(f"model.init_from={origin}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
+        *(f"model.init_from={origin(given, start, seed)}", f"run.seed={seed}", f"run.output_dir={given.out / name}"),
         *((*DESIGN_LENGTH, *DESIGNS[design]) if design else ()),
         *given.overrides,
     )

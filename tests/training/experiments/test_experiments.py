@@ -1,6 +1,7 @@
 """Experiments of many runs: completed runs are skipped, others resume; tables of results and ablations."""
 
 import json
+import re
 import sys
 import time
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
-from deepavfusion.training.experiments import ablations
+from deepavfusion.training.experiments import ablations, pretraining
 from deepavfusion.training.experiments import scenes as scene_results
 from deepavfusion.training.experiments.grid import Run, cost, median_with_std, run_all
 from tests.training.test_finetune import SIZES, pretrained  # noqa: F401  (a fixture)
@@ -124,6 +125,58 @@ def test_every_task_starts_from_the_pretrained_weights_or_from_random_ones(tmp_p
     for task in scene_results.TASKS:
         assert "model.init_from=runs/own" in scene_results.make_run(task, "pretrained", 2, given).command
         assert "model.init_from=null" in scene_results.make_run(task, "scratch", 2, given).command
+
+
+def test_each_seed_may_start_from_a_pretraining_of_its_own(tmp_path, capsys):
+    template = str(tmp_path / "long-{seed}")
+    given = scene_results.parser().parse_args(["--pretrained", template, "--seeds", "2"])
+    for seed in range(2):
+        run = scene_results.make_run("separation", "pretrained", seed, given)
+        assert f"model.init_from={tmp_path}/long-{seed}" in run.command
+    assert "model.init_from=null" in scene_results.make_run("separation", "scratch", 1, given).command
+    (tmp_path / "long-0").mkdir()
+    (tmp_path / "long-0" / "config.json").write_text("{}")
+    assert scene_results.main(["--pretrained", template, "--seeds", "2"]) == 2
+    assert "long-1;" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("warm")
+def test_pretraining_is_repeated_with_every_seed_and_its_tables_are_rewritten(tmp_path, capsys):
+    page, results, out = tmp_path / "results.md", tmp_path / "results.json", tmp_path / "runs"
+    page.write_text("# Title\n<!-- pretraining:begin -->\nearlier text\n<!-- pretraining:end -->\n")
+    arguments = [
+        *(
+            "--recipes",
+            "scenes_tiny",
+            "--seeds",
+            "2",
+            "--out",
+            str(out),
+            "--results",
+            str(results),
+            "--page",
+            str(page),
+        ),
+        *SMALL,
+        *("run.eval_epochs=1", "task.masks=[]", "task.probe_labels=[]"),
+        *(f"model.{name}={value}" for name, value in SIZES.items()),
+    ]
+    assert pretraining.main(arguments) == 0
+    entry = json.loads(results.read_text())["recipes"]["scenes_tiny"]
+    evaluations = [json.loads((out / f"scenes_tiny-{seed}" / "evaluation.json").read_text()) for seed in range(2)]
+    assert entry["seeds"] == [0, 1]
+    assert entry["clips_seen"] == 16
+    for kind in ("metrics", "before"):
+        assert entry[kind]["image_loss"] == [evaluation[kind]["image_loss"] for evaluation in evaluations]
+    assert len(set(entry["metrics"]["image_loss"])) == 2
+    text = page.read_text()
+    saved = median_with_std(entry["metrics"]["audio_saved_few"], 100)
+    assert re.search(rf"\| audio \| few \| .* \| {re.escape(saved)} % \|", text)
+    assert "2 seeds, median ± standard deviation of 16 clips" in text
+    bounds = [entry["metrics"][f"image_{name}"] for name in ("loss_hidden_true", "bound_true", "bound_none")]
+    saved = [(none - loss) / (none - true) for loss, true, none in zip(*bounds, strict=True)]
+    assert f"image hidden entirely: {median_with_std(saved, 100, 0)} %" in text
+    assert "earlier text" not in text
 
 
 def test_designs_are_trained_equally_long_from_the_same_model(tmp_path):
