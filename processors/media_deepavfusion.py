@@ -7,7 +7,7 @@ memory than seconds. Packets are decoded one by one, so that a damaged one does 
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from .streams_deepavfusion import (
     MediaInfo,
     best_stream,
     decode,
+    dense_timestamps,
     file_start,
     header_span,
     if_in_time,
@@ -75,14 +76,18 @@ class Clip:
 
 
 def load_clip(
-    path, timestamp: float | None = None, num_frames: int = 1, seconds: float = 3.0, require: str = "any"
+    path,
+    timestamp: float | Callable[[MediaInfo], tuple[float, float]] | None = None,
+    num_frames: int = 1,
+    seconds: float = 3.0,
+    require: str = "any",
 ) -> Clip:
     """Decode frames and audio around a timestamp.
 
     Args:
         path: Path, bytes, or a seekable binary file object.
         timestamp: Middle of the window in seconds from the file's start; by default, the middle of the part that both
-            streams cover.
+            streams cover. A function of the file's [`MediaInfo`] returns that, and the time of a single frame.
         num_frames: 1 for the frame at the timestamp; more are spread evenly over the window, at the middles of equal
             parts.
         seconds: Length of the window. A window that extends beyond the file is shifted into it; a shorter file is
@@ -103,7 +108,8 @@ def load_clip(
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
     source = _Source(path)
     info = source.probe()
-    if timestamp is not None and timestamp > info.end + _BEYOND:  # headers of some formats contain an estimate
+    given = timestamp(info)[0] if callable(timestamp) else timestamp
+    if given is not None and given > info.end + _BEYOND:  # headers of some formats contain an estimate
         info = source.probe(exact=True)
     clip, complete = _load(source, info, timestamp, num_frames, seconds)
     if not complete:  # headers can state more than the packets contain
@@ -155,17 +161,11 @@ def probe_clip(path) -> MediaInfo:
     return _Source(path).probe()
 
 
-def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
-    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
-    first, last = start + seconds / 2, end - seconds / 2
-    if num_clips == 1 or last <= first:
-        return [(start + end) / 2] * num_clips
-    return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
-
-
 def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
     """Return the clip, and whether both streams are as long as `info` states."""
-    first, last = info.start, info.end
+    first, last, frame_time = info.start, info.end, None
+    if callable(timestamp):
+        timestamp, frame_time = timestamp(info)
     if timestamp is None:
         timestamp = sum(info.span) / 2
     elif not math.isfinite(timestamp) or timestamp < 0 or timestamp > last + _BEYOND:
@@ -174,6 +174,8 @@ def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, second
             expected = "no timestamp, because a still image has no time"
         raise source.error(expected, f"got {timestamp:.2f} s")
     window_start, times = window_times(first, last, timestamp, num_frames, seconds)
+    if num_frames == 1 and frame_time is not None:
+        times = [frame_time]
     frames = waveform = rate = None
     complete = True
     if info.has_image:

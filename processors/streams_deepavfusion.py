@@ -240,6 +240,14 @@ def window_times(
     return begin, [timestamp] if num_frames == 1 else [begin + (i + 0.5) * step for i in range(num_frames)]
 
 
+def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
+    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
+    first, last = start + seconds / 2, end - seconds / 2
+    if num_clips == 1 or last <= first:
+        return [(start + end) / 2] * num_clips
+    return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
+
+
 def upright(frames: list, ratio: float) -> np.ndarray:
     """Convert frames to RGB arrays, turned and mirrored as the file states, with square pixels.
 
@@ -279,6 +287,7 @@ __all__ = [
     "MediaInfo",
     "best_stream",
     "decode",
+    "dense_timestamps",
     "file_start",
     "header_span",
     "if_in_time",

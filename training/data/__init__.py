@@ -9,6 +9,7 @@ The module of each data set in `sets` describes its layout on disk. [`build_data
 """
 
 from .build import MODELS, build_dataset, data_sets
-from .clips import BrokenClip, ClipDataset, FileClips, collate_clips
+from .clips import BrokenClip, ClipDataset, collate_clips
+from .files import FileClips
 
 __all__ = ["MODELS", "BrokenClip", "ClipDataset", "FileClips", "build_dataset", "collate_clips", "data_sets"]

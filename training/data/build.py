@@ -13,7 +13,7 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.ranges_deepavfusion import COUNT
 
 from .clips import ClipDataset
-from .sources import DATA_SETS, Request
+from .sources import DATA_SETS, WINDOWS, Request
 
 # Task -> the model whose view its samples have. Pre-training and retrieval use that of recognition.
 MODELS = {
@@ -74,7 +74,9 @@ def build_dataset(
             - music: `subset` (solo, solo21 or music), `validation_fraction`;
             - avsbench: `subset` (s4, ms3 or avss), `train_list`, `test_list` (of the older release);
             - vggss: `annotations` (vggss.json), `validation_fraction`, `train_list`, `test_list`, `drop_overlap`;
-            - flickr_soundnet: as vggss, without `annotations`.
+            - flickr_soundnet: as vggss, without `annotations`;
+            - all of files: `temporal_jitter` (True: training draws windows and frames in every epoch); where clips are
+              videos also `windows_per_clip`, `seconds_per_window` (number of windows in an epoch).
         model_config: A `DeepAVFusionConfig`, which determines image size, frames, mel bins and spectrogram length.
         split: `"train"`, `"validation"` or `"test"`. Most data sets have validation clips only where
             `validation_fraction` holds out a part of the training clips. A folder without splits holds out that
@@ -115,7 +117,7 @@ def build_dataset(
     if "path" not in options:
         raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
     clips = DATA_SETS[name].build(Request(options, split, train, seed, task, semantic, size, processor))
-    own = {k: v for k, v in options.items() if k in DATA_SETS[name].options - {"validation_fraction"}}
+    own = {k: v for k, v in options.items() if k in DATA_SETS[name].options - {"validation_fraction"} - WINDOWS}
     words = ["deepavfusion", "data", "check", name, str(options["path"]), *(f"data.{k}={v}" for k, v in own.items())]
     clips.check = shlex.join(words)
     return clips

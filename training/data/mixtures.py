@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..wording import count
-from .clips import BrokenClip, FileClips
+from .clips import BrokenClip
+from .files import FileClips
 from .random import Stream, generator
 from .sets.folder import order_by_name, row_classes
 
@@ -18,11 +20,11 @@ class MixtureClips(FileClips):
     `pixel_values` is the target's frame, `labels` the log-mel of its audio, and `input_features` the log-mel of the sum
     of both, neither weighted nor scaled. `path` names both.
 
-    In training, item i is clip i with a partner drawn anew in every epoch from all clips of other groups; the frame is
-    cropped and flipped with `ClipAugmentation`. In evaluation, items 2k and 2k + 1 are the sources of the fixed pair k,
-    and also hold `waveforms` (2, N) float32: target and interfering source, full windows at the extractor's rate. A
-    clip that cannot be read breaks both items of its pair, so that pairs stay whole; both its image and its audio are
-    required.
+    In training, item i is clip i with a partner drawn anew in every epoch from all clips of other groups; the windows
+    of both are random, and the frame is cropped and flipped with `ClipAugmentation`. In evaluation, items 2k and 2k + 1
+    are the sources of the fixed pair k, and also hold `waveforms` (2, N) float32: target and interfering source, full
+    windows at the extractor's rate. A clip that cannot be read breaks both items of its pair, so that pairs stay whole;
+    both its image and its audio are required.
 
     Args:
         rows: Clips as in [`FileClips`].
@@ -33,6 +35,7 @@ class MixtureClips(FileClips):
         name: Name of the dataset in its card.
         pairs: Positions in `rows` of evaluation's pairs. None forms pairs, each of different classes where possible.
         groups: Group of each row, such as the recording it is a part of. None puts every row into its own group.
+        temporal_jitter, windows_per_clip, seconds_per_window: See [`FileClips`].
 
     Raises:
         ValueError: Fewer than two clips, or groups.
@@ -48,6 +51,9 @@ class MixtureClips(FileClips):
         name: str = "mixtures",
         pairs: Sequence[tuple[int, int]] | None = None,
         groups: Sequence[str] | None = None,
+        temporal_jitter: bool = True,
+        windows_per_clip: int | None = None,
+        seconds_per_window: float | None = None,
     ):
         if len(rows) < 2:
             raise ValueError(f"{name}: expected at least two clips to mix, got {len(rows)}.")
@@ -55,13 +61,15 @@ class MixtureClips(FileClips):
         if train and size is not None and size < len(rows):
             chosen = sorted(order_by_name(rows["path"])[:size])
             rows, groups = rows.select(chosen), [groups[i] for i in chosen]
-        super().__init__(rows, processor, train, seed, None, name)
-        self.groups = groups
+        super().__init__(
+            rows, processor, train, seed, None, name, temporal_jitter, windows_per_clip, seconds_per_window
+        )
+        self.groups = groups = np.repeat(groups, self.windows).tolist()
         if train and len(set(groups)) < 2:
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
         self.pairs: list[tuple[int, int]] = []
-        about = f"{count(len(rows), 'clip')}, each with another one drawn in every epoch"
+        about = f"{self.size_text}, each with another one drawn in every epoch"
         if not train:
             note = ""
             if pairs is None:
@@ -107,25 +115,30 @@ class MixtureClips(FileClips):
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError
 
-        loaded: dict[int, tuple | MediaError] = {}  # both items of a pair need both clips: each is decoded once
+        loaded: dict[tuple[int, ...], tuple | MediaError] = {}
 
-        def source(row: int):
-            if row not in loaded:
+        def source(row: int, *place: int):
+            if (row, *place) not in loaded:
                 try:
-                    clip = self.load(self.rows[row])
-                    loaded[row] = clip, self._window(clip)
+                    clip = self.load(self.rows[row], *place)
+                    loaded[row, *place] = clip, self._window(clip)
                 except MediaError as error:
-                    loaded[row] = error
-            return loaded[row]
+                    loaded[row, *place] = error
+            return loaded[row, *place]
 
         samples: list[dict | BrokenClip] = []
         for i in self._check(items):
-            rows = self.sources(i)
-            broken = next((row for row in rows if isinstance(source(row), MediaError)), None)
+            # Training draws a window for each source of each item. Both items of a pair need the same two windows, each
+            # of which is decoded once.
+            places = [(i, k) if self.train else () for k in range(2)]
+            sources = [(row, *place) for row, place in zip(self.sources(i), places, strict=True)]
+            broken = next((key for key in sources if isinstance(source(*key), MediaError)), None)
             if broken is not None:
-                samples.append(BrokenClip(self.rows[broken]["path"], str(loaded[broken]), i))
+                samples.append(BrokenClip(self.rows[broken[0]]["path"], str(loaded[broken]), i))
             else:
-                samples.append(self._mix(*(source(row) for row in rows), i) | {"path": self.describe(i), "index": i})
+                samples.append(
+                    self._mix(*(source(*key) for key in sources), i) | {"path": self.describe(i), "index": i}
+                )
         return samples
 
     def _window(self, clip) -> torch.Tensor:

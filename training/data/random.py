@@ -37,6 +37,10 @@ class Stream(IntEnum):
     """`SCENE_PARTNERS` of held-out scenes: (scene,)."""
     MASK_SETTINGS = 13
     """How many patches are visible in pre-training: (step,)."""
+    WINDOWS = 14
+    """Windows of training clips, and frames in them: (epoch, clip, source), 1 for the second source of a mixture."""
+    LABELED_FRAMES = 15
+    """Which of a clip's labeled frames is seen: (epoch, clip)."""
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..wording import count
-from .clips import ClipDataset, FileClips
+from .clips import ClipDataset
+from .files import FileClips
 from .mixtures import MixtureClips
 from .sets.folder import hold_out, read_folder_split
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
@@ -18,6 +19,7 @@ from .sets.names import published_name
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
+WINDOWS = frozenset({"temporal_jitter", "windows_per_clip", "seconds_per_window"})
 
 
 class Request(NamedTuple):
@@ -202,6 +204,7 @@ def _build_videos(request: Request) -> ClipDataset:
     videos = _VIDEOS[name](request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
+    common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":
         return FileClips(videos.rows, request.processor, **common)
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
@@ -220,7 +223,8 @@ def _build_masks(request: Request) -> ClipDataset:
     names = names if request.semantic else None
     title = f"avsbench {subset}, split {request.split}"
     common = (rows, request.processor, request.train, request.seed, request.size, title)
-    return MaskClips(*common, label_names=names, task=request.task)
+    jitter = request.get("temporal_jitter", True)
+    return MaskClips(*common, label_names=names, task=request.task, temporal_jitter=jitter)
 
 
 def _build_boxes(request: Request) -> ClipDataset:
@@ -253,7 +257,8 @@ def _build_boxes(request: Request) -> ClipDataset:
     keys = {key for pair in pairs for key in (pair.image, pair.audio)}
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
     rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
-    return BoxClips(rows, request.processor, request.train, request.seed, request.size, title, required)
+    common = (rows, request.processor, request.train, request.seed, request.size, title)
+    return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
 
 
 class DataSet(NamedTuple):
@@ -265,15 +270,16 @@ class DataSet(NamedTuple):
 
 
 _LABELS = ("recognition", "separation")
+_HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter"})
 DATA_SETS = {
-    "folder": DataSet(_LABELS, frozenset({"annotations", "validation_fraction", "allow_outside"}), _build_videos),
-    "vggsound": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _build_videos),
-    "audioset": DataSet(("recognition",), frozenset({"subset", "validation_fraction"}), _build_videos),
-    "music": DataSet(_LABELS, frozenset({"subset", "validation_fraction"}), _build_videos),
-    "vggsound_music": DataSet(_LABELS, frozenset({"annotations", "validation_fraction"} | _LISTS), _build_videos),
+    "folder": DataSet(_LABELS, _HELD_OUT | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
+    "vggsound": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
+    "audioset": DataSet(("recognition",), _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
+    "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
+    "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
     "avsbench": DataSet(
-        ("segmentation", "localization"), frozenset({"subset", "train_list", "test_list"}), _build_masks
+        ("segmentation", "localization"), _JITTER | {"subset", "train_list", "test_list"}, _build_masks
     ),
-    "vggss": DataSet(("localization",), frozenset({"annotations", "validation_fraction"} | _LISTS), _build_boxes),
-    "flickr_soundnet": DataSet(("localization",), frozenset({"validation_fraction"} | _LISTS), _build_boxes),
+    "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
+    "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
 }

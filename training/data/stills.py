@@ -7,6 +7,7 @@ import torch
 
 from ..wording import count
 from .clips import ClipDataset
+from .files import training_window
 from .random import Stream, generator
 from .sets.folder import order_by_name
 from .sets.names import is_video
@@ -30,6 +31,14 @@ class Still(NamedTuple):
     """Name in messages; the image's path by default."""
 
 
+# Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
+_MAX_SHIFT = 0.33
+
+
+def _name(row: Still) -> str:
+    return row.name or row.image
+
+
 class StillClips(ClipDataset):
     """Base class of `MaskClips` and `BoxClips`.
 
@@ -37,23 +46,35 @@ class StillClips(ClipDataset):
     returns one, `labels` (H, W) in the model's view; with `has_sounding` also `sounding`, 0 where the map is empty.
 
     In training, samples are augmented with `ClipAugmentation`, drawn from (seed, epoch, index): a random resized crop
-    and a flip, the same for the map, and a random volume.
+    and a flip, the same for the map, and a random volume. With `temporal_jitter`, the window of the audio is shifted by
+    up to a third of its length; of videos without annotations, a random window and frame are drawn.
 
     Args:
         rows: The frames.
         processor: A `DeepAVFusionProcessor` of the model's sizes.
         train: Whether to augment.
         seed: Seed of the augmentations.
-        size: Maximum number of frames: the first in `order_by_name`. None takes all.
+        size: Maximum number of items: the first in `order_by_name`. None takes all.
         name: Name of the dataset in its card.
+        temporal_jitter: Whether training draws frames and windows; otherwise every frame is an item, as in evaluation.
 
     Raises:
         ValueError: No rows, or a model of videos.
     """
 
     has_sounding = False
+    draws_frames = False
 
-    def __init__(self, rows: Sequence[Still], processor, train: bool, seed: int, size: int | None, name: str):
+    def __init__(
+        self,
+        rows: Sequence[Still],
+        processor,
+        train: bool,
+        seed: int,
+        size: int | None,
+        name: str,
+        temporal_jitter: bool = True,
+    ):
         from .augmentation import ClipAugmentation
 
         super().__init__(seed)
@@ -63,29 +84,45 @@ class StillClips(ClipDataset):
             raise ValueError(
                 f"{name} holds single frames: expected a model with num_frames=1, got {processor.num_frames}."
             )
-        if size is not None and size < len(rows):
-            rows = [rows[i] for i in sorted(order_by_name(row.name or row.image for row in rows)[:size])]
-        self.rows, self.processor, self.train = list(rows), processor, train
+        self.jitter = train and temporal_jitter
+        items: dict[object, list[Still]] = {}
+        for i, row in enumerate(rows):
+            items.setdefault(row.audio if self.jitter and self.draws_frames else i, []).append(row)
+        self.items = list(items.values())
+        if size is not None and size < len(self.items):
+            chosen = order_by_name(_name(frames[0]) for frames in self.items)[:size]
+            self.items = [self.items[i] for i in sorted(chosen)]
+        self.rows, self.processor, self.train = [row for frames in self.items for row in frames], processor, train
         self.augmentation = ClipAugmentation(processor.visual_processor)
         self.card = f"{name}: {count(len(self.rows), 'frame')}"
+        if len(self.items) < len(self.rows):
+            self.card += f" of {count(len(self.items), 'clip')}"
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.items)
+
+    def frame(self, i: int) -> Still:
+        """The frame of item i in this epoch."""
+        frames = self.items[int(i)]
+        if len(frames) == 1:
+            return frames[0]
+        draws = generator(self.seed, Stream.LABELED_FRAMES, self.epoch, int(i))
+        return frames[int(torch.randint(len(frames), (), generator=draws))]
 
     def describe(self, i: int) -> str:
-        """The name of item i."""
-        row = self.rows[int(i)]
-        return row.name or row.image
+        """The name of item i's frame."""
+        return _name(self.frame(i))
 
     def annotations(self):
-        """The frames as a `datasets.Dataset` with `path`, `image`, `audio`, `timestamp`, `mask` and `boxes`."""
+        """The items as a `datasets.Dataset` with `path`, `image`, `audio`, `timestamp`, `mask` and `boxes`."""
         from datasets import Dataset, Features, List, Value
 
         text, number = Value("string"), Value("float64")
         features = {"path": text, "image": text, "audio": text, "timestamp": number, "mask": text}
         features["boxes"] = List(List(number))
-        columns = {name: [getattr(row, name) for row in self.rows] for name in features if name != "path"}
-        columns["path"] = [self.describe(i) for i in range(len(self))]
+        rows = [self.frame(i) for i in range(len(self))]
+        columns = {name: [getattr(row, name) for row in rows] for name in features if name != "path"}
+        columns["path"] = [_name(row) for row in rows]
         return Dataset.from_dict({name: columns[name] for name in features}, features=Features(features))
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
@@ -94,8 +131,8 @@ class StillClips(ClipDataset):
 
     def read(self, i: int) -> dict:
         """The inputs of item i and its map."""
-        row, visual = self.rows[i], self.processor.visual_processor
-        image, waveform, rate = self._media(row)
+        row, visual = self.frame(i), self.processor.visual_processor
+        image, waveform, rate = self._media(row, i)
         if self.train:
             draws, same = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
             view = training_view(self.augmentation, *image.shape[:2], same)
@@ -113,36 +150,57 @@ class StillClips(ClipDataset):
                 sample["sounding"] = int(bool(labels.any()))
         return sample
 
-    def _media(self, row: Still):
-        from deepavfusion.processors import load_clip, probe_clip
+    def _media(self, row: Still, i: int):
+        from deepavfusion.processors import load_clip
 
         seconds = self.processor.feature_extractor.seconds
+        window = self._window(row, i)
         if row.image == row.audio:
-            frames, waveform, rate = load_clip(row.image, row.timestamp, seconds=seconds, require="both")
+            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
             return frames[0], waveform, rate
-        timestamp = row.timestamp
         if is_video(row.image):
-            image = load_clip(row.image, timestamp, seconds=seconds, require="image").frames[0]
+            image = load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
         else:
             image = read_image(row.image)
-        if timestamp is not None:  # audio is often a little shorter than its frames suggest
-            timestamp = min(timestamp, probe_clip(row.audio).end)
-        audio = load_clip(row.audio, timestamp, seconds=seconds, require="audio")
+        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
         return image, audio.waveform, audio.sampling_rate
+
+    def _window(self, row: Still, i: int):
+        """Timestamp of the audio's window and, if the frame is from the same file, of the frame, for `load_clip`."""
+        if not self.jitter and row.image == row.audio:
+            return row.timestamp
+        seconds, shift = self.processor.feature_extractor.seconds, 0.0
+        if self.jitter:
+            draws = generator(self.seed, Stream.WINDOWS, self.epoch, i, 0)
+            if row.mask is None and row.boxes is None and row.image == row.audio:
+                return training_window(draws, seconds)
+            shift = _MAX_SHIFT * seconds * (2 * torch.rand((), generator=draws, dtype=torch.float64).item() - 1)
+
+        def place(info) -> tuple[float, float]:
+            frame = sum(info.span) / 2 if row.timestamp is None else row.timestamp
+            # Audio is often a little shorter than its frames suggest.
+            last = info.end if row.image != row.audio else max(info.end, frame)
+            return min(max(frame + shift, 0.0), last), frame
+
+        return place
 
 
 class MaskClips(StillClips):
     """Frames with masks of their sounding objects, drawn on the frames as they are shown or stored.
 
     `labels` is float, 1 in the foreground and 0 in the background; with `label_names`, long class indices (the mask's
-    pixel values; 255 is ignored). For localization, which has no classes, evaluation samples also hold `sounding`.
+    pixel values; 255 is ignored). In training with `temporal_jitter`, an item is a clip, of which one frame is drawn in
+    every epoch, as in the published training. For localization, which has no classes, evaluation samples also hold
+    `sounding`.
 
     Args:
         rows: Frames with `mask`.
-        processor, train, seed, size, name: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
         label_names: Names of the classes by pixel value, 0 being the background; None for foreground alone.
         task: `"segmentation"` or `"localization"`.
     """
+
+    draws_frames = True
 
     def __init__(
         self,
@@ -154,8 +212,9 @@ class MaskClips(StillClips):
         name: str = "masks",
         label_names: list[str] | None = None,
         task: str = "segmentation",
+        temporal_jitter: bool = True,
     ):
-        super().__init__(rows, processor, train, seed, size, name)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
         if task == "localization" and label_names is not None:
             raise ValueError(f"{name}: localization has no classes, got {len(label_names)} label_names.")
         self.label_names = label_names
@@ -179,7 +238,7 @@ class BoxClips(StillClips):
 
     Args:
         rows: Frames with `boxes`, or, for training without labels, all without.
-        processor, train, seed, size, name: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
         required_boxes: Number of boxes required for consensus.
     """
 
@@ -192,8 +251,9 @@ class BoxClips(StillClips):
         size: int | None = None,
         name: str = "boxes",
         required_boxes: int = 1,
+        temporal_jitter: bool = True,
     ):
-        super().__init__(rows, processor, train, seed, size, name)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
         without = [row for row in rows if row.boxes is None]
         if without and (len(without) < len(rows) or not train):
             first = without[0].name or without[0].image

@@ -9,7 +9,7 @@ from deepavfusion_cli.terminal import printable
 
 from ..data import FileClips
 from ..data.balance import class_balanced_weights, label_frequencies
-from ..data.clips import DenseClips
+from ..data.files import DenseClips
 from ..data.mixup import mixup, soft_labels
 from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy

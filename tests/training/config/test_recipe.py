@@ -248,7 +248,12 @@ def test_an_unknown_recipe_lists_those_of_the_command():
 
 def test_the_data_source_holds_what_was_set():
     recipe = load_recipe("pretrain", "folder", ["data.path=clips", "data.validation_fraction=0.2"])
-    assert recipe.data.source() == {"name": "folder", "path": "clips", "validation_fraction": 0.2}
+    assert recipe.data.source() == {
+        "name": "folder",
+        "path": "clips",
+        "temporal_jitter": True,
+        "validation_fraction": 0.2,
+    }
 
 
 def test_a_written_recipe_reads_back_with_its_overrides(tmp_path):

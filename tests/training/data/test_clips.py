@@ -9,7 +9,7 @@ import torch
 
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError
 from deepavfusion.training.data import BrokenClip, FileClips, build_dataset
-from deepavfusion.training.data.clips import DenseClips
+from deepavfusion.training.data.files import DenseClips
 from deepavfusion.training.data.mixtures import MixtureClips
 from deepavfusion.training.data.sets.folder import make_rows
 from deepavfusion.training.data.stills import BoxClips, Still

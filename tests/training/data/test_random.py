@@ -23,6 +23,8 @@ POSITIONS = {
     Stream.FOREIGN_AUDIO: 2,
     Stream.SCENE_PAIRS: 2,
     Stream.MASK_SETTINGS: 1,
+    Stream.WINDOWS: 3,
+    Stream.LABELED_FRAMES: 2,
 }
 # Held-out scenes are not augmented, and none of the other streams is used for them.
 HELD_OUT = {Stream.EVALUATION_PARTNERS}
