@@ -111,6 +111,11 @@ class FrameReader:
             self._images = self._decode()
         return next(self._images)
 
+    def close(self) -> None:
+        """Close the file. A decoder that is left to the garbage collector hangs a forked process that collects it."""
+        if self._images is not None:
+            self._images.close()
+
     def _decode(self) -> Iterator[np.ndarray]:
         """Yield the frame at `_time`, which changes in between."""
         first = self._time

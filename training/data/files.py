@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 from ..wording import count
 from .clips import ClipDataset
 from .random import Stream, generator
-from .sets.folder import clip_time, label_info, make_rows, order_by_name
+from .sets.folder import clip_time, label_info, order_by_name
 
 
 def training_window(
@@ -50,18 +51,34 @@ def training_window(
     return place
 
 
-def num_windows(rows, seconds: float) -> list[int]:
+class FileReader:
+    """Decodes the files of rows, by their `path`."""
+
+    def info(self, row: dict):
+        """`MediaInfo` of a row's file."""
+        from deepavfusion.processors import probe_clip
+
+        return probe_clip(row["path"])
+
+    def load(self, row: dict, window, num_frames: int, seconds: float):
+        """Decode a `Clip` of a row's file, which must have images and audio; see `load_clip`."""
+        from deepavfusion.processors import load_clip
+
+        return load_clip(row["path"], window, num_frames, seconds, require="both")
+
+
+def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
     """Number of windows of each row, one for every `seconds` of its annotated part or file, and at least one.
 
     Files that cannot be read get one, which is reported when it is read.
     """
-    from deepavfusion.processors import MediaError, probe_clip
+    from deepavfusion.processors import MediaError
 
     def length(row: dict) -> float:
         if row.get("end") is not None:
             return row["end"] - (row.get("start") or 0.0)
         try:
-            start, end = probe_clip(row["path"]).span
+            start, end = reader.info(row).span
         except MediaError:
             return 0.0
         return 0.0 if row.get("start") is not None else end - start
@@ -87,6 +104,7 @@ class FileClips(ClipDataset):
         temporal_jitter: Whether training windows are random; otherwise they are those of evaluation.
         windows_per_clip: Number of windows of each clip in an epoch of training; one by default.
         seconds_per_window: Instead, one window for every so many seconds of a clip (`num_windows`).
+        reader: What decodes the clips of rows; by default, a `FileReader`.
 
     Raises:
         ValueError: Both `windows_per_clip` and `seconds_per_window`.
@@ -103,10 +121,12 @@ class FileClips(ClipDataset):
         temporal_jitter: bool = True,
         windows_per_clip: int | None = None,
         seconds_per_window: float | None = None,
+        reader: Any = None,
     ):
         from .augmentation import ClipAugmentation
 
         super().__init__(seed)
+        self.reader = reader or FileReader()
         if size is not None and size < len(rows):
             rows = rows.select(sorted(order_by_name(rows["path"])[:size]))
         if windows_per_clip is not None and seconds_per_window is not None:
@@ -115,7 +135,7 @@ class FileClips(ClipDataset):
         self.size_text, self.windows = count(len(rows), "clip"), [1] * len(rows)
         if train and (windows_per_clip, seconds_per_window) != (None, None):
             several = [windows_per_clip] * len(rows)
-            self.windows = num_windows(rows, seconds_per_window) if windows_per_clip is None else several
+            self.windows = several if windows_per_clip else num_windows(rows, seconds_per_window, self.reader)
             rows = rows.select(np.repeat(np.arange(len(rows)), self.windows))
             self.size_text += f" in {count(len(rows), 'window')}"
         self.temporal_jitter = temporal_jitter
@@ -132,17 +152,16 @@ class FileClips(ClipDataset):
             names: The classes.
             places: Positions in `names` of the clips' own classes; clips that have none of these are left out.
         """
+        from datasets import ClassLabel, List
+
         moved = {i: places.get(name) for i, name in enumerate(self.label_names or ())}
         labels = [[moved[i] for i in row if moved[i] is not None] for row in self.classes()]
         kept = [i for i, (own, row) in enumerate(zip(labels, self.classes(), strict=True)) if own or not row]
-        rows = self.rows.select(kept)
-        columns = {name: rows[name][:] for name in rows.column_names}
-        columns["label"] = [[names[k] for k in labels[i]] if self.multi_label else names[labels[i][0]] for i in kept]
-        listed = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        rows = make_rows(listed, names)
-        return type(self)(
-            rows, self.processor, self.train, self.seed, name=self.name, temporal_jitter=self.temporal_jitter
-        )
+        values = [labels[i] if self.multi_label else labels[i][0] for i in kept]
+        feature = List(ClassLabel(names=names)) if self.multi_label else ClassLabel(names=names)
+        rows = self.rows.select(kept).remove_columns("label").add_column("label", values, feature=feature)
+        same = {"name": self.name, "temporal_jitter": self.temporal_jitter, "reader": self.reader}
+        return type(self)(rows, self.processor, self.train, self.seed, **same)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -182,15 +201,13 @@ class FileClips(ClipDataset):
             row: The row, whose annotated part, if there is one, the windows are taken from.
             place: The item and the source in it, which distinguish the draws of an epoch.
         """
-        from deepavfusion.processors import load_clip
-
         seconds, frames = self.processor.feature_extractor.seconds, self.processor.num_frames
         if self.train and self.temporal_jitter:
             draws = generator(self.seed, Stream.WINDOWS, self.epoch, *place)
             window = training_window(draws, seconds, row.get("start"), row.get("end"))
         else:
             window = clip_time(row, seconds)
-        return load_clip(row["path"], window, num_frames=frames, seconds=seconds, require="both")
+        return self.reader.load(row, window, frames, seconds)
 
     def pixel_values(self, clip, draws: torch.Generator | None) -> torch.Tensor:
         """Pixels of a clip: augmented with a generator, as in evaluation without one."""
@@ -236,16 +253,16 @@ class DenseClips(ClipDataset):
 
     def read(self, i: int) -> dict:
         """The windows of item i, and its `label` where there are labels."""
-        from deepavfusion.processors import dense_timestamps, load_clip, probe_clip
+        from deepavfusion.processors import dense_timestamps
 
         row, processor = self.clips.rows[i], self.clips.processor
         extractor = processor.feature_extractor
-        start, end = probe_clip(row["path"]).span
+        start, end = self.clips.reader.info(row).span
         start = max(start, row.get("start") or start)
         end = min(end, row.get("end") or end)
         pixels, features = [], []
         for time in dense_timestamps(start, max(start, end), self.num_windows, extractor.seconds):
-            clip = load_clip(row["path"], time, processor.num_frames, extractor.seconds, require="both")
+            clip = self.clips.reader.load(row, time, processor.num_frames, extractor.seconds)
             pixels.append(self.clips.pixel_values(clip, None))
             features.append(extractor([clip.waveform], sampling_rate=clip.sampling_rate)["input_features"][0])
         sample = {"pixel_values": torch.stack(pixels), "input_features": torch.stack(features)}

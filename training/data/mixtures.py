@@ -1,6 +1,7 @@
 """Mixtures of the audio of two clips, to be separated by the clips' frames."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class MixtureClips(FileClips):
         name: Name of the dataset in its card.
         pairs: Positions in `rows` of evaluation's pairs. None forms pairs, each of different classes where possible.
         groups: Group of each row, such as the recording it is a part of. None puts every row into its own group.
-        temporal_jitter, windows_per_clip, seconds_per_window: See [`FileClips`].
+        temporal_jitter, windows_per_clip, seconds_per_window, reader: See [`FileClips`].
 
     Raises:
         ValueError: Fewer than two clips, or groups.
@@ -54,6 +55,7 @@ class MixtureClips(FileClips):
         temporal_jitter: bool = True,
         windows_per_clip: int | None = None,
         seconds_per_window: float | None = None,
+        reader: Any = None,
     ):
         if len(rows) < 2:
             raise ValueError(f"{name}: expected at least two clips to mix, got {len(rows)}.")
@@ -61,9 +63,8 @@ class MixtureClips(FileClips):
         if train and size is not None and size < len(rows):
             chosen = sorted(order_by_name(rows["path"])[:size])
             rows, groups = rows.select(chosen), [groups[i] for i in chosen]
-        super().__init__(
-            rows, processor, train, seed, None, name, temporal_jitter, windows_per_clip, seconds_per_window
-        )
+        windows = (temporal_jitter, windows_per_clip, seconds_per_window)
+        super().__init__(rows, processor, train, seed, None, name, *windows, reader)
         self.groups = groups = np.repeat(groups, self.windows).tolist()
         if train and len(set(groups)) < 2:
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")

@@ -182,6 +182,15 @@ def _music_tests(request: Request) -> set[str]:
     return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
 
 
+def _shards(request: Request) -> Videos:
+    from .shards.source import read_split
+
+    root, cache, fraction = str(request.options["path"]), request.get("cache_dir"), request.get("validation_fraction")
+    rows, note, groups, divided = read_split(root, cache, request.split, fraction)
+    videos = Videos(rows, note, groups)
+    return _select(videos, held_out(groups, request, True)) if divided else videos
+
+
 def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
     """Keys of VGGSound's test clips, if its annotations are found."""
     from .sets.vggsound import read_test_keys
@@ -196,6 +205,7 @@ _VIDEOS: dict[str, Callable[[Request], Videos]] = {
     "audioset": _audioset,
     "music": _music,
     "vggsound_music": _vggsound_music,
+    "shards": _shards,
 }
 
 
@@ -204,6 +214,10 @@ def _build_videos(request: Request) -> ClipDataset:
     videos = _VIDEOS[name](request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
+    if name == "shards":
+        from .shards.source import reader_for
+
+        common["reader"] = reader_for(str(request.options["path"]), request.get("cache_dir"), request.processor)
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":
         return FileClips(videos.rows, request.processor, **common)
@@ -277,6 +291,7 @@ DATA_SETS = {
     "audioset": DataSet(("recognition",), _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
+    "shards": DataSet(_LABELS, _HELD_OUT | {"cache_dir"} | WINDOWS, _build_videos),
     "avsbench": DataSet(
         ("segmentation", "localization"), _JITTER | {"subset", "train_list", "test_list"}, _build_masks
     ),

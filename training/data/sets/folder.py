@@ -164,7 +164,22 @@ def read_folder_split(
         FileNotFoundError: See `read_folder`.
         ValueError: See `read_folder`; also if there are no clips of the split.
     """
-    rows, note = read_folder(root, annotations, allow_outside), ""
+    return divide(read_folder(root, annotations, allow_outside), split, fraction, str(root))
+
+
+def divide(rows, split: str, fraction: float, root: str):
+    """The rows of a split, with the column `recording`, and a note on how they are divided; see `read_folder_split`.
+
+    Args:
+        rows: A dataset of `make_rows`.
+        split: `"train"`, `"validation"` or `"test"`.
+        fraction: Fraction of the clips to hold out, or `WHOLE` for all.
+        root: Where the rows are from, for messages.
+
+    Raises:
+        ValueError: There are no clips of the split.
+    """
+    note = ""
     own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
     groups = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows

@@ -1,0 +1,374 @@
+"""Prepared data sets: what is stored, that it is read as the files are, and that nothing depends on interruptions."""
+
+import io
+import json
+import pickle
+import shutil
+import tarfile
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
+from deepavfusion.training.data import BrokenClip, build_dataset
+from deepavfusion.training.data.files import DenseClips
+from deepavfusion.training.data.sets.folder import read_folder
+from deepavfusion.training.data.shards import Encoding, Preparation, ShardReader, estimate_bytes, finish, prepare
+from deepavfusion.training.data.shards import members as member_files
+from deepavfusion.training.data.shards.encoding import decode_flac, encode_clip
+from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
+from deepavfusion.training.data.shards.writing import FolderTakenError
+from tests.media_factory import tone, write_media
+
+from ..disk import MODEL, RATE, VIDEO, make_clips, write
+from ..test_windows import make_clip, ramp
+
+ENCODING = Encoding(fps=10, short_side=48, quality=95)
+
+
+def folder_of_clips(root: Path, count: int = 7) -> Path:
+    """Clips of two classes; one cannot be read."""
+    for k, path in enumerate(make_clips(root / "made", count, 3.0)):
+        target = root / "videos" / "ab"[k % 2] / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    write(root / "videos" / "a" / "broken.mp4", "no video")
+    return root / "videos"
+
+
+def preparation_of(videos: Path, **options) -> Preparation:
+    return Preparation({None: read_folder(videos)}, str(videos), {"data": "folder"}, ENCODING, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> content of all files."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder of videos, and what was prepared from it, with three clips per shard."""
+    root = tmp_path_factory.mktemp("prepared")
+    videos = folder_of_clips(root)
+    preparation = preparation_of(videos, clips_per_shard=3)
+    assert sum(prepare(preparation, root / "out")) == 8
+    outcome = finish(preparation, root / "out")
+    assert outcome.clips == 7
+    assert [path for path, _ in outcome.broken] == ["a/broken.mp4"]
+    return videos, root / "out"
+
+
+def test_a_clip_is_stored_as_jpeg_and_flac(tmp_path):
+    path = make_clip(tmp_path / "clip.mov", 3.0)
+    clip = encode_clip(str(path), ENCODING)
+    assert clip.image_span == pytest.approx((0, 3), abs=0.01)
+    assert clip.frame_times == pytest.approx([k / 10 for k in range(30)])
+    bounds = [clip.first_frame + end for end in (0, *clip.frame_ends)]
+    source = load_clip(path, lambda info: (1.5, 1.2)).frames[0]
+    shown = np.asarray(Image.open(io.BytesIO(clip.video[bounds[12] : bounds[13]])))
+    assert shown.shape == source.shape == (48, 64, 3)
+    assert np.abs(shown.astype(int) - source).max() <= 3
+    with av.open(io.BytesIO(clip.video)) as container:  # any player shows the frames at their times
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == pytest.approx(clip.frame_times, abs=1e-4)
+    assert np.array_equal(frames[12].to_ndarray(format="rgb24"), shown) or np.allclose(
+        frames[12].to_ndarray(format="rgb24"), shown, atol=3
+    )
+    waveform = load_clip(io.BytesIO(clip.audio), seconds=3.0).waveform
+    assert waveform.shape == (1, 3 * RATE)
+    assert np.abs(waveform - ramp(3.0)).max() < 1e-4
+    again = encode_clip(str(path), ENCODING)
+    assert (again.video, again.audio) == (clip.video, clip.audio)
+
+
+def test_frames_are_reduced_to_the_short_side_and_audio_is_resampled(tmp_path):
+    path = tmp_path / "clip.mp4"
+    stereo = np.concatenate([tone(44100, 2.0, 500.0), np.zeros((1, 88200), np.float32)])
+    write_media(path, seconds=2.0, size=(128, 96), audio=stereo, rate=44100, audio_codec="aac")
+    clip = encode_clip(str(path), Encoding(fps=2, short_side=24))
+    first = Image.open(io.BytesIO(clip.video[clip.first_frame :]))
+    assert first.size == (32, 24)
+    assert len(clip.frame_times) == 4
+    found = load_clip(io.BytesIO(clip.audio), seconds=2.0)
+    assert found.sampling_rate == 16000
+    spectrum = np.abs(np.fft.rfft(found.waveform[0, :16000]))
+    assert spectrum.argmax() == 500
+    assert found.waveform[0, 4000:12000].max() == pytest.approx(0.25, abs=0.02)  # the mean of the channels
+
+
+def test_annotated_parts_alone_are_stored(tmp_path):
+    path = make_clip(tmp_path / "clip.mov", 6.0)
+    clip = encode_clip(str(path), ENCODING, 2.0, 4.0)
+    assert clip.image_span == clip.audio_span == (2.0, 4.0)
+    assert clip.frame_times[0] == 2.0
+    assert len(clip.frame_times) == 20
+    waveform = load_clip(io.BytesIO(clip.audio), seconds=9.0).waveform
+    assert waveform.shape == (1, 2 * RATE)
+    assert waveform[0, 0] * 20 == pytest.approx(2.0, abs=0.01)
+    with pytest.raises(MediaError, match=r"clip\.mov: expected images and audio from 8.00 s to 9.00 s"):
+        encode_clip(str(path), ENCODING, 8.0, 9.0)
+
+
+@pytest.mark.parametrize("start", [-0.5, 0.0, 0.7, 7.25, 9.5, 11.0])
+def test_parts_of_flac_are_exact(tmp_path, start):
+    path = make_clip(tmp_path / "clip.mov", 10.0)
+    audio = encode_clip(str(path), ENCODING).audio
+    whole = load_clip(io.BytesIO(audio), seconds=10.0).waveform
+    first, last = round(start * RATE), round((start + 1.5) * RATE)
+    assert np.array_equal(decode_flac(io.BytesIO(audio), start, 1.5), whole[:, max(first, 0) : max(last, 0)])
+
+
+def test_members_lie_where_their_places_say(tmp_path):
+    with open(tmp_path / "a.tar", "wb") as file:
+        tar = TarWriter(file)
+        places = {name: tar.add(name, content) for name, content in [("x.bin", b"abc"), ("y.bin", b"d" * 700)]}
+        tar.close()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert {member.name: (member.offset_data, member.size) for member in tar} == places
+        assert all(member.mtime == 0 and not member.uname for member in tar)
+    (tmp_path / "shards").mkdir()
+    shutil.move(tmp_path / "a.tar", tmp_path / "shards")
+    files = pickle.loads(pickle.dumps(ShardFiles(str(tmp_path))))
+    assert files.read("a.tar", places["y.bin"]) == b"d" * 700
+    with pytest.raises(MediaError, match=r"shards/b\.tar: No such file"):
+        files.read("b.tar", places["x.bin"])
+    with pytest.raises(MediaError, match=r"expected at least 1,000,700 bytes, as the index says"):
+        files.read("a.tar", Place(1_000_000, 700))
+
+
+def test_large_members_are_read_in_parts(tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "clip.mov", 6.0)
+    clip = encode_clip(str(path), ENCODING)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "a.tar").write_bytes(b"before" + clip.audio + b"after")
+    files, place = ShardFiles(str(tmp_path)), Place(6, len(clip.audio))
+    expected = decode_flac(files.open("a.tar", place), 1.0, 2.0)
+    monkeypatch.setattr(member_files, "_WHOLE", 0)
+    file = files.open("a.tar", place)
+    assert file.read() == clip.audio
+    assert file.read() == b""
+    assert file.seek(-4, io.SEEK_END) == len(clip.audio) - 4
+    assert file.read(9) == clip.audio[-4:]
+    assert np.array_equal(decode_flac(files.open("a.tar", place), 1.0, 2.0), expected)
+
+
+def test_files_stay_open_up_to_a_limit(tmp_path, monkeypatch):
+    (tmp_path / "shards").mkdir()
+    for k in range(4):
+        (tmp_path / "shards" / f"{k}.tar").write_bytes(b"%d" % k)
+    monkeypatch.setattr(member_files, "_OPEN_FILES", 2)
+    files = ShardFiles(str(tmp_path))
+    assert [files.read(f"{k % 4}.tar", Place(0, 1)) for k in range(8)] == [b"%d" % (k % 4) for k in range(8)]
+    assert len(files._open) == 2
+
+
+@pytest.mark.parametrize("config", [MODEL, VIDEO])
+def test_prepared_clips_equal_those_of_files(prepared, config):
+    videos, out = prepared
+    rows = read_folder(videos)
+    whole = build_dataset({"name": "folder", "path": str(videos), "validation_fraction": 1.0}, config, "test", False, 0)
+    stored = build_dataset({"name": "shards", "path": str(out), "validation_fraction": 1.0}, config, "test", False, 0)
+    assert stored.label_names == whole.label_names == ["a", "b"]
+    assert len(stored) == 7
+    assert len(whole) == len(rows) == 8
+    found = {sample["path"]: sample for sample in stored.__getitems__(range(7))}
+    for i in range(8):
+        name = str(Path(whole.describe(i)).relative_to(videos))
+        if name == "a/broken.mp4":
+            continue
+        sample, expected = found[name], whole[i]
+        assert sample["label"] == expected["label"]
+        assert (sample["pixel_values"] - expected["pixel_values"]).abs().mean() < 0.05
+        loud = expected["input_features"] > 0
+        assert loud.any()
+        assert (sample["input_features"] - expected["input_features"])[loud].abs().max() < 0.05
+
+
+def test_windows_are_drawn_as_from_files(prepared, monkeypatch):
+    videos, out = prepared
+    files = build_dataset({"name": "folder", "path": str(videos), "validation_fraction": 0.3}, MODEL, "train", True, 5)
+    shards = build_dataset({"name": "shards", "path": str(out), "validation_fraction": 0.3}, MODEL, "train", True, 5)
+    reader, seen = ShardReader(str(out)), []
+    monkeypatch.setattr(
+        shards.reader,
+        "load",
+        lambda row, window, *rest: seen.append(window(reader.info(row))) or reader.load(row, window, *rest),
+    )
+    for epoch in range(6):
+        shards.set_epoch(epoch)
+        shards[0]
+    middles = np.array([middle for middle, _ in seen])
+    assert np.ptp(middles) > 0.5
+    assert ((middles >= 0.5) & (middles <= 2.5)).all()
+    assert files.rows.column_names != shards.rows.column_names
+
+
+def test_dense_windows_and_mixtures_of_shards(prepared):
+    _, out = prepared
+    options = {"name": "shards", "path": str(out), "validation_fraction": 1.0}
+    dense = DenseClips(build_dataset(options, MODEL, "test", False, 0), 3)
+    assert dense[0]["pixel_values"].shape == (3, 3, 32, 32)
+    options["validation_fraction"] = 0.3
+    mixtures = build_dataset(options, MODEL, "train", True, 0, "separation")
+    sample = mixtures[0]
+    assert sample["path"].count(".mp4") == 2
+    assert not torch.equal(sample["input_features"], sample["labels"])
+    held = build_dataset(options, MODEL, "test", False, 0, "separation")
+    assert held[0]["waveforms"].shape == (2, RATE)
+    names = {row["path"] for row in mixtures.rows}
+    assert not names & {row["path"] for row in held.rows}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_interrupted_preparation_ends_with_the_same_bytes(prepared, tmp_path, num_workers):
+    videos, expected = prepared
+    preparation = preparation_of(videos, clips_per_shard=3)
+    next(prepare(preparation, tmp_path / "out", num_workers=1))  # and no further
+    assert not (tmp_path / "out" / "index.arrow").exists()
+    with pytest.raises(FileNotFoundError, match="its preparation is not finished: run the same"):
+        build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+    (shard,) = [path for path in (tmp_path / "out" / "shards").iterdir() if path.suffix == ".tar"]
+    kept = shard.stat().st_mtime_ns
+    assert sum(prepare(preparation, tmp_path / "out", num_workers)) == 8
+    finish(preparation, tmp_path / "out")
+    assert shard.stat().st_mtime_ns == kept
+    assert contents(tmp_path / "out") == contents(expected)
+
+
+def test_damaged_shards_are_written_again(prepared, tmp_path):
+    videos, expected = prepared
+    shutil.copytree(expected, tmp_path / "out")
+    damaged = tmp_path / "out" / "shards" / "clips-000001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    preparation = preparation_of(videos, clips_per_shard=3)
+    assert sum(prepare(preparation, tmp_path / "out")) == 8
+    finish(preparation, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(expected)
+
+
+def test_folders_that_hold_something_else_are_left_alone(prepared, tmp_path):
+    videos, expected = prepared
+    write(tmp_path / "taken" / "notes.txt", "mine")
+    with pytest.raises(FolderTakenError, match="is not a preparation; choose a new or empty folder"):
+        next(prepare(preparation_of(videos), tmp_path / "taken"))
+    assert contents(tmp_path / "taken") == {"notes.txt": b"mine"}
+    before = contents(expected)
+    with pytest.raises(FolderTakenError, match="with clips_per_shard=3, now 4; choose another folder"):
+        next(prepare(preparation_of(videos, clips_per_shard=4), expected))
+    other = Preparation({None: read_folder(videos).select([0, 1])}, str(videos), {"data": "folder"}, ENCODING, 3)
+    with pytest.raises(FolderTakenError, match="of other clips"):
+        next(prepare(other, expected))
+    assert contents(expected) == before
+
+
+def test_the_size_is_estimated(prepared):
+    videos, out = prepared
+    size = sum(path.stat().st_size for path in (out / "shards").iterdir())
+    assert 0.5 < estimate_bytes(preparation_of(videos)) / size < 1.5
+
+
+def test_datasets_parses_shards_as_webdataset(prepared):
+    """With the parser of `load_dataset("webdataset")`, which itself needs torchcodec for any audio."""
+    from datasets import DownloadManager
+    from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
+    _, out = prepared
+    rows = []
+    for shard in sorted((out / "shards").iterdir()):
+        rows += WebDataset._get_pipeline_from_tar(str(shard), DownloadManager().iter_archive(str(shard)))
+    assert len(rows) == 7
+    assert {tuple(sorted(row)) for row in rows} == {("__key__", "__url__", "flac", "json", "mov")}  # all must be alike
+    assert rows[0]["__key__"] == "clips-00000001"
+    assert rows[0]["json"]["label"] == "a"
+    assert rows[0]["json"]["source"].startswith("a/clip")
+    assert len(load_clip(io.BytesIO(rows[0]["flac"]), seconds=3.0).waveform[0]) == 3 * RATE
+    assert load_clip(io.BytesIO(rows[0]["mov"]), num_frames=4).frames.shape == (4, 48, 64, 3)
+
+
+def test_damaged_members_are_reported_by_clip_and_shard(prepared, tmp_path):
+    _, expected = prepared
+    out = tmp_path / "out"
+    shutil.copytree(expected, out)
+    clips = build_dataset({"name": "shards", "path": str(out), "validation_fraction": 1.0}, MODEL, "test", False, 0)
+    row = clips.rows[0]
+    shard = out / "shards" / row["shard"]
+    content = bytearray(shard.read_bytes())
+    content[row["audio_offset"] : row["audio_offset"] + row["audio_size"]] = bytes(row["audio_size"])
+    shard.write_bytes(content)
+    (broken,) = clips.__getitems__([0])
+    assert isinstance(broken, BrokenClip)
+    assert row["path"] in broken.reason
+    assert row["shard"] in broken.reason
+    content[row["video_offset"] : row["video_offset"] + row["frame_ends"][-1]] = bytes(row["frame_ends"][-1])
+    shard.write_bytes(content)
+    assert "expected a JPEG file in" in clips.__getitems__([0])[0].reason
+
+
+def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
+    _, expected = prepared
+    with pytest.raises(FileNotFoundError, match="`deepavfusion data prepare` makes one"):
+        build_dataset({"name": "shards", "path": str(tmp_path)}, MODEL, "train", True, 0)
+    shutil.copytree(expected, tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 2}))
+    with pytest.raises(ValueError, match="of version 1, got version 2"):
+        build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+    write(tmp_path / "out" / "dataset.json", "{")
+    with pytest.raises(ValueError, match=r"dataset\.json: expected JSON"):
+        build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+
+
+def test_shards_are_read_from_addresses_through_a_cache(prepared, tmp_path):
+    import fsspec
+
+    _, out = prepared
+    memory = fsspec.filesystem("memory")
+    memory.put(str(out), "/prepared", recursive=True)
+    try:
+        options = {"name": "shards", "path": "memory://prepared", "cache_dir": str(tmp_path / "cache")}
+        remote = build_dataset(options | {"validation_fraction": 1.0}, MODEL, "test", False, 0)
+        local = build_dataset({"name": "shards", "path": str(out), "validation_fraction": 1.0}, MODEL, "test", False, 0)
+        assert torch.equal(remote[3]["input_features"], local[3]["input_features"])
+        memory.rm("/prepared", recursive=True)
+        assert torch.equal(remote[3]["pixel_values"], local[3]["pixel_values"])  # each file is downloaded once
+    finally:
+        if memory.exists("/prepared"):
+            memory.rm("/prepared", recursive=True)
+
+
+def test_splits_labels_and_recordings_travel(tmp_path):
+    paths = make_clips(tmp_path / "videos", 4, 2.0)
+    lines = ["file,label,start,end,split,recording"]
+    lines += [
+        f"{path.name},{label},0,1.5,{split},{rec}"
+        for path, label, split, rec in zip(
+            paths, ["10", "9", "10", "9"], ["train", "train", "train", "test"], "xxyz", strict=True
+        )
+    ]
+    write(tmp_path / "videos" / "list.csv", "\n".join(lines) + "\n")
+    rows = read_folder(tmp_path / "videos")
+    by_split = {split: rows.filter(lambda row, split=split: row["split"] == split) for split in ("train", "test")}
+    preparation = Preparation(by_split, str(tmp_path / "videos"), {"data": "folder"}, ENCODING)
+    list(prepare(preparation, tmp_path / "out"))
+    finish(preparation, tmp_path / "out")
+    options = {"name": "shards", "path": str(tmp_path / "out")}
+    train = build_dataset(options, MODEL, "train", True, 0)
+    test = build_dataset(options, MODEL, "test", False, 0)
+    assert train.label_names == ["9", "10"]
+    assert train.classes() == [[1], [0], [1]]
+    assert [row["path"] for row in test.rows] == [paths[3].name]
+    assert test.rows[0]["image_end"] == 1.5
+    with pytest.raises(ValueError, match="has no validation split"):
+        build_dataset(options, MODEL, "validation", False, 0)
+    held = build_dataset(options | {"validation_fraction": 0.5}, MODEL, "validation", False, 0)
+    rest = build_dataset(options | {"validation_fraction": 0.5}, MODEL, "train", True, 0)
+    recordings = [{row["recording"] for row in part.rows} for part in (held, rest)]
+    assert recordings[0] ^ recordings[1] == {"x", "y"}
+    moved = rest.with_classes(["z", "10"], {"10": 1})
+    assert {tuple(row) for row in moved.classes()} == {(1,)}
+    assert moved[0]["label"] == 1
+    assert DeepAVFusionProcessor.from_config(MODEL).num_frames == 1

@@ -1,0 +1,92 @@
+"""The index of a prepared data set, made of the parts of its shards."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepavfusion.inference.files import write_atomically
+
+from .reading import ABOUT, INDEX
+from .writing import Preparation, read_part
+
+# Columns of the index beside those of the rows.
+_PLACES = {
+    "shard": "string",
+    "video_offset": "int64",
+    "frame_ends": ["int32"],
+    "frame_times": ["float64"],
+    "image_start": "float64",
+    "image_end": "float64",
+    "audio_offset": "int64",
+    "audio_size": "int64",
+    "audio_start": "float64",
+    "audio_end": "float64",
+}
+
+
+@dataclass
+class Prepared:
+    """Outcome of a preparation.
+
+    Attributes:
+        clips: Number of clips stored.
+        broken: (path, reason) of the clips that could not be read.
+        bytes: Size of the shards.
+    """
+
+    clips: int
+    broken: list[tuple[str, str]]
+    bytes: int
+
+
+def finish(preparation: Preparation, out: str | Path) -> Prepared:
+    """Write the index of all shards and `dataset.json`, with which the preparation is complete.
+
+    Raises:
+        FileNotFoundError: A shard is missing.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, Features, List, Value, concatenate_datasets
+
+    out = Path(out)
+    places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in _PLACES.items()}
+    tables, broken, size = [], [], 0
+    for split, rows in preparation.rows.items():
+        kept, entries = [], []
+        for name, of, _ in preparation.shards():
+            if of != split:
+                continue
+            part = read_part(out, name)
+            if part is None:
+                raise FileNotFoundError(f"{out / 'shards' / name}.tar is missing; prepare the data set again.")
+            kept += [entry["row"] for entry in part["index"]]
+            entries += part["index"]
+            broken += [tuple(pair) for pair in part["broken"]]
+            size += part["bytes"]
+        own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
+        columns = {name: [entry[name] for entry in entries] for name in _PLACES}
+        names = [preparation.name(path) for path in own["path"]]
+        own = own.remove_columns([name for name in ("split", "path") if name in own.column_names])
+        columns |= {"path": names, "split": [split] * len(entries)}
+        given = Dataset.from_dict(columns, Features(places | {"path": Value("string"), "split": Value("string")}))
+        tables.append(concatenate_datasets([own, given], axis=1))
+    index = concatenate_datasets(tables)
+    temporary = out / f".{INDEX}.{os.getpid()}.tmp"
+    table = index.data.table
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=1000):
+            writer.write_batch(batch)
+    os.replace(temporary, out / INDEX)
+    about = {
+        **preparation.settings(),
+        **preparation.about,
+        "splits": {split or "clips": len(table) for split, table in zip(preparation.rows, tables, strict=True)},
+        "bytes": size,
+        "broken": [list(pair) for pair in broken],
+    }
+    write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
+    return Prepared(len(index), broken, size)
+
+
+__all__ = ["Prepared", "finish"]
