@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not ecosystem"
 # The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
 SOURCES := $(VENV)/src/deepavfusion
 SUBPACKAGES := inference processors training

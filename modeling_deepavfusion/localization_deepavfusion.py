@@ -228,8 +228,8 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: If there are no frames, shapes differ from the configured ones, labels are outside 0..1, a loss
-                is required but no sample has audio, or the matching loss gets a single sample in training.
+            ValueError: If there are no frames, shapes differ from the configured ones, labels are outside 0..1, or the
+                matching loss gets a single sample in training.
         """
         require_modality("Sound localization needs the frame", "image", pixel_values, image_present)
         matching = self.config.localization_loss == "matching"
@@ -238,9 +238,9 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         logits, encoded = self._localize(pixel_values, input_features, audio_present, kwargs)
         loss = None
         if return_loss:
-            if input_features is None:
-                raise ValueError("A localization loss needs sound: expected input_features.")
-            if matching or labels is None:
+            if input_features is None:  # as a batch of which no sample has audio
+                loss = encoded.image_last_hidden_state.float().sum() * 0.0
+            elif matching or labels is None:
                 loss = self._matching_loss(logits, pixel_values, input_features, audio_present, kwargs)
             else:
                 loss = self.localization_loss(logits, labels, audio_present)

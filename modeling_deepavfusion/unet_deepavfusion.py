@@ -27,7 +27,11 @@ class DeepAVFusionBatchNorm2d(nn.BatchNorm2d):
             )
         if update:
             return super().forward(hidden_states)
-        return nn.functional.batch_norm(hidden_states, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        # With copies, since checkpoints expect a repetition to save as many tensors for the backward pass.
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        return nn.functional.batch_norm(
+            hidden_states, mean, variance, self.weight, self.bias, training=True, eps=self.eps
+        )
 
 
 class DeepAVFusionDoubleConv(GradientCheckpointingLayer, nn.Sequential):
