@@ -8,7 +8,7 @@ import torch
 
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.inference.exports import onnx
+from deepavfusion.inference.export import onnx
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES, make_inputs, make_model, optional_modalities
 
 pytestmark = pytest.mark.ecosystem

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from .exports import export_parser
 from .parser import CommandParser, fraction, positive, seconds
 
 FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
@@ -155,26 +156,6 @@ def convert_parser() -> CommandParser:
     return parser
 
 
-def export_parser() -> CommandParser:
-    """Build the parser of `deepavfusion export`."""
-    parser = CommandParser(prog="deepavfusion export", description="Export a saved model to another format.")
-    formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True, parser_class=CommandParser)
-    onnx = formats.add_parser(
-        "onnx",
-        help="an ONNX file for batches of any size, checked against PyTorch",
-        description="Write a saved model, with its head, to an ONNX file for batches of any size, and check its "
-        "outputs on ONNX\nRuntime against those of PyTorch. Inputs and outputs have the names of the model's; the "
-        "configuration is in the\nfile's metadata. Needs the extra onnx.\n\n"
-        "deepavfusion export onnx runs/scenes_recognition recognition.onnx",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    onnx.add_argument("model", metavar="MODEL", help="folder or Hub id of a saved model")
-    onnx.add_argument("output", metavar="OUT.onnx", type=Path, help="file to write")
-    onnx.add_argument("--opset", type=positive, help="version of ONNX's operators (default: that of PyTorch)")
-    onnx.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser
-
-
 def data_parser() -> CommandParser:
     """Build the parser of `deepavfusion data`."""
     parser = CommandParser(
@@ -254,7 +235,6 @@ __all__ = [
     "data_parser",
     "embed_parser",
     "evaluate_parser",
-    "export_parser",
     "frame",
     "localize_parser",
     "segment_parser",

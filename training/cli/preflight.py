@@ -101,7 +101,7 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     if command == "convert":
         _check_conversion(given)
         return given
-    if command == "export":
+    if command == "export" and given.format == "onnx":
         _check_export(given)
         return given
     output = getattr(given, "output", None)

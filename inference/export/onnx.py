@@ -4,8 +4,11 @@ The graph takes batches of any size, with named inputs and outputs. Which sample
 `image_present` and `audio_present`, of the modalities that the model can do without.
 """
 
+import argparse
+import importlib.util
 import json
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -15,10 +18,14 @@ from torch.export import Dim
 
 import deepavfusion
 from deepavfusion.auto_deepavfusion import AUTO_MODELS
+from deepavfusion_cli.errors import BAD_INPUT, FAILED
+from deepavfusion_cli.terminal import say
 
-from ..common import load_model
+from ..common import load_model, quiet_library
+from ..files import check_absent
+from ..jobs.progress import plain_output
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra "onnx"
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra "onnx"
 TOLERANCE = 1e-3  # of the largest difference, relative to the largest value of an output
 CONFIG_KEY = "config"  # in the metadata of the file
 _MODELS = {model.__name__: model for model in AUTO_MODELS.values()}
@@ -44,6 +51,30 @@ class _Graph(torch.nn.Module):
         return {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """Run `deepavfusion export onnx`; returns 0, 1 if the model cannot be exported, 2 if packages are missing."""
+    plain_output()
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        install = "install it by `pip install 'deepavfusion[onnx]'`"
+        say(f"deepavfusion export onnx: needs the package {missing[0]}; {install}", stream=sys.stderr)
+        return BAD_INPUT
+    check_absent([arguments.output], arguments.overwrite)
+    try:
+        model = load(arguments.model)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with quiet_library():
+            difference = export_onnx(model, arguments.output, arguments.opset)
+    except ExportError as error:
+        say(f"deepavfusion export onnx: {arguments.model}: {error}", stream=sys.stderr)
+        return FAILED
+    say(f"{type(model).__name__} written to {arguments.output}")
+    for name, value in example_inputs(model, 1).items():
+        say(f"  {name:<15} ({', '.join(['batch', *map(str, value.shape[1:])])}) {str(value.dtype)[6:]}")
+    say(f"largest difference to PyTorch {difference:.0e} of the largest value")
+    return 0
+
+
 def load(origin: str) -> deepavfusion.DeepAVFusionPreTrainedModel:
     """Load a saved model as the class that it was saved from, ready to be exported.
 
@@ -54,11 +85,11 @@ def load(origin: str) -> deepavfusion.DeepAVFusionPreTrainedModel:
     """
     names = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("architectures") or ["DeepAVFusionModel"]
     if names[0] not in _MODELS:
-        raise ExportError(f"{origin} was saved from {names[0]}: expected one of {', '.join(_MODELS)}.")
+        raise ExportError(f"it was saved from {names[0]}: expected one of {', '.join(_MODELS)}.")
     model = load_model(_MODELS[names[0]], origin, attn_implementation="sdpa", dtype=torch.float32).eval()
     if getattr(model, "joint_embedding", None) is not None:
         raise ExportError(
-            f'{origin} was pre-trained with the objective "jepa", which predicts nothing: save its encoder, '
+            'it was pre-trained with the objective "jepa", which predicts nothing: save its encoder, '
             "`model.deepavfusion`, and export that."
         )
     model.config.output_hidden_states = model.config.output_attentions = False
@@ -161,4 +192,12 @@ def largest_difference(graph: torch.nn.Module, path: Path) -> float:
     return largest
 
 
-__all__ = ["ExportError", "example_inputs", "export_onnx", "largest_difference", "load", "optional_modalities"]
+__all__ = [
+    "ExportError",
+    "example_inputs",
+    "export",
+    "export_onnx",
+    "largest_difference",
+    "load",
+    "optional_modalities",
+]

@@ -1,0 +1,65 @@
+"""The examples of docs/ecosystem.md on models run, and do what the page says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import deepavfusion_cli as cli
+from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionForPreTraining, DeepAVFusionProcessor
+from tests.media_factory import write_kinds
+from tests.modeling_deepavfusion.cases import make_model
+
+pytestmark = pytest.mark.ecosystem
+
+PAGE = (Path(__file__).parents[2] / "docs" / "ecosystem.md").read_text(encoding="utf-8")
+MODELS = re.search(r"^## Models\n.*?(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE).group()
+ADAPTERS, INPUTS, SESSION = re.findall(r"```python\n(.*?)```", MODELS, re.DOTALL)
+LABELS = {0: "cello", 1: "flute", 2: "drums"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the models and files that the page names."""
+    monkeypatch.chdir(tmp_path)
+    classifier = make_model(
+        DeepAVFusionForAudioVisualClassification,
+        num_labels=3,
+        id2label=LABELS,
+        label2id={v: k for k, v in LABELS.items()},
+    )
+    for name, model in (("scenes_recognition", classifier), ("quickstart", make_model(DeepAVFusionForPreTraining))):
+        model.save_pretrained(Path("runs", name))
+        DeepAVFusionProcessor.from_model(model).save_pretrained(Path("runs", name))
+    write_kinds(tmp_path, seconds=2.0, sound_seconds=2.0, silent_seconds=1.0, rate=22050, picture="cello.png")
+    for name in ("clip.mp4", "duet.mp4"):
+        Path(name).write_bytes(Path("clip.mov").read_bytes())
+    return tmp_path
+
+
+def test_an_adapter_is_trained_and_loaded(here):
+    trained = {}
+    exec(ADAPTERS.replace('model.save_pretrained("runs/my_adapter")', 'model.save_pretrained("runs/my_adapter")\n'
+                          'trained = model.eval()'), trained)  # fmt: skip
+    assert not (here / "runs" / "my_adapter" / "model.safetensors").exists()
+    with torch.no_grad():
+        expected, found = (trained[name].eval()(**trained["inputs"]).logits for name in ("trained", "model"))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert trained["loss"] < 0.9 * torch.tensor(2.0).log()
+
+
+def test_onnxruntime_alone_gives_the_labels(here):
+    (command,) = re.findall(r"^deepavfusion (export .*)$", MODELS, re.MULTILINE)
+    assert cli.main(command.split()) == 0
+    names = {}
+    exec(INPUTS, names)
+    hidden = "import sys\nfor name in ('torch', 'transformers', 'deepavfusion'):\n    sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", hidden + SESSION], capture_output=True, text=True, cwd=here)
+    assert done.returncode == 0, done.stderr
+    model = DeepAVFusionForAudioVisualClassification.from_pretrained("runs/scenes_recognition")
+    with torch.no_grad():
+        expected = model(**names["inputs"]).logits.argmax(dim=1).tolist()
+    assert done.stdout.strip() == str([LABELS[index] for index in expected])
