@@ -168,13 +168,21 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         model, by any pipeline. The arguments are those of [`~PreTrainedModel.save_pretrained`].
 
         Raises:
-            ValueError: The folder holds the model of a training run with its card, which would describe another model.
+            ValueError: The folder holds the model of a training run with its card, which would describe another model;
+                or an encoder is quantized by torchao, which could not read it.
         """
         if all(os.path.exists(os.path.join(save_directory, name)) for name in (MARK_FILE, "README.md")):
             raise ValueError(
                 f"{save_directory} holds the model of a training run, and its card does not describe the model to be "
                 "saved: name another folder."
             )
+        quantizer = getattr(self, "hf_quantizer", None)
+        if getattr(quantizer, "quantization_config", None) is not None and [*self.parameters(recurse=False)]:
+            if quantizer.quantization_config.quant_method == "torchao":  # it splits names of weights at their last dot
+                raise ValueError(
+                    f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
+                    "modules: save the model before it is quantized, and quantize it in loading."
+                )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
             self._copy_code(save_directory)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from deepavfusion import DeepAVFusionModel
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES, make_inputs, make_model
 
 pytestmark = pytest.mark.ecosystem
@@ -23,13 +24,18 @@ def test_quantized_weights(model_class, tmp_path):
     model.save_pretrained(tmp_path / "float")
     options = {"quantization_config": TorchAoConfig(Int8WeightOnlyConfig())}
     quantized = model_class.from_pretrained(tmp_path / "float", **options)
-    quantized.save_pretrained(tmp_path / "int8")
-    again = model_class.from_pretrained(tmp_path / "int8")
     weight = quantized.base_model.image.layers[0].mlp.fc1.weight
     assert type(weight) is not torch.nn.Parameter
-    assert type(again.base_model.image.layers[0].mlp.fc1.weight) is type(weight)
     with torch.no_grad():
-        expected, found, reloaded = (main_output(each(**inputs)) for each in (model, quantized, again))
+        expected, found = (main_output(each(**inputs)) for each in (model, quantized))
     error = (found - expected).norm() / expected.norm()
     assert 0 < error < 0.05
-    torch.testing.assert_close(reloaded, found)
+    if model_class is DeepAVFusionModel:
+        with pytest.raises(ValueError, match="torchao reads no file of a quantized DeepAVFusionModel"):
+            quantized.save_pretrained(tmp_path / "int8")
+        return
+    quantized.save_pretrained(tmp_path / "int8")
+    again = model_class.from_pretrained(tmp_path / "int8")
+    assert type(again.base_model.image.layers[0].mlp.fc1.weight) is type(weight)
+    with torch.no_grad():
+        torch.testing.assert_close(main_output(again(**inputs)), found)
