@@ -7,10 +7,16 @@ INSTALLED := $(VENV)/installed
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not ecosystem"
 # The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
 SOURCES := $(VENV)/src/deepavfusion
 SUBPACKAGES := inference processors training
+# The common tests of transformers are in its source distribution, not in its wheel. TRANSFORMERS_SOURCE=PATH names a
+# checkout of the installed version instead.
+SUITE := $(VENV)/transformers-source
+DOWNLOAD_SUITE = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary transformers \
+	--dest $(SUITE) "transformers==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("transformers"))')" \
+	&& tar xzf $(SUITE)/transformers-*.tar.gz --directory $(SUITE) --strip-components 1
 
 help:  ## list all targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -67,6 +73,11 @@ $(LOWEST)/installed: setup.cfg
 test-slow: env  ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+test-ecosystem: env  ## run the tests with packages of others, which the extra ecosystem adds to .venv (gigabytes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ecosystem]'
+	test -n "$$TRANSFORMERS_SOURCE" || test -d $(SUITE)/tests || { rm -rf $(SUITE) && mkdir -p $(SUITE) && $(DOWNLOAD_SUITE); }
+	OMP_NUM_THREADS=1 TRANSFORMERS_SOURCE="$${TRANSFORMERS_SOURCE:-$(SUITE)}" $(BIN)/python -m pytest -m ecosystem
+
 test-install: env  ## test the commands in fresh environments with and without extras (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
@@ -85,4 +96,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-install options lint format
+.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-ecosystem test-install options lint format

@@ -9,6 +9,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
+from .labels_deepavfusion import IGNORED, class_indices, mean_of_known, probabilities, smooth
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .unet_deepavfusion import init_convolution
 
@@ -23,7 +24,7 @@ class DeepAVFusionClassifierOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch, labels)`):
             Mean of the logits of the streams that a sample has.
         image_logits (`torch.FloatTensor` of shape `(batch, labels)`):
-            Logits of the image stream; zeros for samples without an image, None if no sample has one.
+            Logits of the image stream; zeros for samples without an image.
         audio_logits (`torch.FloatTensor` of shape `(batch, labels)`):
             The same for the audio stream.
         fusion_logits (`torch.FloatTensor` of shape `(batch, labels)`):
@@ -53,10 +54,13 @@ class DeepAVFusionMaskedBatchNorm(nn.BatchNorm1d):
     A single sample has no variance: with fewer than two present, the running statistics are used and not updated.
     """
 
-    def forward(self, states: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """Normalize all samples; `present` (B,) bool selects those that count in the statistics, None = all."""
-        if not self.training:
-            return super().forward(states)
+    def forward(self, states: torch.Tensor, present: torch.Tensor | None = None, frozen: bool = False) -> torch.Tensor:
+        """Normalize all samples; `present` (B,) bool selects those that count in the statistics, None = all.
+
+        `frozen`, by the running statistics, which stay as they are.
+        """
+        if not self.training or frozen:
+            return nn.functional.batch_norm(states, self.running_mean, self.running_var, eps=self.eps)
         values = states.float()
         weights = values.new_ones(values.shape[0], 1) if present is None else present.to(values)[:, None]
         count = weights.sum()
@@ -92,7 +96,10 @@ class DeepAVFusionStreamClassifier(nn.Module):
         """
         pooled = tokens.mean(dim=1)
         present = None if present is None else present.to(pooled.device)
-        logits = self.dense(pooled if self.norm is None else self.norm(pooled, present))
+        if self.norm is not None:
+            # It has no weights: it is frozen with the linear map, as below adapters, which do not store its statistics.
+            pooled = self.norm(pooled, present, frozen=not self.dense.weight.requires_grad)
+        logits = self.dense(pooled)
         return logits if present is None else logits.masked_fill(~present[:, None], 0.0)
 
 
@@ -100,7 +107,8 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
     """The encoder with a linear classifier on each of the three streams, whose logits are averaged.
 
     Integer labels (B,) give cross entropy. Float labels (B, num_labels) give binary cross entropy, or cross entropy
-    with soft targets (mixup, label smoothing) if `config.problem_type` is `"single_label_classification"`.
+    with soft targets (mixup) if `config.problem_type` is `"single_label_classification"`. What is labeled -100 does not
+    count; a fraction `config.label_smoothing` of the targets is spread over the classes.
     """
 
     def __init__(self, config: DeepAVFusionConfig):
@@ -148,14 +156,14 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
         Args:
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W); None if no sample has an image.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps); None if no sample has audio.
-            labels: (B,) class indices, or (B, num_labels) floats.
+            labels: (B,) class indices, or (B, num_labels) floats in 0..1; -100 for what does not count in the loss.
             image_present: (B,) bool, False if a sample has no image; its logits are then averaged over the other
                 streams.
             audio_present: (B,) bool, the same for audio.
             **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: If inputs or labels have the wrong shape.
+            ValueError: If inputs or labels have the wrong shape, or labels are unknown.
         """
         encoded = self.deepavfusion(
             pixel_values,
@@ -164,53 +172,64 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
             audio_present=audio_present,
             **{**kwargs, "return_dict": True},
         )
-        streams = [
-            (self.image_classifier, encoded.image_last_hidden_state, image_present),
-            (self.audio_classifier, encoded.audio_last_hidden_state, audio_present),
-            (self.fusion_classifier, encoded.last_hidden_state, None),
-        ]
-        stream_logits = [
-            None if tokens is None else classifier(tokens, present) for classifier, tokens, present in streams
-        ]
-        available = [
-            (logits, present)
-            for logits, (_, _, present) in zip(stream_logits, streams, strict=True)
-            if logits is not None
-        ]
-        logits = _mean_over_streams([logits for logits, _ in available], [present for _, present in available])
+        fusion_logits = self.fusion_classifier(encoded.last_hidden_state)
+        image_logits = audio_logits = torch.zeros_like(fusion_logits)
+        available = [(fusion_logits, None)]
+        if input_features is not None:
+            audio_logits = self.audio_classifier(encoded.audio_last_hidden_state, audio_present)
+            available.insert(0, (audio_logits, audio_present))
+        if pixel_values is not None:
+            image_logits = self.image_classifier(encoded.image_last_hidden_state, image_present)
+            available.insert(0, (image_logits, image_present))
+        present = [mask for _, mask in available]
+        logits = _mean_over_streams([stream for stream, _ in available], present)
         loss = None
         if labels is not None:
             if self.config.classifier_loss == "joint":
-                loss = self.classification_loss(logits, labels).mean()
+                losses, known = self._losses(logits, labels)
             else:
-                losses = [self.classification_loss(logits, labels) for logits, _ in available]
-                loss = _mean_over_streams(losses, [present for _, present in available]).mean()
+                pairs = [self._losses(stream, labels) for stream, _ in available]
+                losses, known = _mean_over_streams([found for found, _ in pairs], present), pairs[0][1]
+            loss = mean_of_known(losses, known)
         return DeepAVFusionClassifierOutput(
             loss=loss,
             logits=logits,
-            image_logits=stream_logits[0],
-            audio_logits=stream_logits[1],
-            fusion_logits=stream_logits[2],
+            image_logits=image_logits,
+            audio_logits=audio_logits,
+            fusion_logits=fusion_logits,
             **self._recorded(encoded, kwargs),
         )
 
     def classification_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each sample, (B,).
+        """Loss of each sample, (B,); 0 for samples that do not count.
 
         Raises:
-            ValueError: If labels have the wrong shape or dtype.
+            ValueError: If labels have the wrong shape or dtype, or are unknown.
         """
-        logits = logits.float()
-        if not labels.is_floating_point() and tuple(labels.shape) == (logits.shape[0],):
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
-        if not labels.is_floating_point() or labels.shape != logits.shape:
+        return self._losses(logits, labels)[0]
+
+    def _losses(self, logits, labels):
+        """Loss of each sample, and which samples count, (B,) both."""
+        logits, labels, smoothing = logits.float(), labels.to(logits.device), self.config.label_smoothing
+        if labels.is_floating_point() and labels.shape == logits.shape:
+            targets, known = probabilities(labels)
+            if self.config.problem_type == "single_label_classification":
+                targets = smooth(targets, smoothing, logits.shape[-1])
+                return nn.functional.cross_entropy(logits, targets, reduction="none"), known.all(dim=1)
+            targets = smooth(targets, smoothing)
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            losses = losses.masked_fill(~known, 0.0).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+            return losses, known.any(dim=1)
+        if labels.is_floating_point() or labels.ndim != 1:
             raise ValueError(
                 f"labels are {labels.dtype} of shape {tuple(labels.shape)}: expected integers of shape "
                 f"({logits.shape[0]},) or floats of shape {tuple(logits.shape)}."
             )
-        if self.config.problem_type == "single_label_classification":
-            return nn.functional.cross_entropy(logits, labels.float(), reduction="none")
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none").mean(dim=1)
+        labels = class_indices(labels, logits.shape[:1], logits.shape[-1])
+        losses = nn.functional.cross_entropy(
+            logits, labels, reduction="none", ignore_index=IGNORED, label_smoothing=smoothing
+        )
+        return losses, labels != IGNORED
 
 
 def _mean_over_streams(values: list[torch.Tensor], present: list[torch.Tensor | None]) -> torch.Tensor:

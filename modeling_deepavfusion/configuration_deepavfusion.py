@@ -6,34 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from .ranges_deepavfusion import Range, check_fields, number
-from .sizes_deepavfusion import check_size
-
-# Paper, section 4 ("ViT-Base" unless stated otherwise); small, large and huge follow the usual ViT sizes.
-_SIZES = {
-    "small": {
-        "hidden_size": 384,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 6,
-        "intermediate_size": 1536,
-        "num_fusion_attention_heads": 6,
-    },
-    "base": {},
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "num_fusion_attention_heads": 16,
-    },
-    "huge": {
-        "hidden_size": 1280,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "intermediate_size": 5120,
-        "num_fusion_attention_heads": 16,
-        "patch_size": 14,
-    },
-}
+from .sizes_deepavfusion import NAMED_SIZES, check_size
 
 
 @strict
@@ -133,6 +106,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
             Weight of the contrastive loss of `"align"`.
         sigreg_weight (`float`, *optional*, defaults to 0.05):
             Weight of the regularization against collapse of `"jepa"`, below 1; the rest is that of the invariance.
+        label_smoothing (`float`, *optional*, defaults to 0.0):
+            Fraction of the targets of classification, segmentation and localization that is spread evenly over the
+            classes, below 1. `Trainer`'s own `label_smoothing_factor` fits classification alone, not maps.
         classifier_loss (`str`, *optional*, defaults to `"joint"`):
             Classification loss on the mean of the streams' logits (`"joint"`), or their mean loss (`"per_stream"`).
         classifier_input_norm (`bool`, *optional*, defaults to `False`):
@@ -175,12 +151,22 @@ class DeepAVFusionConfig(PreTrainedConfig):
         "audio.layers.*": "free_full_weight",
         "fusion_layers.*": "free_full_weight",
     }
+    # `Trainer` gathers what is left: `logits`, or the encoder's `last_hidden_state`. Its `ignore_keys` override these.
     keys_to_ignore_at_inference = [
         "image_loss",
         "audio_loss",
         "alignment_loss",
         "invariance_loss",
         "sigreg_loss",
+        "image_logits",
+        "audio_logits",
+        "fusion_logits",
+        "image_mask",
+        "audio_mask",
+        "image_ids_restore",
+        "audio_ids_restore",
+        "image_last_hidden_state",
+        "audio_last_hidden_state",
         "hidden_states",
         "image_hidden_states",
         "audio_hidden_states",
@@ -237,6 +223,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     alignment_weight: float | int = number(0.1, at_least=0, at_most=1000)
     sigreg_weight: float | int = number(0.05, at_least=0, below=1)
 
+    label_smoothing: float | int = number(0.0, at_least=0, below=1)
     classifier_loss: str = "joint"
     classifier_input_norm: bool = False
     separation_mask: str = "ideal_ratio"
@@ -261,9 +248,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
         Raises:
             ValueError: If the name is unknown.
         """
-        if size not in _SIZES:
-            raise ValueError(f"Unknown size {size!r}: expected one of {', '.join(map(repr, _SIZES))}.")
-        return cls(**{**_SIZES[size], **overrides})
+        if size not in NAMED_SIZES:
+            raise ValueError(f"Unknown size {size!r}: expected one of {', '.join(map(repr, NAMED_SIZES))}.")
+        return cls(**{**NAMED_SIZES[size], **overrides})
 
     @property
     def frame_size(self) -> tuple[int, int]:

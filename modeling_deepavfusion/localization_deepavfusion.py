@@ -23,6 +23,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
+from .labels_deepavfusion import probabilities, smooth
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput, DeepAVFusionModelOutput
 from .presence_deepavfusion import mean_of_present, require_modality
@@ -217,7 +218,8 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W) if `num_frames > 1`.
             input_features: Log10-mel spectrograms (B, 1, mels, time steps). None if no sample has audio.
             labels: (B, height, width) in 0..1, the probability that each position sounds, at any resolution: the target
-                of a patch is the mean over its area. Used only by the supervised loss.
+                of a patch is the mean over its area, without positions labeled -100, which do not count. Used only by
+                the supervised loss.
             return_loss: True computes a loss even without labels (the matching loss), False never does. By default, a
                 loss is computed if labels are given, and in training if `localization_loss` is `"matching"`.
             image_present: (B,) bool; all must be True, since there is no frame to localize in otherwise.
@@ -226,8 +228,8 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
-            ValueError: If there are no frames, shapes differ from the configured ones, labels are outside 0..1, a loss
-                is required but no sample has audio, or the matching loss gets a single sample in training.
+            ValueError: If there are no frames, shapes differ from the configured ones, labels are outside 0..1, or the
+                matching loss gets a single sample in training.
         """
         require_modality("Sound localization needs the frame", "image", pixel_values, image_present)
         matching = self.config.localization_loss == "matching"
@@ -236,9 +238,9 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
         logits, encoded = self._localize(pixel_values, input_features, audio_present, kwargs)
         loss = None
         if return_loss:
-            if input_features is None:
-                raise ValueError("A localization loss needs sound: expected input_features.")
-            if matching or labels is None:
+            if input_features is None:  # as a batch of which no sample has audio
+                loss = encoded.image_last_hidden_state.float().sum() * 0.0
+            elif matching or labels is None:
                 loss = self._matching_loss(logits, pixel_values, input_features, audio_present, kwargs)
             else:
                 loss = self.localization_loss(logits, labels, audio_present)
@@ -271,7 +273,7 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
     ) -> torch.Tensor:
         """Binary cross entropy of maps (B, rows, columns) against labels (B, height, width) in 0..1.
 
-        Samples that are not `audio_present` (B,) do not count.
+        Samples that are not `audio_present` (B,) do not count, nor do positions labeled -100.
 
         Raises:
             ValueError: If labels have the wrong shape, or are outside 0..1.
@@ -280,12 +282,16 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)}: expected a map a sample, ({logits.shape[0]}, height, width)."
             )
-        labels = labels.to(logits.device).float()
-        if not torch.compiler.is_compiling() and not bool(((labels >= 0) & (labels <= 1)).all()):
-            raise ValueError(f"labels lie in {labels.min():.3g} .. {labels.max():.3g}: expected values in 0 .. 1.")
-        targets = nn.functional.adaptive_avg_pool2d(labels, logits.shape[-2:])
-        losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").mean((1, 2))
-        return mean_of_present(losses, audio_present)
+        labels, known = probabilities(labels.to(logits.device))
+        # Labels that do not count are 0: what is left is the mean over the others, and patches that have others.
+        share = nn.functional.adaptive_avg_pool2d(known.float(), logits.shape[-2:])
+        targets = nn.functional.adaptive_avg_pool2d(labels, logits.shape[-2:]) / share.clamp(min=1e-12)
+        targets = smooth(targets.clamp(max=1.0), self.config.label_smoothing)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        counts = share > 0
+        losses = losses.masked_fill(~counts, 0.0).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
+        there = counts.any(dim=-1).any(dim=-1)
+        return mean_of_present(losses, there if audio_present is None else there & audio_present.to(there.device))
 
     def _matching_loss(self, logits, pixel_values, input_features, audio_present, flags):
         """Binary cross entropy of each frame with its own audio (1) and with that of the next sample (0)."""

@@ -8,7 +8,7 @@ from .patches_deepavfusion import PatchGrid
 
 
 class DeepAVFusionMasking(NamedTuple):
-    """Which patches of a modality the encoder sees; all fields are None for an absent modality.
+    """Which patches of a modality the encoder sees.
 
     Attributes:
         ids_keep: (B, kept) indices of the visible patches.
@@ -57,27 +57,33 @@ class PatchMasker:
             )
 
     def __call__(
-        self, values: torch.Tensor | None, noise: torch.Tensor | None = None, num_kept: int | None = None
+        self,
+        values: torch.Tensor | None,
+        noise: torch.Tensor | None = None,
+        num_kept: int | None = None,
+        like: torch.Tensor | None = None,
     ) -> DeepAVFusionMasking:
         """Choose the patches to keep.
 
         Args:
-            values: Input of the modality, or None if it is absent.
+            values: Input of the modality, or None if it is absent: the first patches then count as kept.
             noise: (B, patches); the patches with the smallest noise are kept. Drawn uniformly by default.
             num_kept: Number of patches to keep; by default what the mask ratio leaves.
+            like: Input of the other modality, which tells the size of the batch if this one is absent.
 
         Raises:
             ValueError: If the input or the noise does not have the configured shape, or there are fewer patches than
                 `num_kept`.
         """
-        if values is None:
-            return DeepAVFusionMasking()
         if num_kept is None:
             num_kept = self.num_kept
         elif not 0 <= num_kept <= self.patches.num_patches:
             raise ValueError(
                 f"Expected 0 to {self.patches.num_patches} visible patches of {self.patches.name}, got {num_kept}."
             )
+        if values is None:
+            first = torch.arange(self.patches.num_patches, device=like.device)
+            return DeepAVFusionMasking.from_restore(first.expand(like.shape[0], -1), num_kept)
         self.patches.check(values)
         expected = (values.shape[0], self.patches.num_patches)
         if noise is None:

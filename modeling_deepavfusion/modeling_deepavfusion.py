@@ -14,10 +14,11 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
+from .features_deepavfusion import DeepAVFusionFeatures
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
 from .outputs_deepavfusion import DeepAVFusionModelOutput, Recorder, requested_fields
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
-from .presence_deepavfusion import blank_absent, check_present, keep_present
+from .presence_deepavfusion import blank_absent, check_present, keep_present, require_any
 from .unimodal_deepavfusion import load_unimodal
 from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepAVFusionTower
 from .weights_deepavfusion import check_stored_types, check_weights
@@ -47,6 +48,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["DeepAVFusionLayer", "DeepAVFusionDividedLayer", "DeepAVFusionFusionLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     # Loading a pre-training checkpoint into any other model drops what only pre-training uses, as expected.
@@ -96,6 +98,31 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
             self.base_model.train(False) if self.base_model is not self else super().train(False)
         return self
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Projection of the image's patches; those of all three streams are in `input_embeddings`."""
+        return self.input_embeddings()[0]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the projection of the image's patches."""
+        self.base_model.image.patch_embed.projection = value
+
+    def input_embeddings(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Modules whose outputs the image, audio and fusion streams start from."""
+        encoder = self.base_model
+        return (encoder.image.patch_embed.projection, encoder.audio.patch_embed.projection, encoder.fusion_embed)
+
+    def enable_input_require_grads(self) -> None:
+        """Let the inputs of all streams require gradients, even with frozen weights.
+
+        Adapters inside layers that are checkpointed with `use_reentrant=True` are trained only then.
+        """
+
+        def require_grads(module, args, output):
+            return output.requires_grad_(True)
+
+        self._require_grads_hooks = [module.register_forward_hook(require_grads) for module in self.input_embeddings()]
+        self._require_grads_hook = self._require_grads_hooks[0]  # the name in earlier versions of transformers
+
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
         """One sample of zeros, on the model's device."""
@@ -123,11 +150,11 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         return loaded
 
     @staticmethod
-    def _load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs):
+    def _load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs):
         """Check the types of the stored weights, before they are converted to those of the model."""
-        if getattr(model, "hf_quantizer", None) is None:
+        if load_config.hf_quantizer is None:  # quantized weights are stored as integers
             check_stored_types(checkpoint_files or [])
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
 
     @classmethod
     def is_remote_code(cls) -> bool:
@@ -141,13 +168,21 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         model, by any pipeline. The arguments are those of [`~PreTrainedModel.save_pretrained`].
 
         Raises:
-            ValueError: The folder holds the model of a training run with its card, which would describe another model.
+            ValueError: The folder holds the model of a training run with its card, which would describe another model;
+                or an encoder is quantized by torchao, which could not read it.
         """
         if all(os.path.exists(os.path.join(save_directory, name)) for name in (MARK_FILE, "README.md")):
             raise ValueError(
                 f"{save_directory} holds the model of a training run, and its card does not describe the model to be "
                 "saved: name another folder."
             )
+        quantizer = getattr(self, "hf_quantizer", None)
+        if getattr(quantizer, "quantization_config", None) is not None and [*self.parameters(recurse=False)]:
+            if quantizer.quantization_config.quant_method == "torchao":  # it splits names of weights at their last dot
+                raise ValueError(
+                    f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
+                    "modules: save the model before it is quantized, and quantize it in loading."
+                )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
             self._copy_code(save_directory)
@@ -162,7 +197,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
 
 
-class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
+class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
     """The early-fusion encoder (paper, section 3.2).
 
     In each layer, image and audio patches attend to the patches of their own modality and to the fusion tokens, while
@@ -188,6 +223,7 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         self.image = DeepAVFusionTower(config, PatchGrid.of_image(config), image_layer_class)
         self.audio = DeepAVFusionTower(config, PatchGrid.of_audio(config))
         self.fusion_tokens = nn.Parameter(torch.zeros(1, config.num_all_fusion_tokens, config.hidden_size))
+        self.fusion_embed = nn.Identity()  # the fusion stream's input, as a module for hooks
         depth = config.num_hidden_layers
         self.fusion_layers = nn.ModuleDict(
             {
@@ -238,10 +274,14 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             audio_ids_keep: (B, kept) the same for the spectrogram.
             image_present: (B,) bool, False if a sample has no image: its `pixel_values` are ignored.
             audio_present: (B,) bool, the same for audio.
-            output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) whatever
-                the attention implementation; its layers then use eager attention in this call.
+            output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) alone; its
+                layers then use eager attention in this call.
             **kwargs: `output_hidden_states`, whether to return the hidden states of all layers; `output_attentions`,
-                whether to return attention weights, which needs `attn_implementation="eager"`; `return_dict`.
+                whether to return the attention weights of all streams; layers then use eager attention in this call,
+                with a warning if that is not the model's own; `return_dict`.
+
+        Returns:
+            The same fields for every batch: those of a modality that is absent are zeros.
 
         Raises:
             ValueError: If a shape differs from the configured one, or a sample has neither modality.
@@ -254,9 +294,11 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
         image = _embed(self.image, pixel_values, image_ids_keep, image_present)
         audio = _embed(self.audio, input_features, audio_ids_keep, audio_present)
         batch = (image if image is not None else audio).shape[0]
-        fusion = self.fusion_tokens.expand(batch, -1, -1)
+        fusion = self.fusion_embed(self.fusion_tokens.expand(batch, -1, -1))
+        # What is returned for a modality that is absent; its tower does not run.
+        no_image = None if image is not None else self.image.absent_tokens(fusion, image_ids_keep)
+        no_audio = None if audio is not None else self.audio.absent_tokens(fusion, audio_ids_keep)
         record.states(fusion, image, audio)
-        fusion_options = {"need_weights": True} if output_fusion_attentions else {}
 
         for index in range(self.config.num_hidden_layers):
             key = str(index)
@@ -265,12 +307,14 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
             fusion_weights = image_weights = audio_weights = None
             new_image, new_audio = image, audio
             if image is not None:
-                new_image, image_weights = self.image.layers[index](image, context, image_ids_keep)
+                new_image, image_weights = self.image.layers[index](
+                    image, context, image_ids_keep, **record.tower_options
+                )
             if audio is not None:
-                new_audio, audio_weights = self.audio.layers[index](audio, context)
+                new_audio, audio_weights = self.audio.layers[index](audio, context, **record.tower_options)
             if fusion_layer is not None:
                 fusion, fusion_weights = fusion_layer(
-                    fusion, image, audio, image_present, audio_present, **fusion_options
+                    fusion, image, audio, image_present, audio_present, **record.fusion_options
                 )
             image, audio = new_image, new_audio
             record.states(fusion, image, audio)
@@ -278,88 +322,20 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
 
         return DeepAVFusionModelOutput(
             last_hidden_state=self.fusion_norm(fusion),
-            image_last_hidden_state=None if image is None else keep_present(self.image.norm(image), image_present),
-            audio_last_hidden_state=None if audio is None else keep_present(self.audio.norm(audio), audio_present),
-            **record.fields(),
+            image_last_hidden_state=no_image if image is None else keep_present(self.image.norm(image), image_present),
+            audio_last_hidden_state=no_audio if audio is None else keep_present(self.audio.norm(audio), audio_present),
+            **record.fields(no_image, no_audio),
         )
-
-    def get_image_features(
-        self,
-        pixel_values: torch.FloatTensor,
-        image_present: torch.BoolTensor | None = None,
-        normalize: bool = False,
-    ) -> torch.FloatTensor:
-        r"""Compute features of the image alone, for retrieval: the mean of its tokens, encoded without audio.
-
-        Args:
-            pixel_values: Frames (B, 3, H, W), or video (B, T, 3, H, W).
-            image_present: (B,) bool; the features of samples without an image are zeros.
-            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
-
-        Returns:
-            (B, hidden_size).
-        """
-        present = check_present("image", image_present, pixel_values)
-        outputs = self(pixel_values=blank_absent(pixel_values, present), return_dict=True)
-        return _pool(keep_present(outputs.image_last_hidden_state, present), normalize)
-
-    def get_audio_features(
-        self,
-        input_features: torch.FloatTensor,
-        audio_present: torch.BoolTensor | None = None,
-        normalize: bool = False,
-    ) -> torch.FloatTensor:
-        r"""Compute features of the audio alone, for retrieval: the mean of its tokens, encoded without an image.
-
-        Args:
-            input_features: Log10-mel spectrograms (B, 1, mels, time steps).
-            audio_present: (B,) bool; the features of samples without audio are zeros.
-            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
-
-        Returns:
-            (B, hidden_size).
-        """
-        present = check_present("audio", audio_present, input_features)
-        outputs = self(input_features=blank_absent(input_features, present), return_dict=True)
-        return _pool(keep_present(outputs.audio_last_hidden_state, present), normalize)
-
-    def get_fusion_features(
-        self,
-        pixel_values: torch.FloatTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        image_present: torch.BoolTensor | None = None,
-        audio_present: torch.BoolTensor | None = None,
-        normalize: bool = False,
-    ) -> torch.FloatTensor:
-        r"""Compute features of the fusion stream, the mean of its tokens, from both modalities or the given one.
-
-        Features of images alone and of audio alone share the space of the fusion tokens.
-
-        Args:
-            pixel_values: As in `forward`.
-            input_features: As in `forward`.
-            image_present: As in `forward`.
-            audio_present: As in `forward`.
-            normalize: Whether to scale each sample's features to length 1, for cosine similarities.
-
-        Returns:
-            (B, hidden_size).
-        """
-        outputs = self(
-            pixel_values, input_features, image_present=image_present, audio_present=audio_present, return_dict=True
-        )
-        return _pool(outputs.last_hidden_state, normalize)
 
     def _check(self, pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present):
         """Check the inputs; return the presence masks, None for a modality that all samples have or none has."""
-        if pixel_values is None and input_features is None:
-            raise ValueError("Neither pixel_values nor input_features was given: expected at least one of them.")
-        given = [x for x in (pixel_values, input_features) if x is not None]
+        require_any(pixel_values, input_features)
         if pixel_values is not None:
             self.image.patch_embed.patches.check(pixel_values, image_ids_keep)
         if input_features is not None:
             self.audio.patch_embed.patches.check(input_features, audio_ids_keep)
-        if len({x.shape[0] for x in given}) > 1:
+        both = pixel_values is not None and input_features is not None
+        if both and pixel_values.shape[0] != input_features.shape[0]:
             raise ValueError(
                 f"pixel_values has {pixel_values.shape[0]} samples and input_features {input_features.shape[0]}: "
                 "expected the same number."
@@ -377,12 +353,6 @@ class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
 def _embed(tower, values, ids_keep, present):
     """Patch tokens (B, n, D) of a modality, or None if it is absent."""
     return None if values is None else tower.patch_embed(blank_absent(values, present), ids_keep)
-
-
-def _pool(tokens, normalize):
-    """Mean over tokens (B, n, D) -> (B, D), scaled to length 1 with `normalize`; zeros stay zeros."""
-    features = tokens.mean(dim=1)
-    return nn.functional.normalize(features, dim=-1) if normalize else features
 
 
 __all__ = ["DeepAVFusionModel", "DeepAVFusionPreTrainedModel"]

@@ -3,15 +3,19 @@
 from dataclasses import dataclass
 
 import torch
-from transformers.utils import ModelOutput
+from torch import nn
+from transformers.utils import ModelOutput, logging
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
 class DeepAVFusionModelOutput(ModelOutput):
     r"""Outputs of the encoder.
 
-    All fields of a modality that was not passed are None. If a modality is marked absent for some samples, their rows
-    are zero in the last hidden states (and meaningless in the hidden states of the layers).
+    Every batch has the same fields, whatever modality its samples lack. The last hidden states of a sample that lacks a
+    modality are zeros there, its hidden states of the layers meaningless; all that a batch without the modality returns
+    for it is zeros.
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, fusion tokens, hidden_size)`):
@@ -26,14 +30,14 @@ class DeepAVFusionModelOutput(ModelOutput):
             The same for the image's patches.
         audio_hidden_states (`tuple`, with `output_hidden_states=True`):
             The same for the audio's patches.
-        attentions (`tuple`, with `output_attentions=True` and eager attention):
+        attentions (`tuple`, with `output_attentions=True`):
             For each layer with a fusion block, weights of the fusion tokens over the patches, image then audio:
             `(batch, heads, fusion tokens, image patches + audio patches)`. In factorized fusion, the weights of the
             fusion tokens themselves are propagated through the aggregation tokens.
-        image_attentions (`tuple`, with `output_attentions=True` and eager attention):
+        image_attentions (`tuple`, with `output_attentions=True`):
             For each layer, weights of the image's patches over fusion tokens (where the layer has a fusion block), then
             patches: `(batch, heads, patches, fusion tokens + patches)`.
-        audio_attentions (`tuple`, with `output_attentions=True` and eager attention):
+        audio_attentions (`tuple`, with `output_attentions=True`):
             The same for the audio's patches.
     """
 
@@ -85,20 +89,27 @@ class Recorder:
         flags: Keyword arguments of the call, `output_hidden_states` and `output_attentions` among them.
         fusion_attentions: Whether to record the fusion stream's attention weights in any case.
 
-    Raises:
-        ValueError: If all attention weights are requested and the attention implementation does not compute them.
+    Attributes:
+        tower_options: Options of the towers' layers with which they return what is to be recorded.
+        fusion_options: Those of the fusion stream's layers.
     """
+
+    # transformers records by hooks on modules (`_can_record_outputs`), which serves here only in part: the fusion
+    # stream passes layers without a fusion block unchanged, and hooks do not make sdpa compute weights.
 
     def __init__(self, config, flags: dict, fusion_attentions: bool = False):
         requests = _requests(config, flags)
-        if requests["attentions"] and config._attn_implementation != "eager":
-            raise ValueError(
-                f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
-                'not compute: load the model with attn_implementation="eager".'
-            )
+        self.config = config
         self.hidden_states = ([], [], []) if requests["hidden_states"] else None
         self.attentions = ([], [], []) if requests["attentions"] or fusion_attentions else None
         self.all_attentions = requests["attentions"]
+        if self.all_attentions and config._attn_implementation != "eager" and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"output_attentions=True needs attention weights, which {config._attn_implementation!r} attention does "
+                'not compute: such calls use eager attention, as a model with attn_implementation="eager" does.'
+            )
+        self.tower_options = {"need_weights": True} if self.all_attentions else {}
+        self.fusion_options = {"need_weights": True} if self.attentions is not None else {}
 
     def states(self, *streams: torch.Tensor | None) -> None:
         """Record the tokens of the fusion, image and audio streams between two layers."""
@@ -113,13 +124,40 @@ class Recorder:
             for recorded, weights in zip(self.attentions[:count], streams[:count], strict=True):
                 recorded.append(weights)
 
-    def fields(self) -> dict[str, tuple[torch.Tensor, ...] | None]:
-        """Output fields: one tuple per stream, without layers that recorded nothing; None for an absent modality."""
+    def fields(
+        self, no_image: torch.Tensor | None = None, no_audio: torch.Tensor | None = None
+    ) -> dict[str, tuple[torch.Tensor, ...] | None]:
+        """Output fields: one tuple per stream, without layers that recorded nothing.
+
+        Args:
+            no_image: (B, n, D) zeros that stand for the image tokens, if the image is absent.
+            no_audio: The same for audio.
+        """
+        for stream, zeros in ((1, no_image), (2, no_audio)):
+            if zeros is not None:
+                self._fill_in(stream, zeros)
         fields = {}
         for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
             for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):
                 fields[name + suffix] = tuple(x for x in stream if x is not None) or None
         return fields
+
+    def _fill_in(self, stream: int, zeros: torch.Tensor) -> None:
+        """Record zeros in the place of what the stream of an absent modality would have given."""
+        count = zeros.shape[1]
+        if self.hidden_states is not None:
+            self.hidden_states[stream][:] = [zeros] * len(self.hidden_states[stream])
+        if self.attentions is None:
+            return
+        fusion = self.attentions[0]
+        padding = (count, 0) if stream == 1 else (0, count)  # image columns come first
+        fusion[:] = [None if weights is None else nn.functional.pad(weights, padding) for weights in fusion]
+        if self.all_attentions:
+            heads = self.config.num_attention_heads
+            contexts = [0 if weights is None else weights.shape[2] for weights in fusion]
+            self.attentions[stream][:] = [
+                zeros.new_zeros(()).expand(zeros.shape[0], heads, count, context + count) for context in contexts
+            ]
 
 
 __all__ = ["DeepAVFusionMapOutput", "DeepAVFusionModelOutput", "Recorder", "requested_fields"]

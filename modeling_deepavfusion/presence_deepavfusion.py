@@ -24,6 +24,16 @@ def check_present(name: str, present: torch.Tensor | None, values: torch.Tensor)
     return present.to(values.device)
 
 
+def require_any(pixel_values: torch.Tensor | None, input_features: torch.Tensor | None) -> None:
+    """Check that a batch has a modality.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    if pixel_values is None and input_features is None:
+        raise ValueError("Neither pixel_values nor input_features was given: expected at least one of them.")
+
+
 def require_modality(needs: str, name: str, values: torch.Tensor | None, present: torch.Tensor | None) -> None:
     """Check that every sample has the modality that a task requires.
 
@@ -65,4 +75,4 @@ def mean_of_present(losses: torch.Tensor, present: torch.Tensor | None) -> torch
     return losses.masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
 
 
-__all__ = ["blank_absent", "check_present", "keep_present", "mean_of_present", "require_modality"]
+__all__ = ["blank_absent", "check_present", "keep_present", "mean_of_present", "require_any", "require_modality"]

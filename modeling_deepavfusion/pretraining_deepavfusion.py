@@ -18,7 +18,7 @@ from .masking_deepavfusion import DeepAVFusionMasking, PatchMasker
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .objectives_deepavfusion import DeepAVFusionAlignment, DeepAVFusionJointEmbedding
 from .outputs_deepavfusion import DeepAVFusionModelOutput
-from .presence_deepavfusion import blank_absent, check_present
+from .presence_deepavfusion import blank_absent, check_present, require_any
 from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder
 
 
@@ -182,15 +182,14 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         Raises:
             ValueError: If a shape differs from the configured one, or no patch is visible.
         """
-        image_masking = self.image_masker(pixel_values, image_noise, num_visible_image_patches)
-        audio_masking = self.audio_masker(input_features, audio_noise, num_visible_audio_patches)
-        inputs = {}
+        require_any(pixel_values, input_features)
+        image_masking = self.image_masker(pixel_values, image_noise, num_visible_image_patches, input_features)
+        audio_masking = self.audio_masker(input_features, audio_noise, num_visible_audio_patches, pixel_values)
+        inputs = {"image_ids_keep": image_masking.ids_keep, "audio_ids_keep": audio_masking.ids_keep}
         if num_visible_image_patches != 0:
-            inputs |= {"pixel_values": pixel_values, "image_ids_keep": image_masking.ids_keep}
-            inputs["image_present"] = image_present
+            inputs |= {"pixel_values": pixel_values, "image_present": image_present}
         if num_visible_audio_patches != 0:
-            inputs |= {"input_features": input_features, "audio_ids_keep": audio_masking.ids_keep}
-            inputs["audio_present"] = audio_present
+            inputs |= {"input_features": input_features, "audio_present": audio_present}
         encoded = self.deepavfusion(**inputs, **{**kwargs, "return_dict": True})
         image = _Modality("image", "pixel_values", pixel_values, image_masking, image_present)
         audio = _Modality("audio", "input_features", input_features, audio_masking, audio_present)

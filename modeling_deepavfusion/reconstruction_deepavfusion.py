@@ -106,31 +106,31 @@ class DeepAVFusionDecoder(nn.Module):
         self,
         values: torch.Tensor | None,
         masking: DeepAVFusionMasking,
-        encoded: torch.Tensor | None,
+        encoded: torch.Tensor,
         fusion: torch.Tensor,
         present: torch.Tensor | None = None,
         loss: bool = True,
         predict_visible: bool = True,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Reconstruct an input from its encoded visible patches.
 
         Args:
             values: Input of the modality, or None if it is absent.
             masking: From `PatchMasker`.
-            encoded: (B, kept, D) encoded visible patches; None if there are none.
+            encoded: (B, kept, D) encoded visible patches.
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
             loss: Whether to compute the loss.
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
-            Loss, and logits (B, patches, values) in the order of the grid, zeros for hidden patches that were not
-            predicted; both None for an absent modality, and the loss if no patch is hidden.
+            Loss, None if no patch is hidden, and logits (B, patches, values) in the order of the grid, zeros for hidden
+            patches that were not predicted; both zeros for an absent modality.
         """
         if values is None:
-            return None, None
-        if encoded is None:
-            encoded = fusion[:, :0]
+            nothing = fusion.new_zeros(())
+            logits = nothing.expand(fusion.shape[0], self.patches.num_patches, self.patches.patch_values)
+            return nothing.float() if loss else None, logits
         num_hidden = masking.ids_hidden.shape[1]
         if self.training and self.prediction_fraction < 1:
             # Hidden patches are in the order of their noise: the first ones are a random choice.

@@ -9,6 +9,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_deepavfusion import DeepAVFusionConfig
+from .labels_deepavfusion import IGNORED, class_indices, mean_of_known, probabilities, smooth
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .outputs_deepavfusion import DeepAVFusionMapOutput
 from .presence_deepavfusion import keep_present, require_modality
@@ -34,8 +35,9 @@ class DeepAVFusionSemanticSegmentationOutput(DeepAVFusionMapOutput):
 class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
     """The encoder with a U-Net over the frame's patches, conditioned on the audio at every scale.
 
-    With one label, the logits predict whether a pixel sounds; with several, which class sounds there, and pixels
-    labeled `semantic_loss_ignore_index` (255) or -100 are ignored.
+    With one label, the logits predict whether a pixel sounds; with several, which class sounds there. Pixels labeled
+    `semantic_loss_ignore_index` (255) or -100 do not count; a fraction `config.label_smoothing` of the targets is
+    spread over the classes.
     """
 
     processor_options = {"crop_pct": 1.0}  # frames keep their whole short side, as published
@@ -102,7 +104,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
             as_map(norm(encoded.image_hidden_states[layer + 1]), self.config.image_grid)
             for norm, layer in zip(self.tap_norms, self.tap_layers, strict=True)
         ]
-        hidden_states = self.head(self.unet(taps, self._conditions(encoded, audio_present, taps[0])))
+        hidden_states = self.head(self.unet(taps, self._conditions(encoded, input_features, audio_present, taps[0])))
         hidden_states = nn.functional.interpolate(
             hidden_states, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False
         )
@@ -110,9 +112,9 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         loss = None if labels is None else self.segmentation_loss(logits, labels)
         return DeepAVFusionSemanticSegmentationOutput(loss=loss, logits=logits, **self._recorded(encoded, kwargs))
 
-    def _conditions(self, encoded, audio_present, tap):
+    def _conditions(self, encoded, input_features, audio_present, tap):
         """Condition (B, width) of each scale of the U-Net, from the patch grid to the finest."""
-        if encoded.audio_hidden_states is None:
+        if input_features is None:
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         tokens = encoded.audio_hidden_states[-1]
         conditions = [
@@ -127,21 +129,21 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
         Raises:
             ValueError: If labels have the wrong shape, or class indices are unknown.
         """
-        expected = (logits.shape[0], *logits.shape[2:])
+        expected, ignored = (logits.shape[0], *logits.shape[2:]), self.config.semantic_loss_ignore_index
+        logits, labels, smoothing = logits.float(), labels.to(logits.device), self.config.label_smoothing
         if tuple(labels.shape) != expected:
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {expected}.")
         if self.config.num_labels == 1:
-            return nn.functional.binary_cross_entropy_with_logits(logits[:, 0].float(), labels.float())
-        labels, ignored = labels.long(), self.config.semantic_loss_ignore_index
-        labels = labels.masked_fill(labels == ignored, -100)
-        known = (labels == -100) | ((labels >= 0) & (labels < self.config.num_labels))
-        if not torch.compiler.is_compiling() and not bool(known.all()):
-            raise ValueError(
-                f"labels go from {labels.min()} to {labels.max()}: expected class indices below "
-                f"{self.config.num_labels}, or {ignored} to ignore a pixel."
+            targets, known = probabilities(labels, ignored)
+            losses = nn.functional.binary_cross_entropy_with_logits(
+                logits[:, 0], smooth(targets, smoothing), reduction="none"
             )
-        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-        return loss / (labels != -100).sum().clamp(min=1)
+            return mean_of_known(losses, known)
+        labels = class_indices(labels, expected, self.config.num_labels, ignored)
+        loss = nn.functional.cross_entropy(
+            logits, labels, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
+        )
+        return loss / (labels != IGNORED).sum().clamp(min=1)
 
 
 __all__ = ["DeepAVFusionForSemanticSegmentation", "DeepAVFusionSemanticSegmentationOutput"]

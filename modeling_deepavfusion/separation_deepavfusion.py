@@ -37,6 +37,8 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
     Each scale reads a different layer; the first layer is the U-Net's top, the last its finest lateral, as published.
     """
 
+    main_input_name = "input_features"
+
     def __init__(self, config: DeepAVFusionConfig):
         super().__init__(config)
         dim, all_scales = config.hidden_size, max(config.audio_patch_size.bit_length() - 1, 1)

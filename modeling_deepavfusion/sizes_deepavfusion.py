@@ -1,4 +1,4 @@
-"""Bounds on the size of a model that a configuration claims, checked before anything is allocated."""
+"""Named sizes of models, and bounds on what a configuration may claim, checked before anything is allocated."""
 
 import math
 import os
@@ -6,6 +6,33 @@ import os
 MAX_PARAMETERS = 10**10
 PARAMETERS_SETTING = "DEEPAVFUSION_MAX_PARAMETERS"  # environment variable with another limit
 MAX_LABELS = 10**6
+
+# Paper, section 4 ("ViT-Base" unless stated otherwise); small, large and huge follow the usual ViT sizes.
+NAMED_SIZES = {
+    "small": {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "num_fusion_attention_heads": 6,
+    },
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "num_fusion_attention_heads": 16,
+    },
+    "huge": {
+        "hidden_size": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+        "num_fusion_attention_heads": 16,
+        "patch_size": 14,
+    },
+}
 
 # Fields that the number of weights depends on.
 _FIELDS = (
@@ -91,4 +118,4 @@ def _largest(value: float | list[int] | tuple[int, ...]) -> float:
     return max(value, default=1) if isinstance(value, list | tuple) else value
 
 
-__all__ = ["check_size", "count_parameters"]
+__all__ = ["NAMED_SIZES", "check_size", "count_parameters"]

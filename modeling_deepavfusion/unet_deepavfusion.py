@@ -8,11 +8,33 @@ import math
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 _GROUP = 8  # channels
 
 
-class DeepAVFusionDoubleConv(nn.Sequential):
+class DeepAVFusionBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that is frozen while its weights are, as below adapters, whose files do not store its statistics.
+
+    Frozen, it uses the running statistics and leaves them as they are.
+    """
+
+    def forward(self, hidden_states: torch.Tensor, update: bool = True) -> torch.Tensor:
+        """Normalize (B, C, h, w); without `update`, by the statistics of the batch, which are not recorded."""
+        if not self.training or not self.weight.requires_grad:
+            return nn.functional.batch_norm(
+                hidden_states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        if update:
+            return super().forward(hidden_states)
+        # With copies, since checkpoints expect a repetition to save as many tensors for the backward pass.
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        return nn.functional.batch_norm(
+            hidden_states, mean, variance, self.weight, self.bias, training=True, eps=self.eps
+        )
+
+
+class DeepAVFusionDoubleConv(GradientCheckpointingLayer, nn.Sequential):
     """Two blocks of 3 x 3 convolution without bias, norm and ReLU: (B, in, h, w) -> (B, out, h, w).
 
     Uses the channels-last memory format: same results, but several times as fast on a CPU with few channels.
@@ -28,13 +50,29 @@ class DeepAVFusionDoubleConv(nn.Sequential):
         for channels in (in_channels, out_channels):
             layers.append(nn.Conv2d(channels, out_channels, kernel_size=3, padding=1, bias=False))
             groups = math.gcd(max(out_channels // _GROUP, 1), out_channels)
-            layers.append(nn.GroupNorm(groups, out_channels) if norm == "group" else nn.BatchNorm2d(out_channels))
+            layers.append(
+                nn.GroupNorm(groups, out_channels) if norm == "group" else DeepAVFusionBatchNorm2d(out_channels)
+            )
             layers.append(nn.ReLU())
         super().__init__(*layers)
+        self._called = False
+
+    def __call__(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Map (B, in, h, w) to (B, out, h, w)."""
+        self._called = True
+        try:
+            return super().__call__(hidden_states)
+        finally:
+            self._called = False
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Map (B, in, h, w) to (B, out, h, w)."""
-        return super().forward(hidden_states.contiguous(memory_format=torch.channels_last))
+        hidden_states = hidden_states.contiguous(memory_format=torch.channels_last)
+        for layer in self:
+            # Activation checkpointing runs `forward` again in the backward pass, without a call: a batch counts once.
+            options = {"update": self._called} if isinstance(layer, DeepAVFusionBatchNorm2d) else {}
+            hidden_states = layer(hidden_states, **options)
+        return hidden_states
 
 
 class DeepAVFusionLateral(nn.Module):

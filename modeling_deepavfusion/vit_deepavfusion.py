@@ -47,7 +47,7 @@ def attend(
     attention_mask: torch.Tensor | None = None,
     need_weights: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Multi-head attention with the implementation set in the configuration (eager, sdpa, flash).
+    """Multi-head attention with the implementation set in the configuration (eager, sdpa, flash, flex).
 
     Args:
         module: Owner of `config` and `attention_dropout`.
@@ -57,8 +57,8 @@ def attend(
         num_heads: Number of heads.
         scaling: Factor on the scores.
         attention_mask: Bool (True = may attend) or added to the scores, broadcastable to (B, heads, n, m), or None.
-            Flash kernels support neither such a mask nor values of a different width than the keys; sdpa is used
-            instead.
+            Flash and flex kernels support neither such a mask nor values of a different width than the keys; sdpa is
+            used instead.
         need_weights: Whether to use eager attention regardless of the configuration, to get the weights.
 
     Returns:
@@ -66,7 +66,8 @@ def attend(
     """
     query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
     implementation = "eager" if need_weights else module.config._attn_implementation
-    if "flash" in (implementation or "") and (attention_mask is not None or key.shape[-1] != value.shape[-1]):
+    special = attention_mask is not None or key.shape[-1] != value.shape[-1]
+    if special and any(kernel in (implementation or "") for kernel in ("flash", "flex")):
         implementation = "sdpa"
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         attention_mask = attention_mask.to(query.dtype)
@@ -173,6 +174,7 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         context: torch.Tensor | None = None,
         ids: torch.Tensor | None = None,
         queries: slice | None = None,
+        need_weights: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Update the patches.
 
@@ -181,6 +183,7 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
             context: (B, c, D) tokens attended to and not updated. In the weights they come before the patches.
             ids: (B, n) positions of the patches in the grid; used only by divided attention.
             queries: Which rows to compute and return; all by default.
+            need_weights: Whether to use eager attention regardless of the configuration, to get the weights.
 
         Returns:
             (B, n or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
@@ -189,7 +192,7 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         keys = normed if context is None else torch.cat([self.layernorm_before(context), normed], dim=1)
         if queries is not None:
             hidden_states, normed = hidden_states[:, queries], normed[:, queries]
-        attended, weights = self.attention(normed, keys)
+        attended, weights = self.attention(normed, keys, need_weights=need_weights)
         hidden_states = hidden_states + self.drop_path(attended)
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 
@@ -213,15 +216,16 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         context: torch.Tensor | None = None,
         ids: torch.Tensor | None = None,
         queries: slice | None = None,
+        need_weights: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in the base class, except that `queries` must be None."""
         if queries is not None:
             raise ValueError("Divided attention computes all rows: queries must be None.")
         attend_divided = self._attend_grid if ids is None else self._attend_kept
-        hidden_states, weights = attend_divided(hidden_states, context, ids)
+        hidden_states, weights = attend_divided(hidden_states, context, ids, need_weights)
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 
-    def _attend_grid(self, hidden_states, context, ids):
+    def _attend_grid(self, hidden_states, context, ids, need_weights):
         """All patches are kept: reshape to space x time, then to frames x space."""
         batch, length, dim = hidden_states.shape
         frames, space = self.grid[0], length // self.grid[0]
@@ -236,10 +240,10 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         if context is not None:
             context = self.layernorm_before(context).repeat_interleave(frames, dim=0)
             keys = torch.cat([context, normed], dim=1)
-        attended, weights = self.attention(normed, keys)
+        attended, weights = self.attention(normed, keys, need_weights=need_weights)
         return hidden_states + self.drop_path(attended.reshape(batch, length, dim)), weights
 
-    def _attend_kept(self, hidden_states, context, ids):
+    def _attend_kept(self, hidden_states, context, ids, need_weights):
         """Some patches are dropped: the groups are ragged, so attend to all patches with a mask."""
         space = math.prod(self.grid[1:])
         place, frame = ids % space, ids // space
@@ -254,7 +258,7 @@ class DeepAVFusionDividedLayer(DeepAVFusionLayer):
         if context is not None:
             keys = torch.cat([self.layernorm_before(context), normed], dim=1)
             allowed = nn.functional.pad(allowed, (context.shape[1], 0), value=True)
-        attended, weights = self.attention(normed, keys, allowed)
+        attended, weights = self.attention(normed, keys, allowed, need_weights)
         return hidden_states + self.drop_path(attended), weights
 
 
@@ -283,6 +287,16 @@ class DeepAVFusionTower(nn.Module):
             for index in range(depth)
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def absent_tokens(self, like: torch.Tensor, ids_keep: torch.Tensor | None = None) -> torch.Tensor:
+        """Zeros (B, patches or kept, D), which take no memory, for a modality that no sample of a batch has.
+
+        Args:
+            like: (B, ..., D) tokens of another stream.
+            ids_keep: (B, kept) as the modality would have been encoded with.
+        """
+        count = self.patch_embed.patches.num_patches if ids_keep is None else ids_keep.shape[1]
+        return like.new_zeros(()).expand(like.shape[0], count, like.shape[-1])
 
 
 __all__ = [

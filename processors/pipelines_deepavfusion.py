@@ -295,7 +295,8 @@ class AudioVisualFeatureExtractionPipeline(DeepAVFusionPipeline):
         """Return the streams of the encoder for the modalities that are present."""
         outputs = self.model.base_model(**inputs)
         fields = {"fusion": "last_hidden_state", "image": "image_last_hidden_state", "audio": "audio_last_hidden_state"}
-        return {name: outputs[field] for name, field in fields.items() if outputs.get(field) is not None}
+        absent = {"image": "pixel_values" not in inputs, "audio": "input_features" not in inputs}
+        return {name: outputs[field] for name, field in fields.items() if not absent.get(name)}
 
     def postprocess(
         self,

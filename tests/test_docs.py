@@ -139,3 +139,13 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
             assert texts == (set() if timeless else documented_keys(command, kind))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"{name}.safetensors", *(f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat"))}
+
+
+def test_every_row_of_what_works_with_what_is_a_test():
+    page = ROOT / "docs" / "ecosystem.md"
+    rows = re.findall(
+        r"^\| [a-z_-]+ \| .* \| \[test\]\((.*?)\) `(\w+)` \|$", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 10
+    missing = [name for file, name in rows if f"def {name}(" not in (page.parent / file).read_text(encoding="utf-8")]
+    assert missing == []

@@ -6,8 +6,15 @@ import stat
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
-from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForSoundLocalization, DeepAVFusionModel
+from deepavfusion import (
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+    outputs_deepavfusion,
+)
 from deepavfusion.modeling_deepavfusion import MARK_FILE
 from tests.tiny import tiny_config
 
@@ -202,10 +209,23 @@ def test_attentions_of_divided_video_stay_within_a_frame():
 
 
 @each_class
-def test_attentions_need_eager_attention(model_class):
+def test_attentions_are_computed_under_any_implementation(model_class, monkeypatch):
+    """With a warning, since eager attention takes more memory."""
     model = make_model(model_class)
-    with pytest.raises(ValueError, match='attn_implementation="eager"'):
-        model(**make_inputs(model.config, model_class), output_attentions=True)
+    inputs, warned = make_inputs(model.config, model_class), []
+    monkeypatch.setattr(outputs_deepavfusion.logger, "warning_once", warned.append)
+    with torch.no_grad():
+        plain = model(**inputs)
+        assert warned == []
+        outputs = model(**inputs, output_attentions=True)
+        (message,) = set(warned)
+        assert "'sdpa' attention does not compute" in message
+        warned.clear()
+        model.set_attn_implementation("eager")
+        expected = model(**inputs, output_attentions=True)
+    assert warned == []
+    assert {"attentions", "image_attentions", "audio_attentions"} <= {*outputs} - {*plain}
+    assert_outputs_equal(outputs, expected, **CLOSE)
 
 
 @each_model
@@ -310,6 +330,40 @@ def test_compiles_without_graph_breaks(model_class, case):
             if other != lacking:
                 inputs |= {f"{other}_present": torch.tensor([True, True])}
             assert_outputs_equal(compiled(**inputs), model(**inputs), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "model_class",
+    [
+        cls if cls in (*ENCODER_CLASSES, DeepAVFusionForSourceSeparation) else pytest.param(cls, marks=pytest.mark.slow)
+        for cls in MODEL_CLASSES
+    ],
+)
+def test_compiles_once_for_batches_of_any_size(model_class):
+    torch._dynamo.reset()
+    model, counter = make_model(model_class), CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
+    with torch.no_grad():
+        for batch in (2, 3, 5):
+            inputs = make_inputs(model.config, model_class, batch, seed=batch)
+            assert_outputs_equal(compiled(**inputs), model(**inputs), **CLOSE)
+    assert counter.frame_count == 1
+
+
+@each_class
+def test_exports_a_program_for_batches_of_any_size(model_class):
+    model = make_model(model_class)
+    lacking = optional_modalities(model_class)
+    present = {f"{name}_present": torch.tensor([True] * 3) for name in lacking}
+    inputs = make_inputs(model.config, model_class, batch=3) | present
+    shapes = {name: {0: torch.export.Dim("batch")} for name in inputs}
+    program = torch.export.export(model, (), inputs, dynamic_shapes=shapes).module()
+    with torch.no_grad():
+        for batch in (1, 4):
+            inputs = make_inputs(model.config, model_class, batch, seed=batch)
+            for place, name in enumerate(lacking):
+                inputs[f"{name}_present"] = torch.arange(batch) % 2 != place
+            assert_outputs_equal(program(**inputs), model(**inputs), **CLOSE)
 
 
 @pytest.mark.slow

@@ -186,8 +186,8 @@ def test_alignment_compares_features_of_one_modality():
     inputs = inputs_of(model)
     with torch.no_grad():
         found = model(**inputs).alignment_loss
-        image = model.deepavfusion.get_image_features(inputs["pixel_values"], normalize=True)
-        audio = model.deepavfusion.get_audio_features(inputs["input_features"], normalize=True)
+        image = model.deepavfusion.get_image_features(inputs["pixel_values"], normalize=True).pooler_output
+        audio = model.deepavfusion.get_audio_features(inputs["input_features"], normalize=True).pooler_output
         logits = model.alignment.logit_scale.exp() * image @ audio.T
     targets = torch.arange(4)
     expected = sum(torch.nn.functional.cross_entropy(scores, targets) for scores in (logits, logits.T)) / 2
@@ -214,8 +214,9 @@ def test_views_are_both_modalities_masked_and_each_alone():
         kept = [inputs[f"{name}_noise"].argsort(1)[:, : int((1 - ratio) * n)] for name, ratio, n in
                 (("image", 0.75, 16), ("audio", 0.8, 24))]  # fmt: skip
         both = encoder(*values, image_ids_keep=kept[0], audio_ids_keep=kept[1]).last_hidden_state.mean(1)
-        alone = [encoder.get_fusion_features(values[0]), encoder.get_fusion_features(input_features=values[1])]
-        expected = model.joint_embedding(torch.stack([both, *alone]), None, inputs["directions"])
+        alone = (encoder.get_fusion_features(values[0]), encoder.get_fusion_features(input_features=values[1]))
+        views = torch.stack([both, *(features.pooler_output for features in alone)])
+        expected = model.joint_embedding(views, None, inputs["directions"])
     torch.testing.assert_close((outputs.invariance_loss, outputs.sigreg_loss), expected, **CLOSE)
 
 
@@ -315,8 +316,8 @@ def test_losses_fall(objective):
         assert means[1]["sigreg_loss"] < 0.7 * means[0]["sigreg_loss"]
         encoder = model.eval().deepavfusion
         with torch.no_grad():
-            image = encoder.get_fusion_features(inputs["pixel_values"])
-            audio = encoder.get_fusion_features(input_features=inputs["input_features"])
+            image = encoder.get_fusion_features(inputs["pixel_values"]).pooler_output
+            audio = encoder.get_fusion_features(input_features=inputs["input_features"]).pooler_output
         assert torch.cdist(image, audio).argmin(1).tolist() == list(range(8))
 
 

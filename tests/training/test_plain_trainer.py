@@ -6,6 +6,7 @@ matching loss of localization, which forms its pairs within a batch; and means o
 smaller batches differ in its number (ignored pixels, samples without sound).
 """
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,12 +139,37 @@ def test_trains_evaluates_saves_and_predicts(cls, tmp_path):
     model.eval()
     with torch.no_grad():
         expected = model(**data.columns)
-    logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
-    torch.testing.assert_close(torch.from_numpy(logits), expected.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(predicted.predictions), expected.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(predicted.metrics["test_loss"], expected.loss.item(), rtol=1e-2, atol=1e-3)
     again = cls.from_pretrained(tmp_path / "checkpoint-12")
     with torch.no_grad():
         torch.testing.assert_close(again(**data.columns).loss, expected.loss, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_alone_are_gathered_and_those_of_streams_on_request(tmp_path):
+    """As `compute_metrics` of the tutorials expects, also where whole batches lack a modality."""
+    model = make(DeepAVFusionForAudioVisualClassification)
+    data, inputs = Samples(model), Samples(model).columns
+
+    def collate(samples):
+        batch = torch.utils.data.default_collate(samples)
+        if len(samples) < 3:  # the last batch
+            batch.pop("pixel_values")
+        return batch
+
+    def accuracy(found):
+        return {"accuracy": float((np.argmax(found.predictions, axis=1) == found.label_ids).mean())}
+
+    trainer = Trainer(model, arguments(tmp_path), data_collator=collate, eval_dataset=data, compute_metrics=accuracy)
+    metrics, streams = trainer.evaluate(), trainer.predict(data, ignore_keys=[]).predictions
+    present = torch.arange(SIZE) < SIZE - SIZE % 3
+    with torch.no_grad():
+        expected = model.eval()(**inputs, image_present=present)
+    right = expected.logits.argmax(dim=1) == inputs["labels"]
+    assert metrics["eval_accuracy"] == pytest.approx(right.float().mean().item())
+    names = ("logits", "image_logits", "audio_logits", "fusion_logits")
+    for values, name in zip(streams, names, strict=True):
+        torch.testing.assert_close(torch.from_numpy(values), expected[name], rtol=1e-4, atol=1e-4)
 
 
 def test_losses_without_labels(tmp_path):

@@ -85,6 +85,10 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         ),
         (["convert", "absent.pth", "x"], 2, "the file absent.pth does not exist"),
         (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 cannot be written to: it is a file"),
+        (["export"], 2, "the following arguments are required: FORMAT"),
+        (["export", "onxn", "runs/my_model", "x.onnx"], 2, "invalid choice: 'onxn'"),
+        (["export", "onnx", "runs/my_modle", "x.onnx"], 2, "there is no such folder; did you mean runs/my_model?"),
+        (["export", "onnx", "runs/my_model", "runs"], 2, "output=runs is a folder: name a file in it"),
         (
             ["convert", "checkpoint.pth", "x", "--config", "./y"],
             2,

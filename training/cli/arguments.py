@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from .exports import export_parser
 from .parser import CommandParser, fraction, positive, seconds
 
 FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
@@ -222,6 +223,7 @@ PARSERS = {
     "segment": segment_parser,
     "localize": localize_parser,
     "convert": convert_parser,
+    "export": export_parser,
 }
 
 __all__ = [

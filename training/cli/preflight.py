@@ -101,6 +101,9 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     if command == "convert":
         _check_conversion(given)
         return given
+    if command == "export" and given.format == "onnx":
+        _check_export(given)
+        return given
     output = getattr(given, "output", None)
     if output is not None and (len(given.files) > 1 or Path(given.files[0]).is_dir()):
         what = "a folder" if len(given.files) == 1 else len(given.files)
@@ -130,6 +133,12 @@ def _check_conversion(given: argparse.Namespace) -> None:
     check_writable(given.output, "output")
     if given.config and (reason := missing_folder(given.config)):
         raise InputError(unusable(f"--config {given.config}", reason))
+
+
+def _check_export(given: argparse.Namespace) -> None:
+    if reason := missing_folder(given.model):
+        raise InputError(unusable(given.model, reason))
+    check_output_file(given.output, "output")
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:

@@ -21,6 +21,7 @@ _FREE_OF_SHAPE = {
     "decoder_prediction_fraction",
     "drop_path_rate",
     "hidden_dropout_prob",
+    "label_smoothing",
     "localization_loss",
     "localization_map",
     "localization_threshold",

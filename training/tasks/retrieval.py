@@ -61,7 +61,8 @@ def retrieval_features(model: DeepAVFusionModel, inputs: dict[str, torch.Tensor]
     else:
         images = model.get_image_features(pixel_values, normalize=True)
         audio = model.get_audio_features(input_features, normalize=True)
-    pairs = zip(images.float().cpu().numpy(), audio.float().cpu().numpy(), strict=True)
+    images, audio = (outputs.pooler_output.float().cpu().numpy() for outputs in (images, audio))
+    pairs = zip(images, audio, strict=True)
     return [{"image": image, "audio": sound} for image, sound in pairs]
 
 
