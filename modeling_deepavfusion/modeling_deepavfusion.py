@@ -23,6 +23,7 @@ from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepA
 from .weights_deepavfusion import check_stored_types, check_weights
 
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of the package's commands
+_MODULE_FILES = ("modules.json", "sentence_bert_config.json")  # of sentence-transformers
 
 
 def apply_umask(files: Iterable[Path]) -> None:
@@ -54,9 +55,9 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
     # Set by auto_deepavfusion, which imports all models and must not be imported here: one writes references to the
-    # code into the configuration, the other copies that code into a folder.
+    # code into the configuration, the other saves that code, and what else loads it, in a folder.
     _prepare_to_save: ClassVar[Callable[[PreTrainedModel], None]]
-    _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
+    _save_code: ClassVar[Callable[[PreTrainedModel, str | os.PathLike], None]]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -150,16 +151,16 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
             )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
-            self._copy_code(save_directory)
+            self._save_code(save_directory)  # ty: ignore[missing-argument, invalid-argument-type]
         saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             apply_umask(Path(save_directory).glob("model*.safetensors"))
         return saved
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
-        """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
-        timestamps = super()._get_files_timestamps(working_dir)
-        return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
+        """Omit what `_save_code` saves, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
+        timestamps, saved = super()._get_files_timestamps(working_dir), ("_deepavfusion.py", *_MODULE_FILES)
+        return {name: time for name, time in timestamps.items() if not name.endswith(saved)}
 
 
 class DeepAVFusionModel(DeepAVFusionPreTrainedModel):
