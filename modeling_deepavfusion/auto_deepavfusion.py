@@ -78,7 +78,7 @@ def sentence_transformers_files(config) -> dict[str, list | dict]:
     # Joint embedding compares fusion tokens; see `DeepAVFusionEmbedder`.
     pooling = "fusion" if config.pretraining_objective == "jepa" else "own"
     forward = {"method": "forward", "method_output_name": "sentence_embedding"}
-    modalities = {name: forward for name in ("image", "audio", "video")}
+    modalities = dict.fromkeys(("image", "audio", "video"), forward)
     return {
         "modules.json": [module],
         "sentence_bert_config.json": {"pooling": pooling, "modality_config": modalities},

@@ -309,7 +309,9 @@ def parts_of(value: Any) -> list[tuple[str, Any]]:
         raise ValueError(f"Expected an array of 1 or 2 axes (sound), 3 (image) or 4 (video), got {value.ndim}.")
     if hasattr(value, "convert") and hasattr(value, "size"):  # of PIL, which may not be installed
         return [("image", value)]
-    raise TypeError(f"Expected a media file, an image, a sound, a video or a mapping of them, got {type(value).__name__}.")
+    raise TypeError(
+        f"Expected a media file, an image, a sound, a video or a mapping of them, got {type(value).__name__}."
+    )
 
 
 def parts_of_messages(messages: Sequence[Mapping]) -> list[tuple[str, Any]]:

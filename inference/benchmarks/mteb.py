@@ -79,7 +79,9 @@ class MTEBEncoder:
         )
 
     @torch.inference_mode()
-    def encode(self, inputs, *, batch_size: int | None = None, show_progress_bar: bool = True, **kwargs) -> torch.Tensor:
+    def encode(
+        self, inputs, *, batch_size: int | None = None, show_progress_bar: bool = True, **kwargs
+    ) -> torch.Tensor:
         """Encode the images, sounds and videos of a data set; those of one row together.
 
         Args:
