@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network"
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not ecosystem"
 # The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
 SOURCES := $(VENV)/src/deepavfusion
 SUBPACKAGES := inference processors training
@@ -64,6 +64,10 @@ $(LOWEST)/installed: setup.cfg
 test-slow: env  ## run the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m slow
 
+test-ecosystem: env  ## run the tests with packages of others, which the extra ecosystem adds to .venv (gigabytes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,ecosystem]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ecosystem
+
 test-install: env  ## test the commands in fresh environments with and without extras (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
@@ -82,4 +86,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-install options lint format
+.PHONY: help env quickstart results labels objectives ablations test test-lowest test-newest test-slow test-ecosystem test-install options lint format

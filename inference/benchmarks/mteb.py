@@ -9,6 +9,7 @@ The vectors are those of sentence-transformers, see `DeepAVFusionEmbedder`. Medi
 torchcodec: of each sound and video, the window in the middle.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from torch.nn.functional import normalize
+from transformers.utils import cached_file
 
 from deepavfusion.auto_deepavfusion import sentence_transformers_files
 from deepavfusion.inference.common import check_device, load_model, reading_model
@@ -148,8 +150,12 @@ def _load(origin: str, revision: str | None, pooling: str | None) -> DeepAVFusio
     model = load_model(transformers.AutoModel, origin, **options)
     with reading_model(origin):
         processor = DeepAVFusionProcessor.from_pretrained(origin, **options)
-    default = sentence_transformers_files(model.config)["sentence_bert_config.json"]["pooling"]
-    return DeepAVFusionEmbedder(model, processor, pooling or default)
+        file = cached_file(
+            origin, DeepAVFusionEmbedder.config_file_name, _raise_exceptions_for_missing_entries=False, **options
+        )
+        stored = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+    default = sentence_transformers_files(model.config)[DeepAVFusionEmbedder.config_file_name]["pooling"]
+    return DeepAVFusionEmbedder(model, processor, pooling or stored.get("pooling", default))
 
 
 def _name(origin: str) -> str:
