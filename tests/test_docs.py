@@ -139,3 +139,12 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
             assert texts == (set() if timeless else documented_keys(command, kind))
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"{name}.safetensors", *(f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat"))}
+
+
+def test_rows_of_what_works_are_tests():
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [row for row in rows if not re.match(r"\| (package|---)|\|---", row)]
+    assert rows
+    for row in rows:
+        file, name = re.search(r"\[test\]\(\.\./(tests/\S+\.py)\) `(\w+)` \|$", row).groups()
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), row

@@ -127,12 +127,12 @@ def export(arguments) -> int:
         ValueError: If the model cannot be used.
     """
     check_absent([arguments.output], arguments.overwrite)
-    names = class_order(arguments.classes)
     found: dict[str, dict[str, Any]] = {}
     files: dict[str, str] = {}
     positions: list[int] = []
 
     def load() -> DeepAVFusionPipeline:
+        names = class_order(arguments.classes)
         pipeline = load_pipeline("audio-visual-classification", arguments.model, arguments.device, fit=arguments.fit)
         positions.extend(class_positions(names, pipeline.model.config.id2label))
         return pipeline
