@@ -151,7 +151,7 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
             )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
-            self._save_code(save_directory)  # ty: ignore[missing-argument, invalid-argument-type]
+            self._save_code(save_directory)  # ty: ignore[missing-argument]
         saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             apply_umask(Path(save_directory).glob("model*.safetensors"))

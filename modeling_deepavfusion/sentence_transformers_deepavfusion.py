@@ -16,9 +16,11 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, AutoProcessor
 
 try:
-    from sentence_transformers.base.modules import InputModule
+    import sentence_transformers.base.modules as modules
 except ImportError:  # the class can be used without it, but not loaded by `load`
-    InputModule = torch.nn.Module
+    modules = None
+
+InputModule: Any = torch.nn.Module if modules is None else modules.InputModule
 
 _INPUTS = {"pixel_values": "image_present", "input_features": "audio_present"}
 _PARTS = ("image", "audio", "video")
@@ -250,7 +252,8 @@ class DeepAVFusionEmbedder(InputModule):
                     f"Expected a processor beside the model in {model_name_or_path}, got none: save it there, "
                     "processor.save_pretrained(FOLDER)."
                 ) from error
-            processor = PROCESSOR_MAPPING[type(config)].from_model(model)
+            processor_class: Any = PROCESSOR_MAPPING[type(config)]
+            processor = processor_class.from_model(model)
         return cls(model, processor, pooling)
 
 

@@ -57,7 +57,7 @@ class MTEBEncoder:
             self.embedder, default = model_name, "deepavfusion/encoder"
         else:
             self.embedder, default = _load(str(model_name), revision, pooling), _name(str(model_name))
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
         self.device = torch.device(device or accelerator or "cpu")
         self.embedder.eval().to(self.device)
         self.name, self.revision = name or default, revision

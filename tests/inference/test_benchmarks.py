@@ -191,7 +191,9 @@ def test_pooling_is_that_of_the_saved_encoder(encoder, tmp_path):
     settings = tmp_path / "sentence_bert_config.json"
     settings.write_text(settings.read_text().replace('"fusion"', '"own"'))
     assert MTEBEncoder(str(tmp_path), device="cpu").embedder.pooling == "own"
-    assert MTEBEncoder(str(tmp_path), device="cpu", pooling="fusion", name="a/b").name == "a/b"
+    named = MTEBEncoder(str(tmp_path), pooling="fusion", name="a/b")
+    assert (named.name, named.embedder.pooling) == ("a/b", "fusion")
+    assert torch.accelerator.is_available() or named.device.type == "cpu"
     with pytest.raises(ValueError, match="not available"):
         MTEBEncoder(str(tmp_path), device="nowhere")
     assert torch.isfinite(encoder.similarity(np.zeros((1, 2)), np.ones((1, 2)))).all()
