@@ -4,7 +4,10 @@ The `auto_map` of a checkpoint refers to this file, which imports every model. A
 any of the Auto classes, and saving it again copies all of the code.
 """
 
+import json
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers.dynamic_module_utils import custom_object_save
 
@@ -14,6 +17,9 @@ from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedMode
 from .pretraining_deepavfusion import DeepAVFusionForPreTraining
 from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation
 from .separation_deepavfusion import DeepAVFusionForSourceSeparation
+
+if TYPE_CHECKING:  # named here to be saved with this file; only sentence-transformers, which takes seconds, imports it
+    from .sentence_transformers_deepavfusion import DeepAVFusionEmbedder  # noqa: F401
 
 AUTO_MODELS = {
     "AutoModel": DeepAVFusionModel,
@@ -52,14 +58,35 @@ def prepare_to_save(model: DeepAVFusionPreTrainedModel) -> None:
     model.config.custom_pipelines = custom_pipelines(type(model))
 
 
-def copy_code(folder: str | os.PathLike) -> None:
-    """Copy this file and everything it imports, directly or indirectly, into a folder."""
+def save_code(model: DeepAVFusionPreTrainedModel, folder: str | os.PathLike) -> None:
+    """Copy this file and everything it names into a folder; beside encoders, say how sentence-transformers loads them.
+
+    Args:
+        model: Model that is saved.
+        folder: Folder, which may be absent.
+    """
     os.makedirs(folder, exist_ok=True)
-    custom_object_save(copy_code, folder)  # any object defined in this file will do
+    custom_object_save(save_code, folder)  # any object defined in this file will do
+    if isinstance(model, (DeepAVFusionModel, DeepAVFusionForPreTraining)):
+        for name, content in sentence_transformers_files(model.config).items():
+            Path(folder, name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def sentence_transformers_files(config) -> dict[str, list | dict]:
+    """Files by which `SentenceTransformer` loads an encoder, with the pooling that fits its pre-training."""
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers_deepavfusion.DeepAVFusionEmbedder"}
+    # Joint embedding compares fusion tokens; see `DeepAVFusionEmbedder`.
+    pooling = "fusion" if config.pretraining_objective == "jepa" else "own"
+    forward = {"method": "forward", "method_output_name": "sentence_embedding"}
+    modalities = dict.fromkeys(("image", "audio", "video"), forward)
+    return {
+        "modules.json": [module],
+        "sentence_bert_config.json": {"pooling": pooling, "modality_config": modalities},
+    }
 
 
 # Set here because the base class does the saving but must not import its subclasses.
 DeepAVFusionPreTrainedModel._prepare_to_save = prepare_to_save
-DeepAVFusionPreTrainedModel._copy_code = staticmethod(copy_code)
+DeepAVFusionPreTrainedModel._save_code = save_code
 
-__all__ = ["AUTO_MODELS", "custom_pipelines"]
+__all__ = ["AUTO_MODELS", "custom_pipelines", "sentence_transformers_files"]

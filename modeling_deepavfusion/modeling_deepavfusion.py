@@ -24,6 +24,7 @@ from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepA
 from .weights_deepavfusion import check_stored_types, check_weights
 
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of the package's commands
+_MODULE_FILES = ("modules.json", "sentence_bert_config.json")  # of sentence-transformers
 
 
 def apply_umask(files: Iterable[Path]) -> None:
@@ -56,9 +57,9 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
     _encoder_is_frozen = False
     accepts_loss_kwargs = False  # losses are plain means over the batch: the Trainer must scale them for accumulation
     # Set by auto_deepavfusion, which imports all models and must not be imported here: one writes references to the
-    # code into the configuration, the other copies that code into a folder.
+    # code into the configuration, the other saves that code, and what else loads it, in a folder.
     _prepare_to_save: ClassVar[Callable[[PreTrainedModel], None]]
-    _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
+    _save_code: ClassVar[Callable[[PreTrainedModel, str | os.PathLike], None]]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -176,25 +177,25 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
                 f"{save_directory} holds the model of a training run, and its card does not describe the model to be "
                 "saved: name another folder."
             )
-        quantizer = getattr(self, "hf_quantizer", None)
-        if getattr(quantizer, "quantization_config", None) is not None and [*self.parameters(recurse=False)]:
-            if quantizer.quantization_config.quant_method == "torchao":  # it splits names of weights at their last dot
-                raise ValueError(
-                    f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
-                    "modules: save the model before it is quantized, and quantize it in loading."
-                )
+        quantization = getattr(getattr(self, "hf_quantizer", None), "quantization_config", None)
+        by_torchao = quantization is not None and quantization.quant_method == "torchao"
+        if by_torchao and [*self.parameters(recurse=False)]:  # it splits names of weights at their last dot
+            raise ValueError(
+                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its modules: "
+                "save the model before it is quantized, and quantize it in loading."
+            )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
-            self._copy_code(save_directory)
+            self._save_code(save_directory)  # ty: ignore[missing-argument]
         saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if is_main_process:
             apply_umask(Path(save_directory).glob("model*.safetensors"))
         return saved
 
     def _get_files_timestamps(self, working_dir: str | os.PathLike) -> dict[str, float]:
-        """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
-        timestamps = super()._get_files_timestamps(working_dir)
-        return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
+        """Omit what `_save_code` saves, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
+        timestamps, saved = super()._get_files_timestamps(working_dir), ("_deepavfusion.py", *_MODULE_FILES)
+        return {name: time for name, time in timestamps.items() if not name.endswith(saved)}
 
 
 class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):

@@ -20,7 +20,7 @@ MAX_MODULES = 12
 
 MODELS = r"deepavfusion(?!\.(processors|inference|training)\b)"
 TASK_PARTS = r"deepavfusion\.training\.(data|metrics|report)\b"
-ENTRY_POINTS = r"deepavfusion\.training\.(pretrain|finetune|probe|evaluate|check|command|cli)$"
+ENTRY_POINTS = r"deepavfusion\.training\.(pretrain|finetune|probe|evaluate|verify|check|command|cli)$"
 # Modules (of which name matches) and those that they must not import.
 ARROWS = [
     (rf"{MODELS}\.", r"deepavfusion\.(processors|inference|training)\b"),

@@ -195,7 +195,9 @@ def carried_files(start: str = "auto_deepavfusion", package=deepavfusion) -> set
 def test_a_folder_holds_code_weights_and_configuration(models, checkpoint, tmp_path):
     models[checkpoint].save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"config.json", "model.safetensors"} | carried_files()
+    encoder = AUTO_MODELS["AutoModel"], AUTO_MODELS["AutoModelForPreTraining"]
+    modules = {"modules.json", "sentence_bert_config.json"} if isinstance(models[checkpoint], encoder) else set()
+    assert names == {"config.json", "model.safetensors"} | modules | carried_files()
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["architectures"] == [type(models[checkpoint]).__name__]
     for auto_class, reference in stored["auto_map"].items():

@@ -12,6 +12,7 @@ EXTRAS = {
     "finetune": "train",
     "probe": "train",
     "evaluate": "train",
+    "verify": "train",
     "check": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",

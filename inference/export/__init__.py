@@ -1,6 +1,7 @@
 """Export a saved model, or what it predicts, to the format of another program.
 
 deepavfusion export onnx runs/scenes_recognition recognition.onnx
+deepavfusion export vggsounder runs/recognition CLIPS --output predictions/recognition.pkl
 """
 
 import importlib
@@ -9,7 +10,10 @@ from deepavfusion_cli.boundary import command
 from deepavfusion_cli.preflight import parse
 
 # Format -> module with a function `export` of the parsed command line, which returns the exit code.
-FORMATS = {"onnx": "deepavfusion.inference.export.onnx"}
+FORMATS = {
+    "onnx": "deepavfusion.inference.export.onnx",
+    "vggsounder": "deepavfusion.inference.benchmarks.vggsounder",
+}
 
 
 @command("deepavfusion export")

@@ -483,7 +483,6 @@ def test_more_memory_than_there_is(capsys):
 def test_every_command_is_inside_the_boundary(name):
     package = "inference" if name in cli.INFERENCE else "training"
     source = Path(__file__).parents[2] / package / f"{cli.MODULES.get(name, name)}.py"
-    if not source.exists():  # a package
-        source = source.with_suffix("") / "__init__.py"
+    source = source if source.is_file() else source.with_suffix("") / "__init__.py"
     program = {"data": "deepavfusion data check"}.get(name, f"deepavfusion {name}")
     assert f'@command("{program}")\ndef main(' in source.read_text(encoding="utf-8")

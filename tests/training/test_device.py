@@ -222,7 +222,7 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert", "data", "export"}))
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert", "data", "export", "verify"}))
 def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
     """Before they load anything. On a GPU that is TF32: a command without it would report other numbers."""
     before = torch.get_float32_matmul_precision()
@@ -235,6 +235,8 @@ def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
             words = [recipes[command], "optim.epochs=-1", f"run.output_dir={tmp_path / 'out'}"]
         elif command == "evaluate":
             words = ["scenes_retrieval", *model, *out]
+        elif command == "export":
+            words = ["vggsounder", str(tmp_path), str(clip), "--output", str(tmp_path / "out.pkl")]
         else:
             words = [str(clip), *model, *(out if command != "classify" else [])]
         assert cli.main([command, *words]) == 2

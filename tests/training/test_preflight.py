@@ -201,5 +201,5 @@ def test_runs_of_recipes_and_of_nothing_else_are_known():
 def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert tuple(DATA_SETS) == arguments.DATA_SETS
-    assert {*arguments.PARSERS} == {*cli.INFERENCE}
+    assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}

@@ -24,6 +24,7 @@ COMMANDS = {
     "localize": "write heat maps of the sound sources in media files",
     "convert": "convert a published checkpoint to a Hub repository",
     "export": "export a model, or what it predicts, to the format of another program",
+    "verify": "derive the numbers of an evaluation anew from its stored predictions",
     "data": "check a data set: read every clip, and name those that cannot be read",
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export")

@@ -5,9 +5,8 @@ import os
 from pathlib import Path
 
 from .exports import export_parser
-from .parser import CommandParser, fraction, positive, seconds
+from .parser import FITS, CommandParser, fraction, positive, seconds
 
-FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
 # Data sets on disk.
 DATA_SETS = ("folder", "vggsound", "audioset", "music", "vggsound_music", "avsbench", "vggss", "flickr_soundnet")
 
@@ -156,6 +155,20 @@ def convert_parser() -> CommandParser:
     return parser
 
 
+def verify_parser() -> CommandParser:
+    """Build the parser of `deepavfusion verify`."""
+    parser = CommandParser(
+        prog="deepavfusion verify",
+        description="Derive every number of an evaluation anew from the predictions that are stored beside it, and\n"
+        "compare, also with the results in the model card and in .eval_results.",
+        epilog="Exit codes: 0 all numbers agree; 1 a number differs by more than 1e-6; 2 for a folder without "
+        "predictions.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a run, or of `deepavfusion evaluate`")
+    return parser
+
+
 def data_parser() -> CommandParser:
     """Build the parser of `deepavfusion data`."""
     parser = CommandParser(
@@ -224,6 +237,7 @@ PARSERS = {
     "localize": localize_parser,
     "convert": convert_parser,
     "export": export_parser,
+    "verify": verify_parser,
 }
 
 __all__ = [
@@ -235,8 +249,10 @@ __all__ = [
     "data_parser",
     "embed_parser",
     "evaluate_parser",
+    "export_parser",
     "frame",
     "localize_parser",
     "segment_parser",
     "separate_parser",
+    "verify_parser",
 ]

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parser import CommandParser, positive
+from .parser import FITS, CommandParser, positive
 
 
 def export_parser() -> CommandParser:
@@ -15,6 +15,7 @@ def export_parser() -> CommandParser:
     )
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True, parser_class=CommandParser)
     _add_onnx(formats)
+    _add_vggsounder(formats)
     return parser
 
 
@@ -31,6 +32,29 @@ def _add_onnx(formats) -> None:
     parser.add_argument("output", metavar="OUT.onnx", type=Path, help="file to write")
     parser.add_argument("--opset", type=positive, help="version of ONNX's operators (default: that of PyTorch)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def _add_vggsounder(formats) -> None:
+    parser = formats.add_parser(
+        "vggsounder",
+        help="logits per modality for VGGSounder's benchmark",
+        description="Write the logits of a classifier of VGGSound for the clips of its test set, with audio alone,\n"
+        "with images alone and with both, as a pickle file that `vggsounder.benchmark` reads. Clips are named as in\n"
+        "VGGSound: ID_START.mp4 or ID_START_END.mp4.",
+        epilog="The modality that is left out is absent from the model's input, as in clips that lack it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder or Hub id of a saved classifier")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="clips, or folders of them")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="file to write, NAME.pkl")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="VGGSounder's classes.csv (default: of the installed package)"
+    )
+    parser.add_argument("--num-clips", type=positive, help="windows spread over each clip, averaged (default: one)")
+    parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(at=None)
 
 
 __all__ = ["export_parser"]

@@ -9,6 +9,8 @@ from typing import NoReturn
 from .errors import TRACEBACK
 from .terminal import printable
 
+FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
+
 
 class CommandParser(argparse.ArgumentParser):
     """Parser that answers an option that does not exist with the closest one.
@@ -78,4 +80,4 @@ def fraction(text: str) -> float:
     return value
 
 
-__all__ = ["CommandParser", "fraction", "positive", "seconds"]
+__all__ = ["FITS", "CommandParser", "fraction", "positive", "seconds"]

@@ -90,7 +90,7 @@ def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
 
 
 def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line of an inference command, and check the paths in it.
+    """Parse the command line of a command that takes no recipe, and check the paths in it.
 
     Raises:
         SystemExit: After `--help`, or for an option that does not exist.
@@ -104,8 +104,13 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     if command == "export" and given.format == "onnx":
         _check_export(given)
         return given
+    if command == "verify":
+        if not given.folder.is_dir():
+            raise InputError(unusable(str(given.folder), f"there is no such folder{similar(given.folder)}"))
+        return given
     output = getattr(given, "output", None)
-    if output is not None and (len(given.files) > 1 or Path(given.files[0]).is_dir()):
+    single = command != "export"
+    if output is not None and single and (len(given.files) > 1 or Path(given.files[0]).is_dir()):
         what = "a folder" if len(given.files) == 1 else len(given.files)
         raise InputError(f"--output takes one input file, got {what}; use --out.")
     if output is not None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
@@ -16,6 +17,10 @@ from ..tasks import Evaluation
 from ..tasks.pretraining_tables import nested_scores
 from ..wording import count, metric_title
 
+EVAL_RESULTS = ".eval_results"  # folder of results as the Hub reads them
+CARD_DIGITS = 4  # of metrics in the card's metadata
+# Data set -> its id on the Hub; others, which the Hub does not have, are named after this package.
+_HUB_DATA = {"vggsound": "mteb/VGGSound", "audioset": "agkphysics/AudioSet"}
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
 PIPELINES = {
     "recognition": "audio-visual-classification",
@@ -44,7 +49,7 @@ _LIMITS = {
 def write_card(
     folder: Path, name: str, record: dict[str, Any], evaluation: Evaluation, recipe, notes: Sequence[str] = ()
 ) -> None:
-    """Write README.md, with the evaluation results in its metadata, into a model's folder.
+    """Write README.md, with the evaluation results in its metadata and in .eval_results, into a model's folder.
 
     Args:
         folder: Folder of the model.
@@ -58,7 +63,7 @@ def write_card(
     metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
     objective = record["architecture"]["pretraining_objective"]
     kind = "joint-embedding" if objective == "jepa" else "masked-autoencoder"
-    tags = [kind, "pre-training"] if pretrained else [PIPELINES[task]]
+    tags = [kind, "pre-training", "sentence-transformers"] if pretrained else [PIPELINES[task]]
     data = ModelCardData(
         model_name=name if metrics else None,
         license=recipe.run.license,
@@ -75,7 +80,7 @@ def write_card(
                 dataset_split=record["split"],
                 metric_type=name.partition("_")[2] if pretrained else name,
                 metric_name=metric_title(name),
-                metric_value=round(value, 4),
+                metric_value=round(value, CARD_DIGITS),
             )
             for name, value in metrics
         ]
@@ -107,6 +112,33 @@ def write_card(
         versions=record["versions"],
     )
     write_atomically(folder / "README.md", str(card) + "\n")
+    if metrics:
+        write_eval_results(folder, record, [name for name, _ in metrics], evaluation)
+
+
+def write_eval_results(folder: Path, record: dict[str, Any], names: Sequence[str], evaluation: Evaluation) -> None:
+    """Write metrics as `.eval_results/DATA.yaml`, which the Hub reads besides the card.
+
+    Args:
+        folder: Folder of the model.
+        record: Content of evaluation.json.
+        names: Metrics.
+        evaluation: Evaluation of the model.
+    """
+    data = record["data"]["name"]
+    entries = [
+        EvalResultEntry(
+            dataset_id=_HUB_DATA.get(data, f"deepavfusion/{data}"),
+            task_id=f"{record['task']}/{name}",
+            value=record["metrics"][name],
+            date=record["date"],
+            notes=f"{evaluation.clip_count} of the {record['split']} split. {evaluation.data or data}",
+        )
+        for name in names
+    ]
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    (folder / EVAL_RESULTS).mkdir(exist_ok=True)
+    write_atomically(folder / EVAL_RESULTS / f"{data}.yaml", text)
 
 
 def _neighbor_scores(metrics: dict[str, float]) -> list[tuple[str, float]]:
@@ -178,4 +210,4 @@ def _limits(record: dict[str, Any]) -> list[str]:
     return limits
 
 
-__all__ = ["PIPELINES", "write_card"]
+__all__ = ["CARD_DIGITS", "EVAL_RESULTS", "PIPELINES", "write_card", "write_eval_results"]

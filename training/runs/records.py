@@ -11,6 +11,7 @@ import torch
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
 
+from ..report.predictions import FOLDER, write_table
 from ..report.report import Report
 from ..report.tables import aligned
 from ..tasks import Evaluation
@@ -85,7 +86,7 @@ def training_record(trainer) -> dict[str, Any]:
 def write_report(
     folder: Path, evaluation: Evaluation, record: dict[str, Any], title: str, notes: list[str] | None = None
 ) -> None:
-    """Write evaluation.json, with the content of `record`, and report.html into a folder."""
+    """Write evaluation.json, with the content of `record`, report.html and the predictions into a folder."""
     lines = [f"{evaluation.clip_count} of the {record['split']} split, model {record['model']}.", *(notes or [])]
     report = Report(folder, title, lines + evaluation.notes, evaluation.tables, record)
     for name, figure, caption, alt in evaluation.figures:
@@ -93,6 +94,9 @@ def write_report(
     if evaluation.examples:
         report.add_gallery("Examples", evaluation.examples, "The first held-out clips, not chosen.")
     report.write()
+    about = {"protocol": evaluation.protocol, "data": evaluation.about, "not_stored": evaluation.not_stored}
+    for name, rows in evaluation.predictions.items():
+        write_table(folder / FOLDER / f"{name}.parquet", rows, about)
 
 
 _EXPLAINED = "rows and measures are explained in docs/evaluation.md of the package's repository"

@@ -191,6 +191,15 @@ class Task:
         """Aggregate the rows of all clips, in the data set's order, to metrics, tables and counts of left-out clips."""
         raise NotImplementedError
 
+    def rescore(self, row: dict) -> dict[str, Any]:
+        """Scores of a row of a full evaluation, from the predictions in it; empty if the row holds only scores."""
+        return {}
+
+    def rederive(self, tables: dict[str, list], about: dict[str, Any]) -> tuple[dict[str, float], dict[str, int]]:
+        """Metrics and counts of left-out clips, from `Evaluation.predictions` and `Evaluation.about`."""
+        metrics, _, left_out = self.summarize(tables["clips"], True)
+        return metrics, left_out
+
     def examples(self, model, inputs: dict, batch: dict) -> list[Example]:
         """Examples of a batch for the report."""
         return []

@@ -15,6 +15,7 @@ from ..report.report import Example, Table
 from ..wording import count
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
+ABOUT = ("label_names", "multi_label", "ceilings")  # attributes of data sets that metrics depend on
 _FEW = 30  # clips, below which a single one changes an accuracy by more than 3 percentage points
 
 
@@ -36,6 +37,10 @@ class Evaluation:
         examples: Examples for the report, on the main process.
         figures: (title, figure, caption, alternative text), on the main process.
         reconstructions: Reconstructions of the first clips, on the main process.
+        predictions: Rows of all clips of a full evaluation, from which `Task.rederive` computes the metrics: "clips",
+            and others by task.
+        about: What that needs to know of the data, as JSON values.
+        not_stored: Beginning or end of the names of metrics that cannot be derived from them -> why.
     """
 
     task: str
@@ -51,6 +56,9 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
     reconstructions: Any = None
+    predictions: dict[str, list] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    not_stored: dict[str, str] = field(default_factory=dict)
 
     @property
     def clip_count(self) -> str:
@@ -204,7 +212,9 @@ def evaluate_task(
         examples=shown,
         figures=task.figures(rows) if full and accelerator.is_main_process else [],
         reconstructions=reconstructions[0] if reconstructions else None,
+        predictions={"clips": rows} if full and accelerator.is_main_process else {},
+        about={name: getattr(clips, name, None) for name in ABOUT},
     )
 
 
-__all__ = ["MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]
+__all__ = ["ABOUT", "MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]

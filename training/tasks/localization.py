@@ -11,6 +11,7 @@ from deepavfusion.inference.drawing import heat_overlay
 
 from ..metrics.localization import average_precision, centered_box, ciou, confidence, localization_auc, max_f1
 from ..report.charts import success_curves
+from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
 from ..wording import CONDITIONS, count, metric_title
 from .base import Task, percent
@@ -72,34 +73,44 @@ class Localization(Task):
 
     def score(self, model, inputs, batch, full):
         truth, threshold = batch["labels"].float(), model.config.localization_threshold
-        maps = {"own": self._maps(model(**inputs).logits, truth)}
+        maps = {"own": model(**inputs).logits}
         other = self.mismatched_audio(inputs, batch) if full else None
         if other is not None:
-            found = model(pixel_values=inputs["pixel_values"], input_features=other).logits
-            maps["shuffled"] = self._maps(found, truth)
+            maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=other).logits
+        maps = {name: logits.float().cpu().numpy() for name, logits in maps.items()}
         rows = []
         for i, consensus in enumerate(truth.numpy()):
             row = {"sounding": bool(batch["sounding"][i]) if "sounding" in batch else bool(consensus.any())}
-            for name, values in maps.items():
-                heat = values[i]
-                row[name] = ciou(heat > _logit(threshold), consensus)
-                row[f"{name}_median"] = ciou(heat > np.median(heat), consensus)
-            own = maps["own"][i]
-            row["confidence"] = confidence(own)
-            if not full:
-                row["curve"] = [ciou(own > _logit(level), consensus) for level in _THRESHOLDS]
-            else:
-                row["threshold"], row["at_0.5"] = threshold, ciou(own > 0, consensus)
-                row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
-                row["centre"] = ciou(centered_box(consensus.shape), consensus)
-                row["median_bound"] = _median_bound(consensus)
-            rows.append(row)
+            predicted = {name: values[i] for name, values in maps.items()}
+            if full:
+                row |= {"maps": predicted, "target": pack(consensus), "threshold": threshold}
+            rows.append(row | self._row_scores(predicted, consensus, threshold, full))
         return rows
 
+    def _row_scores(self, maps: dict[str, np.ndarray], consensus: np.ndarray, threshold: float, full: bool) -> dict:
+        """Scores of a frame from its maps (h, w) of logits and its target (H, W)."""
+        heats = {name: self._maps(torch.from_numpy(values)[None], consensus.shape)[0] for name, values in maps.items()}
+        row = {}
+        for name, heat in heats.items():
+            row[name] = ciou(heat > _logit(threshold), consensus)
+            row[f"{name}_median"] = ciou(heat > np.median(heat), consensus)
+        own = heats["own"]
+        row["confidence"] = confidence(own)
+        if not full:
+            row["curve"] = [ciou(own > _logit(level), consensus) for level in _THRESHOLDS]
+            return row
+        row["at_0.5"] = ciou(own > 0, consensus)
+        row["whole"] = ciou(np.ones_like(consensus, bool), consensus)
+        row["centre"] = ciou(centered_box(consensus.shape), consensus)
+        row["median_bound"] = _median_bound(consensus)
+        return row
+
+    def rescore(self, row):
+        return self._row_scores(row["maps"], unpack(row["target"]), row["threshold"], full=True)
+
     @staticmethod
-    def _maps(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
+    def _maps(logits: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
         """Resize maps (B, h, w) to the size (H, W) of the targets."""
-        size = truth.shape[-2:]
         return F.interpolate(logits[:, None].float().cpu(), size=size, mode="bilinear", align_corners=False)[
             :, 0
         ].numpy()
@@ -158,7 +169,7 @@ class Localization(Task):
 
     def examples(self, model, inputs, batch):
         truth = batch["labels"].float()
-        maps = self._maps(model(**inputs).logits, truth)
+        maps = self._maps(model(**inputs).logits, truth.shape[-2:])
         shown = []
         for i, frame in enumerate(self.frames(inputs["pixel_values"])):
             heat = 1 / (1 + np.exp(-maps[i].astype(np.float64)))

@@ -168,6 +168,7 @@ class Pretraining(Task):
         evaluation.protocol = f"{_PROTOCOLS[model.config.pretraining_objective]} Data: {self.clips.card}."
         if full and model.config.pretraining_objective != "jepa":
             evaluation.metrics |= hidden_bounds(model, self.clips)
+            evaluation.not_stored["_bound_"] = "it follows from the data, not from predictions"
         if full and counts:
             rows = []
             size = min(max(counts), recipe.data.train_size or max(counts))
@@ -185,8 +186,17 @@ class Pretraining(Task):
                     )
                 )
             evaluation.metrics |= probe_metrics(*rows, counts)
+            if evaluation.predictions:
+                evaluation.predictions |= dict(zip(("probe_train", "probe_test"), rows, strict=True))
+            evaluation.about["probe_labels"] = list(counts)
         evaluation.tables = self._tables(evaluation.metrics, None, evaluation.tables[0].note)
         return evaluation
+
+    def rederive(self, tables, about):
+        metrics, left_out = super().rederive(tables, about)
+        if "probe_train" in tables:
+            metrics |= probe_metrics(tables["probe_train"], tables["probe_test"], about["probe_labels"])
+        return metrics, left_out
 
     def _tables(self, metrics, before, note):
         links = links_table(self.clips)

@@ -5,6 +5,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification
+from deepavfusion.inference.benchmarks.names import match_names
 from deepavfusion_cli.terminal import printable
 
 from ..data import FileClips
@@ -15,7 +16,7 @@ from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
-from ..wording import count, listing, match_names, metric_title
+from ..wording import count, listing, metric_title
 from .base import Task, percent
 from .evaluation import evaluate_task
 
@@ -160,9 +161,17 @@ class Recognition(Task):
                 full=True,
             )
             evaluation.metrics.update({f"dense_{name}": value for name, value in dense.metrics.items()})
+            if evaluation.predictions:
+                evaluation.predictions["dense"] = dense.predictions["clips"]
             table = dense.tables[0]
             evaluation.tables.append(Table(f"Mean over {windows} windows per clip", table.columns, table.rows))
         return evaluation
+
+    def rederive(self, tables, about):
+        metrics, left_out = super().rederive(tables, about)
+        if "dense" in tables:
+            metrics |= {f"dense_{name}": value for name, value in self.summarize(tables["dense"], True)[0].items()}
+        return metrics, left_out
 
     def score(self, model, inputs, batch, full):
         windows = getattr(self.clips, "num_windows", 1)

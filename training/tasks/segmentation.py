@@ -1,16 +1,31 @@
 """Audio-visual segmentation: masks of sounding objects (paper, section 4.4)."""
 
+from typing import Any
+
 import numpy as np
+import torch
 
 from deepavfusion import DeepAVFusionForSemanticSegmentation
 from deepavfusion.inference.drawing import class_colors, mask_overlay
 
-from ..metrics.segmentation import class_scores, class_totals, f_measure, image_iou, precision_recall
+from ..metrics.segmentation import (
+    F_THRESHOLDS,
+    class_scores,
+    class_totals,
+    f_measure,
+    image_iou,
+    precision_recall,
+    probability_map,
+)
+from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
 from ..wording import CONDITIONS, count, metric_title
 from .base import Task, percent
 
 _CONTROLS = {name: CONDITIONS[name] for name in ("shuffled", "silent")}
+# Everything that is measured depends on which of these a probability reaches: the thresholds of F, and "above 0.5".
+_EDGES = np.sort(np.append(F_THRESHOLDS, np.nextafter(0.5, 1)))
+_MOST_PIXELS = 2**28
 
 
 class Segmentation(Task):
@@ -55,22 +70,51 @@ class Segmentation(Task):
             maps["silent"] = model(pixel_values=inputs["pixel_values"]).logits
         truth = batch["labels"].numpy()
         silent = batch["silent_objects"].numpy() if full and "silent_objects" in batch else [None] * len(truth)
-        rows = [{} for _ in truth]
-        for name, logits in maps.items():
-            if self.semantic:
-                found = logits.argmax(1).cpu().numpy()
-                for row, labels, guess in zip(rows, truth, found, strict=True):
-                    row[name] = class_totals(labels, guess, logits.shape[1])
-                continue
-            probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
-            for row, labels, probability, others in zip(rows, truth, probabilities, silent, strict=True):
-                row[name] = image_iou(probability > 0.5, labels > 0.5)
-                if name == "own":
-                    if others is not None:
-                        row["coverage"] = coverage(probability > 0.5, labels > 0.5), coverage(probability > 0.5, others)
-                    row["curve"] = precision_recall(probability, labels > 0.5)
-                    row["area"] = float((labels > 0.5).mean())
+        kept, rows = full and self._keeps_maps(truth[0].size), []
+        predicted = {name: self._predictions(logits) for name, logits in maps.items()}
+        for i, (labels, others) in enumerate(zip(truth, silent, strict=True)):
+            found = {name: values[i] for name, values in predicted.items()}
+            row = {"classes": maps["own"].shape[1]}
+            if kept:
+                row |= {"maps": {name: pack(values) for name, values in found.items()}, "target": pack(labels)}
+                row |= {} if others is None else {"silent_objects": pack(others)}
+            rows.append(row | self._row_scores(found, labels, others, row["classes"]))
         return rows
+
+    def _keeps_maps(self, pixels: int) -> bool:
+        """Whether rows hold the predicted maps; not for so many pixels that they would fill memory and disk."""
+        return len(self.clips) * pixels <= _MOST_PIXELS
+
+    def _predictions(self, logits: torch.Tensor) -> np.ndarray:
+        """Predictions (B, H, W): the class, or the position of the probability among `_EDGES`."""
+        if self.semantic:
+            return logits.argmax(1).to(torch.int16).cpu().numpy()
+        probabilities = logits[:, 0].float().sigmoid().cpu().numpy()
+        values = probability_map(probabilities).astype(np.float64)
+        return (np.searchsorted(_EDGES, values, side="right") - 1).astype(np.uint8)
+
+    def _row_scores(self, maps: dict[str, np.ndarray], labels: np.ndarray, others, classes: int) -> dict[str, Any]:
+        """Scores of a frame from its `_predictions`, its target and the mask of its silent objects."""
+        if self.semantic:
+            return {name: class_totals(labels, found, classes) for name, found in maps.items()}
+        row: dict[str, Any] = {}
+        for name, levels in maps.items():
+            probability = _EDGES[levels]
+            row[name] = image_iou(probability > 0.5, labels > 0.5)
+            if name == "own":
+                if others is not None:
+                    covered = (coverage(probability > 0.5, objects) for objects in (labels > 0.5, others))
+                    row["coverage"] = np.array(list(covered))
+                row["curve"] = precision_recall(probability, labels > 0.5)
+                row["area"] = float((labels > 0.5).mean())
+        return row
+
+    def rescore(self, row):
+        if "maps" not in row:
+            return {}
+        maps = {name: unpack(packed) for name, packed in row["maps"].items()}
+        others = unpack(row["silent_objects"]) if "silent_objects" in row else None
+        return self._row_scores(maps, unpack(row["target"]), others, row["classes"])
 
     def summarize(self, rows, full):
         names = [name for name in ("own", *_CONTROLS) if name in rows[0]]

@@ -1,0 +1,1 @@
+"""Saved models in the forms that public benchmarks take; imports no benchmark."""

@@ -1,0 +1,59 @@
+"""Exported predictions in VGGSounder's own benchmark."""
+
+import csv
+import importlib.util
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionProcessor
+from deepavfusion.inference.benchmarks.vggsounder import class_order
+from deepavfusion_cli import main
+from tests.media_factory import write_media
+from tests.tiny import tiny_config
+
+from .processes import DOCS, run, snippets
+
+pytestmark = pytest.mark.ecosystem
+
+
+def test_the_page_evaluates_with_the_benchmark(tmp_path, monkeypatch):
+    data = Path(importlib.util.find_spec("vggsounder").origin).parent / "data"
+    with open(data / "vggsounder+background-music.csv", newline="") as file:
+        ids = list(dict.fromkeys(row["video_id"] for row in csv.DictReader(file) if row["background_music"] == "False"))
+    names = class_order()
+    torch.manual_seed(0)
+    labels = dict(enumerate(sorted(names)))  # as the data set of this package orders them
+    model = DeepAVFusionForAudioVisualClassification(tiny_config(id2label=labels))
+    for part in (model, DeepAVFusionProcessor.from_model(model)):
+        part.save_pretrained(tmp_path / "runs" / "vggsound_finetune")
+    for name in ids[:4]:
+        path = tmp_path / "CLIPS" / f"{name}_{int(name[-6:]) + 10:06d}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        write_media(path)
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"^deepavfusion (export vggsounder .*)$", (DOCS / "benchmarks.md").read_text(), re.MULTILINE)
+    assert main([*line.split(), "--device", "cpu"]) == 0
+    stored = pickle.loads((tmp_path / "predictions" / "deepavfusion.pkl").read_bytes())
+    assert set(stored) == set(ids[:4])
+    (_, snippet) = snippets("benchmarks.md")
+    printed = run(snippet, tmp_path)
+    assert "DeepAVFusion" in printed
+    # The same hit rate from the labels, computed here.
+    found = run(
+        """
+import json, pickle
+from vggsounder import VGGSounder
+data, stored = VGGSounder(background_music=None), pickle.load(open("predictions/deepavfusion.pkl", "rb"))
+names = data.get_all_labels()
+print(json.dumps([names, {key: data[key].labels for key in stored}]))
+""",
+        tmp_path,
+    )
+    assert found[0] == names
+    assert all(set(labels) <= set(names) for labels in found[1].values())
+    assert json.dumps(stored)  # plain lists

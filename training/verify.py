@@ -1,0 +1,180 @@
+"""Derive every number of an evaluation anew from its stored predictions, and compare.
+
+    deepavfusion verify runs/scenes_recognition
+    deepavfusion verify runs/evaluations/scenes_retrieval
+
+DIR holds evaluation.json and the folder predictions/ that evaluations of this version write. The metrics are computed
+again by the protocol that evaluation.json names, from what the model answered for each clip; where a row also holds the
+scores of its clip, these are computed again first. The results in .eval_results/ and in the metadata of the model card
+are compared with evaluation.json.
+
+Exit codes: 0 all numbers agree; 1 a number differs by more than 1e-6; 2 for a folder without predictions.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+
+from deepavfusion.inference.files import UnreadableError, reading
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import FAILED
+from deepavfusion_cli.preflight import parse
+from deepavfusion_cli.terminal import say
+
+from .report.predictions import FOLDER, differences, read_table
+from .runs.card import CARD_DIGITS, EVAL_RESULTS
+from .tasks import TASKS
+from .wording import count
+
+TOLERANCE = 1e-6
+
+
+class Difference(NamedTuple):
+    """A number that differs.
+
+    Attributes:
+        name: Name of the number, such as "metrics.top1".
+        file: File that states it.
+        stored: Its value there; None if it is missing.
+        derived: Its value derived anew; None if it cannot be derived.
+    """
+
+    name: str
+    file: str
+    stored: Any
+    derived: Any
+
+    def __str__(self) -> str:
+        stated = "is missing" if self.stored is None else f"is {self.stored!r}"
+        derived = "cannot be derived from the predictions" if self.derived is None else f"is {self.derived!r} anew"
+        return f"{self.name} {stated} in {self.file}, but {derived}"
+
+
+class Verification(NamedTuple):
+    """Result of `verify`.
+
+    Attributes:
+        differences: All numbers that differ.
+        verified: Number of metrics, counts and scores of clips that were derived and agree.
+        not_stored: Metric -> why it cannot be derived.
+    """
+
+    differences: list[Difference]
+    verified: int
+    not_stored: dict[str, str]
+
+
+def verify(folder: Path) -> Verification:
+    """Compare the numbers of an evaluation with those that follow from its stored predictions.
+
+    Args:
+        folder: Folder of a run, or of `deepavfusion evaluate`.
+
+    Raises:
+        OSError: If a file cannot be read.
+        UnreadableError: If there is no evaluation, or none with predictions, or a file is damaged.
+    """
+    record = _read_record(folder)
+    tables, about = _read_tables(folder)
+    task = TASKS[record["task"]](SimpleNamespace(**about["data"]), None)
+    found: list[Difference] = []
+    if about["protocol"] != record["protocol"]:
+        found.append(Difference("protocol", "evaluation.json", record["protocol"], about["protocol"]))
+    scores = 0
+    for name, rows in tables.items():
+        for index, row in enumerate(rows):
+            again = {} if isinstance(row, str) else task.rescore(row)
+            scores += len(again)
+            for key, stored, derived in differences({name: row[name] for name in again}, again, TOLERANCE):
+                found.append(Difference(f"{key} of clip {index}", f"{FOLDER}/{name}.parquet", stored, derived))
+    metrics, left_out = task.rederive(tables, about["data"])
+    left_out = {what: number for what, number in left_out.items() if number}
+    missing = {
+        name: reason
+        for name in record["metrics"]
+        for part, reason in about["not_stored"].items()
+        if part in name and name not in metrics
+    }
+    derived = {
+        "metrics": metrics,
+        "num_clips": len(tables["clips"]),
+        "left_out": left_out,
+        "skipped": len(record["skipped_clips"]),
+    }
+    stored = {name: record[name] for name in derived}
+    stored["metrics"] = {name: value for name, value in record["metrics"].items() if name not in missing}
+    found += [Difference(name, "evaluation.json", *pair) for name, *pair in differences(stored, derived, TOLERANCE)]
+    found += _published(folder, record["metrics"])
+    verified = scores + len(metrics) + len(left_out) + 2
+    return Verification(found, max(0, verified - len(found)), missing)
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        raise UnreadableError(f"{folder} holds no evaluation.json: expected the folder of a run or of an evaluation.")
+    with reading(path):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or record.get("task") not in TASKS:
+            raise ValueError("it is no evaluation of this package")
+        return record
+
+
+def _read_tables(folder: Path) -> tuple[dict[str, list], dict[str, Any]]:
+    """Rows of each file of predictions, and what is stored with the clips."""
+    files = sorted((folder / FOLDER).glob("*.parquet"))
+    if not any(file.stem == "clips" for file in files):
+        raise UnreadableError(
+            f"{folder} holds no {FOLDER}/clips.parquet: it was evaluated by an earlier version, so evaluate the model "
+            "again."
+        )
+    tables, about = {}, {}
+    for file in files:
+        with reading(file):
+            tables[file.stem], about[file.stem] = read_table(file)
+    return tables, about["clips"]
+
+
+def _published(folder: Path, metrics: dict[str, float]) -> Iterator[Difference]:
+    """Differences between evaluation.json and what is published with the model."""
+    for file in sorted((folder / EVAL_RESULTS).glob("*.yaml")):
+        with reading(file):
+            entries = parse_eval_result_entries(yaml.safe_load(file.read_text(encoding="utf-8")))
+        for entry in entries:
+            name = entry.task_id.partition("/")[2]
+            for _, stored, derived in differences(entry.value, metrics.get(name), TOLERANCE):
+                yield Difference(name, f"{EVAL_RESULTS}/{file.name}", stored, derived)
+    card = folder / "README.md"
+    if card.is_file():
+        with reading(card):
+            results = ModelCard.load(card).data.eval_results or []
+        names = {round(value, CARD_DIGITS) for value in metrics.values()}
+        for result in results:
+            if result.metric_value not in names:
+                yield Difference(result.metric_name or result.metric_type, "README.md", result.metric_value, None)
+
+
+@command("deepavfusion verify")
+def main(argv: list[str]) -> int:
+    """Run the command; returns the exit code (see the module's docstring)."""
+    given = parse("verify", argv)
+    found = verify(given.folder)
+    for difference in found.differences:
+        say(f"deepavfusion verify: {given.folder}: {difference}", stream=sys.stderr)
+    for name, reason in found.not_stored.items():
+        say(f"not derived: {name}: {reason}")
+    if found.differences:
+        say(f"{count(len(found.differences), 'number')} of {given.folder} cannot be confirmed", stream=sys.stderr)
+        return FAILED
+    say(f"{count(found.verified, 'number')} of {given.folder} derived anew from the predictions: all agree")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
