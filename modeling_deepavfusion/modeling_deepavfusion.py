@@ -13,6 +13,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .card_deepavfusion import replace_placeholder
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
 from .outputs_deepavfusion import DeepAVFusionModelOutput, Recorder, requested_fields
@@ -160,6 +161,11 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
         timestamps = super()._get_files_timestamps(working_dir)
         return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
+        """Upload with the card of the model where the repository has none."""
+        replace_placeholder(self, working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 class DeepAVFusionModel(DeepAVFusionPreTrainedModel):

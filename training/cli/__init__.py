@@ -23,10 +23,11 @@ COMMANDS = {
     "segment": "write masks of sounding objects in media files",
     "localize": "write heat maps of the sound sources in media files",
     "convert": "convert a published checkpoint to a Hub repository",
+    "push": "check a model and publish it on the Hub",
     "data": "check a data set: read every clip, and name those that cannot be read",
 }
-INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert")
-MODULES = {"data": "check"}  # of commands whose module has another name
+INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "push")
+MODULES = {"data": "check", "push": "publishing.push"}  # of commands whose module has another name
 _FLAGS = ("--help", "--version")
 _PROGRAM = "deepavfusion"
 
