@@ -38,13 +38,12 @@ class DeepAVFusionTrainingSummary(TrainingSummary):
         """Text of the card."""
         trainer, model = self.trainer, self.trainer.model
         evaluated = last_evaluation(trainer.state.log_history)
-        tags = [self.tags] if isinstance(self.tags, str) else list(self.tags or [])
         metadata = {
-            "language": self.language,
+            "language": _listed(self.language),
             "license": self.license,
             "base_model": self.finetuned_from or None,
-            "datasets": self.dataset_tags,
-            "tags": tags,
+            "datasets": _listed(self.dataset_tags),
+            "tags": _listed(self.tags),
         }
         results = self._results(evaluated)
         if results:
@@ -62,18 +61,17 @@ class DeepAVFusionTrainingSummary(TrainingSummary):
 
     def _results(self, evaluated: dict[str, float]) -> list[EvalResult]:
         """Results for the metadata; none for evaluations on a data set without a name."""
-        task, names = HEADS.get(type(self.trainer.model).__name__, ENCODER), self.dataset or self.dataset_tags
-        kinds = self.dataset_tags or names
+        task, names = HEADS.get(type(self.trainer.model).__name__, ENCODER), _listed(self.dataset)
         if not names:
             return []
-        name, kind = (value if isinstance(value, str) else value[0] for value in (names, kinds))
+        kinds = _listed(self.dataset_tags) or names
         details = (self.dataset_metadata or [{}])[0]
         return [
             EvalResult(
                 task_type=task.hub_task,
                 task_name=task.pipeline or "feature extraction",
-                dataset_type=kind,
-                dataset_name=name,
+                dataset_type=kinds[0],
+                dataset_name=names[0],
                 dataset_config=details.get("config"),
                 dataset_split=details.get("split"),
                 metric_type=metric,
@@ -85,7 +83,7 @@ class DeepAVFusionTrainingSummary(TrainingSummary):
 
     def _details(self) -> list[list[str]]:
         state, args = self.trainer.state, self.trainer.args
-        data = ", ".join([self.dataset] if isinstance(self.dataset, str) else self.dataset or ()) or "not described"
+        data = ", ".join(_listed(self.dataset)) or "not described"
         rows = [
             ["initial weights", self.finetuned_from or Path(self.trainer.model.config.name_or_path).name or "random"],
             ["training data", f"{data}{_size(self.trainer.train_dataset)}"],
@@ -124,6 +122,10 @@ def last_evaluation(log_history: list[dict[str, Any]]) -> dict[str, float]:
         if numbers:
             return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
     return {}
+
+
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _accumulated(args: Any) -> int:

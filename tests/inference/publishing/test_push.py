@@ -7,6 +7,7 @@ import pytest
 import torch
 from huggingface_hub import EvalResult, ModelCard
 from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainingArguments
 
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionProcessor
@@ -16,7 +17,7 @@ from deepavfusion.inference.publishing.contents import find_contents, referred_f
 from deepavfusion.inference.publishing.loading import LoadingError, load_alone
 from tests.hub_server import ORGANIZATION, READ_TOKEN, HubServer, Repository
 from tests.isolated import run_isolated, run_python
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import make_inputs, make_labels, make_model
 
 # Runs commands one after another in one process, for importing torch takes seconds: prints code and output of each.
 COMMANDS = """
@@ -266,6 +267,29 @@ def test_results_of_a_plain_trainer(folder, name, content):
     (folder / name).write_text(json.dumps(content))
     write(".eval_results/a.yaml", "- dataset: {id: a/b, task_id: c}\n  value: 51.234\n")(folder)
     assert find_faults(find_contents(folder), (folder / "README.md").read_text()) == []
+
+
+def test_the_folder_of_a_plain_trainer_can_be_published(tmp_path):
+    model = make_model(DeepAVFusionForAudioVisualClassification, num_hidden_layers=1)
+    columns = make_inputs(model.config, batch=4) | make_labels(model.config, type(model), batch=4)
+    data = [{name: column[index] for name, column in columns.items()} for index in range(4)]
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True),
+        eval_dataset=data,
+        processing_class=DeepAVFusionProcessor.from_model(model),
+    )
+    trainer.save_model()
+    trainer.save_metrics("eval", trainer.evaluate())
+    trainer.create_model_card(license="mit", dataset="my videos", dataset_tags="my-videos")
+    contents, card = find_contents(tmp_path), (tmp_path / "README.md").read_text()
+    assert "type: loss" in card
+    assert find_faults(contents, card) == []
+    assert contents.left_out == {"state of the training": ["training_args.bin"]}
+    (tmp_path / "eval_results.json").unlink()
+    (tmp_path / "all_results.json").unlink()
+    (fault,) = find_faults(find_contents(tmp_path), card)
+    assert fault.startswith("README.md gives loss = ")
 
 
 def test_paths_of_this_machine_are_named(folder):
