@@ -130,7 +130,7 @@ def _card(card: str, license: str | None) -> Iterator[str]:
 def _numbers(contents: Contents, card: str) -> Iterator[str]:
     """Results in the metadata of the card, and in .eval_results, that no file of results holds."""
     try:
-        results = (ModelCard(card).data.eval_results if card.strip() else None) or []
+        results = ModelCard(card).data.get("eval_results") or [] if card.strip() else []
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         return  # reported as the card's
     measured = _measured(contents)

@@ -102,8 +102,8 @@ def _refuse(folder: Path, faults: list[str]) -> None:
 def _published_card(text: str, args: argparse.Namespace) -> str:
     """The card with the license that was given, and with an example that loads the model from the Hub."""
     card = ModelCard(text)
-    if args.license and not card.data.to_dict().get("license"):
-        card.data.license = args.license
+    if args.license and not card.data.get("license"):
+        card.data["license"] = args.license
         text = str(card)
     return at_location(text, args.repo_id)
 
