@@ -83,6 +83,11 @@ HEADS = {
 TASKS = {task.name: task for task in (ENCODER, *HEADS.values())}
 
 
+def escape_markdown(text: str) -> str:
+    """A line of text that stays text in Markdown, also in cells of tables."""
+    return re.sub(r"([\\`|\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+
+
 def card_tags(task: CardTask, objective: str) -> list[str]:
     """Tags of a card, for its metadata.
 
@@ -231,12 +236,14 @@ def model_card(
     given = dict(metadata or {})
     tags = list(dict.fromkeys([*card_tags(task, objective), *(given.pop("tags", None) or ())]))
     data = ModelCardData(library_name="transformers", pipeline_tag=task.hub_task, tags=tags, **given)
-    rows = [f"| {row[0]} | {row[1]} |" for row in [*architecture_rows(architecture(model)), *details]]
+    rows = [*architecture_rows(architecture(model)), *details]
     parts = [
-        f"# {name}",
+        f"# {escape_markdown(name)}",
         introduction(task, objective),
         f"## Use\n\n{usage(task, objective, location)}",
-        "\n".join(["## Details\n", "|  |  |", "|---|---|", *rows]),
+        "\n".join(
+            ["## Details\n", "|  |  |", "|---|---|", *(f"| {' | '.join(map(escape_markdown, row))} |" for row in rows)]
+        ),
         *(f"## {title}\n\n{text}" for title, text in sections),
         "\n".join(["## Limits\n", *(f"- {limit}" for limit in (task.limit, *limits))]),
         f"## Citation\n\n{CITATION}",
@@ -270,6 +277,7 @@ __all__ = [
     "architecture_rows",
     "at_location",
     "card_tags",
+    "escape_markdown",
     "introduction",
     "model_card",
     "replace_placeholder",

@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import EvalResult
 from transformers.modelcard import TrainingSummary
 
-from .card_deepavfusion import ENCODER, HEADS, model_card
+from .card_deepavfusion import ENCODER, HEADS, escape_markdown, model_card
 from .modeling_deepavfusion import DeepAVFusionPreTrainedModel
 
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -84,18 +84,18 @@ class DeepAVFusionTrainingSummary(TrainingSummary):
     def _details(self) -> list[list[str]]:
         state, args = self.trainer.state, self.trainer.args
         data = ", ".join(_listed(self.dataset)) or "not described"
-        rows = [
+        return [
             ["initial weights", self.finetuned_from or Path(self.trainer.model.config.name_or_path).name or "random"],
             ["training data", f"{data}{_size(self.trainer.train_dataset)}"],
             ["training", f"{state.global_step:,} steps of {args.train_batch_size * _accumulated(args)} samples"],
             ["precision", "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"],
         ]
-        return [[name, str(value).replace("|", "\\|")] for name, value in rows]
 
     def _evaluation(self, evaluated: dict[str, float]) -> str:
         if not evaluated:
             return "The model was not evaluated."
-        rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in evaluated.items()]
+        names = {name: escape_markdown(name.replace("_", " ")) for name in evaluated}
+        rows = [f"| {names[name]} | {value:.4g} |" for name, value in evaluated.items()]
         data = f"On the evaluation set{_size(self.trainer.eval_dataset)}, after training:"
         if self.trainer.state.best_model_checkpoint and self.trainer.args.load_best_model_at_end:
             data = f"{data[:-1]} (the best checkpoint is selected on the same set):"

@@ -44,6 +44,13 @@ def test_card_of_each_model(cls):
     assert task.pipeline is None or f'pipeline("{task.pipeline}", ' in code_of(card.text)
 
 
+def test_names_add_no_markup():
+    card = model_card(make_model(DeepAVFusionModel), "a\n# b <i>[c](d)", "e", details=[["f | g", "h\n## i `j`"]])
+    assert re.findall("^#+ .*$", card.text, re.MULTILINE)[0] == r"# a # b &lt;i>\[c\](d)"
+    assert re.findall("^## (.*)$", card.text, re.MULTILINE) == SECTIONS
+    assert r"| f \| g | h ## i \`j\` |" in card.text
+
+
 @pytest.mark.parametrize("objective", ["reconstruction", "align", "jepa"])
 def test_card_names_the_objective(objective):
     model = make_model(DeepAVFusionForPreTraining, pretraining_objective=objective)
