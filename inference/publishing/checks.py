@@ -195,7 +195,7 @@ def _shown(values: Iterable[float]) -> str:
 
 def private_paths(contents: Contents) -> list[str]:
     """Text files that are published and hold absolute paths of this machine: its user's folder, or the model's."""
-    places = {str(Path.home()), str(contents.folder.resolve().parent)} - {"/", "/root"}
+    places = {str(Path.home()), str(contents.folder.resolve().parent)} - {"/"}
     found = []
     for name in contents.published:
         if name.endswith((".json", ".jsonl", ".md", ".html", ".yaml")):

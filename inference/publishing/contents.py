@@ -118,7 +118,7 @@ def find_contents(folder: Path, include: Sequence[str] = (), exclude: Sequence[s
     """
     names = [name for name in files_below(folder) if not _internal(name)]
     referred = referred_files(folder)
-    contents = Contents(folder, missing=sorted(name for name in referred if not (folder / name).is_file()))
+    contents = Contents(folder, missing=sorted(name for name in referred if not (folder / name).exists()))
     for name in names:
         wanted = name in referred or _matches(name, PUBLISHED) or _matches(name, include)
         if wanted and (folder / name).is_file() and not _matches(name, exclude):

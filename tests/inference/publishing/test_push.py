@@ -158,14 +158,14 @@ def test_patterns_add_and_remove_files(folder):
 def test_links_of_cards_and_reports(tmp_path):
     (tmp_path / "README.md").write_text(
         "![a](a.png) [b](docs/b.md#part) <img src='c.png'> [d](https://x.org/d.png) [e](#use) ![f](<f.png>)\n"
-        "[g](../g.txt) [h](/h.txt) ![i](data:image/png;base64,AA) ![j](j%201.png 'title')\n"
+        "[g](../g.txt) [docs](docs/) [h](/h.txt) ![i](data:image/png;base64,AA) ![j](j%201.png 'title')\n"
         "```\n[k](k.png)\n```\n"
     )
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "b.md").write_text("![l](l.png)")
     (tmp_path / "report.html").write_text('<audio src="m.wav"></audio><a href="n.html?x=1">n</a>')
     expected = {"a.png", "docs/b.md", "c.png", "f.png", "j 1.png", "docs/l.png", "m.wav", "n.html"}
-    assert referred_files(tmp_path) == expected
+    assert referred_files(tmp_path) == expected | {"docs"}
     assert set(find_contents(tmp_path).missing) == expected - {"docs/b.md"}
 
 
