@@ -8,6 +8,7 @@ deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config ot
 import sys
 
 import deepavfusion
+from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import FAILED, cause, machine_failure
@@ -15,7 +16,7 @@ from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
 from .common import reading_model
-from .files import apply_umask, saving
+from .files import apply_umask, saving, write_atomically
 from .folder import ResultFolder
 from .jobs.progress import plain_output
 
@@ -57,6 +58,10 @@ def main(argv: list[str]) -> int:
         with saving(folder.path, sum(p.numel() * p.element_size() for p in model.parameters())):
             model.save_pretrained(folder.draft)
             processor.save_pretrained(folder.draft)
+            origin = [["initial weights", f"converted from the published checkpoint {args.checkpoint.name}"]]
+            name = args.output.resolve().name
+            location = f"path/to/{name}" if args.output.is_absolute() else args.output.as_posix()
+            write_atomically(folder.draft / "README.md", str(model_card(model, name, location, details=origin)))
         apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()

@@ -215,15 +215,21 @@ def folder_owner(folder: str | os.PathLike) -> str | None:
     return None
 
 
-def damaged_file(folder: str | os.PathLike) -> str | None:
-    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none."""
-    for file in sorted(Path(folder).glob("*.json")):
+def damaged_file(folder: str | os.PathLike, names: Iterable[str] | None = None) -> str | None:
+    """Name of the first damaged file of a model's folder, and what is wrong with it; None if there is none.
+
+    Args:
+        folder: The folder.
+        names: Files in it that are read; by default all.
+    """
+    files = sorted(Path(folder).glob("*") if names is None else [Path(folder, name) for name in names])
+    for file in (file for file in files if file.suffix == ".json"):
         try:
             if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
                 return f"{file.name} holds something other than a JSON object"
         except (OSError, ValueError, RecursionError) as error:
             return f"{file.name}: {cause(error, file)}"
-    for file in sorted(Path(folder).glob("*.safetensors")):
+    for file in (file for file in files if file.suffix == ".safetensors"):
         try:
             with safetensors.safe_open(file, "pt"):
                 pass

@@ -1,6 +1,6 @@
 """DeepAVFusion: early-fusion audio-visual transformers for Hugging Face transformers.
 
-Importing this package registers its classes with the Auto classes.
+Importing this package registers its classes with the Auto classes, and the model cards of its models with `Trainer`.
 """
 
 import sys
@@ -39,6 +39,7 @@ from .outputs_deepavfusion import DeepAVFusionModelOutput
 from .pretraining_deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForPreTrainingOutput
 from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation, DeepAVFusionSemanticSegmentationOutput
 from .separation_deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionSourceSeparationOutput
+from .trainer_card_deepavfusion import register_trainer_card
 from .unimodal_deepavfusion import load_unimodal
 from .version import __version__
 
@@ -54,6 +55,7 @@ AutoImageProcessor.register(
     image_processor_classes={"torchvision": DeepAVFusionImageProcessor, "pil": DeepAVFusionImageProcessor},
 )
 register_pipelines()
+register_trainer_card()
 
 
 class _RegisteredPipelines:

@@ -13,6 +13,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from .card_deepavfusion import replace_placeholder
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .features_deepavfusion import DeepAVFusionFeatures
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
@@ -181,8 +182,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         by_torchao = quantization is not None and quantization.quant_method == "torchao"
         if by_torchao and [*self.parameters(recurse=False)]:  # it splits names of weights at their last dot
             raise ValueError(
-                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its modules: "
-                "save the model before it is quantized, and quantize it in loading."
+                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
+                "modules: save the model before it is quantized, and quantize it in loading."
             )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
@@ -196,6 +197,11 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         """Omit what `_save_code` saves, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
         timestamps, saved = super()._get_files_timestamps(working_dir), ("_deepavfusion.py", *_MODULE_FILES)
         return {name: time for name, time in timestamps.items() if not name.endswith(saved)}
+
+    def _upload_modified_files(self, working_dir: str | os.PathLike, repo_id: str, *args, **kwargs):
+        """Upload with the card of the model where the repository has none."""
+        replace_placeholder(self, working_dir, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):

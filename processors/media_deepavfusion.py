@@ -16,7 +16,7 @@ import numpy as np
 from .audio_streams_deepavfusion import collect_audio
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
 from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
-from .stills_deepavfusion import is_image_file, read_still
+from .stills_deepavfusion import is_image_file, is_misfit, read_still
 from .streams_deepavfusion import (
     MediaInfo,
     best_stream,
@@ -322,6 +322,8 @@ class _Source:
         except LimitError as error:
             raise self.error("an image", str(error)) from error
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
+            if is_misfit(error):
+                raise
             raise self.error("an image", _reason(error)) from error
 
     def _has_one_frame(self) -> bool:

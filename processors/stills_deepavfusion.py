@@ -50,12 +50,27 @@ _EXIF = (
 )
 
 
+def is_misfit(error: Exception) -> bool:
+    """Whether an error means that this code does not fit the installed PIL, rather than that an image is damaged.
+
+    PIL's decoders raise errors of these kinds for damaged images, but in their own code.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_by = "" if place is None else place.tb_frame.f_globals.get("__name__", "")
+    misfit = isinstance(error, AttributeError | ImportError | NameError | TypeError)
+    return misfit and raised_by.partition(".")[0] != "PIL"
+
+
 def exif_orientation(image: Any) -> Orientation:
     """Read the orientation of a PIL image; that of an image without a valid one is upright."""
     image.load()  # TIFF files are turned by PIL as they are loaded, which removes the tag
     try:
         number = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # damaged metadata raise many kinds of errors
+    except Exception as error:  # damaged metadata raise many kinds of errors
+        if is_misfit(error):
+            raise
         return Orientation()
     return _EXIF[number - 1] if isinstance(number, int) and 1 <= number <= 8 else Orientation()
 
@@ -175,6 +190,7 @@ __all__ = [
     "decode_image",
     "exif_orientation",
     "is_image_file",
+    "is_misfit",
     "matrix_orientation",
     "open_image",
     "read_still",

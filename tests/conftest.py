@@ -24,6 +24,7 @@ LONGEST = (
     "training/test_extras.py",
     "training/test_pretrain.py",
     "test_hub.py",
+    "inference/publishing/test_push.py",
     "training/experiments/test_label_efficiency.py",
     "training/experiments/test_objectives.py",
     "training/experiments/test_benchmark.py",

@@ -1,9 +1,11 @@
 """A stand-in of the Hugging Face Hub's HTTP interface for models, in memory, for the real `huggingface_hub` client.
 
-It speaks what creating a repository, uploading, listing and downloading need: plain commits, and git LFS for large
-files, but not Xet, so clients run with `HF_HUB_DISABLE_XET=1`. A client is a process of its own, for `HF_ENDPOINT` is
-read when `huggingface_hub` is imported. Committing needs the token `TOKEN`; reading is free, and so is the upload of a
-large file's content to the address that was given for it.
+It speaks what creating a repository, its settings, uploading, branches, tags, pull requests, listing and downloading
+need: plain commits, and git LFS for large files, but not Xet, so clients run with `HF_HUB_DISABLE_XET=1`. A client is a
+process of its own, for `HF_ENDPOINT` is read when `huggingface_hub` is imported. Changes need the token `TOKEN`, which
+may write to the repositories of `USER` and `ORGANIZATION`, and open pull requests elsewhere; `READ_TOKEN` may change
+nothing. Reading is free, except of private repositories, and so is the upload of a large file's content to the address
+that was given for it.
 """
 
 import base64
@@ -16,7 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_test"
-USER = "tester"
+READ_TOKEN = "hf_read"
+USER, ORGANIZATION = "tester", "lab"
 LARGE = (".safetensors", ".bin", ".pth")
 
 
@@ -35,24 +38,40 @@ class StoredFile:
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
 
+Commit = tuple[str, str, dict[str, StoredFile]]
+
+
 @dataclass
 class Repository:
-    """Commits, oldest first: (name, title, path -> file)."""
+    """Branches, "refs/pr/N" among them, of commits, oldest first: (name, title, path -> file)."""
 
-    commits: list[tuple[str, str, dict[str, StoredFile]]] = field(default_factory=lambda: [("0" * 40, "initial", {})])
+    private: bool = False
+    gated: str | bool = False
+    branches: dict[str, list[Commit]] = field(default_factory=lambda: {"main": [("0" * 40, "initial", {})]})
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def commits(self) -> list[Commit]:
+        return self.branches["main"]
 
     @property
     def files(self) -> dict[str, StoredFile]:
         return self.commits[-1][2]
 
     def at(self, revision: str) -> tuple[str, dict[str, StoredFile]] | None:
-        if revision == "main":
-            return self.commits[-1][0], self.commits[-1][2]
-        return next(((name, files) for name, _, files in self.commits if name == revision), None)
+        if revision in self.branches:
+            name, _, files = self.branches[revision][-1]
+            return name, files
+        sought = self.tags.get(revision, revision)
+        every = (commit for commits in self.branches.values() for commit in commits)
+        return next(((name, files) for name, _, files in every if name == sought), None)
 
-    def commit(self, title: str, files: dict[str, StoredFile]) -> str:
-        name = hashlib.sha1(f"{len(self.commits)} {title}".encode()).hexdigest()
-        self.commits.append((name, title, files))
+    def branch(self, name: str, start: str = "main") -> None:
+        self.branches[name] = list(self.branches[start])
+
+    def commit(self, title: str, files: dict[str, StoredFile], branch: str = "main") -> str:
+        name = hashlib.sha1(f"{len(self.branches[branch])} {branch} {title}".encode()).hexdigest()
+        self.branches[branch].append((name, title, files))
         return name
 
 
@@ -71,6 +90,7 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.failing: int | None = None  # status of all answers, as of a Hub that is down
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -113,6 +133,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(chunks)
 
+    @property
+    def token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def check_token(self, path: str, name: str = "") -> None:
+        changes = self.command == "POST" or (self.command == "PUT" and path.endswith("/settings"))
+        repository = self.hub.repositories.get(name)
+        if self.token not in (TOKEN, READ_TOKEN):
+            if changes or path.endswith("/whoami-v2"):
+                raise HubError(401, "", "Invalid user token")
+            if repository is not None and repository.private:
+                raise HubError(401, "RepoNotFound", "Invalid username or password")
+        elif changes and "/" in name and not path.endswith("/objects/batch") and "/preupload/" not in path:
+            proposes = "create_pr=1" in urlsplit(self.path).query
+            if self.token == READ_TOKEN or not (proposes or name.split("/")[0] in (USER, ORGANIZATION)):
+                raise HubError(403, "", f"You do not have the rights to write to {name}")
+
     def answer(self, status: int, content: bytes = b"", headers: dict | None = None, length: int | None = None):
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -127,11 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.hub.requests.append((self.command, path))
         try:
+            if self.hub.failing:
+                raise HubError(self.hub.failing, "", "The Hub is down")
             for method, pattern, function in _ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match and self.command in method.split():
-                    if self.command == "POST" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                        raise HubError(401, "", "Invalid user token")
+                    self.check_token(path, *map(unquote, match.groups()[:1]))
                     result = function(self, body, *map(unquote, match.groups()))
                     if result is not None:
                         self.answer(200, json.dumps(result).encode(), {"Content-Type": "application/json"})
@@ -154,16 +192,61 @@ def _who(request, body):
 
 def _create(request, body):
     wanted = json.loads(body)
-    name = f"{wanted.get('organization') or USER}/{wanted['name'].split('/')[-1]}"
+    owner = wanted.get("organization") or USER
+    name = f"{owner}/{wanted['name'].split('/')[-1]}"
+    if request.token == READ_TOKEN or owner not in (USER, ORGANIZATION):
+        raise HubError(403, "", f'You do not have the rights to create a model under the namespace "{owner}"')
     url = f"{request.hub.endpoint}/{name}"
     if name in request.hub.repositories:
         request.answer(409, json.dumps({"error": "You already created this model repo", "url": url}).encode())
         return None
-    request.hub.repositories[name] = Repository()
+    private = wanted.get("private") or wanted.get("visibility") == "private"
+    request.hub.repositories[name] = Repository(private=bool(private))
     return {"url": url, "name": name}
 
 
+def _settings(request, body, name):
+    wanted, repository = json.loads(body), request.hub.repository(name)
+    repository.gated = wanted.get("gated", repository.gated)
+    if "visibility" in wanted or "private" in wanted:
+        repository.private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
+    return {}
+
+
+def _refs(request, body, name):
+    repository = request.hub.repository(name)
+    branches = [
+        {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": commits[-1][0]}
+        for branch, commits in repository.branches.items()
+        if not branch.startswith("refs/pr/")
+    ]
+    tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": at} for tag, at in repository.tags.items()]
+    return {"branches": branches, "converts": [], "tags": tags}
+
+
+def _branch(request, body, name, branch):
+    repository = request.hub.repository(name)
+    if branch in repository.branches:
+        raise HubError(409, "", f"Reference already exists: {branch}")
+    repository.branch(branch)
+    return {}
+
+
+def _tag(request, body, name, revision):
+    commit, _ = request.hub.revision(name, revision)
+    tags, tag = request.hub.repository(name).tags, json.loads(body)["tag"]
+    if tag in tags:
+        raise HubError(409, "", f"Tag reference exists already: {tag}")
+    tags[tag] = commit
+    return {}
+
+
 def _validate_card(request, body):
+    content = json.loads(body)["content"]
+    if "license: none-such" in content:
+        answer = {"errors": [{"message": '"license" must be one of the licenses of the Hub'}], "warnings": []}
+        request.answer(400, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        return None
     return {"errors": [], "warnings": []}
 
 
@@ -199,14 +282,24 @@ def _commit(request, body, name, revision):
             files = {path: f for path, f in files.items() if not path.startswith(value["path"].rstrip("/") + "/")}
         else:
             raise HubError(400, "", f"Unknown kind of change {kind!r}")
-    commit = request.hub.repository(name).commit(title, files)
-    return {"commitOid": commit, "commitUrl": f"{request.hub.endpoint}/{name}/commit/{commit}"}
+    repository, url = request.hub.repository(name), f"{request.hub.endpoint}/{name}"
+    answer = {}
+    if "create_pr=1" in urlsplit(request.path).query:
+        number = 1 + sum(branch.startswith("refs/pr/") for branch in repository.branches)
+        start, revision = revision, f"refs/pr/{number}"
+        repository.branch(revision, start)
+        answer = {"pullRequestUrl": f"{url}/discussions/{number}"}
+    commit = repository.commit(title, files, revision)
+    return {"commitOid": commit, "commitUrl": f"{url}/commit/{commit}", **answer}
 
 
 def _info(request, body, name, revision="main"):
     commit, files = request.hub.revision(name, revision)
     siblings = [{"rfilename": path} for path in sorted(files)]
-    return {"_id": name, "id": name, "modelId": name, "sha": commit, "private": False, "siblings": siblings}
+    return {"_id": name, "id": name, "modelId": name, "sha": commit, "siblings": siblings} | {
+        "private": request.hub.repository(name).private,
+        "gated": request.hub.repository(name).gated,
+    }
 
 
 def _tree(request, body, name, revision, folder=""):
@@ -273,6 +366,10 @@ _ROUTES = [
     ("POST", f"/api/models/{_NAME}/preupload/([^/]+)", _preupload),
     ("POST", f"/api/models/{_NAME}/commit/([^/]+)", _commit),
     ("GET", f"/api/models/{_NAME}", _info),
+    ("PUT", f"/api/models/{_NAME}/settings", _settings),
+    ("GET", f"/api/models/{_NAME}/refs", _refs),
+    ("POST", f"/api/models/{_NAME}/branch/([^/]+)", _branch),
+    ("POST", f"/api/models/{_NAME}/tag/([^/]+)", _tag),
     ("GET", f"/api/models/{_NAME}/revision/([^/]+)", _info),
     ("GET", f"/api/models/{_NAME}/tree/([^/]+)", _tree),
     ("GET", f"/api/models/{_NAME}/tree/([^/]+)/(.+)", _tree),

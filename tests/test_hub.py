@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi
+from transformers import Trainer, TrainingArguments
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel, DeepAVFusionProcessor
 
@@ -32,6 +33,16 @@ model.save_pretrained(folder / "doubled", push_to_hub=True, repo_id="tester/save
 
 model.push_to_hub("tester/complete")
 DeepAVFusionProcessor.from_config(model.config).push_to_hub("tester/complete")
+
+DeepAVFusionProcessor.from_config(model.config).push_to_hub("tester/processor-first")
+model.add_model_tags("own")
+model.push_to_hub("tester/processor-first")
+
+arguments = TrainingArguments(
+    output_dir=str(folder / "trained"), hub_model_id="tester/trained", use_cpu=True, report_to="none"
+)
+processor = DeepAVFusionProcessor.from_config(model.config)
+Trainer(model=model, args=arguments, processing_class=processor).push_to_hub(license="mit", commit_message="Trained")
 
 api = HfApi()
 api.create_repo("tester/pretraining")
@@ -143,7 +154,7 @@ def assert_same_files(files, folder):
 
 
 def test_what_was_pushed_arrived(hub, folder):
-    names = ["complete", "encoder", "pretraining", "saved-and-pushed"]
+    names = ["complete", "encoder", "pretraining", "processor-first", "saved-and-pushed", "trained"]
     assert sorted(hub.repositories) == [f"tester/{name}" for name in names]
     _, first = hub.repositories["tester/encoder"].at(torch.load(folder / "commits.pt")["first"])
     assert_same_files(first, folder / "encoder")
@@ -163,9 +174,28 @@ def test_every_push_is_one_commit_and_nothing_new_is_none(hub, folder):
     assert len(hub.repositories["tester/pretraining"].commits) == 2
 
 
-def test_a_pushed_model_has_a_card(hub, folder):
-    card = ModelCard(hub.repositories["tester/encoder"].files["README.md"].content.decode())
-    assert card.data.library_name == "transformers"  # ty: ignore[missing-attribute]
+@pytest.mark.parametrize("name", ["encoder", "complete", "saved-and-pushed", "processor-first", "trained"])
+def test_a_pushed_model_has_a_card_that_describes_it(hub, folder, name):
+    text = hub.repositories[f"tester/{name}"].files["README.md"].content.decode()
+    card = ModelCard(text)
+    fields = card.data.to_dict()
+    assert fields["library_name"] == "transformers"
+    assert fields["pipeline_tag"] == "feature-extraction"
+    assert {"deepavfusion", "custom_code"} <= set(fields["tags"])
+    assert ("own" in fields["tags"]) == (name in ("processor-first", "trained"))  # of `add_model_tags`
+    assert f'repository = "tester/{name}"' in text
+    assert f"\n# {name}\n" in text
+    assert "nformation needed" not in text.lower()
+    assert "automatically generated" not in text
+
+
+def test_a_trainer_pushes_model_processor_and_card(hub, folder):
+    repository = hub.repositories["tester/trained"]
+    assert repository.commits[-1][1] == "Trained"
+    card = ModelCard(repository.files["README.md"].content.decode())
+    assert card.data.to_dict()["license"] == "mit"
+    assert "## Training\n\nTrained with the `Trainer` of transformers." in card.text
+    assert {"config.json", "model.safetensors", "processor_config.json"} <= set(repository.files)
 
 
 def test_what_was_pulled_is_what_was_pushed(folder):

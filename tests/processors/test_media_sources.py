@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
-from deepavfusion.processors import media_deepavfusion, streams_deepavfusion
+from deepavfusion.processors import media_deepavfusion, stills_deepavfusion, streams_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import write_media
 
@@ -228,6 +229,27 @@ def test_missing_names_of_pyav_are_not_media_errors(plain, monkeypatch, module, 
     monkeypatch.setattr(module, "av", SimpleNamespace(FFmpegError=av.FFmpegError))
     with pytest.raises(AttributeError, match="has no attribute"):
         call(plain)
+
+
+def test_missing_names_of_pil_are_not_media_errors(tmp_path, monkeypatch):
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(path)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "getexif", None)
+    with pytest.raises(TypeError, match="not callable"):
+        load_clip(path)
+    monkeypatch.setattr(stills_deepavfusion, "Image", SimpleNamespace(DecompressionBombError=ValueError))
+    with pytest.raises(AttributeError, match="has no attribute"):
+        load_clip(path)
+
+
+def test_errors_that_pil_raises_are_media_errors(tmp_path, monkeypatch):
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(path)
+    names = {"__name__": "PIL.PngImagePlugin"}
+    exec("def load(self):\n    raise AttributeError('of a damaged image')", names)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", names["load"])
+    with pytest.raises(MediaError, match="expected an image, but AttributeError: of a damaged image"):
+        load_clip(path)
 
 
 def test_other_arguments_of_pyav_are_not_media_errors(plain, monkeypatch):

@@ -17,10 +17,10 @@ from deepavfusion import (
     DeepAVFusionForPreTraining,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe
 from deepavfusion.training.runs import run
-from deepavfusion.training.runs.card import PIPELINES
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
@@ -122,7 +122,7 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert len(modes) == 1  # safetensors makes its files private to the user
     # The card's pipeline is found without this package: the configuration names it, and its code is there.
     named = json.loads((out / "config.json").read_text())["custom_pipelines"]
-    assert PIPELINES[task] in named
+    assert TASKS[task].pipeline in named
     assert all((out / f"{entry['impl'].partition('.')[0]}.py").is_file() for entry in named.values())
     assert len(complete_checkpoints(out / "checkpoints")) >= 1
     crop_pct = 1.0 if task in ("segmentation", "localization") else 0.875

@@ -24,11 +24,12 @@ COMMANDS = {
     "localize": "write heat maps of the sound sources in media files",
     "convert": "convert a published checkpoint to a Hub repository",
     "export": "export a model, or what it predicts, to the format of another program",
+    "push": "check a model and publish it on the Hub",
     "verify": "derive the numbers of an evaluation anew from its stored predictions",
     "data": "check a data set: read every clip, and name those that cannot be read",
 }
-INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export")
-MODULES = {"data": "check"}  # of commands whose module has another name
+INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export", "push")
+MODULES = {"data": "check", "push": "publishing.push"}  # of commands whose module has another name
 _FLAGS = ("--help", "--version")
 _PROGRAM = "deepavfusion"
 

@@ -6,16 +6,18 @@ Commands repeat these checks themselves, as they can also be called from Python.
 import argparse
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from .arguments import PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
 from .options import check_option, check_order, closest_option, command_help, split_override
-from .paths import check_output_file, check_writable, missing_folder, sentence, similar, unusable
+from .paths import check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
 from .recipes import ACCEPTED, check_recipe
 
 HELP = frozenset({"-h", "--help"})
+_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
 _NULL = ("", "~", "null", "Null", "NULL")  # of YAML
 
@@ -108,6 +110,9 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         if not given.folder.is_dir():
             raise InputError(unusable(str(given.folder), f"there is no such folder{similar(given.folder)}"))
         return given
+    if command == "push":
+        _check_push(given)
+        return given
     output = getattr(given, "output", None)
     single = command != "export"
     if output is not None and single and (len(given.files) > 1 or Path(given.files[0]).is_dir()):
@@ -144,6 +149,16 @@ def _check_export(given: argparse.Namespace) -> None:
     if reason := missing_folder(given.model):
         raise InputError(unusable(given.model, reason))
     check_output_file(given.output, "output")
+
+
+def _check_push(given: argparse.Namespace) -> None:
+    if not given.folder.is_dir():
+        what = missing_folder(str(given.folder)) or f"there is no such folder{suggestion(str(given.folder))}"
+        raise InputError(unusable(str(given.folder), what))
+    if not _HUB_ID.fullmatch(given.repo_id) or re.search(r"--|\.\.|\.git$", given.repo_id):
+        raise InputError(f"{given.repo_id}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
+    if given.create_pr and given.tag is not None:
+        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:

@@ -11,7 +11,13 @@ import torch
 
 from deepavfusion.processors import MediaError
 from deepavfusion.processors.limits_deepavfusion import LimitError
-from deepavfusion.processors.stills_deepavfusion import Orientation, decode_image, exif_orientation, open_image
+from deepavfusion.processors.stills_deepavfusion import (
+    Orientation,
+    decode_image,
+    exif_orientation,
+    is_misfit,
+    open_image,
+)
 
 from .augmentation import ClipAugmentation, draw_crop
 from .sets.folder import is_video
@@ -112,6 +118,8 @@ def _opened(path: str | Path, expected: str):
     except MediaError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error ...
+        if is_misfit(error):
+            raise
         raise MediaError(f"{path}: expected {expected}, got {type(error).__name__}: {error}.") from error
 
 

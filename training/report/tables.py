@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepavfusion.card_deepavfusion import escape_markdown
 from deepavfusion.inference.files import write_atomically
 from deepavfusion_cli.terminal import printable
 
@@ -77,8 +78,7 @@ def numeric_columns(rows: Sequence[Sequence[str]]) -> list[bool]:
 
 def markdown_text(text: str) -> str:
     """Text that stays text in Markdown, whatever it contains: labels and names of files make no markup, on one line."""
-    line = printable(" ".join(text.split()))
-    return re.sub(r"([\\`|\[\]])", r"\\\1", line).replace("<", "&lt;")
+    return escape_markdown(printable(" ".join(text.split())))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

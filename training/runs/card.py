@@ -1,6 +1,5 @@
 """Model cards (README.md) of pre-trained and fine-tuned models, from `templates/card.md.jinja`."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,15 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
+from deepavfusion.card_deepavfusion import (
+    CITATION,
+    ENCODER,
+    TASKS,
+    architecture_rows,
+    card_tags,
+    introduction,
+    usage,
+)
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
 
@@ -22,28 +30,7 @@ CARD_DIGITS = 4  # of metrics in the card's metadata
 # Data set -> its id on the Hub; others, which the Hub does not have, are named after this package.
 _HUB_DATA = {"vggsound": "mteb/VGGSound", "audioset": "agkphysics/AudioSet"}
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
-PIPELINES = {
-    "recognition": "audio-visual-classification",
-    "separation": "audio-visual-source-separation",
-    "segmentation": "audio-visual-segmentation",
-    "localization": "sound-source-localization",
-}
 _UPPER_BOUNDS = {"audio": "audio", "image": "image", "both": "both", "chance": "neither"}
-_HUB_TASKS = {
-    "pretraining": "feature-extraction",
-    "recognition": "video-classification",
-    "separation": "audio-to-audio",
-    "segmentation": "image-segmentation",
-    "localization": "image-segmentation",
-}
-_LIMITS = {
-    "pretraining": "Pre-trained only: the streams are meant for fine-tuning, probing and retrieval; there is no "
-    "classifier.",
-    "recognition": "The model always predicts one of the classes of its training data, whatever the clip.",
-    "separation": "The model extracts the sound of what the frame shows; it cannot separate two sources in one frame.",
-    "segmentation": "The mask covers a single frame; sources outside it are not represented.",
-    "localization": "The map has one value per patch of the frame, so small sources are localized coarsely.",
-}
 
 
 def write_card(
@@ -59,22 +46,21 @@ def write_card(
         recipe: Recipe of the run.
         notes: Sentences about the training.
     """
-    task, pretrained = record["task"], record["task"] == "pretraining"
+    task = TASKS[record["task"]]
+    pretrained = task is ENCODER
     metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
     objective = record["architecture"]["pretraining_objective"]
-    kind = "joint-embedding" if objective == "jepa" else "masked-autoencoder"
-    tags = [kind, "pre-training", "sentence-transformers"] if pretrained else [PIPELINES[task]]
     data = ModelCardData(
         model_name=name if metrics else None,
         license=recipe.run.license,
         library_name="transformers",
-        pipeline_tag=_HUB_TASKS[task],
-        tags=["deepavfusion", "audio-visual", *tags, "video", "audio", "custom_code"],
+        pipeline_tag=task.hub_task,
+        tags=card_tags(task, objective),
         metrics=sorted({name.partition("_")[2] for name, _ in metrics}) if pretrained and metrics else None,
         eval_results=[
             EvalResult(
-                task_type=_HUB_TASKS[task],
-                task_name="Leave-one-out nearest neighbor" if pretrained else PIPELINES[task],
+                task_type=task.hub_task,
+                task_name=task.pipeline or "Leave-one-out nearest neighbor",
                 dataset_type=record["data"]["name"],
                 dataset_name=evaluation.data,
                 dataset_split=record["split"],
@@ -92,13 +78,11 @@ def write_card(
         data,
         template_path=str(TEMPLATE),
         name=markdown_text(name),
-        location=json.dumps(_location(recipe, name), ensure_ascii=False),
+        introduction=introduction(task, objective),
+        usage=usage(task, objective, _location(recipe, name)),
         pretrained=pretrained,
         objective=objective,
         norm_patch_loss=record["architecture"]["norm_patch_loss"],
-        task=task,
-        pipeline=PIPELINES.get(task),
-        hub_task=_HUB_TASKS[task],
         details=_details(record),
         protocol=record["protocol"],
         tables=_tables(record, evaluation),
@@ -110,6 +94,7 @@ def write_card(
         recipe=text,
         fence="`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0)),
         versions=record["versions"],
+        citation=CITATION,
     )
     write_atomically(folder / "README.md", str(card) + "\n")
     if metrics:
@@ -159,17 +144,11 @@ def _location(recipe, name: str) -> str:
 
 
 def _details(record: dict[str, Any]) -> str:
-    model, training = record["architecture"], record["training"]
-    millions = [f"{model[key] / 1e6:.1f} M" for key in ("parameters", "encoder_parameters")]
-    sizes = [str(model[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")]
+    training = record["training"]
     speed = f"{duration(training['seconds'])} ({training['samples_per_second']:.3g} clips per second)"
     steps = count(training["steps"], "step")
     rows = [
-        ["parameters", f"{millions[0]}, of which encoder {millions[1]}"],
-        ["width, depth, heads", ", ".join(sizes)],
-        ["fusion", f"{model['fusion_type']}, layers: {model['fusion_layers']}, tokens: {model['fusion_tokens']}"],
-        ["frame", f"{model['frame']} pixels, {model['image_patches']} patches"],
-        ["audio", f"log-mel, {model['spectrogram']}, {model['audio_patches']} patches"],
+        *architecture_rows(record["architecture"]),
         ["initial weights", training["initial_weights"]],
         ["training data", record["data"]["description"]],
         ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
@@ -199,7 +178,7 @@ def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, s
 
 def _limits(record: dict[str, Any]) -> list[str]:
     training, data = record["training"], record["data"]
-    limits = [_LIMITS[record["task"]]]
+    limits = [TASKS[record["task"]].limit]
     if record["task"] == "pretraining":
         limits.append("Both modalities were always present in training.")
     limits.append(f"Trained on {markdown_text(data['description'])}. Do not expect it to generalize far beyond.")
@@ -210,4 +189,4 @@ def _limits(record: dict[str, Any]) -> list[str]:
     return limits
 
 
-__all__ = ["CARD_DIGITS", "EVAL_RESULTS", "PIPELINES", "write_card", "write_eval_results"]
+__all__ = ["write_card"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from deepavfusion.card_deepavfusion import architecture
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
 
@@ -45,11 +46,9 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
 def training_record(trainer) -> dict[str, Any]:
     """Build the entries of evaluation.json on the run: training, training data and model."""
     recipe, averages, clips, model = trainer.recipe, trainer.averages, trainer.train_dataset, trainer.model
-    given, config, accelerator = recipe.model, trainer.model.config, trainer.accelerator
+    given, accelerator = recipe.model, trainer.accelerator
     origins = [given.init_from, given.init_image, given.init_audio]
     held_out = {} if trainer.evaluation_broken is None else trainer.evaluation_broken.reasons
-    encoder = getattr(model, "deepavfusion", model)
-    frames = f"{config.num_frames} x " if config.num_frames > 1 else ""
     return {
         "training": {
             "initial_weights": ", ".join(origin for origin in origins if origin) or "random",
@@ -64,22 +63,7 @@ def training_record(trainer) -> dict[str, Any]:
             "skipped_clips": {**trainer.broken.reasons, **held_out},
         },
         "data": {"name": recipe.data.name, "description": clips.card, "train_clips": len(clips)},
-        "architecture": {
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
-            "hidden_size": config.hidden_size,
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "fusion_type": config.fusion_type,
-            "fusion_layers": str(config.fusion_layers),
-            "fusion_tokens": config.num_all_fusion_tokens,
-            "frame": f"{frames}{config.frame_size[0]} x {config.frame_size[1]}",
-            "spectrogram": f"{config.num_mel_bins} mels x {config.spectrogram_length} steps",
-            "image_patches": config.num_patches[0],
-            "audio_patches": config.num_patches[1],
-            "norm_patch_loss": config.norm_patch_loss,
-            "pretraining_objective": config.pretraining_objective,
-        },
+        "architecture": architecture(model),
     }
 
 
@@ -127,7 +111,7 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
     images = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
     parts += [f"image   {path}" for path in images]
-    following = [*(command.format(folder=folder) for command in commands), f"hf upload ORG/NAME {folder}"]
+    following = [*(command.format(folder=folder) for command in commands), f"deepavfusion push {folder} ORG/NAME"]
     return "\n".join([*parts, "\nnext:", *(f"  {command}" for command in following)])
 
 

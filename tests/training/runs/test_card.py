@@ -9,13 +9,15 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.report.tables import Table
-from deepavfusion.training.runs.card import PIPELINES, TEMPLATE, write_card
+from deepavfusion.training.runs.card import TEMPLATE, write_card
 from deepavfusion.training.runs.records import device_name, package_versions
 from deepavfusion.training.tasks import Evaluation
 
 ROOT = Path(__file__).parents[3]
+PIPELINES = {task.name: task.pipeline for task in TASKS.values() if task.pipeline}
 VERSIONS = {"python": "3.11.7", "torch": "2.9"}
 
 

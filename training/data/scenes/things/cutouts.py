@@ -6,7 +6,7 @@ from math import ceil, cos, pi, sin
 
 import numpy as np
 
-from deepavfusion.processors.stills_deepavfusion import exif_orientation, open_image
+from deepavfusion.processors.stills_deepavfusion import exif_orientation, is_misfit, open_image
 
 from .folder import ThingFolder, load_all
 
@@ -100,6 +100,8 @@ def _load_cutout(path: str, radius: int) -> Cutout:
             orientation = exif_orientation(file)
             image = Image.fromarray(np.ascontiguousarray(orientation.apply(np.asarray(file.convert("RGBA")))))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error ...
+        if is_misfit(error):
+            raise
         raise ValueError(f"{expected}, got {type(error).__name__}: {error}") from error
     if not has_alpha:
         raise ValueError(f"{expected}, got one of mode {mode} without")
