@@ -9,15 +9,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from .audio_streams_deepavfusion import collect_audio
+from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
 from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
+from .sources_deepavfusion import is_decoder, is_file, open_file
 from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
+    Clip,
     MediaInfo,
     best_stream,
     decode,
@@ -49,38 +51,14 @@ _IMAGE_SPAN = (0.0, 0.04)
 _REQUIRE = ("any", "both", "image", "audio")
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """Decoded window of a file; also unpacks as `frames, waveform, sampling_rate = clip`.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels; None without images.
-        waveform: (channels, samples) float32, possibly beyond -1..1 in lossy formats; None without audio.
-        sampling_rate: Sampling rate of the waveform in Hz.
-        timestamp: Middle of the window in seconds from the file's start.
-        path: The file; "file object" if it has no name.
-        is_still: Whether the file is an image, which has no time.
-    """
-
-    frames: np.ndarray | None
-    waveform: np.ndarray | None
-    sampling_rate: int | None
-    timestamp: float = 0.0
-    path: str = ""
-    is_still: bool = False
-
-    def __iter__(self):
-        """Iterate over frames, waveform and sampling rate."""
-        return iter((self.frames, self.waveform, self.sampling_rate))
-
-
 def load_clip(
     path, timestamp: float | None = None, num_frames: int = 1, seconds: float = 3.0, require: str = "any"
 ) -> Clip:
     """Decode frames and audio around a timestamp.
 
     Args:
-        path: Path, bytes, or a seekable binary file object.
+        path: A file, see `is_file`: a path, an address that fsspec opens, bytes, a seekable binary file object, or a
+            value of `datasets`.
         timestamp: Middle of the window in seconds from the file's start; by default, the middle of the part that both
             streams cover.
         num_frames: 1 for the frame at the timestamp; more are spread evenly over the window, at the middles of equal
@@ -101,7 +79,7 @@ def load_clip(
         raise ValueError(f"Expected require as one of {', '.join(map(repr, _REQUIRE))}, got {require!r}.")
     if not is_count(num_frames, MAX_FRAMES) or not is_number(seconds, 1e-6, 1e9):
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
-    source = _Source(path)
+    source = _source(path)
     info = source.probe()
     if timestamp is not None and timestamp > info.end + _BEYOND:  # headers of some formats contain an estimate
         info = source.probe(exact=True)
@@ -124,7 +102,7 @@ def load_clips(
     """Decode several windows of a file, each as in [`load_clip`].
 
     Args:
-        path: Path, bytes, or a seekable binary file object.
+        path: A file, as in [`load_clip`].
         timestamps: Middle of a window in seconds, or a list of them; one in the middle of the file by default.
         num_clips: Number of windows spread evenly over the file, instead of timestamps.
         **options: `num_frames`, `seconds` and `require` of [`load_clip`].
@@ -132,6 +110,7 @@ def load_clips(
     Raises:
         ValueError: If there are both timestamps and `num_clips`, or no windows.
     """
+    path = open_file(path)
     if num_clips is not None:
         if timestamps is not None:
             raise ValueError("Expected timestamps or num_clips, got both.")
@@ -152,7 +131,7 @@ def probe_clip(path) -> MediaInfo:
         MediaError: If the file cannot be read, or has neither images nor audio.
         TypeError: If `path` has an unsupported type.
     """
-    return _Source(path).probe()
+    return _source(path).probe()
 
 
 def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
@@ -163,7 +142,13 @@ def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -
     return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
 
 
-def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
+def _source(path) -> "_Source | DecoderSource":
+    """Return the source of a file's frames and audio."""
+    path = open_file(path)
+    return DecoderSource(path) if is_decoder(path) else _Source(path)
+
+
+def _load(source: "_Source | DecoderSource", info: MediaInfo, timestamp, num_frames: int, seconds: float):
     """Return the clip, and whether both streams are as long as `info` states."""
     first, last = info.start, info.end
     if timestamp is None:
@@ -200,8 +185,7 @@ class _Source:
         if av is None:
             raise ImportError("Expected PyAV to read media files, but it is not installed: pip install av")
         self.is_image, self.still = False, None
-        if isinstance(path, (bytes, bytearray, memoryview)):
-            path = io.BytesIO(path)
+        path = open_file(path)
         if hasattr(path, "read"):
             name = getattr(path, "name", None)  # a number or None for temporary files
             self.file, self.name = path, name if isinstance(name, str) else "file object"
@@ -380,11 +364,6 @@ class _Source:
         peak = max(float(waveform.max()), -float(waveform.min()))
         if peak > 1 and (reason := wrong_scale(peak, bool((waveform == np.rint(waveform)).all()))):
             raise self.error("samples with a full scale of 1", f"it has {reason}")
-
-
-def is_file(item: object) -> bool:
-    """Check whether `item` is a file: a path, its bytes, or an object with `read`."""
-    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
 
 
 def _reason(error: Exception) -> str:

@@ -62,7 +62,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
             raise ValueError(f"Expected a {self.model_name} for {type(self).__name__}, got a {name}.")
         self._warn_of_new_head(model)
         super().__init__(model, processor=processor, **kwargs)
-        self.tokenizer = None  # otherwise transformers pads with the processor's stand-in
+        self.tokenizer = None  # otherwise transformers pads with the processor's special tokens
         self.model.eval()
 
     def _warn_of_new_head(self, model) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -63,6 +64,31 @@ class MediaInfo(NamedTuple):
         spans = [span for span in (self.image_span, self.audio_span) if span is not None]
         start, end = max(span[0] for span in spans), min(span[1] for span in spans)
         return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Decoded window of a file; also unpacks as `frames, waveform, sampling_rate = clip`.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels; None without images.
+        waveform: (channels, samples) float32, possibly beyond -1..1 in lossy formats; None without audio.
+        sampling_rate: Sampling rate of the waveform in Hz.
+        timestamp: Middle of the window in seconds from the file's start.
+        path: The file; "file object" if it has no name.
+        is_still: Whether the file is an image, which has no time.
+    """
+
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+    sampling_rate: int | None
+    timestamp: float = 0.0
+    path: str = ""
+    is_still: bool = False
+
+    def __iter__(self):
+        """Iterate over frames, waveform and sampling rate."""
+        return iter((self.frames, self.waveform, self.sampling_rate))
 
 
 def best_stream(container, kind: str):
