@@ -5,7 +5,7 @@ The operations are those of transformers' image processors, on its base class `B
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,23 +54,27 @@ def check_fit(fit: Any) -> str:
     return fit
 
 
-def crop_options(size: Any, crop_size: Any) -> tuple[dict[str, int], float]:
-    """Convert the sizes after resizing and after cropping, as in transformers, to that of the input and `crop_pct`.
+def _plain(size: Any) -> Any:
+    """Convert transformers' `SizeDict` to a dictionary."""
+    return dict(size) if isinstance(size, SizeDict) else size
+
+
+def crop_fraction(size: Any, crop_size: dict[str, int]) -> float:
+    """Compute the fraction of the resized side that a crop keeps, from the sizes before and after cropping.
 
     Args:
         size: As for `to_size`, or {"shortest_edge": ...}.
-        crop_size: As for `to_size`.
+        crop_size: {"height": ..., "width": ...}.
     """
-    crop = to_size(crop_size)
-    edge = dict(size).get("shortest_edge") if hasattr(size, "keys") or isinstance(size, SizeDict) else None
-    sides = {"height": edge, "width": edge} if edge else to_size(size)
-    side, name = min((crop[name], name) for name in crop)
-    crop_pct = side / sides[name]
+    edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    sides = {"height": edge, "width": edge} if is_count(edge, MAX_SIDE) else to_size(size)
+    side, name = min((crop_size[name], name) for name in crop_size)
+    fraction = side / sides[name]
     # The quotient may be rounded so that the resized image lacks a row.
-    return crop, crop_pct if int(side / crop_pct) == sides[name] else math.nextafter(crop_pct, 0.0)
+    return fraction if int(side / fraction) == sides[name] else math.nextafter(fraction, 0.0)
 
 
-class DeepAVFusionImagesKwargs(ImagesKwargs, total=False):
+class DeepAVFusionImageProcessorKwargs(ImagesKwargs, total=False):
     """Options of the image processor besides those of transformers.
 
     crop_pct (`float`):
@@ -92,6 +96,7 @@ class ImageTransform:
     do_convert_rgb = True
     do_resize = True
     size: Any = 224
+    crop_size: Any = None
     resample = 2
     do_center_crop = True
     do_normalize = True
@@ -120,10 +125,15 @@ class ImageTransform:
 
     def _standardize_kwargs(self, size=None, crop_size=None, image_mean=None, image_std=None, **kwargs) -> dict:
         """Check the options, of the processor or of a call, and convert them to one form."""
-        if crop_size is not None:
-            size, kwargs["crop_pct"] = crop_options(size, crop_size)
-        sides, crop_pct = to_size(size), kwargs["crop_pct"]
-        if not is_number(crop_pct, 1e-6, 1):
+        size = _plain(size)
+        if crop_size is None:
+            sides, crop_pct = to_size(size), kwargs["crop_pct"]
+            size = sides
+        else:
+            crop_size = to_size(_plain(crop_size))
+            sides, crop_pct = crop_size, crop_fraction(size, crop_size)
+            size = size if isinstance(size, Mapping) else to_size(size)
+        if crop_size is None and (not is_number(crop_pct, 0, 1) or crop_pct == 0):
             raise ValueError(f"Expected crop_pct in (0, 1], got {crop_pct}.")
         if sides["height"] * sides["width"] > max_pixels() * crop_pct**2:
             raise ValueError(f"Expected a size of at most {max_pixels()} pixels, got {size!r}, crop_pct {crop_pct}.")
@@ -137,13 +147,13 @@ class ImageTransform:
             )
         if kwargs.get("do_pad") or kwargs.get("data_format") not in (None, "channels_first"):
             raise ValueError("Expected fit='pad' instead of do_pad, and no data_format but 'channels_first'.")
-        if not is_count(kwargs["resample"] + 1, 6):
-            raise ValueError(f"Expected resample as a filter of PIL, 0 to 5, got {kwargs['resample']!r}.")
+        if not is_count(kwargs["resample"] + 1, 8):
+            raise ValueError(f"Expected resample as a number of PIL.Image.Resampling, got {kwargs['resample']!r}.")
         return {
             **kwargs,
             "resample": int(kwargs["resample"]),
-            "size": sides,
-            "crop_size": None,
+            "size": size,
+            "crop_size": crop_size,
             "image_mean": [float(value) for value in mean],
             "image_std": [float(value) for value in std],
             "fit": check_fit(kwargs["fit"]),
@@ -170,7 +180,8 @@ class ImageTransform:
     @property
     def output_size(self) -> tuple[int, int]:
         """(height, width) of `pixel_values`."""
-        return self.size["height"], self.size["width"]
+        size = self.size if self.crop_size is None else self.crop_size
+        return size["height"], size["width"]
 
     def pixels(self, image: Any, input_data_format: Any = None, device: Any = None) -> torch.Tensor:
         """Convert an image to (3, H, W) uint8 or float32 on a device, see `to_pixels`."""
@@ -205,7 +216,8 @@ class ImageTransform:
             size = size if self.do_center_crop else (height, width)
             return [Region(whole, (height, width), crop_offsets(height, width, size), size)]
         fit = "squash" if self.fit == "crop" and not self.do_center_crop else self.fit
-        return fit_regions(height, width, size, self.crop_pct, fit)
+        crop_pct = self.crop_pct if self.crop_size is None else crop_fraction(self.size, self.crop_size)
+        return fit_regions(height, width, size, crop_pct, fit)
 
     def views(self, pixels: torch.Tensor) -> torch.Tensor:
         """Resize, fit and normalize images of one size.
@@ -291,13 +303,13 @@ class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
     """
 
     model_input_names = ["pixel_values"]
-    valid_kwargs = DeepAVFusionImagesKwargs
+    valid_kwargs = DeepAVFusionImageProcessorKwargs
 
-    def __init__(self, **kwargs: Unpack[DeepAVFusionImagesKwargs]):
+    def __init__(self, **kwargs: Unpack[DeepAVFusionImageProcessorKwargs]):
         """Check and store the options."""
         super().__init__(**kwargs)
 
-    def preprocess(self, images, **kwargs: Unpack[DeepAVFusionImagesKwargs]) -> BatchFeature:
+    def preprocess(self, images, **kwargs: Unpack[DeepAVFusionImageProcessorKwargs]) -> BatchFeature:
         """Resize, fit and normalize images.
 
         Args:

@@ -11,11 +11,15 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
-from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionImagesKwargs
+from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionImageProcessorKwargs
 from .post_processing_deepavfusion import PostProcessing
 from .samples_deepavfusion import SampleReader, files_of
 from .sources_deepavfusion import as_items, is_file
-from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, DeepAVFusionVideosKwargs, VideoProcessorMixin
+from .video_processing_deepavfusion import (
+    DeepAVFusionVideoProcessor,
+    DeepAVFusionVideoProcessorKwargs,
+    VideoProcessorMixin,
+)
 
 _PARTS = {
     "feature_extractor": (DeepAVFusionFeatureExtractor, FeatureExtractionMixin),
@@ -31,15 +35,18 @@ _PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
 class DeepAVFusionProcessorKwargs(ProcessingKwargs, total=False):
     """Options of a call of the processor, besides the options of its parts; see `DeepAVFusionProcessor.__call__`."""
 
-    images_kwargs: DeepAVFusionImagesKwargs
-    videos_kwargs: DeepAVFusionVideosKwargs
+    images_kwargs: DeepAVFusionImageProcessorKwargs
+    videos_kwargs: DeepAVFusionVideoProcessorKwargs
     timestamps: Any
     num_clips: int | None
     return_presence: bool
 
 
 class _SpecialTokens:
+    """What transformers reads from the tokenizer of every processor, of which this one has none."""
+
     eos_token_id = bos_token_id = pad_token_id = None
+    init_kwargs: ClassVar[dict[str, Any]] = {}
 
 
 class _PartNames:
@@ -50,7 +57,7 @@ class _PartNames:
         return lambda: names
 
 
-class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
+class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
     """Processor of all DeepAVFusion models.
 
     Converts video files, or images and audio, to inputs of a model, and its outputs to labels, waveforms and maps.

@@ -20,7 +20,7 @@ def spread_frames(count: int, num_frames: int) -> list[int]:
     return [min(int((i + 0.5) * count / num_frames), count - 1) for i in range(num_frames)]
 
 
-class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
+class DeepAVFusionVideoProcessorKwargs(VideosKwargs, total=False):
     """Options of the video processor besides those of transformers.
 
     crop_pct (`float`):
@@ -45,11 +45,11 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
     """
 
     model_input_names = ["pixel_values"]
-    valid_kwargs = DeepAVFusionVideosKwargs
+    valid_kwargs = DeepAVFusionVideoProcessorKwargs
     num_frames = 8
     do_sample_frames = True
 
-    def __init__(self, **kwargs: Unpack[DeepAVFusionVideosKwargs]):
+    def __init__(self, **kwargs: Unpack[DeepAVFusionVideoProcessorKwargs]):
         """Check and store the options."""
         super().__init__(**kwargs)
 
@@ -58,11 +58,9 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
             raise ValueError(
                 f"Expected num_frames of at least 1 and at most {MAX_FRAMES}, got {kwargs['num_frames']!r}."
             )
-        if kwargs.get("fps") is not None:
-            raise ValueError("Expected num_frames, which the model needs, and no fps.")
         return super()._standardize_kwargs(**kwargs)
 
-    def preprocess(self, videos, **kwargs: Unpack[DeepAVFusionVideosKwargs]) -> BatchFeature:
+    def preprocess(self, videos, **kwargs: Unpack[DeepAVFusionVideoProcessorKwargs]) -> BatchFeature:
         """Select, resize, fit and normalize the frames of videos.
 
         Args:
@@ -83,9 +81,15 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         use_one_thread_after_fork()
         return super().preprocess(videos, **kwargs)
 
-    def sample_frames(self, metadata: VideoMetadata, num_frames: int, **kwargs) -> list[int]:
-        """Choose the frames of a video, see `spread_frames`."""
-        return spread_frames(metadata.total_num_frames, num_frames)
+    def sample_frames(self, metadata: VideoMetadata, num_frames: int | None = None, fps=None, **kwargs) -> list[int]:
+        """Choose the frames of a video, see `spread_frames`.
+
+        Raises:
+            ValueError: If a frame rate is given.
+        """
+        if fps is not None:
+            raise ValueError(f"Expected num_frames, which the model needs, and no fps, got {fps}.")
+        return spread_frames(metadata.total_num_frames, self.num_frames if num_frames is None else num_frames)
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         clips, metadata = [], []
