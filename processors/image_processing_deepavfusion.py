@@ -87,8 +87,8 @@ class DeepAVFusionImageProcessorKwargs(ImagesKwargs, total=False):
     fit: str | None
 
 
-class ImageTransform:
-    """Evaluation transform shared by images and videos, for subclasses of `BaseImageProcessor`.
+class ImageTransform(BaseImageProcessor):
+    """Evaluation transform shared by images and videos.
 
     Resizes (antialiased bilinear), fits and normalizes, as the attributes say, which are the options of a call, too.
     """
@@ -268,7 +268,7 @@ class ImageTransform:
         return top, left, min(bottom, height), min(right, width)
 
 
-class DeepAVFusionImageProcessor(ImageTransform, BaseImageProcessor):
+class DeepAVFusionImageProcessor(ImageTransform):
     """Evaluation transform of the published models: images to `pixel_values`.
 
     The short side is resized to int(size / crop_pct) with antialiased bilinear interpolation; for a rectangular `size`,

@@ -35,8 +35,8 @@ _PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
 class DeepAVFusionProcessorKwargs(ProcessingKwargs, total=False):
     """Options of a call of the processor, besides the options of its parts; see `DeepAVFusionProcessor.__call__`."""
 
-    images_kwargs: DeepAVFusionImageProcessorKwargs
-    videos_kwargs: DeepAVFusionVideoProcessorKwargs
+    images_kwargs: DeepAVFusionImageProcessorKwargs  # ty: ignore[invalid-typed-dict-field]
+    videos_kwargs: DeepAVFusionVideoProcessorKwargs  # ty: ignore[invalid-typed-dict-field]
     timestamps: Any
     num_clips: int | None
     return_presence: bool

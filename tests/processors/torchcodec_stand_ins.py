@@ -14,8 +14,8 @@ class VideoDecoder:
     stream_index = 0
 
     def __init__(self, frames: np.ndarray, fps: float = 8, begin: float = 0.0, dimension_order: str = "NCHW"):
-        frames = torch.from_numpy(np.ascontiguousarray(frames))
-        self._frames = frames.movedim(-1, 1) if dimension_order == "NCHW" else frames
+        images = torch.from_numpy(np.ascontiguousarray(frames))
+        self._frames = images.movedim(-1, 1) if dimension_order == "NCHW" else images
         self._fps, self._begin, self._end = fps, begin, begin + len(frames) / fps
         self.metadata = SimpleNamespace(
             begin_stream_seconds=begin,
