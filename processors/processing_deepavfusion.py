@@ -215,6 +215,8 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
             raise ValueError(f"Expected images, videos or audio alone, got text={str(text)[:40]!r}.")
         options, return_tensors = self._options(kwargs)
         timestamps, num_clips = options.get("timestamps"), options.get("num_clips")
+        timestamps = timestamps.tolist() if hasattr(timestamps, "tolist") else timestamps
+        timestamps = timestamps if (times := as_items(timestamps)) is None else times
         reader = SampleReader(self, *(options[f"{kind}_kwargs"] for kind in ("images", "videos", "audio")))
         if (files := files_of(videos)) is not None:
             if images is not None:
@@ -372,8 +374,8 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
 def _timestamps_per_file(timestamps: Any, videos: Any, num_files: int) -> Sequence:
     if timestamps is None:
         return [None] * num_files
-    per_file = [timestamps] if is_file(videos) else as_items(timestamps)
-    if per_file is None or len(per_file) != num_files:
+    per_file = [timestamps] if is_file(videos) else timestamps
+    if not isinstance(per_file, list) or len(per_file) != num_files:
         raise ValueError(
             f"Expected timestamps as a list with one entry for each of {num_files} files, got {timestamps!r}."
         )

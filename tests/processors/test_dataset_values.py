@@ -56,7 +56,7 @@ def content(path):
 
 def video_decoder(path):
     """Decode all frames of a clip of ten frames a second."""
-    count = 40 if path.endswith("clip.mp4") else 20
+    count = 20 if path.endswith("other.mkv") else 40
     return VideoDecoder(load_clip(path, num_frames=count, seconds=count / 10).frames, fps=10)
 
 
@@ -129,8 +129,17 @@ class TestFiles:
     @pytest.mark.parametrize("form", SEQUENCES)
     def test_sequences_of_files(self, processor, files, form):
         paths = [files.clip, files.other]
-        found = processor(videos=SEQUENCES[form](paths), timestamps=np.array([2.0, 0.5], dtype=object))
+        found = processor(videos=SEQUENCES[form](paths), timestamps=(2.0, 0.5))
         assert_same(found, processor(videos=paths, timestamps=[2.0, 0.5]))
+
+    @pytest.mark.parametrize(
+        "form", [tuple, np.array, torch.tensor, pandas.Series, iter], ids=lambda form: form.__name__
+    )
+    def test_sequences_of_timestamps(self, processor, files, form):
+        expected = processor(videos=[files.clip, files.other], timestamps=[2.0, 0.5])
+        assert_same(processor(videos=[files.clip, files.other], timestamps=form([2.0, 0.5])), expected)
+        one = processor(videos=files.clip, timestamps=[2.0, 0.5])
+        assert_same(processor(videos=files.clip, timestamps=form([2.0, 0.5])), one)
 
     def test_frames_of_a_decoder_that_does_not_know_its_file(self, processor, files):
         expected = processor(videos=files.silent, timestamps=[0.5, 3.0])
@@ -175,7 +184,12 @@ class TestImages:
             assert_same(processor(images=same), two)
             assert_same(processor.image_processor(same), two)
 
-    def test_videos_as_images_and_as_input_of_the_parts(self, files):
+    def test_the_image_of_a_video_is_that_in_its_middle(self, processor, files):
+        expected = processor(images=load_clip(files.silent).frames[0])
+        for video in (files.silent, video_decoder(files.silent), column(datasets.Video, files.silent)):
+            assert_same(processor(images=video), expected)
+
+    def test_videos_as_input_of_the_parts(self, files):
         video = DeepAVFusionProcessor.from_config(DeepAVFusionConfig(**TINY, num_frames=4))
         frames = load_clip(files.clip, num_frames=4, seconds=4.0).frames
         assert_same(video.video_processor(files.clip), video.video_processor(frames))
