@@ -7,8 +7,9 @@ memory than seconds. Packets are decoded one by one, so that a damaged one does 
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -111,17 +112,27 @@ def load_clips(
         ValueError: If there are both timestamps and `num_clips`, or no windows.
     """
     path = open_file(path)
+    times = window_timestamps(lambda: probe_clip(path).span, timestamps, num_clips, options.get("seconds", 3.0))
+    for time in times:
+        yield load_clip(path, time, **options)
+
+
+def window_timestamps(span: Callable, timestamps: Any, num_clips: int | None, seconds: float) -> list:
+    """List the middles of windows: given ones, or `num_clips` spread over what `span` returns, (start, end) in seconds.
+
+    Raises:
+        ValueError: If there are both timestamps and `num_clips`, or no windows.
+    """
     if num_clips is not None:
         if timestamps is not None:
             raise ValueError("Expected timestamps or num_clips, got both.")
         if not is_count(num_clips, MAX_WINDOWS):
             raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
-        timestamps = dense_timestamps(*probe_clip(path).span, num_clips, options.get("seconds", 3.0))
+        timestamps = dense_timestamps(*span(), num_clips, seconds)
     times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
     if not times:
         raise ValueError("Expected at least one timestamp, got none.")
-    for time in times:
-        yield load_clip(path, time, **options)
+    return times
 
 
 def probe_clip(path) -> MediaInfo:
@@ -373,4 +384,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "is_file", "load_clip", "load_clips", "probe_clip"]
+__all__ = [
+    "Clip",
+    "MediaError",
+    "MediaInfo",
+    "dense_timestamps",
+    "is_file",
+    "load_clip",
+    "load_clips",
+    "probe_clip",
+    "window_timestamps",
+]

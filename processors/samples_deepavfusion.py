@@ -1,14 +1,14 @@
 """Samples of a call of the processor: from images, videos, sounds and files to views of images and spectrograms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .feature_extraction_deepavfusion import rates_of
-from .media_deepavfusion import dense_timestamps, load_clips
+from .media_deepavfusion import load_clips, probe_clip, window_timestamps
 from .pixels_deepavfusion import as_list
-from .sources_deepavfusion import as_items, is_file
+from .sources_deepavfusion import as_items, is_file, open_file
 from .streams_deepavfusion import window_times
 from .video_processing_deepavfusion import as_videos
 from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
@@ -89,45 +89,51 @@ class SampleReader:
                 raise ValueError(f"Expected a file or audio in every sample, got neither in sample {index}.")
             if file is not None and not is_file(file):
                 raise TypeError(f"Expected files alone, or none, in videos, got {type(file).__name__} beside a file.")
-            whole = None if sound is None else self._sound(sound, rates[index])
-            for time, images, heard in self._windows(file, times, num_clips, whole, sounds is None):
+            if sounds is None:
+                windows = self._windows(file, times, num_clips, "any")
+            else:
+                windows = self._windows_with(file, times, num_clips, sound, rates[index])
+            for images, heard in windows:
                 frames += [None] if images is None else self.videos([images])
-                if whole is not None:
-                    heard = self._cut(*whole, time)
                 features += [None] if heard is None else self._features([heard[0]], [heard[1]])
         return frames, features
 
-    def _windows(self, file: Any, times: Any, num_clips: int | None, sound: tuple | None, use_audio: bool):
-        """Yield (timestamp, frames, (waveform, rate)) of each window."""
-        seconds = self.processor.feature_extractor.seconds
-        if file is not None:
-            num_frames = 1 if self.processor.video_processor is None else self._num_frames
-            options = {"num_frames": num_frames, "seconds": seconds, "require": "any" if use_audio else "image"}
-            for clip in load_clips(file, times, num_clips, **options):
-                heard = None if clip.waveform is None or not use_audio else (clip.waveform, clip.sampling_rate)
-                yield clip.timestamp, clip.frames, heard
-        elif sound is not None:
-            length = sound[0].shape[-1] / sound[1]
-            if num_clips is not None:
-                times = dense_timestamps(0.0, length, num_clips, seconds)
-            for time in times if isinstance(times, (list, tuple)) else [times]:
-                yield length / 2 if time is None else time, None, None
+    def _windows(self, file: Any, times: Any, num_clips: int | None, require: str) -> Iterator[tuple]:
+        """Yield the frames and (waveform, sampling rate) of each window of a file."""
+        num_frames = 1 if self.processor.video_processor is None else self._num_frames
+        options = {"num_frames": num_frames, "seconds": self._seconds, "require": require}
+        for clip in load_clips(file, times, num_clips, **options):
+            yield clip.frames, None if clip.waveform is None else (clip.waveform, clip.sampling_rate)
+
+    def _windows_with(self, file: Any, times: Any, num_clips: int | None, sound: Any, rate: Any) -> Iterator[tuple]:
+        """Yield the frames of each window of a file, if any, and the same window of a sound, if any."""
+        if sound is None:
+            yield from ((images, None) for images, _ in self._windows(file, times, num_clips, "image"))
+            return
+        waveform, own = with_own_rate(sound, rate)
+        waveform, rate = to_mono(waveform), self.processor.feature_extractor.check_rate(own)
+        length = waveform.shape[-1] / rate
+
+        def overlap() -> tuple[float, float]:
+            start, end = (0.0, length) if file is None else probe_clip(file).span
+            return min(start, length), min(end, length)
+
+        file = file if file is None else open_file(file)
+        for time in window_timestamps(overlap, times, num_clips, self._seconds):
+            time = sum(overlap()) / 2 if time is None else time
+            images = None if file is None else next(self._windows(file, time, None, "image"))[0]
+            if time > length + 0.05:
+                raise ValueError(f"Expected audio up to the timestamp {time:.2f} s, got {length:.2f} s.")
+            start = max(round(window_times(0.0, length, min(time, length), 1, self._seconds)[0] * rate), 0)
+            yield images, (waveform[start : start + round(self._seconds * rate)], rate)
+
+    @property
+    def _seconds(self) -> float:
+        return self.processor.feature_extractor.seconds
 
     @property
     def _num_frames(self) -> int:
         return self._visual["videos"].get("num_frames") or self.processor.num_frames
-
-    def _sound(self, sound: Any, rate: Any) -> tuple[torch.Tensor, int]:
-        waveform, own = with_own_rate(sound, rate)
-        return to_mono(waveform), self.processor.feature_extractor.check_rate(own)
-
-    def _cut(self, waveform: torch.Tensor, rate: int, time: float) -> tuple[torch.Tensor, int]:
-        """Cut the window around a timestamp from a waveform, as from a file."""
-        seconds, length = self.processor.feature_extractor.seconds, waveform.shape[-1] / rate
-        if time > length + 0.05:
-            raise ValueError(f"Expected audio as long as the video, got {length:.2f} s and a frame at {time:.2f} s.")
-        start = max(round(window_times(0.0, length, min(time, length), 1, seconds)[0] * rate), 0)
-        return waveform[start : start + round(seconds * rate)], rate
 
 
 def files_of(videos: Any) -> list | None:

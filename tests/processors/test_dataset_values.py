@@ -288,8 +288,23 @@ class TestVideosWithAudio:
             processor(videos=[files.clip] * 2, audio=[files.low])
 
     def test_audio_that_ends_before_the_frame_raises(self, processor, files):
-        with pytest.raises(ValueError, match=r"as long as the video, got 2.50 s and a frame at 3.50 s"):
-            processor(videos=files.clip, audio=files.low, timestamps=3.5)
+        for arguments in (
+            {"videos": files.clip, "audio": files.low, "timestamps": 3.5},
+            {"videos": [None, files.clip], "audio": [files.low, files.low], "timestamps": [3.5, 1.0]},
+        ):
+            with pytest.raises(ValueError, match=r"audio up to the timestamp 3.50 s, got 2.50 s"):
+                processor(**arguments)
+
+    def test_default_windows_are_within_both(self, processor, files):
+        assert_same(
+            processor(videos=files.clip, audio=files.low),
+            processor(videos=files.clip, audio=files.low, timestamps=1.25),
+        )
+        spread = processor(videos=files.clip, audio=files.low, num_clips=2)
+        assert_same(spread, processor(videos=files.clip, audio=files.low, timestamps=[0.5, 2.0]))
+        for arguments in ({"num_clips": 2, "timestamps": 1.0}, {"num_clips": 0}, {"timestamps": []}):
+            with pytest.raises(ValueError, match="num_clips|at least one timestamp"):
+                processor(videos=files.clip, audio=files.low, **arguments)
 
 
 class RangeHandler(BaseHTTPRequestHandler):
