@@ -7,16 +7,15 @@ memory than seconds. Packets are decoded one by one, so that a damaged one does 
 import io
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 from .audio_streams_deepavfusion import collect_audio
 from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
-from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
+from .numbers_deepavfusion import MAX_FRAMES, is_count, is_number
 from .sources_deepavfusion import is_decoder, is_file, open_file
 from .stills_deepavfusion import is_image_file, read_still
 from .streams_deepavfusion import (
@@ -24,6 +23,7 @@ from .streams_deepavfusion import (
     MediaInfo,
     best_stream,
     decode,
+    dense_timestamps,
     file_start,
     header_span,
     if_in_time,
@@ -34,6 +34,7 @@ from .streams_deepavfusion import (
     steps_back,
     upright,
     window_times,
+    window_timestamps,
 )
 
 try:
@@ -117,24 +118,6 @@ def load_clips(
         yield load_clip(path, time, **options)
 
 
-def window_timestamps(span: Callable, timestamps: Any, num_clips: int | None, seconds: float) -> list:
-    """List the middles of windows: given ones, or `num_clips` spread over what `span` returns, (start, end) in seconds.
-
-    Raises:
-        ValueError: If there are both timestamps and `num_clips`, or no windows.
-    """
-    if num_clips is not None:
-        if timestamps is not None:
-            raise ValueError("Expected timestamps or num_clips, got both.")
-        if not is_count(num_clips, MAX_WINDOWS):
-            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
-        timestamps = dense_timestamps(*span(), num_clips, seconds)
-    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
-    if not times:
-        raise ValueError("Expected at least one timestamp, got none.")
-    return times
-
-
 def probe_clip(path) -> MediaInfo:
     """Read which streams a file has and which times they cover, from its headers, or else from its packets.
 
@@ -143,14 +126,6 @@ def probe_clip(path) -> MediaInfo:
         TypeError: If `path` has an unsupported type.
     """
     return _source(path).probe()
-
-
-def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
-    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
-    first, last = start + seconds / 2, end - seconds / 2
-    if num_clips == 1 or last <= first:
-        return [(start + end) / 2] * num_clips
-    return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
 
 
 def _source(path) -> "_Source | DecoderSource":
@@ -393,5 +368,4 @@ __all__ = [
     "load_clip",
     "load_clips",
     "probe_clip",
-    "window_timestamps",
 ]

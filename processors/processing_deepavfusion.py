@@ -238,9 +238,13 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
             frames = [view for views in frames for view in ([None] if views is None else views)]
             if features is not None:
                 features = [row for row, count in zip(features, tiles, strict=True) for _ in range(count)]
-        names = dict.fromkeys(name for row in features or [] if row is not None for name in row)
-        audible = {name: [None if row is None else row[name] for row in features or []] for name in names}
-        data = self._batch({"pixel_values": frames, **audible}, options["return_presence"])
+        shapes, return_presence = self.input_shapes, options["return_presence"]
+        if return_presence and "pixel_values" in shapes and not any(view is not None for view in frames or []):
+            shapes["pixel_values"] = reader.image_shape()
+        if options["audio_kwargs"].get("return_attention_mask"):
+            shapes["attention_mask"] = (self.feature_extractor.spectrogram_length,)
+        audible = {name: [row and row[name] for row in features or []] for name in shapes if name != "pixel_values"}
+        data = self._batch({"pixel_values": frames, **audible}, shapes, return_presence)
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -254,18 +258,18 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         formats = [options[kind].pop("return_tensors") for kind in kinds if "return_tensors" in options[kind]]
         return options, formats[0] if formats else "pt"
 
-    def _batch(self, given: dict[str, list | None], return_presence: bool) -> dict[str, torch.Tensor]:
+    def _batch(self, given: Mapping, shapes: Mapping, return_presence: bool) -> dict[str, torch.Tensor]:
         """Stack the values of samples, with None or zeros for a missing modality, and mark those that have it."""
         if not any(value is not None for values in given.values() for value in values or []):
             raise ValueError("Expected images, videos or audio, got none.")
         count, data = next(len(values) for values in given.values() if values), {}
-        shapes = self.input_shapes
-        for name in (*shapes, *(name for name in given if name not in shapes)):
+        for name, shape in shapes.items():
             values = given.get(name) or [None] * count
             present = [value is not None for value in values]
             first = next((value for value in values if value is not None), None)
-            if first is not None or (return_presence and name in shapes):
-                blank = torch.zeros(shapes[name]) if first is None else torch.zeros_like(first)
+            if first is not None or return_presence:
+                dtype = torch.float32 if name in _PRESENCE else torch.long
+                blank = torch.zeros(shape, dtype=dtype) if first is None else torch.zeros_like(first)
                 data[name] = torch.stack([blank if value is None else value for value in values])
                 if name in _PRESENCE and (return_presence or not all(present)):
                     data[_PRESENCE[name]] = torch.tensor(present)
@@ -300,7 +304,7 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         for index, pair in enumerate(zip(*inputs.values(), strict=True)):
             if all(value is None for value in pair):
                 raise ValueError(f"Expected image or audio in every sample, got neither in sample {index}.")
-        batch: dict[str, Any] = self._batch(inputs, return_presence=True)
+        batch: dict[str, Any] = self._batch(inputs, self.input_shapes, return_presence=True)
         others = [{k: v for k, v in sample.items() if k not in (*_PRESENCE, *_PRESENCE.values())} for sample in samples]
         if any(fields.keys() != others[0].keys() for fields in others):
             names = sorted(set().union(*others) - set.intersection(*map(set, others)))

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from .feature_extraction_deepavfusion import rates_of
-from .media_deepavfusion import load_clips, probe_clip, window_timestamps
+from .media_deepavfusion import load_clips, probe_clip
 from .pixels_deepavfusion import as_list
 from .sources_deepavfusion import as_items, is_file, open_file
-from .streams_deepavfusion import window_times
+from .streams_deepavfusion import window_times, window_timestamps
 from .video_processing_deepavfusion import as_videos
 from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
@@ -38,6 +38,10 @@ class SampleReader:
         if self.processor.image_processor is None and self.processor.video_processor is not None:
             items = [None if image is None else [image] for image in items]
         return [None if item is None else self._views(item, "images") for item in items]
+
+    def image_shape(self) -> torch.Size:
+        """Shape of a view with the options of the call."""
+        return self.images([torch.zeros(3, 8, 8, dtype=torch.uint8)])[0][0].shape
 
     def videos(self, videos: Any) -> list:
         """Views of videos; image models use the middle frame."""

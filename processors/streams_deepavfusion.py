@@ -2,13 +2,15 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels
+from .numbers_deepavfusion import MAX_WINDOWS, is_count
 from .stills_deepavfusion import Orientation, matrix_orientation
 
 try:
@@ -266,6 +268,32 @@ def window_times(
     return begin, [timestamp] if num_frames == 1 else [begin + (i + 0.5) * step for i in range(num_frames)]
 
 
+def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
+    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
+    first, last = start + seconds / 2, end - seconds / 2
+    if num_clips == 1 or last <= first:
+        return [(start + end) / 2] * num_clips
+    return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
+
+
+def window_timestamps(span: Callable, timestamps: Any, num_clips: int | None, seconds: float) -> list:
+    """List the middles of windows: given ones, or `num_clips` spread over what `span` returns, (start, end) in seconds.
+
+    Raises:
+        ValueError: If there are both timestamps and `num_clips`, or no windows.
+    """
+    if num_clips is not None:
+        if timestamps is not None:
+            raise ValueError("Expected timestamps or num_clips, got both.")
+        if not is_count(num_clips, MAX_WINDOWS):
+            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
+        timestamps = dense_timestamps(*span(), num_clips, seconds)
+    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
+    if not times:
+        raise ValueError("Expected at least one timestamp, got none.")
+    return times
+
+
 def upright(frames: list, ratio: float) -> np.ndarray:
     """Convert frames to RGB arrays, turned and mirrored as the file states, with square pixels.
 
@@ -302,9 +330,11 @@ def upright(frames: list, ratio: float) -> np.ndarray:
 
 
 __all__ = [
+    "Clip",
     "MediaInfo",
     "best_stream",
     "decode",
+    "dense_timestamps",
     "file_start",
     "header_span",
     "if_in_time",
@@ -316,4 +346,5 @@ __all__ = [
     "timed",
     "upright",
     "window_times",
+    "window_timestamps",
 ]

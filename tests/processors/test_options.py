@@ -117,6 +117,16 @@ class TestProcessor:
         assert found.attention_mask.sum(1).tolist() == [64, 32, 0]
         assert found.attention_mask[1].tolist() == [1] * 32 + [0] * 32
         assert "attention_mask" not in processor(audio=half, sampling_rate=RATE)
+        for given in ({"images": IMAGE}, {"audio": SOUND, "sampling_rate": RATE}):
+            found = processor(**given, return_attention_mask=True, return_presence=True, size=16)
+            assert {name: tuple(value.shape) for name, value in found.items()} == {
+                "pixel_values": (1, 3, 16, 16),
+                "input_features": (1, 1, 64, 64),
+                "image_present": (1,),
+                "audio_present": (1,),
+                "attention_mask": (1, 64),
+            }
+            assert found.attention_mask.dtype == torch.long
 
 
 class TestImages:
