@@ -1,6 +1,7 @@
 """Feature extractor: waveforms to log-mel spectrograms, and masks over mel bins back to waveforms."""
 
 import functools
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,9 @@ from transformers.utils import logging
 
 from .limits_deepavfusion import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from .numbers_deepavfusion import is_count, is_number
-from .waveforms_deepavfusion import as_waveforms, to_mono
+from .sources_deepavfusion import as_items
+from .threads_deepavfusion import use_one_thread_after_fork
+from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
 try:
     import torchaudio
@@ -86,6 +89,20 @@ def fill_window(waveform: torch.Tensor, num_samples: int) -> torch.Tensor:
     return waveform[..., :num_samples]
 
 
+def rates_of(sampling_rate: Any, count: int) -> list:
+    """Return the sampling rate of each of `count` sounds: the same for all, or one for each.
+
+    Raises:
+        ValueError: If their number differs.
+    """
+    rates = as_items(sampling_rate)
+    if rates is None:
+        rates = sampling_rate.tolist() if getattr(sampling_rate, "ndim", 0) == 1 else [sampling_rate] * count
+    if len(rates) != count:
+        raise ValueError(f"Expected one sampling_rate, or one for each of {count} sounds, got {len(rates)}.")
+    return rates
+
+
 class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
     """Log10-mel spectrograms of audio as the published models expect them: `input_features`.
 
@@ -126,7 +143,7 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         **kwargs,
     ):
         """Check and store the settings."""
-        for name in ("feature_size", "padding_value", "feature_extractor_type"):
+        for name in ("feature_size", "padding_value", "feature_extractor_type", "auto_map"):
             kwargs.pop(name, None)
         super().__init__(feature_size=num_mel_bins, sampling_rate=sampling_rate, padding_value=0.0, **kwargs)
         sizes = {
@@ -168,39 +185,86 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         return self.num_samples / self.sampling_rate
 
     def __call__(
-        self, audio, sampling_rate: int | None = None, return_tensors: str | None = "pt", **kwargs
+        self,
+        audio,
+        sampling_rate: int | Sequence[int] | None = None,
+        return_tensors: str | None = "pt",
+        padding: bool | str | None = None,
+        truncation: bool | None = None,
+        return_attention_mask: bool | None = None,
+        device: str | torch.device | None = None,
+        **kwargs,
     ) -> BatchFeature:
         """Compute log-mel spectrograms.
 
         Args:
             audio: A waveform, (N,) or (2, N) as a numpy array, torch tensor or list of numbers, see `to_mono`; or a
-                list of waveforms, which may differ in length and have any number of channels, (C, N).
-            sampling_rate: Sampling rate of `audio` in Hz. Without it, the extractor warns and assumes its own rate.
+                sequence of waveforms, which may differ in length and have any number of channels, (C, N). Or sounds
+                with their own sampling rates: files, see `is_file`, and values of `datasets`.
+            sampling_rate: Sampling rate of `audio` in Hz, or of each waveform. Without it, the extractor warns and
+                assumes its own rate.
             return_tensors: `"pt"` or `"np"`.
-            **kwargs: No other arguments are accepted.
+            padding: How waveforms shorter than the window are filled: repeated forward and backward by default, as
+                published; with silence if True, `"longest"` or `"max_length"`; not at all if False or `"do_not_pad"`.
+            truncation: Whether longer waveforms are cut, which is the default.
+            return_attention_mask: Whether to return which time steps are within the given audio.
+            device: Device that computes the spectrograms; that of the audio by default.
+            **kwargs: No other arguments are accepted, except `max_length`, the length of the window in samples.
 
         Returns:
-            `input_features` (B, 1, num_mel_bins, spectrogram_length) float32, log10 power.
+            `input_features` (B, 1, num_mel_bins, spectrogram_length) float32, log10 power. On request,
+            `attention_mask` (B, spectrogram_length) int64, 1 where there is audio.
 
         Raises:
+            MediaError: If a file cannot be read or has no audio.
             TypeError: If `audio` has an unsupported type, or for unknown arguments.
-            ValueError: If a waveform has the wrong shape, or samples that are NaN or infinite.
+            ValueError: If a waveform has the wrong shape, samples that are NaN or infinite, or a length that `padding`
+                or `truncation` excludes.
             ImportError: If torchaudio is not installed.
         """
-        if kwargs:
+        if kwargs.pop("max_length", None) not in (None, self.num_samples):
+            raise ValueError(f"Expected max_length as the {self.num_samples} samples of the window, if at all.")
+        if kwargs := {name: value for name, value in kwargs.items() if value is not None}:
             raise TypeError(f"Unexpected arguments: {', '.join(kwargs)}.")
-        windows = [fill_window(waveform, self.num_samples) for waveform in self.waveforms(audio, sampling_rate)]
-        features = self.log_mel(torch.stack(windows))[:, None]
-        return BatchFeature({"input_features": features}, tensor_type=return_tensors)
+        use_one_thread_after_fork()
+        waveforms = self.waveforms(audio, sampling_rate, self.seconds + 1.0)  # resampling looks ahead
+        lengths = [len(waveform) for waveform in waveforms]
+        if padding in (False, "do_not_pad") and min(lengths) < self.num_samples:
+            raise ValueError(f"Expected at least {self.num_samples} samples without padding, got {min(lengths)}.")
+        if truncation is False and max(lengths) > self.num_samples:
+            raise ValueError(f"Expected at most {self.num_samples} samples without truncation, got {max(lengths)}.")
+        windows = torch.stack([self._window(waveform, padding) for waveform in waveforms])
+        data = {"input_features": self.log_mel(windows if device is None else windows.to(device))[:, None]}
+        if return_attention_mask:
+            steps = torch.arange(self.spectrogram_length) * self.hop_length
+            data["attention_mask"] = (steps < torch.tensor(lengths)[:, None]).long()
+        return BatchFeature(data, tensor_type=return_tensors)
 
-    def waveforms(self, audio, sampling_rate: int | None = None) -> list[torch.Tensor]:
-        """Convert audio, as in `__call__`, to mono waveforms (N,) float32 at the extractor's sampling rate."""
-        rate = self._check_rate(sampling_rate)
+    def _window(self, waveform: torch.Tensor, padding: bool | str | None) -> torch.Tensor:
+        if padding not in (None, True, False, "longest", "max_length", "do_not_pad"):
+            raise ValueError(f"Expected padding as a bool, 'longest', 'max_length' or 'do_not_pad', got {padding!r}.")
+        if padding is None or waveform.shape[-1] >= self.num_samples:
+            return fill_window(waveform, self.num_samples)
+        return F.pad(waveform, (0, self.num_samples - waveform.shape[-1]), value=self.padding_value)
+
+    def waveforms(
+        self, audio, sampling_rate: int | Sequence[int] | None = None, seconds: float | None = None
+    ) -> list[torch.Tensor]:
+        """Convert audio, as in `__call__`, to mono waveforms (N,) float32 at the extractor's sampling rate.
+
+        Of files, `seconds` from their start are decoded; all by default.
+        """
         items = as_waveforms(audio)
+        rates = rates_of(sampling_rate, len(items))
         names = ["audio"] if len(items) == 1 else [f"audio[{i}]" for i in range(len(items))]
-        return [resample(to_mono(item, name), rate, self.sampling_rate) for item, name in zip(items, names)]
+        sounds = (with_own_rate(item, rate, seconds) for item, rate in zip(items, rates, strict=True))
+        return [
+            resample(to_mono(item, name), self.check_rate(rate), self.sampling_rate)
+            for (item, rate), name in zip(sounds, names, strict=True)
+        ]
 
-    def _check_rate(self, sampling_rate: int | float | None) -> int:
+    def check_rate(self, sampling_rate: int | float | None) -> int:
+        """Check a sampling rate in Hz; without one, warn and return the extractor's own."""
         if sampling_rate is None:
             logger.warning_once(
                 f"No sampling_rate given, {self.sampling_rate} Hz is assumed. Pass sampling_rate=...: audio at another "
@@ -294,10 +358,15 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         window = _hann_window(self.n_fft, spectrum.device)
         return torch.istft(spectrum, self.n_fft, self.hop_length, window=window, length=waveforms.shape[-1])
 
+    @property
+    def auto_map(self) -> dict[str, str]:
+        """The class that `trust_remote_code=True` loads; not stored, so that saving does not change the extractor."""
+        return {self._auto_class: f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
-        settings = super().to_dict()
-        # The base class has these for padding, which this extractor never does.
+        settings = {**super().to_dict(), "auto_map": self.auto_map}
+        # The base class has these for padding, which this extractor only does on request.
         for name in ("feature_size", "padding_value", "padding_side", "return_attention_mask"):
             settings.pop(name, None)
         return settings

@@ -9,15 +9,17 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from .audio_streams_deepavfusion import collect_audio
+from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
-from .numbers_deepavfusion import MAX_FRAMES, MAX_WINDOWS, is_count, is_number
+from .numbers_deepavfusion import MAX_FRAMES, is_count, is_number
+from .sources_deepavfusion import is_decoder, is_file, open_file
 from .stills_deepavfusion import is_image_file, is_misfit, read_still
 from .streams_deepavfusion import (
+    Clip,
     MediaInfo,
     best_stream,
     decode,
@@ -32,6 +34,7 @@ from .streams_deepavfusion import (
     steps_back,
     upright,
     window_times,
+    window_timestamps,
 )
 
 try:
@@ -50,31 +53,6 @@ _IMAGE_SPAN = (0.0, 0.04)
 _REQUIRE = ("any", "both", "image", "audio")
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """Decoded window of a file; also unpacks as `frames, waveform, sampling_rate = clip`.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels; None without images.
-        waveform: (channels, samples) float32, possibly beyond -1..1 in lossy formats; None without audio.
-        sampling_rate: Sampling rate of the waveform in Hz.
-        timestamp: Middle of the window in seconds from the file's start.
-        path: The file; "file object" if it has no name.
-        is_still: Whether the file is an image, which has no time.
-    """
-
-    frames: np.ndarray | None
-    waveform: np.ndarray | None
-    sampling_rate: int | None
-    timestamp: float = 0.0
-    path: str = ""
-    is_still: bool = False
-
-    def __iter__(self):
-        """Iterate over frames, waveform and sampling rate."""
-        return iter((self.frames, self.waveform, self.sampling_rate))
-
-
 def load_clip(
     path,
     timestamp: float | Callable[[MediaInfo], tuple[float, float]] | None = None,
@@ -85,7 +63,8 @@ def load_clip(
     """Decode frames and audio around a timestamp.
 
     Args:
-        path: Path, bytes, or a seekable binary file object.
+        path: A file, see `is_file`: a path, an address that fsspec opens, bytes, a seekable binary file object, or a
+            value of `datasets`.
         timestamp: Middle of the window in seconds from the file's start; by default, the middle of the part that both
             streams cover. A function of the file's [`MediaInfo`] returns that, and the time of a single frame.
         num_frames: 1 for the frame at the timestamp; more are spread evenly over the window, at the middles of equal
@@ -106,7 +85,7 @@ def load_clip(
         raise ValueError(f"Expected require as one of {', '.join(map(repr, _REQUIRE))}, got {require!r}.")
     if not is_count(num_frames, MAX_FRAMES) or not is_number(seconds, 1e-6, 1e9):
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
-    source = _Source(path)
+    source = _source(path)
     info = source.probe()
     given = timestamp(info)[0] if callable(timestamp) else timestamp
     if given is not None and given > info.end + _BEYOND:  # headers of some formats contain an estimate
@@ -130,7 +109,7 @@ def load_clips(
     """Decode several windows of a file, each as in [`load_clip`].
 
     Args:
-        path: Path, bytes, or a seekable binary file object.
+        path: A file, as in [`load_clip`].
         timestamps: Middle of a window in seconds, or a list of them; one in the middle of the file by default.
         num_clips: Number of windows spread evenly over the file, instead of timestamps.
         **options: `num_frames`, `seconds` and `require` of [`load_clip`].
@@ -138,15 +117,8 @@ def load_clips(
     Raises:
         ValueError: If there are both timestamps and `num_clips`, or no windows.
     """
-    if num_clips is not None:
-        if timestamps is not None:
-            raise ValueError("Expected timestamps or num_clips, got both.")
-        if not is_count(num_clips, MAX_WINDOWS):
-            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
-        timestamps = dense_timestamps(*probe_clip(path).span, num_clips, options.get("seconds", 3.0))
-    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
-    if not times:
-        raise ValueError("Expected at least one timestamp, got none.")
+    path = open_file(path)
+    times = window_timestamps(lambda: probe_clip(path).span, timestamps, num_clips, options.get("seconds", 3.0))
     for time in times:
         yield load_clip(path, time, **options)
 
@@ -158,10 +130,16 @@ def probe_clip(path) -> MediaInfo:
         MediaError: If the file cannot be read, or has neither images nor audio.
         TypeError: If `path` has an unsupported type.
     """
-    return _Source(path).probe()
+    return _source(path).probe()
 
 
-def _load(source: "_Source", info: MediaInfo, timestamp, num_frames: int, seconds: float) -> tuple[Clip, bool]:
+def _source(path) -> "_Source | DecoderSource":
+    """Return the source of a file's frames and audio."""
+    path = open_file(path)
+    return DecoderSource(path) if is_decoder(path) else _Source(path)
+
+
+def _load(source: "_Source | DecoderSource", info: MediaInfo, timestamp, num_frames: int, seconds: float):
     """Return the clip, and whether both streams are as long as `info` states."""
     first, last, frame_time = info.start, info.end, None
     if callable(timestamp):
@@ -202,8 +180,7 @@ class _Source:
         if av is None:
             raise ImportError("Expected PyAV to read media files, but it is not installed: pip install av")
         self.is_image, self.still = False, None
-        if isinstance(path, (bytes, bytearray, memoryview)):
-            path = io.BytesIO(path)
+        path = open_file(path)
         if hasattr(path, "read"):
             name = getattr(path, "name", None)  # a number or None for temporary files
             self.file, self.name = path, name if isinstance(name, str) else "file object"
@@ -386,11 +363,6 @@ class _Source:
             raise self.error("samples with a full scale of 1", f"it has {reason}")
 
 
-def is_file(item: object) -> bool:
-    """Check whether `item` is a file: a path, its bytes, or an object with `read`."""
-    return isinstance(item, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(item, "read")
-
-
 def _reason(error: Exception) -> str:
     """Format an error without the number and the file name that the system and FFmpeg add."""
     if type(error).__name__ == "InvalidDataError":  # of FFmpeg, for all that it cannot make sense of
@@ -398,4 +370,13 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
-__all__ = ["Clip", "MediaError", "MediaInfo", "dense_timestamps", "is_file", "load_clip", "load_clips", "probe_clip"]
+__all__ = [
+    "Clip",
+    "MediaError",
+    "MediaInfo",
+    "dense_timestamps",
+    "is_file",
+    "load_clip",
+    "load_clips",
+    "probe_clip",
+]

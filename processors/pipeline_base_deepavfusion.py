@@ -3,14 +3,18 @@
 import difflib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from transformers.pipelines.base import ChunkPipeline
 
-from .image_processing_deepavfusion import to_pixels
-from .media_deepavfusion import is_file, load_clip, load_clips
+from .media_deepavfusion import load_clip, load_clips
+from .pixels_deepavfusion import to_pixels
+from .sources_deepavfusion import as_items, is_file
+from .waveforms_deepavfusion import with_own_rate
 
 _ARRAYS = ("image", "audio", "sampling_rate")
 
@@ -18,9 +22,10 @@ _ARRAYS = ("image", "audio", "sampling_rate")
 class DeepAVFusionPipeline(ChunkPipeline):
     """Base class of the pipelines: reads windows of files, each of which becomes a sample of a batch.
 
-    An input is a media file (a path, its bytes or a binary file object), or a mapping with `image` (PIL, numpy, torch,
-    or the path of an image), `audio` and `sampling_rate`, where image or audio may be missing. A list of inputs gives a
-    list of results, a generator an iterator over them. `batch_size` counts windows.
+    An input is a media file, or a mapping with `image`, `audio` and `sampling_rate`, where image or audio may be
+    missing: images (PIL, numpy, torch), waveforms, values of `datasets` or files. Files are what the processor takes:
+    paths, addresses, bytes, binary file objects, and values of `datasets`. A sequence of inputs, such as a list or a
+    column, gives a list of results, a generator an iterator over them. `batch_size` counts windows.
 
     `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spaces that many evenly over
     it. By default there is one window in the middle. `fit` is how frames of another shape are fitted, by default as the
@@ -62,7 +67,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
             raise ValueError(f"Expected a {self.model_name} for {type(self).__name__}, got a {name}.")
         self._warn_of_new_head(model)
         super().__init__(model, processor=processor, **kwargs)
-        self.tokenizer = None  # otherwise transformers pads with the processor's stand-in
+        self.tokenizer = None  # otherwise transformers pads with the processor's special tokens
         self.model.eval()
 
     def _warn_of_new_head(self, model) -> None:
@@ -79,7 +84,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         """Run the pipeline.
 
         Args:
-            inputs: An input, a list or tuple of inputs, a generator or a dataset.
+            inputs: An input, a sequence of inputs, a generator or a dataset.
             **kwargs: Parameters of the pipeline, `batch_size` and `num_workers`.
 
         Raises:
@@ -87,8 +92,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
             TypeError: If an input has an unsupported type, or for unknown parameters.
             ValueError: If an input or parameter has an invalid value.
         """
-        if isinstance(inputs, (list, tuple)):
-            return super().__call__(list(inputs), **kwargs) if inputs else []
+        if not isinstance(inputs, (GeneratorType, Dataset)) and (items := as_items(inputs)) is not None:
+            return super().__call__(items, **kwargs) if items else []
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **kwargs):
@@ -137,10 +142,10 @@ class DeepAVFusionPipeline(ChunkPipeline):
 
     def _clips(self, inputs, timestamps, num_clips: int | None) -> Iterator[tuple]:
         """Yield (image or frames, audio, sampling rate in Hz, timestamp in s, None without a time) of each window."""
-        if isinstance(inputs, Mapping):
+        if isinstance(inputs, Mapping) and not is_file(inputs):
             if timestamps is not None or num_clips is not None:
                 raise ValueError("Expected a file with timestamps or num_clips, got a mapping.")
-            yield (*read_arrays(inputs, self.require), None)
+            yield (*read_arrays(inputs, self.require, self.processor.feature_extractor.seconds + 1.0), None)
             return
         check_file(inputs)
         seconds = self.processor.feature_extractor.seconds
@@ -218,14 +223,16 @@ def read_image(image: Any) -> Any:
     return load_clip(image, require="image").frames[0] if is_file(image) else image
 
 
-def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
+def read_arrays(inputs: Mapping, require: str, seconds: float | None = None) -> tuple[Any, Any, int | None]:
     """Return image, audio and sampling rate of a mapping.
 
     Args:
         inputs: Mapping with any of `image`, `audio` and `sampling_rate`.
         require: What must be present: `"any"`, `"image"` or `"audio"`.
+        seconds: Length of the beginning of files to decode, if `audio` is one; all by default.
 
     Raises:
+        MediaError: If a file cannot be read.
         ValueError: If a key is unknown, or what is required is missing.
     """
     unknown = set(inputs) - set(_ARRAYS)
@@ -236,6 +243,7 @@ def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
     image, audio, rate = (inputs.get(name) for name in _ARRAYS)
     if (image is None and audio is None) or {"image": image, "audio": audio}.get(require, 0) is None:
         raise ValueError(f"Expected {'image or audio' if require == 'any' else require} in the mapping, got none.")
+    audio, rate = with_own_rate(audio, rate, seconds)
     return None if image is None else read_image(image), audio, rate
 
 

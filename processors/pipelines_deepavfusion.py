@@ -15,11 +15,11 @@ import torch
 import transformers
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .image_processing_deepavfusion import as_list
 from .media_deepavfusion import load_clip
 from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_image
 from .recording_separation_deepavfusion import RecordingSeparation, with_frames
 from .recordings_deepavfusion import Recording
+from .sources_deepavfusion import as_items, is_address, is_file
 
 
 class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
@@ -92,7 +92,7 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
     def preprocess(self, inputs, frames=None, overlap: float = 0.5, fit: str | None = None) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each window and frame, one sample each."""
         recording = reader = None
-        if not isinstance(inputs, Mapping):
+        if not isinstance(inputs, Mapping) or is_file(inputs):
             recording = self.recording(inputs)
             reader = recording.frames() if frames is None else None
             rates, parts = zip(*recording.audio(), strict=True)
@@ -102,7 +102,8 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
             frames = inputs.get("image") if frames is None else frames
             if frames is None:
                 raise ValueError("Expected an image of the target source, in the mapping or as frames, got none.")
-        several = isinstance(frames, (list, tuple))
+        items = as_items(frames)
+        frames, several = frames if items is None else items, items is not None
         processor = self.processor.with_fit(fit)
         targets = self._targets(processor, inputs, frames)
         windows = self.processor.separation_windows([audio], rate, overlap)
@@ -159,8 +160,9 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
             TypeError: If `path` is not a path.
             ValueError: If an option has an invalid value.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"Expected the path of a file, got {type(path).__name__}.")
+        if not isinstance(path, (str, os.PathLike)) or is_address(path):
+            kind = "an address" if is_address(path) else type(path).__name__
+            raise TypeError(f"Expected the path of a file, whose streams are read in turns, got {kind}.")
 
         def forward(pixel_values: torch.Tensor, input_features: torch.Tensor) -> torch.Tensor:
             present = torch.ones(len(pixel_values), dtype=torch.bool)
@@ -174,20 +176,22 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
             return self.forward(batch)["logits"]
 
         processor = self.processor.with_fit(fit)
-        targets = self._targets(processor, path, frames)
+        targets = self._targets(processor, path, frames if (items := as_items(frames)) is None else items)
         return RecordingSeparation(self.recording(path), processor, forward, targets, overlap, consistency, batch_size)
 
     def _targets(self, processor, inputs, frames) -> list[torch.Tensor] | None:
         """Pixel values (tiles, ...) of each of `frames`; None for the frames of the windows."""
         if frames is None:
             return None
-        items = as_list(frames, 3) if isinstance(frames, (list, tuple)) else [frames]
+        if isinstance(frames, list) and not frames:
+            raise ValueError("Expected at least one image as frames, got none.")
+        items = frames if isinstance(frames, list) else [frames]
         return [self._pixel_values(processor, inputs, frame) for frame in items]
 
     def _pixel_values(self, processor, inputs, frame) -> torch.Tensor:
         """Process the frame at a timestamp of the file, or an image, to its tiles."""
         if isinstance(frame, Real):
-            if isinstance(inputs, Mapping):
+            if isinstance(inputs, Mapping) and not is_file(inputs):
                 raise ValueError(f"Expected a file with a timestamp as frames ({frame} s), or an image, got a mapping.")
             extractor = self.processor.feature_extractor
             clip = load_clip(inputs, float(frame), self.processor.num_frames, extractor.seconds, "image")

@@ -8,14 +8,18 @@ from typing import Any, ClassVar
 import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.image_processing_base import ImageProcessingMixin
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
-from .image_processing_deepavfusion import DeepAVFusionImageProcessor, ImageTransform, as_list
-from .media_deepavfusion import is_file, load_clips
+from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionImageProcessorKwargs
 from .post_processing_deepavfusion import PostProcessing
-from .video_processing_deepavfusion import DeepAVFusionVideoProcessor, VideoProcessorMixin, as_videos
-from .waveforms_deepavfusion import as_waveforms
+from .samples_deepavfusion import SampleReader, files_of
+from .sources_deepavfusion import as_items, is_file
+from .video_processing_deepavfusion import (
+    DeepAVFusionVideoProcessor,
+    DeepAVFusionVideoProcessorKwargs,
+    VideoProcessorMixin,
+)
 
 _PARTS = {
     "feature_extractor": (DeepAVFusionFeatureExtractor, FeatureExtractionMixin),
@@ -28,14 +32,32 @@ _PARTS = {
 _PRESENCE = {"pixel_values": "image_present", "input_features": "audio_present"}
 
 
-class DeepAVFusionNoTokenizer:
-    """Stands in for a tokenizer, as there is no text."""
+class DeepAVFusionProcessorKwargs(ProcessingKwargs, total=False):
+    """Options of a call of the processor, besides the options of its parts; see `DeepAVFusionProcessor.__call__`."""
+
+    images_kwargs: DeepAVFusionImageProcessorKwargs  # ty: ignore[invalid-typed-dict-field]
+    videos_kwargs: DeepAVFusionVideoProcessorKwargs  # ty: ignore[invalid-typed-dict-field]
+    timestamps: Any
+    num_clips: int | None
+    return_presence: bool
+
+
+class _SpecialTokens:
+    """What transformers reads from the tokenizer of every processor, of which this one has none."""
 
     eos_token_id = bos_token_id = pad_token_id = None
-    init_kwargs: dict[str, Any] = {}
+    init_kwargs: ClassVar[dict[str, Any]] = {}
 
 
-class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
+class _PartNames:
+    """`ProcessorMixin.get_attributes`: of the class, the names of all parts; of a processor, of those that it has."""
+
+    def __get__(self, processor, owner):
+        names = [name for name in _PARTS if getattr(processor, name, self) is not None]
+        return lambda: names
+
+
+class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
     """Processor of all DeepAVFusion models.
 
     Converts video files, or images and audio, to inputs of a model, and its outputs to labels, waveforms and maps.
@@ -57,6 +79,10 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
     (torch.Size([1, 3, 224, 224]), torch.Size([1, 1, 128, 192]))
     ```
     """
+
+    valid_processor_kwargs = DeepAVFusionProcessorKwargs
+    return_presence = False
+    get_attributes = _PartNames()
 
     # Set by the module that imports both processor and pipelines: a function that copies their code, and its name.
     _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
@@ -130,9 +156,9 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         return other
 
     @property
-    def tokenizer(self) -> "DeepAVFusionNoTokenizer":
-        """A stand-in: transformers' `Trainer` reads the special tokens of every processor's tokenizer."""
-        return DeepAVFusionNoTokenizer()
+    def tokenizer(self) -> _SpecialTokens:
+        """The special tokens, none, which transformers' `Trainer` reads from `processing_class.tokenizer`."""
+        return _SpecialTokens()
 
     @property
     def num_frames(self) -> int:
@@ -140,35 +166,36 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         return 1 if self.video_processor is None else self.video_processor.num_frames
 
     def __call__(
-        self,
-        images=None,
-        videos=None,
-        audio=None,
-        sampling_rate: int | None = None,
-        timestamps=None,
-        num_clips: int | None = None,
-        return_tensors: str | None = "pt",
-        return_presence: bool = False,
+        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[DeepAVFusionProcessorKwargs]
     ) -> BatchFeature:
-        """Prepare inputs of a model, either from files (`videos`) or from arrays (`images` or `videos`, `audio`).
+        """Prepare inputs of a model from images, videos and audio, which may be files.
 
-        In lists of arrays, None stands for a missing modality.
+        Files are paths, addresses (opened by fsspec), bytes, file objects, and the values of the features `Video`,
+        `Audio` and `Image` of `datasets`, decoded or not. A batch is any sequence: a list, tuple or generator, a column
+        of `datasets` or pandas, a numpy array. In a batch, None stands for a missing modality.
 
         Args:
-            images: An image (PIL, numpy, torch), a list of images, or a 4-D batch. Video models repeat it in all
-                frames.
-            videos: A video file as a path, its bytes or a file object, or a list of files, of which both streams are
-                used. Or arrays as for [`DeepAVFusionVideoProcessor`], of which image models use the middle frame.
-            audio: A waveform, (N,) or (2, N), or a list of waveforms, (N,) or (C, N). Not allowed with files.
-            sampling_rate: Sampling rate of `audio` in Hz.
-            timestamps: Middle of the window in a file in seconds; by default, the middle of the part that both streams
-                cover. For a list of files, a list with one entry per file. An entry that is a list, or a list for a
-                single file, gives several windows, each a sample of the batch.
-            num_clips: Number of windows spread evenly over each file, instead of timestamps; B files give B * num_clips
-                samples in the order of the files.
-            return_tensors: `"pt"` or `"np"`.
-            return_presence: Whether to return the same fields whatever the samples lack, presence masks among them, as
-                `map` of `datasets` and batches of several processes need.
+            images: An image (PIL, numpy, torch, or a file), a sequence of images, or a 4-D batch. Video models repeat
+                it in all frames.
+            text: Not supported, None.
+            videos: A file, or a sequence of files, of which both streams are used. Or arrays as for
+                [`DeepAVFusionVideoProcessor`], of which image models use the middle frame.
+            audio: A waveform, (N,) or (2, N), or a sequence of waveforms, (N,) or (C, N); sounds with their own
+                sampling rates, as `datasets` returns them; or files. Their first seconds are used. With files as
+                `videos`, their sounds, instead of those in the files, and the same windows are used.
+            **kwargs: Options of the parts, in `images_kwargs`, `videos_kwargs`, `audio_kwargs`, `common_kwargs` or
+                directly, and those of the processor:
+
+                - `sampling_rate`: Sampling rate of `audio` in Hz, or that of each waveform; of `audio_kwargs`.
+                - `timestamps`: Middle of the window in a file in seconds; by default, the middle of the part that both
+                  streams cover. For several files, a list with one entry per file. An entry that is a list, or a list
+                  for a single file, gives several windows, each a sample of the batch.
+                - `num_clips`: Number of windows spread evenly over each file, instead of timestamps; B files give
+                  B * num_clips samples in the order of the files.
+                - `return_tensors`: `"pt"`, the default, or `"np"`.
+                - `return_presence`: Whether to return the same fields whatever the samples lack, presence masks among
+                  them, as `map` of `datasets` and batches of several processes need; by default what the attribute
+                  `return_presence` says, False.
 
         Returns:
             `pixel_values`, (B, 3, height, width) or (B, num_frames, 3, height, width), and `input_features`,
@@ -176,26 +203,34 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             marks those that have it, and the rows of the others are 0. A modality that all samples lack is omitted.
             With `fit="tiles"`, a sample has one row for each tile of its image.
             With `return_presence`, no field is ever omitted (of a processor for audio alone, those of the image are).
+            On request (`return_attention_mask`), `attention_mask` of [`DeepAVFusionFeatureExtractor`].
 
         Raises:
+            ImportError: If an address needs a package that is not installed.
             MediaError: If a file cannot be read, or has neither images nor audio.
-            TypeError: If an input has an unsupported type.
+            TypeError: If an input has an unsupported type, or for unknown options.
             ValueError: If an input has the wrong shape, or the numbers of images and waveforms differ.
         """
-        files = [videos] if is_file(videos) else videos
-        if isinstance(files, (list, tuple)) and files and all(is_file(item) for item in files):
-            if images is not None or audio is not None:
-                raise ValueError("Expected neither images nor audio with files, which have their own.")
-            frames, features = self._from_files(files, _timestamps_per_file(timestamps, videos, len(files)), num_clips)
+        if text is not None:
+            raise ValueError(f"Expected images, videos or audio alone, got text={str(text)[:40]!r}.")
+        options, return_tensors = self._options(kwargs)
+        timestamps, num_clips = options.get("timestamps"), options.get("num_clips")
+        timestamps = timestamps.tolist() if hasattr(timestamps, "tolist") else timestamps
+        timestamps = timestamps if (times := as_items(timestamps)) is None else times
+        reader = SampleReader(self, *(options[f"{kind}_kwargs"] for kind in ("images", "videos", "audio")))
+        if (files := files_of(videos)) is not None:
+            if images is not None:
+                raise ValueError("Expected no images with video files, which have their own.")
+            times = _timestamps_per_file(timestamps, videos, len(files))
+            frames, features = reader.files(files, times, num_clips, audio)
         else:
             if timestamps is not None or num_clips is not None:
-                raise ValueError(
-                    "Expected files (paths, bytes or file objects) with timestamps or num_clips, got none."
-                )
+                raise ValueError("Expected files as videos with timestamps or num_clips, got none.")
             if images is not None and videos is not None:
                 raise ValueError("Expected images or videos, got both.")
-            frames = self._from_images(images) if videos is None else self._from_videos(videos)
-            features = self._from_audio(audio, sampling_rate)
+            frames = reader.images(images) if images is not None else None
+            frames = reader.videos(videos) if videos is not None else frames
+            features = reader.audio(audio) if audio is not None else None
         if frames is not None and features is not None and len(frames) != len(features):
             raise ValueError(f"Expected as many waveforms as images or videos, got {len(features)} and {len(frames)}.")
         if frames is not None:
@@ -203,21 +238,40 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             frames = [view for views in frames for view in ([None] if views is None else views)]
             if features is not None:
                 features = [row for row, count in zip(features, tiles, strict=True) for _ in range(count)]
-        return BatchFeature(self._batch(frames, features, return_presence), tensor_type=return_tensors)
+        shapes, return_presence = self.input_shapes, options["return_presence"]
+        if return_presence and "pixel_values" in shapes and not any(view is not None for view in frames or []):
+            shapes["pixel_values"] = reader.image_shape()
+        if options["audio_kwargs"].get("return_attention_mask"):
+            shapes["attention_mask"] = (self.feature_extractor.spectrogram_length,)
+        audible = {name: [row and row[name] for row in features or []] for name in shapes if name != "pixel_values"}
+        data = self._batch({"pixel_values": frames, **audible}, shapes, return_presence)
+        return BatchFeature(data, tensor_type=return_tensors)
 
-    def _batch(self, frames: list | None, features: list | None, return_presence: bool) -> dict[str, torch.Tensor]:
+    def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Sort the options of a call by the parts that they are for, and separate `return_tensors`."""
+        kinds = ("images_kwargs", "videos_kwargs", "audio_kwargs")
+        known = self.valid_processor_kwargs.__annotations__
+        names = {"common_kwargs", *known, *(name for kind in kinds for name in known[kind].__annotations__)}
+        if unknown := sorted(set(kwargs) - names):
+            raise TypeError(f"Unexpected arguments: {', '.join(unknown)}.")
+        options = self._merge_kwargs(**kwargs)
+        formats = [options[kind].pop("return_tensors") for kind in kinds if "return_tensors" in options[kind]]
+        return options, formats[0] if formats else "pt"
+
+    def _batch(self, given: Mapping, shapes: Mapping, return_presence: bool) -> dict[str, torch.Tensor]:
         """Stack the values of samples, with None or zeros for a missing modality, and mark those that have it."""
-        if not any(value is not None for value in [*(frames or []), *(features or [])]):
+        if not any(value is not None for values in given.values() for value in values or []):
             raise ValueError("Expected images, videos or audio, got none.")
-        count, data = len(features if frames is None else frames), {}
-        given = {"pixel_values": frames, "input_features": features}
-        for name, shape in self.input_shapes.items():
-            values = given[name] or [None] * count
+        count, data = next(len(values) for values in given.values() if values), {}
+        for name, shape in shapes.items():
+            values = given.get(name) or [None] * count
             present = [value is not None for value in values]
-            if any(present) or return_presence:
-                blank = torch.zeros(shape)
+            first = next((value for value in values if value is not None), None)
+            if first is not None or return_presence:
+                dtype = torch.float32 if name in _PRESENCE else torch.long
+                blank = torch.zeros(shape, dtype=dtype) if first is None else torch.zeros_like(first)
                 data[name] = torch.stack([blank if value is None else value for value in values])
-                if return_presence or not all(present):
+                if name in _PRESENCE and (return_presence or not all(present)):
                     data[_PRESENCE[name]] = torch.tensor(present)
         return data
 
@@ -250,7 +304,7 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         for index, pair in enumerate(zip(*inputs.values(), strict=True)):
             if all(value is None for value in pair):
                 raise ValueError(f"Expected image or audio in every sample, got neither in sample {index}.")
-        batch: dict[str, Any] = self._batch(*inputs.values(), return_presence=True)
+        batch: dict[str, Any] = self._batch(inputs, self.input_shapes, return_presence=True)
         others = [{k: v for k, v in sample.items() if k not in (*_PRESENCE, *_PRESENCE.values())} for sample in samples]
         if any(fields.keys() != others[0].keys() for fields in others):
             names = sorted(set().union(*others) - set.intersection(*map(set, others)))
@@ -268,40 +322,6 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         value, present = sample.get(name), sample.get(_PRESENCE[name], True)
         return None if value is None or not bool(present) else torch.as_tensor(value, dtype=torch.float32)
 
-    def _from_files(self, files: Sequence, timestamps: Sequence, num_clips: int | None):
-        """Return views and features of each file's windows: two lists, with None for a missing stream."""
-        frames, features = [], []
-        for file, times in zip(files, timestamps, strict=True):
-            options = {"num_frames": self.num_frames, "seconds": self.feature_extractor.seconds}
-            for clip in load_clips(file, times, num_clips, **options):
-                frames += [None] if clip.frames is None else self._from_videos([clip.frames])
-                features += [None] if clip.waveform is None else self._from_audio([clip.waveform], clip.sampling_rate)
-        return frames, features
-
-    def _from_images(self, images) -> list[torch.Tensor | None] | None:
-        if images is None:
-            return None
-        items = as_list(images, ndim=3)
-        if self.image_processor is None and self.video_processor is not None:
-            items = [None if image is None else [image] for image in items]
-        return _each(items, lambda item: self.visual_processor([item]).pixel_values)
-
-    def _from_videos(self, videos) -> list[torch.Tensor | None]:
-        clips = as_videos(videos)
-        if self.video_processor is not None:
-            return _each(clips, lambda clip: self.video_processor([clip]).pixel_values)
-        return _each(clips, lambda clip: self.visual_processor([clip[len(clip) // 2]]).pixel_values)
-
-    def _from_audio(self, audio, sampling_rate: int | None) -> list[torch.Tensor | None] | None:
-        if audio is None:
-            return None
-        waveforms = as_waveforms(audio)
-        present = [waveform for waveform in waveforms if waveform is not None]
-        if not present:
-            return waveforms
-        features = iter(self.feature_extractor(present, sampling_rate=sampling_rate).input_features)
-        return [None if waveform is None else next(features) for waveform in waveforms]
-
     # The methods below make image and video processor optional, and saving and loading independent of torchvision.
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
@@ -317,19 +337,14 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
             raise TypeError(f"Expected a {proper_class.__name__} for {argument_name}, got {type(argument).__name__}.")
         return proper_class
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoProcessor") -> None:
+        """Do nothing: transformers would copy this file as the code of `AutoProcessor`, without the pipelines."""
+
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Write processor_config.json, and the code of processor and pipelines."""
-        present = [name for name in _PARTS if getattr(self, name) is not None]
-        # transformers saves each of these names, and cannot save None.
-        self.get_attributes = lambda: present
-        # Otherwise transformers copies this file as the code of `AutoProcessor`, without the pipelines.
-        self._auto_class = None
-        self.auto_map = {"AutoProcessor": f"{self._auto_module}.{type(self).__name__}"}
         self._copy_code(save_directory)
-        try:
-            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        finally:
-            del self.get_attributes, self._auto_class
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def _get_files_timestamps(self, working_dir) -> dict[str, float]:
         """Omit the code, so that `push_to_hub=True`, which uploads new and changed files, uploads it."""
@@ -338,8 +353,8 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, without absent parts."""
-        output = super().to_dict()
-        return {name: value for name, value in output.items() if name not in _PARTS or value is not None}
+        output = {name: value for name, value in super().to_dict().items() if name not in _PARTS or value is not None}
+        return {**output, "auto_map": {"AutoProcessor": f"{self._auto_module}.{type(self).__name__}"}}
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs) -> list:
@@ -354,8 +369,9 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
         for name, (part, _) in _PARTS.items():
             stored = settings.get(name)
             # Settings passed to `from_pretrained` override those of all parts that have them.
-            names = [*(stored or ()), *(["fit"] if "fit" in kwargs and issubclass(part, ImageTransform) else [])]
-            parts.append(part.from_dict({k: kwargs.get(k, (stored or {}).get(k)) for k in names}) if stored else None)
+            valid = {*(stored or ()), *getattr(getattr(part, "valid_kwargs", None), "__annotations__", ())}
+            given = {name: value for name, value in kwargs.items() if name in valid}
+            parts.append(part.from_dict({**stored, **given}) if stored else None)
         return parts
 
 
@@ -363,15 +379,11 @@ def _timestamps_per_file(timestamps: Any, videos: Any, num_files: int) -> Sequen
     if timestamps is None:
         return [None] * num_files
     per_file = [timestamps] if is_file(videos) else timestamps
-    if not isinstance(per_file, (list, tuple)) or len(per_file) != num_files:
+    if not isinstance(per_file, list) or len(per_file) != num_files:
         raise ValueError(
             f"Expected timestamps as a list with one entry for each of {num_files} files, got {timestamps!r}."
         )
     return per_file
-
-
-def _each(items: list, process) -> list:
-    return [None if item is None else process(item) for item in items]
 
 
 __all__ = ["DeepAVFusionProcessor"]

@@ -2,12 +2,15 @@
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels
+from .numbers_deepavfusion import MAX_WINDOWS, is_count
 from .stills_deepavfusion import Orientation, matrix_orientation
 
 try:
@@ -63,6 +66,31 @@ class MediaInfo(NamedTuple):
         spans = [span for span in (self.image_span, self.audio_span) if span is not None]
         start, end = max(span[0] for span in spans), min(span[1] for span in spans)
         return (start, end) if end > start else max(spans, key=lambda span: span[1] - span[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Decoded window of a file; also unpacks as `frames, waveform, sampling_rate = clip`.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels; None without images.
+        waveform: (channels, samples) float32, possibly beyond -1..1 in lossy formats; None without audio.
+        sampling_rate: Sampling rate of the waveform in Hz.
+        timestamp: Middle of the window in seconds from the file's start.
+        path: The file; "file object" if it has no name.
+        is_still: Whether the file is an image, which has no time.
+    """
+
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+    sampling_rate: int | None
+    timestamp: float = 0.0
+    path: str = ""
+    is_still: bool = False
+
+    def __iter__(self):
+        """Iterate over frames, waveform and sampling rate."""
+        return iter((self.frames, self.waveform, self.sampling_rate))
 
 
 def best_stream(container, kind: str):
@@ -248,6 +276,24 @@ def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -
     return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
 
 
+def window_timestamps(span: Callable, timestamps: Any, num_clips: int | None, seconds: float) -> list:
+    """List the middles of windows: given ones, or `num_clips` spread over what `span` returns, (start, end) in seconds.
+
+    Raises:
+        ValueError: If there are both timestamps and `num_clips`, or no windows.
+    """
+    if num_clips is not None:
+        if timestamps is not None:
+            raise ValueError("Expected timestamps or num_clips, got both.")
+        if not is_count(num_clips, MAX_WINDOWS):
+            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
+        timestamps = dense_timestamps(*span(), num_clips, seconds)
+    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
+    if not times:
+        raise ValueError("Expected at least one timestamp, got none.")
+    return times
+
+
 def upright(frames: list, ratio: float) -> np.ndarray:
     """Convert frames to RGB arrays, turned and mirrored as the file states, with square pixels.
 
@@ -284,6 +330,7 @@ def upright(frames: list, ratio: float) -> np.ndarray:
 
 
 __all__ = [
+    "Clip",
     "MediaInfo",
     "best_stream",
     "decode",
@@ -299,4 +346,5 @@ __all__ = [
     "timed",
     "upright",
     "window_times",
+    "window_timestamps",
 ]

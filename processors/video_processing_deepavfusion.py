@@ -1,17 +1,18 @@
 """Video processor: the image transform, the same for all frames of a clip."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_processing_base import ImageProcessingMixin
-from transformers.processing_utils import VideosKwargs
+from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import VideoMetadata
 
-from .image_processing_deepavfusion import IMAGENET_MEAN, IMAGENET_STD, ImageTransform, to_pixels
+from .image_processing_deepavfusion import ImageTransform
+from .media_deepavfusion import load_clip, probe_clip
 from .numbers_deepavfusion import MAX_FRAMES, is_count
+from .sources_deepavfusion import as_items, is_file
+from .threads_deepavfusion import use_one_thread_after_fork
 
 
 def spread_frames(count: int, num_frames: int) -> list[int]:
@@ -19,8 +20,8 @@ def spread_frames(count: int, num_frames: int) -> list[int]:
     return [min(int((i + 0.5) * count / num_frames), count - 1) for i in range(num_frames)]
 
 
-class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
-    """Settings that `from_pretrained` can override.
+class DeepAVFusionVideoProcessorKwargs(VideosKwargs, total=False):
+    """Options of the video processor besides those of transformers.
 
     crop_pct (`float`):
         Fraction of the resized frame's side that the crop keeps.
@@ -28,8 +29,8 @@ class DeepAVFusionVideosKwargs(VideosKwargs, total=False):
         How frames of another shape are fitted: crop, pad, squash or tiles.
     """
 
-    crop_pct: float
-    fit: str
+    crop_pct: float | int | None
+    fit: str | None
 
 
 class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
@@ -38,90 +39,118 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
     Frames are processed as by [`DeepAVFusionImageProcessor`], all alike.
 
     Args:
-        size: Side of the square output in pixels, or [height, width].
-        num_frames: Number of frames of a clip. They are spread evenly over the frames that are given.
-        crop_pct: Fraction of the resized side that the crop keeps.
-        image_mean: Mean of each channel, of pixels in 0..1.
-        image_std: Standard deviation of each channel.
-        fit: How frames of another shape are fitted, see [`DeepAVFusionImageProcessor`].
+        num_frames: Number of frames of a clip, 8 by default. They are spread evenly over the frames that are given.
+        do_sample_frames: False to use all frames that are given.
+        **kwargs: Options of [`DeepAVFusionImageProcessor`].
     """
 
     model_input_names = ["pixel_values"]
-    valid_kwargs = DeepAVFusionVideosKwargs
+    valid_kwargs = DeepAVFusionVideoProcessorKwargs
+    num_frames = 8
+    do_sample_frames = True
 
-    def __init__(
-        self,
-        size: Any = 224,
-        num_frames: int = 8,
-        crop_pct: float = 0.875,
-        image_mean: Sequence[float] = IMAGENET_MEAN,
-        image_std: Sequence[float] = IMAGENET_STD,
-        fit: str = "crop",
-        **kwargs,
-    ):
-        """Check and store the settings."""
-        kwargs.pop("video_processor_type", None)
-        if not is_count(num_frames, MAX_FRAMES):
-            raise ValueError(f"Expected num_frames of at least 1 and at most {MAX_FRAMES}, got {num_frames!r}.")
-        ImageProcessingMixin.__init__(self, **kwargs)
-        self._set(size, crop_pct, image_mean, image_std, fit)
-        self.num_frames = num_frames
+    def __init__(self, **kwargs: Unpack[DeepAVFusionVideoProcessorKwargs]):
+        """Check and store the options."""
+        super().__init__(**kwargs)
 
-    def __call__(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
-        """Call `preprocess`."""
-        return self.preprocess(videos, return_tensors=return_tensors, channels_first=channels_first)
+    def _standardize_kwargs(self, **kwargs) -> dict:
+        if not is_count(kwargs["num_frames"], MAX_FRAMES):
+            raise ValueError(
+                f"Expected num_frames of at least 1 and at most {MAX_FRAMES}, got {kwargs['num_frames']!r}."
+            )
+        return super()._standardize_kwargs(**kwargs)
 
-    def preprocess(self, videos, return_tensors: str | None = "pt", channels_first: bool | None = None) -> BatchFeature:
+    def preprocess(self, videos, **kwargs: Unpack[DeepAVFusionVideoProcessorKwargs]) -> BatchFeature:
         """Select, resize, fit and normalize the frames of videos.
 
         Args:
-            videos: A video or a list of videos. A video is a 4-D array or tensor, (T, H, W, C) or (T, C, H, W), or a
-                list of images (PIL, numpy, torch) of one size. A 5-D array is a batch of videos.
-            return_tensors: `"pt"` or `"np"`.
-            channels_first: Layout of arrays; inferred from the number of channels by default.
+            videos: A video or a sequence of videos. A video is a 4-D array or tensor, (T, H, W, C) or (T, C, H, W), a
+                sequence of images (PIL, numpy, torch) of one size, or a file, see `is_file`. A 5-D array is a batch.
+            **kwargs: Options of this call, instead of the processor's own; and `return_tensors` (`"pt"` or `"np"`),
+                `input_data_format` ("channels_first" or "channels_last", for arrays), `device` and `return_metadata`.
 
         Returns:
             `pixel_values` (B, num_frames, 3, height, width) float32. With `fit="tiles"`, each video has as many rows as
-            tiles.
+            tiles. On request, `video_metadata`, one for each video.
 
         Raises:
+            MediaError: If a file cannot be read.
             TypeError: If an item is not a video.
             ValueError: If a video has no frames, or frames of different sizes.
         """
-        clips = [self._clip(video, channels_first) for video in as_videos(videos)]
-        return BatchFeature({"pixel_values": torch.cat(clips)}, tensor_type=return_tensors)
+        use_one_thread_after_fork()
+        return super().preprocess(videos, **kwargs)
 
-    def _clip(self, video, channels_first: bool | None) -> torch.Tensor:
-        if len(video) == 0:
-            raise ValueError("Expected a video with at least one frame, got none.")
-        frames = [to_pixels(video[i], channels_first) for i in spread_frames(len(video), self.num_frames)]
-        if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
-            found = sorted({(tuple(frame.shape), str(frame.dtype)) for frame in frames})
-            raise ValueError(f"Expected frames of one size and dtype in a video, got {found}.")
-        return self.views(torch.stack(frames))
+    def sample_frames(self, metadata: VideoMetadata, num_frames: int | None = None, fps=None, **kwargs) -> list[int]:
+        """Choose the frames of a video, see `spread_frames`.
+
+        Raises:
+            ValueError: If a frame rate is given.
+        """
+        if fps is not None:
+            raise ValueError(f"Expected num_frames, which the model needs, and no fps, got {fps}.")
+        return spread_frames(metadata.total_num_frames, self.num_frames if num_frames is None else num_frames)
+
+    def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
+        clips, metadata = [], []
+        count = sample_indices_fn.keywords["num_frames"] if do_sample_frames else self.num_frames
+        for video in as_videos(videos):
+            if is_file(video):
+                start, end = probe_clip(video).span
+                video = load_clip(video, None, count, max(end - start, 1e-3), "image").frames
+            if len(video) == 0:
+                raise ValueError("Expected a video with at least one frame, got none.")
+            about = VideoMetadata(total_num_frames=len(video), frames_indices=list(range(len(video))))
+            if do_sample_frames:
+                about.frames_indices = sample_indices_fn(metadata=about)
+            clips.append([video[i] for i in about.frames_indices])
+            metadata.append(about)
+        return clips, metadata
+
+    def _prepare_input_videos(self, videos, do_convert_rgb=None, input_data_format=None, device=None):
+        return [(video, input_data_format, device) for video in videos]
+
+    def _preprocess(self, videos, return_tensors=None, **options) -> BatchFeature:
+        transform = self.with_options(**options)
+        clips = []
+        for video, input_data_format, device in videos:
+            frames = [transform.pixels(frame, input_data_format, device) for frame in video]
+            if len({(frame.shape, frame.dtype) for frame in frames}) > 1:
+                found = sorted({(tuple(frame.shape), str(frame.dtype)) for frame in frames})
+                raise ValueError(f"Expected frames of one size and dtype in a video, got {found}.")
+            clips.append(transform.views(torch.stack(frames)))
+        return BatchFeature({"pixel_values": torch.cat(clips)}, tensor_type=return_tensors)
 
 
 def as_videos(videos: Any) -> list:
-    """List the videos of a batch, each indexable by frame, or None if absent. A list of images is one video.
+    """List the videos of a batch, each a file or indexable by frame, or None if absent.
+
+    A sequence of images is one video.
 
     Raises:
-        TypeError: If `videos` is neither an array nor a list.
-        ValueError: If an array has the wrong number of axes, or a list is empty.
+        TypeError: If `videos` is neither a file, an array nor a sequence.
+        ValueError: If an array has the wrong number of axes, or a sequence is empty.
     """
-    if isinstance(videos, (np.ndarray, torch.Tensor)):
-        if videos.ndim not in (4, 5):
+    if is_file(videos):
+        return [videos]
+    items = as_items(videos)
+    if items is None:
+        shape = getattr(videos, "shape", None)
+        if shape is None:
+            raise TypeError(
+                f"Expected a video as a file, an array, a tensor or a list of frames, got {type(videos).__name__}."
+            )
+        if len(shape) not in (4, 5):
             raise ValueError(
                 "Expected a video of shape (T, H, W, C) or (T, C, H, W), or a batch of videos, got shape "
-                f"{tuple(videos.shape)}."
+                f"{tuple(shape)}."
             )
-        return list(videos) if videos.ndim == 5 else [videos]
-    if not isinstance(videos, (list, tuple)):
-        raise TypeError(f"Expected a video as an array, a tensor or a list of frames, got {type(videos).__name__}.")
-    if not videos:
+        return list(videos) if len(shape) == 5 else [videos]
+    if not items:
         raise ValueError("Expected at least one video, got an empty list.")
-    first = next((video for video in videos if video is not None), None)
-    several = first is None or isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4
-    return list(videos) if several else [videos]
+    first = next((video for video in items if video is not None), None)
+    several = first is None or is_file(first) or isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4
+    return items if several else [items]
 
 
 DeepAVFusionVideoProcessor.register_for_auto_class("AutoVideoProcessor")

@@ -3,13 +3,17 @@
 What is ambiguous is refused: a wrong guess would give features that look valid.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import MAX_CHANNELS, wrong_scale
+from .recordings_deepavfusion import Recording
+from .sources_deepavfusion import as_items, is_audio_decoder, is_file
 
 logger = logging.get_logger(__name__)
 
@@ -91,16 +95,59 @@ def _to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:
     return audio.double() if full.bits == 64 else levels / half
 
 
-def as_waveforms(audio: Any) -> list:
-    """List the waveforms of a batch: a list, a tuple, or a 3-D array (B, C, N). Anything else is one waveform.
+def with_own_rate(audio: Any, sampling_rate: Any = None, seconds: float | None = None) -> tuple[Any, Any]:
+    """Split a sound that comes with its sampling rate; other waveforms are returned as they are.
+
+    Args:
+        audio: A waveform; a mapping with `array` and `sampling_rate`, or an `AudioDecoder`, as `datasets` returns them;
+            or a file, see `is_file`.
+        sampling_rate: Sampling rate in Hz that was passed beside it, if any.
+        seconds: Length of the beginning to decode; all by default.
+
+    Returns:
+        The waveform and its sampling rate in Hz, None if unknown.
 
     Raises:
-        ValueError: If the list is empty, or a 2-D array may be a batch of waveforms or the channels of one.
+        MediaError: If a file cannot be read or has no audio.
+        ValueError: If the two sampling rates differ.
     """
-    if isinstance(audio, (list, tuple)):
-        if not audio:
+    if isinstance(audio, Mapping) and {"array", "sampling_rate"} <= audio.keys():
+        waveform, own = audio["array"], audio["sampling_rate"]
+    elif is_audio_decoder(audio):
+        source = DecoderSource(audio)
+        waveform, own = source.all_audio() if seconds is None else source.read_audio(0.0, seconds)
+    elif is_file(audio):
+        waveform, own = _read(audio, seconds)
+    else:
+        return audio, sampling_rate
+    if sampling_rate is not None and own != sampling_rate:
+        raise ValueError(f"Expected one sampling rate, got {own!r} with the audio and sampling_rate={sampling_rate!r}.")
+    return waveform, own
+
+
+def _read(file: Any, seconds: float | None) -> tuple[np.ndarray, int]:
+    """Decode a file's audio from its start: (channels, samples) float32, and its sampling rate in Hz."""
+    parts, length, rate = [], 0, 0
+    for rate, samples in Recording(file).audio():
+        parts.append(samples)
+        length += samples.shape[1]
+        if seconds is not None and length >= seconds * rate:
+            break
+    return np.concatenate(parts, axis=1), rate
+
+
+def as_waveforms(audio: Any) -> list:
+    """List the sounds of a batch: those of any sequence, see `as_items`, or of a 3-D array (B, C, N).
+
+    Anything else, such as a list of numbers, is one sound.
+
+    Raises:
+        ValueError: If the sequence is empty, or a 2-D array may be a batch of waveforms or the channels of one.
+    """
+    if (items := as_items(audio)) is not None:
+        if not items:
             raise ValueError("Expected at least one waveform, got an empty list.")
-        return [audio] if isinstance(audio[0], (int, float, np.number)) else list(audio)
+        return [items] if isinstance(items[0], (int, float, np.number)) else items
     shape = tuple(getattr(audio, "shape", ()))
     if len(shape) == 2 and 2 < shape[0] <= shape[1]:
         raise ValueError(
@@ -115,4 +162,4 @@ def as_waveforms(audio: Any) -> list:
     return list(audio) if len(shape) == 3 else [audio]
 
 
-__all__ = ["as_waveforms", "to_mono"]
+__all__ = ["as_waveforms", "to_mono", "with_own_rate"]

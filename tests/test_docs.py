@@ -94,6 +94,18 @@ def test_the_outputs_shown_have_the_fields_and_labels_of_the_real_ones(here):
     assert set(labels) <= set(CLASS_NAMES) & {entry["label"] for entry in names["classify"]("clip.mp4", top_k=None)}
 
 
+def test_the_ecosystem_page_shows_what_comes_out(here):
+    page = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
+    section = page.partition("## Processor and datasets")[2].partition("\n## ")[0]
+    (snippet,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    shown = re.findall(r"^([^ #\n].*)  # (\[.*\])$", snippet, re.MULTILINE)
+    assert len(shown) == 2
+    for expression, value in shown:
+        assert eval(expression, names) == eval(value)
+
+
 def test_the_commands_run(here, capsys):
     (here / "videos").mkdir()
     for name in ("clip.mp4", "duet.mp4"):

@@ -28,7 +28,7 @@ from deepavfusion import (
     load_original_checkpoint,
 )
 from deepavfusion.processors import probe_clip
-from deepavfusion.processors.image_processing_deepavfusion import to_pixels
+from deepavfusion.processors.pixels_deepavfusion import to_pixels
 from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.sizes_deepavfusion import count_parameters
 from deepavfusion.training.config.recipe import RecipeError, load_recipe

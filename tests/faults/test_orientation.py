@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionImageProcessor, DeepAVFusionProcessor, load_clip
-from deepavfusion.processors.image_processing_deepavfusion import to_pixels
 from deepavfusion.processors.pipeline_base_deepavfusion import as_frame, read_arrays
+from deepavfusion.processors.pixels_deepavfusion import to_pixels
 from deepavfusion.processors.stills_deepavfusion import Orientation, matrix_orientation
 from deepavfusion.training.data.scenes.things.cutouts import _load_cutout
 from deepavfusion.training.data.stills import BoxClips, MaskClips, Still

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from deepavfusion import DeepAVFusionImageProcessor
-from deepavfusion.processors import image_processing_deepavfusion
+from deepavfusion import DeepAVFusionImageProcessor, MediaError
+from deepavfusion.processors import pixels_deepavfusion
 from deepavfusion.processors.fit_deepavfusion import cover_size
-from deepavfusion.processors.image_processing_deepavfusion import resize, to_pixels
+from deepavfusion.processors.pixels_deepavfusion import resize, to_pixels
 from tests.golden_files import SHARED, load_golden
 
 
@@ -65,7 +65,7 @@ def test_resize_equals_pil(shape, size):
 def test_resize_without_pil_differs_by_at_most_one_level(monkeypatch):
     image = torch.from_numpy(noise(360, 480, 3)).permute(2, 0, 1)
     by_pil = resize(image, (256, 341))
-    monkeypatch.setattr(image_processing_deepavfusion, "Image", None)
+    monkeypatch.setattr(pixels_deepavfusion, "Image", None)
     by_torch = resize(image, (256, 341))
     assert by_torch.dtype == torch.uint8
     assert not torch.equal(by_torch, by_pil)
@@ -175,7 +175,8 @@ def test_images_of_a_batch_may_differ_in_size():
         (np.zeros((9, 9, 5), np.uint8), ValueError, r"got \(9, 9, 5\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
         (np.zeros(7, np.uint8), ValueError, r"got \(7,\)"),
-        ("image.png", TypeError, "got str"),
+        ("image.png", MediaError, "image.png: expected a media file, but there is no such file"),
+        (3.5, TypeError, "got float"),
         ([], ValueError, "at least one item"),
         ([None], TypeError, "got NoneType"),
     ],

@@ -26,6 +26,7 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from tests.isolated import OPTIONAL, run_isolated
 from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
+from tests.processors.torchcodec_stand_ins import AudioDecoder, as_datasets_returns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 
@@ -90,7 +91,47 @@ def run(pipe, **inputs):
         return pipe.model(**inputs)
 
 
+class Column:
+    """A sequence that is no list, as columns of `datasets` are."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return iter(self.values)
+
+
 class TestEveryPipeline:
+    @each_task
+    def test_values_of_datasets_and_sequences_are_files(self, pipes, folder, task):
+        pipe, path = pipes[task], str(folder / "clip.mov")
+        expected = pipe(path)
+        values = [{"path": path, "bytes": None}, {"path": None, "bytes": Path(path).read_bytes()}]
+        decoder = as_datasets_returns(AudioDecoder(path), path)
+        for same in (*values, decoder, f"file://{path}"):
+            assert_same(pipe(same), expected)
+        for same in (Column([path, decoder]), np.array([path, path]), tuple(values), Column(values)):
+            assert_same(pipe(same), [expected, expected])
+        assert pipe(Column([])) == []
+
+    @each_task
+    def test_files_as_image_and_audio(self, pipes, folder, task):
+        """They are the same as what they contain."""
+        pipe, image, path = pipes[task], str(folder / "image.png"), str(folder / "sound.wav")
+        clip = load_clip(path, seconds=10.0)
+        arrays = {"image": Image.open(image), "audio": clip.waveform, "sampling_rate": clip.sampling_rate}
+        expected = pipe(arrays)
+        decoder = AudioDecoder(path)
+        array = {"array": clip.waveform, "sampling_rate": clip.sampling_rate, "path": path}
+        for audio in (path, Path(path), Path(path).read_bytes(), {"path": path, "bytes": None}, decoder, array):
+            assert_same(pipe({"image": {"path": image, "bytes": None}, "audio": audio}), expected)
+        assert_same(pipe({"image": image, "audio": path, "sampling_rate": clip.sampling_rate}), expected)
+        with pytest.raises(ValueError, match="one sampling rate, got 22050"):
+            pipe({"image": image, "audio": path, "sampling_rate": 8000})
+
     @each_task
     def test_is_registered(self, task):
         _, registered, _ = PIPELINE_REGISTRY.check_task(task)
@@ -382,6 +423,15 @@ class TestFeatures:
 
 
 class TestSeparation:
+    def test_sequences_of_frames(self, pipes, folder):
+        pipe, path, image = pipes[SEPARATE], str(folder / "clip.mov"), str(folder / "image.png")
+        expected = pipe(path, frames=[image, image])
+        assert len(expected) == 2
+        for frames in (iter([image, image]), np.array([image, image]), Column([{"path": image, "bytes": None}] * 2)):
+            assert_same(pipe(path, frames=frames), expected)
+        with pytest.raises(ValueError, match="at least one image as frames"):
+            pipe(path, frames=[])
+
     @pytest.fixture
     def recording(self, folder):
         return load_clip(folder / "clip.mov", seconds=100).waveform

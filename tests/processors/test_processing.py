@@ -161,8 +161,7 @@ class TestArrays:
             ({"images": IMAGES, "videos": IMAGES}, "images or videos, got both"),
             ({"images": IMAGES, "timestamps": [1.0]}, "Expected files .* with timestamps or num_clips"),
             ({"videos": IMAGES, "num_clips": 2}, "Expected files .* with timestamps or num_clips"),
-            ({"videos": "clip.mp4", "audio": WAVEFORMS[0]}, "neither images nor audio"),
-            ({"videos": ["clip.mp4"], "images": IMAGES}, "neither images nor audio"),
+            ({"videos": ["clip.mp4"], "images": IMAGES}, "no images with video files"),
             ({"audio": np.array([np.nan])}, "NaN or infinite"),
         ],
     )
@@ -170,9 +169,10 @@ class TestArrays:
         with pytest.raises(ValueError, match=message):
             processor(sampling_rate=RATE, **arguments)
 
-    def test_files_as_images_raise(self, processor):
-        with pytest.raises(TypeError, match="got str"):
-            processor(images="image.png")
+    def test_absent_files_raise(self, processor):
+        for arguments in ({"images": "clip.mp4"}, {"videos": "clip.mp4", "audio": WAVEFORMS[0]}, {"audio": "clip.mp4"}):
+            with pytest.raises(MediaError, match="clip.mp4: expected a media file, but there is no such file"):
+                processor(**arguments)
 
     def test_processor_for_audio_alone(self):
         processor = DeepAVFusionProcessor(DeepAVFusionFeatureExtractor())

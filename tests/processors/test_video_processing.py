@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionVideoProcessor
+from deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionVideoProcessor, MediaError
 from deepavfusion.processors.video_processing_deepavfusion import spread_frames
 
 
@@ -80,7 +80,8 @@ def test_frames_are_spread_evenly(count, num_frames, expected):
         ([noise(8, 8, 3), noise(9, 8, 3)], ValueError, "frames of one size"),
         ([], ValueError, "at least one video"),
         ([None], TypeError, "NoneType"),
-        ("clip.mp4", TypeError, "got str"),
+        ("clip.mp4", MediaError, "clip.mp4: expected a media file, but there is no such file"),
+        (3.5, TypeError, "got float"),
     ],
 )
 def test_invalid_videos_raise(processor, video, error, message):

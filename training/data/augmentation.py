@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deepavfusion.processors.image_processing_deepavfusion import resize, to_pixels
+from deepavfusion.processors.pixels_deepavfusion import resize, to_pixels
 
 _ATTEMPTS = 10
 
