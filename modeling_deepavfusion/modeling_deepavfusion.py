@@ -176,13 +176,13 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
                 f"{save_directory} holds the model of a training run, and its card does not describe the model to be "
                 "saved: name another folder."
             )
-        quantizer = getattr(self, "hf_quantizer", None)
-        if getattr(quantizer, "quantization_config", None) is not None and [*self.parameters(recurse=False)]:
-            if quantizer.quantization_config.quant_method == "torchao":  # it splits names of weights at their last dot
-                raise ValueError(
-                    f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
-                    "modules: save the model before it is quantized, and quantize it in loading."
-                )
+        quantization = getattr(getattr(self, "hf_quantizer", None), "quantization_config", None)
+        # torchao splits the names of weights at their last dot, which those of the root module lack.
+        if getattr(quantization, "quant_method", None) == "torchao" and [*self.parameters(recurse=False)]:
+            raise ValueError(
+                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of modules: "
+                "save the model before it is quantized, and quantize it in loading."
+            )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:
             self._copy_code(save_directory)
