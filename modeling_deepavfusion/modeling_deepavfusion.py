@@ -179,11 +179,11 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
                 "saved: name another folder."
             )
         quantization = getattr(getattr(self, "hf_quantizer", None), "quantization_config", None)
-        by_torchao = quantization is not None and quantization.quant_method == "torchao"
-        if by_torchao and [*self.parameters(recurse=False)]:  # it splits names of weights at their last dot
+        # torchao splits the names of weights at their last dot, which those of the root module lack.
+        if getattr(quantization, "quant_method", None) == "torchao" and [*self.parameters(recurse=False)]:
             raise ValueError(
-                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of its "
-                "modules: save the model before it is quantized, and quantize it in loading."
+                f"torchao reads no file of a quantized {type(self).__name__}, which has weights outside of modules: "
+                "save the model before it is quantized, and quantize it in loading."
             )
         self._prepare_to_save()  # ty: ignore[missing-argument]
         if is_main_process:

@@ -7,7 +7,7 @@ import torch
 import deepavfusion.processors
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, MediaInfo, load_clip
 from deepavfusion.training.data import BrokenClip, FileClips, build_dataset
-from deepavfusion.training.data.files import num_windows, training_window
+from deepavfusion.training.data.files import FileReader, num_windows, training_window
 from deepavfusion.training.data.mixtures import MixtureClips
 from deepavfusion.training.data.sets.folder import make_rows
 from deepavfusion.training.data.stills import BoxClips, MaskClips, Still
@@ -173,8 +173,9 @@ def test_an_epoch_takes_several_windows_of_each_clip(tmp_path, decoded):
     by_time = FileClips(rows, PROCESSOR, train=True, seed=0, seconds_per_window=2.0)
     assert [by_time.describe(i) for i in range(4)] == [str(paths[0])] + [str(paths[1])] * 3
     annotated = make_rows([{"path": paths[1], "start": 1.0, "end": 5.0}, {"path": paths[1], "start": 1.0}])
-    assert num_windows(annotated, 2.0) == [2, 1]
-    assert num_windows(make_rows([{"path": write(tmp_path / "text.mp4", "no video")}]), 2.0) == [1]
+    assert num_windows(annotated, 2.0, FileReader()) == [2, 1]
+    unreadable = make_rows([{"path": write(tmp_path / "text.mp4", "no video")}])
+    assert num_windows(unreadable, 2.0, FileReader()) == [1]
     with pytest.raises(ValueError, match="either windows_per_clip or seconds_per_window, got both: 3 and 2.0"):
         FileClips(rows, PROCESSOR, train=True, seed=0, windows_per_clip=3, seconds_per_window=2.0)
 
