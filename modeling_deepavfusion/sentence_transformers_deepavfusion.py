@@ -172,17 +172,18 @@ class DeepAVFusionEmbedder(InputModule):
         for name in _INPUTS.keys() & inputs.keys():
             inputs[name] = inputs[name].to(self.model.dtype)
         outputs = self.model(**inputs, return_dict=True)
-        states = (outputs.last_hidden_state, outputs.image_last_hidden_state, outputs.audio_last_hidden_state)
-        fusion, image, audio = (None if state is None else state.mean(dim=1) for state in states)
-        if self.pooling == "fusion" or (image is not None and audio is not None and len(inputs) == 2):
-            vectors = fusion
-        elif image is None or audio is None:
-            vectors = audio if image is None else image
-        else:
-            vectors = fusion
-            for alone, other in ((image, "audio_present"), (audio, "image_present")):
-                if other in inputs:
-                    vectors = torch.where(inputs[other][:, None], vectors, alone)
+        vectors = outputs.last_hidden_state.mean(dim=1)
+        if self.pooling == "own":
+            streams = {
+                "pixel_values": outputs.image_last_hidden_state,
+                "input_features": outputs.audio_last_hidden_state,
+            }
+            for name, other in (tuple(_INPUTS), tuple(reversed(_INPUTS))):
+                mask = _INPUTS[other]
+                if name in inputs and other not in inputs:
+                    vectors = streams[name].mean(dim=1)
+                elif mask in inputs:
+                    vectors = torch.where(inputs[mask][:, None], vectors, streams[name].mean(dim=1))
         if "num_rows" in features:
             parts = vectors.split(features["num_rows"].tolist())
             vectors = torch.stack([part.mean(dim=0) for part in parts])
