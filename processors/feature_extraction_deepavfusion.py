@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .limits_deepavfusion import MAX_SAMPLING_RATE, MIN_SAMPLING_RATE
 from .numbers_deepavfusion import is_count, is_number
-from .waveforms_deepavfusion import as_waveforms, to_mono
+from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
 try:
     import torchaudio
@@ -174,7 +174,8 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
 
         Args:
             audio: A waveform, (N,) or (2, N) as a numpy array, torch tensor or list of numbers, see `to_mono`; or a
-                list of waveforms, which may differ in length and have any number of channels, (C, N).
+                list of waveforms, which may differ in length and have any number of channels, (C, N). Values of
+                `datasets`, which come with their own sampling rates, are taken as they are.
             sampling_rate: Sampling rate of `audio` in Hz. Without it, the extractor warns and assumes its own rate.
             return_tensors: `"pt"` or `"np"`.
             **kwargs: No other arguments are accepted.
@@ -195,12 +196,15 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
 
     def waveforms(self, audio, sampling_rate: int | None = None) -> list[torch.Tensor]:
         """Convert audio, as in `__call__`, to mono waveforms (N,) float32 at the extractor's sampling rate."""
-        rate = self._check_rate(sampling_rate)
-        items = as_waveforms(audio)
+        items = [with_own_rate(item, sampling_rate) for item in as_waveforms(audio)]
         names = ["audio"] if len(items) == 1 else [f"audio[{i}]" for i in range(len(items))]
-        return [resample(to_mono(item, name), rate, self.sampling_rate) for item, name in zip(items, names)]
+        return [
+            resample(to_mono(item, name), self.check_rate(rate), self.sampling_rate)
+            for (item, rate), name in zip(items, names, strict=True)
+        ]
 
-    def _check_rate(self, sampling_rate: int | float | None) -> int:
+    def check_rate(self, sampling_rate: int | float | None) -> int:
+        """Check a sampling rate in Hz; without one, warn and return the extractor's own."""
         if sampling_rate is None:
             logger.warning_once(
                 f"No sampling_rate given, {self.sampling_rate} Hz is assumed. Pass sampling_rate=...: audio at another "

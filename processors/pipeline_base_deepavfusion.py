@@ -11,6 +11,7 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .image_processing_deepavfusion import to_pixels
 from .media_deepavfusion import is_file, load_clip, load_clips
+from .waveforms_deepavfusion import with_own_rate
 
 _ARRAYS = ("image", "audio", "sampling_rate")
 
@@ -19,8 +20,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
     """Base class of the pipelines: reads windows of files, each of which becomes a sample of a batch.
 
     An input is a media file (a path, its bytes or a binary file object), or a mapping with `image` (PIL, numpy, torch,
-    or the path of an image), `audio` and `sampling_rate`, where image or audio may be missing. A list of inputs gives a
-    list of results, a generator an iterator over them. `batch_size` counts windows.
+    or the path of an image), `audio` (a waveform) and `sampling_rate`, its rate in Hz, where image or audio may be
+    missing. A list of inputs gives a list of results, a generator an iterator over them. `batch_size` counts windows.
 
     `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spaces that many evenly over
     it. By default there is one window in the middle. `fit` is how frames of another shape are fitted, by default as the
@@ -226,7 +227,7 @@ def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
         require: What must be present: `"any"`, `"image"` or `"audio"`.
 
     Raises:
-        ValueError: If a key is unknown, or what is required is missing.
+        ValueError: If a key is unknown, or what is required or the sampling rate of the audio is missing.
     """
     unknown = set(inputs) - set(_ARRAYS)
     if unknown:
@@ -236,6 +237,9 @@ def read_arrays(inputs: Mapping, require: str) -> tuple[Any, Any, int | None]:
     image, audio, rate = (inputs.get(name) for name in _ARRAYS)
     if (image is None and audio is None) or {"image": image, "audio": audio}.get(require, 0) is None:
         raise ValueError(f"Expected {'image or audio' if require == 'any' else require} in the mapping, got none.")
+    audio, rate = with_own_rate(audio, rate)
+    if audio is not None and rate is None:
+        raise ValueError("Expected sampling_rate, in Hz, beside audio in the mapping, got none.")
     return None if image is None else read_image(image), audio, rate
 
 

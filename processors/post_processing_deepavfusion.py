@@ -10,7 +10,7 @@ from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_wind
 from .feature_extraction_deepavfusion import resample
 from .fit_deepavfusion import Region, place_maps
 from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number
-from .waveforms_deepavfusion import as_waveforms, to_mono
+from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
 
 def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
@@ -144,11 +144,12 @@ class PostProcessing:
         logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
         extractor = self.feature_extractor
         waveforms = extractor.waveforms(audio, sampling_rate)
-        rate = extractor.sampling_rate if sampling_rate is None else int(sampling_rate)
+        mixtures = [with_own_rate(mixture, sampling_rate) for mixture in as_waveforms(audio)]
         windows = self._windows_of_masks(logits.shape[0], waveforms, starts)
         separated, first = [], 0
-        for waveform, mixture, begins in zip(waveforms, as_waveforms(audio), windows, strict=True):
+        for waveform, (mixture, own_rate), begins in zip(waveforms, mixtures, windows, strict=True):
             masks, length = logits[first : first + len(begins or [0])], to_mono(mixture).shape[0]
+            rate = extractor.check_rate(own_rate)
             first += masks.shape[0]
             if begins is None:
                 source, length = (

@@ -159,8 +159,9 @@ class DeepAVFusionProcessor(PostProcessing, ProcessorMixin):
                 frames.
             videos: A video file as a path, its bytes or a file object, or a list of files, of which both streams are
                 used. Or arrays as for [`DeepAVFusionVideoProcessor`], of which image models use the middle frame.
-            audio: A waveform, (N,) or (2, N), or a list of waveforms, (N,) or (C, N). Not allowed with files.
-            sampling_rate: Sampling rate of `audio` in Hz.
+            audio: A waveform, (N,) or (2, N), or a list of waveforms, (N,) or (C, N), or of values of `datasets`. Not
+                allowed with files.
+            sampling_rate: Sampling rate of `audio` in Hz; see [`DeepAVFusionFeatureExtractor`].
             timestamps: Middle of the window in a file in seconds; by default, the middle of the part that both streams
                 cover. For a list of files, a list with one entry per file. An entry that is a list, or a list for a
                 single file, gives several windows, each a sample of the batch.

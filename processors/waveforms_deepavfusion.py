@@ -3,6 +3,7 @@
 What is ambiguous is refused: a wrong guess would give features that look valid.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,28 @@ def _to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:
     return audio.double() if full.bits == 64 else levels / half
 
 
+def with_own_rate(audio: Any, sampling_rate: Any = None) -> tuple[Any, Any]:
+    """Split a waveform that comes with its sampling rate, as values of `datasets` do; others are returned as they are.
+
+    Args:
+        audio: A waveform, or one as `datasets` decodes it: an object with the items `array` and `sampling_rate`.
+        sampling_rate: Sampling rate in Hz that was passed beside it, if any.
+
+    Returns:
+        The waveform and its sampling rate in Hz, None if unknown.
+
+    Raises:
+        ValueError: If the two sampling rates differ.
+    """
+    decoded = isinstance(audio, Mapping) and {"array", "sampling_rate"} <= audio.keys()
+    if not decoded and not hasattr(audio, "get_all_samples"):  # torchcodec's decoder, which `datasets` subclasses
+        return audio, sampling_rate
+    own = audio["sampling_rate"]
+    if sampling_rate is not None and own != sampling_rate:
+        raise ValueError(f"Expected one sampling rate, got {own!r} with the audio and sampling_rate={sampling_rate!r}.")
+    return audio["array"], own
+
+
 def as_waveforms(audio: Any) -> list:
     """List the waveforms of a batch: a list, a tuple, or a 3-D array (B, C, N). Anything else is one waveform.
 
@@ -115,4 +138,4 @@ def as_waveforms(audio: Any) -> list:
     return list(audio) if len(shape) == 3 else [audio]
 
 
-__all__ = ["as_waveforms", "to_mono"]
+__all__ = ["as_waveforms", "to_mono", "with_own_rate"]
