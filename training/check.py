@@ -18,8 +18,8 @@ from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
+from deepavfusion_cli.values import load_values
 
-from .config.values import load_values
 from .data.build import SPLITS, build_dataset
 from .data.clips import ClipDataset
 from .data.loading import evaluation_loader

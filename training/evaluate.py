@@ -30,11 +30,11 @@ from deepavfusion_cli.errors import cause
 from deepavfusion_cli.options import check_order
 from deepavfusion_cli.preflight import HELP, parse_evaluation, recipe_words
 from deepavfusion_cli.terminal import say
+from deepavfusion_cli.values import load_values
 
 from .command import print_help
 from .config.help import help_text
 from .config.recipe import Recipe, RecipeError, load_recipe
-from .config.values import load_values
 from .data.sets.folder import WHOLE
 from .wording import count
 

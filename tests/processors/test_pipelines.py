@@ -438,7 +438,7 @@ class TestSeparation:
 
     def test_audio_alone_needs_an_image(self, pipes, folder):
         pipe, path = pipes[SEPARATE], str(folder / "sound.wav")
-        with pytest.raises(MediaError, match="sound.wav: expected image"):
+        with pytest.raises(MediaError, match="sound.wav: expected images"):
             pipe(path)
         assert pipe(path, frames=str(folder / "image.png"))["audio"].shape == (round(5.13 * RATE),)
 

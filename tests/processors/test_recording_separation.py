@@ -116,7 +116,7 @@ def test_the_model_sees_windows_once_and_none_that_are_skipped(pipe, folder, sho
 def test_what_cannot_work_fails_before_anything_is_read(pipe, folder):
     with pytest.raises(TypeError, match="Expected the path of a file, got bytes"):
         pipe.stream(b"RIFF")
-    with pytest.raises(MediaError, match=r"sound\.wav: expected image"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected images"):
         pipe.stream(folder / "sound.wav")
     with pytest.raises(MediaError, match=r"silent\.mp4: expected audio"):
         pipe.stream(folder / "silent.mp4")

@@ -104,16 +104,16 @@ def test_frames_are_decoded_once(file, first, monkeypatch):
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     silent = write_media(tmp_path / "silent.mp4", seconds=1, audio_codec=None)
-    with pytest.raises(MediaError, match=r"silent\.mp4: expected audio, but the audio stream is missing"):
+    with pytest.raises(MediaError, match=r"silent\.mp4: expected audio, but it has none, only images"):
         Recording(silent)
     sound = write_media(tmp_path / "sound.wav", codec=None, seconds=1, audio_codec="pcm_s16le")
-    with pytest.raises(MediaError, match=r"sound\.wav: expected image, but the image stream is missing"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected images, but it has audio only: pass images"):
         Recording(sound).frames()
     monkeypatch.setattr(recordings, "decode", lambda *_: iter(()))
-    with pytest.raises(MediaError, match=r"sound\.wav: expected audio, but the audio stream cannot be decoded"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected audio, but its audio cannot be decoded"):
         list(Recording(sound).audio())
     both = Recording(write_media(tmp_path / "clip.mp4", seconds=1))
-    with pytest.raises(MediaError, match=r"clip\.mp4: expected image, but the image stream cannot be decoded"):
+    with pytest.raises(MediaError, match=r"clip\.mp4: expected images, but its images cannot be decoded"):
         both.frames().at(0.5)
 
 

@@ -13,8 +13,10 @@ import deepavfusion_cli as cli
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli.options import stored, type_and_limits
 from deepavfusion_cli.paths import FolderError, check_output_file, check_writable, missing_folder, suggestion
 from deepavfusion_cli.recipes import maker
+from deepavfusion_cli.values import check_override, load_values
 
 RECIPES = ("pretrain", "finetune", "probe", "evaluate")
 OUTPUTS = {name: ["--out"] for name in ("embed", "separate", "segment", "localize")}
@@ -103,6 +105,13 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         (["evaluate", "scenes_retrieval", *model, "--out", "clip.mp4/x"], 2, "--out=clip.mp4/x cannot be written to"),
         (["evaluate", "scenes_retrieval", *model, "--mixed-precision", "no"], 2, "mean optim.mixed_precision="),
     ]
+    Path("own.yaml").write_text("command: pretrain\ndata: {name: folder, path: absent}")
+    cases += [
+        (["pretrain", "own.yaml"], 2, "data.path=absent cannot be used: there is no such folder."),
+        (["pretrain", "own.yaml", "data.path=null"], 2, "data.path is missing: set it to the folder of data set"),
+        (["evaluate", "vggsound_finetune", *model], 2, "data.path is missing: set it to the folder of data set"),
+        (["evaluate", "scenes_retrieval", *model, "data.eval_size=0"], 2, "expected a number of at least 1"),
+    ]
     for name, recipe in (("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition"), ("probe", "scenes_probe")):
         cases += [
             ([name, f"{recipe}s"], 2, f"Did you mean {recipe}?"),
@@ -114,12 +123,21 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([name, "--seed=3", recipe], 2, f"use `deepavfusion {name} {recipe} run.seed=3`"),
             ([name, recipe, "run.output_dir=clip.mp4/x"], 2, "run.output_dir=clip.mp4/x cannot be written to"),
             ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
+            ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc' (str): expected float."),
+            ([name, recipe, "optim.epochs=nan"], 2, "optim.epochs is nan: expected a number above 0 and at most"),
+            ([name, recipe, "optim.betas=[0.9, 1]"], 2, "optim.betas is 1.0: expected a number of at least 0 and below"),
+            ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5 (float): expected int."),
+            ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big' (str): expected int."),
+            ([name, recipe, "optim.mixed_precision=bf61"], 2, "expected one of no, bf16, fp16. Did you mean bf16?"),
+            ([name, recipe, "optim.betas=[0.9"], 2, "is not valid YAML"),
+            ([name, recipe, "data.name=folder"], 2, "data.path is missing: set it to the folder of data set 'folder'"),
+            ([name, recipe, "data.name=foldr"], 2, "Did you mean folder?"),
         ]
     results = run_all([words for words, _, _ in cases], place)
     for (words, code, text), (found, _, error) in zip(cases, results, strict=True):
         assert (found, text in error) == (code, True), (words, found, error)
         assert "Traceback" not in error
-    assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "runs"]
+    assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "own.yaml", "runs"]
 
 
 @pytest.mark.parametrize("name", [*OUTPUTS, "convert", "evaluate", "pretrain"])
@@ -192,6 +210,14 @@ def test_runs_of_recipes_and_of_nothing_else_are_known():
     assert maker("scenes_probe") == "deepavfusion probe scenes_probe"
     assert maker("scenes_retrieval") is None
     assert maker("x" * 300) is None
+
+
+@pytest.mark.parametrize("command", RECIPES)
+def test_every_default_passes_the_early_checks(command):
+    for _, entries in stored()[command]:
+        for key, kind, *_ in entries:
+            value = load_values(kind.partition(", default ")[2])
+            check_override(key, value, *type_and_limits(*key.split("."), command))
 
 
 def test_names_that_are_written_twice_are_the_same():

@@ -8,16 +8,19 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .arguments import PARSERS, data_parser, evaluate_parser
+from yaml import YAMLError
+
+from .arguments import DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
-from .options import check_option, check_order, closest_option, command_help, split_override
+from .options import check_order, closest_option, command_help, type_and_limits
 from .paths import check_output_file, check_writable, missing_folder, sentence, similar, unusable
-from .recipes import ACCEPTED, check_recipe
+from .recipes import ACCEPTED, check_recipe, recipe_file
+from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
 _SHOWN = 3  # names of files in a message
-_NULL = ("", "~", "null", "Null", "NULL")  # of YAML
 
 
 PROGRAMS = {"data": "deepavfusion data check"}  # names of commands in messages, where they are others
@@ -63,19 +66,36 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         paths, words = {"--model": given.model, "--out": given.out}, [given.recipe, *given.overrides]
     check_order(command, words)
     check_recipe(command, words[0])
+    given = {f"data.{name}": value for name, value in _data_of_recipe(words[0]).items()}
     for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
-        section, name, value = split_override(word, following, command)
-        check_option(section, name, command)
-        if value not in _NULL:
-            paths[f"{section}.{name}"] = value
-    if (data := paths.get("data.path")) is not None and not os.path.exists(data):
-        raise InputError(unusable(f"data.path={data}", f"there is no such folder{similar(Path(data))}"))
+        section, name, value = parse_override(word, following, command)
+        check_override(f"{section}.{name}", value, *type_and_limits(section, name, command))
+        given[f"{section}.{name}"] = value
+    _check_data(given.get("data.name"), given.get("data.path"))
+    paths |= {name: str(given[name]) for name in ("model.init_from", "run.output_dir") if given.get(name) is not None}
     for argument in ("--model", "model.init_from"):
         if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
             raise InputError(unusable(f"{argument}={origin}", reason))
     for argument in ("--out", "run.output_dir"):
         if (out := paths.get(argument)) is not None:
             check_writable(Path(out), argument)
+
+
+def _data_of_recipe(recipe: str) -> dict:
+    """Section `data` of a recipe that `check_recipe` passed; empty if it cannot be read, which is answered later."""
+    try:
+        values = load_values((recipe_file(recipe) or Path(recipe)).read_text(encoding="utf-8"))
+        return dict(values["data"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError, YAMLError):
+        return {}
+
+
+def _check_data(name: Any, path: Any) -> None:
+    """Check that a data set on disk has a folder that exists."""
+    if path is None and name in DATA_SETS:
+        raise InputError(f"data.path is missing: set it to the folder of data set {name!r}, data.path=FOLDER.")
+    if path is not None and not os.path.exists(str(path)):
+        raise InputError(unusable(f"data.path={path}", f"there is no such folder{similar(Path(str(path)))}"))
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
