@@ -23,7 +23,7 @@ from deepavfusion_cli.values import load_values
 from .data.build import SPLITS, build_dataset
 from .data.clips import ClipDataset
 from .data.loading import evaluation_loader
-from .data.sets.folder import WHOLE
+from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .data.sources import DATA_SETS
 from .wording import count
 
@@ -53,7 +53,7 @@ def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
 
 def described(clips: ClipDataset, split: str) -> str:
     """Description of the clips of a split, in which a folder that has no splits is called that."""
-    return clips.card.replace(f", split {split}, the whole folder: ", " without given splits: ")
+    return clips.card.replace(f", split {split}, {WHOLE_FOLDER}: ", " without given splits: ")
 
 
 def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from .names import find_listed, is_video, recording_of
 logger = logging.getLogger(__name__)
 
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
+WHOLE_FOLDER = "the whole folder"  # in the description of such clips
 _SPLIT_FOLDERS = {"train", "validation", "val", "test"}
 
 
@@ -190,7 +191,7 @@ def read_folder_split(
         chosen = [i for i, value in enumerate(rows["split"]) if value == split]
         found = f"clips of the splits {', '.join(sorted(splits))}"
     elif fraction == WHOLE:
-        chosen, note, found = list(range(len(rows) if split != "train" else 0)), "the whole folder", "no split"
+        chosen, note, found = list(range(len(rows) if split != "train" else 0)), WHOLE_FOLDER, "no split"
     else:
         classes = None if label_info(rows)[0] is None else row_classes(rows)
         held = hold_out(groups, fraction, True, classes)

@@ -257,7 +257,7 @@ def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
     settings = make_folder(tmp_path, {"dog_barking": 2, "Cello": 1, "siren": 3})
     config = DeepAVFusionConfig(id2label={0: "rain", 1: "cello", 2: "dog barking"})
     clips = build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)
-    matched, notes = Recognition.match_clips(clips, config)
+    matched, notes, left_out = Recognition.match_clips(clips, config)
     assert matched.label_names == ["rain", "cello", "dog barking"]
     assert [(Path(row["path"]).parent.name, row["label"]) for row in matched.rows] == [
         ("Cello", 1),
@@ -268,10 +268,11 @@ def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
         "Cello of the data is cello of the model",
         "dog_barking of the data is dog barking of the model",
         "Classes of the model without clips here (1 of 3): rain",
-        "Left out: 3 clips of classes that are not the model's (1): siren",
+        "Classes here that the model does not know (1): siren",
     ]
-    same, notes = Recognition.match_clips(matched, config)
-    assert (same.label_names, same.rows["label"], notes) == (matched.label_names, matched.rows["label"], [])
+    assert left_out == {"clips of classes that the model does not know": 3}
+    same, *others = Recognition.match_clips(matched, config)
+    assert (same.label_names, same.rows["label"], others) == (matched.label_names, matched.rows["label"], [[], {}])
 
 
 def test_several_labels_are_matched_by_name(tmp_path):
