@@ -203,7 +203,7 @@ def frame_matrix(frame) -> np.ndarray | None:
         # each, until Python looks for such cycles.
         side_data = av.sidedata.sidedata.SideDataContainer(frame)
         data = side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
-    except ValueError:  # the frame has other side data that PyAV does not know; it still tells the angle
+    except ValueError:  # the frame has other side data that PyAV does not know; the angle is still known
         turns = math.radians(-frame.rotation)
         cosine, sine = round(math.cos(turns) * 65536), round(math.sin(turns) * 65536)
         return np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])

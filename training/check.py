@@ -10,15 +10,12 @@ Options of the data set are given as in recipes; data.path=PATH may stand for PA
 import sys
 from collections.abc import Iterator
 
-import yaml
-
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.jobs.progress import plain_output, with_progress
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
-from deepavfusion_cli.values import load_values
 
 from .data.build import SPLITS, build_dataset
 from .data.clips import ClipDataset
@@ -71,15 +68,9 @@ def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]
 @command("deepavfusion data check")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
-    given, texts = parse_data(argv)
+    given, options = parse_data(argv)
     plain_output()
-    options = {"name": given.name, "path": given.path}
-    for key, text in texts.items():
-        try:
-            options[key] = load_values(text)
-        except yaml.YAMLError:
-            say(f"deepavfusion data check: data.{key}={text}: expected a YAML value", stream=sys.stderr)
-            return BAD_INPUT
+    options = {**options, "name": given.name, "path": given.path}
     splits = list(splits_of(options))
     usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
     if not usable:

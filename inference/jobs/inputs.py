@@ -128,7 +128,7 @@ def timestamp_names(name: str, timestamps: Sequence[float | None]) -> list[str]:
 
 
 def timestamp_note(timestamp: float | None) -> dict[str, str]:
-    """Text of a png file that tells the timestamp (s) of what it shows; none for an image file."""
+    """Text chunks of a png file: the timestamp (s) of what it shows; none for an image file."""
     return {} if timestamp is None else {"timestamp": f"{timestamp:.6f}"}
 
 

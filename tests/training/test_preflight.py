@@ -73,7 +73,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([*words[:3], "runs/my_modle", *words[4:]], 2, "there is no such folder; did you mean runs/my_model?\n"),
             ([*words, "--bath-size", "3"], 2, "did you mean --batch-size?"),
             ([*words, "--batch-size", "0"], 2, "expected a positive integer, got '0'"),
-            ([*words, "--fit", "crops"], 2, "invalid choice: 'crops'"),
+            ([*words, "--fit", "crops"], 2, "(did you mean crop?)"),
         ]
         if name in OUTPUTS:
             wrong = [*words[:-1], "clip.mp4/out"]
@@ -94,7 +94,12 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         ),
         (["data", "check", "folder", "absent"], 2, "expected the data set folder at absent"),
         (["data", "check", "folder", "run"], 2, "there is no such folder; did you mean runs?\n"),
-        (["data", "check", "folders", "runs"], 2, "invalid choice: 'folders'"),
+        (["data", "check", "folders", "runs"], 2, "(did you mean folder?)"),
+        (["data", "check", "folder", "runs", "data.anotations=x"], 2, "Did you mean data.annotations?"),
+        (["data", "check", "folder", "runs", "anotations=x"], 2, "Did you mean data.annotations?"),
+        (["data", "check", "folder", "runs", "data.validation_fraction=3"], 2, "expected a number above 0 and below 1"),
+        (["data", "chekc", "folder", "runs"], 2, "(did you mean check?)"),
+        (["data", "check", "folder", "runs", "--num-wokers", "3"], 2, "did you mean --num-workers?"),
         (
             ["finetune", "folder_recognition", "data.path=run"],
             2,
@@ -125,7 +130,11 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
             ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc' (str): expected float."),
             ([name, recipe, "optim.epochs=nan"], 2, "optim.epochs is nan: expected a number above 0 and at most"),
-            ([name, recipe, "optim.betas=[0.9, 1]"], 2, "optim.betas is 1.0: expected a number of at least 0 and below"),
+            (
+                [name, recipe, "optim.betas=[0.9, 1]"],
+                2,
+                "optim.betas is 1.0: expected a number of at least 0 and below",
+            ),
             ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5 (float): expected int."),
             ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big' (str): expected int."),
             ([name, recipe, "optim.mixed_precision=bf61"], 2, "expected one of no, bf16, fp16. Did you mean bf16?"),
@@ -225,3 +234,36 @@ def test_names_that_are_written_twice_are_the_same():
     assert tuple(DATA_SETS) == arguments.DATA_SETS
     assert {*arguments.PARSERS} == {*cli.INFERENCE}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}
+
+
+STOPPED = """
+import sys
+import deepavfusion_cli as cli
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "deepavfusion":
+            sys.exit(7)
+
+for words in {lines}:
+    sys.meta_path.insert(0, Stop())
+    try:
+        cli.main(words)
+    except SystemExit as stop:
+        assert stop.code == 7, words
+    sys.meta_path.pop(0)
+"""
+
+
+def test_a_line_is_printed_before_imports_that_take_seconds(place):
+    """To standard error: what a command prints may be read by a program."""
+    model = ["--model", "runs/my_model"]
+    lines = [
+        ["classify", "clip.mp4", *model, "--json"],
+        ["pretrain", "scenes_tiny"],
+        ["data", "check", "folder", "runs"],
+    ]
+    code = STOPPED.format(lines=lines)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr == "".join(f"deepavfusion {name}: loading ...\n" for name in ("classify", "pretrain", "data"))

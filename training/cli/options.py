@@ -40,8 +40,7 @@ def stored() -> dict[str, list]:
 def option_names(command: str) -> dict[str, list[str]]:
     """Section -> names of the options of a command, in order."""
     return {
-        title.partition(":")[0]: [key.partition(".")[2] for key, *_ in entries]
-        for title, entries in stored()[command]
+        title.partition(":")[0]: [key.partition(".")[2] for key, *_ in entries] for title, entries in stored()[command]
     }
 
 

@@ -152,19 +152,21 @@ def _check_conversion(given: argparse.Namespace) -> None:
         raise InputError(unusable(f"--config {given.config}", reason))
 
 
-def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Parse the command line of `deepavfusion data`.
 
     Returns:
-        The arguments, and the options of the data set besides its path, as text.
+        The arguments, and the options of the data set besides its path.
 
     Raises:
         SystemExit: After `--help`, or for an option that does not exist.
         InputError: For a word of another form, or a folder that does not exist.
+        RecipeError: For an option that no data set has, or a value that it cannot have.
     """
     given = data_parser().parse_intermixed_args(words)
     usage = f"deepavfusion data check {given.name} PATH [data.key=value ...]"
-    paths, options = [], {}
+    paths: list[str] = []
+    options: dict[str, Any] = {}
     # As of recipes, the folder may be given as data.path=PATH, in any place.
     for place, word in enumerate([*filter(None, [given.path]), *given.options]):
         key, separator, value = word.partition("=")
@@ -177,7 +179,9 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]
         elif name == "path":
             paths.append(value)
         else:
-            options[name] = value
+            # Any command has the options of data sets; this one knows those of all.
+            _, _, options[name] = parse_override(f"data.{name}={value}", "", "finetune")
+            check_override(f"data.{name}", options[name], *type_and_limits("data", name, "finetune"))
     if len(set(paths)) != 1:
         found = f"several, {' and '.join(paths)}" if paths else "none"
         raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")

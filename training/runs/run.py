@@ -164,7 +164,9 @@ class Run:
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
         task_notes = self.task.training_notes(self.train_clips, self.final.clips)
-        kept = cache_notes([self.train_clips, *(task.clips for task in (self.final, self.evaluation) if task is not None)])
+        kept = cache_notes(
+            [self.train_clips, *(task.clips for task in (self.final, self.evaluation) if task is not None)]
+        )
         for note in (*self.schedule.notes(), held_out, *task_notes, *kept, *self.folder.notes()):
             self.progress.print(note)
 

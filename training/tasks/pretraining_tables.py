@@ -21,7 +21,7 @@ def not_scored(labels: list[Any]) -> str | None:
         reason = "the held-out clips have no labels"
     elif len(labels) < FEWEST:
         found = "only one held-out clip was" if len(labels) == 1 else f"only {len(labels)} held-out clips were"
-        reason = f"{found} read, which is too few to tell a score from chance (at least {FEWEST})"
+        reason = f"{found} read, too few for a score that means anything (at least {FEWEST})"
     else:
         stacked = torch.stack([torch.as_tensor(label) for label in labels])
         counts = stacked.unique(return_counts=True)[1] if stacked.ndim == 1 else (stacked > 0).sum(0)

@@ -30,6 +30,7 @@ def _check_labels(clips) -> None:
             "class, or name their classes in a list (data.annotations)."
         )
 
+
 _UNKNOWN_CLASSES = "clips of classes that the model does not know"  # kind of what is left out
 
 

@@ -271,8 +271,8 @@ def test_every_metric_has_a_title():
     ("labels", "reason"),
     [
         ([None, None], "the held-out clips have no labels"),
-        ([3], "only one held-out clip was read, which is too few to tell a score from chance (at least 10)"),
-        ([3, 4] * 4, "only 8 held-out clips were read, which is too few to tell a score from chance (at least 10)"),
+        ([3], "only one held-out clip was read, too few for a score that means anything (at least 10)"),
+        ([3, 4] * 4, "only 8 held-out clips were read, too few for a score that means anything (at least 10)"),
         ([3] * 10, "the held-out clips all have the same labels"),
         ([torch.tensor([1.0, 0.0])] * 10, "the held-out clips all have the same labels"),
         (list(range(10)), "no two of the held-out clips have a label in common"),
