@@ -199,8 +199,8 @@ def pick_frames(frames, times: list[float]) -> list:
 def frame_matrix(frame) -> np.ndarray | None:
     """Read the display matrix of a decoded frame, (3, 3); None without one."""
     try:
-        # Not `frame.side_data`: it and the frame refer to each other, so that frames would stay in memory, 3 MB and more
-        # each, until Python looks for such cycles.
+        # Not `frame.side_data`: it and the frame refer to each other, so that frames, 3 MB and more each, would stay in
+        # memory until Python looks for such cycles.
         side_data = av.sidedata.sidedata.SideDataContainer(frame)
         data = side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     except ValueError:  # the frame has other side data that PyAV does not know; the angle is still known
