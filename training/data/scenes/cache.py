@@ -98,8 +98,8 @@ def cache_notes(data_sets: Iterable) -> list[str]:
     caches = [clips.cache for clips in data_sets if getattr(clips, "cache", None) is not None]
     sizes = {cache.path: cache.size for cache in caches}
     return [
-        f"scenes are kept in {folder} once generated, {size_text(sum(sizes.values()))} in all; the folder may be deleted, "
-        "and data.cache_dir sets another one, or null for none"
+        f"scenes are kept in {folder} once generated, {size_text(sum(sizes.values()))} in all; the folder may be "
+        "deleted, and data.cache_dir sets another one, or null for none"
         for folder in sorted({path.parent for path in sizes})
     ]
 

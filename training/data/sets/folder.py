@@ -141,8 +141,8 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
         flat = next(row["path"].name for row in rows if "label" not in row)
         raise ValueError(
             f"Expected a folder per class, or all videos in one folder without classes, but in {root} "
-            f"{count(kinds[True], 'video')} {'is' if kinds[True] == 1 else 'are'} in folders and {kinds[False]} in none, "
-            f"first: {flat}. Move {'it' if kinds[False] == 1 else 'these'} into the folder of a class, or elsewhere."
+            f"{count(kinds[True], 'video')} {'is' if kinds[True] == 1 else 'are'} in folders and {kinds[False]} in "
+            f"none, first: {flat}. Move {'it' if kinds[False] == 1 else 'these'} into the folder of a class, or elsewhere."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
     if tops <= _SPLIT_FOLDERS:
