@@ -138,11 +138,12 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
         _report(f"{root}: {left_out} left out: a folder stands for its videos")
     kinds = Counter("label" in row for row in rows)
     if len(kinds) == 2:
-        flat = next(row["path"].name for row in rows if "label" not in row)
+        first = next(row["path"].name for row in rows if "label" not in row)
+        verb, others = "is" if kinds[True] == 1 else "are", "it" if kinds[False] == 1 else "these"
         raise ValueError(
             f"Expected a folder per class, or all videos in one folder without classes, but in {root} "
-            f"{count(kinds[True], 'video')} {'is' if kinds[True] == 1 else 'are'} in folders and {kinds[False]} in "
-            f"none, first: {flat}. Move {'it' if kinds[False] == 1 else 'these'} into the folder of a class, or elsewhere."
+            f"{count(kinds[True], 'video')} {verb} in folders and {kinds[False]} in none, first: {first}. Move {others} "
+            "into the folder of a class, or elsewhere."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
     if tops <= _SPLIT_FOLDERS:
