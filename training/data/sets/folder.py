@@ -142,8 +142,8 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
         verb, others = "is" if kinds[True] == 1 else "are", "it" if kinds[False] == 1 else "these"
         raise ValueError(
             f"Expected a folder per class, or all videos in one folder without classes, but in {root} "
-            f"{count(kinds[True], 'video')} {verb} in folders and {kinds[False]} in none, first: {first}. Move {others} "
-            "into the folder of a class, or elsewhere."
+            f"{count(kinds[True], 'video')} {verb} in folders and {kinds[False]} in none, first: {first}. Move "
+            f"{others} into the folder of a class, or elsewhere."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
     if tops <= _SPLIT_FOLDERS:
