@@ -201,7 +201,7 @@ def frame_matrix(frame) -> np.ndarray | None:
     try:
         # Not `frame.side_data`: it and the frame refer to each other, so that frames, 3 MB and more each, would stay in
         # memory until Python looks for such cycles.
-        side_data = av.sidedata.sidedata.SideDataContainer(frame)
+        side_data = av.sidedata.sidedata.SideDataContainer(frame)  # ty: ignore[too-many-positional-arguments]
         data = side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
     except ValueError:  # the frame has other side data that PyAV does not know; the angle is still known
         turns = math.radians(-frame.rotation)

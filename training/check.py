@@ -22,7 +22,7 @@ from .data.clips import ClipDataset
 from .data.loading import evaluation_loader
 from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .data.sources import DATA_SETS
-from .wording import count
+from .wording import count, with_path
 
 _BATCH = 8
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
         total += len(clips)
         for path, reason in unreadable(clips, given.num_workers):
             broken += 1
-            say(f"cannot be read: {reason if reason.startswith(path) else f'{path}: {reason}'}")
+            say(f"cannot be read: {with_path(path, reason)}")
     say(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
     return FAILED if broken else 0
 

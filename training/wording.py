@@ -89,6 +89,11 @@ def metric_title(name: str) -> str:
     return f"{_METRICS[rest]} ({', '.join(conditions)})" if conditions else _METRICS[rest]
 
 
+def with_path(path: str, reason: str) -> str:
+    """Why a file cannot be read, with its path: most errors of media files start with it."""
+    return reason if reason.startswith(path) else f"{path}: {reason}"
+
+
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number and its noun, in the plural unless the number reads 1: "1 clip", "1,280 clips", "1.5 epochs".
 
@@ -123,4 +128,13 @@ def match_names(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
     return found
 
 
-__all__ = ["CONDITIONS", "NEIGHBOR_METRICS", "RANDOM_NEIGHBOR", "count", "listing", "match_names", "metric_title"]
+__all__ = [
+    "CONDITIONS",
+    "NEIGHBOR_METRICS",
+    "RANDOM_NEIGHBOR",
+    "count",
+    "listing",
+    "match_names",
+    "metric_title",
+    "with_path",
+]
