@@ -19,6 +19,7 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion_cli.boundary import report
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
 from deepavfusion_cli.paths import missing_folder, suggestion, unusable
+from deepavfusion_cli.terminal import say
 
 from .files import UnreadableError, damaged_file
 from .folder import MARK_FILE, read_mark
@@ -221,7 +222,9 @@ def run(
     plain_output()
     check_device(arguments.device)
     out = getattr(arguments, "out", None)
-    files, errors = find_files(arguments.files, suffixes, out)
+    files, errors, notes = find_files(arguments.files, suffixes, out)
+    for note in notes:
+        say(f"deepavfusion {command}: {note}", stream=sys.stderr)
     code = max((report(f"deepavfusion {command}", error, lines=False) for error in errors), default=0)
     if not files:
         return code

@@ -72,7 +72,7 @@ def saving(folder: str | os.PathLike, needed: int) -> Generator[None]:
         raise
     except Exception as error:
         free = shutil.disk_usage(existing_parent(Path(folder))).free
-        # Of full disks, torch tells no more than that a position in a file is not the expected one.
+        # Of full disks, torch only reports that a position in a file is not the expected one.
         writer_failed = isinstance(error, RuntimeError) and free < needed and "inline_container" in str(error)
         elsewhere = free > 2 * needed + 1_000_000 and error_number(error) != errno.EDQUOT
         if elsewhere or not (disk_is_full(error) or writer_failed):

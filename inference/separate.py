@@ -54,13 +54,13 @@ def output_suffixes(frames: list[float | str] | None) -> list[str]:
 
 
 def identity(file: str) -> list:
-    """What tells a file from others: its path, size in bytes and time of its last change in nanoseconds."""
+    """Identity of a file: its path, size in bytes and time of its last change in nanoseconds."""
     status = Path(file).stat()
     return [str(Path(file).resolve()), status.st_size, status.st_mtime_ns]
 
 
 def model_identity(model, origin: str) -> list:
-    """What tells a model from others: its commit on the Hub, or the identities of its files."""
+    """Identity of a model: its commit on the Hub, or the identities of its files."""
     files = sorted(path for path in Path(origin).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
     return [identity(str(path)) for path in files] or [origin, getattr(model.config, "_commit_hash", None)]
 

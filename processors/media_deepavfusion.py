@@ -97,8 +97,11 @@ def load_clip(
     missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
     if len(missing) == 2 or require in missing or (require == "both" and missing):
         exists = {"image": info.has_image, "audio": info.has_audio}
-        reasons = [f"the {kind} stream {'cannot be decoded' if exists[kind] else 'is missing'}" for kind in missing]
-        expected = {"any": "image or audio", "both": "image and audio"}.get(require, require)
+        names = {"image": "images", "audio": "audio"}
+        reasons = [
+            f"its {names[kind]} cannot be decoded" if exists[kind] else f"it has no {names[kind]}" for kind in missing
+        ]
+        expected = {"any": "images or audio", "both": "images and audio", "image": "images"}.get(require, require)
         raise source.error(f"{expected} around {clip.timestamp:.2f} s", " and ".join(reasons))
     return clip
 

@@ -233,7 +233,7 @@ def read_arrays(inputs: Mapping, require: str, seconds: float | None = None) -> 
 
     Raises:
         MediaError: If a file cannot be read.
-        ValueError: If a key is unknown, or what is required is missing.
+        ValueError: If a key is unknown, or what is required or the sampling rate of a waveform is missing.
     """
     unknown = set(inputs) - set(_ARRAYS)
     if unknown:
@@ -244,6 +244,8 @@ def read_arrays(inputs: Mapping, require: str, seconds: float | None = None) -> 
     if (image is None and audio is None) or {"image": image, "audio": audio}.get(require, 0) is None:
         raise ValueError(f"Expected {'image or audio' if require == 'any' else require} in the mapping, got none.")
     audio, rate = with_own_rate(audio, rate, seconds)
+    if audio is not None and rate is None:
+        raise ValueError("Expected sampling_rate, in Hz, beside audio in the mapping, got none.")
     return None if image is None else read_image(image), audio, rate
 
 

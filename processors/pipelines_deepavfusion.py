@@ -205,13 +205,12 @@ class AudioVisualSourceSeparationPipeline(DeepAVFusionPipeline):
         logits = logits.unflatten(0, (-1, about["count"])).transpose(0, 1)  # (sources, windows, 1, mels, time steps)
         if consistency:
             logits = self.processor.consistent_masks(logits)
-        rate = self.processor.feature_extractor.sampling_rate if about["rate"] is None else int(about["rate"])
         results = []
         for masks in logits:
             source = self.processor.post_process_source_separation(
                 {"logits": masks}, [about["audio"]], about["rate"], [about["starts"]]
             )[0]
-            results.append({"audio": source.numpy(), "sampling_rate": rate})
+            results.append({"audio": source.numpy(), "sampling_rate": int(about["rate"])})
         return results if about["several"] else results[0]
 
 

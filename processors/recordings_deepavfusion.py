@@ -44,7 +44,7 @@ class Recording:
         self._source = _Source(path)
         self.info = self._source.probe()
         if not self.info.has_audio:
-            raise self._source.error("audio", "the audio stream is missing")
+            raise self._source.error("audio", "it has none, only images")
 
     @property
     def start(self) -> float:
@@ -74,7 +74,7 @@ class Recording:
                 self._source.check_scale(samples)
                 yield rate, samples
         if not found:
-            raise self._source.error("audio", "the audio stream cannot be decoded")
+            raise self._source.error("audio", "its audio cannot be decoded")
 
     def frames(self) -> "FrameReader":
         """Return a reader of the frames.
@@ -83,7 +83,7 @@ class Recording:
             MediaError: If there are none.
         """
         if not self.info.has_image:
-            raise self._source.error("image", "the image stream is missing")
+            raise self._source.error("images", "it has audio only: pass images of the sources as frames")
         return FrameReader(self._source)
 
     def frame_times(self, timestamp: float, num_frames: int, seconds: float) -> list[float]:
@@ -128,7 +128,7 @@ class FrameReader:
                 frames = decode(container, stream)
                 ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
                 yield from self._shown(frames if back is None else if_in_time(frames, first + origin), origin, ratio)
-        raise self._source.error("image", "the image stream cannot be decoded")
+        raise self._source.error("images", "its images cannot be decoded")
 
     def _shown(self, frames, origin: float, ratio: float) -> Iterator[np.ndarray]:
         before = None

@@ -227,8 +227,11 @@ def pick_frames(frames, times: list[float]) -> list:
 def frame_matrix(frame) -> np.ndarray | None:
     """Read the display matrix of a decoded frame, (3, 3); None without one."""
     try:
-        data = frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
-    except ValueError:  # the frame has other side data that PyAV does not know; it still tells the angle
+        # Not `frame.side_data`: it and the frame refer to each other, so that frames, 3 MB and more each, would stay in
+        # memory until Python looks for such cycles.
+        side_data = av.sidedata.sidedata.SideDataContainer(frame)  # ty: ignore[too-many-positional-arguments]
+        data = side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX)
+    except ValueError:  # the frame has other side data that PyAV does not know; the angle is still known
         turns = math.radians(-frame.rotation)
         cosine, sine = round(math.cos(turns) * 65536), round(math.sin(turns) * 65536)
         return np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])

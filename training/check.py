@@ -10,8 +10,6 @@ Options of the data set are given as in recipes; data.path=PATH may stand for PA
 import sys
 from collections.abc import Iterator
 
-import yaml
-
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.jobs.progress import plain_output, with_progress
 from deepavfusion_cli.boundary import command
@@ -19,13 +17,12 @@ from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
-from .config.values import load_values
 from .data.build import SPLITS, build_dataset
 from .data.clips import ClipDataset
 from .data.loading import evaluation_loader
-from .data.sets.folder import WHOLE
+from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .data.sources import DATA_SETS
-from .wording import count
+from .wording import count, with_path
 
 _BATCH = 8
 
@@ -53,7 +50,7 @@ def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
 
 def described(clips: ClipDataset, split: str) -> str:
     """Description of the clips of a split, in which a folder that has no splits is called that."""
-    return clips.card.replace(f", split {split}, the whole folder: ", " without given splits: ")
+    return clips.card.replace(f", split {split}, {WHOLE_FOLDER}: ", " without given splits: ")
 
 
 def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]]:
@@ -71,15 +68,9 @@ def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]
 @command("deepavfusion data check")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
-    given, texts = parse_data(argv)
+    given, options = parse_data(argv)
     plain_output()
-    options = {"name": given.name, "path": given.path}
-    for key, text in texts.items():
-        try:
-            options[key] = load_values(text)
-        except yaml.YAMLError:
-            say(f"deepavfusion data check: data.{key}={text}: expected a YAML value", stream=sys.stderr)
-            return BAD_INPUT
+    options = {**options, "name": given.name, "path": given.path}
     splits = list(splits_of(options))
     usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
     if not usable:
@@ -95,7 +86,7 @@ def main(argv: list[str]) -> int:
         total += len(clips)
         for path, reason in unreadable(clips, given.num_workers):
             broken += 1
-            say(f"cannot be read: {reason if reason.startswith(path) else f'{path}: {reason}'}")
+            say(f"cannot be read: {with_path(path, reason)}")
     say(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
     return FAILED if broken else 0
 

@@ -30,12 +30,13 @@ from deepavfusion_cli.errors import cause
 from deepavfusion_cli.options import check_order
 from deepavfusion_cli.preflight import HELP, parse_evaluation, recipe_words
 from deepavfusion_cli.terminal import say
+from deepavfusion_cli.values import load_values
 
 from .command import print_help
 from .config.help import help_text
 from .config.recipe import Recipe, RecipeError, load_recipe
-from .config.values import load_values
-from .data.sets.folder import WHOLE
+from .data.scenes.cache import cache_notes
+from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .wording import count
 
 
@@ -71,24 +72,27 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     folder.plan({"model": where, "task": sections["task"], "data": sections["data"]})
     task_class = TASKS[recipe.task.name]
     model = load_task_model(task_class, recipe, origin).to(accelerator.device)
-    whole = scores_whole_folder(recipe, origin)
+    whole, notes = scores_whole_folder(recipe, origin)
     try:
         clips = task_class.build_clips(whole or recipe, model.config, recipe.data.eval_split, train=False)
     except (OSError, ValueError) as error:
         raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
     try:
-        clips, notes = task_class.match_clips(clips, model.config)
+        clips, matching, left_out = task_class.match_clips(clips, model.config)
         task = task_class(clips, task_class.build_processor(model.config), recipe)
         task.check_model(model)
     except ValueError as error:
         raise RecipeError(f"model {origin} does not fit the data: {error}") from error
+    notes = [*(notes if WHOLE_FOLDER in clips.card else []), *matching]
     if accelerator.is_main_process:
         about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
         clips_and_cores = f"{count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
         say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.num_workers)}")
-        for note in notes:
+        missing = [f"Left out: {what} ({number})" for what, number in left_out.items()]
+        for note in (*notes, *missing, *cache_notes([clips])):
             say(note)
     evaluation = task.evaluate(model, accelerator, full=True)
+    evaluation.left_out = left_out | evaluation.left_out
     record: dict[str, Any] = {}
     with folder.claimed():
         folder.begin()
@@ -104,7 +108,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     return record
 
 
-def scores_whole_folder(recipe: Recipe, origin: str) -> Recipe | None:
+def scores_whole_folder(recipe: Recipe, origin: str) -> tuple[Recipe | None, list[str]]:
     """The recipe with all clips of its folder held out, unless part of them is given or was trained on.
 
     Args:
@@ -113,20 +117,30 @@ def scores_whole_folder(recipe: Recipe, origin: str) -> Recipe | None:
             held out then are scored.
 
     Returns:
-        The recipe, or None if its own split is to be scored.
+        The recipe, or None if its own split is to be scored; and a note if it is unknown what the model was trained on.
     """
     data = recipe.data
     if data.name != "folder" or data.path is None or data.validation_fraction is not None:
-        return None
-    trained = Path(origin) / "recipe.yaml"
-    if trained.is_file():
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-            own = (load_values(trained.read_text(encoding="utf-8")) or {}).get("data") or {}
-            if own.get("path") and Path(own["path"]).resolve() == Path(data.path).resolve():
-                return None
+        return None, []
+    trained = _training_data(origin)
+    if trained.get("path") and Path(str(trained["path"])).resolve() == Path(data.path).resolve():
+        return None, []
     whole = copy.copy(recipe)  # without the checks of recipes, in which this fraction is none
     whole.data = dataclasses.replace(data, validation_fraction=WHOLE)
-    return whole
+    if trained.get("path") or trained.get("name", "folder") != "folder":
+        return whole, []
+    return whole, [
+        f"It is not known on which clips {origin} was trained: it has no recipe.yaml that says so, as models of "
+        f"transformers' Trainer. Scores of such clips mean nothing: if {data.path} holds any, pass data.path=FOLDER of "
+        "others, or data.annotations=FILE with the columns file, label and split (train, test)"
+    ]
+
+
+def _training_data(origin: str) -> dict[str, Any]:
+    """Section `data` of the recipe that a model was trained by; empty if there is none."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
+        return dict(load_values((Path(origin) / "recipe.yaml").read_text(encoding="utf-8")).get("data") or {})
+    return {}
 
 
 @command("deepavfusion evaluate")

@@ -89,6 +89,11 @@ def metric_title(name: str) -> str:
     return f"{_METRICS[rest]} ({', '.join(conditions)})" if conditions else _METRICS[rest]
 
 
+def with_path(path: str, reason: str) -> str:
+    """Why a file cannot be read, with its path: most errors of media files start with it."""
+    return reason if reason.startswith(path) else f"{path}: {reason}"
+
+
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number and its noun, in the plural unless the number reads 1: "1 clip", "1,280 clips", "1.5 epochs".
 
@@ -107,4 +112,29 @@ def listing(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(printable, names[:most])) + more
 
 
-__all__ = ["CONDITIONS", "NEIGHBOR_METRICS", "RANDOM_NEIGHBOR", "count", "listing", "metric_title"]
+def match_names(names: Sequence[str], known: Sequence[str]) -> dict[str, int]:
+    """Positions in `known` of those names that occur there.
+
+    Names that only differ in capitals and punctuation (`dog_barking`, "Dog barking") match if that leaves no choice.
+    """
+    plain = {name: re.sub(r"[\W_]+", " ", name).strip().casefold() for name in (*names, *known)}
+    exact = {name: i for i, name in enumerate(known)}
+    found = {name: exact[name] for name in names if name in exact}
+    for name in names:
+        alike = [i for i, other in enumerate(known) if plain[other] == plain[name] and i not in found.values()]
+        rivals = [other for other in names if plain[other] == plain[name] and other not in found]
+        if name not in found and len(alike) == len(rivals) == 1:
+            found[name] = alike[0]
+    return found
+
+
+__all__ = [
+    "CONDITIONS",
+    "NEIGHBOR_METRICS",
+    "RANDOM_NEIGHBOR",
+    "count",
+    "listing",
+    "match_names",
+    "metric_title",
+    "with_path",
+]

@@ -11,13 +11,14 @@ VIDEO_SUFFIXES = (
     *(".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"),
 )
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif")
 # A recording that is being separated has such a folder beside its results.
 DRAFT_SUFFIX = ".unfinished"
 
 
 def find_files(
     given: Sequence[str], suffixes: Sequence[str], out: Path | None = None
-) -> tuple[list[tuple[str, str]], list[MediaError]]:
+) -> tuple[list[tuple[str, str]], list[MediaError], list[str]]:
     """List the files to process, and names for their results.
 
     Args:
@@ -28,29 +29,47 @@ def find_files(
 
     Returns:
         Pairs of a file and a name, unique among them: the file's name without suffix, with its subfolder if it was
-        found in a folder; and an error for each folder without such files.
+        found in a folder; an error for each folder without such files; and a note on each whose other media files are
+        left out.
     """
-    files, names, errors = [], [], []
+    files, names, errors, notes = [], [], [], []
     for item in given:
         if not os.path.isdir(item):
             files.append(item)
             names.append(Path(item).stem or "file")
             continue
         try:
-            found = list(_files_below(Path(item), suffixes, out))
+            below = list(_files_below(Path(item), out))
         except OSError as error:
             errors.append(
                 MediaError(f"{item}: expected a folder of media files, but {error.filename}: {error.strerror}.")
             )
             continue
+        found = [path for path in below if has_suffix(path.name, suffixes)]
+        left_out = other_media(below, suffixes)
         files += [str(path) for path in found]
         names += [path.relative_to(item).with_suffix("").as_posix() for path in found]
         if not found:
-            errors.append(MediaError(f"{item}: expected files ending in {', '.join(suffixes)}, but there are none."))
-    return list(zip(files, numbered(names), strict=True)), errors
+            others = f" besides {left_out}; name these one by one" if left_out else ""
+            expected = f"expected files ending in {', '.join(suffixes)}"
+            errors.append(MediaError(f"{item}: {expected}, but there are none{others}."))
+        elif left_out:
+            kinds = "videos" if suffixes == VIDEO_SUFFIXES else "videos and audio files"
+            notes.append(f"{item}: {left_out} left out: a folder stands for its {kinds}; name others one by one")
+    return list(zip(files, numbered(names), strict=True)), errors, notes
 
 
-def _files_below(root: Path, suffixes: Sequence[str], out: Path | None) -> Iterator[Path]:
+def other_media(paths: Iterable[Path], suffixes: Sequence[str]) -> str:
+    """Number of images and of audio files among paths that have none of the suffixes, in words; empty without any."""
+    others = [path.name for path in paths if not has_suffix(path.name, suffixes)]
+    numbers = {
+        kind: sum(has_suffix(name, known) for name in others)
+        for kind, known in (("image", IMAGE_SUFFIXES), ("audio file", AUDIO_SUFFIXES))
+    }
+    return " and ".join(f"{number:,} {kind}{'' if number == 1 else 's'}" for kind, number in numbers.items() if number)
+
+
+def _files_below(root: Path, out: Path | None) -> Iterator[Path]:
     written = None if out is None else out.resolve()
 
     def fail(error: OSError) -> None:
@@ -59,7 +78,7 @@ def _files_below(root: Path, suffixes: Sequence[str], out: Path | None) -> Itera
     def left_out(folder: Path) -> bool:
         return folder.name.endswith(DRAFT_SUFFIX) or folder.resolve() == written
 
-    return (path for path in walk_files(root, left_out, fail) if has_suffix(path.name, suffixes))
+    return walk_files(root, left_out, fail)
 
 
 def walk_files(
@@ -109,17 +128,19 @@ def timestamp_names(name: str, timestamps: Sequence[float | None]) -> list[str]:
 
 
 def timestamp_note(timestamp: float | None) -> dict[str, str]:
-    """Text of a png file that tells the timestamp (s) of what it shows; none for an image file."""
+    """Text chunks of a png file: the timestamp (s) of what it shows; none for an image file."""
     return {} if timestamp is None else {"timestamp": f"{timestamp:.6f}"}
 
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "DRAFT_SUFFIX",
+    "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "find_files",
     "has_suffix",
     "numbered",
+    "other_media",
     "timestamp_names",
     "timestamp_note",
     "walk_files",

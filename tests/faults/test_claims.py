@@ -32,8 +32,8 @@ from deepavfusion.processors.pixels_deepavfusion import to_pixels
 from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.sizes_deepavfusion import count_parameters
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
-from deepavfusion.training.config.values import load_values
 from deepavfusion.training.data.views import read_class_map, read_image, read_mask
+from deepavfusion_cli.values import load_values
 from tests.media_factory import tone, write_media
 from tests.tiny import INFERABLE, INFERABLE_DECODER, tiny_config
 from tests.warm import warm_python

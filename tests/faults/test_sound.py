@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from deepavfusion import DeepAVFusionFeatureExtractor, MediaError, load_clip
+from deepavfusion import (
+    DeepAVFusionConfig,
+    DeepAVFusionFeatureExtractor,
+    DeepAVFusionProcessor,
+    MediaError,
+    load_clip,
+)
+from deepavfusion.processors.feature_extraction_deepavfusion import logger as rate_logger
 from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.processors.waveforms_deepavfusion import as_waveforms, logger, to_mono
 from tests.media_factory import write_media
@@ -148,3 +155,38 @@ def test_files_with_many_channels_are_one_sound(tmp_path):
     clip = load_clip(path)
     assert clip.waveform.shape[0] == 6
     assert to_mono(clip.waveform).shape == (RATE,)
+
+
+class Decoder:
+    """The part of torchcodec's decoder that matters, with the items that `datasets` adds."""
+
+    def get_all_samples(self):
+        raise AssertionError
+
+    def __getitem__(self, name):
+        return {"array": MONO, "sampling_rate": RATE * 2}[name]
+
+
+@pytest.mark.parametrize("value", [{"path": None, "array": MONO, "sampling_rate": RATE * 2}, Decoder()])
+def test_values_of_datasets_come_with_their_sampling_rate(value):
+    processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig())
+    expected = processor(audio=MONO, sampling_rate=RATE * 2).input_features
+    for audio in (value, [value], [value, None]):
+        assert_close(processor(audio=audio).input_features[:1], expected, rtol=0, atol=0)
+    mixed = processor(audio=[value, MONO], sampling_rate=RATE * 2).input_features
+    assert_close(mixed, expected.expand_as(mixed), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="one sampling rate, got 32000 with the audio and sampling_rate=16000"):
+        processor(audio=value, sampling_rate=RATE)
+    masks = {"logits": torch.zeros(1, 1, 128, 192)}
+    separated = processor.post_process_source_separation(masks, value)
+    assert_close(separated, processor.post_process_source_separation(masks, MONO, RATE * 2), rtol=0, atol=0)
+
+
+def test_a_missing_sampling_rate_is_assumed_and_said(extractor, monkeypatch):
+    said = []
+    monkeypatch.setattr(rate_logger, "warning_once", said.append)
+    processor = DeepAVFusionProcessor(extractor)
+    for call in (extractor, lambda audio: processor(audio=audio), processor.separation_windows):
+        call(MONO)
+        assert "No sampling_rate given, 16000 Hz is assumed" in said.pop()
+        assert not said

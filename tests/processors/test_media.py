@@ -338,9 +338,9 @@ def test_missing_streams(tmp_path):
     assert load_clip(silent).waveform is None
     assert load_clip(silent, require="image").frames is not None
     assert load_clip(audio).frames is None
-    with pytest.raises(MediaError, match=r"silent\.mp4: expected image and audio .*, but the audio stream is missing"):
+    with pytest.raises(MediaError, match=r"silent\.mp4: expected images and audio .*, but it has no audio"):
         load_clip(silent, require="both")
-    with pytest.raises(MediaError, match=r"audio\.wav: expected image .*, but the image stream is missing"):
+    with pytest.raises(MediaError, match=r"audio\.wav: expected images .*, but it has no images"):
         load_clip(audio, require="image")
 
 

@@ -328,6 +328,19 @@ class TestArrays:
         with pytest.raises(ValueError, match="Expected an image of the target source"):
             pipes[SEPARATE]({"audio": np.zeros(16000, np.float32), "sampling_rate": 16000})
 
+    @pytest.mark.parametrize("task", [CLASSIFY, SEPARATE, SEGMENT, LOCALIZE, EXTRACT])
+    def test_audio_without_a_sampling_rate_raises(self, pipes, task):
+        item = {"image": paint_gradients(0.0), "audio": np.zeros(16000, np.float32)}
+        with pytest.raises(ValueError, match="Expected sampling_rate, in Hz, beside audio in the mapping, got none"):
+            pipes[task](item)
+
+    @pytest.mark.parametrize("task", [CLASSIFY, SEPARATE, EXTRACT])
+    def test_values_of_datasets_come_with_their_sampling_rate(self, pipes, task):
+        waveform = np.sin(np.arange(44100) / 9).astype(np.float32) / 2
+        item = {"image": paint_gradients(0.0), "audio": waveform, "sampling_rate": 44100}
+        value = {"path": "a.wav", "array": waveform, "sampling_rate": 44100}
+        assert_same(pipes[task]({"image": item["image"], "audio": value}), pipes[task](item))
+
 
 class TestClassification:
     def test_scores(self, pipes, folder):
@@ -475,7 +488,7 @@ class TestSeparation:
 
     def test_audio_alone_needs_an_image(self, pipes, folder):
         pipe, path = pipes[SEPARATE], str(folder / "sound.wav")
-        with pytest.raises(MediaError, match="sound.wav: expected image"):
+        with pytest.raises(MediaError, match="sound.wav: expected images"):
             pipe(path)
         assert pipe(path, frames=str(folder / "image.png"))["audio"].shape == (round(5.13 * RATE),)
 

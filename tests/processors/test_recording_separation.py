@@ -118,7 +118,7 @@ def test_what_cannot_work_fails_before_anything_is_read(pipe, folder):
         pipe.stream(b"RIFF")
     with pytest.raises(TypeError, match="got an address"):
         pipe.stream("https://host/clip.mp4")
-    with pytest.raises(MediaError, match=r"sound\.wav: expected image"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected images"):
         pipe.stream(folder / "sound.wav")
     with pytest.raises(MediaError, match=r"silent\.mp4: expected audio"):
         pipe.stream(folder / "silent.mp4")

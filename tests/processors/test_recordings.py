@@ -1,5 +1,6 @@
 """Recordings that are decoded once, from start to end."""
 
+import gc
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from deepavfusion.processors import audio_streams_deepavfusion as audio_streams
 from deepavfusion.processors import recordings_deepavfusion as recordings
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip
 from deepavfusion.processors.recordings_deepavfusion import Recording, pair_frames
-from tests.media_factory import damage, gray_at, tone, write_media
+from tests.media_factory import damage, gray_at, tone, write_display_matrix, write_media
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +105,16 @@ def test_frames_are_decoded_once(file, first, monkeypatch):
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     silent = write_media(tmp_path / "silent.mp4", seconds=1, audio_codec=None)
-    with pytest.raises(MediaError, match=r"silent\.mp4: expected audio, but the audio stream is missing"):
+    with pytest.raises(MediaError, match=r"silent\.mp4: expected audio, but it has none, only images"):
         Recording(silent)
     sound = write_media(tmp_path / "sound.wav", codec=None, seconds=1, audio_codec="pcm_s16le")
-    with pytest.raises(MediaError, match=r"sound\.wav: expected image, but the image stream is missing"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected images, but it has audio only: pass images"):
         Recording(sound).frames()
     monkeypatch.setattr(recordings, "decode", lambda *_: iter(()))
-    with pytest.raises(MediaError, match=r"sound\.wav: expected audio, but the audio stream cannot be decoded"):
+    with pytest.raises(MediaError, match=r"sound\.wav: expected audio, but its audio cannot be decoded"):
         list(Recording(sound).audio())
     both = Recording(write_media(tmp_path / "clip.mp4", seconds=1))
-    with pytest.raises(MediaError, match=r"clip\.mp4: expected image, but the image stream cannot be decoded"):
+    with pytest.raises(MediaError, match=r"clip\.mp4: expected images, but its images cannot be decoded"):
         both.frames().at(0.5)
 
 
@@ -138,3 +139,29 @@ def test_frames_of_overlapping_windows_are_read_in_order(count, hop):
     assert number == 7
     assert read == sorted(read)
     assert waiting <= 2 + 1 / hop
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_decoded_frames_are_freed_at_once(tmp_path, turned):
+    """Without waiting for the garbage collector, which a few hundred megabytes of frames do not call."""
+
+    def decoded():
+        return sum(type(item) is av.VideoFrame for item in gc.get_objects())
+
+    path = write_media(tmp_path / "clip.mp4", seconds=4)
+    if turned:
+        write_display_matrix(path, 0, 1, -1, 0)
+    gc.collect()
+    before = decoded()
+    gc.disable()
+    try:
+        reader = Recording(path).frames()
+        for time in np.arange(0, 4, 0.1):
+            reader.at(time)
+        held = decoded() - before  # the frame that is shown, the next one, and those that the decoder returned with it
+        for clip in range(5):
+            load_clip(path, timestamp=clip / 2 + 1, num_frames=8)
+        assert held <= 6
+        assert decoded() - before <= 6
+    finally:
+        gc.enable()

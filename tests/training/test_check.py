@@ -58,7 +58,7 @@ def test_all_splits_are_checked_in_processes(clip, tmp_path, capsys):
         (["vggsound", "{}"], "vggsound.csv"),
         (["folder", "{}", "data.subset=all"], "Unknown option data.subset for dataset 'folder'"),
         (["folder", "{}", "annotations"], "annotations: expected data.key=value"),
-        (["folder", "{}", "data.annotations=[a"], "data.annotations=[a: expected a YAML value"),
+        (["folder", "{}", "data.annotations=[a"], "The value in 'data.annotations=[a' is not valid YAML"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(tmp_path, capsys, words, message):

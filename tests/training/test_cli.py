@@ -107,6 +107,6 @@ sys.exit(deepavfusion_cli.main(["classify", sys.executable, "--model", "."]))
 """
 
 
-def test_ctrl_c_during_imports_is_told_in_one_word():
+def test_ctrl_c_during_imports_is_answered_in_one_word():
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "deepavfusion classify: loading ...\ninterrupted\n")

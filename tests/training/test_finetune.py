@@ -202,12 +202,17 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     assert "the whole folder: 3 clips, 3 classes; 3 clips of data.eval_split=test; cpu, " in printed
     assert "\nCello of the data is cello of the model\n" in printed
     assert "Classes of the model without clips here (1 of 3): rain\n" in printed
-    assert "Left out: 1 clip of classes that are not the model's (1): siren\n" in printed
+    assert "Classes here that the model does not know (1): siren\n" in printed
+    assert printed.count("Left out: clips of classes that the model does not know (1)") == 2  # on the first screen, too
+    assert printed.count(f"It is not known on which clips {model} was trained: it has no recipe.yaml") == 1
     found = json.loads((out / "evaluation.json").read_text())
-    assert (found["num_clips"], len(found["notes"])) == (3, 3)
+    assert (found["num_clips"], len(found["notes"])) == (3, 4)
+    assert found["left_out"] == {"clips of classes that the model does not know": 1}
     (model / "recipe.yaml").write_text(f"data: {{name: folder, path: {videos}}}")  # what was held out then
     assert evaluate.main(given) == 0
-    assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of 4 clips held out by class: 1 clip" in printed
+    assert "It is not known" not in printed
     (model / "recipe.yaml").write_text("[")
     assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
     assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
@@ -353,7 +358,7 @@ def test_an_attention_that_does_not_exist_is_told(pretrained, tmp_path, capsys):
 
 def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):
     out = tmp_path / "probe"
-    assert probe.main(["scenes_probe", *arguments(pretrained, out)]) == 0
+    assert probe.main(["scenes_probe", *arguments(pretrained, out, f"data.cache_dir={tmp_path / 'cache'}")]) == 0
     before = DeepAVFusionForPreTraining.from_pretrained(pretrained).deepavfusion.state_dict()
     model = DeepAVFusionForAudioVisualClassification.from_pretrained(out)
     for name, value in model.deepavfusion.state_dict().items():
@@ -361,14 +366,17 @@ def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):
     assert model.config.classifier_input_norm
     neighbors = json.loads((out / "nearest_neighbours.json").read_text())
     assert set(neighbors) == {"fusion", "image", "audio", "all", "chance"}
-    assert "1-NN" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1-NN" in printed
+    assert f"\nscenes are kept in {tmp_path / 'cache'} once generated, " in printed
 
 
-def test_retrieval_is_evaluated_on_an_encoder(pretrained, tmp_path):
-    out = tmp_path / "retrieval"
-    small = ["data.eval_size=8", "data.cache_dir=null", "data.num_workers=0", "optim.batch_size=8", "run.cpu=true"]
+def test_retrieval_is_evaluated_on_an_encoder(pretrained, tmp_path, capsys):
+    out, cache = tmp_path / "retrieval", tmp_path / "cache"
+    small = ["data.eval_size=8", f"data.cache_dir={cache}", "data.num_workers=0", "optim.batch_size=8", "run.cpu=true"]
     assert evaluate.main(["scenes_retrieval", "--model", str(pretrained), "--out", str(out), *small]) == 0
     metrics = json.loads((out / "evaluation.json").read_text())["metrics"]
+    assert f"\nscenes are kept in {cache} once generated, " in capsys.readouterr().out
     assert metrics["chance_r5"] == 5 / 8
     assert 0 <= metrics["audio_to_image_r1"] <= 1
 

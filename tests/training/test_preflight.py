@@ -13,8 +13,10 @@ import deepavfusion_cli as cli
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli.options import stored, type_and_limits
 from deepavfusion_cli.paths import FolderError, check_output_file, check_writable, missing_folder, suggestion
 from deepavfusion_cli.recipes import maker
+from deepavfusion_cli.values import check_override, load_values
 
 RECIPES = ("pretrain", "finetune", "probe", "evaluate")
 OUTPUTS = {name: ["--out"] for name in ("embed", "separate", "segment", "localize")}
@@ -71,7 +73,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([*words[:3], "runs/my_modle", *words[4:]], 2, "there is no such folder; did you mean runs/my_model?\n"),
             ([*words, "--bath-size", "3"], 2, "did you mean --batch-size?"),
             ([*words, "--batch-size", "0"], 2, "expected a positive integer, got '0'"),
-            ([*words, "--fit", "crops"], 2, "invalid choice: 'crops'"),
+            ([*words, "--fit", "crops"], 2, "(did you mean crop?)"),
         ]
         if name in OUTPUTS:
             wrong = [*words[:-1], "clip.mp4/out"]
@@ -96,7 +98,12 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         ),
         (["data", "check", "folder", "absent"], 2, "expected the data set folder at absent"),
         (["data", "check", "folder", "run"], 2, "there is no such folder; did you mean runs?\n"),
-        (["data", "check", "folders", "runs"], 2, "invalid choice: 'folders'"),
+        (["data", "check", "folders", "runs"], 2, "(did you mean folder?)"),
+        (["data", "check", "folder", "runs", "data.anotations=x"], 2, "Did you mean data.annotations?"),
+        (["data", "check", "folder", "runs", "anotations=x"], 2, "Did you mean data.annotations?"),
+        (["data", "check", "folder", "runs", "data.validation_fraction=3"], 2, "expected a number above 0 and below 1"),
+        (["data", "chekc", "folder", "runs"], 2, "(did you mean check?)"),
+        (["data", "check", "folder", "runs", "--num-wokers", "3"], 2, "did you mean --num-workers?"),
         (
             ["finetune", "folder_recognition", "data.path=run"],
             2,
@@ -106,6 +113,13 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         (["evaluate", "scenes_retrieval", "--model", "runs/my_modle"], 2, "did you mean runs/my_model?\n"),
         (["evaluate", "scenes_retrieval", *model, "--out", "clip.mp4/x"], 2, "--out=clip.mp4/x cannot be written to"),
         (["evaluate", "scenes_retrieval", *model, "--mixed-precision", "no"], 2, "mean optim.mixed_precision="),
+    ]
+    Path("own.yaml").write_text("command: pretrain\ndata: {name: folder, path: absent}")
+    cases += [
+        (["pretrain", "own.yaml"], 2, "data.path=absent cannot be used: there is no such folder."),
+        (["pretrain", "own.yaml", "data.path=null"], 2, "data.path is missing: set it to the folder of data set"),
+        (["evaluate", "vggsound_finetune", *model], 2, "data.path is missing: set it to the folder of data set"),
+        (["evaluate", "scenes_retrieval", *model, "data.eval_size=0"], 2, "expected a number of at least 1"),
     ]
     for name, recipe in (("pretrain", "scenes_tiny"), ("finetune", "scenes_recognition"), ("probe", "scenes_probe")):
         cases += [
@@ -118,12 +132,25 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([name, "--seed=3", recipe], 2, f"use `deepavfusion {name} {recipe} run.seed=3`"),
             ([name, recipe, "run.output_dir=clip.mp4/x"], 2, "run.output_dir=clip.mp4/x cannot be written to"),
             ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
+            ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc' (str): expected float."),
+            ([name, recipe, "optim.epochs=nan"], 2, "optim.epochs is nan: expected a number above 0 and at most"),
+            (
+                [name, recipe, "optim.betas=[0.9, 1]"],
+                2,
+                "optim.betas is 1.0: expected a number of at least 0 and below",
+            ),
+            ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5 (float): expected int."),
+            ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big' (str): expected int."),
+            ([name, recipe, "optim.mixed_precision=bf61"], 2, "expected one of no, bf16, fp16. Did you mean bf16?"),
+            ([name, recipe, "optim.betas=[0.9"], 2, "is not valid YAML"),
+            ([name, recipe, "data.name=folder"], 2, "data.path is missing: set it to the folder of data set 'folder'"),
+            ([name, recipe, "data.name=foldr"], 2, "Did you mean folder?"),
         ]
     results = run_all([words for words, _, _ in cases], place)
     for (words, code, text), (found, _, error) in zip(cases, results, strict=True):
         assert (found, text in error) == (code, True), (words, found, error)
         assert "Traceback" not in error
-    assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "runs"]
+    assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "own.yaml", "runs"]
 
 
 @pytest.mark.parametrize("name", [*OUTPUTS, "convert", "evaluate", "pretrain"])
@@ -198,8 +225,49 @@ def test_runs_of_recipes_and_of_nothing_else_are_known():
     assert maker("x" * 300) is None
 
 
+@pytest.mark.parametrize("command", RECIPES)
+def test_every_default_passes_the_early_checks(command):
+    for _, entries in stored()[command]:
+        for key, kind, *_ in entries:
+            value = load_values(kind.partition(", default ")[2])
+            check_override(key, value, *type_and_limits(*key.split("."), command))
+
+
 def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert tuple(DATA_SETS) == arguments.DATA_SETS
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}
+
+
+STOPPED = """
+import sys
+import deepavfusion_cli as cli
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "deepavfusion":
+            sys.exit(7)
+
+for words in {lines}:
+    sys.meta_path.insert(0, Stop())
+    try:
+        cli.main(words)
+    except SystemExit as stop:
+        assert stop.code == 7, words
+    sys.meta_path.pop(0)
+"""
+
+
+def test_a_line_is_printed_before_imports_that_take_seconds(place):
+    """To standard error: what a command prints may be read by a program."""
+    model = ["--model", "runs/my_model"]
+    lines = [
+        ["classify", "clip.mp4", *model, "--json"],
+        ["pretrain", "scenes_tiny"],
+        ["data", "check", "folder", "runs"],
+    ]
+    code = STOPPED.format(lines=lines)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr == "".join(f"deepavfusion {name}: loading ...\n" for name in ("classify", "pretrain", "data"))

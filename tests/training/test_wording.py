@@ -2,6 +2,7 @@
 
 import pytest
 
+from deepavfusion.training.data.loading import BrokenClips, BrokenDataError
 from deepavfusion.training.wording import count, metric_title
 
 
@@ -42,3 +43,11 @@ def test_count(arguments, text):
 )
 def test_metric_titles(name, title):
     assert metric_title(name) == title
+
+
+def test_paths_are_never_repeated():
+    for reason in ("clip.mp4: it is damaged.", "it is damaged."):
+        broken = BrokenClips(100, 0.5)
+        assert broken.add([("clip.mp4", reason)]) == ["skipped, cannot be read: clip.mp4: it is damaged."]
+        with pytest.raises(BrokenDataError, match=r":\n  clip.mp4: it is damaged.$"):
+            BrokenClips(100, 0).add([("clip.mp4", reason)])

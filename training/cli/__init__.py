@@ -114,6 +114,8 @@ def _dispatch(argv: list[str]) -> int:
         PROGRAMS.get(name, f"{_PROGRAM} {name}"), lambda: check(name, words), TRACEBACK in argv + flags, stops=False
     ):
         return code
+    if "torch" not in sys.modules:
+        say(f"{_PROGRAM} {name}: loading ...", stream=sys.stderr)  # imports take seconds
     from deepavfusion.training.extras import missing_extra
 
     if message := missing_extra(argv[0]):

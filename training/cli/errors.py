@@ -1,4 +1,4 @@
-"""Errors in words: the exit code and the line that tell a user what was wrong and what to do."""
+"""Errors as exit codes and messages: one line on what was wrong and what to do."""
 
 import errno
 import os

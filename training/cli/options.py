@@ -29,7 +29,10 @@ ALIASES = {
 
 @functools.cache
 def stored() -> dict[str, list]:
-    """Command -> its sections, as (title, options), where an option is (key, type and default, description)."""
+    """Command -> its sections, as (title, options).
+
+    An option is (key, type and default, description, limits), where limits are `choices` and the bounds of the `range`.
+    """
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -37,8 +40,7 @@ def stored() -> dict[str, list]:
 def option_names(command: str) -> dict[str, list[str]]:
     """Section -> names of the options of a command, in order."""
     return {
-        title.partition(":")[0]: [key.partition(".")[2] for key, _, _ in entries]
-        for title, entries in stored()[command]
+        title.partition(":")[0]: [key.partition(".")[2] for key, *_ in entries] for title, entries in stored()[command]
     }
 
 
@@ -113,10 +115,15 @@ def split_override(override: str, following: str, command: str) -> tuple[str, st
     return section, name, text
 
 
-def check_option(section: str, name: str, command: str) -> None:
-    """Raise `RecipeError` for an option that no command has."""
-    if not any(name in option_names(other)[section] for other in stored()):
-        raise unknown_option(section, name, command)
+def type_and_limits(section: str, name: str, command: str) -> tuple[str, dict]:
+    """Type of an option and its limits, as in `stored`: of the command, or else of the first that has the option."""
+    key = f"{section}.{name}"
+    for sections in (stored()[command], *stored().values()):
+        for _, entries in sections:
+            for found, kind, _, limits in entries:
+                if found == key:
+                    return kind.partition(", default ")[0], limits
+    raise unknown_option(section, name, command)
 
 
 def unknown_option(section: str, name: str, command: str) -> RecipeError:
@@ -172,7 +179,7 @@ def options_text(command: str, sections: Sequence, recipe: str | None = None) ->
         )
     parts = [fill(f"options, as section.key=value (values are YAML; {values}):")]
     for title, entries in sections:
-        lines = [f"  {key}  {kind}\n{fill(text, ' ' * 6, ' ' * 6)}" for key, kind, text in entries]
+        lines = [f"  {key}  {kind}\n{fill(text, ' ' * 6, ' ' * 6)}" for key, kind, text, _ in entries]
         parts.append("\n".join([title, *lines]))
     return "\n\n".join(parts)
 
@@ -187,7 +194,6 @@ __all__ = [
     "ALIASES",
     "FILE",
     "assembled",
-    "check_option",
     "check_order",
     "closest_option",
     "command_help",
@@ -197,5 +203,6 @@ __all__ = [
     "recipes_text",
     "split_override",
     "stored",
+    "type_and_limits",
     "unknown_option",
 ]

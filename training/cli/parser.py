@@ -32,6 +32,15 @@ class CommandParser(argparse.ArgumentParser):
         self._words = [str(word) for word in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action, value):
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            close = difflib.get_close_matches(str(value), map(str, action.choices or ()), 1)
+            if close and "did you mean" not in error.message and "maybe you meant" not in error.message:
+                error.message += f" (did you mean {close[0]}?)"
+            raise
+
     def _print_message(self, message, file=None):
         # argparse passes over a closed pipe in silence, with exit code 0.
         stream = sys.stderr if file is None else file

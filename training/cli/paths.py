@@ -50,7 +50,7 @@ def _obstacle(path: Path) -> tuple[Path, str]:
     if not os.access(parent, os.W_OK | os.X_OK):
         return parent, "is read-only"
     try:
-        # What permissions do not tell: root may write anywhere, but not into /proc or a read-only file system.
+        # Permissions are not enough: root may write anywhere, but not into /proc or a read-only file system.
         with tempfile.TemporaryFile(dir=parent):
             return parent, ""
     except OSError as error:

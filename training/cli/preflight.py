@@ -9,17 +9,20 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .arguments import PARSERS, data_parser, evaluate_parser
+from yaml import YAMLError
+
+from .arguments import DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
-from .options import check_option, check_order, closest_option, command_help, split_override
+from .options import check_order, closest_option, command_help, type_and_limits
 from .paths import check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
-from .recipes import ACCEPTED, check_recipe
+from .recipes import ACCEPTED, check_recipe, recipe_file
+from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
 _HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
-_NULL = ("", "~", "null", "Null", "NULL")  # of YAML
 
 
 PROGRAMS = {"data": "deepavfusion data check"}  # names of commands in messages, where they are others
@@ -65,19 +68,36 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         paths, words = {"--model": given.model, "--out": given.out}, [given.recipe, *given.overrides]
     check_order(command, words)
     check_recipe(command, words[0])
+    given = {f"data.{name}": value for name, value in _data_of_recipe(words[0]).items()}
     for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
-        section, name, value = split_override(word, following, command)
-        check_option(section, name, command)
-        if value not in _NULL:
-            paths[f"{section}.{name}"] = value
-    if (data := paths.get("data.path")) is not None and not os.path.exists(data):
-        raise InputError(unusable(f"data.path={data}", f"there is no such folder{similar(Path(data))}"))
+        section, name, value = parse_override(word, following, command)
+        check_override(f"{section}.{name}", value, *type_and_limits(section, name, command))
+        given[f"{section}.{name}"] = value
+    _check_data(given.get("data.name"), given.get("data.path"))
+    paths |= {name: str(given[name]) for name in ("model.init_from", "run.output_dir") if given.get(name) is not None}
     for argument in ("--model", "model.init_from"):
         if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
             raise InputError(unusable(f"{argument}={origin}", reason))
     for argument in ("--out", "run.output_dir"):
         if (out := paths.get(argument)) is not None:
             check_writable(Path(out), argument)
+
+
+def _data_of_recipe(recipe: str) -> dict:
+    """Section `data` of a recipe that `check_recipe` passed; empty if it cannot be read, which is answered later."""
+    try:
+        values = load_values((recipe_file(recipe) or Path(recipe)).read_text(encoding="utf-8"))
+        return dict(values["data"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError, YAMLError):
+        return {}
+
+
+def _check_data(name: Any, path: Any) -> None:
+    """Check that a data set on disk has a folder that exists."""
+    if path is None and name in DATA_SETS:
+        raise InputError(f"data.path is missing: set it to the folder of data set {name!r}, data.path=FOLDER.")
+    if path is not None and not os.path.exists(str(path)):
+        raise InputError(unusable(f"data.path={path}", f"there is no such folder{similar(Path(str(path)))}"))
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
@@ -161,19 +181,21 @@ def _check_push(given: argparse.Namespace) -> None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
 
-def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Parse the command line of `deepavfusion data`.
 
     Returns:
-        The arguments, and the options of the data set besides its path, as text.
+        The arguments, and the options of the data set besides its path.
 
     Raises:
         SystemExit: After `--help`, or for an option that does not exist.
         InputError: For a word of another form, or a folder that does not exist.
+        RecipeError: For an option that no data set has, or a value that it cannot have.
     """
     given = data_parser().parse_intermixed_args(words)
     usage = f"deepavfusion data check {given.name} PATH [data.key=value ...]"
-    paths, options = [], {}
+    paths: list[str] = []
+    options: dict[str, Any] = {}
     # As of recipes, the folder may be given as data.path=PATH, in any place.
     for place, word in enumerate([*filter(None, [given.path]), *given.options]):
         key, separator, value = word.partition("=")
@@ -186,7 +208,9 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]
         elif name == "path":
             paths.append(value)
         else:
-            options[name] = value
+            # Any command has the options of data sets; this one knows those of all.
+            _, _, options[name] = parse_override(f"data.{name}={value}", "", "finetune")
+            check_override(f"data.{name}", options[name], *type_and_limits("data", name, "finetune"))
     if len(set(paths)) != 1:
         found = f"several, {' and '.join(paths)}" if paths else "none"
         raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")

@@ -44,12 +44,17 @@ def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str
 
 
 @functools.cache
+def package_folder() -> Path:
+    """Folder of the main package, which is found, but not imported."""
+    spec = importlib.util.find_spec("deepavfusion")
+    return Path("" if spec is None or spec.origin is None else spec.origin).parent
+
+
+@functools.cache
 def recipe_folder() -> Path:
     """Folder of the packaged recipes: beside this package in the repository, inside the main package in a wheel."""
     near = Path(__file__).parents[1] / "recipes"
-    spec = importlib.util.find_spec("deepavfusion")  # found, but not imported
-    origin = "" if spec is None or spec.origin is None else spec.origin
-    return near if near.is_dir() else Path(origin).parent / "training" / "recipes"
+    return near if near.is_dir() else package_folder() / "training" / "recipes"
 
 
 def recipe_file(name: str) -> Path | None:
@@ -138,6 +143,7 @@ __all__ = [
     "check_recipe",
     "first_comment",
     "maker",
+    "package_folder",
     "recipe_command",
     "recipe_file",
     "recipe_goal",

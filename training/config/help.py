@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -79,12 +80,22 @@ def _recipe_defaults(recipe: Recipe, section: str) -> dict[str, str]:
     return {name: _yaml(getattr(config, name)) for name in fields} | values
 
 
-def _entry(section: str, option: Option, default: str, scope: Scope, recipe: Recipe | None) -> list[str]:
+def _entry(section: str, option: Option, default: str, scope: Scope, recipe: Recipe | None) -> list:
     key = f"{section}.{option.name}"
     text = " ".join([option.help, *_limits(key, option, scope)])
     if recipe is not None:
         text = re.sub(r"\bRECIPE\b", lambda _: recipe.name, text)
-    return [key, f"{type_name(option.type)}, default {default}", text]
+    limits: dict[str, Any] = {}
+    if choices := _choices(key, option, scope):
+        limits["choices"] = list(choices)
+    if option.range is not None:
+        limits["range"] = {name: limit for name, limit in vars(option.range).items() if limit is not None}
+    return [key, f"{type_name(option.type)}, default {default}", text, limits]
+
+
+def _choices(key: str, option: Option, scope: Scope) -> Sequence[str]:
+    own = {"task.name": COMMANDS[scope.command], "data.name": data_sets_of(scope.command)}
+    return own.get(key, option.choices)
 
 
 def _limits(key: str, option: Option, scope: Scope) -> list[str]:
@@ -94,9 +105,7 @@ def _limits(key: str, option: Option, scope: Scope) -> list[str]:
     limits = []
     if described := [f"{name}: {option.by_data_set[name]}" for name in sets if name in option.by_data_set]:
         limits.append(f"Of {'; '.join(described)}.")
-    if option.choices:
-        own = {"task.name": COMMANDS[scope.command], "data.name": data_sets_of(scope.command)}
-        choices = own.get(key, option.choices)
+    if choices := _choices(key, option, scope):
         limits.append(f"{'Any' if isinstance(option.default, list) else 'One'} of {', '.join(choices)}.")
     if option.range is not None:
         limits.append(f"A number {option.range}.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepavfusion.ranges_deepavfusion import Range
+from deepavfusion_cli import values
 from deepavfusion_cli.recipes import RecipeError, unknown
 
 _BOUNDS = {field.name for field in dataclasses.fields(Range)}
@@ -94,7 +95,7 @@ def field_options(cls: type) -> tuple[Option, ...]:
 
 
 def convert(value: Any, option: Option, key: str) -> Any:
-    """Convert a value to the type of an option if that is lossless: an int to float, or text such as 1e-4.
+    """Convert a value to the type of an option if that is lossless, see `deepavfusion_cli.values.convert`.
 
     Args:
         value: Value as read from YAML.
@@ -106,41 +107,12 @@ def convert(value: Any, option: Option, key: str) -> Any:
     """
     if value is False and "no" in option.choices:
         return "no"  # YAML reads a bare no as false
-    return _convert(value, option.type, key)
-
-
-def _convert(value: Any, hint: Any, key: str) -> Any:
-    allowed = _alternatives(hint)
-    if value is None and type(None) in allowed:
-        return None
-    for kind in allowed:
-        if typing.get_origin(kind) is list and isinstance(value, (list, str)):
-            entries = [value] if isinstance(value, str) else value  # run.trackers=wandb is a list of one
-            return [_convert(entry, typing.get_args(kind)[0], key) for entry in entries]
-        if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-            try:
-                return float(value)
-            except ValueError:
-                continue
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-        if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {type_name(hint)}.")
+    return values.convert(value, type_name(option.type), key)
 
 
 def check_value(value: Any, option: Option, key: str) -> None:
     """Raise `RecipeError` for a value that is not among the option's choices or not within its range."""
-    if value is None:
-        return
-    for entry in value if isinstance(value, list) else [value]:
-        if option.choices and entry not in option.choices:
-            raise RecipeError(f"{key} is {entry!r}: expected one of {', '.join(option.choices)}.")
-    if option.range is not None and not isinstance(value, str):
-        try:
-            option.range.check(key, value)
-        except ValueError as error:
-            raise RecipeError(str(error)) from None
+    values.check_value(value, key, option.choices, option.range)
 
 
 def type_name(hint: Any) -> str:

@@ -23,15 +23,14 @@ from deepavfusion_cli.recipes import (
     recipe_goal,
     recipe_names,
 )
+from deepavfusion_cli.values import load_values, parse_override
 
 from ..data import data_sets
 from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
 from .commands import COMMANDS
 from .model import ModelArguments
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
-from .overrides import parse_override
-from .sections import SECTIONS, section_options
-from .values import load_values
+from .sections import SECTIONS, config_options, section_options
 
 
 @dataclass
@@ -234,9 +233,11 @@ def _build(section: str, values: dict[str, Any], command: str):
         if name not in known:
             raise unknown_option(section, str(name), command)
     own = {option.name: option for option in field_options(SECTIONS[section])}
-    given = {name: convert(value, own[name], f"{section}.{name}") for name, value in values.items() if name in own}
+    fields = {option.name: option for option in config_options()} if section == "model" else {}
+    found = {name: convert(value, (own | fields)[name], f"{section}.{name}") for name, value in values.items()}
+    given = {name: value for name, value in found.items() if name in own}
     if section == "model":
-        given["config"] = {name: value for name, value in values.items() if name not in own}
+        given["config"] = {name: value for name, value in found.items() if name not in own}
     return SECTIONS[section](**given)
 
 

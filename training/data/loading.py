@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepavfusion_cli.terminal import printable
 
-from ..wording import count
+from ..wording import count, with_path
 from .random import Stream, generator
 
 _FEW_BROKEN = 3  # clips that may be unreadable in splits however small
@@ -266,13 +266,13 @@ class BrokenClips:
         known, new = bool(self.reasons), {path: reason for path, reason in clips if path not in self.reasons}
         self.reasons.update(new)
         if len(self.reasons) > self.most:
-            listing = "\n".join(printable(f"  {path}: {reason}") for path, reason in self.reasons.items())
+            listing = "\n".join(printable(f"  {with_path(path, reason)}") for path, reason in self.reasons.items())
             more = f"\nThere may be more: `{self.check}` reads every clip and lists all." if self.check else ""
             raise BrokenDataError(
                 f"{len(self.reasons)} of {count(self.num_clips, 'clip')} cannot be read, more than "
                 f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}{more}"
             )
-        lines = [printable(f"skipped, cannot be read: {path}: {reason}") for path, reason in new.items()]
+        lines = [printable(f"skipped, cannot be read: {with_path(path, reason)}") for path, reason in new.items()]
         if lines and not known and self.check:
             text = f"reads every clip and lists all that cannot be read; up to {self.most} may be."
             lines.append(f"`{self.check}` {text}")

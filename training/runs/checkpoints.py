@@ -5,7 +5,7 @@ trainer_state.json, and training_state.pt (weights-only pickle) with the states 
 scaler. States are gathered whole and keyed by parameter name, so that a run saved on any number of processes, sharded
 or not, resumes on any other. The last file of a checkpoint is `complete`, written once the others are on the disk, so
 that a process killed at any time leaves the previous checkpoint intact. Before it, `checksums.json` is written, which
-tells a checkpoint that was damaged later from a whole one.
+detects checkpoints that were damaged later.
 """
 
 import hashlib
@@ -87,7 +87,7 @@ def damage(path: Path) -> str | None:
         if not listed.exists():
             return None
         checksums = {name: (entry["bytes"], entry["sha256"]) for name, entry in _read_json(listed).items()}
-        for name, (size, _) in checksums.items():  # first what is told in no time
+        for name, (size, _) in checksums.items():  # sizes first: no file is read
             file = path / name
             if not file.is_file():
                 return f"{name} is missing"

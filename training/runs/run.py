@@ -12,6 +12,7 @@ from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
 from ..data.loading import ClipOrder, group_size
+from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
 from ..wording import count, metric_title
 from .arguments import check_combinations, on_cpu, training_arguments
@@ -163,7 +164,10 @@ class Run:
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
         task_notes = self.task.training_notes(self.train_clips, self.final.clips)
-        for note in (*self.schedule.notes(), held_out, *task_notes, *self.folder.notes()):
+        kept = cache_notes(
+            [self.train_clips, *(task.clips for task in (self.final, self.evaluation) if task is not None)]
+        )
+        for note in (*self.schedule.notes(), held_out, *task_notes, *kept, *self.folder.notes()):
             self.progress.print(note)
 
     def train(self) -> int:

@@ -21,6 +21,7 @@ from deepavfusion_cli.terminal import printable
 from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
 from ..data.random import Stream, generator
 from ..tasks import MODEL_INPUTS, Evaluation, Task
+from ..wording import with_path
 from .checkpoints import (
     TRAINING_STATE,
     checkpoint_path,
@@ -199,7 +200,7 @@ class AudioVisualTrainer(Trainer):
         self.latest_evaluation = found
         for path, reason in self.evaluation_broken.reasons.items():
             if path not in known:
-                self.progress.print(f"skipped, cannot be read: {path}: {reason}")
+                self.progress.print(f"skipped, cannot be read: {with_path(path, reason)}")
         values = {**found.metrics, "clips": found.num_clips, "seconds": time.perf_counter() - started}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         best = self.state.best_metric

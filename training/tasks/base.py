@@ -144,8 +144,8 @@ class Task:
     # Evaluation
 
     @classmethod
-    def match_clips(cls, clips, config) -> tuple[Any, list[str]]:
-        """Clips with the classes of a trained model, and notes on classes of only one of them.
+    def match_clips(cls, clips, config) -> tuple[Any, list[str], dict[str, int]]:
+        """Clips with the classes of a trained model, notes on classes of only one of them, and what is left out.
 
         Args:
             clips: Data set of the evaluation.
@@ -154,7 +154,7 @@ class Task:
         Raises:
             ValueError: None of the classes are those of the model.
         """
-        return clips, []
+        return clips, [], {}
 
     @property
     def primary(self) -> str | None:

@@ -12,18 +12,25 @@ from .probing import probe_tables
 from .reconstruction import ORACLE, cross_modal_table
 from .retrieval import retrieval_table
 
+FEWEST = 10  # held-out clips with nearest-neighbor scores: with fewer, one changes an accuracy by more than 10 points
+
 
 def not_scored(labels: list[Any]) -> str | None:
     """Why clips with these labels have no nearest-neighbor scores; None if they have."""
     if any(label is None for label in labels):
         reason = "the held-out clips have no labels"
-    elif len(labels) < 2:
-        reason = "only one held-out clip was read"
+    elif len(labels) < FEWEST:
+        found = "only one held-out clip was" if len(labels) == 1 else f"only {len(labels)} held-out clips were"
+        reason = f"{found} read, too few for a score that means anything (at least {FEWEST})"
     else:
-        present = torch.stack([torch.as_tensor(label) for label in labels]) > 0
-        if present.ndim == 1 or bool((present.any(0) & ~present.all(0)).any()):
+        stacked = torch.stack([torch.as_tensor(label) for label in labels])
+        counts = stacked.unique(return_counts=True)[1] if stacked.ndim == 1 else (stacked > 0).sum(0)
+        if bool((counts == len(labels)).any()) and not bool((counts[counts < len(labels)] > 0).any()):
+            reason = "the held-out clips all have the same labels"
+        elif int(counts.max()) < 2:
+            reason = "no two of the held-out clips have a label in common"
+        else:
             return None
-        reason = "the held-out clips all have the same labels"
     return f"No nearest-neighbor scores: {reason}."
 
 

@@ -32,6 +32,9 @@ def _check_labels(clips) -> None:
         )
 
 
+_UNKNOWN_CLASSES = "clips of classes that the model does not know"  # kind of what is left out
+
+
 class Recognition(Task):
     """Single- or multi-label classification, evaluated per stream and per modality."""
 
@@ -120,7 +123,7 @@ class Recognition(Task):
     @classmethod
     def match_clips(cls, clips, config):
         if not isinstance(clips, FileClips) or clips.label_names is None:
-            return clips, []  # clips without labels are refused by `check_model`
+            return clips, [], {}  # clips without labels are refused by `check_model`
         own = [config.id2label[i] for i in range(config.num_labels)]
         places = match_names(clips.label_names, own)
         missing = [name for i, name in enumerate(own) if i not in places.values()]
@@ -129,12 +132,11 @@ class Recognition(Task):
         if missing:
             notes.append(f"Classes of the model without clips here ({len(missing)} of {len(own)}): {listing(missing)}")
         if not places:
-            return clips, []  # as different as can be, which `check_model` says
+            return clips, [], {}  # as different as can be, which `check_model` says
         matched = clips.with_classes(own, places)
         if extra:
-            left_out = count(len(clips) - len(matched), "clip")
-            notes.append(f"Left out: {left_out} of classes that are not the model's ({len(extra)}): {listing(extra)}")
-        return matched, notes
+            notes.append(f"Classes here that the model does not know ({len(extra)}): {listing(extra)}")
+        return matched, notes, {_UNKNOWN_CLASSES: len(clips) - len(matched)} if extra else {}
 
     def check_model(self, model):
         _check_labels(self.clips)

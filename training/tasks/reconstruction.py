@@ -111,7 +111,7 @@ def hidden_bounds(model, clips, count: int = NUM_CLIPS) -> dict[str, float]:
 
 
 def links_table(clips) -> Table | None:
-    """Table of what the links of scenes tell; None for data without links."""
+    """Table of the information that links of scenes carry; None for data without links."""
     coupling = getattr(getattr(clips, "config", None), "coupling", 0.0)
     if not coupling:
         return None

@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-from deepavfusion.inference.jobs.inputs import find_files, numbered, timestamp_names
+from deepavfusion.inference.jobs.inputs import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    find_files,
+    numbered,
+    timestamp_names,
+)
 from deepavfusion.processors import MediaError
 
 
@@ -19,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_files_below_a_folder_in_order(folder):
-    found, errors = find_files([str(folder)], (".mp4", ".wav"), folder / "out")
+    found, errors, notes = find_files([str(folder)], (".mp4", ".wav"), folder / "out")
     assert found == [
         (str(folder / "a.mp4"), "a"),
         (str(folder / "b.MP4"), "b"),
@@ -27,24 +33,49 @@ def test_files_below_a_folder_in_order(folder):
         (str(folder / "deep" / "er" / "a.mp4"), "deep/er/a"),
     ]
     assert not errors
+    assert not notes
     assert ("out/a" in [name for _, name in find_files([str(folder)], (".mp4",))[0]]) is True
 
 
 def test_files_that_are_given_are_taken_as_they_are(folder):
     given = [str(folder / "a.mp4.txt"), str(folder / "absent"), str(folder / "deep"), str(folder / ".a.mp4")]
-    found, errors = find_files(given, (".wav",))
+    found, errors, notes = find_files(given, (".wav",))
     assert found == list(zip([*given[:2], str(folder / "deep" / "a.wav"), given[3]], ["a.mp4", "absent", "a", ".a"]))
     assert not errors
+    assert not notes
 
 
 def test_folders_without_files_are_errors(folder):
     (folder / "empty").mkdir()
-    found, errors = find_files([str(folder / "empty"), str(folder / "a.mp4")], (".mp4", ".mov"))
+    found, errors, notes = find_files([str(folder / "empty"), str(folder / "a.mp4")], (".mp4", ".mov"))
     assert [name for _, name in found] == ["a"]
     assert [str(error) for error in errors] == [
         f"{folder / 'empty'}: expected files ending in .mp4, .mov, but there are none."
     ]
     assert isinstance(errors[0], MediaError)
+    assert not notes
+
+
+@pytest.mark.parametrize(
+    ("names", "suffixes", "left_out"),
+    [
+        (["a.JPG"], (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES), "1 image left out: a folder stands for its videos and audio"),
+        (["a.png", "x/b.webp", "c.wav"], VIDEO_SUFFIXES, "2 images and 1 audio file left out: a folder stands for its"),
+        (["a.txt", ".b.png"], VIDEO_SUFFIXES, None),
+    ],
+)
+def test_media_files_of_other_kinds_in_folders_are_counted(tmp_path, names, suffixes, left_out):
+    (tmp_path / "x").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    _, errors, notes = find_files([str(tmp_path)], suffixes)
+    assert not notes
+    assert (" besides " in str(errors[0])) is (left_out is not None)
+    (tmp_path / "x" / "clip.mp4").touch()
+    found, errors, notes = find_files([str(tmp_path), str(tmp_path / "x" / "clip.mp4")], suffixes)
+    assert len(found) == 2
+    assert not errors
+    assert [note.startswith(f"{tmp_path}: {left_out}") for note in notes] == ([] if left_out is None else [True])
 
 
 def test_folders_that_cannot_be_read_are_named(folder, monkeypatch):
@@ -52,13 +83,13 @@ def test_folders_that_cannot_be_read_are_named(folder, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", denied)
-    found, errors = find_files([str(folder)], (".mp4",))
+    found, errors, notes = find_files([str(folder)], (".mp4",))
     assert not found
     assert f"{folder}: Permission denied" in str(errors[0])
 
 
 def test_names_stay_apart():
-    found, _ = find_files(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"], ())
+    found, *_ = find_files(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"], ())
     assert [name for _, name in found] == ["x", "x_2", "x_2_2", "x_3"]
     assert numbered(["deep/x", "deep/x", "x"]) == ["deep/x", "deep/x_2", "x"]
     assert timestamp_names("deep/x", [1.001, 1.004]) == ["deep/x_at_1.00s", "deep/x_at_1.00s_2"]

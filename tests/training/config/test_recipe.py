@@ -190,12 +190,24 @@ def test_an_option_that_does_not_apply_may_stand_at_its_default():
     assert "mixup" not in recipe.to_dict()["task"]
 
 
-@pytest.mark.parametrize(
-    "override", ["model.patch_size=7", "model.fusion_type=late", "model.hidden_size=wide", "model.size=tiny"]
-)
+@pytest.mark.parametrize("override", ["model.patch_size=7", "model.fusion_type=late", "model.size=tiny"])
 def test_an_impossible_model_is_refused(override):
     with pytest.raises(RecipeError, match="Invalid model section"):
         load_recipe("pretrain", "scenes_tiny", [override]).model.build_config()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("hidden_size=wide", "int"), ("image_size=[64, big]", "int"), ("layer_norm_eps=small", "float")],
+)
+def test_fields_of_the_model_are_converted_as_other_options(override, expected):
+    with pytest.raises(RecipeError, match=rf"model\.{override.partition('=')[0]} is .*expected {expected}"):
+        load_recipe("pretrain", "scenes_tiny", [f"model.{override}"])
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    model = load_recipe("pretrain", "scenes_tiny", ["model.layer_norm_eps=1e-5"]).model
+    assert model.build_config().layer_norm_eps == 1e-5
 
 
 def test_two_origins_exclude_each_other():

@@ -6,11 +6,12 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from deepavfusion.inference.files import apply_umask, require_space
+from deepavfusion.inference.files import apply_umask, require_space, size_text
 
 _FORMAT = 2  # another one wherever scenes or their front end change
 
@@ -43,6 +44,11 @@ class SceneCache:
         return self._arrays
 
     @property
+    def size(self) -> int:
+        """Bytes on disk once all rows are filled."""
+        return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
+
+    @property
     def _names(self) -> list[str]:
         return [*self.shapes, "filled"]
 
@@ -50,8 +56,7 @@ class SceneCache:
         rows = next(iter(self.shapes.values()))[0][0]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Memory maps take their space as they are filled; where it has gone by then, the process is killed.
-        needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
-        require_space(self.path.parent, needed)
+        require_space(self.path.parent, self.size)
         draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
         apply_umask([draft])
         for name, (shape, dtype) in {**self.shapes, "filled": ((rows,), np.uint8)}.items():
@@ -82,3 +87,21 @@ class SceneCache:
     def get(self, rows: list[int]) -> dict[str, np.ndarray]:
         """Rows of every array."""
         return {name: np.asarray(array[rows]) for name, array in self.arrays.items() if name != "filled"}
+
+
+def cache_notes(data_sets: Iterable) -> list[str]:
+    """Where the scenes of data sets are kept, and how much space they take; empty if they are not.
+
+    Args:
+        data_sets: `SceneClips`, and other data sets of clips, which have no cache.
+    """
+    caches = [clips.cache for clips in data_sets if getattr(clips, "cache", None) is not None]
+    sizes = {cache.path: cache.size for cache in caches}
+    return [
+        f"scenes are kept in {folder} once generated, {size_text(sum(sizes.values()))} in all; the folder may be "
+        "deleted, and data.cache_dir sets another one, or null for none"
+        for folder in sorted({path.parent for path in sizes})
+    ]
+
+
+__all__ = ["SceneCache", "cache_notes"]

@@ -3,8 +3,8 @@
 With `ScenesConfig.coupling` above 0, properties of a sounding object's image predict properties of its sound
 (`LINKS`), as in nature, where large things sound long. A link is a Gaussian copula: mapped to normal scores,
 both properties are jointly normal with correlation `coupling` (or minus it). Both stay uniform, so each modality alone
-is distributed as without links, and what a link tells is known exactly (`link_strengths`). No link depends on the
-class.
+is distributed as without links, and the information that a link carries is known exactly (`link_strengths`). No link
+depends on the class.
 """
 
 from dataclasses import dataclass
@@ -111,7 +111,7 @@ def couple_object(visual: np.ndarray, source: np.ndarray, coupling: float) -> np
 
 
 def link_strengths(coupling: float) -> dict[str, dict[str, float]]:
-    """What a link tells of either property once the other one is known, exactly.
+    """Exact information that a link carries on either property, given the other one.
 
     Returns:
         For each link, `"bits"`, the mutual information, and `"best_loss"`, the smallest mean squared error of the

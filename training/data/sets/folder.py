@@ -10,13 +10,14 @@ Three layouts:
   lies in the folder (as its only csv or jsonl file) or is given; paths in it are relative to the folder.
 """
 
+import functools
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, walk_files
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk_files
 
 from ...wording import count
 from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
@@ -25,7 +26,14 @@ from .names import find_listed, is_video, recording_of
 logger = logging.getLogger(__name__)
 
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
+WHOLE_FOLDER = "the whole folder"  # in the description of such clips
 _SPLIT_FOLDERS = {"train", "validation", "val", "test"}
+
+
+@functools.cache
+def _report(note: str) -> None:
+    """Log a note on a folder, once for all of its splits."""
+    logger.warning(note)
 
 
 def make_rows(rows: list[dict], label_names: list[str] | None = None):
@@ -117,17 +125,25 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
         if not listed:
             raise ValueError(f"Expected rows of files in {annotations}, found none.")
         return make_rows([{**row, "path": path} for row, path in zip(listed, paths, strict=True)])
-    paths = [path for path in walk_files(root) if is_video(path.name)]
+    files = list(walk_files(root))
+    paths = [path for path in files if is_video(path.name)]
+    left_out = other_media(files, VIDEO_SUFFIXES)
     rows = [{"path": path, **({} if path.parent == root else {"label": path.parent.name})} for path in paths]
     if not rows:
         raise ValueError(
-            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, found none."
+            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, found none"
+            f"{f' besides {left_out}' if left_out else ''}."
         )
+    if left_out:
+        _report(f"{root}: {left_out} left out: a folder stands for its videos")
     kinds = Counter("label" in row for row in rows)
     if len(kinds) == 2:
+        first = next(row["path"].name for row in rows if "label" not in row)
+        verb, others = "is" if kinds[True] == 1 else "are", "it" if kinds[False] == 1 else "these"
         raise ValueError(
-            f"Expected a folder per class or one flat folder, found {kinds[True]} videos in folders and {kinds[False]} "
-            f"beside them in {root}."
+            f"Expected a folder per class, or all videos in one folder without classes, but in {root} "
+            f"{count(kinds[True], 'video')} {verb} in folders and {kinds[False]} in none, first: {first}. Move "
+            f"{others} into the folder of a class, or elsewhere."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
     if tops <= _SPLIT_FOLDERS:
@@ -191,7 +207,7 @@ def divide(rows, split: str, fraction: float, root: str):
         chosen = [i for i, value in enumerate(rows["split"]) if value == split]
         found = f"clips of the splits {', '.join(sorted(splits))}"
     elif fraction == WHOLE:
-        chosen, note, found = list(range(len(rows) if split != "train" else 0)), "the whole folder", "no split"
+        chosen, note, found = list(range(len(rows) if split != "train" else 0)), WHOLE_FOLDER, "no split"
     else:
         classes = None if label_info(rows)[0] is None else row_classes(rows)
         held = hold_out(groups, fraction, True, classes)

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.inference.files import size_text
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.augmentation import ClipAugmentation
@@ -21,6 +22,7 @@ from deepavfusion.training.data.scenes import (
     ScenesConfig,
     generate_scene,
 )
+from deepavfusion.training.data.scenes.cache import cache_notes
 from deepavfusion.training.data.scenes.clips import amplify, crop_and_flip
 
 MODEL = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
@@ -159,6 +161,17 @@ def test_unfinished_cache_rows_are_generated_again(tmp_path):
     clips.cache.arrays["frames"][5] = 0  # as a process that died while it wrote would leave it
     clips.cache.arrays["filled"][5] = 0
     assert equal(build(cache_dir=str(tmp_path))[5], expected)
+
+
+def test_the_place_and_the_size_of_caches_are_said(tmp_path):
+    train, held_out = build(train=True, cache_dir=tmp_path, train_size=200), build(split="test", cache_dir=tmp_path)
+    for clips in (train, held_out):
+        clips.__getitems__(range(2))
+    on_disk = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
+    assert train.cache.size + held_out.cache.size == pytest.approx(on_disk, rel=1e-3)
+    (note,) = cache_notes([train, held_out, held_out])
+    assert note.startswith(f"scenes are kept in {tmp_path} once generated, {size_text(on_disk)} in all; ")
+    assert cache_notes([build(), [0, 1]]) == []
 
 
 def test_pickling_excludes_the_cache(tmp_path):

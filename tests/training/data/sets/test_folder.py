@@ -130,7 +130,7 @@ def test_invalid_folders_raise(clip, tmp_path):
     with pytest.raises(ValueError, match="found none"):
         read_folder(tmp_path)
     put(clip, tmp_path / "a.mp4", tmp_path / "dog" / "b.mp4")
-    with pytest.raises(ValueError, match="1 videos in folders and 1 beside"):
+    with pytest.raises(ValueError, match="1 video is in folders and 1 in none, first: a.mp4. Move it"):
         read_folder(tmp_path)
     (tmp_path / "list.csv").write_text("file,label\na.mp4,x\ngone.mp4,y\n")
     with pytest.raises(FileNotFoundError, match=r"1 of 2 files.*gone\.mp4"):
@@ -257,7 +257,7 @@ def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
     settings = make_folder(tmp_path, {"dog_barking": 2, "Cello": 1, "siren": 3})
     config = DeepAVFusionConfig(id2label={0: "rain", 1: "cello", 2: "dog barking"})
     clips = build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)
-    matched, notes = Recognition.match_clips(clips, config)
+    matched, notes, left_out = Recognition.match_clips(clips, config)
     assert matched.label_names == ["rain", "cello", "dog barking"]
     assert [(Path(row["path"]).parent.name, row["label"]) for row in matched.rows] == [
         ("Cello", 1),
@@ -268,10 +268,11 @@ def test_classes_are_matched_with_those_of_a_model_by_name(tmp_path):
         "Cello of the data is cello of the model",
         "dog_barking of the data is dog barking of the model",
         "Classes of the model without clips here (1 of 3): rain",
-        "Left out: 3 clips of classes that are not the model's (1): siren",
+        "Classes here that the model does not know (1): siren",
     ]
-    same, notes = Recognition.match_clips(matched, config)
-    assert (same.label_names, same.rows["label"], notes) == (matched.label_names, matched.rows["label"], [])
+    assert left_out == {"clips of classes that the model does not know": 3}
+    same, *others = Recognition.match_clips(matched, config)
+    assert (same.label_names, same.rows["label"], others) == (matched.label_names, matched.rows["label"], [[], {}])
 
 
 def test_several_labels_are_matched_by_name(tmp_path):
@@ -472,3 +473,30 @@ def test_audioset_layout(clip, tmp_path, caplog):
 def test_real_audioset_annotations():
     segments = read_segments(MEDIA / "annotations-samples" / "head_jarammm_balanced_train_segments.csv")
     assert segments[0] == {"id": "--PJHxphWEs", "start": 30.0, "end": 40.0, "mids": ["/m/09x0r", "/t/dd00088"]}
+
+
+def test_media_files_of_other_kinds_are_counted_once(clip, tmp_path, caplog):
+    for name in ("a/x.mp4", "b/y.mp4"):
+        (tmp_path / name).parent.mkdir()
+        shutil.copy(clip, tmp_path / name)
+    for name in ("a/x.jpg", "b/y.PNG", "b/y.wav", "notes.txt"):
+        (tmp_path / name).touch()
+    for split in ("train", "test"):
+        build_dataset({"name": "folder", "path": str(tmp_path)}, MODEL, split, train=False, seed=0)
+    said = [record.message for record in caplog.records if "left out" in record.message]
+    assert said == [f"{tmp_path}: 2 images and 1 audio file left out: a folder stands for its videos"]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").touch()
+    with pytest.raises(ValueError, match="found none besides 1 image."):
+        read_folder(photos)
+
+
+@pytest.mark.parametrize(("beside", "advice"), [(1, "1 in none, first: y0.mp4. Move it"), (2, "Move these into")])
+def test_videos_beside_folders_of_classes_are_answered_with_what_to_do(clip, tmp_path, beside, advice):
+    (tmp_path / "a").mkdir()
+    shutil.copy(clip, tmp_path / "a" / "x.mp4")
+    for index in range(beside):
+        shutil.copy(clip, tmp_path / f"y{index}.mp4")
+    with pytest.raises(ValueError, match=f"{tmp_path} 1 video is in folders and .*{advice}"):
+        read_folder(tmp_path)
