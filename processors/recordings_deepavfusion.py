@@ -1,7 +1,7 @@
 """Recordings of any length, each stream decoded once from start to end: parts of audio, and frames in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
@@ -96,7 +96,7 @@ class FrameReader:
 
     def __init__(self, source: _Source):
         self._source, self._time = source, 0.0
-        self._images: Iterator[np.ndarray] | None = None
+        self._images: Generator[np.ndarray] | None = None
 
     def at(self, time: float) -> np.ndarray:
         """Return the frame (H, W, 3) uint8 that is shown at a time in seconds, which must not be before the last one.
@@ -116,7 +116,7 @@ class FrameReader:
         if self._images is not None:
             self._images.close()
 
-    def _decode(self) -> Iterator[np.ndarray]:
+    def _decode(self) -> Generator[np.ndarray]:
         """Yield the frame at `_time`, which changes in between."""
         first = self._time
         for back in steps_back(first):

@@ -56,9 +56,10 @@ def read_shards(root: str, cache: str | None = None):
 
 def rows_of_split(rows, split: str):
     """The rows of an index that are of a split, without reading those of the others."""
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
-    chosen = np.flatnonzero(pc.equal(rows.data.column("split"), split).to_numpy(zero_copy_only=False))
+    equal = compute.call_function("equal", [rows.data.column("split"), split])
+    chosen = np.flatnonzero(equal.to_numpy(zero_copy_only=False))
     if len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen):
         return rows.select(range(chosen[0], chosen[-1] + 1))
     return rows.select(chosen)
