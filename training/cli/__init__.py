@@ -26,7 +26,7 @@ COMMANDS = {
     "export": "export a model, or what it predicts, to the format of another program",
     "push": "check a model and publish it on the Hub",
     "verify": "derive the numbers of an evaluation anew from its stored predictions",
-    "data": "check a data set: read every clip, and name those that cannot be read",
+    "data": "check a data set, or prepare its clips for training",
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export", "push")
 MODULES = {"data": "check", "push": "publishing.push"}  # of commands whose module has another name
@@ -104,15 +104,13 @@ def _dispatch(argv: list[str]) -> int:
         say(f"{_PROGRAM}: {unknown(argv)}", stream=sys.stderr)
         say(f"\n{usage()}", kept="\n", stream=sys.stderr)
         return BAD_INPUT
-    from .preflight import PROGRAMS, check, help_without_recipe
+    from .preflight import check, help_without_recipe, program
 
     name, words = argv[0], [word for word in argv[1:] if word != TRACEBACK]
     if (text := help_without_recipe(name, words)) is not None:
         say(text, kept="\n")
         return 0 if words else BAD_INPUT
-    if code := guard(
-        PROGRAMS.get(name, f"{_PROGRAM} {name}"), lambda: check(name, words), TRACEBACK in argv + flags, stops=False
-    ):
+    if code := guard(program(name, words), lambda: check(name, words), TRACEBACK in argv + flags, stops=False):
         return code
     if "torch" not in sys.modules:
         say(f"{_PROGRAM} {name}: loading ...", stream=sys.stderr)  # imports take seconds
@@ -122,7 +120,8 @@ def _dispatch(argv: list[str]) -> int:
         say(message, stream=sys.stderr)
         return BAD_INPUT
     package = "inference" if argv[0] in INFERENCE else "training"
-    module = f"deepavfusion.{package}.{MODULES.get(argv[0], argv[0])}"
+    module = "prepare" if argv[:2] == ["data", "prepare"] else MODULES.get(argv[0], argv[0])
+    module = f"deepavfusion.{package}.{module}"
     return importlib.import_module(module).main(argv[1:] + flags) or 0
 
 

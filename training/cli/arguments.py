@@ -4,11 +4,22 @@ import argparse
 import os
 from pathlib import Path
 
-from .exports import export_parser
+from .exports import export_parser, push_parser, verify_parser
 from .parser import FITS, CommandParser, fraction, positive, seconds
 
 # Data sets on disk.
-DATA_SETS = ("folder", "vggsound", "audioset", "music", "vggsound_music", "avsbench", "vggss", "flickr_soundnet")
+DATA_ACTIONS = ("check", "prepare")
+DATA_SETS = (
+    "folder",
+    "vggsound",
+    "audioset",
+    "music",
+    "vggsound_music",
+    "shards",
+    "avsbench",
+    "vggss",
+    "flickr_soundnet",
+)
 
 
 def _shared(command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True) -> CommandParser:
@@ -155,68 +166,25 @@ def convert_parser() -> CommandParser:
     return parser
 
 
-def verify_parser() -> CommandParser:
-    """Build the parser of `deepavfusion verify`."""
+def data_parser(action: str | None = None) -> CommandParser:
+    """Build the parser of `deepavfusion data`, or of one of its actions, "check" or "prepare"."""
     parser = CommandParser(
-        prog="deepavfusion verify",
-        description="Derive every number of an evaluation anew from the predictions that are stored beside it, and\n"
-        "compare, also with the results in the model card and in .eval_results.",
-        epilog="Exit codes: 0 all numbers agree; 1 a number differs by more than 1e-6; 2 for a folder without "
-        "predictions.",
+        f"deepavfusion data {action or ''}".strip(),
+        description=_DATA_DESCRIPTIONS[action],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a run, or of `deepavfusion evaluate`")
-    return parser
-
-
-def push_parser() -> CommandParser:
-    """Build the parser of `deepavfusion push`."""
-    parser = CommandParser(
-        prog="deepavfusion push",
-        description="Publish a model on the Hub: check its card, results and code, load it where this package is not\n"
-        "installed, show what is uploaded, and upload it in one commit with a tag.\n\n"
-        "deepavfusion push runs/quickstart ORG/NAME --dry-run\n"
-        "deepavfusion push runs/quickstart ORG/NAME --private\n"
-        "deepavfusion push runs/quickstart ORG/NAME --overwrite --tag best",
-        epilog="Checkpoints, states of optimizers, logs and media are left out, except what the card shows or links.\n"
-        "Log in by `hf auth login`, or set HF_TOKEN. Exit codes: 0 success; 1 the Hub cannot be reached; 2 the model\n"
-        "cannot be published, or the Hub refuses it.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of a saved model with its card")
-    parser.add_argument("repo_id", metavar="ORG/NAME", help="Hub id of the repository")
-    parser.add_argument("--private", action="store_true", help="create a private repository")
-    parser.add_argument("--gated", choices=("auto", "manual"), help="let users ask for access: how it is approved")
-    parser.add_argument("--revision", help="branch, which is created if it is absent (default: main)")
-    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model that the repository holds")
-    tags = parser.add_mutually_exclusive_group()
-    tags.add_argument("--tag", help="name of this version (default: the next of v1, v2, ...)")
-    tags.add_argument("--no-tag", action="store_const", const="", dest="tag", help="do not tag this version")
-    parser.add_argument("--license", help="license of the weights, if the card names none, e.g. apache-2.0")
-    parser.add_argument("--include", nargs="+", default=[], metavar="GLOB", help="further files to upload")
-    parser.add_argument("--exclude", nargs="+", default=[], metavar="GLOB", help="files not to upload")
-    parser.add_argument("--commit-message", help="title of the commit (Upload model)")
-    parser.add_argument("--commit-description", help="description of the commit")
-    parser.add_argument("--dry-run", action="store_true", help="check and show everything, and upload nothing")
-    return parser
-
-
-def data_parser() -> CommandParser:
-    """Build the parser of `deepavfusion data`."""
-    parser = CommandParser(
-        "deepavfusion data",
-        description="Check a data set: read every clip as training does, and name those that cannot be read.\n\n"
-        "    deepavfusion data check folder VIDEOS\n"
-        "    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8\n\n"
-        "Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips "
-        "can be\nread; 1 some cannot; 2 for an unusable data set.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("action", choices=("check",), help="what to do")
+    parser.add_argument("action", choices=(action,) if action else DATA_ACTIONS, help="what to do")
+    if action is None:
+        return parser
     parser.add_argument("name", metavar="NAME", choices=DATA_SETS, help=f"data set: {', '.join(DATA_SETS)}")
     parser.add_argument("path", metavar="PATH", nargs="?", help="its folder")
-    parser.add_argument("options", metavar="data.key=value", nargs="*", default=[], help="its options")
+    parser.add_argument(
+        "options",
+        metavar="data.key=value" if action == "check" else "OUT data.key=value",
+        nargs="*",
+        default=[],
+        help="its options" if action == "check" else "new folder to write, and options of the data set",
+    )
     parser.add_argument(
         "--num-workers",
         type=int,
@@ -225,7 +193,25 @@ def data_parser() -> CommandParser:
         default=min(os.cpu_count() or 1, 8),
         help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
     )
+    if action == "prepare":
+        parser.add_argument("--fps", type=_rate, default=4.0, help="frames per second to store (4)")
+        parser.add_argument(
+            "--short-side", type=positive, default=256, help="largest short side of frames, pixels (256)"
+        )
+        parser.add_argument(
+            "--quality", type=positive, choices=range(1, 96), metavar="N", default=90, help="of JPEG (90)"
+        )
+        parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")
+        parser.add_argument("--check-space", action=argparse.BooleanOptionalAction, default=True, help=_SPACE)
     return parser
+
+
+def _rate(text: str) -> float:
+    """Parse frames per second."""
+    value = float(text)
+    if not 0.01 <= value <= 120:
+        raise argparse.ArgumentTypeError(f"expected a number of frames per second from 0.01 to 120, got {text!r}")
+    return value
 
 
 def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:
@@ -261,6 +247,23 @@ def frame(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a timestamp in seconds or an image, got {text!r}")
     return value
 
+
+_DATA_DESCRIPTIONS = {
+    None: "Check a data set, or prepare its clips for training: see deepavfusion data check --help, data prepare -h",
+    "check": "Check a data set: read every clip as training does, and name those that cannot be read.\n\n"
+    "    deepavfusion data check folder VIDEOS\n"
+    "    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8\n\n"
+    "Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips can "
+    "be\nread; 1 some cannot; 2 for an unusable data set.",
+    "prepare": "Decode every clip of a data set once, and store its frames as JPEG and its audio as 16 kHz FLAC, in\n"
+    "tar files (WebDataset) with an index. Training reads them by data.name=shards data.path=OUT. What was\n"
+    "interrupted goes on when the same command is run again, and ends with the same files.\n\n"
+    "    deepavfusion data prepare vggsound VGGSOUND PREPARED\n"
+    "    deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED\n\n"
+    "Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or\n"
+    "folder.",
+}
+_SPACE = "estimate the size first, from a few clips, and stop if the disk has less free space (default: yes)"
 
 PARSERS = {
     "embed": embed_parser,

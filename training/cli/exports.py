@@ -1,4 +1,4 @@
-"""Parsers of the formats of `deepavfusion export`."""
+"""Command lines of what is done with a trained model: export, verification, publishing."""
 
 import argparse
 from pathlib import Path
@@ -57,4 +57,51 @@ def _add_vggsounder(formats) -> None:
     parser.set_defaults(at=None)
 
 
-__all__ = ["export_parser"]
+def verify_parser() -> CommandParser:
+    """Build the parser of `deepavfusion verify`."""
+    parser = CommandParser(
+        prog="deepavfusion verify",
+        description="Derive every number of an evaluation anew from the predictions that are stored beside it, and\n"
+        "compare, also with the results in the model card and in .eval_results.",
+        epilog="Exit codes: 0 all numbers agree; 1 a number differs by more than 1e-6; 2 for a folder without "
+        "predictions.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a run, or of `deepavfusion evaluate`")
+    return parser
+
+
+def push_parser() -> CommandParser:
+    """Build the parser of `deepavfusion push`."""
+    parser = CommandParser(
+        prog="deepavfusion push",
+        description="Publish a model on the Hub: check its card, results and code, load it where this package is not\n"
+        "installed, show what is uploaded, and upload it in one commit with a tag.\n\n"
+        "deepavfusion push runs/quickstart ORG/NAME --dry-run\n"
+        "deepavfusion push runs/quickstart ORG/NAME --private\n"
+        "deepavfusion push runs/quickstart ORG/NAME --overwrite --tag best",
+        epilog="Checkpoints, states of optimizers, logs and media are left out, except what the card shows or links.\n"
+        "Log in by `hf auth login`, or set HF_TOKEN. Exit codes: 0 success; 1 the Hub cannot be reached; 2 the model\n"
+        "cannot be published, or the Hub refuses it.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a run, or of a saved model with its card")
+    parser.add_argument("repo_id", metavar="ORG/NAME", help="Hub id of the repository")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--gated", choices=("auto", "manual"), help="let users ask for access: how it is approved")
+    parser.add_argument("--revision", help="branch, which is created if it is absent (default: main)")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that the repository holds")
+    tags = parser.add_mutually_exclusive_group()
+    tags.add_argument("--tag", help="name of this version (default: the next of v1, v2, ...)")
+    tags.add_argument("--no-tag", action="store_const", const="", dest="tag", help="do not tag this version")
+    parser.add_argument("--license", help="license of the weights, if the card names none, e.g. apache-2.0")
+    parser.add_argument("--include", nargs="+", default=[], metavar="GLOB", help="further files to upload")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="GLOB", help="files not to upload")
+    parser.add_argument("--commit-message", help="title of the commit (Upload model)")
+    parser.add_argument("--commit-description", help="description of the commit")
+    parser.add_argument("--dry-run", action="store_true", help="check and show everything, and upload nothing")
+    return parser
+
+
+__all__ = ["export_parser", "push_parser", "verify_parser"]

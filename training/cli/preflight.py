@@ -13,7 +13,7 @@ from typing import Any
 
 from yaml import YAMLError
 
-from .arguments import DATA_SETS, PARSERS, data_parser, evaluate_parser
+from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
 from .options import check_order, closest_option, command_help, type_and_limits
 from .paths import check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
@@ -25,7 +25,10 @@ _HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
 
 
-PROGRAMS = {"data": "deepavfusion data check"}  # names of commands in messages, where they are others
+def program(command: str, words: Sequence[str]) -> str:
+    """Name of a command in messages."""
+    action = f" {words[0]}" if command == "data" and words and words[0] in DATA_ACTIONS else ""
+    return f"deepavfusion {command}{action}"
 
 
 class InputError(ValueError):
@@ -182,19 +185,22 @@ def _check_push(given: argparse.Namespace) -> None:
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Parse the command line of `deepavfusion data`.
+    """Parse the command line of `deepavfusion data check` or `prepare`.
 
     Returns:
-        The arguments, and the options of the data set besides its path.
+        The arguments, with `out` of `prepare`, and the options of the data set besides its path.
 
     Raises:
         SystemExit: After `--help`, or for an option that does not exist.
         InputError: For a word of another form, or a folder that does not exist.
         RecipeError: For an option that no data set has, or a value that it cannot have.
     """
-    given = data_parser().parse_intermixed_args(words)
-    usage = f"deepavfusion data check {given.name} PATH [data.key=value ...]"
+    action = words[0] if words and words[0] in DATA_ACTIONS else None
+    given = data_parser(action).parse_intermixed_args(words)
+    out = "OUT " if action == "prepare" else ""
+    usage = f"deepavfusion data {action} {given.name} PATH {out}[data.key=value ...]"
     paths: list[str] = []
+    outs: list[str] = []
     options: dict[str, Any] = {}
     # As of recipes, the folder may be given as data.path=PATH, in any place.
     for place, word in enumerate([*filter(None, [given.path]), *given.options]):
@@ -202,6 +208,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         section, dot, name = key.rpartition(".")
         if place == 0 and not (separator and section == "data"):
             paths.append(word)
+        elif action == "prepare" and not (separator and section == "data"):
+            outs.append(word)
         elif not separator or section not in ("data", ""):
             why = f"; {section}.{name} is no option of a data set" if separator and dot else ""
             raise InputError(f"{word}: expected data.key=value{why}. Usage: {usage}")
@@ -215,6 +223,11 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         found = f"several, {' and '.join(paths)}" if paths else "none"
         raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")
     given.path = paths[0]
+    if action == "prepare":
+        if len(outs) != 1:
+            raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
+        given.out = Path(outs[0])
+        check_writable(given.out, "OUT")
     if not os.path.exists(given.path):
         hint = similar(Path(given.path))
         expected = f"expected the data set {given.name} at {given.path}"
@@ -232,7 +245,7 @@ def recipe_words(words: Sequence[str]) -> list[str]:
 
 __all__ = [
     "HELP",
-    "PROGRAMS",
+    "program",
     "InputError",
     "check",
     "help_without_recipe",

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import MediaError
 
@@ -110,7 +112,8 @@ def prepare(preparation: Preparation, out: str | Path, num_workers: int = 1) -> 
             write_shard(preparation, out, name, split, places)
             yield len(places)
     else:
-        with ProcessPoolExecutor(num_workers) as pool:
+        # Threads of this process do not exist in forked ones, where torch would wait for them.
+        with ProcessPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             jobs = {pool.submit(write_shard, preparation, out, *shard): shard for shard in pending}
             try:
                 for job in as_completed(jobs):

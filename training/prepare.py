@@ -1,0 +1,92 @@
+"""Prepare a data set for training: decode every clip once, and store frames and audio in shards with an index.
+
+    deepavfusion data prepare folder VIDEOS PREPARED
+    deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8
+    deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED
+
+An interrupted preparation goes on when the same command is run again. Exit codes: 0 all clips are stored; 1 some could
+not be read, and are left out; 2 for an unusable data set or folder.
+"""
+
+import sys
+
+from deepavfusion.inference.jobs.progress import Progress, plain_output
+from deepavfusion_cli.boundary import command
+from deepavfusion_cli.errors import BAD_INPUT, FAILED
+from deepavfusion_cli.preflight import parse_data
+from deepavfusion_cli.terminal import say
+
+from .check import splits_of
+from .data.clips import ClipDataset
+from .data.files import FileClips
+from .data.shards import Encoding, Preparation, estimate_bytes, finish, prepare
+from .data.shards.writing import FolderTakenError, claim, free_bytes
+from .wording import count, with_path
+
+_GB = 1e9
+
+
+def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> Preparation:
+    """What is prepared of a data set: all clips of all splits, each once.
+
+    Args:
+        options: Section `data` of a recipe.
+        encoding: How clips are stored.
+        clips_per_shard: Number of clips per tar file.
+
+    Raises:
+        ValueError: The data set has no clips, or is not one of videos.
+    """
+    rows, reasons = {}, []
+    for split, clips in splits_of(options):
+        if not isinstance(clips, ClipDataset):
+            reasons.append(str(clips))
+        elif not isinstance(clips, FileClips):
+            raise ValueError(
+                f"{options['name']} has masks or boxes of frames; only data sets of videos can be prepared."
+            )
+        else:
+            whole = options["name"] == "folder" and set(clips.rows["split"]) == {None}
+            rows[None if whole else split] = clips.rows
+    if not rows:
+        raise ValueError(reasons[-1])
+    return Preparation(rows, str(options["path"]), {"data": options["name"]}, encoding, clips_per_shard)
+
+
+@command("deepavfusion data prepare")
+def main(argv: list[str]) -> int:
+    """Run the command; returns the exit code (see the module's docstring)."""
+    given, options = parse_data(argv)
+    plain_output()
+    encoding = Encoding(given.fps, given.short_side, given.quality)
+    try:
+        preparation = preparation_of(
+            {"name": given.name, "path": given.path, **options}, encoding, given.clips_per_shard
+        )
+        claim(preparation, given.out)
+    except (FolderTakenError, OSError, ValueError) as error:
+        say(f"deepavfusion data prepare: {error}", stream=sys.stderr)
+        return BAD_INPUT
+    total = preparation.num_clips
+    if given.check_space:
+        need, free = estimate_bytes(preparation), free_bytes(given.out)
+        have = sum(path.stat().st_size for path in (given.out / "shards").glob("*.tar"))
+        say(f"{count(total, 'clip')}: about {need / _GB:,.2f} GB in {given.out}, where {free / _GB:,.2f} GB are free")
+        if need - have > free:
+            advice = "choose another folder, or a lower --fps, --short-side or --quality"
+            say(f"deepavfusion data prepare: the disk is too small; {advice}", stream=sys.stderr)
+            return BAD_INPUT
+    with Progress("clips stored", total, "clip") as progress:
+        for clips in prepare(preparation, given.out, given.num_workers):
+            progress.update(clips)
+    outcome = finish(preparation, given.out)
+    for path, reason in outcome.broken:
+        say(f"left out: {with_path(path, reason)}")
+    left_out = f"; {len(outcome.broken):,} could not be read" if outcome.broken else ""
+    say(f"{count(outcome.clips, 'clip')} stored in {given.out}, {outcome.bytes / _GB:,.2f} GB{left_out}")
+    say(f"\nnext:\n  deepavfusion pretrain folder data.name=shards data.path={given.out}", kept="\n")
+    return FAILED if outcome.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
