@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import re
 
 from deepavfusion import DeepAVFusionConfig
@@ -44,8 +45,9 @@ def data_sets_of(command: str) -> tuple[str, ...]:
 @functools.cache
 def config_options() -> tuple[Option, ...]:
     """The fields of `DeepAVFusionConfig` as options, with the descriptions in its docstring."""
-    text = DeepAVFusionConfig.__doc__ or ""
-    described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {12}.*\n)+)", text, re.MULTILINE)
+    # Python 3.13 removes the indentation of docstrings, earlier versions keep it.
+    text = inspect.getdoc(DeepAVFusionConfig) or ""
+    described = re.findall(r"^ +(\w+) \(`.*\):\n((?: {8}.*(?:\n|$))+)", text, re.MULTILINE)
     helps = {name: " ".join(lines.split()) for name, lines in described}
     ranges, found = dict(field_ranges(DeepAVFusionConfig)), []
     for name, hint in DeepAVFusionConfig.__annotations__.items():

@@ -1,5 +1,6 @@
 """`--help` of the commands that take a recipe."""
 
+import inspect
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from deepavfusion.training.config.help import help_text, options_text, recipes_t
 from deepavfusion.training.config.help import listed as sections
 from deepavfusion.training.config.options import field_options
 from deepavfusion.training.config.recipe import load_recipe, recipe_goal, recipe_names
-from deepavfusion.training.config.sections import SECTIONS, section_options
+from deepavfusion.training.config.sections import SECTIONS, config_options, section_options
 from deepavfusion_cli.options import command_help, stored
 
 
@@ -64,6 +65,17 @@ def test_types_and_defaults_are_those_of_the_fields():
     assert found["run.keep_best"] == ("bool", "true")
     assert found["model.image_size"] == ("int or list of int", "224")
     assert found["model.fusion_layers"] == ("str or list of int", "all")
+
+
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_fields_are_described_whether_docstrings_are_indented_or_not(indent, monkeypatch):
+    """Python 3.13 removes the indentation."""
+    text = inspect.getdoc(DeepAVFusionConfig)
+    first, *lines = text.splitlines()
+    monkeypatch.setattr(DeepAVFusionConfig, "__doc__", "\n".join([first, *(line and indent + line for line in lines)]))
+    described = config_options.__wrapped__()
+    assert described
+    assert [option.name for option in described if not option.help] == []
 
 
 def test_what_is_shown_without_importing_is_what_is_defined():
