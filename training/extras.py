@@ -16,8 +16,10 @@ EXTRAS = {
     "check": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_attention": "train",
+    "experiments.benchmark_data": "train",
     "experiments.label_efficiency": "train",
     "experiments.objectives": "train",
+    "experiments.pretraining": "train",
     "experiments.scenes": "train",
     "experiments.baselines": "eval",
 }

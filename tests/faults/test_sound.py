@@ -16,6 +16,7 @@ from deepavfusion.processors.feature_extraction_deepavfusion import logger as ra
 from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.processors.waveforms_deepavfusion import as_waveforms, logger, to_mono
 from tests.media_factory import write_media
+from tests.processors.torchcodec_stand_ins import AudioDecoder
 
 RATE = 16000
 MONO = np.sin(np.arange(RATE) / 20).astype(np.float32) / 2
@@ -157,17 +158,16 @@ def test_files_with_many_channels_are_one_sound(tmp_path):
     assert to_mono(clip.waveform).shape == (RATE,)
 
 
-class Decoder:
-    """The part of torchcodec's decoder that matters, with the items that `datasets` adds."""
+@pytest.fixture(params=["mapping", "decoder"])
+def value(request, tmp_path):
+    """Audio as `datasets` returns it, at twice `RATE`."""
+    if request.param == "mapping":
+        return {"path": None, "array": MONO, "sampling_rate": RATE * 2}
+    path = tmp_path / "sound.wav"
+    write_media(path, codec=None, audio_codec="pcm_f32le", audio=MONO[None], rate=RATE * 2)
+    return AudioDecoder(str(path))
 
-    def get_all_samples(self):
-        raise AssertionError
 
-    def __getitem__(self, name):
-        return {"array": MONO, "sampling_rate": RATE * 2}[name]
-
-
-@pytest.mark.parametrize("value", [{"path": None, "array": MONO, "sampling_rate": RATE * 2}, Decoder()])
 def test_values_of_datasets_come_with_their_sampling_rate(value):
     processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig())
     expected = processor(audio=MONO, sampling_rate=RATE * 2).input_features

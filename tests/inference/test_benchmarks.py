@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Audio, Dataset, Features, Image, Value, Video
+from datasets import Audio, Dataset, Features, Image, Video
 
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionModel, DeepAVFusionProcessor
@@ -154,8 +154,8 @@ def loader(data, size=2):
 def test_rows_of_a_data_set_are_encoded_together(encoder, clips):
     """As mteb gives them: columns that `datasets` would decode by torchcodec, which is not needed."""
     clip = str(clips / f"{FIRST}_000010.mp4")
-    features = Features({"video": Video(), "audio": Audio(), "label": Value("int64")})
-    data = Dataset.from_dict({"video": [clip] * 3, "audio": [clip, None, clip], "label": [0, 1, 0]}, features=features)
+    data = Dataset.from_dict({"video": [clip] * 3, "audio": [clip, None, clip], "label": [0, 1, 0]})
+    data = data.cast_column("video", Video()).cast_column("audio", Audio())
     vectors = encoder.encode(loader(data), show_progress_bar=False, task_metadata=None, hf_split="test")
     assert vectors.shape == (3, encoder.embedder.get_embedding_dimension())
     embedder = encoder.embedder

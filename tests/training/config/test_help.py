@@ -117,7 +117,7 @@ def test_limits_are_part_of_the_description():
     assert "Only for the data set audioset, music, avsbench." in text
     assert "A number of at least 0 and below 1." in text
     pretraining = " ".join(options_text("pretrain").split())
-    assert "One of scenes, folder, vggsound, audioset, music, vggsound_music." in pretraining
+    assert "One of scenes, folder, vggsound, audioset, music, vggsound_music, shards." in pretraining
     assert "Only for the task" not in pretraining
 
 

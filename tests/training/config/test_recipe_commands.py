@@ -13,6 +13,7 @@ from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
 from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS
+from deepavfusion_cli.arguments import data_parser
 from tests.media_factory import tone
 from tests.tiny import WIDE
 from tests.training.data.disk import make_clips, put, write_audio, write_image
@@ -115,12 +116,16 @@ def test_the_data_sets_are_documented():
     text, commands = documented_commands()
     for name in (*DATA_SETS, *PRETRAINING, *ON_DISK):
         assert f"`{name}`" in text or f" {name} " in text, name
-    assert {words[1] for words in commands} == {*PRETRAINING, *FINETUNING}
+    assert {words[1] for words in commands if words[0] != "data"} == {*PRETRAINING, *FINETUNING}
 
 
 @pytest.mark.parametrize("words", documented_commands()[1], ids=" ".join)
 def test_documented_commands_are_accepted(words):
     command, name, *rest = words
+    if command == "data":
+        given = data_parser(name).parse_intermixed_args([name, *rest])
+        assert (given.action, given.name) == (name, rest[0])
+        return
     if "--model" in rest:
         place = rest.index("--model")
         assert command == "evaluate"

@@ -214,7 +214,7 @@ def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     arguments = [
         *("--variants", "early, factorized, unimodal start", "--out", str(out), "--results", str(results)),
         *SMALL,
-        *("run.eval_epochs=1", "task.masks=[]"),
+        *("data.eval_size=12", "run.eval_epochs=1", "task.masks=[]"),
         *(f"model.{name}={value}" for name, value in sizes.items()),
     ]
     assert ablations.main(arguments) == 0
