@@ -1,6 +1,6 @@
 """Export of a saved model to ONNX, checked against PyTorch on ONNX Runtime.
 
-The graph takes batches of any size, with named inputs and outputs. Which samples lack a modality is told by the inputs
+The graph takes batches of any size, with named inputs and outputs. Which samples lack a modality is given by the inputs
 `image_present` and `audio_present`, of the modalities that the model can do without.
 """
 

@@ -156,7 +156,7 @@ def _local(links: Iterable[str], parent: Path) -> Iterable[str]:
 
 
 def _internal(name: str) -> bool:
-    """Whether a file is the package's own mark of the folder, of which nobody needs to be told."""
+    """Whether a file is the package's own mark of the folder, which is left out without a word."""
     return name in (".lock", ".gitignore", ".deepavfusion-run.json")
 
 

@@ -11,7 +11,7 @@ _PACKAGES = ("deepavfusion", "deepavfusion_cli")
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# What a user mends by another argument; other numbers are failures of the machine.
+# What another argument corrects; other numbers are failures of the machine.
 _BAD_PATHS = {
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
