@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ class Preparation:
     def num_clips(self) -> int:
         """Number of clips of all splits."""
         return sum(map(len, self.rows.values()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the rows, which shards must agree with."""
+        found = hashlib.sha256()
+        for split, rows in self.rows.items():
+            found.update(f"{split} {len(rows)}".encode())
+            for start in range(0, len(rows), 10_000):
+                part = rows[start : start + 10_000]
+                part["path"] = [self.name(path) for path in part["path"]]
+                found.update(json.dumps(part, sort_keys=True).encode())
+        return found.hexdigest()
 
     def settings(self) -> dict[str, Any]:
         """What the bytes of the shards depend on, beside the rows."""
@@ -127,7 +140,7 @@ def prepare(preparation: Preparation, out: str | Path, num_workers: int = 1) -> 
 def claim(preparation: Preparation, out: Path) -> None:
     """Mark a folder as that of a preparation, or check that it is."""
     mark = out / "parts" / "preparation.json"
-    content = {"settings": preparation.settings(), "data": preparation.about, "rows": _fingerprint(preparation)}
+    content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     if mark.is_file():
         found = mark.read_text(encoding="utf-8")
@@ -146,18 +159,6 @@ def claim(preparation: Preparation, out: Path) -> None:
     (out / "parts").mkdir(parents=True)
     (out / "shards").mkdir()
     write_atomically(mark, text)
-
-
-def _fingerprint(preparation: Preparation) -> str:
-    """Digest of the rows, which shards must agree with."""
-    found = hashlib.sha256()
-    for split, rows in preparation.rows.items():
-        found.update(f"{split} {len(rows)}".encode())
-        for start in range(0, len(rows), 10_000):
-            part = rows[start : start + 10_000]
-            part["path"] = [preparation.name(path) for path in part["path"]]
-            found.update(json.dumps(part, sort_keys=True).encode())
-    return found.hexdigest()
 
 
 def write_shard(preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]) -> None:
