@@ -19,6 +19,7 @@ from .tables import read_records, read_table
 from .vggsound import clip_name, report_missing
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
+TRAINING = {"balanced": SUBSETS[:1], "unbalanced": SUBSETS[1:2], "all": SUBSETS[:2]}
 
 
 @reads_file

@@ -8,9 +8,13 @@ The folder of a class is its label with each of space ( ) and , replaced by _ ("
 folders are found by id and start (see `ClipFiles`).
 """
 
+import contextlib
 import logging
 import re
+from collections.abc import Generator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 
@@ -21,6 +25,20 @@ from .tables import read_table
 logger = logging.getLogger(__name__)
 
 _TO_UNDERSCORE = str.maketrans(" (),", "____")
+
+
+class Missing(NamedTuple):
+    """Annotated clips of a split that are not on disk, and clips on disk that are not annotated."""
+
+    annotated: int
+    """Number of annotated clips, with those that are missing."""
+    names: list[str]
+    """Names of those that are missing."""
+    extra: int
+    """Number of clips that are not annotated."""
+
+
+_COLLECTED: ContextVar[list[Missing] | None] = ContextVar("missing clips", default=None)
 
 
 def class_folder(label: str) -> str:
@@ -57,8 +75,29 @@ def read_test_keys(path: str | Path) -> set[str]:
     return {clip_name(row) for row in read_vggsound_csv(path) if row["split"] == "test"}
 
 
+def find_test_keys(root: Path, given: str | Path | None = None) -> set[str]:
+    """Read the keys of the test split from the csv that was given, or from that in the root if there is one."""
+    path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
+    return read_test_keys(path) if given is not None or path.is_file() else set()
+
+
+@contextlib.contextmanager
+def collecting_missing() -> Generator[list[Missing]]:
+    """Collect what `report_missing` is told instead of logging it."""
+    collected: list[Missing] = []
+    token = _COLLECTED.set(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.reset(token)
+
+
 def report_missing(what: str, annotated: int, missing: list[str], extra: int) -> None:
     """Log the number of annotated clips that are missing on disk, and of clips on disk without annotation."""
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append(Missing(annotated, missing, extra))
+        return
     if missing:
         logger.warning("%s: %d of %d annotated clips are missing, first: %s", what, len(missing), annotated, missing[0])
     if extra:

@@ -25,6 +25,25 @@ def read_split(root: str, cache: str | None, split: str, fraction: float | None)
         ValueError: There are no clips of the split.
     """
     rows, note = read_shards(root, cache), f"prepared from {read_about(root, cache)['data']}"
+    return choose_split(rows, split, fraction, root, note)
+
+
+def choose_split(rows, split: str, fraction: float | None, root: str, note: str):
+    """Choose the rows of a split of a table in which `split` is that of `build_dataset`, or null where there are none.
+
+    Args:
+        rows: The rows of all splits.
+        split: `"train"`, `"validation"` or `"test"`.
+        fraction: Fraction of the clips to hold out.
+        root: Where the rows are from, for messages.
+        note: A note for the card of the rows.
+
+    Returns:
+        As `read_split`.
+
+    Raises:
+        ValueError: There are no clips of the split.
+    """
     if None in rows.data.column("split").unique().to_pylist():
         rows, divided = divide(rows, split, _HELD_OUT if fraction is None else fraction, root)
         return rows, ", ".join(filter(None, (note, divided))), rows["recording"][:], False

@@ -1,0 +1,139 @@
+"""Every recipe of the package from the data set's files to the report, on small copies of the public data sets."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+import deepavfusion_cli as cli
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.files import FileClips
+from deepavfusion.training.data.sources import DATA_SETS
+from tests.tiny import WIDE
+
+from .data.copies import COPIES, Clips
+
+RECIPES = sorted({*recipe_names("pretrain"), *recipe_names("evaluate")})
+LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
+VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
+SIZES = {**WIDE, "spectrogram_length": 64}
+MODEL = DeepAVFusionConfig(**SIZES)
+STEP = (
+    *("optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=2", "optim.gradient_accumulation=1"),
+    *("run.eval_epochs=1", "run.log_steps=1", "data.train_size=2"),
+)
+EVALUATION = ("run.cpu=true", "data.num_workers=0", "data.max_unreadable_fraction=0", "data.eval_size=2")
+
+
+@pytest.fixture(scope="module")
+def copy_of(tmp_path_factory):
+    """Gives the copy of a data set in one of its layouts."""
+    clips = Clips(tmp_path_factory.mktemp("originals"))
+
+    @cache
+    def make(name, layout=0):
+        return COPIES[name][layout](clips, tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    """Forget the precision of the recipe before."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("origin")
+    DeepAVFusionModel(MODEL).save_pretrained(folder)
+    return folder
+
+
+def test_there_is_a_copy_of_every_data_set():
+    assert set(COPIES) == set(DATA_SETS) - {"shards"}  # which `data prepare` makes
+
+
+def words_of(copy):
+    return [str(copy.path), *(f"data.{key}={value}" for key, value in copy.options.items()), "--num-workers", "0"]
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS)
+def test_a_copy_is_checked(name, layout, copy_of, tmp_path, capsys):
+    copy, report = copy_of(name, layout), tmp_path / "report.json"
+    parts = {"audioset": "all", "avsbench": "s4"}.get(name)
+    part = [] if parts is None else [f"data.subset={parts}"]
+    assert cli.main(["data", "check", name, *words_of(copy), *part, "--report", str(report)]) == 0
+    assert "all can be read" in capsys.readouterr().out
+    splits = json.loads(report.read_text())["splits"].values()
+    assert sum(len(split["missing"]) for split in splits) == copy.missing
+    assert all(split["found"] > 0 and split["unreadable"] == [] for split in splits)
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_copy_is_prepared(name, copy_of, tmp_path, capsys):
+    copy, out = copy_of(name), tmp_path / "prepared"
+    words = [
+        "data",
+        "prepare",
+        name,
+        str(copy.path),
+        str(out),
+        "--fps",
+        "1",
+        "--short-side",
+        "48",
+        "--num-workers",
+        "0",
+    ]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    found = build_dataset({"name": "shards", "path": str(out)}, MODEL, "test", False, 0)
+    source = build_dataset({"name": name, "path": str(copy.path)}, MODEL, "test", False, 0)
+    assert isinstance(found, FileClips)
+    assert (len(found), found.label_names) == (len(source), source.label_names)
+    assert found[0]["pixel_values"].shape == (3, 32, 32)
+
+
+def data_options(recipe, copy_of):
+    """Overrides of section `data` by which a recipe reads the copy of its data set."""
+    if recipe.data.name == "scenes":
+        return ["data.cache_dir=null"]
+    copy = copy_of(recipe.data.name, int(recipe.data.subset == "ms3"))  # both releases of AVSBench are used
+    return [f"data.path={copy.path}", *(f"data.{key}={value}" for key, value in copy.options.items())]
+
+
+def check_outcome(folder, task):
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert (found["task"], found["skipped"]) == (task, 0)
+    assert found["num_clips"] > 0
+    assert found["metrics"]
+    assert len((folder / "report.html").read_text()) > 1000
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
+    command = recipe_command(name)
+    recipe, out = load_recipe(command, name), tmp_path / "out"
+    options = [*EVALUATION, *data_options(recipe, copy_of)]
+    if command != "evaluate":
+        sizes = [f"model.init_from={origin}"]
+        if command == "pretrain":
+            sizes = [] if recipe.data.name == "scenes" else [f"model.{key}={value}" for key, value in SIZES.items()]
+        elif recipe.run.keep_best:
+            sizes.append("data.selection_size=2")
+        words = [command, name, f"run.output_dir={out}", *sizes, *STEP, *options]
+        assert cli.main(words) == 0, capsys.readouterr().err
+        assert check_outcome(out, recipe.task.name)["training"]["steps"] == 1
+        assert (out / "README.md").is_file()
+    if command != "pretrain":
+        model, evaluation = origin if command == "evaluate" else out, tmp_path / "evaluation"
+        words = ["evaluate", name, "--model", str(model), "--out", str(evaluation), *options]
+        assert cli.main(words) == 0, capsys.readouterr().err
+        check_outcome(evaluation, recipe.task.name)
