@@ -121,12 +121,12 @@ def described(clips: ClipDataset, split: str) -> str:
     return clips.card.replace(f", split {split}, {WHOLE_FOLDER}: ", " without given splits: ")
 
 
-def annotation_notes(missing: Missing) -> Iterator[str]:
-    """What the annotations name and the disk does not hold, and the reverse."""
+def annotation_notes(missing: Missing, first: bool) -> Iterator[str]:
+    """What the annotations name and the disk does not hold, and, with the first split, the reverse."""
     if missing.names:
-        first = f"first: {missing.names[0]}"
-        yield f"missing: {len(missing.names):,} of {count(missing.annotated, 'annotated clip')}, {first}"
-    if missing.extra:
+        total = count(missing.annotated, "annotated clip")
+        yield f"missing: {len(missing.names):,} of {total}, first: {missing.names[0]}"
+    if missing.extra and first:
         yield f"not annotated: {count(missing.extra, 'clip')} on disk"
 
 
@@ -168,7 +168,7 @@ def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Spl
                 continue
             found.append(split := Split(name, clips, missing, []))
             say(described(clips, name))
-            for note in annotation_notes(missing):
+            for note in annotation_notes(missing, first=len(found) == 1):
                 say(note)
             with Progress("clips read", len(clips), "clip") as progress:
                 for findings in inspect_clips(clips, num_workers, decode):

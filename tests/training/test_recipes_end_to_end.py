@@ -18,6 +18,11 @@ from tests.tiny import WIDE
 from .data.copies import COPIES, Clips
 
 RECIPES = sorted({*recipe_names("pretrain"), *recipe_names("evaluate")})
+# Of every command, task and kind of data set one; `make test-slow` runs all others.
+QUICK = {
+    *("vggsound_base", "audioset_finetune", "vggsound_probe", "vggsound_retrieval", "vggsound_music_separation"),
+    *("folder_recognition", "avsbench_avss", "vggss_localization", "flickr_localization", "scenes_retrieval"),
+}
 LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
 VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
 SIZES = {**WIDE, "spectrogram_length": 64}
@@ -60,6 +65,14 @@ def test_there_is_a_copy_of_every_data_set():
     assert set(COPIES) == set(DATA_SETS) - {"shards"}  # which `data prepare` makes
 
 
+def test_every_command_and_task_is_in_the_quick_tests():
+    def kinds(names):
+        recipes = [load_recipe(recipe_command(name), name) for name in names]
+        return {(recipe.command, recipe.task.name) for recipe in recipes}
+
+    assert kinds(QUICK) == kinds(RECIPES)
+
+
 def words_of(copy):
     return [str(copy.path), *(f"data.{key}={value}" for key, value in copy.options.items()), "--num-workers", "0"]
 
@@ -100,6 +113,30 @@ def test_a_copy_is_prepared(name, copy_of, tmp_path, capsys):
     assert found[0]["pixel_values"].shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize("name", VIDEOS)
+def test_the_list_of_a_copy_gives_the_same_clips(name, copy_of, tmp_path):
+    copy, out = copy_of(name), tmp_path / "usable.parquet"
+    assert cli.main(["data", "check", name, *words_of(copy), "--out", str(out)]) == 0
+    source = {"name": name, "path": str(copy.path)}
+    compared = 0
+    for task in DATA_SETS[name].tasks:
+        for options in ({}, *([{"validation_fraction": 0.5}] * (task == "recognition"))):
+            for split in ("train", "validation", "test"):
+                if name != "folder" and split == "validation" and not options:
+                    continue
+                found, expected = (
+                    build_dataset(source | options | more, MODEL, split, split == "train", 0, task=task)
+                    for more in ({"checked_list": str(out)}, {})
+                )
+                columns = [name for name in ("path", "label", "start", "end") if name in expected.rows.column_names]
+                assert found.rows.select_columns(columns).to_list() == expected.rows.select_columns(columns).to_list()
+                assert (found.card, found.label_names) == (expected.card, expected.label_names)
+                assert getattr(found, "pairs", None) == getattr(expected, "pairs", None)
+                assert getattr(found, "groups", None) == getattr(expected, "groups", None)
+                compared += len(found)
+    assert compared > 10
+
+
 def data_options(recipe, copy_of):
     """Overrides of section `data` by which a recipe reads the copy of its data set."""
     if recipe.data.name == "scenes":
@@ -117,7 +154,7 @@ def check_outcome(folder, task):
     return found
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in RECIPES])
 def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
     command = recipe_command(name)
     recipe, out = load_recipe(command, name), tmp_path / "out"
