@@ -21,7 +21,7 @@ from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk
 
 from ...wording import count
 from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
-from .names import find_listed, is_video, recording_of
+from .names import contents, find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
     rows = [{"path": path, **({} if path.parent == root else {"label": path.parent.name})} for path in paths]
     if not rows:
         raise ValueError(
-            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, found none"
-            f"{f' besides {left_out}' if left_out else ''}."
+            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, "
+            f"{contents(files)}."
         )
     if left_out:
         _report(f"{root}: {left_out} left out: a folder stands for its videos")

@@ -1,7 +1,7 @@
 """VGGSound: clips of YouTube videos with one label each.
 
     <root>/clips/<class>/<id>_<start:06d>_<end:06d>.mp4
-    <root>/annotations/vggsound.csv                         id, start, label, split; no header
+    <root>/annotations/vggsound.csv or <root>/vggsound.csv  id, start, label, split; no header
 
 The folder of a class is its label with each of space ( ) and , replaced by _ ("child speech, kid speaking" becomes
 `child_speech__kid_speaking`). Labels with a comma are quoted; line ends may be CRLF. Clips with other names or in other
@@ -75,9 +75,14 @@ def read_test_keys(path: str | Path) -> set[str]:
     return {clip_name(row) for row in read_vggsound_csv(path) if row["split"] == "test"}
 
 
+def find_csv(root: Path) -> Path:
+    """The csv in the root, or else that in its folder annotations, which may be absent."""
+    return root / "vggsound.csv" if (root / "vggsound.csv").is_file() else root / "annotations" / "vggsound.csv"
+
+
 def find_test_keys(root: Path, given: str | Path | None = None) -> set[str]:
-    """Read the keys of the test split from the csv that was given, or from that in the root if there is one."""
-    path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
+    """Read the keys of the test split from the csv that was given, or from that of the data set if there is one."""
+    path = find_csv(root) if given is None else Path(given)
     return read_test_keys(path) if given is not None or path.is_file() else set()
 
 
@@ -118,9 +123,12 @@ def read_vggsound(root: str | Path, split: str | None = None, annotations: str |
         FileNotFoundError: No annotations, no clips, or none of the annotated clips.
     """
     root = Path(root)
-    annotations = Path(annotations) if annotations is not None else root / "annotations" / "vggsound.csv"
+    annotations = find_csv(root) if annotations is None else Path(annotations)
     if not annotations.is_file():
-        raise FileNotFoundError(f"Expected VGGSound's annotations at {annotations}, found none.")
+        raise FileNotFoundError(
+            f"Expected VGGSound's annotations at {annotations}, found none: put vggsound.csv there, or give "
+            "data.annotations=FILE."
+        )
     clips = root / "clips" if (root / "clips").is_dir() else root
     table = read_vggsound_csv(annotations)
     names = sorted({row["label"] for row in table})

@@ -117,12 +117,13 @@ def read_test_keys(root: Path, annotations: str | None, test_list: str | None, r
     return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
 
 
-def _find_clips(root: Path, instruments: Mapping[str, str]) -> dict[str, Path]:
-    """Files of clips, given their instruments by key."""
+def _find_clips(root: Path, instruments: Mapping[str, str]) -> tuple[dict[str, Path], ClipFiles]:
+    """Files of clips, given their instruments by key, and the files that there are."""
     clips = root / "clips" if (root / "clips").is_dir() else root
     if not clips.is_dir():
         raise FileNotFoundError(f"Expected a folder of clips at {clips}, found none.")
-    return ClipFiles(clips).match({key: f"playing_{instrument}" for key, instrument in instruments.items()})[0]
+    files = ClipFiles(clips)
+    return files.match({key: f"playing_{instrument}" for key, instrument in instruments.items()})[0], files
 
 
 def read_training_clips(root: str | Path, train_list: str | Path | None = None):
@@ -139,7 +140,7 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     """
     root = Path(root)
     instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
-    on_disk = _find_clips(root, instruments)
+    on_disk, files = _find_clips(root, instruments)
     missing = [key for key in instruments if key not in on_disk]
     report_missing("VGGSound-Music, train", len(instruments), missing, 0)
     rows = [
@@ -149,7 +150,8 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     ]
     if not rows:
         raise FileNotFoundError(
-            f"None of VGGSound-Music's {len(missing)} clips is in {root}: expected e.g. {missing[0]}."
+            f"None of VGGSound-Music's {len(missing)} clips is in {root}: expected e.g. {missing[0]}, "
+            f"{files.example()}."
         )
     return make_rows(rows, sorted(set(instruments.values())))
 
@@ -169,7 +171,7 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     """
     root = Path(root)
     pairs = read_pairs(find_list(root, test_list, PAIR_LIST))
-    on_disk = _find_clips(
+    on_disk, files = _find_clips(
         root, {key: name for pair in pairs for key, name in zip(pair.keys, pair.instruments, strict=True)}
     )
     whole = [pair for pair in pairs if all(key in on_disk for key in pair.keys)]
@@ -177,7 +179,7 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     report_missing("VGGSound-Music, pairs", len(pairs), missing, 0)
     if not whole:
         raise FileNotFoundError(
-            f"None of VGGSound-Music's {len(pairs)} pairs is in {root}: expected e.g. {missing[0]}."
+            f"None of VGGSound-Music's {len(pairs)} pairs is in {root}: expected e.g. {missing[0]}, {files.example()}."
         )
     labels = {key: name for pair in whole for key, name in zip(pair.keys, pair.instruments, strict=True)}
     rows = [

@@ -97,7 +97,8 @@ def locator(
 ) -> Callable[[str, str], tuple[str, str, float | None] | None]:
     """Make a function that finds files: keys of image and audio -> (image, audio, timestamp), or None if missing.
 
-    The files are in the folders `frames` and `audio`; without a folder `frames`, both are VGGSound's clips.
+    The files are in the folders `frames` and `audio`; without a folder `frames`, both are VGGSound's clips, in the
+    folder `clips` or anywhere below the root.
 
     Args:
         root: Folder of the data set.
@@ -115,10 +116,11 @@ def locator(
             return (str(pair[0]), str(pair[1]), None) if pair[0].is_file() and pair[1].is_file() else None
 
         return find_files
-    if timestamp is None or not clips.is_dir():
-        expected = frames if timestamp is None else f"{frames} or {clips}"
-        raise FileNotFoundError(f"Expected frames of the data set at {expected}, found none.")
-    on_disk = ClipFiles(clips).match(dict.fromkeys(keys, ""))[0]
+    files = ClipFiles(clips if timestamp is not None and clips.is_dir() else root)
+    if timestamp is None or not files.paths:
+        expected = f"{frames} and audio at {audio}" + ("" if timestamp is None else f", or clips at {clips}")
+        raise FileNotFoundError(f"Expected frames of the data set at {expected}; {files.example()}.")
+    on_disk = files.match(dict.fromkeys(keys, ""))[0]
 
     def find_clips(image: str, sound: str):
         both = on_disk.get(image), on_disk.get(sound)
