@@ -116,9 +116,8 @@ def _unpacking(archive: Path) -> str:
     if kind.lower() not in ("tar", "tgz"):
         command = f"{'unzip' if kind.lower() == 'zip' and not part else '7z x'} {archive.name}"
     elif part:
-        command = (
-            f"cat {archive.name.removesuffix(part)}* | tar -x{'z' if kind == 'tgz' or 'gz' in compression else ''}"
-        )
+        zipped = "z" if kind == "tgz" or "gz" in compression else ""
+        command = f"cat {archive.name.removesuffix(part)}* | tar -x{zipped}"
     else:
         command = f"for file in *.{kind}{compression}; do tar -xf $file; done"
     return f"cd {archive.parent} && {command}"
