@@ -8,7 +8,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import deepavfusion_cli as cli
-from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForSoundLocalization, DeepAVFusionModel
 from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.files import FileClips
@@ -21,7 +21,8 @@ RECIPES = sorted({*recipe_names("pretrain"), *recipe_names("evaluate")})
 # Of every command, task and kind of data set one; `make test-slow` runs all others.
 QUICK = {
     *("vggsound_base", "audioset_finetune", "vggsound_probe", "vggsound_retrieval", "vggsound_music_separation"),
-    *("folder_recognition", "avsbench_avss", "vggss_localization", "flickr_localization", "scenes_retrieval"),
+    *("folder_recognition", "avsbench_avss", "vggss_localization", "flickr_localization", "is3_localization"),
+    "scenes_retrieval",
 }
 LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
 VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
@@ -55,9 +56,12 @@ def _fresh_accelerator():
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
+    """Models by task: of recipes that only evaluate one of their task, of all others an encoder."""
     torch.manual_seed(0)
+    models = {"retrieval": DeepAVFusionModel(MODEL), "localization": DeepAVFusionForSoundLocalization(MODEL)}
     folder = tmp_path_factory.mktemp("origin")
-    DeepAVFusionModel(MODEL).save_pretrained(folder)
+    for task, model in models.items():
+        model.save_pretrained(folder / task)
     return folder
 
 
@@ -128,6 +132,8 @@ def test_the_list_of_a_copy_gives_the_same_clips(name, copy_of, tmp_path):
                     build_dataset(source | options | more, MODEL, split, split == "train", 0, task=task)
                     for more in ({"checked_list": str(out)}, {})
                 )
+                assert isinstance(found, FileClips)
+                assert isinstance(expected, FileClips)
                 columns = [name for name in ("path", "label", "start", "end") if name in expected.rows.column_names]
                 assert found.rows.select_columns(columns).to_list() == expected.rows.select_columns(columns).to_list()
                 assert (found.card, found.label_names) == (expected.card, expected.label_names)
@@ -160,7 +166,7 @@ def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
     recipe, out = load_recipe(command, name), tmp_path / "out"
     options = [*EVALUATION, *data_options(recipe, copy_of)]
     if command != "evaluate":
-        sizes = [f"model.init_from={origin}"]
+        sizes = [f"model.init_from={origin / 'retrieval'}"]
         if command == "pretrain":
             sizes = [] if recipe.data.name == "scenes" else [f"model.{key}={value}" for key, value in SIZES.items()]
         elif recipe.run.keep_best:
@@ -170,7 +176,7 @@ def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
         assert check_outcome(out, recipe.task.name)["training"]["steps"] == 1
         assert (out / "README.md").is_file()
     if command != "pretrain":
-        model, evaluation = origin if command == "evaluate" else out, tmp_path / "evaluation"
+        model, evaluation = origin / recipe.task.name if command == "evaluate" else out, tmp_path / "evaluation"
         words = ["evaluate", name, "--model", str(model), "--out", str(evaluation), *options]
         assert cli.main(words) == 0, capsys.readouterr().err
         check_outcome(evaluation, recipe.task.name)

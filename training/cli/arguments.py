@@ -19,6 +19,7 @@ DATA_SETS = (
     "avsbench",
     "vggss",
     "flickr_soundnet",
+    "is3",
 )
 
 

@@ -13,7 +13,7 @@ from deepavfusion.ranges_deepavfusion import COUNT
 
 from .checked import check_command
 from .clips import ClipDataset
-from .sources import DATA_SETS, Request
+from .sources import DATA_SETS, Request, with_defaults
 
 # Task -> the model whose view its samples have. Pre-training and retrieval use that of recognition.
 MODELS = {
@@ -117,7 +117,7 @@ def build_dataset(
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
     if "path" not in options:
         raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
-    clips = DATA_SETS[name].build(Request(options, split, train, seed, task, semantic, size, processor))
+    clips = DATA_SETS[name].build(Request(with_defaults(options), split, train, seed, task, semantic, size, processor))
     clips.check = check_command(options)
     return clips
 

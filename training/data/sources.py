@@ -13,7 +13,8 @@ from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
 from .mixtures import MixtureClips
-from .sets.folder import divide, hold_out, read_folder
+from .sets.boxes.is3 import build_is3
+from .sets.folder import HELD_OUT, divide, hold_out, read_folder
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
 from .sets.names import published_name, youtube_id
 from .stills import BoxClips, MaskClips
@@ -46,11 +47,6 @@ class Request(NamedTuple):
     def path(self) -> Path:
         """Folder of the data set."""
         return Path(self.options["path"])
-
-    @property
-    def subset(self) -> str:
-        """Part of the data set."""
-        return with_defaults(self.options)["subset"]
 
     def get(self, key: str, default=None):
         """An option, or its default."""
@@ -101,13 +97,9 @@ def _select(videos: Videos, chosen: list[int]) -> Videos:
     return videos._replace(rows=videos.rows.select(chosen), groups=groups)
 
 
-def _folder_fraction(request: Request) -> float:
-    return request.get("validation_fraction", 0.1)
-
-
 def _folder(request: Request) -> Videos:
     rows = read_folder(request.path, request.get("annotations"), bool(request.get("allow_outside")))
-    rows, note = divide(rows, request.split, _folder_fraction(request), str(request.path))
+    rows, note = divide(rows, request.split, request.get("validation_fraction", HELD_OUT), str(request.path))
     return Videos(rows, note, rows["recording"][:])
 
 
@@ -142,7 +134,7 @@ def _vggsound(request: Request) -> Videos:
 def _audioset(request: Request) -> Videos:
     from .sets.audioset import TRAINING, read_audioset
 
-    test, subset = request.split == "test", request.subset
+    test, subset = request.split == "test", request.get("subset")
     if subset not in TRAINING:
         raise ValueError(f"data.subset of audioset must be one of {', '.join(TRAINING)}, got {subset!r}.")
     rows = read_audioset(request.path, ("eval",) if test else TRAINING[subset])
@@ -154,7 +146,7 @@ def _audioset(request: Request) -> Videos:
 def _music(request: Request) -> Videos:
     from .sets.music import read_music
 
-    side, subset = "test" if request.split == "test" else "train", request.subset
+    side, subset = "test" if request.split == "test" else "train", request.get("subset")
     rows = read_music(request.path, subset, side)
     groups = rows["recording"][:]
     return _select(Videos(rows, f"subset {subset}", groups), held_out(groups, request, side == "train"))
@@ -182,8 +174,8 @@ def _vggsound_music(request: Request) -> Videos:
 def _checked(request: Request) -> Videos:
     from .checked.source import read_checked
 
-    fraction = _folder_fraction(request) if request.options["name"] == "folder" else request.get("validation_fraction")
-    found = read_checked(request.get(_LISTING), with_defaults(request.options), request.split, fraction)
+    fraction = request.get("validation_fraction", HELD_OUT if request.options["name"] == "folder" else None)
+    found = read_checked(request.get(_LISTING), request.options, request.split, fraction)
     rows, note, groups, pairs, divided = found
     videos = Videos(rows, note, groups, pairs)
     return _select(videos, held_out(groups, request, True)) if divided else videos
@@ -226,7 +218,7 @@ def _build_videos(request: Request) -> ClipDataset:
 def _build_masks(request: Request) -> ClipDataset:
     from .sets.avsbench import read_avsbench
 
-    subset = request.subset
+    subset = request.get("subset")
     frames = request.get(f"{request.split}_list")
     rows, names = read_avsbench(request.path, subset, request.split, frames)
     if request.semantic and names is None:
@@ -241,14 +233,17 @@ def _build_masks(request: Request) -> ClipDataset:
 
 
 def _build_boxes(request: Request) -> ClipDataset:
-    from .sets import flickr_soundnet, vggsound, vggss
+    from .sets import vggsound
+    from .sets.boxes import flickr_soundnet, vggss
 
     name, root, split = request.options["name"], request.path, request.split
     flickr = name == "flickr_soundnet"
     if flickr:
         boxes, required = flickr_soundnet.read_annotations(root), flickr_soundnet.REQUIRED_BOXES
+        sources = {key: key for key in boxes}
     else:
-        boxes, required = vggss.read_vggss(vggss.find_annotations(root, request.get("annotations"))), 1
+        annotations = vggss.find_annotations(root, request.get("annotations"))
+        boxes, sources, required = vggss.read_vggss(annotations), vggss.read_classes(annotations), 1
     listed = request.get("test_list")
     tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
     training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
@@ -269,7 +264,7 @@ def _build_boxes(request: Request) -> ClipDataset:
     chosen = held_out(groups, request, labeled == (pairs is not tests))
     keys = {key for pair in pairs for key in (pair.image, pair.audio)}
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
-    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
+    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, sources)
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
 
@@ -297,4 +292,5 @@ DATA_SETS = {
     ),
     "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
     "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
+    "is3": DataSet(("localization",), frozenset({"annotations"}), build_is3),
 }

@@ -62,6 +62,7 @@ SOURCES = {
     "avsbench_avss": ("avsbench", "avss"),
     "vggss_localization": ("vggss", None),
     "flickr_localization": ("flickr_soundnet", None),
+    "is3_localization": ("is3", None),
     "folder_recognition": ("folder", None),
 }
 

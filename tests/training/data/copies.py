@@ -244,7 +244,7 @@ _DEGENERATE = ([0.26875, 1.0, 0.753125, 1.0], [0.384375, 0.859375, 0.696875, -2.
 
 
 def _vggss_annotations(root: Path, keys: list[str]) -> None:
-    rows = [{"file": key, "class": "x", "bbox": [_fractions(k)]} for k, key in enumerate(keys)]
+    rows = [{"file": key, "class": "xy"[k % 2], "bbox": [_fractions(k)]} for k, key in enumerate(keys)]
     rows[0]["bbox"].append(_DEGENERATE[0])
     rows.append({"file": f"{youtube_id(70)}_000000", "class": "x", "bbox": [_DEGENERATE[1]]})
     write(root / "vggss.json", json.dumps(rows))
@@ -291,6 +291,23 @@ def flickr_soundnet(clips: Clips, root: Path) -> Copy:
     return Copy(root, {"train_list": str(train), "test_list": str(test)}, missing=1)
 
 
+def is3(clips: Clips, root: Path) -> Copy:
+    """IS3: an image file for each object that sounds, boxes in pixels of 224, one without area, folders of others."""
+    entries = []
+    for k, pair in enumerate((("cat", "banjo"), ("fox", "train"), ("bus", "owl"))):
+        for part, sounding in enumerate(pair):
+            name = f"{pair[0]}_{pair[1]}_{10438 + k}_{sounding}"
+            _write_frame(k, root / "images" / f"{name}.jpg")
+            if k < 2 or part == 0:
+                _write_audio(2 * k + part, root / "audio_wav" / f"{name}.wav")
+            box = [round(224 * value, 1) for value in _fractions(k)] if k < 2 or part == 1 else [10, 10, 10, 20]
+            elsewhere = "/data/is3"
+            files = {"image": f"{elsewhere}/visual_frames/{name}.jpg", "audio": f"{elsewhere}/audio_wav/{name}.wav"}
+            entries.append({**files, "gt_box": box})
+    write(root / "IS3_annotation.json", json.dumps(entries))
+    return Copy(root, missing=1)
+
+
 def folder(clips: Clips, root: Path) -> Copy:
     """A folder per class, with names of all kinds and files that are no clips."""
     names = {"Löwe & Bär": ("-clip 1.mp4", "20%.mkv", "日本.mp4"), "b": ("A.MP4", "x.webm", "y.mp4")}
@@ -311,5 +328,6 @@ COPIES: dict[str, tuple[Callable[[Clips, Path], Copy], ...]] = {
     "avsbench": (avsbench, avsbench_objects),
     "vggss": (vggss, vggss_clips),
     "flickr_soundnet": (flickr_soundnet,),
+    "is3": (is3,),
     "folder": (folder,),
 }

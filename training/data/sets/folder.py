@@ -25,6 +25,7 @@ from .names import contents, find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT = 0.1  # fraction of the clips of a folder without splits that is held out by default
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
 WHOLE_FOLDER = "the whole folder"  # in the description of such clips
 _SPLIT_FOLDERS = {"train", "validation", "val", "test"}

@@ -1,10 +1,8 @@
 """The splits of a prepared data set, for `build_dataset`."""
 
-from ..sets.folder import divide
+from ..sets.folder import HELD_OUT, divide
 from ..sets.names import recording_of
 from .reading import ShardReader, read_about, read_shards, rows_of_split
-
-_HELD_OUT = 0.1  # fraction of clips without splits, as of folders
 
 
 def read_split(root: str, cache: str | None, split: str, fraction: float | None):
@@ -45,7 +43,7 @@ def choose_split(rows, split: str, fraction: float | None, root: str, note: str)
         ValueError: There are no clips of the split.
     """
     if None in rows.data.column("split").unique().to_pylist():
-        rows, divided = divide(rows, split, _HELD_OUT if fraction is None else fraction, root)
+        rows, divided = divide(rows, split, HELD_OUT if fraction is None else fraction, root)
         return rows, ", ".join(filter(None, (note, divided))), rows["recording"][:], False
     given = rows_of_split(rows, split)
     if (split == "validation" and not len(given)) or (split == "train" and fraction is not None):

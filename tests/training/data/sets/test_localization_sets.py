@@ -11,9 +11,9 @@ import torch
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.sets.flickr_soundnet import read_annotations, read_boxes
+from deepavfusion.training.data.sets.boxes.flickr_soundnet import read_annotations, read_boxes
+from deepavfusion.training.data.sets.boxes.vggss import clean_boxes, locator, make_stills, read_vggss
 from deepavfusion.training.data.sets.lists import ImageAudioPair
-from deepavfusion.training.data.sets.vggss import clean_boxes, locator, make_stills, read_vggss
 from deepavfusion.training.tasks import Localization
 from tests.media_factory import tone
 from tests.training.data.disk import (

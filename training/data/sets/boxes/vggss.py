@@ -16,17 +16,17 @@ vggss_144k contains 11,163 clips of VGGSound's test split.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
-from ..stills import Still
-from ..views import Box
-from .lists import ImageAudioPair
-from .names import ClipFiles, clip_key
-from .tables import read_text
-from .vggsound import report_missing
+from ...stills import Still
+from ...views import Box
+from ..lists import ImageAudioPair
+from ..names import ClipFiles, clip_key
+from ..tables import read_text
+from ..vggsound import report_missing
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,12 @@ def read_vggss(path: str | Path) -> dict[str, tuple[Box, ...] | None]:
         unusable = sum(value is None for value in boxes.values())
         logger.warning("%s: %d boxes have no area; %d frames have no other boxes", path, degenerate, unusable)
     return boxes
+
+
+@reads_file
+def read_classes(path: str | Path) -> dict[str, str]:
+    """Read the classes of VGG-SS's clips, as far as they are given; see `read_vggss`."""
+    return {clip_key(row["file"]): row["class"] for row in json.loads(read_text(path)) if row.get("class")}
 
 
 def find_annotations(root: Path, given: str | Path | None) -> Path:
@@ -134,6 +140,7 @@ def make_stills(
     pairs: Iterable[ImageAudioPair],
     find: Callable[[str, str], tuple[str, str, float | None] | None],
     boxes: dict[str, tuple[Box, ...] | None] | None,
+    sources: Mapping[str, str] | None = None,
 ) -> list[Still]:
     """Make rows of frames, their audio and their boxes.
 
@@ -144,6 +151,7 @@ def make_stills(
         pairs: Keys of frames and audio.
         find: Function of `locator`.
         boxes: Boxes by the frame's key; None leaves all rows without annotation.
+        sources: What sounds, by key, as far as it is known.
 
     Raises:
         FileNotFoundError: None of them is on disk.
@@ -163,7 +171,8 @@ def make_stills(
             missing.append(pair.image if pair.image == pair.audio else f"{pair.image} with {pair.audio}")
             continue
         name = f"{found[0]} with {found[1]}" if pair.image != pair.audio else found[0]
-        rows.append(Still(*found, boxes=inside, name=name))
+        shown, heard = ((sources or {}).get(key, "") for key in (pair.image, pair.audio))
+        rows.append(Still(*found, boxes=inside, name=name, source=heard, visible=(shown,)))
     report_missing(what, count, missing, 0)
     if unusable:
         logger.warning("%s: %d frames are left out: all of their boxes are without area", what, unusable)
