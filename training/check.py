@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.files import check_absent, to_json, write_atomically
+from deepavfusion.inference.files import check_absent, to_json, write_files
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
@@ -214,7 +214,7 @@ def main(argv: list[str]) -> int:
     if given.report is not None:
         report = {split.key or "clips": split.report() for split in splits}
         content = {"data": options, "splits": report, "recordings_in_training_and_test": common}
-        write_atomically(given.report, to_json(content))
+        write_files({given.report: to_json(content).encode("utf-8", "surrogateescape")}, overwrite=True)
         say(f"report written to {given.report}")
     total, broken = (sum(len(part) for part in parts) for parts in zip(*((s.findings, s.unusable) for s in splits)))
     if given.out is not None and broken < total:

@@ -98,7 +98,7 @@ def vggsound(clip, tmp_path):
 
 
 def test_everything_found_is_reported(vggsound, tmp_path, capsys):
-    report = tmp_path / "report.json"
+    report = tmp_path / "new" / "report.json"
     words = ["data", "check", "vggsound", str(vggsound), "--num-workers", "0"]
     assert cli.main([*words, "--report", str(report)]) == 1
     printed = capsys.readouterr().out

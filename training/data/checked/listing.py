@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.files import write_files
 
 from ...wording import count
 from .inspection import Finding
@@ -114,7 +114,7 @@ def write_listing(
     metadata = {**(rows.features.arrow_schema.metadata or {}), _KEY: json.dumps(about).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(table.cast(rows.features.arrow_schema).replace_schema_metadata(metadata), sink)
-    write_atomically(Path(path), sink.getvalue().to_pybytes())
+    write_files({Path(path): sink.getvalue().to_pybytes()}, overwrite=True)
     return len(rows)
 
 

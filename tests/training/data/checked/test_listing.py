@@ -34,7 +34,7 @@ def vggsound(made, tmp_path):
         else:
             put(made[i % 2], path)
     write(root / "annotations" / "vggsound.csv", "".join(lines))
-    out = tmp_path / "usable.parquet"
+    out = tmp_path / "lists" / "usable.parquet"
     assert cli.main(["data", "check", "vggsound", str(root), "--num-workers", "0", "--out", str(out)]) == 1
     return {"name": "vggsound", "path": str(root), "checked_list": str(out)}
 
