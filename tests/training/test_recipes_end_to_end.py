@@ -18,11 +18,10 @@ from tests.tiny import WIDE
 from .data.copies import COPIES, Clips
 
 RECIPES = sorted({*recipe_names("pretrain"), *recipe_names("evaluate")})
-# Of every command, task and kind of data set one; `make test-slow` runs all others.
+# Of every command and task one; `make test-slow` runs all others.
 QUICK = {
     *("vggsound_base", "audioset_finetune", "vggsound_probe", "vggsound_retrieval", "vggsound_music_separation"),
-    *("folder_recognition", "avsbench_avss", "vggss_localization", "flickr_localization", "is3_localization"),
-    "scenes_retrieval",
+    *("avsbench_avss", "vggss_localization", "is3_localization"),
 }
 LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
 VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
