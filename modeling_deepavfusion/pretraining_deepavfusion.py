@@ -17,7 +17,7 @@ from .configuration_deepavfusion import DeepAVFusionConfig
 from .masking_deepavfusion import DeepAVFusionMasking, PatchMasker
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .objectives_deepavfusion import DeepAVFusionAlignment, DeepAVFusionJointEmbedding
-from .outputs_deepavfusion import DeepAVFusionModelOutput
+from .outputs_deepavfusion import STREAMS, DeepAVFusionModelOutput
 from .presence_deepavfusion import blank_absent, check_present, require_any
 from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder
 
@@ -190,7 +190,10 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             inputs |= {"pixel_values": pixel_values, "image_present": image_present}
         if num_visible_audio_patches != 0:
             inputs |= {"input_features": input_features, "audio_present": audio_present}
-        encoded = self.deepavfusion(**inputs, **{**kwargs, "return_dict": True})
+        read = STREAMS if self.joint_embedding is None else ("fusion",)
+        encoded = self.deepavfusion(
+            **inputs, output_streams=self._streams(kwargs, *read), **{**kwargs, "return_dict": True}
+        )
         image = _Modality("image", "pixel_values", pixel_values, image_masking, image_present)
         audio = _Modality("audio", "input_features", input_features, audio_masking, audio_present)
         losses = {}
@@ -234,15 +237,15 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             return self.alignment.logit_scale.float().sum() * 0.0
         present = [side.checked_present() for side in (image, audio) if side.present is not None]
         return self.alignment(
-            self._encode_alone(image).image_last_hidden_state.mean(dim=1),
-            self._encode_alone(audio).audio_last_hidden_state.mean(dim=1),
+            self._encode_alone(image, "image").image_last_hidden_state.mean(dim=1),
+            self._encode_alone(audio, "audio").audio_last_hidden_state.mean(dim=1),
             torch.stack(present).all(dim=0) if present else None,
         )
 
     def _embed_jointly(self, image, audio, encoded, directions) -> dict[str, torch.Tensor]:
         """Losses of the joint embedding of both modalities together and of each alone."""
         sides = [side for side in (image, audio) if side.values is not None]
-        views = [encoded, *(self._encode_alone(side) for side in sides)]
+        views = [encoded, *(self._encode_alone(side, "fusion") for side in sides)]
         views = torch.stack([view.last_hidden_state.mean(dim=1) for view in views])
         present = None
         if any(side.present is not None for side in sides):
@@ -253,13 +256,17 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         invariance_loss, sigreg_loss = self.joint_embedding(views, present, directions)
         return {"invariance_loss": invariance_loss, "sigreg_loss": sigreg_loss}
 
-    def _encode_alone(self, side: "_Modality") -> DeepAVFusionModelOutput:
-        """Encode one modality, of which `config.pretraining_masked_views` hides the same patches, without the other."""
+    def _encode_alone(self, side: "_Modality", stream: str) -> DeepAVFusionModelOutput:
+        """Encode one modality without the other; `config.pretraining_masked_views` hides the same patches of it.
+
+        Only the tokens of one stream are returned.
+        """
         inputs = {side.input_name: blank_absent(side.values, side.checked_present())}
         # A modality that is hidden altogether cannot be encoded masked.
         if self.config.pretraining_masked_views and side.masking.ids_keep.shape[1] > 0:
             inputs[f"{side.name}_ids_keep"] = side.masking.ids_keep
-        return self.deepavfusion(**inputs, output_hidden_states=False, output_attentions=False, return_dict=True)
+        options = {"output_streams": (stream,), "output_hidden_states": False, "output_attentions": False}
+        return self.deepavfusion(**inputs, **options, return_dict=True)
 
     def _total(self, losses: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
         """Sum of the losses that there are, weighted as configured; None if there are none."""

@@ -211,7 +211,8 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """Global attention among fusion tokens, visible and hidden patches.
 
     Attention ignores order, so the patches stay in shuffled order, visible first, and only their positions are
-    permuted. The last layer computes only the requested rows.
+    permuted. Before the first layer, a hidden patch is the mask token at its position, alike in all samples: its query,
+    key and value are computed once. The last layer computes only the requested rows.
     """
 
     @staticmethod
@@ -227,16 +228,20 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
 
     def decode(self, patches, fusion, masking, predict_visible):
         """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
-        batch, num_kept, _ = patches.shape
-        num_hidden, num_fusion = masking.ids_hidden.shape[1], fusion.shape[1]
-        order = torch.cat([masking.ids_keep, masking.ids_hidden], dim=1)
-        positions = nn.functional.embedding(order, self.position_embeddings[0])
-        tokens = torch.cat([patches, self.mask_token.to(patches.dtype).expand(batch, num_hidden, -1)], dim=1)
-        hidden_states = torch.cat([fusion, tokens + positions.to(tokens.dtype)], dim=1)
+        num_kept, num_fusion = patches.shape[1], fusion.shape[1]
+        positions = self.position_embeddings[0].to(patches.dtype)
+        visible = patches + nn.functional.embedding(masking.ids_keep, positions)
+        hidden_states = torch.cat([fusion, visible], dim=1)
+        masked, ids = self.mask_token[0].to(patches.dtype) + positions, masking.ids_hidden
         requested = slice(num_fusion if predict_visible else num_fusion + num_kept, None)
-        for index, layer in enumerate(self.layers):
-            last = index == len(self.layers) - 1
-            hidden_states, _ = layer(hidden_states, None, None, requested if last else None)
+        first, *rest = self.layers
+        if rest:
+            hidden_states, _ = first(hidden_states, None, None, None, False, masked, ids)
+        else:
+            hidden_states, rest = torch.cat([hidden_states, nn.functional.embedding(ids, masked)], dim=1), [first]
+        for index, layer in enumerate(rest):
+            last = index == len(rest) - 1
+            hidden_states, _ = layer(hidden_states, queries=requested if last else None)
         if not predict_visible:
             return None, hidden_states
         return hidden_states[:, :num_kept], hidden_states[:, num_kept:]
