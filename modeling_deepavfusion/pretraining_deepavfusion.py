@@ -156,6 +156,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         return_loss: bool = True,
         predict_visible: bool | None = None,
         directions: torch.FloatTensor | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionForPreTrainingOutput:
         r"""Mask both modalities, encode the visible patches and reconstruct the hidden ones, or what the objective is.
@@ -177,6 +178,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
                 only in eval mode, since the loss does not need them.
             directions: (projection size, K) directions of the regularization of `"jepa"`; drawn from N(0, 1) by
                 default.
+            return_logits: Whether to return logits; training need not assemble them from predictions.
             **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
@@ -200,7 +202,9 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         if self.joint_embedding is None:
             if predict_visible is None:
                 predict_visible = not self.training
-            losses |= self._reconstruct(image, audio, encoded, return_loss, predict_visible)
+            losses |= self._reconstruct(
+                image, audio, encoded, loss=return_loss, logits=return_logits, predict_visible=predict_visible
+            )
             if self.alignment is not None and return_loss:
                 losses["alignment_loss"] = self._align(image, audio)
         elif return_loss:
@@ -215,9 +219,9 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             **self._recorded(encoded, kwargs),
         )
 
-    def _reconstruct(self, image, audio, encoded, return_loss, predict_visible) -> dict[str, torch.Tensor | None]:
+    def _reconstruct(self, image, audio, encoded, **options) -> dict[str, torch.Tensor | None]:
         """Losses and logits of both decoders."""
-        options = {"fusion": encoded.last_hidden_state, "loss": return_loss, "predict_visible": predict_visible}
+        options["fusion"] = encoded.last_hidden_state
         image_loss, image_logits = self.image_decoder.reconstruct(
             image.values, image.masking, encoded.image_last_hidden_state, present=image.present, **options
         )

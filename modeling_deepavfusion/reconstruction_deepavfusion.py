@@ -110,8 +110,9 @@ class DeepAVFusionDecoder(nn.Module):
         fusion: torch.Tensor,
         present: torch.Tensor | None = None,
         loss: bool = True,
+        logits: bool = True,
         predict_visible: bool = True,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Reconstruct an input from its encoded visible patches.
 
         Args:
@@ -121,6 +122,7 @@ class DeepAVFusionDecoder(nn.Module):
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
             loss: Whether to compute the loss.
+            logits: Whether to return logits; they are None otherwise.
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
@@ -129,8 +131,8 @@ class DeepAVFusionDecoder(nn.Module):
         """
         if values is None:
             nothing = fusion.new_zeros(())
-            logits = nothing.expand(fusion.shape[0], self.patches.num_patches, self.patches.patch_values)
-            return nothing.float() if loss else None, logits
+            zeros = nothing.expand(fusion.shape[0], self.patches.num_patches, self.patches.patch_values)
+            return nothing.float() if loss else None, zeros if logits else None
         num_hidden = masking.ids_hidden.shape[1]
         if self.training and self.prediction_fraction < 1:
             # Hidden patches are in the order of their noise: the first ones are a random choice.
@@ -139,6 +141,8 @@ class DeepAVFusionDecoder(nn.Module):
         visible, hidden = self(encoded, fusion, masking, predict_visible)
         loss = loss and num_hidden > 0
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
+        if not logits:
+            return mean, None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
         if hidden.shape[1] < num_hidden:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from deepavfusion import (
+    DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
@@ -29,6 +30,13 @@ def absorbed(monkeypatch):
     calls, function = [], attention._attend_absorbed
     monkeypatch.setattr(attention, "_attend_absorbed", lambda *args: calls.append(args) or function(*args))
     return calls
+
+
+def noise(config, batch=2):
+    """What determines the masks of a batch."""
+    torch.manual_seed(0)
+    names = ("image_noise", "audio_noise")
+    return {name: torch.rand(batch, count) for name, count in zip(names, config.num_patches, strict=True)}
 
 
 def run(module, query, states, *, plain=False):
@@ -169,6 +177,17 @@ def test_heads_leave_out_streams_unless_records_are_requested(head, options, unu
     assert called
     torch.testing.assert_close(outputs.logits, logits)
     assert len(outputs.hidden_states) == len(outputs.image_hidden_states) == model.config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("case", ["factorized", "swin", "cross"])
+def test_training_need_not_assemble_logits(case):
+    model = make_model(DeepAVFusionForPreTraining, **CASES[case]).train()
+    inputs = {**make_inputs(model.config), **noise(model.config)}
+    for visible in ({}, {"num_visible_image_patches": 0}):
+        expected, found = model(**inputs, **visible), model(**inputs, **visible, return_logits=False)
+        torch.testing.assert_close(found.loss, expected.loss)
+        assert found.image_logits is found.audio_logits is None
+        assert expected.image_logits is not None
 
 
 @pytest.mark.parametrize(
