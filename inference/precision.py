@@ -22,8 +22,8 @@ def fast_bfloat16(device_type: str) -> bool:
     """Whether a device multiplies bfloat16 matrices faster than float32 ones.
 
     Args:
-        device_type: "cpu", which needs AVX-512 BF16 or AMX; "cuda", which needs compute capability 8.0. Of others, it is
-            unknown, and the answer no.
+        device_type: "cpu", which needs AVX-512 BF16 or AMX, or "cuda", which needs compute capability 8.0. Others are
+            not known, and the answer is False.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

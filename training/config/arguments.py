@@ -140,8 +140,8 @@ class OptimArguments:
     )
     mixed_precision: str = option(
         "auto",
-        "Mixed precision; auto is bf16 where the device is fast at it (CPUs with AVX-512 BF16 or AMX, GPUs from compute "
-        "capability 8.0), else no. Losses, statistics of norms and spectrograms are in float32.",
+        "Mixed precision; auto is bf16 where the device is fast at it (CPUs with AVX-512 BF16 or AMX, GPUs from "
+        "compute capability 8.0), else no. Losses, statistics of norms and spectrograms are in float32.",
         choices=("auto", "no", "bf16", "fp16"),
     )
     fsdp: bool = option(

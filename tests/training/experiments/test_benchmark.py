@@ -67,7 +67,9 @@ def test_attention_kernels_are_timed_by_tokens_and_precision(tmp_path, capsys):
     assert list(rows) == ["8", "16"]
     for row in rows.values():
         assert list(row) == [
-            f"{precision}, {direction}" for precision in ("bfloat16", "float32") for direction in ("forward", "backward")
+            f"{precision}, {direction}"
+            for precision in ("bfloat16", "float32")
+            for direction in ("forward", "backward")
         ]
         assert all(cell[name] > 0 for cell in row.values() for name in cell)
     assert capsys.readouterr().out.count("tiny") == 2

@@ -23,7 +23,9 @@ def test_the_cpu_is_asked_for_bfloat16(avx512, amx, expected, monkeypatch):
     assert recipe.optim.mixed_precision == expected
 
 
-@pytest.mark.parametrize(("device_type", "supported", "expected"), [("cuda", True, "bf16"), ("cuda", False, "no"), ("mps", True, "no")])
+@pytest.mark.parametrize(
+    ("device_type", "supported", "expected"), [("cuda", True, "bf16"), ("cuda", False, "no"), ("mps", True, "no")]
+)
 def test_accelerators_are_asked_for_bfloat16(device_type, supported, expected, monkeypatch):
     with fake_device(device_type):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
