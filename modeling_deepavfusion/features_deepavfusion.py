@@ -1,5 +1,7 @@
 """Features of the encoder for retrieval: the mean of a stream's tokens, of one modality at a time or of both."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -17,6 +19,8 @@ class DeepAVFusionFeatures:
     that they are the mean of its `last_hidden_state`. `hidden_states` and `attentions`, if requested, are those of the
     same stream.
     """
+
+    _streams: Callable[..., tuple[str, ...]]  # of DeepAVFusionPreTrainedModel
 
     @can_return_tuple
     def get_image_features(
