@@ -228,6 +228,9 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
             raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
         given.out = Path(outs[0])
         check_writable(given.out, "OUT")
+    for argument in ("out", "report") if action == "check" else ():
+        if (file := getattr(given, argument)) is not None:
+            check_output_file(file, f"--{argument}")
     if not os.path.exists(given.path):
         hint = similar(Path(given.path))
         expected = f"expected the data set {given.name} at {given.path}"

@@ -77,11 +77,15 @@ def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
     def length(row: dict) -> float:
         if row.get("end") is not None:
             return row["end"] - (row.get("start") or 0.0)
+        if row.get("start") is not None:
+            return 0.0
+        if row.get("seconds") is not None:  # in lists of checked clips
+            return row["seconds"]
         try:
             start, end = reader.info(row).span
         except MediaError:
             return 0.0
-        return 0.0 if row.get("start") is not None else end - start
+        return end - start
 
     with ThreadPoolExecutor() as pool:
         return [max(1, round(value / seconds)) for value in pool.map(length, rows)]

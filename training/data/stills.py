@@ -29,6 +29,12 @@ class Still(NamedTuple):
     """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
     name: str = ""
     """Name in messages; the image's path by default."""
+    scene: str = ""
+    """What is shown, where several rows show the same with different audio."""
+    source: str = ""
+    """What sounds, where it is known."""
+    visible: tuple[str, ...] = ()
+    """What is visible that may sound, where it is known."""
 
 
 # Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
@@ -259,8 +265,30 @@ class BoxClips(StillClips):
             first = without[0].name or without[0].image
             raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}.")
         self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not without
+        self._places: tuple[list[int], dict[int, int]] | None = None  # order of the items by name, when it is needed
         negatives = sum(row.boxes == () for row in self.rows)
         self.card += ", no boxes" if without else f", {negatives} of them without a visible sounding object"
+
+    def read(self, i: int) -> dict:
+        """The inputs of item i and its map; in evaluation also its `scene`, where items have it."""
+        scene = self.frame(i).scene
+        return super().read(i) | ({"scene": scene} if scene and not self.train else {})
+
+    def offscreen(self, i: int) -> int | None:
+        """The item whose audio is taken as that of something that item i's image does not show, if there is one.
+
+        It is the next one, in an order by names, whose source is not visible in the image.
+        """
+        if self._places is None:
+            order = order_by_name(_name(row) for row in self.rows)
+            self._places = order, {item: place for place, item in enumerate(order)}
+        order, places = self._places
+        visible = set(self.rows[i].visible) - {""}
+        for step in range(1, len(order) if visible else 0):
+            other = order[(places[i] + step) % len(order)]
+            if self.rows[other].source and self.rows[other].source not in visible:
+                return other
+        return None
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
         """The consensus map of a frame in the model's view, (H, W); None without boxes."""

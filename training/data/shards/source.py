@@ -1,10 +1,8 @@
 """The splits of a prepared data set, for `build_dataset`."""
 
-from ..sets.folder import divide
+from ..sets.folder import HELD_OUT, divide
 from ..sets.names import recording_of
 from .reading import ShardReader, read_about, read_shards, rows_of_split
-
-_HELD_OUT = 0.1  # fraction of clips without splits, as of folders
 
 
 def read_split(root: str, cache: str | None, split: str, fraction: float | None):
@@ -25,8 +23,27 @@ def read_split(root: str, cache: str | None, split: str, fraction: float | None)
         ValueError: There are no clips of the split.
     """
     rows, note = read_shards(root, cache), f"prepared from {read_about(root, cache)['data']}"
+    return choose_split(rows, split, fraction, root, note)
+
+
+def choose_split(rows, split: str, fraction: float | None, root: str, note: str):
+    """Choose the rows of a split of a table in which `split` is that of `build_dataset`, or null where there are none.
+
+    Args:
+        rows: The rows of all splits.
+        split: `"train"`, `"validation"` or `"test"`.
+        fraction: Fraction of the clips to hold out.
+        root: Where the rows are from, for messages.
+        note: A note for the card of the rows.
+
+    Returns:
+        As `read_split`.
+
+    Raises:
+        ValueError: There are no clips of the split.
+    """
     if None in rows.data.column("split").unique().to_pylist():
-        rows, divided = divide(rows, split, _HELD_OUT if fraction is None else fraction, root)
+        rows, divided = divide(rows, split, HELD_OUT if fraction is None else fraction, root)
         return rows, ", ".join(filter(None, (note, divided))), rows["recording"][:], False
     given = rows_of_split(rows, split)
     if (split == "validation" and not len(given)) or (split == "train" and fraction is not None):
