@@ -128,7 +128,7 @@ def test_bfloat16(device_type, pretrain_on, monkeypatch):
     assert found["training"]["mixed_precision"] == found["mixed_precision"] == "bf16"
 
 
-@pytest.mark.parametrize("device_type", ["cuda", "mps"])
+@pytest.mark.parametrize("device_type", ["cuda", pytest.param("mps", marks=pytest.mark.slow)])
 def test_float16(device_type, pretrain_on, tmp_path):
     """The loss is scaled, the norm of the gradient is not; a resumed run takes the scale of its checkpoint."""
 
