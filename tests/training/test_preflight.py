@@ -237,7 +237,7 @@ def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert tuple(DATA_SETS) == arguments.DATA_SETS
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
-    assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}
+    assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data", "recipes"} == {*cli.COMMANDS}
 
 
 STOPPED = """
