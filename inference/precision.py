@@ -18,6 +18,20 @@ def float32_precision() -> str:
     return torch.get_float32_matmul_precision()
 
 
+def fast_bfloat16(device_type: str) -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones.
+
+    Args:
+        device_type: "cpu", which needs AVX-512 BF16 or AMX, or "cuda", which needs compute capability 8.0. Others are
+            not known, and the answer is False.
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type != "cpu":
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def set_threads(workers: int = 0) -> None:
     """Compute on the physical cores that processes which read data leave, unless OMP_NUM_THREADS says otherwise.
 
@@ -35,4 +49,4 @@ def computing(workers: int) -> str:
     return ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in numbers)
 
 
-__all__ = ["computing", "float32_precision", "set_float32_precision", "set_threads"]
+__all__ = ["computing", "fast_bfloat16", "float32_precision", "set_float32_precision", "set_threads"]

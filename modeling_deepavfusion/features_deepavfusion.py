@@ -1,5 +1,7 @@
 """Features of the encoder for retrieval: the mean of a stream's tokens, of one modality at a time or of both."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -17,6 +19,8 @@ class DeepAVFusionFeatures:
     that they are the mean of its `last_hidden_state`. `hidden_states` and `attentions`, if requested, are those of the
     same stream.
     """
+
+    _streams: Callable[..., tuple[str, ...]]  # of DeepAVFusionPreTrainedModel
 
     @can_return_tuple
     def get_image_features(
@@ -38,7 +42,7 @@ class DeepAVFusionFeatures:
             `pooler_output` (B, hidden_size) and `last_hidden_state` (B, image patches, hidden_size).
         """
         present = check_present("image", image_present, pixel_values)
-        outputs = self(pixel_values=blank_absent(pixel_values, present), **{**kwargs, "return_dict": True})
+        outputs = self(pixel_values=blank_absent(pixel_values, present), **self._options(kwargs, "image"))
         return _pool(outputs, "image_", normalize, present)
 
     @can_return_tuple
@@ -61,7 +65,7 @@ class DeepAVFusionFeatures:
             `pooler_output` (B, hidden_size) and `last_hidden_state` (B, audio patches, hidden_size).
         """
         present = check_present("audio", audio_present, input_features)
-        outputs = self(input_features=blank_absent(input_features, present), **{**kwargs, "return_dict": True})
+        outputs = self(input_features=blank_absent(input_features, present), **self._options(kwargs, "audio"))
         return _pool(outputs, "audio_", normalize, present)
 
     @can_return_tuple
@@ -90,8 +94,12 @@ class DeepAVFusionFeatures:
             `pooler_output` (B, hidden_size) and `last_hidden_state` (B, fusion tokens, hidden_size).
         """
         present = {"image_present": image_present, "audio_present": audio_present}
-        outputs = self(pixel_values, input_features, **present, **{**kwargs, "return_dict": True})
+        outputs = self(pixel_values, input_features, **present, **self._options(kwargs, "fusion"))
         return _pool(outputs, "", normalize)
+
+    def _options(self, kwargs: dict, stream: str) -> dict:
+        """Keyword arguments of `forward` for the features of one stream."""
+        return {"output_streams": self._streams(kwargs, stream), **kwargs, "return_dict": True}
 
 
 def _pool(outputs, stream: str, normalize: bool, present: torch.Tensor | None = None) -> BaseModelOutputWithPooling:

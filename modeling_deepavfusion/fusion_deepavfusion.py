@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .attention_deepavfusion import DeepAVFusionAttention, attend_projected
 from .presence_deepavfusion import keep_present
-from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionDropPath, DeepAVFusionMLP, attend
+from .vit_deepavfusion import DeepAVFusionDropPath, DeepAVFusionMLP
 
 
 class DeepAVFusionPairAttention(nn.Module):
@@ -65,12 +66,16 @@ class DeepAVFusionPairAttention(nn.Module):
         query = self.q_proj(states)
         output, weights = self.v_bias, [None, None]
         if image is not None:
-            key, value = self.image_k_proj(image), self.image_v_proj(image)
-            part, weights[0] = attend(self, query, key, value, self.num_heads, self.scaling, **options)
+            projections = (self.image_k_proj, self.image_v_proj)
+            part, weights[0] = attend_projected(
+                self, query, image, *projections, self.num_heads, self.scaling, **options
+            )
             output = output + keep_present(part, image_present)
         if audio is not None:
-            key, value = self.audio_k_proj(audio), self.audio_v_proj(audio)
-            part, weights[1] = attend(self, query, key, value, self.num_heads, self.scaling, **options)
+            projections = (self.audio_k_proj, self.audio_v_proj)
+            part, weights[1] = attend_projected(
+                self, query, audio, *projections, self.num_heads, self.scaling, **options
+            )
             output = output + keep_present(part, audio_present)
         return self.dropout(self.o_proj(output)), weights
 
@@ -114,11 +119,12 @@ class DeepAVFusionTokenAttention(nn.Module):
         """As `DeepAVFusionDenseAttention.forward`."""
         streams = [(image, image_present), (audio, audio_present)]
         states = torch.cat([stream for stream, _ in streams if stream is not None], dim=1)
-        output, weights = attend(
+        output, weights = attend_projected(
             self,
             self.q_proj(fusion),
-            self.k_proj(states),
-            self.v_proj(states),
+            states,
+            self.k_proj,
+            self.v_proj,
             self.num_heads,
             self.scaling,
             self._mask(states, streams),

@@ -25,7 +25,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .labels_deepavfusion import probabilities, smooth
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
-from .outputs_deepavfusion import DeepAVFusionMapOutput, DeepAVFusionModelOutput
+from .outputs_deepavfusion import STREAMS, DeepAVFusionMapOutput, DeepAVFusionModelOutput
 from .presence_deepavfusion import mean_of_present, require_modality
 
 # Logit of every patch of a sample without audio: nothing sounds. Finite in every dtype, and its sigmoid is 0.
@@ -73,6 +73,7 @@ class DeepAVFusionLocalizationHead(nn.Module):
     """
 
     needs = {}
+    reads = STREAMS
 
     def __init__(self, config):
         super().__init__()
@@ -101,6 +102,7 @@ class DeepAVFusionLocalizationSimilarity(nn.Module):
 
     initial_scale = 10.0
     needs = {}
+    reads = ("image", "audio")
 
     def __init__(self, config):
         super().__init__()
@@ -128,6 +130,7 @@ class DeepAVFusionLocalizationRollout(nn.Module):
     """
 
     needs = {"output_fusion_attentions": True}
+    reads = STREAMS
 
     def __init__(self, config):
         super().__init__()
@@ -254,7 +257,8 @@ class DeepAVFusionForSoundLocalization(DeepAVFusionPreTrainedModel):
 
     def _localize(self, pixel_values, input_features, audio_present, flags):
         """Logits (B, rows, columns), and the outputs of the encoder."""
-        flags = {**flags, **self.localizer.needs, "return_dict": True}
+        streams = self._streams(flags, *self.localizer.reads)
+        flags = {"output_streams": streams, **flags, **self.localizer.needs, "return_dict": True}
         encoded = self.deepavfusion(pixel_values, input_features, audio_present=audio_present, **flags)
         grid = self.config.image_grid
         if input_features is None:

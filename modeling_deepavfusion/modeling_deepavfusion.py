@@ -1,7 +1,7 @@
 """DeepAVFusion: two towers and a fusion stream that runs beside them from the first layer on."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from .card_deepavfusion import replace_placeholder
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .features_deepavfusion import DeepAVFusionFeatures
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
-from .outputs_deepavfusion import DeepAVFusionModelOutput, Recorder, requested_fields
+from .outputs_deepavfusion import STREAMS, DeepAVFusionModelOutput, Recorder, requested_fields
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
 from .presence_deepavfusion import blank_absent, check_present, keep_present, require_any
 from .unimodal_deepavfusion import load_unimodal
@@ -136,6 +136,10 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         A head may have made the encoder record more for its own use.
         """
         return {name: encoded[name] for name in requested_fields(self.config, flags) if encoded.get(name) is not None}
+
+    def _streams(self, flags: dict, *read: str) -> tuple[str, ...]:
+        """`output_streams` for a head that reads some streams: all of them if the caller's `flags` request records."""
+        return STREAMS if requested_fields(self.config, flags) else read
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -269,6 +273,7 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
         image_present: torch.BoolTensor | None = None,
         audio_present: torch.BoolTensor | None = None,
         output_fusion_attentions: bool = False,
+        output_streams: Collection[str] = STREAMS,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionModelOutput:
         r"""Encode a batch.
@@ -283,6 +288,8 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
             audio_present: (B,) bool, the same for audio.
             output_fusion_attentions: Whether to return the fusion stream's attention weights (`attentions`) alone; its
                 layers then use eager attention in this call.
+            output_streams: Which of `"fusion"`, `"image"` and `"audio"` to return. The others' last layers and norms,
+                which nothing else depends on, are not computed, and their last hidden states are None.
             **kwargs: `output_hidden_states`, whether to return the hidden states of all layers; `output_attentions`,
                 whether to return the attention weights of all streams; layers then use eager attention in this call,
                 with a warning if that is not the model's own; `return_dict`.
@@ -291,9 +298,12 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
             The same fields for every batch: those of a modality that is absent are zeros.
 
         Raises:
-            ValueError: If a shape differs from the configured one, or a sample has neither modality.
+            ValueError: If a shape differs from the configured one, a sample has neither modality, or a name of
+                `output_streams` is unknown.
             TypeError: If inputs are integers.
         """
+        if unknown := set(output_streams).difference(STREAMS):
+            raise ValueError(f"output_streams names {sorted(unknown)}: expected some of {', '.join(STREAMS)}.")
         record = Recorder(self.config, kwargs, output_fusion_attentions)
         image_present, audio_present = self._check(
             pixel_values, input_features, image_ids_keep, audio_ids_keep, image_present, audio_present
@@ -308,29 +318,29 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
         record.states(fusion, image, audio)
 
         for index in range(self.config.num_hidden_layers):
-            key = str(index)
+            key, last = str(index), index == self.config.num_hidden_layers - 1
+            computed = output_streams if last else STREAMS
             fusion_layer = self.fusion_layers[key] if key in self.fusion_layers else None  # noqa: SIM401
             context = fusion if fusion_layer is not None else None
-            fusion_weights = image_weights = audio_weights = None
-            new_image, new_audio = image, audio
-            if image is not None:
+            fusion_weights = image_weights = audio_weights = new_image = new_audio = None
+            if image is not None and "image" in computed:
                 new_image, image_weights = self.image.layers[index](
                     image, context, image_ids_keep, **record.tower_options
                 )
-            if audio is not None:
+            if audio is not None and "audio" in computed:
                 new_audio, audio_weights = self.audio.layers[index](audio, context, **record.tower_options)
-            if fusion_layer is not None:
+            if fusion_layer is not None and "fusion" in computed:
                 fusion, fusion_weights = fusion_layer(
                     fusion, image, audio, image_present, audio_present, **record.fusion_options
                 )
             image, audio = new_image, new_audio
-            record.states(fusion, image, audio)
+            record.states(fusion if "fusion" in computed else None, image, audio)
             record.weights(fusion_weights, image_weights, audio_weights)
 
         return DeepAVFusionModelOutput(
-            last_hidden_state=self.fusion_norm(fusion),
-            image_last_hidden_state=no_image if image is None else keep_present(self.image.norm(image), image_present),
-            audio_last_hidden_state=no_audio if audio is None else keep_present(self.audio.norm(audio), audio_present),
+            last_hidden_state=self.fusion_norm(fusion) if "fusion" in output_streams else None,
+            image_last_hidden_state=_finish(self.image, image, no_image, image_present, "image" in output_streams),
+            audio_last_hidden_state=_finish(self.audio, audio, no_audio, audio_present, "audio" in output_streams),
             **record.fields(no_image, no_audio),
         )
 
@@ -355,6 +365,13 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
             if all(mask is not None for mask in present) and not bool(torch.stack(present).any(0).all()):
                 raise ValueError("A sample has neither image nor audio: expected at least one modality per sample.")
         return image_present, audio_present
+
+
+def _finish(tower, tokens, absent, present, requested):
+    """Normalized tokens of a tower, zeros where the modality is absent; None if they are not requested."""
+    if not requested:
+        return None
+    return absent if tokens is None else keep_present(tower.norm(tokens), present)
 
 
 def _embed(tower, values, ids_keep, present):

@@ -66,7 +66,8 @@ class DeepAVFusionMapOutput(ModelOutput):
     audio_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-_STREAMS = ("", "image_", "audio_")  # prefixes of output fields: the fusion stream's have none
+STREAMS = ("fusion", "image", "audio")
+_PREFIXES = ("", "image_", "audio_")  # of their output fields
 
 
 def _requests(config, flags: dict) -> dict[str, bool]:
@@ -78,7 +79,7 @@ def _requests(config, flags: dict) -> dict[str, bool]:
 def requested_fields(config, flags: dict) -> list[str]:
     """Names of the recorded fields that a call's `flags` or the configuration request, of all streams."""
     requests = _requests(config, flags)
-    return [stream + name for name, requested in requests.items() if requested for stream in _STREAMS]
+    return [stream + name for name, requested in requests.items() if requested for stream in _PREFIXES]
 
 
 class Recorder:
@@ -138,7 +139,7 @@ class Recorder:
                 self._fill_in(stream, zeros)
         fields = {}
         for suffix, recorded in (("hidden_states", self.hidden_states), ("attentions", self.attentions)):
-            for name, stream in zip(_STREAMS, recorded or ([], [], []), strict=True):
+            for name, stream in zip(_PREFIXES, recorded or ([], [], []), strict=True):
                 fields[name + suffix] = tuple(x for x in stream if x is not None) or None
         return fields
 
@@ -160,4 +161,4 @@ class Recorder:
             ]
 
 
-__all__ = ["DeepAVFusionMapOutput", "DeepAVFusionModelOutput", "Recorder", "requested_fields"]
+__all__ = ["STREAMS", "DeepAVFusionMapOutput", "DeepAVFusionModelOutput", "Recorder", "requested_fields"]

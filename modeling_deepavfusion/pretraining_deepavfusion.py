@@ -17,7 +17,7 @@ from .configuration_deepavfusion import DeepAVFusionConfig
 from .masking_deepavfusion import DeepAVFusionMasking, PatchMasker
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
 from .objectives_deepavfusion import DeepAVFusionAlignment, DeepAVFusionJointEmbedding
-from .outputs_deepavfusion import DeepAVFusionModelOutput
+from .outputs_deepavfusion import STREAMS, DeepAVFusionModelOutput
 from .presence_deepavfusion import blank_absent, check_present, require_any
 from .reconstruction_deepavfusion import DECODERS, DeepAVFusionDecoder
 
@@ -156,6 +156,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         return_loss: bool = True,
         predict_visible: bool | None = None,
         directions: torch.FloatTensor | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> DeepAVFusionForPreTrainingOutput:
         r"""Mask both modalities, encode the visible patches and reconstruct the hidden ones, or what the objective is.
@@ -177,6 +178,7 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
                 only in eval mode, since the loss does not need them.
             directions: (projection size, K) directions of the regularization of `"jepa"`; drawn from N(0, 1) by
                 default.
+            return_logits: Whether to return logits; training need not assemble them from predictions.
             **kwargs: Passed to [`DeepAVFusionModel`].
 
         Raises:
@@ -190,14 +192,19 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             inputs |= {"pixel_values": pixel_values, "image_present": image_present}
         if num_visible_audio_patches != 0:
             inputs |= {"input_features": input_features, "audio_present": audio_present}
-        encoded = self.deepavfusion(**inputs, **{**kwargs, "return_dict": True})
+        read = STREAMS if self.joint_embedding is None else ("fusion",)
+        encoded = self.deepavfusion(
+            **inputs, output_streams=self._streams(kwargs, *read), **{**kwargs, "return_dict": True}
+        )
         image = _Modality("image", "pixel_values", pixel_values, image_masking, image_present)
         audio = _Modality("audio", "input_features", input_features, audio_masking, audio_present)
         losses = {}
         if self.joint_embedding is None:
             if predict_visible is None:
                 predict_visible = not self.training
-            losses |= self._reconstruct(image, audio, encoded, return_loss, predict_visible)
+            losses |= self._reconstruct(
+                image, audio, encoded, loss=return_loss, logits=return_logits, predict_visible=predict_visible
+            )
             if self.alignment is not None and return_loss:
                 losses["alignment_loss"] = self._align(image, audio)
         elif return_loss:
@@ -212,9 +219,9 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             **self._recorded(encoded, kwargs),
         )
 
-    def _reconstruct(self, image, audio, encoded, return_loss, predict_visible) -> dict[str, torch.Tensor | None]:
+    def _reconstruct(self, image, audio, encoded, **options) -> dict[str, torch.Tensor | None]:
         """Losses and logits of both decoders."""
-        options = {"fusion": encoded.last_hidden_state, "loss": return_loss, "predict_visible": predict_visible}
+        options["fusion"] = encoded.last_hidden_state
         image_loss, image_logits = self.image_decoder.reconstruct(
             image.values, image.masking, encoded.image_last_hidden_state, present=image.present, **options
         )
@@ -234,15 +241,15 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             return self.alignment.logit_scale.float().sum() * 0.0
         present = [side.checked_present() for side in (image, audio) if side.present is not None]
         return self.alignment(
-            self._encode_alone(image).image_last_hidden_state.mean(dim=1),
-            self._encode_alone(audio).audio_last_hidden_state.mean(dim=1),
+            self._encode_alone(image, "image").image_last_hidden_state.mean(dim=1),
+            self._encode_alone(audio, "audio").audio_last_hidden_state.mean(dim=1),
             torch.stack(present).all(dim=0) if present else None,
         )
 
     def _embed_jointly(self, image, audio, encoded, directions) -> dict[str, torch.Tensor]:
         """Losses of the joint embedding of both modalities together and of each alone."""
         sides = [side for side in (image, audio) if side.values is not None]
-        views = [encoded, *(self._encode_alone(side) for side in sides)]
+        views = [encoded, *(self._encode_alone(side, "fusion") for side in sides)]
         views = torch.stack([view.last_hidden_state.mean(dim=1) for view in views])
         present = None
         if any(side.present is not None for side in sides):
@@ -253,13 +260,17 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         invariance_loss, sigreg_loss = self.joint_embedding(views, present, directions)
         return {"invariance_loss": invariance_loss, "sigreg_loss": sigreg_loss}
 
-    def _encode_alone(self, side: "_Modality") -> DeepAVFusionModelOutput:
-        """Encode one modality, of which `config.pretraining_masked_views` hides the same patches, without the other."""
+    def _encode_alone(self, side: "_Modality", stream: str) -> DeepAVFusionModelOutput:
+        """Encode one modality without the other; `config.pretraining_masked_views` hides the same patches of it.
+
+        Only the tokens of one stream are returned.
+        """
         inputs = {side.input_name: blank_absent(side.values, side.checked_present())}
         # A modality that is hidden altogether cannot be encoded masked.
         if self.config.pretraining_masked_views and side.masking.ids_keep.shape[1] > 0:
             inputs[f"{side.name}_ids_keep"] = side.masking.ids_keep
-        return self.deepavfusion(**inputs, output_hidden_states=False, output_attentions=False, return_dict=True)
+        options = {"output_streams": (stream,), "output_hidden_states": False, "output_attentions": False}
+        return self.deepavfusion(**inputs, **options, return_dict=True)
 
     def _total(self, losses: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
         """Sum of the losses that there are, weighted as configured; None if there are none."""

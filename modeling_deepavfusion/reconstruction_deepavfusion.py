@@ -110,8 +110,9 @@ class DeepAVFusionDecoder(nn.Module):
         fusion: torch.Tensor,
         present: torch.Tensor | None = None,
         loss: bool = True,
+        logits: bool = True,
         predict_visible: bool = True,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Reconstruct an input from its encoded visible patches.
 
         Args:
@@ -121,6 +122,7 @@ class DeepAVFusionDecoder(nn.Module):
             fusion: (B, nF, D) fusion tokens.
             present: (B,) bool, or None if all samples are present. The others do not count in the loss.
             loss: Whether to compute the loss.
+            logits: Whether to return logits; they are None otherwise.
             predict_visible: Whether to predict visible patches; their logits are zeros otherwise.
 
         Returns:
@@ -129,8 +131,8 @@ class DeepAVFusionDecoder(nn.Module):
         """
         if values is None:
             nothing = fusion.new_zeros(())
-            logits = nothing.expand(fusion.shape[0], self.patches.num_patches, self.patches.patch_values)
-            return nothing.float() if loss else None, logits
+            zeros = nothing.expand(fusion.shape[0], self.patches.num_patches, self.patches.patch_values)
+            return nothing.float() if loss else None, zeros if logits else None
         num_hidden = masking.ids_hidden.shape[1]
         if self.training and self.prediction_fraction < 1:
             # Hidden patches are in the order of their noise: the first ones are a random choice.
@@ -139,6 +141,8 @@ class DeepAVFusionDecoder(nn.Module):
         visible, hidden = self(encoded, fusion, masking, predict_visible)
         loss = loss and num_hidden > 0
         mean = mean_of_present(self._losses(hidden, values, masking, present), present) if loss else None
+        if not logits:
+            return mean, None
         if visible is None:
             visible = hidden.new_zeros(hidden.shape[0], masking.ids_keep.shape[1], hidden.shape[2])
         if hidden.shape[1] < num_hidden:
@@ -211,7 +215,8 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
     """Global attention among fusion tokens, visible and hidden patches.
 
     Attention ignores order, so the patches stay in shuffled order, visible first, and only their positions are
-    permuted. The last layer computes only the requested rows.
+    permuted. Before the first layer, a hidden patch is the mask token at its position, alike in all samples: its query,
+    key and value are computed once. The last layer computes only the requested rows.
     """
 
     @staticmethod
@@ -227,16 +232,20 @@ class DeepAVFusionPlainDecoder(DeepAVFusionDecoder):
 
     def decode(self, patches, fusion, masking, predict_visible):
         """Decode tokens (B, kept, d) and (B, nF, d) to visible (or None) and hidden patches (B, ..., d)."""
-        batch, num_kept, _ = patches.shape
-        num_hidden, num_fusion = masking.ids_hidden.shape[1], fusion.shape[1]
-        order = torch.cat([masking.ids_keep, masking.ids_hidden], dim=1)
-        positions = nn.functional.embedding(order, self.position_embeddings[0])
-        tokens = torch.cat([patches, self.mask_token.to(patches.dtype).expand(batch, num_hidden, -1)], dim=1)
-        hidden_states = torch.cat([fusion, tokens + positions.to(tokens.dtype)], dim=1)
+        num_kept, num_fusion = patches.shape[1], fusion.shape[1]
+        positions = self.position_embeddings[0].to(patches.dtype)
+        visible = patches + nn.functional.embedding(masking.ids_keep, positions)
+        hidden_states = torch.cat([fusion, visible], dim=1)
+        masked, ids = self.mask_token[0].to(patches.dtype) + positions, masking.ids_hidden
         requested = slice(num_fusion if predict_visible else num_fusion + num_kept, None)
-        for index, layer in enumerate(self.layers):
-            last = index == len(self.layers) - 1
-            hidden_states, _ = layer(hidden_states, None, None, requested if last else None)
+        first, *rest = self.layers
+        if rest:
+            hidden_states, _ = first(hidden_states, None, None, None, False, masked, ids)
+        else:
+            hidden_states, rest = torch.cat([hidden_states, nn.functional.embedding(ids, masked)], dim=1), [first]
+        for index, layer in enumerate(rest):
+            last = index == len(rest) - 1
+            hidden_states, _ = layer(hidden_states, queries=requested if last else None)
         if not predict_visible:
             return None, hidden_states
         return hidden_states[:, :num_kept], hidden_states[:, num_kept:]

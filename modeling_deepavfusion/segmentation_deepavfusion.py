@@ -98,6 +98,7 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
             pixel_values,
             input_features,
             audio_present=audio_present,
+            output_streams=self._streams(kwargs, "image", "audio"),
             **{**kwargs, "output_hidden_states": True, "return_dict": True},
         )
         taps = [

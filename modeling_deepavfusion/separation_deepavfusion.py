@@ -96,10 +96,13 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
         require_modality("Source separation needs the mixture", "audio", input_features, audio_present)
         if labels is not None and labels.shape != input_features.shape:
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected {tuple(input_features.shape)}.")
+        condition = self.config.separation_condition
+        read = {"image": ("audio", "image"), "fusion": ("audio", "fusion"), "image_alone": ("audio",)}[condition]
         encoded = self.deepavfusion(
             pixel_values,
             input_features,
             image_present=image_present,
+            output_streams=self._streams(kwargs, *read),
             **{**kwargs, "output_hidden_states": True, "return_dict": True},
         )
         grid = self.config.audio_grid
@@ -121,7 +124,7 @@ class DeepAVFusionForSourceSeparation(DeepAVFusionPreTrainedModel):
             return [tap.new_zeros(tap.shape[0], projection.out_features) for projection in self.condition_projections]
         if self.config.separation_condition == "image_alone":
             alone = blank_absent(pixel_values, image_present)
-            encoded = self.deepavfusion(alone, output_hidden_states=True, return_dict=True)
+            encoded = self.deepavfusion(alone, output_streams=("fusion",), output_hidden_states=True, return_dict=True)
         image = self.config.separation_condition == "image"
         tokens = (encoded.image_hidden_states if image else encoded.hidden_states)[-1]
         pooled = self.condition_norm(tokens).mean(dim=1)

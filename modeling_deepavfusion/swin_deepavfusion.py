@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .vit_deepavfusion import DeepAVFusionAttention, DeepAVFusionMLP
+from .attention_deepavfusion import DeepAVFusionAttention
+from .vit_deepavfusion import DeepAVFusionMLP
 
 
 def grid_regions(height: int, width: int, window: int, shift: int, device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Building blocks of a ViT, leaves first: attention, MLP, transformer layers, and the tower.
+"""Building blocks of a ViT, leaves first: MLP, transformer layers, and the tower.
 
 The tower is used twice: over patches of a frame (or of a video) and over patches of a log-mel spectrogram. The fusion
 stream and the decoders use the same blocks.
@@ -10,71 +10,9 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention_deepavfusion import DeepAVFusionAttention
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention with its weights: query, key, value (B, heads, n, d) -> (B, n, heads, d), (B, heads, n, m)."""
-    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
-    if attention_mask is not None:
-        if attention_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        else:
-            scores = scores + attention_mask
-    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2), weights
-
-
-def attend(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    num_heads: int,
-    scaling: float,
-    attention_mask: torch.Tensor | None = None,
-    need_weights: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Multi-head attention with the implementation set in the configuration (eager, sdpa, flash, flex).
-
-    Args:
-        module: Owner of `config` and `attention_dropout`.
-        query: (B, n, heads * d).
-        key: (B, m, heads * d).
-        value: (B, m, heads * e).
-        num_heads: Number of heads.
-        scaling: Factor on the scores.
-        attention_mask: Bool (True = may attend) or added to the scores, broadcastable to (B, heads, n, m), or None.
-            Flash and flex kernels support neither such a mask nor values of a different width than the keys; sdpa is
-            used instead.
-        need_weights: Whether to use eager attention regardless of the configuration, to get the weights.
-
-    Returns:
-        (B, n, heads * e), and the weights (B, heads, n, m) if the implementation returns them (eager), else None.
-    """
-    query, key, value = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (query, key, value))
-    implementation = "eager" if need_weights else module.config._attn_implementation
-    special = attention_mask is not None or key.shape[-1] != value.shape[-1]
-    if special and any(kernel in (implementation or "") for kernel in ("flash", "flex")):
-        implementation = "sdpa"
-    if attention_mask is not None and attention_mask.dtype != torch.bool:
-        attention_mask = attention_mask.to(query.dtype)
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-    dropout = module.attention_dropout if module.training else 0.0
-    output, weights = function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
-    return output.flatten(2), weights
 
 
 class DeepAVFusionDropPath(nn.Module):
@@ -112,47 +50,6 @@ class DeepAVFusionMLP(nn.Module):
         return self.dropout(self.fc2(self.dropout(self.activation_fn(self.fc1(hidden_states)))))
 
 
-class DeepAVFusionAttention(nn.Module):
-    """Attention whose queries may come from different tokens than its keys and values."""
-
-    def __init__(self, config, hidden_size: int, num_heads: int):
-        super().__init__()
-        self.config = config
-        self.num_heads = num_heads
-        self.scaling = (hidden_size // num_heads) ** -0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.o_proj = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(
-        self,
-        query_states: torch.Tensor,
-        key_value_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        need_weights: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `query_states` (B, n, D) to `key_value_states` (B, m, D); see `attend` for the rest.
-
-        Returns:
-            (B, n, D), and the weights (B, heads, n, m) from eager attention, else None.
-        """
-        output, weights = attend(
-            self,
-            self.q_proj(query_states),
-            self.k_proj(key_value_states),
-            self.v_proj(key_value_states),
-            self.num_heads,
-            self.scaling,
-            attention_mask,
-            need_weights,
-        )
-        return self.dropout(self.o_proj(output)), weights
-
-
 class DeepAVFusionLayer(GradientCheckpointingLayer):
     """Pre-norm transformer layer over a tower's patches, which also attend to context tokens, the fusion stream.
 
@@ -175,6 +72,8 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         ids: torch.Tensor | None = None,
         queries: slice | None = None,
         need_weights: bool = False,
+        rows: torch.Tensor | None = None,
+        row_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Update the patches.
 
@@ -184,10 +83,20 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
             ids: (B, n) positions of the patches in the grid; used only by divided attention.
             queries: Which rows to compute and return; all by default.
             need_weights: Whether to use eager attention regardless of the configuration, to get the weights.
+            rows: (P, D) rows that samples have in common. There must be neither context nor `queries`.
+            row_ids: (B, r) those that follow the patches of each sample.
 
         Returns:
-            (B, n or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
+            (B, n, n + r or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
         """
+        if rows is not None:
+            normed = self.layernorm_before(hidden_states)
+            attended, weights = self.attention(
+                normed, normed, need_weights=need_weights, rows=self.layernorm_before(rows), row_ids=row_ids
+            )
+            hidden_states = torch.cat([hidden_states, nn.functional.embedding(row_ids, rows)], dim=1)
+            hidden_states = hidden_states + self.drop_path(attended)
+            return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
         normed = self.layernorm_before(hidden_states)
         keys = normed if context is None else torch.cat([self.layernorm_before(context), normed], dim=1)
         if queries is not None:
@@ -300,11 +209,9 @@ class DeepAVFusionTower(nn.Module):
 
 
 __all__ = [
-    "DeepAVFusionAttention",
     "DeepAVFusionDividedLayer",
     "DeepAVFusionDropPath",
     "DeepAVFusionLayer",
     "DeepAVFusionMLP",
     "DeepAVFusionTower",
-    "attend",
 ]

@@ -58,12 +58,12 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     """
     from accelerate import Accelerator  # here: `--help` does not wait for what evaluates
 
-    from .runs.arguments import check_precision
+    from .runs.arguments import settle_precision
     from .runs.models import load_task_model
     from .runs.records import evaluation_record, summary, write_report
     from .tasks import TASKS
 
-    check_precision(recipe)
+    settle_precision(recipe)
     set_threads(recipe.data.num_workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)

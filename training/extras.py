@@ -15,7 +15,6 @@ EXTRAS = {
     "verify": "train",
     "check": "train",
     "experiments.ablations": "train",
-    "experiments.benchmark_attention": "train",
     "experiments.benchmark_data": "train",
     "experiments.label_efficiency": "train",
     "experiments.objectives": "train",

@@ -267,8 +267,8 @@ def test_activation_checkpointing_equals_plain(model_class, case):
         loss.backward()
         counts.append(len(calls))
         results.append((loss, gradients(model)))
-    # Each layer ran again in the backward pass; the last fusion layers of passes with one modality lead to no loss.
-    assert counts[1] == 2 * counts[0] - (2 if case == "align" else 0) > 0, counts
+    # Each layer ran again in the backward pass.
+    assert counts[1] == 2 * counts[0] > 0, counts
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 
@@ -363,7 +363,7 @@ def test_exports_a_program_for_batches_of_any_size(model_class):
             inputs = make_inputs(model.config, model_class, batch, seed=batch)
             for place, name in enumerate(lacking):
                 inputs[f"{name}_present"] = torch.arange(batch) % 2 != place
-            assert_outputs_equal(program(**inputs), model(**inputs), **CLOSE)
+            assert_outputs_equal(program(**inputs), model(**inputs), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ def test_weights_may_be_offloaded(model_class, case):
         expected = model(**inputs)
         accelerate.cpu_offload(model, torch.device("cpu"), offload_buffers=True)
         assert {p.device.type for p in model.parameters()} == {"meta"}
-        assert_outputs_equal(model(**inputs), expected, rtol=1e-6, atol=1e-6)
+        # Up to rounding: weights that are not at hand are not absorbed.
+        assert_outputs_equal(model(**inputs), expected, rtol=1e-4, atol=1e-4)
 
 
 WORKER = """

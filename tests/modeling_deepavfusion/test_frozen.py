@@ -102,6 +102,7 @@ def test_checkpointed_batch_norms_count_a_batch_once(model_class, reentrant):
     assert count == 1
 
 
+@pytest.mark.slow  # half a minute of compilation
 def test_flex_attention_equals_sdpa():
     model = make_model(DeepAVFusionModel, num_hidden_layers=1)
     inputs = make_inputs(model.config, batch=1)

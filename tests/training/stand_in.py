@@ -16,7 +16,7 @@ command: pretrain
 task: {{name: pretraining}}
 model: {json.dumps(RUN)}
 data: {{name: scenes, train_size: 32, eval_size: 12, num_workers: 0, max_sounding: 1}}
-optim: {{epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2, betas: [0.9, 0.95]}}
+optim: {{mixed_precision: "no", epochs: 2, warmup_epochs: 1, batch_size: 8, base_lr: 1.0e-2, betas: [0.9, 0.95]}}
 run: {{log_steps: 3, eval_epochs: 2, save_epochs: 0.5, num_reconstructions: 2, cpu: true}}
 """
 

@@ -11,6 +11,7 @@ import pytest
 
 import deepavfusion
 import deepavfusion_cli as cli
+from deepavfusion_cli.recipes import all_recipes, recipe_comment, recipe_file, recipe_needs
 
 SETUP = Path(__file__).parents[2] / "setup.cfg"
 
@@ -39,7 +40,7 @@ def test_unknown_words_are_answered_with_the_closest(word, message, capsys):
     assert f"deepavfusion: {message}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fine-tune"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["fine-tune"], ["recipes"]])
 def test_what_runs_no_command_imports_no_torch(arguments):
     setup = SETUP.read_text(encoding="utf-8")
     module, function = re.search(r"deepavfusion = (\w+):(\w+)$", setup, re.MULTILINE).groups()
@@ -110,3 +111,27 @@ sys.exit(deepavfusion_cli.main(["classify", sys.executable, "--model", "."]))
 def test_ctrl_c_during_imports_is_answered_in_one_word():
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "deepavfusion classify: loading ...\ninterrupted\n")
+
+
+def test_all_recipes_are_listed_with_what_they_need_and_cost(capsys):
+    assert cli.main(["recipes"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in all_recipes():
+        about = recipe_comment(name)
+        expected = f" {name} {about['goal']} Needs {recipe_needs(name)}. Cost: {about['cost']}"
+        assert expected in text
+    assert recipe_needs("scenes_tiny") == "no data"
+    assert recipe_needs("scenes_recognition") == "no data and a model in model.init_from (runs/quickstart)"
+    assert recipe_needs("vggsound_base") == "the data set vggsound in data.path"
+    assert recipe_needs("scenes_retrieval") == "no data and a model in --model"
+
+
+def test_recipes_of_a_command_and_the_file_of_a_recipe(capsys):
+    assert cli.main(["recipes", "probe"]) == 0
+    text = capsys.readouterr().out
+    assert "scenes_probe" in text
+    assert "scenes_tiny" not in text
+    assert cli.main(["recipes", "scenes_tiny"]) == 0
+    assert capsys.readouterr().out == recipe_file("scenes_tiny").read_text(encoding="utf-8")
+    assert cli.main(["recipes", "scenes_tyni"]) == 2
+    assert "Did you mean scenes_tiny?" in capsys.readouterr().err

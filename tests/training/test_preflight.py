@@ -141,7 +141,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ),
             ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5 (float): expected int."),
             ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big' (str): expected int."),
-            ([name, recipe, "optim.mixed_precision=bf61"], 2, "expected one of no, bf16, fp16. Did you mean bf16?"),
+            ([name, recipe, "optim.mixed_precision=bf61"], 2, "no, bf16, fp16. Did you mean bf16?"),
             ([name, recipe, "optim.betas=[0.9"], 2, "is not valid YAML"),
             ([name, recipe, "data.name=folder"], 2, "data.path is missing: set it to the folder of data set 'folder'"),
             ([name, recipe, "data.name=foldr"], 2, "Did you mean folder?"),
@@ -237,7 +237,7 @@ def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert tuple(DATA_SETS) == arguments.DATA_SETS
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
-    assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data"} == {*cli.COMMANDS}
+    assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data", "recipes"} == {*cli.COMMANDS}
 
 
 STOPPED = """

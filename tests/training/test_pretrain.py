@@ -117,7 +117,7 @@ def test_learning_rate_follows_the_schedule(run, tmp_path):
 def test_accumulated_batches_equal_one_large_batch(run, tmp_path):
     assert run("one", "optim.batch_size=8") == 0
     assert run("four", "optim.batch_size=2", "optim.gradient_accumulation=4") == 0
-    assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "four")) < 2e-5
+    assert largest_difference(weights(tmp_path / "one"), weights(tmp_path / "four")) < 5e-5
     losses = [[r["loss"] for r in metrics(tmp_path / name, "train")] for name in ("one", "four")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

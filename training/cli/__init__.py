@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "export a model, or what it predicts, to the format of another program",
     "push": "check a model and publish it on the Hub",
     "verify": "derive the numbers of an evaluation anew from its stored predictions",
+    "recipes": "list the recipes of the package, each with its goal, what it needs and its cost",
     "data": "check a data set, or prepare its clips for training",
 }
 INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export", "push")
@@ -104,7 +105,7 @@ def _dispatch(argv: list[str]) -> int:
         say(f"{_PROGRAM}: {unknown(argv)}", stream=sys.stderr)
         say(f"\n{usage()}", kept="\n", stream=sys.stderr)
         return BAD_INPUT
-    from .preflight import check, help_without_recipe, program
+    from .preflight import check, help_without_recipe, program, recipes_page
 
     name, words = argv[0], [word for word in argv[1:] if word != TRACEBACK]
     if (text := help_without_recipe(name, words)) is not None:
@@ -112,6 +113,9 @@ def _dispatch(argv: list[str]) -> int:
         return 0 if words else BAD_INPUT
     if code := guard(program(name, words), lambda: check(name, words), TRACEBACK in argv + flags, stops=False):
         return code
+    if name == "recipes":
+        say(recipes_page(words), kept="\n")
+        return 0
     if "torch" not in sys.modules:
         say(f"{_PROGRAM} {name}: loading ...", stream=sys.stderr)  # imports take seconds
     from deepavfusion.training.extras import missing_extra

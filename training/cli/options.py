@@ -14,7 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .arguments import evaluate_parser
-from .recipes import SUFFIXES, RecipeError, recipe_file, recipe_folder, recipe_goal, recipe_names, unknown
+from .parser import CommandParser
+from .recipes import (
+    SUFFIXES,
+    RecipeError,
+    all_recipes,
+    recipe_command,
+    recipe_comment,
+    recipe_file,
+    recipe_folder,
+    recipe_goal,
+    recipe_names,
+    recipe_needs,
+    unknown,
+)
 
 FILE = Path(__file__).with_name("options.json")
 # Names by which other programs know options -> `section.key`.
@@ -164,6 +177,36 @@ def recipes_text(command: str) -> str:
     return "\n".join(["recipes:", *goals])
 
 
+def recipes_parser() -> CommandParser:
+    """Build the parser of `deepavfusion recipes`."""
+    parser = CommandParser(
+        prog="deepavfusion recipes",
+        description="List the recipes of the package, each with its goal, what it needs and its cost; or print one.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a command, to list its recipes, or a recipe")
+    return parser
+
+
+def overview(commands: Sequence[str]) -> str:
+    """The packaged recipes of commands, each with its goal, what it needs and its cost.
+
+    Args:
+        commands: Names of commands that take recipes.
+    """
+    parts = []
+    for command in commands:
+        names = [name for name in all_recipes() if recipe_command(name) == command]
+        width = max(map(len, names)) + 4
+        parts.append(f"{command}:")
+        for name in names:
+            about = recipe_comment(name)
+            lines = (about["goal"], f"Needs {recipe_needs(name)}.", f"Cost: {about['cost']}")
+            starts = (f"  {name}".ljust(width), " " * width, " " * width)
+            parts += [fill(line, start, " " * (width + 2)) for line, start in zip(lines, starts, strict=True)]
+        parts.append("")
+    return "\n".join([*parts, "deepavfusion recipes RECIPE prints the file of a recipe, to start an own one from."])
+
+
 def options_text(command: str, sections: Sequence, recipe: str | None = None) -> str:
     """Options by section, each with type, default and description.
 
@@ -200,6 +243,8 @@ __all__ = [
     "fill",
     "option_names",
     "options_text",
+    "overview",
+    "recipes_parser",
     "recipes_text",
     "split_override",
     "stored",

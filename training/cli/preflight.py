@@ -15,9 +15,9 @@ from yaml import YAMLError
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
-from .options import check_order, closest_option, command_help, type_and_limits
+from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
 from .paths import check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
-from .recipes import ACCEPTED, check_recipe, recipe_file
+from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
 from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
@@ -48,7 +48,9 @@ def check(command: str, words: Sequence[str]) -> None:
         SystemExit: After `--help`, or for an option that does not exist.
         ValueError: For a file, a folder, a model or a recipe that cannot be used.
     """
-    if command in PARSERS:
+    if command == "recipes":
+        recipes_page(words)
+    elif command in PARSERS:
         parse(command, words)
     elif command == "data":
         parse_data(words)
@@ -112,6 +114,22 @@ def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
     parser = evaluate_parser("", "")
     parser.suggest = lambda word: (found := closest_option("", word, "evaluate")) and f"{found}=..."
     return parser.parse_intermixed_args(words)
+
+
+def recipes_page(words: Sequence[str]) -> str:
+    """What `deepavfusion recipes` prints: an overview of all recipes or of those of a command, or a recipe's file.
+
+    Raises:
+        SystemExit: After `--help`, or for an option that does not exist.
+        RecipeError: For what is neither a command nor a recipe.
+    """
+    name = recipes_parser().parse_args(words).name
+    if name is None or name in COMMANDS:
+        return overview(list(COMMANDS) if name is None else [name])
+    file = recipe_file(name)
+    if file is None:
+        raise unknown(f"recipe {name!r}", name, "names", [*COMMANDS, *all_recipes()])
+    return file.read_text(encoding="utf-8").rstrip("\n")
 
 
 def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
@@ -256,4 +274,5 @@ __all__ = [
     "parse_data",
     "parse_evaluation",
     "recipe_words",
+    "recipes_page",
 ]

@@ -83,10 +83,35 @@ def recipe_command(name: str) -> str | None:
     return found[1] if found else None
 
 
+def recipe_comment(name: str) -> dict[str, str]:
+    """What the comment of a packaged recipe says, each in one line: "goal", "cost" and, where it does, "expected"."""
+    comment = first_comment((recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8")).partition("\n\n")[0]
+    parts = re.split(r"^(Goal|Cost|Expected): ", comment, flags=re.MULTILINE)[1:]
+    return {title.lower(): " ".join(text.split()) for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
 def recipe_goal(name: str) -> str:
     """Goal of a packaged recipe, in one line."""
-    comment = first_comment((recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-    return " ".join(comment.removeprefix("Goal:").partition("\nCost:")[0].split())
+    return recipe_comment(name)["goal"]
+
+
+def recipe_needs(name: str) -> str:
+    """What a packaged recipe needs to run, in words: data and a model."""
+    text = (recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    data, init_from = (
+        found and found[1]
+        for found in (
+            re.search(r"^data:\n(?:  .*\n)*?  name: *(\w+)", text, re.MULTILINE),
+            re.search(r"^  init_from: *(\S+)", text, re.MULTILINE),
+        )
+    )
+    own = {"scenes": "no data", "folder": "a folder of your clips in data.path"}
+    needs = [own.get(data, f"the data set {data} in data.path")]
+    if recipe_command(name) == "evaluate":
+        needs.append("a model in --model")
+    elif init_from is not None and init_from != "null":
+        needs.append(f"a model in model.init_from ({init_from})")
+    return " and ".join(needs)
 
 
 def first_comment(text: str) -> str:
@@ -145,9 +170,11 @@ __all__ = [
     "maker",
     "package_folder",
     "recipe_command",
+    "recipe_comment",
     "recipe_file",
     "recipe_goal",
     "recipe_names",
+    "recipe_needs",
     "run_names",
     "unknown",
 ]

@@ -144,7 +144,12 @@ class OptimArguments:
     clip_grad_norm: float | None = option(
         None, "Maximum gradient norm; null turns clipping off.", above=0, at_most=1_000_000, commands=TRAINING
     )
-    mixed_precision: str = option("no", "Mixed precision.", choices=("no", "bf16", "fp16"))
+    mixed_precision: str = option(
+        "auto",
+        "Mixed precision; auto is bf16 where the device is fast at it (CPUs with AVX-512 BF16 or AMX, GPUs from "
+        "compute capability 8.0), else no. Losses, statistics of norms and spectrograms are in float32.",
+        choices=("auto", "no", "bf16", "fp16"),
+    )
     fsdp: bool = option(
         False, "Shard parameters over the processes (FSDP2) instead of replicating them.", commands=TRAINING
     )

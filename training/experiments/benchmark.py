@@ -1,15 +1,19 @@
-"""Time, peak memory and FLOPs of the model against its textbook form, on one machine.
+"""Time, peak memory and FLOPs of the model against its textbook form and the published code, on one machine.
 
     python -m deepavfusion.training.experiments.benchmark                   # all cases at base size
     python -m deepavfusion.training.experiments.benchmark --cases dense_block --size small --repeats 5
+    python -m deepavfusion.training.experiments.benchmark --published ../DeepAVFusion --threads 1
     python -m deepavfusion.training.experiments.benchmark --device cuda --dtype bfloat16 --output benchmark_cuda.json
 
-Each case alternates between the two forms and reports the median of the paired ratios. Peak memory is the increase
+Each case alternates between the forms: ours, in bfloat16 by autocast where the device is fast at it; the textbook's;
+and the published code's, where a checkout of it is given. All have equal weights. Ratios are medians of paired ones, of
+CPU time on CPUs, which other programs disturb less, with those of wall time beside them. Peak memory is the increase
 during the call: of the allocator on a GPU, of the resident set of a fresh process on a CPU. PyTorch counts FLOPs, on
-meta tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
+fake tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import time
@@ -18,15 +22,17 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
+from deepavfusion.inference.precision import fast_bfloat16
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser, positive
 
 from .measurement import describe_machine, in_fresh_process, matrix_product_peak, resident_growth, synchronize
-from .textbook import textbook
+from .references import published, textbook
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,24 @@ CASES = {
 }
 
 
+# Form -> which module, and whether in bfloat16 by autocast.
+FORMS = {
+    "ours": ("ours", False),
+    "ours, bfloat16": ("ours", True),
+    "textbook": ("textbook", False),
+    "published": ("published", False),
+    "published, bfloat16": ("published", True),
+}
+
+
+# The counter knows the fused attention of GPUs; that of CPUs has the same products.
+for _suffix in ("", "_backward"):
+    _on_gpus, _on_cpus = (f"_scaled_dot_product_flash_attention{device}{_suffix}" for device in ("", "_for_cpu"))
+    register_flop_formula(getattr(torch.ops.aten, _on_cpus), get_raw=True)(
+        flop_registry[getattr(torch.ops.aten, _on_gpus)]
+    )
+
+
 class Workload:
     """Module of a case, in both forms, with inputs."""
 
@@ -77,7 +101,7 @@ class Workload:
         self.device, self.dtype = device, dtype
         with torch.device(device):
             module = PARTS[case.part](config)
-        self.module = module.to(device, dtype)
+        self.module = module if dtype == torch.float32 else module.to(dtype)
         self.module.train(case.backward)
         self.inputs = self._inputs()
 
@@ -100,15 +124,18 @@ class Workload:
         ids = [torch.rand(batch, n, device=self.device).argsort(1)[:, :k] for n, k in zip(counts, kept, strict=True)]
         return values, {"image_ids_keep": ids[0], "audio_ids_keep": ids[1]}
 
-    def form(self, name: str) -> nn.Module:
-        """The module itself ("ours"), or its textbook form."""
+    def form(self, name: str, published_code: Path | None = None) -> nn.Module:
+        """The module itself ("ours"), its textbook form, or that of the published code."""
+        if name == "published":
+            return published(self.module, published_code)
         return self.module if name == "ours" else textbook(self.module)
 
-    def call(self, module: nn.Module) -> None:
+    def call(self, module: nn.Module, autocast: bool = False) -> None:
         """Run the forward pass, and the backward pass if the case includes it."""
         args, kwargs = self.inputs
         with torch.set_grad_enabled(self.case.backward):
-            outputs = module(*args, **kwargs)
+            with torch.autocast(self.device, torch.bfloat16) if autocast else contextlib.nullcontext():
+                outputs = module(*args, **kwargs)
             if self.case.backward:
                 module.zero_grad(set_to_none=True)
                 if self.case.part == "pretraining":
@@ -118,72 +145,90 @@ class Workload:
                     sum(x.float().square().mean() for x in outputs).backward()
 
 
-def timed(workload: Workload, module: nn.Module) -> float:
-    """Seconds of one call."""
+def timed(workload: Workload, module: nn.Module, autocast: bool) -> tuple[float, float]:
+    """Seconds of one call by the clock, and of CPU time."""
     synchronize(workload.device)
-    start = time.perf_counter()
-    workload.call(module)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    workload.call(module, autocast)
     synchronize(workload.device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu_start
 
 
 def count_flops(case: Case, size: str, form: str) -> int:
-    """FLOPs of one call, counted on meta tensors (nothing is computed)."""
-    workload = Workload(case, size, "meta", torch.float32)
-    module = workload.form(form).requires_grad_(case.backward)
-    for part in module.modules():
-        if hasattr(part, "config"):
-            part.config._attn_implementation = "eager"  # the counter does not support all fused kernels
-    with FlopCounterMode(display=False) as counter:
-        workload.call(module)
+    """FLOPs of one call on a CPU, counted on fake tensors (nothing is computed)."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        workload = Workload(case, size, "cpu", torch.float32)
+        module = workload.form(form).requires_grad_(case.backward)
+        with FlopCounterMode(display=False) as counter:
+            workload.call(module)
     return counter.get_total_flops()
 
 
-def _cpu_memory(case, size, form, dtype, threads) -> int:
+def _cpu_memory(case, size, form, dtype, threads, published_code) -> int:
     torch.set_num_threads(threads)
     workload = Workload(case, size, "cpu", dtype)
-    module = workload.form(form)
-    if form != "ours":
+    name, autocast = FORMS[form]
+    module = workload.form(name, published_code)
+    if name != "ours":
         del workload.module
-    return resident_growth(lambda: workload.call(module))
+    return resident_growth(lambda: workload.call(module, autocast))
 
 
-def peak_memory(case: Case, size: str, form: str, device: str, dtype: torch.dtype, threads: int) -> int:
+def peak_memory(case: Case, form: str, args) -> int:
     """Peak memory of one call in bytes, excluding weights and inputs."""
-    if device == "cuda":
-        workload = Workload(case, size, device, dtype)
-        module = workload.form(form)
+    dtype = getattr(torch, args.dtype)
+    if args.device == "cuda":
+        workload = Workload(case, args.size, args.device, dtype)
+        name, autocast = FORMS[form]
+        module = workload.form(name, args.published)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        workload.call(module)
+        workload.call(module, autocast)
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    return in_fresh_process(_cpu_memory, case, size, form, dtype, threads)
+    return in_fresh_process(_cpu_memory, case, args.size, form, dtype, args.threads, args.published)
+
+
+def forms_of(case: Case, args) -> list[str]:
+    """The forms of a case that are compared."""
+    both = args.dtype == "float32" and fast_bfloat16(args.device)
+    compared = args.published is not None and case.part != "block"
+    names = ["ours", "textbook", *(["published"] if compared else [])]
+    return [form for form, (name, autocast) in FORMS.items() if name in names and (both or not autocast)]
 
 
 def run_case(name: str, args, peak: float) -> dict:
-    """Time both forms of a case alternately; returns medians, and the median of the paired ratios."""
+    """Time all forms of a case alternately; returns medians, and medians of the paired ratios to ours."""
     case, dtype = CASES[name], getattr(torch, args.dtype)
     workload = Workload(case, args.size, args.device, dtype)
-    forms = {form: workload.form(form) for form in ("ours", "textbook")}
-    for module in forms.values():
-        workload.call(module)  # warm-up
-    seconds = {form: [] for form in forms}
+    modules = {form: workload.form(form, args.published) for form in {FORMS[form][0] for form in forms_of(case, args)}}
+    forms = {form: (modules[FORMS[form][0]], FORMS[form][1]) for form in forms_of(case, args)}
+    for module, autocast in forms.values():
+        workload.call(module, autocast)  # warm-up
+    measured = {form: [] for form in forms}
     for _ in range(args.repeats):
-        for form, module in forms.items():
-            seconds[form].append(timed(workload, module))
-    ratios = [slow / fast for fast, slow in zip(seconds["ours"], seconds["textbook"], strict=True)]
-    result = {"goal": case.goal, "batch": case.batch, "speedup": statistics.median(ratios), "ratios": ratios}
-    del workload, forms
-    for form in seconds:
-        flops = count_flops(case, args.size, form)
-        median = statistics.median(seconds[form])
-        result[form] = {
-            "seconds": median,
+        for form, (module, autocast) in forms.items():
+            measured[form].append(timed(workload, module, autocast))
+    del workload, modules, forms
+    result = {"goal": case.goal, "batch": case.batch, "forms": {}}
+    for form, times in measured.items():
+        wall, cpu = (statistics.median(values) for values in zip(*times, strict=True))
+        ratios = [
+            [other / own for other, own in zip(theirs, ours, strict=True)]
+            for theirs, ours in zip(times, measured["ours"], strict=True)
+        ]
+        by_wall, by_cpu = (statistics.median(values) for values in zip(*ratios, strict=True))
+        of, autocast = FORMS[form]
+        flops = None if of == "published" else count_flops(case, args.size, of)
+        result["forms"][form] = {
+            "seconds": wall,
+            "cpu_seconds": cpu,
+            "ours_is_faster_by": by_wall if args.device == "cuda" else by_cpu,
+            "by_wall_time": by_wall,
             "flops": flops,
-            "share_of_peak": flops / median / peak,
-            "peak_bytes": peak_memory(case, args.size, form, args.device, dtype, args.threads),
+            "share_of_peak": None if flops is None or autocast else flops / wall / peak,
+            "peak_bytes": peak_memory(case, form, args),
         }
     return result
 
@@ -195,6 +240,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--size", default="base", help="small, base, large or huge")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--published", type=Path, metavar="PATH", help="checkout of the published code (needs timm)")
     parser.add_argument("--repeats", type=positive, default=7)
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON file for the results")
@@ -209,18 +255,17 @@ def main(argv=None) -> dict:
     machine = {**describe_machine(args.device, args.threads), "dtype": args.dtype, "size": args.size}
     report = {"machine": machine, "matrix_product_flops_per_second": peak, "cases": {}}
     print(f"matrix product peak: {peak / 1e9:.0f} GFLOP/s")
-    header = ("case", "ours ms", "textbook ms", "speedup", "ours MB", "textbook MB", "GFLOP", "textbook", "% of peak")
-    print("{:<22}{:>10}{:>13}{:>9}{:>10}{:>13}{:>9}{:>10}{:>11}".format(*header))
+    print(f"{'case':<22}{'form':<22}{'ms':>9}{'CPU ms':>9}{'x ours':>8}{'MB':>7}{'GFLOP':>8}{'% of peak':>11}")
     for name in args.cases:
-        result = run_case(name, args, peak)
-        report["cases"][name] = result
-        ours, reference = result["ours"], result["textbook"]
-        print(
-            f"{name:<22}{ours['seconds'] * 1e3:>10.1f}{reference['seconds'] * 1e3:>13.1f}{result['speedup']:>8.2f}x"
-            f"{ours['peak_bytes'] / 1e6:>10.0f}{reference['peak_bytes'] / 1e6:>13.0f}{ours['flops'] / 1e9:>9.1f}"
-            f"{reference['flops'] / 1e9:>10.1f}{ours['share_of_peak'] * 100:>10.0f}%",
-            flush=True,
-        )
+        report["cases"][name] = run_case(name, args, peak)
+        for form, row in report["cases"][name]["forms"].items():
+            flops = "-" if row["flops"] is None else f"{row['flops'] / 1e9:.1f}"
+            share = "-" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.0f}%"
+            print(
+                f"{name:<22}{form:<22}{1e3 * row['seconds']:>9.1f}{1e3 * row['cpu_seconds']:>9.1f}"
+                f"{row['ours_is_faster_by']:>7.2f}x{row['peak_bytes'] / 1e6:>7.0f}{flops:>8}{share:>11}",
+                flush=True,
+            )
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(report, indent=1) + "\n")

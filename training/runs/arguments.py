@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from deepavfusion.inference.precision import fast_bfloat16
+
 from ..config.recipe import RecipeError
 from .optimization import Schedule
 
@@ -15,16 +17,23 @@ def on_cpu(recipe) -> bool:
 
 
 def check_combinations(recipe) -> None:
-    """Raise `RecipeError` for options that exclude each other, or a precision that the device does not have."""
+    """Raise `RecipeError` for options that exclude each other; then as `settle_precision`."""
     if recipe.optim.fsdp and recipe.optim.mixed_precision == "fp16":
         raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
     if recipe.optim.fsdp and recipe.optim.optimizer == "muon":
         raise RecipeError("optim.fsdp=true shards matrices, which Muon needs whole: use optim.optimizer=adamw.")
-    check_precision(recipe)
+    settle_precision(recipe)
 
 
-def check_precision(recipe) -> None:
-    """Raise `RecipeError` for fp16 on the CPU, which has no loss scaling: accelerate would use float32."""
+def settle_precision(recipe) -> None:
+    """Replace the precision "auto" of a recipe by that of the device, so that the run and its records name it.
+
+    Raises:
+        RecipeError: For fp16 on the CPU, which has no loss scaling: accelerate would use float32.
+    """
+    if recipe.optim.mixed_precision == "auto":
+        device_type = "cpu" if on_cpu(recipe) else "cuda" if torch.cuda.is_available() else "other"
+        recipe.optim.mixed_precision = "bf16" if fast_bfloat16(device_type) else "no"
     if recipe.optim.mixed_precision == "fp16" and on_cpu(recipe):
         raise RecipeError("optim.mixed_precision=fp16 needs an accelerator, this run is on the CPU: use bf16 or no.")
 
@@ -75,4 +84,4 @@ def training_arguments(
     return arguments
 
 
-__all__ = ["check_combinations", "check_precision", "on_cpu", "training_arguments"]
+__all__ = ["check_combinations", "on_cpu", "settle_precision", "training_arguments"]

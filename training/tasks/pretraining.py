@@ -93,6 +93,7 @@ class Pretraining(Task):
             "audio_noise": audio_noise,
             "num_visible_image_patches": setting.image,
             "num_visible_audio_patches": setting.audio,
+            "return_logits": False,
         }
 
     @property

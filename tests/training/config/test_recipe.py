@@ -106,7 +106,7 @@ def test_a_warmup_of_no_sensible_length_is_an_error(override, message):
         ("data.cache_dir=[a]", "expected str or null"),
         ("run.seed=null", "run.seed is None .NoneType.: expected int"),
         ("optim.batch_size=0", "optim.batch_size is 0: expected a number above 0"),
-        ("optim.mixed_precision=fp8", "expected one of no, bf16, fp16"),
+        ("optim.mixed_precision=fp8", "expected one of auto, no, bf16, fp16"),
         ("data.name=imagenet", "data.name is 'imagenet': expected one of scenes, folder.* for task 'pretraining'"),
         ("data.name=avsbench", "data.name is 'avsbench': expected one of scenes, folder.* for task 'pretraining'"),
         ("task.name=separation", "task.name is 'separation': expected pretraining for `deepavfusion pretrain`"),

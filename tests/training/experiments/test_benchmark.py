@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from deepavfusion.training.experiments import benchmark, benchmark_attention, measurement
-from tests.training.test_finetune import SIZES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory on a CPU is read from /proc")
 
@@ -23,7 +22,7 @@ def test_measurements_in_fresh_processes_return_or_are_reported():
 def forked():
     """Measurements in processes of a server that has imported the benchmarks: as fresh, and ready at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([benchmark.__name__, benchmark_attention.__name__])
+    context.set_forkserver_preload([benchmark.__name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measurement, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
         yield
@@ -39,7 +38,8 @@ def report(tmp_path_factory, forked):
 
 def test_the_dense_block_grows_linearly_and_its_textbook_form_with_the_product(report):
     """In FLOPs, which the load of the machine cannot change: twice the patches cost two or four times as many."""
-    flops = {form: [report["cases"][name][form]["flops"] for name in report["cases"]] for form in ("ours", "textbook")}
+    cases = [case["forms"] for case in report["cases"].values()]
+    flops = {form: [forms[form]["flops"] for forms in cases] for form in ("ours", "textbook")}
     assert flops["ours"][2] / flops["ours"][1] <= 2.0
     assert flops["textbook"][2] / flops["textbook"][1] > 3.5
     assert flops["ours"][1] * 20 < flops["textbook"][1]
@@ -47,24 +47,29 @@ def test_the_dense_block_grows_linearly_and_its_textbook_form_with_the_product(r
 
 def test_results_are_complete(report):
     for case in report["cases"].values():
+        assert case["forms"]["ours"]["ours_is_faster_by"] == 1
+        for form, row in case["forms"].items():
+            assert min(row[name] for name in ("seconds", "cpu_seconds", "ours_is_faster_by", "peak_bytes")) > 0, form
         for form in ("ours", "textbook"):
-            assert case[form]["seconds"] > 0
-            assert case[form]["peak_bytes"] > 0
-            reached = case[form]["flops"] / case[form]["seconds"]  # the load of the machine decides how much
-            assert case[form]["share_of_peak"] == pytest.approx(reached / report["matrix_product_flops_per_second"])
+            row = case["forms"][form]
+            reached = row["flops"] / row["seconds"]  # the load of the machine decides how much
+            assert row["share_of_peak"] == pytest.approx(reached / report["matrix_product_flops_per_second"])
     assert report["machine"]["threads"] == 1
     assert report["matrix_product_flops_per_second"] > 1e8
 
 
-def test_attention_of_a_recipe_is_timed_in_every_combination(tmp_path, capsys, forked):
+def test_attention_kernels_are_timed_by_tokens_and_precision(tmp_path, capsys):
     path = tmp_path / "results.json"
-    small = [*(f"model.{name}={value}" for name, value in SIZES.items()), "optim.batch_size=4"]
-    benchmark_attention.main(["scenes_recognition", "--repeats", "3", "--output", str(path), "--overrides", *small])
-    found = json.loads(path.read_text())["recipes"]["scenes_recognition"]
-    assert list(found) == ["sdpa, float32", "eager, float32", "sdpa, bfloat16", "eager, bfloat16"]
-    assert found["sdpa, float32"]["ratios"] == [1, 1, 1]
-    for row in found.values():
-        assert row["seconds"] > 0
-        assert row["speedup"] > 0
-        assert row["peak_bytes"] > 0
-    assert capsys.readouterr().out.count("scenes_recognition") == 4
+    benchmark_attention.main(
+        ["--sizes", "tiny", "--tokens", "8", "16", "--repeats", "3", "--output", str(path)],
+    )
+    rows = json.loads(path.read_text())["sizes"]["tiny"]
+    assert list(rows) == ["8", "16"]
+    for row in rows.values():
+        assert list(row) == [
+            f"{precision}, {direction}"
+            for precision in ("bfloat16", "float32")
+            for direction in ("forward", "backward")
+        ]
+        assert all(cell[name] > 0 for cell in row.values() for name in cell)
+    assert capsys.readouterr().out.count("tiny") == 2

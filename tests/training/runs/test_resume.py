@@ -70,8 +70,10 @@ def runs(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("command", RECIPES)
+@pytest.mark.parametrize(
+    ("command", "world"),
+    [("pretrain", 1), ("pretrain", 2), pytest.param("finetune", 1, marks=pytest.mark.slow), ("finetune", 2)],
+)
 def test_killed_and_resumed_equals_never_killed(runs, command, world):
     folder, codes, log = runs(command, world)
     assert codes["whole"] == codes["resumed"] == [0] * world, log

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
-from deepavfusion.training.experiments.textbook import textbook
+from deepavfusion.training.experiments.references import textbook
 from deepavfusion.vit_deepavfusion import DeepAVFusionLayer
 from tests.tiny import tiny_config
 

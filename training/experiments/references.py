@@ -1,24 +1,44 @@
-"""The model exactly as in the paper's equations, without optimizations: the reference for correctness and speed.
+"""Other forms of the model with equal weights, as references for correctness and speed.
 
-`textbook(model)` returns a copy of a model whose modules compute
+`textbook(model)` computes exactly what the paper's equations say, without optimizations: it returns a copy of a model
+whose modules compute
 
+- keys and values of all tokens, wherever attention goes,
 - all rows of a tower layer over [fusion tokens ; patches], then drop those of the fusion tokens,
 - all pairs of image and audio tokens, with keys and values of their concatenated channels,
 - the projection of all patches, then drop the masked ones,
 - all rows of the decoder, and the predictions of all patches, in grid order.
 
 The weights are shared in value, so outputs and gradients must agree with the model's up to rounding.
+
+`published(model, path)` is the authors' code, from a checkout of their repository. It cannot be installed and is not
+part of this package; of its requirements, timm must be importable.
 """
 
 import copy
+import importlib
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from deepavfusion import DeepAVFusionForPreTraining, export_original_state_dict
+from deepavfusion.attention_deepavfusion import DeepAVFusionAttention, attend
 from deepavfusion.fusion_deepavfusion import DeepAVFusionDenseAttention, DeepAVFusionPairAttention
 from deepavfusion.patches_deepavfusion import DeepAVFusionPatchEmbeddings, gather_tokens
 from deepavfusion.reconstruction_deepavfusion import DeepAVFusionPlainDecoder
-from deepavfusion.vit_deepavfusion import DeepAVFusionLayer, attend
+from deepavfusion.vit_deepavfusion import DeepAVFusionLayer
+
+
+class TextbookAttention(DeepAVFusionAttention):
+    """Projects all states to keys and values."""
+
+    def forward(self, query_states, key_value_states, attention_mask=None, need_weights=False):
+        projected = (self.q_proj(query_states), self.k_proj(key_value_states), self.v_proj(key_value_states))
+        options = (self.num_heads, self.scaling, attention_mask, need_weights)
+        output, weights = attend(self, *projected, *options)
+        return self.dropout(self.o_proj(output)), weights
 
 
 class TextbookLayer(DeepAVFusionLayer):
@@ -105,6 +125,7 @@ class TextbookPlainDecoder(DeepAVFusionPlainDecoder):
 
 
 TEXTBOOK = {
+    DeepAVFusionAttention: TextbookAttention,
     DeepAVFusionLayer: TextbookLayer,
     DeepAVFusionPairAttention: TextbookPairAttention,
     DeepAVFusionDenseAttention: TextbookDenseAttention,
@@ -119,3 +140,96 @@ def textbook(module: nn.Module) -> nn.Module:
     for part in module.modules():
         part.__class__ = TEXTBOOK.get(type(part), type(part))
     return module
+
+
+_MODULES = ("models.deepavfusion", "models.avmae")
+_FUSION = {"factorized": "factorized_mmi", "dense": "dense_mmi", "token": "token"}
+# Width -> function of models.vits.
+_TOWERS = {384: "vit_small_patch16", 768: "vit_base_patch16", 1024: "vit_large_patch16"}
+
+
+class _Renamed(nn.Module):
+    """A published model under the names of this package's inputs and outputs."""
+
+    def __init__(self, model: nn.Module, pretraining: bool):
+        super().__init__()
+        self.model, self.pretraining = model, pretraining
+
+    def forward(self, pixel_values, input_features, image_ids_keep=None, audio_ids_keep=None):
+        if not self.pretraining:
+            image, audio, fusion = self.model(pixel_values, input_features, image_ids_keep, audio_ids_keep)
+            return _Outputs(fusion, image, audio)
+        image_loss, audio_loss, *_ = self.model(pixel_values, input_features)
+        return _Outputs(image_loss + audio_loss)
+
+
+class _Outputs(tuple):
+    """Outputs of a published model: tokens of all streams, or the loss."""
+
+    def __new__(cls, *values):
+        return super().__new__(cls, values)
+
+    @property
+    def loss(self) -> torch.Tensor:
+        return self[0]
+
+    def to_tuple(self) -> tuple[torch.Tensor, ...]:
+        return tuple(self)
+
+
+def published(module: nn.Module, path: Path) -> nn.Module:
+    """Build the published form of an encoder, or of a model for pre-training with plain decoders, with equal weights.
+
+    Args:
+        module: Model of this package, in one of the published sizes.
+        path: Folder of the published code.
+
+    Raises:
+        FileNotFoundError: If the folder does not hold that code.
+        ModuleNotFoundError: If a package that it imports is missing.
+        ValueError: If there is no published model of this size.
+    """
+    config = module.config
+    if not (path / "models" / "deepavfusion.py").is_file():
+        raise FileNotFoundError(f"{path} holds no models/deepavfusion.py: expected a checkout of the published code.")
+    if config.hidden_size not in _TOWERS or config.num_frames > 1:
+        raise ValueError(f"No published model for frames has hidden_size {config.hidden_size}.")
+    sys.path.insert(0, str(path))
+    try:
+        encoders, pretraining = (importlib.import_module(name) for name in _MODULES)
+    finally:
+        sys.path.remove(str(path))
+    model = encoders.DeepAVFusion(
+        image_arch=_TOWERS[config.hidden_size],
+        audio_arch=_TOWERS[config.hidden_size],
+        image_pretrained=False,
+        audio_pretrained=False,
+        image_size=config.frame_size,
+        audio_size=(config.num_mel_bins, config.spectrogram_length),
+        fusion_arch=_FUSION[config.fusion_type],
+        num_fusion_tkns=(
+            config.num_fusion_tokens,
+            config.num_image_aggregation_tokens,
+            config.num_audio_aggregation_tokens,
+        ),
+        fusion_mlp_ratio=config.fusion_mlp_ratio,
+        fusion_attn_ratio=config.fusion_attention_ratio,
+        fusion_num_heads=config.num_fusion_attention_heads,
+    )
+    whole = isinstance(module, DeepAVFusionForPreTraining)
+    if whole:
+        model = pretraining.AVMAE(
+            model,
+            config.hidden_size,
+            image_decoder_depth=config.decoder_num_hidden_layers,
+            audio_decoder_depth=config.decoder_num_hidden_layers,
+            image_mask_ratio=config.image_mask_ratio,
+            audio_mask_ratio=config.audio_mask_ratio,
+            image_norm_loss=True,
+            audio_norm_loss=True,
+            decoder_dim=config.decoder_hidden_size,
+            num_heads=config.decoder_num_attention_heads,
+        )
+    model.load_state_dict(export_original_state_dict(module))
+    parameter = next(module.parameters())
+    return _Renamed(model, whole).to(parameter.device, parameter.dtype).train(module.training)

@@ -1,0 +1,220 @@
+"""Shortcuts with the results of the plain computation: absorbed projections, streams that are not read."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from deepavfusion import (
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+)
+from deepavfusion import attention_deepavfusion as attention
+
+from ..tiny import WIDE
+from .cases import CASES, make_inputs, make_model
+
+# Wide heads and few queries: the aggregation, and dense fusion, absorb their projections.
+FEW_QUERIES = {"num_image_aggregation_tokens": 1, "num_audio_aggregation_tokens": 1, "num_fusion_attention_heads": 1}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture
+def absorbed(monkeypatch):
+    """Arguments of each use of absorbed projections."""
+    calls, function = [], attention._attend_absorbed
+    monkeypatch.setattr(attention, "_attend_absorbed", lambda *args: calls.append(args) or function(*args))
+    return calls
+
+
+def noise(config, batch=2):
+    """What determines the masks of a batch."""
+    torch.manual_seed(0)
+    names = ("image_noise", "audio_noise")
+    return {name: torch.rand(batch, count) for name, count in zip(names, config.num_patches, strict=True)}
+
+
+def run(module, query, states, *, plain=False):
+    """Output and gradients of an attention module; `plain` asks for weights, which need the plain computation."""
+    module.zero_grad()
+    query, states = (x.clone().requires_grad_() for x in (query, states))
+    output, weights = module(query, states, need_weights=plain)
+    output.square().sum().backward()
+    assert (weights is not None) == plain
+    gradients = {name: x.grad for name, x in module.named_parameters()}
+    return output, query.grad, states.grad, gradients
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_absorbed_projections_give_what_plain_ones_give(heads, absorbed):
+    torch.manual_seed(0)
+    config = make_model(DeepAVFusionModel).config
+    module = attention.DeepAVFusionAttention(config, 32, heads).double().train()
+    query, states = torch.randn(3, 2, 32).double(), torch.randn(3, 40, 32).double()
+    found, expected = run(module, query, states), run(module, query, states, plain=True)
+    assert len(absorbed) == 1
+    torch.testing.assert_close(found, expected)
+
+
+def test_shapes_decide():
+    linear = nn.Linear(768, 768)
+    for queries, states, expected in ((8, 196, True), (8, 49, True), (1, 20, True), (60, 60, False), (16, 8, False)):
+        shapes = (torch.empty(1, queries, 768), torch.empty(1, states, 768))
+        assert attention._absorbs(*shapes, linear, linear, 12) is expected, (queries, states)
+
+
+class Adapter(nn.Linear):
+    """A layer that does more than its weight says."""
+
+    def forward(self, states):
+        return super().forward(states) + 1.0
+
+
+@pytest.mark.parametrize("change", ["subclass", "hook", "pre-hook", "patched forward", "parametrization", "dropout"])
+def test_plain_projections_where_modules_do_more(change, absorbed):
+    torch.manual_seed(0)
+    config = make_model(DeepAVFusionModel, attention_probs_dropout_prob=0.1 if change == "dropout" else 0.0).config
+    module = attention.DeepAVFusionAttention(config, 32, 1).train(change == "dropout")
+    query, states = torch.randn(2, 1, 32), torch.randn(2, 40, 32)
+    before = module.eval()(query, states)[0]
+    assert len(absorbed) == 1
+    absorbed.clear()
+    module.train(change == "dropout")
+    if change == "subclass":
+        module.v_proj.__class__ = Adapter
+    elif change == "hook":
+        module.v_proj.register_forward_hook(lambda module, args, output: output + 1.0)
+    elif change == "pre-hook":
+        module.v_proj.register_forward_pre_hook(lambda module, args: (args[0] + 1.0,))
+    elif change == "patched forward":
+        forward = module.v_proj.forward
+        module.v_proj.forward = lambda states: forward(states) + 1.0
+    elif change == "parametrization":
+        parametrizations.weight_norm(module.v_proj)
+        module.v_proj.parametrizations.weight.original0.data.mul_(2)
+    after = module(query, states)[0]
+    assert not absorbed
+    assert (after - before).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("fusion_type", ["factorized", "dense"])
+@torch.no_grad()
+def test_encoders_absorb_projections_by_shape(fusion_type, absorbed, monkeypatch):
+    sizes = {**FEW_QUERIES, "num_fusion_tokens": 1, "fusion_type": fusion_type}
+    model = make_model(DeepAVFusionModel, **sizes)
+    inputs = {**make_inputs(model.config, batch=3), "audio_present": torch.tensor([True, False, True])}
+    found = model(**inputs)
+    assert absorbed
+    monkeypatch.setattr(attention, "_absorbs", lambda *args: False)
+    torch.testing.assert_close(found.to_tuple(), model(**inputs).to_tuple(), **CLOSE)
+
+
+@torch.no_grad()
+def test_autocast_computes_absorbed_products_in_bfloat16(absorbed):
+    torch.manual_seed(0)
+    module = attention.DeepAVFusionAttention(make_model(DeepAVFusionModel).config, 32, 1)
+    query, states = torch.randn(2, 1, 32), torch.randn(2, 40, 32)
+    exact = module(query, states)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(query, states)[0]
+    assert output.dtype == torch.bfloat16
+    assert len(absorbed) == 2
+    torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("case", ["factorized", "token", "no_fusion", "divided_video"])
+@torch.no_grad()
+def test_streams_that_are_not_read_are_not_computed(case):
+    model = make_model(DeepAVFusionModel, **CASES[case])
+    inputs = make_inputs(model.config)
+    everything, called = model(**inputs), []
+    last = str(model.config.num_hidden_layers - 1)
+    for name, module in model.named_modules():
+        if name.endswith(f"layers.{last}") or name.endswith("norm") and name.count(".") < 2:
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    owners = {"fusion": "fusion_", "image": "image.", "audio": "audio."}
+    for streams in (("fusion",), ("image",), ("audio",), ("image", "audio"), ()):
+        called.clear()
+        outputs = model(**inputs, output_streams=streams)
+        for stream, owner in owners.items():
+            field = "last_hidden_state" if stream == "fusion" else f"{stream}_last_hidden_state"
+            assert any(name.startswith(owner) for name in called) == (stream in streams)
+            if stream in streams:
+                torch.testing.assert_close(outputs[field], everything[field])
+            else:
+                assert getattr(outputs, field) is None
+
+
+def test_unknown_streams():
+    model = make_model(DeepAVFusionModel)
+    with pytest.raises(ValueError, match=r"output_streams names \['sound'\]: expected some of fusion, image, audio"):
+        model(**make_inputs(model.config), output_streams=("sound",))
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "unused"),
+    [
+        (DeepAVFusionForSourceSeparation, {"separation_condition": "image"}, "fusion_layers"),
+        (DeepAVFusionForSourceSeparation, {"separation_condition": "fusion"}, "image.layers"),
+        (DeepAVFusionForSemanticSegmentation, {**WIDE, "num_labels": 3}, "fusion_layers"),
+        (DeepAVFusionForSoundLocalization, {"localization_map": "similarity"}, "fusion_layers"),
+    ],
+)
+@torch.no_grad()
+def test_heads_leave_out_streams_unless_records_are_requested(head, options, unused):
+    model = make_model(head, **options)
+    inputs, called = make_inputs(model.config), []
+    layer = model.deepavfusion.get_submodule(f"{unused}.{model.config.num_hidden_layers - 1}")
+    layer.register_forward_hook(lambda *_: called.append(unused))
+    logits = model(**inputs).logits
+    assert not called
+    outputs = model(**inputs, output_hidden_states=True)
+    assert called
+    torch.testing.assert_close(outputs.logits, logits)
+    assert len(outputs.hidden_states) == len(outputs.image_hidden_states) == model.config.num_hidden_layers + 1
+
+
+@pytest.mark.parametrize("case", ["factorized", "swin", "cross"])
+def test_training_need_not_assemble_logits(case):
+    model = make_model(DeepAVFusionForPreTraining, **CASES[case]).train()
+    inputs = {**make_inputs(model.config), **noise(model.config)}
+    for visible in ({}, {"num_visible_image_patches": 0}):
+        expected, found = model(**inputs, **visible), model(**inputs, **visible, return_logits=False)
+        torch.testing.assert_close(found.loss, expected.loss)
+        assert found.image_logits is found.audio_logits is None
+        assert expected.image_logits is not None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keys", "implementation", "expected"),
+    [
+        (torch.bfloat16, 16, "sdpa", "eager"),
+        (torch.bfloat16, 300, "sdpa", "sdpa"),
+        (torch.float32, 16, "sdpa", "sdpa"),
+        (torch.float32, 16, "eager", "eager"),
+    ],
+)
+@torch.no_grad()
+def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, expected, monkeypatch):
+    torch.manual_seed(0)
+    used = []
+    kernels = {"sdpa": attention.ALL_ATTENTION_FUNCTIONS["sdpa"], "eager": attention.eager_attention_forward}
+
+    def get_interface(name, default):
+        used.append(name)
+        return kernels[name]
+
+    monkeypatch.setattr(attention, "ALL_ATTENTION_FUNCTIONS", SimpleNamespace(get_interface=get_interface))
+    module = attention.DeepAVFusionAttention(make_model(DeepAVFusionModel).config, 32, 2).to(dtype)
+    module.config._attn_implementation = implementation
+    states = torch.randn(2, keys, 32, dtype=dtype)
+    output, weights = module(states, states)
+    assert used == [expected]
+    assert (weights is None) == (implementation == "sdpa")
+    exact, _ = module.float()(states.float(), states.float(), need_weights=True)
+    torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
