@@ -21,29 +21,34 @@ from .data.build import SPLITS, build_dataset
 from .data.clips import ClipDataset
 from .data.loading import evaluation_loader
 from .data.sets.folder import WHOLE, WHOLE_FOLDER
+from .data.shards import read_about
 from .data.sources import DATA_SETS
 from .wording import count, with_path
 
 _BATCH = 8
 
 
-def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
-    """The splits of a data set with all their clips, or why they cannot be used; those of the same clips once.
+def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, ClipDataset | Exception]]:
+    """The splits of a data set with all their clips, or why they cannot be used.
 
     Args:
         options: Section `data` of a recipe.
+        repeated: Whether to yield splits whose clips are all in earlier ones.
     """
     seen: set[str] = set()
-    whole = {"validation_fraction": WHOLE} if options["name"] == "folder" else {}
+    name, every = options["name"], {"temporal_jitter": False}  # every frame of a clip is an item
+    if name == "folder":
+        every["validation_fraction"] = WHOLE
     for split in SPLITS:
-        task = DATA_SETS[options["name"]].tasks[0]
+        train = split == "train"  # only then clips may lack boxes
         try:
-            clips = build_dataset(options | whole, DeepAVFusionConfig(), split, train=False, seed=0, task=task)
+            task = read_about(options["path"])["tasks"][0] if name == "shards" else DATA_SETS[name].tasks[0]
+            clips = build_dataset(options | every, DeepAVFusionConfig(), split, train=train, seed=0, task=task)
         except (OSError, ValueError) as error:
             yield split, error
             continue
         paths = {clips.describe(i) for i in range(len(clips))}
-        if not paths <= seen:
+        if repeated or not paths <= seen:
             yield split, clips
         seen |= paths
 

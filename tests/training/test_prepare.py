@@ -52,7 +52,7 @@ def test_unreadable_clips_are_named_and_left_out(videos, tmp_path, capsys):
     code = prepare.main(["prepare", "folder", str(tmp_path / "set"), str(tmp_path / "out"), *SETTINGS])
     assert code == FAILED
     said = capsys.readouterr().out
-    assert "left out: a/broken.mp4" in said or "broken.mp4: expected" in said
+    assert "left out: set/a/broken.mp4" in said or "broken.mp4: expected" in said
     assert "4 clips stored in" in said
     assert "; 1 could not be read" in said
 
@@ -87,16 +87,3 @@ def test_numbers_have_ranges(videos, option, capsys):
     with pytest.raises(SystemExit):
         check("data", ["prepare", "folder", str(videos), "out", *option])
     assert option[0] in capsys.readouterr().err
-
-
-def test_masks_and_boxes_are_refused(tmp_path, monkeypatch):
-    from tests.training.data.test_stills import Still, image, write_image
-
-    frame = str(write_image(tmp_path / "frame.png", image()))
-    from deepavfusion.processors import DeepAVFusionProcessor
-    from deepavfusion.training.data.stills import BoxClips
-
-    clips = BoxClips([Still(frame, frame, boxes=())], DeepAVFusionProcessor.from_config(MODEL), False, 0)
-    monkeypatch.setattr(prepare, "splits_of", lambda options: iter([("test", clips)]))
-    with pytest.raises(ValueError, match="has masks or boxes of frames; only data sets of videos can be prepared"):
-        prepare.preparation_of({"name": "vggss", "path": str(tmp_path)}, prepare.Encoding(), 4)

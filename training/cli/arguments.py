@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from .exports import export_parser, push_parser, verify_parser
-from .parser import FITS, CommandParser, fraction, positive, seconds
+from .parser import FITS, CommandParser, fraction, part, positive, rate, seconds
 
 # Data sets on disk.
 DATA_ACTIONS = ("check", "prepare")
@@ -194,7 +194,7 @@ def data_parser(action: str | None = None) -> CommandParser:
         help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
     )
     if action == "prepare":
-        parser.add_argument("--fps", type=_rate, default=4.0, help="frames per second to store (4)")
+        parser.add_argument("--fps", type=rate, default=4.0, help="frames per second to store (4)")
         parser.add_argument(
             "--short-side", type=positive, default=256, help="largest short side of frames, pixels (256)"
         )
@@ -202,16 +202,15 @@ def data_parser(action: str | None = None) -> CommandParser:
             "--quality", type=positive, choices=range(1, 96), metavar="N", default=90, help="of JPEG (90)"
         )
         parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")
+        parser.add_argument(
+            "--part",
+            type=part,
+            default=(0, 1),
+            metavar="K/N",
+            help="write only part K of N, 0/N to N-1/N, for several machines",
+        )
         parser.add_argument("--check-space", action=argparse.BooleanOptionalAction, default=True, help=_SPACE)
     return parser
-
-
-def _rate(text: str) -> float:
-    """Parse frames per second."""
-    value = float(text)
-    if not 0.01 <= value <= 120:
-        raise argparse.ArgumentTypeError(f"expected a number of frames per second from 0.01 to 120, got {text!r}")
-    return value
 
 
 def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:

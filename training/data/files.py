@@ -106,9 +106,14 @@ class FileClips(ClipDataset):
         seconds_per_window: Instead, one window for every so many seconds of a clip (`num_windows`).
         reader: What decodes the clips of rows; by default, a `FileReader`.
 
+    Attributes:
+        pairs: Positions of rows to mix for the evaluation of separation, where annotations name them.
+
     Raises:
         ValueError: Both `windows_per_clip` and `seconds_per_window`.
     """
+
+    pairs: list[tuple[int, int]] | None = None
 
     def __init__(
         self,

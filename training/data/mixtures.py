@@ -69,7 +69,7 @@ class MixtureClips(FileClips):
         if train and len(set(groups)) < 2:
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
-        self.pairs: list[tuple[int, int]] = []
+        self.pairs = []
         about = f"{self.size_text}, each with another one drawn in every epoch"
         if not train:
             note = ""

@@ -15,10 +15,11 @@ from .files import FileClips
 from .mixtures import MixtureClips
 from .sets.folder import hold_out, read_folder_split
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
-from .sets.names import published_name
+from .sets.names import published_name, youtube_id
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
+SUBSETS = {"audioset": "all", "music": "solo", "avsbench": "s4"}  # those that are taken by default
 WINDOWS = frozenset({"temporal_jitter", "windows_per_clip", "seconds_per_window"})
 
 
@@ -88,11 +89,6 @@ def _select(videos: Videos, chosen: list[int]) -> Videos:
     return videos._replace(rows=videos.rows.select(chosen), groups=groups)
 
 
-def _youtube_id(key: str) -> str:
-    """The video of a clip `<id>_<start:06d>`."""
-    return key.rpartition("_")[0] or key
-
-
 def _folder(request: Request) -> Videos:
     fraction, outside = request.get("validation_fraction", 0.1), bool(request.get("allow_outside"))
     rows, note = read_folder_split(request.path, request.split, request.get("annotations"), fraction, outside)
@@ -132,7 +128,7 @@ def _audioset(request: Request) -> Videos:
 
     subsets = {"balanced": ("balanced_train",), "unbalanced": ("unbalanced_train",)}
     subsets["all"] = subsets["balanced"] + subsets["unbalanced"]
-    subset = request.get("subset", "all")
+    subset = request.get("subset", SUBSETS["audioset"])
     if subset not in subsets:
         raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}.")
     test = request.split == "test"
@@ -143,11 +139,11 @@ def _audioset(request: Request) -> Videos:
 
 
 def _music(request: Request) -> Videos:
-    from .sets.music import read_music, video_of
+    from .sets.music import read_music
 
-    side, subset = "test" if request.split == "test" else "train", request.get("subset", "solo")
+    side, subset = "test" if request.split == "test" else "train", request.get("subset", SUBSETS["music"])
     rows = read_music(request.path, subset, side)
-    groups = [video_of(path) for path in rows["path"]]
+    groups = rows["recording"][:]
     return _select(Videos(rows, f"subset {subset}", groups), held_out(groups, request, side == "train"))
 
 
@@ -164,7 +160,7 @@ def _vggsound_music(request: Request) -> Videos:
     training = music.read_training_clips(request.path, request.get("train_list"))
     keys = training["clip"][:]
     chosen, note = report_overlap("VGGSound-Music", keys, _music_tests(request), bool(request.get("drop_overlap")))
-    videos = _select(Videos(training, note, [_youtube_id(key) for key in keys]), chosen)
+    videos = _select(Videos(training, note, training["recording"][:]), chosen)
     return _select(videos, held_out(videos.groups, request, True))
 
 
@@ -182,15 +178,6 @@ def _music_tests(request: Request) -> set[str]:
     return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
 
 
-def _shards(request: Request) -> Videos:
-    from .shards.source import read_split
-
-    root, cache, fraction = str(request.options["path"]), request.get("cache_dir"), request.get("validation_fraction")
-    rows, note, groups, divided = read_split(root, cache, request.split, fraction)
-    videos = Videos(rows, note, groups)
-    return _select(videos, held_out(groups, request, True)) if divided else videos
-
-
 def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
     """Keys of VGGSound's test clips, if its annotations are found."""
     from .sets.vggsound import read_test_keys
@@ -205,7 +192,6 @@ _VIDEOS: dict[str, Callable[[Request], Videos]] = {
     "audioset": _audioset,
     "music": _music,
     "vggsound_music": _vggsound_music,
-    "shards": _shards,
 }
 
 
@@ -214,31 +200,31 @@ def _build_videos(request: Request) -> ClipDataset:
     videos = _VIDEOS[name](request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
-    if name == "shards":
-        from .shards.source import reader_for
-
-        common["reader"] = reader_for(str(request.options["path"]), request.get("cache_dir"), request.processor)
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":
-        return FileClips(videos.rows, request.processor, **common)
+        clips = FileClips(videos.rows, request.processor, **common)
+        clips.pairs = videos.pairs
+        return clips
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
 
 
 def _build_masks(request: Request) -> ClipDataset:
     from .sets.avsbench import read_avsbench
 
-    subset = request.get("subset", "s4")
+    subset = request.get("subset", SUBSETS["avsbench"])
     frames = request.get(f"{request.split}_list")
     rows, names = read_avsbench(request.path, subset, request.split, frames)
     if request.semantic and names is None:
         raise ValueError(
             f"task.semantic needs AVSBench with metadata.csv; {request.path} is the older release, without classes."
         )
-    names = names if request.semantic else None
     title = f"avsbench {subset}, split {request.split}"
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     jitter = request.get("temporal_jitter", True)
-    return MaskClips(*common, label_names=names, task=request.task, temporal_jitter=jitter)
+    own = names if request.semantic else None
+    clips = MaskClips(*common, label_names=own, task=request.task, temporal_jitter=jitter)
+    clips.mask_classes = names
+    return clips
 
 
 def _build_boxes(request: Request) -> ClipDataset:
@@ -266,13 +252,20 @@ def _build_boxes(request: Request) -> ClipDataset:
         boxes, title = boxes if labeled else None, f"{title}, {note}" if note else title
     else:
         pairs = tests
-    groups = [pair.image if flickr else _youtube_id(pair.image) for pair in pairs]
+    groups = [pair.image if flickr else youtube_id(pair.image) for pair in pairs]
     chosen = held_out(groups, request, labeled == (pairs is not tests))
     keys = {key for pair in pairs for key in (pair.image, pair.audio)}
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
-    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes)
+    recordings = {pair.image: group for pair, group in zip(pairs, groups, strict=True)}
+    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, recordings)
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
+
+
+def _build_shards(request: Request) -> ClipDataset:
+    from .shards.source import build_shards
+
+    return build_shards(request, lambda groups, divided: held_out(groups, request, divided))
 
 
 class DataSet(NamedTuple):
@@ -283,7 +276,7 @@ class DataSet(NamedTuple):
     build: Callable[[Request], ClipDataset]
 
 
-_LABELS = ("recognition", "separation")
+_LABELS, _MAPS = ("recognition", "separation"), ("segmentation", "localization")
 _HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter"})
 DATA_SETS = {
     "folder": DataSet(_LABELS, _HELD_OUT | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
@@ -291,10 +284,10 @@ DATA_SETS = {
     "audioset": DataSet(("recognition",), _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
-    "shards": DataSet(_LABELS, _HELD_OUT | {"cache_dir"} | WINDOWS, _build_videos),
-    "avsbench": DataSet(
-        ("segmentation", "localization"), _JITTER | {"subset", "train_list", "test_list"}, _build_masks
+    "shards": DataSet(
+        (*_LABELS, *_MAPS), _HELD_OUT | {"cache_dir", "subset", "annotations"} | _LISTS | WINDOWS, _build_shards
     ),
+    "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
     "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
     "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
 }

@@ -1,7 +1,7 @@
 """Frames with a map of their sounding objects: masks (segmentation) and boxes (localization), as model inputs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,6 +29,10 @@ class Still(NamedTuple):
     """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
     name: str = ""
     """Name in messages; the image's path by default."""
+    recording: str = ""
+    """The recording that it is part of; frames of one are held out together."""
+    place: tuple[int, int] | None = None
+    """Of a frame in a prepared data set: row of the index, and number of the frame in it."""
 
 
 # Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
@@ -37,6 +41,34 @@ _MAX_SHIFT = 0.33
 
 def _name(row: Still) -> str:
     return row.name or row.image
+
+
+class StillFiles:
+    """Reads frames, their audio and their masks from files."""
+
+    def image(self, row: Still, seconds: float = 3.0):
+        """The frame of a row as it is shown, (H, W, 3) uint8."""
+        from deepavfusion.processors import load_clip
+
+        if is_video(row.image):
+            return load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
+        return read_image(row.image)
+
+    def load(self, row: Still, window, seconds: float):
+        """The frame of a row, and the audio of a window (see `load_clip`): waveform (channels, samples) and Hz."""
+        from deepavfusion.processors import load_clip
+
+        if row.image == row.audio:
+            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
+            return frames[0], waveform, rate
+        image = self.image(row, seconds)
+        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
+        return image, audio.waveform, audio.sampling_rate
+
+    def mask(self, row: Still, shape: tuple[int, int], num_classes: int | None):
+        """The mask of a frame of `shape` (height, width): (H, W) uint8, class indices or, without classes, 0 and 1."""
+        frame = Frame(row.image, shape)
+        return read_mask(row.mask, frame) if num_classes is None else read_class_map(row.mask, num_classes, frame)
 
 
 class StillClips(ClipDataset):
@@ -57,6 +89,7 @@ class StillClips(ClipDataset):
         size: Maximum number of items: the first in `order_by_name`. None takes all.
         name: Name of the dataset in its card.
         temporal_jitter: Whether training draws frames and windows; otherwise every frame is an item, as in evaluation.
+        reader: What reads frames, audio and masks; by default, a `StillFiles`.
 
     Raises:
         ValueError: No rows, or a model of videos.
@@ -74,10 +107,12 @@ class StillClips(ClipDataset):
         size: int | None,
         name: str,
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
         from .augmentation import ClipAugmentation
 
         super().__init__(seed)
+        self.reader = reader or StillFiles()
         if not rows:
             raise ValueError(f"Expected at least one frame in {name}, got none.")
         if processor.video_processor is not None:
@@ -132,7 +167,8 @@ class StillClips(ClipDataset):
     def read(self, i: int) -> dict:
         """The inputs of item i and its map."""
         row, visual = self.frame(i), self.processor.visual_processor
-        image, waveform, rate = self._media(row, i)
+        window, seconds = self._window(row, i), self.processor.feature_extractor.seconds
+        image, waveform, rate = self.reader.load(row, window, seconds)
         if self.train:
             draws, same = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
             view = training_view(self.augmentation, *image.shape[:2], same)
@@ -149,21 +185,6 @@ class StillClips(ClipDataset):
             if self.has_sounding:
                 sample["sounding"] = int(bool(labels.any()))
         return sample
-
-    def _media(self, row: Still, i: int):
-        from deepavfusion.processors import load_clip
-
-        seconds = self.processor.feature_extractor.seconds
-        window = self._window(row, i)
-        if row.image == row.audio:
-            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
-            return frames[0], waveform, rate
-        if is_video(row.image):
-            image = load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
-        else:
-            image = read_image(row.image)
-        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
-        return image, audio.waveform, audio.sampling_rate
 
     def _window(self, row: Still, i: int):
         """Timestamp of the audio's window and, if the frame is from the same file, of the frame, for `load_clip`."""
@@ -195,9 +216,12 @@ class MaskClips(StillClips):
 
     Args:
         rows: Frames with `mask`.
-        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter, reader: See [`StillClips`].
         label_names: Names of the classes by pixel value, 0 being the background; None for foreground alone.
         task: `"segmentation"` or `"localization"`.
+
+    Attributes:
+        mask_classes: Names of the masks' values, whether or not the task tells classes apart; None if they have none.
     """
 
     draws_frames = True
@@ -213,20 +237,20 @@ class MaskClips(StillClips):
         label_names: list[str] | None = None,
         task: str = "segmentation",
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
-        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter, reader)
         if task == "localization" and label_names is not None:
             raise ValueError(f"{name}: localization has no classes, got {len(label_names)} label_names.")
-        self.label_names = label_names
+        self.label_names = self.mask_classes = label_names
         self.has_sounding = task == "localization" and not train
         self.card += ", foreground masks" if label_names is None else f", {len(label_names)} classes with background"
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor:
         """The mask of a frame in the model's view, (H, W)."""
-        frame = Frame(row.image, shape)
         if self.label_names is None:
-            return view.of_map(read_mask(row.mask, frame)).float()
-        return view.of_map(read_class_map(row.mask, len(self.label_names), frame)).long()
+            return view.of_map(self.reader.mask(row, shape, None)).float()
+        return view.of_map(self.reader.mask(row, shape, len(self.label_names))).long()
 
 
 class BoxClips(StillClips):
@@ -238,7 +262,7 @@ class BoxClips(StillClips):
 
     Args:
         rows: Frames with `boxes`, or, for training without labels, all without.
-        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter, reader: See [`StillClips`].
         required_boxes: Number of boxes required for consensus.
     """
 
@@ -252,8 +276,9 @@ class BoxClips(StillClips):
         name: str = "boxes",
         required_boxes: int = 1,
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
-        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter, reader)
         without = [row for row in rows if row.boxes is None]
         if without and (len(without) < len(rows) or not train):
             first = without[0].name or without[0].image

@@ -142,7 +142,7 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
             if not files:
                 missing.append(f"{folder}/{entry.key}")
             label = played if duets else played[0]
-            rows += [{"path": file, "label": label, "split": part} for file in files]
+            rows += [{"path": file, "label": label, "split": part, "recording": entry.key} for file in files]
             instruments.update(played)
     report_missing(f"MUSIC {subset}", len({video_of(row["path"]) for row in rows}) + len(missing), missing, 0)
     if not rows:

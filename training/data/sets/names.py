@@ -54,6 +54,11 @@ def recording_of(path: str) -> str:
     return path if part is None else part[1]
 
 
+def youtube_id(key: str) -> str:
+    """The video of a clip `<id>_<start:06d>`."""
+    return key.rpartition("_")[0] or key
+
+
 def _readings(stem: str) -> Iterator[tuple[int, str, int | None]]:
     """Clips (rank, id, start in s) that a file may be, the likeliest rank first; start is None for the only one."""
     if match := _WITH_END.fullmatch(stem):

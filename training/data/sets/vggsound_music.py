@@ -17,7 +17,7 @@ from deepavfusion.inference.files import reads_file
 
 from .folder import make_rows
 from .lists import read_list
-from .names import ClipFiles, clip_key
+from .names import ClipFiles, clip_key, youtube_id
 from .tables import read_records
 from .vggsound import class_folder, report_missing
 
@@ -121,7 +121,13 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     missing = [key for key in instruments if key not in on_disk]
     report_missing("VGGSound-Music, train", len(instruments), missing, 0)
     rows = [
-        {"path": on_disk[key], "label": instrument, "split": "train", "clip": key}
+        {
+            "path": on_disk[key],
+            "label": instrument,
+            "split": "train",
+            "clip": key,
+            "recording": youtube_id(key),
+        }
         for key, instrument in instruments.items()
         if key in on_disk
     ]
@@ -159,5 +165,8 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
         )
     labels = {key: name for pair in whole for key, name in zip(pair.keys, pair.instruments, strict=True)}
     place = {key: i for i, key in enumerate(labels)}
-    rows = [{"path": on_disk[key], "label": label, "split": "test"} for key, label in labels.items()]
+    rows = [
+        {"path": on_disk[key], "label": label, "split": "test", "clip": key, "recording": youtube_id(key)}
+        for key, label in labels.items()
+    ]
     return make_rows(rows, label_names), [(place[pair.keys[0]], place[pair.keys[1]]) for pair in whole]

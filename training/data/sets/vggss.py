@@ -16,7 +16,7 @@ vggss_144k contains 11,163 clips of VGGSound's test split.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
@@ -132,6 +132,7 @@ def make_stills(
     pairs: Iterable[ImageAudioPair],
     find: Callable[[str, str], tuple[str, str, float | None] | None],
     boxes: dict[str, tuple[Box, ...] | None] | None,
+    recordings: Mapping[str, str] | None = None,
 ) -> list[Still]:
     """Make rows of frames, their audio and their boxes.
 
@@ -142,6 +143,7 @@ def make_stills(
         pairs: Keys of frames and audio.
         find: Function of `locator`.
         boxes: Boxes by the frame's key; None leaves all rows without annotation.
+        recordings: The recording that a frame is part of, by its key; by default, it is not known.
 
     Raises:
         FileNotFoundError: None of them is on disk.
@@ -161,7 +163,8 @@ def make_stills(
             missing.append(pair.image if pair.image == pair.audio else f"{pair.image} with {pair.audio}")
             continue
         name = f"{found[0]} with {found[1]}" if pair.image != pair.audio else found[0]
-        rows.append(Still(*found, boxes=inside, name=name))
+        recording = (recordings or {}).get(pair.image, "")
+        rows.append(Still(*found, boxes=inside, name=name, recording=recording))
     report_missing(what, count, missing, 0)
     if unusable:
         logger.warning("%s: %d frames are left out: all of their boxes are without area", what, unusable)

@@ -45,7 +45,7 @@ class EncodedClip:
         first_frame: Offset of the first JPEG file in `video`.
         frame_ends: Ends of the JPEG files, which follow each other, from `first_frame` on.
         frame_times: Time of each frame in the source, in seconds.
-        image_span: (start, end) of the images in the source, in seconds.
+        image_span: (start, end) of the images in the source, in seconds; None of audio files.
         audio_span: (start, end) of the audio.
     """
 
@@ -54,7 +54,7 @@ class EncodedClip:
     first_frame: int
     frame_ends: list[int]
     frame_times: list[float]
-    image_span: tuple[float, float]
+    image_span: tuple[float, float] | None
     audio_span: tuple[float, float]
 
 
@@ -80,15 +80,25 @@ def encode_clip(path: str, encoding: Encoding, start: float | None = None, end: 
     count = max(1, int((images[1] - images[0]) * encoding.fps + 1e-6))
     times = [images[0] + k / encoding.fps for k in range(count)]
     with closing(reader):
-        frames = [_jpeg(reader.at(time), encoding) for time in times]
-    video, first = _motion_jpeg(frames, times)
-    ends = np.cumsum([len(frame) for frame in frames]).tolist()
-    parts = list(_resampled(recording, encoding.sampling_rate, sounds))
+        frames = [encode_frame(reader.at(time), encoding) for time in times]
+    video, first, ends = pack_images(frames, times)
+    audio, span = encode_audio(path, recording, encoding, sounds)
+    return EncodedClip(video, audio, first, ends, times, images, span)
+
+
+def encode_audio(
+    path: str, recording: Recording, encoding: Encoding, span: tuple[float, float]
+) -> tuple[bytes, tuple[float, float]]:
+    """Encode the audio of a recording in `span`; returns a FLAC file, and its (start, end) in seconds.
+
+    Raises:
+        MediaError: It cannot be decoded.
+    """
+    parts = list(_resampled(recording, encoding.sampling_rate, span))
     if not sum(len(part) for part in parts):
         raise MediaError(f"{path}: expected audio, but the audio stream cannot be decoded.")
     audio, samples = _flac(parts, encoding.sampling_rate)
-    span = (sounds[0], sounds[0] + samples / encoding.sampling_rate)
-    return EncodedClip(video, audio, first, ends, times, images, span)
+    return audio, (span[0], span[0] + samples / encoding.sampling_rate)
 
 
 def _cut(span: tuple[float, float] | None, start: float | None, end: float | None) -> tuple[float, float] | None:
@@ -98,7 +108,8 @@ def _cut(span: tuple[float, float] | None, start: float | None, end: float | Non
     return (low, high) if high > low else None
 
 
-def _jpeg(frame: np.ndarray, encoding: Encoding) -> bytes:
+def encode_frame(frame: np.ndarray, encoding: Encoding) -> bytes:
+    """Encode a frame (H, W, 3) uint8 as a JPEG file, reduced to the short side of the encoding."""
     image = Image.fromarray(frame)
     scale = encoding.short_side / min(image.size)
     if scale < 1:
@@ -108,28 +119,37 @@ def _jpeg(frame: np.ndarray, encoding: Encoding) -> bytes:
     return file.getvalue()
 
 
-def _motion_jpeg(frames: list[bytes], times: list[float]) -> tuple[bytes, int]:
-    """The file, and the offset of the first frame in it; the others follow."""
+def pack_images(images: list[bytes], times: list[float], codec: str = "mjpeg") -> tuple[bytes, int, list[int]]:
+    """Pack JPEG or PNG files into one video file, in which they follow each other.
+
+    Args:
+        images: Contents of the files.
+        times: Their ascending times in seconds.
+        codec: `"mjpeg"` or `"png"`.
+
+    Returns:
+        The QuickTime file, the offset of the first image in it, and where each ends, from that offset on.
+    """
     import av
 
     file = io.BytesIO()
-    width, height = Image.open(io.BytesIO(frames[0])).size
+    width, height = Image.open(io.BytesIO(images[0])).size
     with av.open(file, "w", format="mov", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_mux_stream("mjpeg", width=width, height=height, time_base=Fraction(1, _CLOCK))
+        stream = container.add_mux_stream(codec, width=width, height=height, time_base=Fraction(1, _CLOCK))
         ticks = [round(time * _CLOCK) for time in times]
-        for frame, tick, following in zip(
-            frames, ticks, [*ticks[1:], 2 * ticks[-1] - (ticks[-2:] + [0])[0]], strict=True
+        for image, tick, following in zip(
+            images, ticks, [*ticks[1:], 2 * ticks[-1] - (ticks[-2:] + [0])[0]], strict=True
         ):
-            packet = av.Packet(frame)
+            packet = av.Packet(image)
             packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, _CLOCK), True
             packet.pts = packet.dts = tick - ticks[0]
             packet.duration = max(following - tick, 1)
             container.mux(packet)
     content = file.getvalue()
-    first = content.index(frames[0])
-    if content[first : first + sum(map(len, frames))] != b"".join(frames):
-        raise RuntimeError("Expected the frames of a Motion-JPEG file to follow each other.")
-    return content, first
+    first = content.index(images[0])
+    if content[first : first + sum(map(len, images))] != b"".join(images):
+        raise RuntimeError("Expected the images of a video file to follow each other.")
+    return content, first, np.cumsum([len(image) for image in images]).tolist()
 
 
 def _resampled(recording: Recording, rate: int, span: tuple[float, float]) -> Iterator[np.ndarray]:
@@ -208,7 +228,8 @@ def decode_flac(file, start: float, seconds: float) -> np.ndarray:
 
 def clip_info(row: dict) -> MediaInfo:
     """Streams and spans of a stored clip, in the source's seconds."""
-    return MediaInfo((row["image_start"], row["image_end"]), (row["audio_start"], row["audio_end"]))
+    images = None if row["image_start"] is None else (row["image_start"], row["image_end"])
+    return MediaInfo(images, (row["audio_start"], row["audio_end"]))
 
 
 def nearest_frames(row: dict, times: list[float]) -> list[tuple[int, int]]:
@@ -219,4 +240,14 @@ def nearest_frames(row: dict, times: list[float]) -> list[tuple[int, int]]:
     return [spans[int(np.abs(at - time).argmin())] for time in times]
 
 
-__all__ = ["EncodedClip", "Encoding", "clip_info", "decode_flac", "encode_clip", "nearest_frames"]
+__all__ = [
+    "EncodedClip",
+    "Encoding",
+    "clip_info",
+    "decode_flac",
+    "encode_audio",
+    "encode_clip",
+    "encode_frame",
+    "nearest_frames",
+    "pack_images",
+]

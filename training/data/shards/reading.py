@@ -65,6 +65,12 @@ def rows_of_split(rows, split: str):
     return rows.select(chosen)
 
 
+def place_of(first: int, ends: list[int], number: int) -> Place:
+    """The place of one of the images that follow each other from an offset on."""
+    start = ends[number - 1] if number else 0
+    return Place(first + start, ends[number] - start)
+
+
 class ShardReader:
     """Decodes windows of prepared clips, as `load_clip` does those of files.
 
@@ -95,23 +101,46 @@ class ShardReader:
         Raises:
             MediaError: The clip's members cannot be read, or the timestamp lies outside of it.
         """
-        info, frame_time = clip_info(row), None
-        timestamp = sum(info.span) / 2 if window is None else window
+        info = clip_info(row)
+        timestamp, frame_time = self._timestamps(row, info, window)
+        begin, times = window_times(info.start, info.end, timestamp, num_frames, seconds)
+        if num_frames == 1 and frame_time is not None:
+            times = [frame_time]
+        frames = [
+            self._frame(row["shard"], Place(row["video_offset"] + offset, size), row["path"])
+            for offset, size in nearest_frames(row, times)
+        ]
+        return Clip(np.stack(frames), self._audio(row, begin, seconds), self.rate, timestamp, row["path"])
+
+    def frame(self, row: dict, number: int) -> np.ndarray:
+        """Decode the stored frame of a number, (H, W, 3) uint8.
+
+        Raises:
+            MediaError: It cannot be read.
+        """
+        place = place_of(row["video_offset"], row["frame_ends"], number)
+        return self._frame(row["shard"], place, row["path"]).copy()
+
+    def audio(self, row: dict, window, seconds: float) -> np.ndarray:
+        """Decode the audio of a window of a clip, (1, samples) float32; see `load`."""
+        info = clip_info(row)
+        timestamp, _ = self._timestamps(row, info, window)
+        return self._audio(row, window_times(info.start, info.end, timestamp, 1, seconds)[0], seconds)
+
+    def _timestamps(self, row: dict, info: MediaInfo, window) -> tuple[float, float | None]:
+        """Timestamps of a window's middle and, where it names one, of a frame."""
+        timestamp, frame_time = sum(info.span) / 2 if window is None else window, None
         if callable(window):
             timestamp, frame_time = window(info)
         if not info.start - 0.05 <= timestamp <= info.end + 0.05:
             expected = f"a timestamp within {info.start:.2f} to {info.end:.2f} s"
             raise MediaError(f"{row['path']}: expected {expected}, but got {timestamp:.2f} s.")
-        begin, times = window_times(info.start, info.end, timestamp, num_frames, seconds)
-        if num_frames == 1 and frame_time is not None:
-            times = [frame_time]
-        shard = row["shard"]
-        frames = [
-            self._frame(shard, Place(row["video_offset"] + offset, size), row["path"])
-            for offset, size in nearest_frames(row, times)
-        ]
+        return timestamp, frame_time
+
+    def _audio(self, row: dict, begin: float, seconds: float) -> np.ndarray:
         if row["audio_start"] >= begin + seconds or row["audio_end"] <= begin:
             raise MediaError(f"{row['path']}: expected audio from {begin:.2f} s, but it has none there.")
+        shard = row["shard"]
         file = self.files.open(shard, Place(row["audio_offset"], row["audio_size"]))
         where = f"{row['path']}: expected FLAC audio from {begin:.2f} s in {self.files.root}/shards/{shard}"
         try:
@@ -120,7 +149,7 @@ class ShardReader:
             raise MediaError(f"{where}, but {error}.") from error
         if not waveform.size:
             raise MediaError(f"{where}, but it is damaged.")
-        return Clip(np.stack(frames), waveform, self.rate, timestamp, row["path"])
+        return waveform
 
     def _frame(self, shard: str, place: Place, path: str) -> np.ndarray:
         content = self.files.read(shard, place)
@@ -137,4 +166,4 @@ class ShardReader:
             ) from error
 
 
-__all__ = ["ABOUT", "INDEX", "VERSION", "ShardReader", "read_about", "read_shards"]
+__all__ = ["ABOUT", "INDEX", "VERSION", "ShardReader", "place_of", "read_about", "read_shards", "rows_of_split"]

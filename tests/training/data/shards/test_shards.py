@@ -17,11 +17,18 @@ from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
 from deepavfusion.training.data.sets.folder import read_folder
-from deepavfusion.training.data.shards import Encoding, Preparation, ShardReader, estimate_bytes, finish, prepare
+from deepavfusion.training.data.shards import (
+    Encoding,
+    FolderTakenError,
+    Preparation,
+    ShardReader,
+    estimate_bytes,
+    finish,
+    prepare,
+)
 from deepavfusion.training.data.shards import members as member_files
 from deepavfusion.training.data.shards.encoding import decode_flac, encode_clip
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
-from deepavfusion.training.data.shards.writing import FolderTakenError
 from tests.media_factory import tone, write_media
 
 from ..disk import MODEL, RATE, VIDEO, make_clips, write
@@ -40,8 +47,11 @@ def folder_of_clips(root: Path, count: int = 7) -> Path:
     return root / "videos"
 
 
+ABOUT = {"data": "folder", "kind": "videos", "tasks": ["recognition", "separation"], "options": {}}
+
+
 def preparation_of(videos: Path, **options) -> Preparation:
-    return Preparation({None: read_folder(videos)}, str(videos), {"data": "folder"}, ENCODING, **options)
+    return Preparation({None: read_folder(videos)}, str(videos), ABOUT, ENCODING, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,7 +68,7 @@ def prepared(tmp_path_factory):
     assert sum(prepare(preparation, root / "out")) == 8
     outcome = finish(preparation, root / "out")
     assert outcome.clips == 7
-    assert [path for path, _ in outcome.broken] == ["a/broken.mp4"]
+    assert [path for path, _ in outcome.broken] == ["videos/a/broken.mp4"]
     return videos, root / "out"
 
 
@@ -177,8 +187,8 @@ def test_prepared_clips_equal_those_of_files(prepared, config):
     assert len(whole) == len(rows) == 8
     found = {sample["path"]: sample for sample in stored.__getitems__(range(7))}
     for i in range(8):
-        name = str(Path(whole.describe(i)).relative_to(videos))
-        if name == "a/broken.mp4":
+        name = str(Path(whole.describe(i)).relative_to(videos.parent))
+        if name == "videos/a/broken.mp4":
             continue
         sample, expected = found[name], whole[i]
         assert sample["label"] == expected["label"]
@@ -259,7 +269,7 @@ def test_folders_that_hold_something_else_are_left_alone(prepared, tmp_path):
     before = contents(expected)
     with pytest.raises(FolderTakenError, match="with clips_per_shard=3, now 4; choose another folder"):
         next(prepare(preparation_of(videos, clips_per_shard=4), expected))
-    other = Preparation({None: read_folder(videos).select([0, 1])}, str(videos), {"data": "folder"}, ENCODING, 3)
+    other = Preparation({None: read_folder(videos).select([0, 1])}, str(videos), ABOUT, ENCODING, 3)
     with pytest.raises(FolderTakenError, match="of other clips"):
         next(prepare(other, expected))
     assert contents(expected) == before
@@ -284,7 +294,7 @@ def test_datasets_parses_shards_as_webdataset(prepared):
     assert {tuple(sorted(row)) for row in rows} == {("__key__", "__url__", "flac", "json", "mov")}  # all must be alike
     assert rows[0]["__key__"] == "clips-00000001"
     assert rows[0]["json"]["label"] == "a"
-    assert rows[0]["json"]["source"].startswith("a/clip")
+    assert rows[0]["json"]["source"].startswith("videos/a/clip")
     assert len(load_clip(io.BytesIO(rows[0]["flac"]), seconds=3.0).waveform[0]) == 3 * RATE
     assert load_clip(io.BytesIO(rows[0]["mov"]), num_frames=4).frames.shape == (4, 48, 64, 3)
 
@@ -352,7 +362,7 @@ def test_splits_labels_and_recordings_travel(tmp_path):
     write(tmp_path / "videos" / "list.csv", "\n".join(lines) + "\n")
     rows = read_folder(tmp_path / "videos")
     by_split = {split: rows.filter(lambda row, split=split: row["split"] == split) for split in ("train", "test")}
-    preparation = Preparation(by_split, str(tmp_path / "videos"), {"data": "folder"}, ENCODING)
+    preparation = Preparation(by_split, str(tmp_path / "videos"), ABOUT, ENCODING)
     list(prepare(preparation, tmp_path / "out"))
     finish(preparation, tmp_path / "out")
     options = {"name": "shards", "path": str(tmp_path / "out")}
@@ -360,7 +370,7 @@ def test_splits_labels_and_recordings_travel(tmp_path):
     test = build_dataset(options, MODEL, "test", False, 0)
     assert train.label_names == ["9", "10"]
     assert train.classes() == [[1], [0], [1]]
-    assert [row["path"] for row in test.rows] == [paths[3].name]
+    assert [row["path"] for row in test.rows] == [f"videos/{paths[3].name}"]
     assert test.rows[0]["image_end"] == 1.5
     with pytest.raises(ValueError, match="has no validation split"):
         build_dataset(options, MODEL, "validation", False, 0)
