@@ -42,8 +42,10 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
     for split in SPLITS:
         train = split == "train"  # only then clips may lack boxes
         try:
-            task = read_about(options["path"])["tasks"][0] if name == "shards" else DATA_SETS[name].tasks[0]
-            clips = build_dataset(options | every, DeepAVFusionConfig(), split, train=train, seed=0, task=task)
+            tasks = DATA_SETS[name].tasks
+            if name == "shards":
+                tasks = read_about(options["path"], options.get("cache_dir"))["tasks"]
+            clips = build_dataset(options | every, DeepAVFusionConfig(), split, train=train, seed=0, task=tasks[0])
         except (OSError, ValueError) as error:
             yield split, error
             continue

@@ -137,7 +137,7 @@ def scenes_in_shards(tmp_path_factory):
 def test_shards_are_read_exactly_however_often_a_run_is_killed(scenes_in_shards, tmp_path, kills):
     recipe = yaml.safe_load(TINY_RECIPE)
     recipe["data"] = {"name": "shards", "path": str(scenes_in_shards), "validation_fraction": 0.15, "eval_size": 4}
-    recipe["run"] |= {"num_reconstructions": 0}
+    recipe["run"] |= {"num_reconstructions": 1}
     settings = [f"optim.epochs={2 if kills == 2 else 8}", "run.eval_epochs=8"]
     text = yaml.safe_dump(recipe)
     codes, log = run(tmp_path, f"kills={kills}", "pretrain", *settings, recipe_text=text)

@@ -97,7 +97,8 @@ class Preparation:
 
     def settings(self) -> dict[str, Any]:
         """What the bytes of the shards depend on, beside the rows."""
-        return {"version": VERSION, **asdict(self.encoding), "clips_per_shard": self.clips_per_shard}
+        encoding = asdict(self.encoding) | {"fps": float(self.encoding.fps)}
+        return {"version": VERSION, **encoding, "clips_per_shard": self.clips_per_shard}
 
 
 def stored_name(path: str, root: str) -> str:

@@ -11,11 +11,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
+from deepavfusion.training.data.loading import ClipOrder, evaluation_loader, training_loader
 from deepavfusion.training.data.sets.folder import read_folder
 from deepavfusion.training.data.shards import (
     Encoding,
@@ -316,6 +318,27 @@ def test_damaged_members_are_reported_by_clip_and_shard(prepared, tmp_path):
     content[row["video_offset"] : row["video_offset"] + row["frame_ends"][-1]] = bytes(row["frame_ends"][-1])
     shard.write_bytes(content)
     assert "expected a JPEG file in" in clips.__getitems__([0])[0].reason
+
+
+def test_nodes_read_clips_of_their_own(prepared):
+    _, out = prepared
+    options = {"name": "shards", "path": str(out), "validation_fraction": 0.3}
+    clips = build_dataset(options, MODEL, "train", True, 0)
+    count = len(clips)
+    for rows in (clips.as_dataset(), clips.as_dataset(num_shards=3)):
+        parts = [[row["index"] for row in split_dataset_by_node(rows, rank, 3)] for rank in range(3)]
+        assert sorted(sum(parts, [])) == list(range(count))
+    for processes in (1, 2):  # as in training, with clips from the shards themselves
+        read: list[str] = []
+        for process in range(processes):
+            order = ClipOrder(count, 2 // processes, 1, processes, process, 7, 0, count // 2)
+            for batch in training_loader(clips, order, num_workers=processes - 1):
+                assert not batch["broken"]
+                read += batch["path"]
+        assert len(read) == len(set(read)) == count // 2 * 2
+    tested = build_dataset(options, MODEL, "test", False, 0)
+    parts = [sum((b["path"] for b in evaluation_loader(tested, 1, 2, rank, 0)), []) for rank in range(2)]
+    assert sorted(set(parts[0] + parts[1])) == sorted(tested.rows["path"])
 
 
 def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
