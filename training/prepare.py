@@ -4,8 +4,8 @@
     deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8
     deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED
 
-An interrupted preparation goes on when the same command is run again. Exit codes: 0 all clips are stored; 1 some could
-not be read, and are left out; 2 for an unusable data set or folder.
+An interrupted preparation goes on when the same command is run again. With --part K/N, several machines share the work.
+Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or folder.
 """
 
 import os

@@ -34,7 +34,7 @@ _STILLS = {
     "mask_ends": ["int32"],
 }
 
-_NAMED = {"path", "recording"}
+_NAMES = ("path", "split", "recording")
 
 
 @dataclass
@@ -63,7 +63,7 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
 
     out = Path(out)
     kinds = _PLACES | (_STILLS if preparation.about["kind"] != "videos" else {})
-    kinds |= {"path": "string", "split": "string", "recording": "string"}
+    kinds |= dict.fromkeys(_NAMES, "string")
     places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in kinds.items()}
     if "image" in places:
         places["boxes"] = List(List(List(Value("float64"))))
@@ -82,10 +82,12 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             broken += [tuple(pair) for pair in part["broken"]]
             size += part["bytes"]
         own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
-        columns = {name: [entry[name] for entry in entries] for name in places.keys() - {"path", "split", "recording"}}
+        columns = {name: [entry[name] for entry in entries] for name in places if name not in _NAMES}
         columns["path"] = [preparation.name(path) for path in own["path"]]
         columns["split"] = [split] * len(entries)
-        columns["recording"] = preparation.recordings({name: own[name][:] for name in _NAMED & set(own.column_names)})
+        columns["recording"] = preparation.recordings(
+            {name: own[name][:] for name in _NAMES if name in own.column_names}
+        )
         own = own.remove_columns([name for name in own.column_names if name in places])
         given = Dataset.from_dict(columns, Features(places))
         tables.append(concatenate_datasets([own, given], axis=1) if own.column_names else given)

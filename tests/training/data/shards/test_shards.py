@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
@@ -30,6 +31,7 @@ from deepavfusion.training.data.shards import (
 )
 from deepavfusion.training.data.shards import members as member_files
 from deepavfusion.training.data.shards.encoding import decode_flac, encode_clip
+from deepavfusion.training.data.shards.index import _NAMES, _PLACES
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
 from tests.media_factory import tone, write_media
 
@@ -249,6 +251,13 @@ def test_an_interrupted_preparation_ends_with_the_same_bytes(prepared, tmp_path,
     finish(preparation, tmp_path / "out")
     assert shard.stat().st_mtime_ns == kept
     assert contents(tmp_path / "out") == contents(expected)
+
+
+def test_columns_of_the_index_have_a_fixed_order(prepared):
+    """They would not in another process if a set had been gone through."""
+    names = Dataset.from_file(str(prepared[1] / "index.arrow")).column_names
+    assert names[:3] == ["label", "start", "end"]
+    assert names[3:] == [*_PLACES, *_NAMES]
 
 
 def test_damaged_shards_are_written_again(prepared, tmp_path):
