@@ -110,7 +110,7 @@ def moves(command: str, recipe: str, folder: Path, kills: int, extra: list[str])
         batches = ["optim.batch_size=4", f"optim.gradient_accumulation={2 // world}", f"data.num_workers={workers}"]
         return start(command, [recipe, f"run.output_dir={folder / name}", *batches, *extra], world, log)
 
-    places = [(2, 1), (1, 2), (2, 0), (1, 1), (2, 2), (1, 0)]
+    places = [(1, 2), (2, 1), (1, 0), (2, 0), (1, 1), (2, 2)]
     result: dict = {"whole": wait(begin("whole", 1, 0)), "killed": []}
     for kill in range(kills):
         codes = send_after(begin("interrupted", *places[kill % 6]), signal.SIGKILL, metrics, 3 + kill)

@@ -91,7 +91,13 @@ CASES = {
     "flickr": Case(make_flickr, "flickr_soundnet", ("localization",), lists={"train_list": "1\n2\n"}),
     "music": Case(with_clip(make_music), "music", BOTH, ("train",), {"subset": "music"}),
     "pairs": Case(with_clip(make_vggsound_music), "vggsound_music", BOTH, options={"drop_overlap": True}),
-    "vggsound": Case(with_clip(make_vggsound), "vggsound", BOTH, THREE, training={"validation_fraction": 0.4}),
+    "vggsound": Case(
+        with_clip(make_vggsound),
+        "vggsound",
+        ("separation",),
+        ("train", "validation"),
+        training={"validation_fraction": 0.4},
+    ),
     "audioset": Case(with_clip(make_audioset), "audioset", ("recognition",), options={"subset": "balanced"}),
 }
 
