@@ -16,7 +16,7 @@ from .encoding import clip_info, decode_flac, nearest_frames
 from .members import Place, ShardFiles, local_copy
 
 INDEX, ABOUT = "index.arrow", "dataset.json"
-VERSION = 1
+VERSION = 2
 
 
 def read_about(root: str, cache: str | None = None) -> dict[str, Any]:

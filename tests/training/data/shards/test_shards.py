@@ -356,8 +356,8 @@ def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
         build_dataset({"name": "shards", "path": str(tmp_path)}, MODEL, "train", True, 0)
     shutil.copytree(expected, tmp_path / "out")
     about = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 2}))
-    with pytest.raises(ValueError, match="of version 1, got version 2"):
+    write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 1}))
+    with pytest.raises(ValueError, match="of version 2, got version 1"):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     write(tmp_path / "out" / "dataset.json", "{")
     with pytest.raises(ValueError, match=r"dataset\.json: expected JSON"):
