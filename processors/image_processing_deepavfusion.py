@@ -199,7 +199,7 @@ class ImageTransform(BaseImageProcessor):
         if not self.do_normalize:
             return values
         mean, std = self._statistics(pixels.device)
-        return (values - mean) / std
+        return (values - mean).div_(std)
 
     def denormalize(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Invert `normalize`: (..., 3, H, W) float32 in 0..1."""
