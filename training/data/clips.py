@@ -131,13 +131,14 @@ class ClipDataset(Dataset):
         samples: list[dict | BrokenClip] = []
         for i in self._check(items):
             try:
-                samples.append(self.read(i) | {"path": self.describe(i), "index": i})
+                sample = self.read(i)
+                samples.append(sample | {"path": sample.get("path") or self.describe(i), "index": i})
             except MediaError as error:
                 samples.append(BrokenClip(self.describe(i), str(error), i))
         return samples
 
     def read(self, i: int) -> dict:
-        """Item i without `path` and `index`.
+        """Item i without `index`, and without `path` where that is what `describe` says.
 
         Raises:
             MediaError: Its files cannot be read, or lack an image or audio stream.

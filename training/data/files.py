@@ -175,14 +175,14 @@ class FileClips(ClipDataset):
         return self.rows
 
     def read(self, i: int) -> dict:
-        """`pixel_values`, `input_features` and, where there are labels, `label` of item i."""
+        """`pixel_values`, `input_features`, `path` and, where there are labels, `label` of item i."""
         row = self.rows[i]
         clip = self.load(row, i, 0)
         draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
         pixels = self.pixel_values(clip, draws)
         waveform = self.augmentation.waveform(clip.waveform, draws) if self.train else clip.waveform
         features = self.processor.feature_extractor([waveform], sampling_rate=clip.sampling_rate)["input_features"][0]
-        return {"pixel_values": pixels, "input_features": features} | self.labels_of(row)
+        return {"pixel_values": pixels, "input_features": features, "path": row["path"]} | self.labels_of(row)
 
     def labels_of(self, row: dict) -> dict:
         """A row's `label`, where there are labels."""
