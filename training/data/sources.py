@@ -217,7 +217,7 @@ def _build_videos(request: Request) -> ClipDataset:
     if name == "shards":
         from .shards.source import reader_for
 
-        common["reader"] = reader_for(str(request.options["path"]), request.get("cache_dir"), request.processor)
+        common["reader"] = reader_for(request.options, request.processor)
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":
         return FileClips(videos.rows, request.processor, **common)
@@ -291,7 +291,7 @@ DATA_SETS = {
     "audioset": DataSet(("recognition",), _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
-    "shards": DataSet(_LABELS, _HELD_OUT | {"cache_dir"} | WINDOWS, _build_videos),
+    "shards": DataSet(_LABELS, _HELD_OUT | {"cache_dir", "cache_gb"} | WINDOWS, _build_videos),
     "avsbench": DataSet(
         ("segmentation", "localization"), _JITTER | {"subset", "train_list", "test_list"}, _build_masks
     ),

@@ -5,12 +5,12 @@ A prepared data set is a folder:
 ```
 dataset.json                what was prepared, how, and what could not be read
 index.arrow                 a row per clip: annotations, and where its members lie
-shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG), <key>.flac (16 kHz, mono), <key>.json
+shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG) or mp4, <key>.flac (16 kHz, mono) or wav, <key>.json
 parts/train-000000.json     the rows of each shard, from which an interrupted preparation goes on
 ```
 
-`members` reads parts of tar files, `encoding` turns a clip into members and back, `writing` and `index` make the
-folder, `reading` and `source` give its clips to training.
+`members` and `downloads` read parts of tar files; `encoding`, of `video` and `audio`, turns a clip into members;
+`writing` and `index` make the folder; `reading` and `source` give its clips to training.
 """
 
 from .encoding import Encoding

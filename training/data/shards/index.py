@@ -14,12 +14,12 @@ from .writing import Preparation, read_part
 _PLACES = {
     "shard": "string",
     "video_offset": "int64",
-    "frame_ends": ["int32"],
+    "frame_ends": ["int64"],
     "frame_times": ["float64"],
     "image_start": "float64",
     "image_end": "float64",
     "audio_offset": "int64",
-    "audio_size": "int64",
+    "audio_ends": ["int64"],
     "audio_start": "float64",
     "audio_end": "float64",
 }

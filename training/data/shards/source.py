@@ -1,5 +1,7 @@
 """The splits of a prepared data set, for `build_dataset`."""
 
+from typing import Any
+
 from ..sets.folder import divide
 from ..sets.names import recording_of
 from .reading import ShardReader, read_about, read_shards, rows_of_split
@@ -42,10 +44,16 @@ def _recordings(rows) -> list[str]:
     return [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
 
 
-def reader_for(root: str, cache: str | None, processor) -> ShardReader:
-    """The reader of a prepared data set for a model: JPEG files are decoded at the size that its crops need."""
+def reader_for(options: dict[str, Any], processor) -> ShardReader:
+    """The reader of a prepared data set for a model: JPEG files are decoded at the size that its crops need.
+
+    Args:
+        options: `path`, and optionally `cache_dir` and `cache_gb`, of the section `data` of a recipe.
+        processor: A `DeepAVFusionProcessor` of the model's sizes.
+    """
     # Crops are of at least half of the area, and up to a third wider than high, or higher than wide.
-    return ShardReader(root, cache, tuple(2 * side for side in processor.visual_processor.output_size))
+    size = tuple(2 * side for side in processor.visual_processor.output_size)
+    return ShardReader(str(options["path"]), options.get("cache_dir"), size, options.get("cache_gb"))
 
 
 __all__ = ["read_split", "reader_for"]

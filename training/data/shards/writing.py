@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +17,11 @@ import torch
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import MediaError
 
-from .encoding import Encoding, encode_clip
+from .audio import AUDIO_FORMATS
+from .encoding import EncodedClip, Encoding, encode_clip
 from .members import TarWriter
 from .reading import VERSION
+from .video import VIDEO_FORMATS
 
 _SAMPLE = 8  # clips that are encoded to estimate the size
 
@@ -89,10 +92,10 @@ def estimate_bytes(preparation: Preparation) -> int:
         for i in range(0, len(rows), step):
             row = rows[i]
             try:
-                clip = encode_clip(row["path"], preparation.encoding, row.get("start"), row.get("end"))
+                with closing(encode_clip(row["path"], preparation.encoding, row.get("start"), row.get("end"))) as clip:
+                    sizes.append(clip.size + 3072)
             except MediaError:
                 continue
-            sizes.append(len(clip.video) + len(clip.audio) + 3072)
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
@@ -172,7 +175,9 @@ def write_shard(preparation: Preparation, out: Path, name: str, split: str | Non
             for i in places:
                 row = rows[i]
                 try:
-                    entry = _add_clip(tar, f"{split or 'clips'}-{i:08d}", row, rows.features, preparation)
+                    entry = _add_clip(
+                        tar, f"{split or 'clips'}-{i:08d}", row, rows.features, preparation, temporary.parent
+                    )
                 except MediaError as error:
                     broken.append([preparation.name(row["path"]), str(error)])
                     continue
@@ -188,8 +193,27 @@ def write_shard(preparation: Preparation, out: Path, name: str, split: str | Non
     write_atomically(_part(out, name), json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n")
 
 
-def _add_clip(tar: TarWriter, key: str, row: dict, features, preparation: Preparation) -> dict[str, Any]:
-    clip = encode_clip(row["path"], preparation.encoding, row.get("start"), row.get("end"))
+def _add_clip(tar: TarWriter, key: str, row: dict, features, preparation: Preparation, folder: Path) -> dict[str, Any]:
+    encoding = preparation.encoding
+    with closing(encode_clip(row["path"], encoding, row.get("start"), row.get("end"), str(folder))) as clip:
+        tar.add(f"{key}.json", json.dumps(_about_clip(row, features, clip, preparation)).encode())
+        video = tar.add(f"{key}.{VIDEO_FORMATS[encoding.video].suffix}", clip.video)
+        audio = tar.add(f"{key}.{AUDIO_FORMATS[encoding.audio].suffix}", clip.audio)
+    return {
+        "video_offset": video.offset + clip.video_places.offset,
+        "frame_ends": clip.video_places.ends,
+        "frame_times": clip.video_places.times,
+        "image_start": clip.image_span[0],
+        "image_end": clip.image_span[1],
+        "audio_offset": audio.offset + clip.audio_places.offset,
+        "audio_ends": clip.audio_places.ends,
+        "audio_start": clip.audio_span[0],
+        "audio_end": clip.audio_span[1],
+    }
+
+
+def _about_clip(row: dict, features, clip: EncodedClip, preparation: Preparation) -> dict[str, Any]:
+    """What the JSON member of a clip says."""
     about = {
         "source": preparation.name(row["path"]),
         **{k: row[k] for k in ("start", "end", "recording", "clip") if row.get(k) is not None},
@@ -199,21 +223,7 @@ def _add_clip(tar: TarWriter, key: str, row: dict, features, preparation: Prepar
         several = isinstance(label, list)
         names = [(feature.feature if several else feature).int2str(c) for c in (label if several else [label])]
         about["label"] = names if several else names[0]
-    about |= {"frame_times": clip.frame_times, "audio_start": clip.audio_span[0]}
-    tar.add(f"{key}.json", json.dumps(about).encode())
-    video = tar.add(f"{key}.mov", clip.video)
-    audio = tar.add(f"{key}.flac", clip.audio)
-    return {
-        "video_offset": video.offset + clip.first_frame,
-        "frame_ends": clip.frame_ends,
-        "frame_times": clip.frame_times,
-        "image_start": clip.image_span[0],
-        "image_end": clip.image_span[1],
-        "audio_offset": audio.offset,
-        "audio_size": audio.size,
-        "audio_start": clip.audio_span[0],
-        "audio_end": clip.audio_span[1],
-    }
+    return about | {"frame_times": clip.video_places.times, "audio_start": clip.audio_span[0]}
 
 
 def _part(out: Path, name: str) -> Path:
