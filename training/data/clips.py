@@ -127,7 +127,9 @@ class ClipDataset(Dataset):
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError
+        from deepavfusion.processors.threads_deepavfusion import use_one_thread_after_fork
 
+        use_one_thread_after_fork()  # `datasets.map` with several processes forks
         samples: list[dict | BrokenClip] = []
         for i in self._check(items):
             try:

@@ -3,7 +3,6 @@
 import wave
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -88,12 +87,12 @@ def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield left
 
 
-def read_flac(read: Callable[[int, int], bytes], ends: list[int], first: int, last: int, rate: int) -> np.ndarray:
+def read_flac(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, last: int, rate: int) -> np.ndarray:
     """Decode samples of a file that `write_flac` has written.
 
     Args:
         read: Function that reads a number of bytes at a place, in bytes from the first block on.
-        ends: See `AudioPlaces`.
+        ends: Those of `AudioPlaces`.
         first: First sample.
         last: End of the samples, exclusive, within the file and after `first`.
         rate: Sampling rate in Hz.
@@ -104,21 +103,18 @@ def read_flac(read: Callable[[int, int], bytes], ends: list[int], first: int, la
     import av
 
     low, high = first // BLOCK, -(-last // BLOCK)
-    begin = ends[low - 1] if low else 0
-    content = read(begin, ends[high - 1] - begin)
+    begin = int(ends[low - 1]) if low else 0
+    blocks = av.Packet(read(begin, int(ends[high - 1]) - begin))
     decoder = av.CodecContext.create("flac", "r")
     decoder.thread_count = 1
     decoder.options = {"err_detect": "crccheck+explode"}
     decoder.extradata = _stream_info(rate)
-    found = []
-    for start, end in pairwise([begin, *ends[low:high]]):
-        for frame in decoder.decode(av.Packet(content[start - begin : end - begin])):
-            found.append(np.frombuffer(frame.planes[0], np.int16, frame.samples))
+    found = [np.frombuffer(frame.planes[0], np.int16, frame.samples) for frame in decoder.decode(blocks)]
     samples = np.concatenate(found) if found else np.zeros(0, np.int16)
     return _to_float(samples[first - low * BLOCK : last - low * BLOCK])
 
 
-def read_pcm(read: Callable[[int, int], bytes], ends: list[int], first: int, last: int, rate: int) -> np.ndarray:
+def read_pcm(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, last: int, rate: int) -> np.ndarray:
     """Read samples of a file that `write_pcm` has written; see `read_flac`."""
     return _to_float(np.frombuffer(read(2 * first, 2 * (last - first)), "<i2"))
 
@@ -138,7 +134,7 @@ class AudioFormat(NamedTuple):
 
     suffix: str
     write: Callable[[BinaryIO, Iterable[np.ndarray], int], AudioPlaces]
-    read: Callable[[Callable[[int, int], bytes], list[int], int, int, int], np.ndarray]
+    read: Callable[[Callable[[int, int], bytes], np.ndarray, int, int, int], np.ndarray]
 
 
 AUDIO_FORMATS = {"flac": AudioFormat("flac", write_flac, read_flac), "pcm": AudioFormat("wav", write_pcm, read_pcm)}

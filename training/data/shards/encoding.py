@@ -17,6 +17,7 @@ from deepavfusion.processors.sample_streams_deepavfusion import ResamplingStream
 from .audio import AUDIO_FORMATS, AudioPlaces
 from .video import VIDEO_FORMATS, VideoPlaces
 
+ARRAYS = {"frame_ends": "<i8", "frame_times": "<f8", "audio_ends": "<i8"}  # columns of the index with many numbers
 _IN_MEMORY = 16 << 20  # bytes of a member that are kept in memory; longer ones are written to a temporary file
 
 
@@ -141,12 +142,17 @@ def clip_info(row: dict) -> MediaInfo:
     return MediaInfo((row["image_start"], row["image_end"]), (row["audio_start"], row["audio_end"]))
 
 
+def row_array(row: dict, name: str) -> np.ndarray:
+    """The numbers (n,) of a column of `ARRAYS`."""
+    return np.frombuffer(row[name], ARRAYS[name])
+
+
 def nearest_frames(row: dict, times: list[float]) -> list[tuple[int, int]]:
     """Offset and size, from the first frame on, of the stored frames closest to `times`."""
-    at, ends = np.asarray(row["frame_times"]), row["frame_ends"]
+    at, ends = row_array(row, "frame_times"), row_array(row, "frame_ends")
     chosen = [int(np.abs(at - time).argmin()) for time in times]
-    begins = [ends[k - 1] if k else 0 for k in chosen]
-    return [(begin, ends[k] - begin) for k, begin in zip(chosen, begins, strict=True)]
+    begins = [int(ends[k - 1]) if k else 0 for k in chosen]
+    return [(begin, int(ends[k]) - begin) for k, begin in zip(chosen, begins, strict=True)]
 
 
-__all__ = ["EncodedClip", "Encoding", "clip_info", "encode_clip", "nearest_frames"]
+__all__ = ["ARRAYS", "EncodedClip", "Encoding", "clip_info", "encode_clip", "nearest_frames", "row_array"]

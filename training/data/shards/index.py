@@ -5,21 +5,24 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from deepavfusion.inference.files import write_atomically
 
+from .encoding import ARRAYS
 from .reading import ABOUT, INDEX
 from .writing import Preparation, read_part
 
-# Columns of the index beside those of the rows.
+# Columns of the index beside those of the rows; binary ones are the bytes of arrays of ARRAYS, which need no parsing.
 _PLACES = {
     "shard": "string",
     "video_offset": "int64",
-    "frame_ends": ["int64"],
-    "frame_times": ["float64"],
+    "frame_ends": "large_binary",
+    "frame_times": "large_binary",
     "image_start": "float64",
     "image_end": "float64",
     "audio_offset": "int64",
-    "audio_ends": ["int64"],
+    "audio_ends": "large_binary",
     "audio_start": "float64",
     "audio_end": "float64",
 }
@@ -47,10 +50,10 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
         FileNotFoundError: A shard is missing.
     """
     import pyarrow as pa
-    from datasets import Dataset, Features, List, Value, concatenate_datasets
+    from datasets import Dataset, Features, Value, concatenate_datasets
 
     out = Path(out)
-    places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in _PLACES.items()}
+    places = {name: Value(kind) for name, kind in _PLACES.items()}
     tables, broken, size = [], [], 0
     for split, rows in preparation.rows.items():
         kept, entries = [], []
@@ -66,6 +69,8 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             size += part["bytes"]
         own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
         columns = {name: [entry[name] for entry in entries] for name in _PLACES}
+        for name, kind in ARRAYS.items():
+            columns[name] = [np.asarray(values, kind).tobytes() for values in columns[name]]
         names = [preparation.name(path) for path in own["path"]]
         own = own.remove_columns([name for name in ("split", "path") if name in own.column_names])
         columns |= {"path": names, "split": [split] * len(entries)}

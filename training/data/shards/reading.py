@@ -16,7 +16,7 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
-from .encoding import clip_info, nearest_frames
+from .encoding import clip_info, nearest_frames, row_array
 from .members import Place, ShardFiles
 
 INDEX, ABOUT = "index.arrow", "dataset.json"
@@ -125,10 +125,11 @@ class ShardReader:
         ]
 
     def _video_frames(self, row: dict, times: list[float]) -> list[np.ndarray]:
-        file = self.files.open(row["shard"], Place(row["video_offset"], row["frame_ends"][-1]))
+        file = self.files.open(row["shard"], Place(row["video_offset"], int(row_array(row, "frame_ends")[-1])))
+        start = row_array(row, "frame_times")[0]
         try:
             with closing(FrameReader.of(file)) as reader:
-                return [reader.at(max(time - row["frame_times"][0], 0.0)) for time in times]
+                return [reader.at(max(float(time - start), 0.0)) for time in times]
         except MediaError as error:
             raise MediaError(f"{self._where(row, 'an MP4 file')}, but {error}") from error
 
@@ -145,7 +146,7 @@ class ShardReader:
 
         expected = self._where(row, f"audio from {begin:.2f} s")
         try:
-            waveform = self.audio.read(read, row["audio_ends"], first, last, self.rate)
+            waveform = self.audio.read(read, row_array(row, "audio_ends"), first, last, self.rate)
         except MediaError:
             raise
         except Exception as error:  # PyAV and FFmpeg raise a dozen kinds
@@ -165,7 +166,7 @@ class ShardReader:
                     height, width = self.size
                     scale = max(height / image.height, width / image.width)
                     image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
             raise MediaError(f"{self._where(row, 'a JPEG file')}, but {error}.") from error
 

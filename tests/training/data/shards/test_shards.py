@@ -20,7 +20,7 @@ from deepavfusion.training.data.sets.folder import read_folder
 from deepavfusion.training.data.shards import Encoding, Preparation, ShardReader, estimate_bytes, finish, prepare
 from deepavfusion.training.data.shards import members as member_files
 from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
-from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip
+from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
 from deepavfusion.training.data.shards.writing import FolderTakenError
 from tests.media_factory import tone, write_media
@@ -59,7 +59,7 @@ def stored_audio(clip: EncodedClip, start: float, seconds: float, audio: str = "
         return stored[places.offset + place : places.offset + place + size]
 
     first, last = round(start * RATE), round((start + seconds) * RATE)
-    return AUDIO_FORMATS[audio].read(read, places.ends, max(first, 0), min(last, places.samples), RATE)
+    return AUDIO_FORMATS[audio].read(read, np.array(places.ends), max(first, 0), min(last, places.samples), RATE)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -154,12 +154,12 @@ def test_only_the_blocks_of_a_window_are_read_and_their_damage_is_found(tmp_path
         asked.append(size)
         return bytes(stored[places.offset + place : places.offset + place + size])
 
-    assert len(read_flac(read, places.ends, 3 * BLOCK, 5 * BLOCK, RATE)) == 2 * BLOCK
+    assert len(read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)) == 2 * BLOCK
     assert asked == [places.ends[4] - places.ends[2]]
     stored[places.offset + (places.ends[3] + places.ends[4]) // 2] ^= 1
     with pytest.raises(av.FFmpegError):
-        read_flac(read, places.ends, 3 * BLOCK, 5 * BLOCK, RATE)
-    assert len(read_flac(read, places.ends, BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
+        read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)
+    assert len(read_flac(read, np.array(places.ends), BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
 
 
 def test_members_lie_where_their_places_say(tmp_path):
@@ -337,13 +337,17 @@ def test_damaged_members_are_reported_by_clip_and_shard(prepared, tmp_path):
     row = clips.rows[0]
     shard = out / "shards" / row["shard"]
     content = bytearray(shard.read_bytes())
-    content[row["audio_offset"] : row["audio_offset"] + row["audio_ends"][-1]] = bytes(row["audio_ends"][-1])
+    content[row["audio_offset"] : row["audio_offset"] + row_array(row, "audio_ends")[-1]] = bytes(
+        row_array(row, "audio_ends")[-1]
+    )
     shard.write_bytes(content)
     (broken,) = clips.__getitems__([0])
     assert isinstance(broken, BrokenClip)
     assert row["path"] in broken.reason
     assert row["shard"] in broken.reason
-    content[row["video_offset"] : row["video_offset"] + row["frame_ends"][-1]] = bytes(row["frame_ends"][-1])
+    content[row["video_offset"] : row["video_offset"] + row_array(row, "frame_ends")[-1]] = bytes(
+        row_array(row, "frame_ends")[-1]
+    )
     shard.write_bytes(content)
     assert "expected a JPEG file in" in clips.__getitems__([0])[0].reason
 
