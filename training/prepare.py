@@ -1,7 +1,7 @@
 """Prepare a data set for training: decode every clip once, and store frames and audio in shards with an index.
 
     deepavfusion data prepare folder VIDEOS PREPARED
-    deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8
+    deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8 --audio pcm
     deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED
 
 An interrupted preparation goes on when the same command is run again. With --part K/N, several machines share the work.
@@ -38,6 +38,7 @@ from .data.stills import BoxClips, MaskClips, StillClips
 from .wording import count, with_path
 
 _GB = 1e9
+_VIDEO_SIDE = 360  # short side of H.264 in pixels, as of the published training's videos
 
 
 def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> Preparation:
@@ -80,15 +81,23 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
     return Preparation(rows, root, about, encoding, clips_per_shard)
 
 
+def encoding_of(given) -> Encoding:
+    """How the arguments of the command say that clips are stored."""
+    numbers = {"fps": given.fps, "short_side": given.short_side, "quality": given.quality}
+    if given.keep_video:
+        numbers = {"short_side": given.short_side or _VIDEO_SIDE}
+    numbers = {name: value for name, value in numbers.items() if value is not None}
+    return Encoding(audio=given.audio, video="h264" if given.keep_video else "jpeg", **numbers)
+
+
 @command("deepavfusion data prepare")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given, options = parse_data(argv)
     plain_output()
-    encoding = Encoding(given.fps, given.short_side, given.quality)
     try:
         preparation = preparation_of(
-            {"name": given.name, "path": given.path, **options}, encoding, given.clips_per_shard
+            {"name": given.name, "path": given.path, **options}, encoding_of(given), given.clips_per_shard
         )
         claim(preparation, given.out)
     except (FolderTakenError, OSError, ValueError) as error:

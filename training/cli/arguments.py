@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .exports import export_parser, push_parser, verify_parser
+from .exports import convert_parser, export_parser, push_parser, verify_parser
 from .parser import FITS, CommandParser, fraction, part, positive, rate, seconds
 
 # Data sets on disk.
@@ -144,28 +144,6 @@ def localize_parser() -> CommandParser:
     return parser
 
 
-def convert_parser() -> CommandParser:
-    """Build the parser of `deepavfusion convert`."""
-    parser = CommandParser(
-        prog="deepavfusion convert",
-        description="Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it "
-        "to the Hub.\n\n"
-        "deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/\n"
-        "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME\n"
-        "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
-    parser.add_argument("output", type=Path, help="output folder")
-    parser.add_argument(
-        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
-    )
-    parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
-    parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub id of the repository to push to")
-    return parser
-
-
 def data_parser(action: str | None = None) -> CommandParser:
     """Build the parser of `deepavfusion data`, or of one of its actions, "check" or "prepare"."""
     parser = CommandParser(
@@ -194,13 +172,13 @@ def data_parser(action: str | None = None) -> CommandParser:
         help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
     )
     if action == "prepare":
-        parser.add_argument("--fps", type=rate, default=4.0, help="frames per second to store (4)")
+        parser.add_argument("--fps", type=rate, help="JPEG files per second to store (4)")
         parser.add_argument(
-            "--short-side", type=positive, default=256, help="largest short side of frames, pixels (256)"
+            "--short-side", type=positive, help="largest short side of frames, pixels (256; 360 with --keep-video)"
         )
-        parser.add_argument(
-            "--quality", type=positive, choices=range(1, 96), metavar="N", default=90, help="of JPEG (90)"
-        )
+        parser.add_argument("--quality", type=positive, choices=range(1, 96), metavar="N", help="of JPEG (90)")
+        parser.add_argument("--keep-video", action="store_true", help=_KEEP_VIDEO)
+        parser.add_argument("--audio", choices=("flac", "pcm"), default="flac", help=_AUDIO)
         parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")
         parser.add_argument(
             "--part",
@@ -262,6 +240,11 @@ _DATA_DESCRIPTIONS = {
     "Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or\n"
     "folder.",
 }
+_KEEP_VIDEO = (
+    "store MP4 files (H.264, at most 30 frames per second, a key frame every 16) instead of JPEG files, for which they "
+    "are read about five times as slowly"
+)
+_AUDIO = "store 16-bit audio as FLAC, or as PCM, which takes twice the space and no decoding (flac)"
 _SPACE = "estimate the size first, from a few clips, and stop if the disk has less free space (default: yes)"
 
 PARSERS = {

@@ -1,9 +1,31 @@
-"""Command lines of what is done with a trained model: export, verification, publishing."""
+"""Command lines of what is done with a trained model: conversion, export, verification, publishing."""
 
 import argparse
 from pathlib import Path
 
 from .parser import FITS, CommandParser, positive
+
+
+def convert_parser() -> CommandParser:
+    """Build the parser of `deepavfusion convert`."""
+    parser = CommandParser(
+        prog="deepavfusion convert",
+        description="Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it "
+        "to the Hub.\n\n"
+        "deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/\n"
+        "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME\n"
+        "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
+    parser.add_argument("output", type=Path, help="output folder")
+    parser.add_argument(
+        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
+    )
+    parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
+    parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
+    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub id of the repository to push to")
+    return parser
 
 
 def export_parser() -> CommandParser:
@@ -104,4 +126,4 @@ def push_parser() -> CommandParser:
     return parser
 
 
-__all__ = ["export_parser", "push_parser", "verify_parser"]
+__all__ = ["convert_parser", "export_parser", "push_parser", "verify_parser"]

@@ -228,6 +228,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
             raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
         given.out = Path(outs[0])
         check_writable(given.out, "OUT")
+        if given.keep_video and (given.fps, given.quality) != (None, None):
+            raise InputError("--keep-video: expected no --fps and no --quality, which are those of JPEG files.")
     if not os.path.exists(given.path):
         hint = similar(Path(given.path))
         expected = f"expected the data set {given.name} at {given.path}"

@@ -285,7 +285,9 @@ DATA_SETS = {
     "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
     "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
     "shards": DataSet(
-        (*_LABELS, *_MAPS), _HELD_OUT | {"cache_dir", "subset", "annotations"} | _LISTS | WINDOWS, _build_shards
+        (*_LABELS, *_MAPS),
+        _HELD_OUT | {"cache_dir", "cache_gb", "subset", "annotations"} | _LISTS | WINDOWS,
+        _build_shards,
     ),
     "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
     "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),

@@ -5,13 +5,14 @@ A prepared data set is a folder:
 ```
 dataset.json                what was prepared, how, and what could not be read
 index.arrow                 a row per clip: annotations, and where its members lie
-shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG), <key>.flac (16 kHz, mono), <key>.json; and, where
-                            frames have masks, <key>.masks.mov (PNG)
+shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG) or mp4, <key>.flac (16 kHz, mono) or wav, <key>.json;
+                            and, where frames have masks, <key>.masks.mov (PNG)
 parts/train-000000.json     the rows of each shard, from which an interrupted preparation goes on
 ```
 
-`members` reads parts of tar files, `encoding` turns a clip into members and back, `stills` annotated frames;
-`preparation` says what is written, `writing` and `index` write it; `reading` and `source` give clips to training.
+`members` and `downloads` read parts of tar files; `encoding`, of `video` and `audio`, turns a clip into members, and
+`stills` annotated frames; `preparation` says what is written, `writing` and `index` write it; `reading` and `source`
+give clips to training.
 """
 
 from .encoding import Encoding

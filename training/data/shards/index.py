@@ -5,22 +5,25 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from deepavfusion.inference.files import write_atomically
 
+from .encoding import ARRAYS
 from .preparation import Preparation
 from .reading import ABOUT, INDEX
 from .writing import read_part
 
-# Columns of the index beside those of the rows.
+# Columns of the index beside those of the rows; binary ones are the bytes of arrays of ARRAYS, which need no parsing.
 _PLACES = {
     "shard": "string",
     "video_offset": "int64",
-    "frame_ends": ["int32"],
-    "frame_times": ["float64"],
+    "frame_ends": "large_binary",
+    "frame_times": "large_binary",
     "image_start": "float64",
     "image_end": "float64",
     "audio_offset": "int64",
-    "audio_size": "int64",
+    "audio_ends": "large_binary",
     "audio_start": "float64",
     "audio_end": "float64",
 }
@@ -31,7 +34,7 @@ _STILLS = {
     "timestamp": ["float64"],
     "name": ["string"],
     "mask_offset": "int64",
-    "mask_ends": ["int32"],
+    "mask_ends": "large_binary",
 }
 
 _NAMES = ("path", "split", "recording")
@@ -83,6 +86,8 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             size += part["bytes"]
         own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
         columns = {name: [entry[name] for entry in entries] for name in places if name not in _NAMES}
+        for name in ARRAYS.keys() & columns.keys():
+            columns[name] = [np.asarray(values, ARRAYS[name]).tobytes() for values in columns[name]]
         columns["path"] = [preparation.name(path) for path in own["path"]]
         columns["split"] = [split] * len(entries)
         columns["recording"] = preparation.recordings(

@@ -57,16 +57,20 @@ class Preparation:
         found = [recording_of(path) if name is None else name for path, name in zip(rows["path"], own, strict=True)]
         return [self.name(path) if name == path else name for path, name in zip(rows["path"], found, strict=True)]
 
-    def encode(self, row: dict) -> EncodedClip | EncodedStills:
-        """Encode the clip of a row.
+    def encode(self, row: dict, folder: str | None = None) -> EncodedClip | EncodedStills:
+        """Encode the clip of a row, which is to be closed.
+
+        Args:
+            row: The row.
+            folder: Folder for what is too large for memory; by default, that of temporary files.
 
         Raises:
             MediaError: It cannot be read.
         """
         if self.about["kind"] == "videos":
-            return encode_clip(row["path"], self.encoding, row.get("start"), row.get("end"))
+            return encode_clip(row["path"], self.encoding, row.get("start"), row.get("end"), folder)
         classes = self.about.get("classes")
-        return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes))
+        return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes), folder)
 
     def shards(self) -> list[tuple[str, str | None, range]]:
         """Name, split and rows of each shard."""

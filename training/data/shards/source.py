@@ -44,7 +44,7 @@ def build_shards(request, held_out: Callable[[Sequence[str], bool], list[int]]) 
     rows = read_shards(root, cache)
     # Crops are of at least half of the area, and up to a third wider than high, or higher than wide.
     size = tuple(2 * side for side in request.processor.visual_processor.output_size)
-    reader = ShardReader(root, cache, size)
+    reader = ShardReader(root, cache, size, request.get("cache_gb"))
     title = f"shards, split {request.split}, prepared from {about['data']}"
     build = _build_videos if about["kind"] == "videos" else _build_stills
     return build(request, about, rows, reader, title, held_out)

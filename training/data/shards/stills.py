@@ -5,10 +5,11 @@ files, of the size of their originals, in a video file of their own, `<key>.mask
 """
 
 import io
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,9 @@ from deepavfusion.processors import MediaError
 from deepavfusion.processors.recordings_deepavfusion import Recording
 
 from ..stills import Still, StillFiles
-from .encoding import EncodedClip, Encoding, encode_audio, encode_clip, encode_frame, pack_images
+from .encoding import EncodedClip, Encoding, encode_audio, encode_clip, temporary_file
 from .reading import ShardReader, place_of
+from .video import VideoPlaces, encode_frame, write_images
 
 # Columns with an entry for each frame.
 FRAME_COLUMNS = ("image", "mask", "timestamp", "boxes", "name")
@@ -31,18 +33,28 @@ class EncodedStills:
     Attributes:
         clip: Frames and audio; None if no frame can be read.
         masks: Video file of the masks; None without masks.
-        first_mask: Offset of the first PNG file in `masks`.
-        mask_ends: Ends of the PNG files, which follow each other, from `first_mask` on.
+        mask_places: Where the PNG files lie in it.
         kept: Numbers of the frames that are stored.
         broken: (name, reason) of those that cannot be read.
     """
 
-    clip: EncodedClip | None
-    masks: bytes | None
-    first_mask: int
-    mask_ends: list[int]
-    kept: list[int]
-    broken: list[tuple[str, str]]
+    clip: EncodedClip | None = None
+    masks: BinaryIO | None = None
+    mask_places: VideoPlaces | None = None
+    kept: list[int] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Size of all files in bytes."""
+        masks = 0 if self.masks is None else self.masks.seek(0, os.SEEK_END)
+        return masks if self.clip is None else masks + self.clip.size
+
+    def close(self) -> None:
+        """Close the files, which are temporary."""
+        for file in (self.clip, self.masks):
+            if file is not None:
+                file.close()
 
 
 def still_rows(stills: Sequence[Still], path: Callable[[str], str], name: Callable[[str], str]):
@@ -104,25 +116,26 @@ def is_clip(still: Still) -> bool:
     return still.image == still.audio and still.mask is None and still.boxes is None
 
 
-def encode_stills(stills: Sequence[Still], encoding: Encoding, num_classes: int | None) -> EncodedStills:
-    """Encode the frames of a clip, their masks, and its audio.
+def encode_stills(
+    stills: Sequence[Still], encoding: Encoding, num_classes: int | None, folder: str | None = None
+) -> EncodedStills:
+    """Encode the frames of a clip, as JPEG files whatever the encoding of videos is, their masks, and its audio.
 
     Args:
         stills: The frames, all of one audio file.
         encoding: How to store them.
         num_classes: Number of classes of masks; None stores the foreground alone.
+        folder: See `encode_clip`.
 
     Raises:
         MediaError: The audio cannot be read.
     """
     path = stills[0].audio
     if is_clip(stills[0]):
-        return EncodedStills(encode_clip(path, encoding), None, 0, [], [0], [])
+        return EncodedStills(encode_clip(path, encoding, folder=folder), kept=[0])
+    result, frames, masks, times, files = EncodedStills(), [], [], [], StillFiles()
     recording = Recording(path)
     info = recording.info
-    audio, span = encode_audio(path, recording, encoding, info.audio_span)
-    result = EncodedStills(None, None, 0, [], [], [])
-    frames, masks, times, files = [], [], [], StillFiles()
     for k, still in enumerate(stills):
         try:
             image = files.image(still)
@@ -135,11 +148,16 @@ def encode_stills(stills: Sequence[Still], encoding: Encoding, num_classes: int 
         times.append(sum(info.span) / 2 if still.timestamp is None else still.timestamp)
         if mask is not None:
             masks.append(_png(mask))
-    if frames:
-        result.clip = EncodedClip(b"", audio, 0, [], times, info.image_span, span)
-        result.clip.video, result.clip.first_frame, result.clip.frame_ends = pack_images(frames, times)
+    audio, audio_places, span = encode_audio(path, recording, encoding, info.audio_span, folder)
+    if not frames:
+        audio.close()
+    else:
+        video = temporary_file(folder)
+        places = write_images(video, frames, times)
+        result.clip = EncodedClip(video, audio, places, audio_places, info.image_span, span, "mov")
     if masks:
-        result.masks, result.first_mask, result.mask_ends = pack_images(masks, times, "png")
+        result.masks = temporary_file(folder)
+        result.mask_places = write_images(result.masks, masks, times, "png")
     return result
 
 
@@ -166,13 +184,13 @@ class ShardStills:
         if is_clip(row):
             clip = self.reader.load(entry, window, 1, seconds)
             return clip.frames[0], clip.waveform, clip.sampling_rate
-        return self.reader.frame(entry, number), self.reader.audio(entry, window, seconds), self.reader.rate
+        return self.reader.frame(entry, number), self.reader.audio_of(entry, window, seconds), self.reader.rate
 
     def mask(self, row: Still, shape: tuple[int, int], num_classes: int | None) -> np.ndarray:
         """The mask of a frame: (H, W) uint8, class indices or, without classes, 0 and 1."""
         entry, number = self._entry(row)
         shard = entry["shard"]
-        content = self.reader.files.read(shard, place_of(entry["mask_offset"], entry["mask_ends"], number))
+        content = self.reader.files.read(shard, place_of(entry, "mask_offset", "mask_ends", number))
         try:
             with Image.open(io.BytesIO(content)) as image:
                 values = np.array(image)

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import MediaError
 
+from .audio import AUDIO_FORMATS
 from .encoding import EncodedClip
 from .members import TarWriter
 from .preparation import Preparation, claim
@@ -28,12 +30,10 @@ def estimate_bytes(preparation: Preparation) -> int:
         step = max(1, len(rows) * len(preparation.rows) // _SAMPLE)
         for i in range(0, len(rows), step):
             try:
-                found = preparation.encode(rows[i])
+                with closing(preparation.encode(rows[i])) as found:
+                    sizes.append(found.size + 3072)
             except MediaError:
                 continue
-            clip, masks = (found.clip, found.masks) if isinstance(found, EncodedStills) else (found, None)
-            if clip is not None:
-                sizes.append(len(clip.video) + len(clip.audio) + len(masks or b"") + 3072)
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
@@ -91,18 +91,20 @@ def write_shard(preparation: Preparation, out: Path, name: str, split: str | Non
             for i in places:
                 row = rows[i]
                 try:
-                    found = preparation.encode(row)
+                    found = preparation.encode(row, str(temporary.parent))
                 except MediaError as error:
                     broken += [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
                     continue
-                entry: dict[str, Any] = {"row": i, "shard": shard}
-                if isinstance(found, EncodedStills):
-                    broken += found.broken
-                    if found.clip is None:
-                        continue
-                    entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
-                key, about = f"{split or 'clips'}-{i:08d}", _about(row, rows.features, preparation)
-                index.append(entry | _add_clip(tar, key, found, about))
+                with closing(found):
+                    entry: dict[str, Any] = {"row": i, "shard": shard}
+                    if isinstance(found, EncodedStills):
+                        broken += found.broken
+                        if found.clip is None:
+                            continue
+                        entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
+                    about = _about(row, rows.features, preparation)
+                    suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
+                    index.append(entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix))
             tar.close()
             file.flush()
             os.fsync(file.fileno())
@@ -127,30 +129,34 @@ def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
     return about
 
 
-def _add_clip(tar: TarWriter, key: str, found: EncodedClip | EncodedStills, about: dict) -> dict[str, Any]:
+def _add_clip(
+    tar: TarWriter, key: str, found: EncodedClip | EncodedStills, about: dict, audio_suffix: str
+) -> dict[str, Any]:
     """Add the members of a clip; returns their places."""
     stills = found if isinstance(found, EncodedStills) else None
     clip = found if stills is None else stills.clip
-    images = clip.image_span or (None, None)
-    about |= {"frame_times": clip.frame_times, "audio_start": clip.audio_span[0], "audio_end": clip.audio_span[1]}
+    images, places = clip.image_span or (None, None), clip.video_places
+    about |= {"frame_times": places.times, "audio_start": clip.audio_span[0], "audio_end": clip.audio_span[1]}
     tar.add(f"{key}.json", json.dumps(about).encode())
-    video = tar.add(f"{key}.mov", clip.video)
-    audio = tar.add(f"{key}.flac", clip.audio)
+    video = tar.add(f"{key}.{clip.video_suffix}", clip.video)
+    audio = tar.add(f"{key}.{audio_suffix}", clip.audio)
     entry = {
-        "video_offset": video.offset + clip.first_frame,
-        "frame_ends": clip.frame_ends,
-        "frame_times": clip.frame_times,
+        "video_offset": video.offset + places.offset,
+        "frame_ends": places.ends,
+        "frame_times": places.times,
         "image_start": images[0],
         "image_end": images[1],
-        "audio_offset": audio.offset,
-        "audio_size": audio.size,
+        "audio_offset": audio.offset + clip.audio_places.offset,
+        "audio_ends": clip.audio_places.ends,
         "audio_start": clip.audio_span[0],
         "audio_end": clip.audio_span[1],
     }
     if stills is None:
         return entry
-    masks = None if stills.masks is None else tar.add(f"{key}.masks.mov", stills.masks).offset + stills.first_mask
-    return entry | {"mask_offset": masks, "mask_ends": stills.mask_ends}
+    if stills.mask_places is None:
+        return entry | {"mask_offset": None, "mask_ends": []}
+    masks = tar.add(f"{key}.masks.mov", stills.masks)
+    return entry | {"mask_offset": masks.offset + stills.mask_places.offset, "mask_ends": stills.mask_places.ends}
 
 
 def _part(out: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.shards import Encoding, finish, prepare
+from deepavfusion.training.data.shards.encoding import row_array
 from deepavfusion.training.prepare import preparation_of
 
 from ..disk import MODEL, make_clips, put, write, write_image
@@ -161,10 +162,12 @@ def test_a_clip_holds_the_annotated_frames_alone(classes):
     rows = Dataset.from_file(f"{stored['path']}/index.arrow")
     row = next(row for row in rows if "single1" in row["path"])
     assert row["path"] == "set/v1s/single1/audio.wav"
-    assert (row["image"], row["frame_times"], len(row["frame_ends"])) == (["set/v1s/single1/frames/0.jpg"], [0.5], 1)
+    assert row["image"] == ["set/v1s/single1/frames/0.jpg"]
+    assert row_array(row, "frame_times").tolist() == [0.5]
+    assert len(row_array(row, "frame_ends")) == 1
     row = next(row for row in rows if "new1" in row["path"])
-    assert row["frame_times"] == row["timestamp"] == [number + 0.5 for number in range(10)]
-    assert len(row["mask_ends"]) == 10
+    assert row_array(row, "frame_times").tolist() == row["timestamp"] == [number + 0.5 for number in range(10)]
+    assert len(row_array(row, "mask_ends")) == 10
     assert (row["image_start"], row["audio_start"], row["audio_end"]) == (None, 0.0, 10.0)
     about = json.loads(Path(stored["path"], "dataset.json").read_text())
     assert about["classes"] == ["background", "cat", "dog"]
@@ -214,7 +217,23 @@ def test_frames_of_clips_are_those_at_their_timestamp(tmp_path):
         assert found[1].shape == expected[1].shape
         assert np.abs(found[1] - expected[1]).max() < 1e-4
         assert found[1][0, 0] * 20 == pytest.approx(4.5, abs=0.01)
-        assert len(shards.reader.rows[i]["frame_ends"]) == 1
+        assert len(row_array(shards.reader.rows[i], "frame_ends")) == 1
+
+
+def test_annotated_frames_are_jpeg_files_whatever_the_encoding_of_videos_is(tmp_path):
+    make_vggss_clips(tmp_path / "set")
+    listed = str(write(tmp_path / "train.txt", TRAINED))
+    options = {"name": "vggss", "path": str(tmp_path / "set"), "train_list": listed}
+    stored = store(options, tmp_path / "out", Encoding(short_side=48, quality=95, audio="pcm", video="h264"))
+    for split, train in (("train", True), ("test", False)):
+        files, shards = (build_dataset(data, MODEL, split, train, 0, "localization") for data in (options, stored))
+        compare(files[0], shards[0])
+    names = []
+    for shard in Path(stored["path"], "shards").iterdir():
+        with tarfile.open(shard) as tar:
+            names += tar.getnames()
+    assert {Path(name).suffix for name in names if name.startswith("train")} == {".json", ".mp4", ".wav"}
+    assert {Path(name).suffix for name in names if name.startswith("test")} == {".json", ".mov", ".wav"}
 
 
 def test_broken_frames_and_audio_are_named_and_left_out(tmp_path):
@@ -298,7 +317,8 @@ def test_damaged_masks_are_reported(classes, tmp_path):
     row = clips.reader.rows[clips.frame(0).place[0]]
     shard = tmp_path / "out" / "shards" / row["shard"]
     content = bytearray(shard.read_bytes())
-    content[row["mask_offset"] : row["mask_offset"] + row["mask_ends"][0]] = bytes(row["mask_ends"][0])
+    size = int(row_array(row, "mask_ends")[0])
+    content[row["mask_offset"] : row["mask_offset"] + size] = bytes(size)
     shard.write_bytes(content)
     (sample,) = clips.__getitems__([0])
     assert isinstance(sample, BrokenClip)

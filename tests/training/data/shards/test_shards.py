@@ -30,7 +30,8 @@ from deepavfusion.training.data.shards import (
     prepare,
 )
 from deepavfusion.training.data.shards import members as member_files
-from deepavfusion.training.data.shards.encoding import decode_flac, encode_clip
+from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
+from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
 from deepavfusion.training.data.shards.index import _NAMES, _PLACES
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
 from tests.media_factory import tone, write_media
@@ -58,6 +59,23 @@ def preparation_of(videos: Path, **options) -> Preparation:
     return Preparation({None: read_folder(videos)}, str(videos), ABOUT, ENCODING, **options)
 
 
+def content(file) -> bytes:
+    """All of a temporary file."""
+    file.seek(0)
+    return file.read()
+
+
+def stored_audio(clip: EncodedClip, start: float, seconds: float, audio: str = "flac") -> np.ndarray:
+    """Samples of a part of a clip, read by their places."""
+    places, stored = clip.audio_places, content(clip.audio)
+
+    def read(place: int, size: int) -> bytes:
+        return stored[places.offset + place : places.offset + place + size]
+
+    first, last = round(start * RATE), round((start + seconds) * RATE)
+    return AUDIO_FORMATS[audio].read(read, np.array(places.ends), max(first, 0), min(last, places.samples), RATE)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Name -> content of all files."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -80,23 +98,25 @@ def test_a_clip_is_stored_as_jpeg_and_flac(tmp_path):
     path = make_clip(tmp_path / "clip.mov", 3.0)
     clip = encode_clip(str(path), ENCODING)
     assert clip.image_span == pytest.approx((0, 3), abs=0.01)
-    assert clip.frame_times == pytest.approx([k / 10 for k in range(30)])
-    bounds = [clip.first_frame + end for end in (0, *clip.frame_ends)]
+    places, video = clip.video_places, content(clip.video)
+    assert places.times == pytest.approx([k / 10 for k in range(30)])
+    bounds = [places.offset + end for end in (0, *places.ends)]
     source = load_clip(path, lambda info: (1.5, 1.2)).frames[0]
-    shown = np.asarray(Image.open(io.BytesIO(clip.video[bounds[12] : bounds[13]])))
+    shown = np.asarray(Image.open(io.BytesIO(video[bounds[12] : bounds[13]])))
     assert shown.shape == source.shape == (48, 64, 3)
     assert np.abs(shown.astype(int) - source).max() <= 3
-    with av.open(io.BytesIO(clip.video)) as container:  # any player shows the frames at their times
+    with av.open(io.BytesIO(video)) as container:  # any player shows the frames at their times
         frames = list(container.decode(video=0))
-    assert [frame.time for frame in frames] == pytest.approx(clip.frame_times, abs=1e-4)
+    assert [frame.time for frame in frames] == pytest.approx(places.times, abs=1e-4)
     assert np.array_equal(frames[12].to_ndarray(format="rgb24"), shown) or np.allclose(
         frames[12].to_ndarray(format="rgb24"), shown, atol=3
     )
-    waveform = load_clip(io.BytesIO(clip.audio), seconds=3.0).waveform
+    waveform = load_clip(clip.audio, seconds=3.0).waveform
     assert waveform.shape == (1, 3 * RATE)
     assert np.abs(waveform - ramp(3.0)).max() < 1e-4
     again = encode_clip(str(path), ENCODING)
-    assert (again.video, again.audio) == (clip.video, clip.audio)
+    assert (content(again.video), content(again.audio)) == (video, content(clip.audio))
+    assert clip.size == len(video) + len(content(clip.audio))
 
 
 def test_frames_are_reduced_to_the_short_side_and_audio_is_resampled(tmp_path):
@@ -104,10 +124,10 @@ def test_frames_are_reduced_to_the_short_side_and_audio_is_resampled(tmp_path):
     stereo = np.concatenate([tone(44100, 2.0, 500.0), np.zeros((1, 88200), np.float32)])
     write_media(path, seconds=2.0, size=(128, 96), audio=stereo, rate=44100, audio_codec="aac")
     clip = encode_clip(str(path), Encoding(fps=2, short_side=24))
-    first = Image.open(io.BytesIO(clip.video[clip.first_frame :]))
+    first = Image.open(io.BytesIO(content(clip.video)[clip.video_places.offset :]))
     assert first.size == (32, 24)
-    assert len(clip.frame_times) == 4
-    found = load_clip(io.BytesIO(clip.audio), seconds=2.0)
+    assert len(clip.video_places.times) == 4
+    found = load_clip(clip.audio, seconds=2.0)
     assert found.sampling_rate == 16000
     spectrum = np.abs(np.fft.rfft(found.waveform[0, :16000]))
     assert spectrum.argmax() == 500
@@ -118,22 +138,42 @@ def test_annotated_parts_alone_are_stored(tmp_path):
     path = make_clip(tmp_path / "clip.mov", 6.0)
     clip = encode_clip(str(path), ENCODING, 2.0, 4.0)
     assert clip.image_span == clip.audio_span == (2.0, 4.0)
-    assert clip.frame_times[0] == 2.0
-    assert len(clip.frame_times) == 20
-    waveform = load_clip(io.BytesIO(clip.audio), seconds=9.0).waveform
+    assert clip.video_places.times[0] == 2.0
+    assert len(clip.video_places.times) == 20
+    waveform = load_clip(clip.audio, seconds=9.0).waveform
     assert waveform.shape == (1, 2 * RATE)
     assert waveform[0, 0] * 20 == pytest.approx(2.0, abs=0.01)
     with pytest.raises(MediaError, match=r"clip\.mov: expected images and audio from 8.00 s to 9.00 s"):
         encode_clip(str(path), ENCODING, 8.0, 9.0)
 
 
-@pytest.mark.parametrize("start", [-0.5, 0.0, 0.7, 7.25, 9.5, 11.0])
-def test_parts_of_flac_are_exact(tmp_path, start):
+@pytest.mark.parametrize("audio", ["flac", "pcm"])
+def test_parts_of_audio_are_exact(tmp_path, audio):
     path = make_clip(tmp_path / "clip.mov", 10.0)
-    audio = encode_clip(str(path), ENCODING).audio
-    whole = load_clip(io.BytesIO(audio), seconds=10.0).waveform
-    first, last = round(start * RATE), round((start + 1.5) * RATE)
-    assert np.array_equal(decode_flac(io.BytesIO(audio), start, 1.5), whole[:, max(first, 0) : max(last, 0)])
+    clip = encode_clip(str(path), Encoding(fps=1, short_side=48, audio=audio))
+    whole = load_clip(clip.audio, seconds=10.0).waveform[0]
+    assert clip.audio_places.samples == len(whole) == 10 * RATE
+    assert len(clip.audio_places.ends) == (-(-len(whole) // BLOCK) if audio == "flac" else 0)
+    for start in (-0.5, 0.0, 0.7, BLOCK / RATE, 7.25, 9.5):
+        first, last = round(start * RATE), round((start + 1.5) * RATE)
+        assert np.array_equal(stored_audio(clip, start, 1.5, audio), whole[max(first, 0) : max(last, 0)])
+
+
+def test_only_the_blocks_of_a_window_are_read_and_their_damage_is_found(tmp_path):
+    path = make_clip(tmp_path / "clip.mov", 10.0)
+    clip = encode_clip(str(path), Encoding(fps=1, short_side=48))
+    places, stored, asked = clip.audio_places, bytearray(content(clip.audio)), []
+
+    def read(place: int, size: int) -> bytes:
+        asked.append(size)
+        return bytes(stored[places.offset + place : places.offset + place + size])
+
+    assert len(read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)) == 2 * BLOCK
+    assert asked == [places.ends[4] - places.ends[2]]
+    stored[places.offset + (places.ends[3] + places.ends[4]) // 2] ^= 1
+    with pytest.raises(av.FFmpegError):
+        read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)
+    assert len(read_flac(read, np.array(places.ends), BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
 
 
 def test_members_lie_where_their_places_say(tmp_path):
@@ -156,18 +196,18 @@ def test_members_lie_where_their_places_say(tmp_path):
 
 def test_large_members_are_read_in_parts(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "clip.mov", 6.0)
-    clip = encode_clip(str(path), ENCODING)
+    stored = content(encode_clip(str(path), ENCODING).audio)
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "a.tar").write_bytes(b"before" + clip.audio + b"after")
-    files, place = ShardFiles(str(tmp_path)), Place(6, len(clip.audio))
-    expected = decode_flac(files.open("a.tar", place), 1.0, 2.0)
+    (tmp_path / "shards" / "a.tar").write_bytes(b"before" + stored + b"after")
+    files, place = ShardFiles(str(tmp_path)), Place(6, len(stored))
+    expected = load_clip(files.open("a.tar", place), 2.0, seconds=2.0).waveform
     monkeypatch.setattr(member_files, "_WHOLE", 0)
     file = files.open("a.tar", place)
-    assert file.read() == clip.audio
+    assert file.read() == stored
     assert file.read() == b""
-    assert file.seek(-4, io.SEEK_END) == len(clip.audio) - 4
-    assert file.read(9) == clip.audio[-4:]
-    assert np.array_equal(decode_flac(files.open("a.tar", place), 1.0, 2.0), expected)
+    assert file.seek(-4, io.SEEK_END) == len(stored) - 4
+    assert file.read(9) == stored[-4:]
+    assert np.array_equal(load_clip(files.open("a.tar", place), 2.0, seconds=2.0).waveform, expected)
 
 
 def test_files_stay_open_up_to_a_limit(tmp_path, monkeypatch):
@@ -318,13 +358,17 @@ def test_damaged_members_are_reported_by_clip_and_shard(prepared, tmp_path):
     row = clips.rows[0]
     shard = out / "shards" / row["shard"]
     content = bytearray(shard.read_bytes())
-    content[row["audio_offset"] : row["audio_offset"] + row["audio_size"]] = bytes(row["audio_size"])
+    content[row["audio_offset"] : row["audio_offset"] + row_array(row, "audio_ends")[-1]] = bytes(
+        row_array(row, "audio_ends")[-1]
+    )
     shard.write_bytes(content)
     (broken,) = clips.__getitems__([0])
     assert isinstance(broken, BrokenClip)
     assert row["path"] in broken.reason
     assert row["shard"] in broken.reason
-    content[row["video_offset"] : row["video_offset"] + row["frame_ends"][-1]] = bytes(row["frame_ends"][-1])
+    content[row["video_offset"] : row["video_offset"] + row_array(row, "frame_ends")[-1]] = bytes(
+        row_array(row, "frame_ends")[-1]
+    )
     shard.write_bytes(content)
     assert "expected a JPEG file in" in clips.__getitems__([0])[0].reason
 
