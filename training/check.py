@@ -2,30 +2,43 @@
 
     deepavfusion data check folder VIDEOS
     deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8
+    deepavfusion data check vggsound VGGSOUND --out vggsound.parquet
+    deepavfusion pretrain vggsound_base data.path=VGGSOUND data.checked_list=vggsound.parquet
 
 Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips can be read;
 1 some cannot; 2 for an unusable data set.
 """
 
+import statistics
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.jobs.progress import plain_output, with_progress
+from deepavfusion.inference.files import check_absent, to_json, write_atomically
+from deepavfusion.inference.jobs.progress import Progress, plain_output
+from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .data.build import SPLITS, build_dataset
+from .data.checked import Finding, inspect_clips, write_listing
 from .data.clips import ClipDataset
-from .data.loading import evaluation_loader
+from .data.files import FileClips
 from .data.sets.folder import WHOLE, WHOLE_FOLDER
+from .data.sets.tables import collecting_reads
+from .data.sets.vggsound import Missing, collecting_missing
 from .data.shards import read_about
-from .data.sources import DATA_SETS
-from .wording import count, with_path
+from .data.sources import DATA_SETS, with_defaults
+from .wording import count, listing, with_path
 
-_BATCH = 8
+_FEW_CLASSES = 12  # whose numbers of clips are shown one by one
 
 
 def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, ClipDataset | Exception]]:
@@ -36,7 +49,9 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
         repeated: Whether to yield splits whose clips are all in earlier ones.
     """
     seen: set[str] = set()
-    name, every = options["name"], {"temporal_jitter": False}  # every frame of a clip is an item
+    name, every = options["name"], {}
+    if "temporal_jitter" in DATA_SETS[name].options:
+        every["temporal_jitter"] = False  # every frame of a clip is an item
     if name == "folder":
         every["validation_fraction"] = WHOLE
     for split in SPLITS:
@@ -55,21 +70,130 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
         seen |= paths
 
 
+@dataclass
+class Split:
+    """A split of a data set, and what was found of its clips."""
+
+    name: str
+    clips: ClipDataset
+    missing: Missing
+    findings: list[Finding]
+
+    @property
+    def key(self) -> str | None:
+        """Its name, or None for a folder without given splits."""
+        return None if WHOLE_FOLDER in self.clips.card else self.name
+
+    @property
+    def unusable(self) -> list[Finding]:
+        """Findings of the clips that cannot be read."""
+        return [finding for finding in self.findings if finding.reason is not None]
+
+    @property
+    def short(self) -> list[Finding]:
+        """Findings of clips that can be read and are shorter than a window."""
+        seconds = DeepAVFusionProcessor.from_config(DeepAVFusionConfig()).feature_extractor.seconds
+        usable = (finding for finding in self.findings if finding.reason is None)
+        return [finding for finding in usable if finding.seconds is not None and finding.seconds < seconds - 0.1]
+
+    def classes(self) -> dict[str, int]:
+        """Number of usable clips of each class."""
+        names = self.clips.label_names
+        if names is None or not isinstance(self.clips, FileClips):
+            return {}
+        labels = self.clips.classes()
+        numbers = Counter(k for finding in self.findings if finding.reason is None for k in labels[finding.index])
+        return {name: numbers[k] for k, name in enumerate(names)}
+
+    def recordings(self) -> list[str]:
+        """Recording of each clip, as far as it is known."""
+        rows = self.clips.rows if isinstance(self.clips, FileClips) else None
+        return rows["recording"][:] if rows is not None and "recording" in rows.column_names else []
+
+    def report(self) -> dict[str, Any]:
+        """All that was found."""
+        return {
+            "found": len(self.findings),
+            "annotated": self.missing.annotated or None,
+            "missing": self.missing.names,
+            "not_annotated": self.missing.extra,
+            "unreadable": [[finding.path, finding.reason] for finding in self.unusable],
+            "without_audio": [finding.path for finding in self.findings if finding.lacks == "audio"],
+            "without_images": [finding.path for finding in self.findings if finding.lacks == "images"],
+            "shorter_than_window": [[finding.path, finding.seconds] for finding in self.short],
+            "clips_per_class": self.classes(),
+        }
+
+
 def described(clips: ClipDataset, split: str) -> str:
     """Description of the clips of a split, in which a folder that has no splits is called that."""
     return clips.card.replace(f", split {split}, {WHOLE_FOLDER}: ", " without given splits: ")
 
 
-def unreadable(clips: ClipDataset, num_workers: int) -> Iterator[tuple[str, str]]:
-    """Read all clips and yield (path, reason) of those that cannot be read.
+def annotation_notes(missing: Missing, first: bool) -> Iterator[str]:
+    """What the annotations name and the disk does not hold, and, with the first split, the reverse."""
+    if missing.names:
+        total = count(missing.annotated, "annotated clip")
+        yield f"missing: {len(missing.names):,} of {total}, first: {missing.names[0]}"
+    if missing.extra and first:
+        yield f"not annotated: {count(missing.extra, 'clip')} on disk"
 
-    Args:
-        clips: Data set.
-        num_workers: Worker processes; 0 reads in this process.
-    """
-    loader = evaluation_loader(clips, _BATCH, 1, 0, num_workers)
-    for batch in with_progress(loader, "clips read", "batch", plural="batches"):
-        yield from batch["broken"]
+
+def clip_notes(split: Split) -> Iterator[str]:
+    """What was found of the clips of a split."""
+    for finding in split.unusable:
+        yield f"cannot be read: {with_path(finding.path, finding.reason or '')}"
+    if split.short:
+        first = split.short[0]
+        yield f"shorter than a window: {count(len(split.short), 'clip')}, first: {first.path} ({first.seconds:.2f} s)"
+    numbers = split.classes()
+    if 1 < len(numbers) <= _FEW_CLASSES:
+        yield "clips per class: " + "; ".join(f"{name} {number:,}" for name, number in numbers.items())
+    elif numbers:
+        fewest = sorted(numbers, key=lambda name: (numbers[name], name))
+        few = ", ".join(f"{name} ({numbers[name]:,})" for name in fewest[:3])
+        middle = statistics.median(numbers.values())
+        ends = f"{numbers[fewest[0]]:,} to {numbers[fewest[-1]]:,}"
+        yield f"clips per class: {ends}, median {middle:,.0f}; fewest: {few}"
+        if empty := [name for name in fewest if not numbers[name]]:
+            yield f"without clips: {count(len(empty), 'class', 'classes')}: {listing(empty)}"
+
+
+def overlap(splits: list[Split]) -> list[str]:
+    """Recordings of training clips that are also recordings of test clips."""
+    by_name = {split.name: set(split.recordings()) for split in splits if split.key is not None}
+    return sorted(by_name.get("train", set()) & by_name.get("test", set()))
+
+
+def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Split], dict[str, Exception]]:
+    """Inspect all clips of all splits and print what is found; also why splits cannot be used."""
+    found, failed = [], {}
+    with collecting_missing() as reports:
+        for name, clips in splits_of(options):
+            missing = reports[-1] if reports else Missing(0, [], 0)
+            reports.clear()
+            if not isinstance(clips, ClipDataset):
+                failed[name] = clips
+                continue
+            found.append(split := Split(name, clips, missing, []))
+            say(described(clips, name))
+            for note in annotation_notes(missing, first=len(found) == 1):
+                say(note)
+            with Progress("clips read", len(clips), "clip") as progress:
+                for findings in inspect_clips(clips, num_workers, decode):
+                    split.findings += findings
+                    progress.update(len(findings))
+            for note in clip_notes(split):
+                say(note)
+    return found, failed
+
+
+def write_list(path: Path, options: dict, splits: list[Split], files: set[Path], started: float) -> None:
+    """Write the list of the usable clips, and print what to do with it."""
+    rows = {split.key: (split.clips.annotations(), split.findings) for split in splits}
+    notes = {split.name: split.clips.card.partition(":")[0].partition(f"split {split.name}, ")[2] for split in splits}
+    number = write_listing(path, with_defaults(options), rows, sorted(files), started, notes)
+    say(f"list of {count(number, 'usable clip')} written to {path}; train with data.checked_list={path}")
 
 
 @command("deepavfusion data check")
@@ -77,24 +201,37 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given, options = parse_data(argv)
     plain_output()
-    options = {**options, "name": given.name, "path": given.path}
-    splits = list(splits_of(options))
-    usable = [clips for _, clips in splits if isinstance(clips, ClipDataset)]
-    if not usable:
-        say(f"deepavfusion data check: {splits[-1][1]}", stream=sys.stderr)
+    options = {k: v for k, v in options.items() if k != "validation_fraction"}  # its clips are training clips
+    options |= {"name": given.name, "path": given.path}
+    check_absent([path for path in (given.out, given.report) if path is not None], given.overwrite)
+    if given.out is not None and "checked_list" not in DATA_SETS[given.name].options:
+        makes = ", ".join(name for name, data_set in DATA_SETS.items() if "checked_list" in data_set.options)
+        say(f"deepavfusion data check: --out is for {makes}, not {given.name}.", stream=sys.stderr)
         return BAD_INPUT
-    total = broken = 0
-    for split, clips in splits:
-        if not isinstance(clips, ClipDataset):
-            if split != "validation" and given.name != "folder":
-                say(f"split {split} is not checked: {clips}")
-            continue
-        say(described(clips, split))
-        total += len(clips)
-        for path, reason in unreadable(clips, given.num_workers):
-            broken += 1
-            say(f"cannot be read: {with_path(path, reason)}")
-    say(f"{count(total, 'clip')} checked: {f'{broken:,} cannot be read' if broken else 'all can be read'}")
+    started = time.time()
+    with collecting_reads() as files:
+        splits, failed = read_splits(options, given.num_workers, given.decode)
+    if not splits:
+        say(f"deepavfusion data check: {[*failed.values()][-1]}", stream=sys.stderr)
+        return BAD_INPUT
+    for name, error in failed.items():
+        if name != "validation" and given.name != "folder":
+            say(f"split {name} is not checked: {error}")
+    common = overlap(splits)
+    if common:
+        say(f"overlap: {count(len(common), 'recording')} of the test split also in training, first: {common[0]}")
+    if given.report is not None:
+        report = {split.key or "clips": split.report() for split in splits}
+        content = {"data": options, "splits": report, "recordings_in_training_and_test": common}
+        write_atomically(given.report, to_json(content))
+        say(f"report written to {given.report}")
+    total, broken = (sum(len(part) for part in parts) for parts in zip(*((s.findings, s.unusable) for s in splits)))
+    if given.out is not None and broken < total:
+        write_list(given.out, options, splits, files, started)
+    kinds = Counter(finding.lacks for split in splits for finding in split.unusable if finding.lacks)
+    detail = ", ".join(f"{number:,} without {kind}" for kind, number in kinds.items())
+    outcome = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"
+    say(f"{count(total, 'clip')} checked: {outcome}")
     return FAILED if broken else 0
 
 

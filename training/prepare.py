@@ -33,7 +33,7 @@ from .data.shards import (
 )
 from .data.shards.preparation import stored_name
 from .data.shards.source import chosen_options
-from .data.sources import DATA_SETS, SUBSETS
+from .data.sources import DATA_SETS, with_defaults
 from .data.stills import BoxClips, MaskClips, StillClips
 from .wording import count, with_path
 
@@ -58,9 +58,8 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
     if options.get("validation_fraction") is not None:
         raise ValueError("All clips are prepared: give data.validation_fraction to the training, which holds them out.")
     rows, reasons = {}, []
-    about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": chosen_options(options)}
-    if name in SUBSETS:
-        about["options"].setdefault("subset", SUBSETS[name])
+    given = chosen_options(with_defaults(options))
+    about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}
     for split, clips in splits_of(options, repeated=True):
         if isinstance(clips, FileClips):
             whole = name == "folder" and set(clips.rows["split"]) == {None}

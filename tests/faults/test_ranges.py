@@ -37,8 +37,8 @@ from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.scenes import ScenesConfig
 from deepavfusion.training.data.scenes.__main__ import main as write_scenes
 from deepavfusion.training.data.sets.audioset import read_class_labels, read_segments
+from deepavfusion.training.data.sets.boxes.vggss import clean_boxes
 from deepavfusion.training.data.sets.folder import read_annotations
-from deepavfusion.training.data.sets.vggss import clean_boxes
 from deepavfusion_cli import parser
 from deepavfusion_cli.arguments import frame
 from tests.media_factory import media_bytes

@@ -22,7 +22,8 @@ from deepavfusion.inference import classify, convert, files
 from deepavfusion.inference.files import DiskFullError, FolderError, saving, write_atomically
 from deepavfusion.inference.folder import ResultFolder, read_mark
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
-from deepavfusion.training.data.sets import audioset, avsbench, folder, lists, vggsound, vggsound_music, vggss
+from deepavfusion.training.data.sets import audioset, avsbench, folder, lists, vggsound, vggsound_music
+from deepavfusion.training.data.sets.boxes import vggss
 from deepavfusion.training.runs.checkpoints import COMPLETE
 from deepavfusion.training.runs.folder import RunFolder
 from deepavfusion.training.runs.logging import MetricsFile

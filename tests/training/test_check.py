@@ -1,10 +1,14 @@
 """`deepavfusion data check`: every clip is read, and the unreadable ones are named."""
 
+import json
+import os
+
 import pytest
 
 import deepavfusion_cli as cli
+from tests.media_factory import write_media
 
-from .data.disk import make_clips, put
+from .data.disk import make_clips, put, write
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,73 @@ def test_what_cannot_be_used_is_told_in_a_line(tmp_path, capsys, words, message)
     assert error.startswith("deepavfusion data check: ")
     assert message.format(tmp_path) in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def vggsound(clip, tmp_path):
+    """Clips of two classes, some of which lack a stream or are damaged; a video is in both splits."""
+    root, lines = tmp_path / "set", []
+    for i in range(9):
+        name, label, split = f"video{0 if i == 8 else i:06d}", "ab"[i % 2], "test" if i > 6 else "train"
+        lines.append(f"{name},{i},{label},{split}\n")
+        path = root / "clips" / label / f"{name}_{i:06d}_{i + 10:06d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i == 1:
+            write_media(path, seconds=1.0, audio_codec=None)
+        elif i == 2:
+            write_media(path, seconds=1.0, codec=None)
+        elif i == 3:
+            path.write_text("no video")
+        elif i == 4:
+            write_media(path, seconds=4.0)
+        elif i != 5:
+            put(clip, path)
+    put(clip, root / "clips" / "a" / "not_annotated.mp4")
+    write(root / "annotations" / "vggsound.csv", "".join(lines))
+    return root
+
+
+def test_everything_found_is_reported(vggsound, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    words = ["data", "check", "vggsound", str(vggsound), "--num-workers", "0"]
+    assert cli.main([*words, "--report", str(report)]) == 1
+    printed = capsys.readouterr().out
+    assert "vggsound, split train: 6 clips, 2 classes\n" in printed
+    assert "missing: 1 of 7 annotated clips, first: b/video000005_000005\n" in printed
+    assert "not annotated: 1 clip on disk\n" in printed
+    assert printed.count("not annotated: ") == 1
+    assert "clips per class: a 3; b 0\n" in printed
+    assert "shorter than a window: 2 clips, first: " in printed
+    assert printed.count("it has no audio") == printed.count("it has no images") == 1
+    assert "overlap: 1 recording of the test split also in training, first: video000000\n" in printed
+    assert printed.endswith("8 clips checked: 3 cannot be read (1 without audio, 1 without images)\n")
+    found = json.loads(report.read_text())
+    train = found["splits"]["train"]
+    assert (train["found"], train["annotated"], train["not_annotated"]) == (6, 7, 1)
+    assert train["missing"] == ["b/video000005_000005"]
+    broken = {os.path.basename(path)[:11]: reason for path, reason in train["unreadable"]}
+    assert list(broken) == [f"video{i:06d}" for i in (1, 2, 3)]
+    assert [os.path.basename(path)[:11] for path in train["without_audio"]] == ["video000001"]
+    assert [os.path.basename(path)[:11] for path in train["without_images"]] == ["video000002"]
+    assert [os.path.basename(path)[:11] for path, _ in train["shorter_than_window"]] == ["video000000", "video000006"]
+    assert train["clips_per_class"] == {"a": 3, "b": 0}
+    assert found["recordings_in_training_and_test"] == ["video000000"]
+
+
+def test_headers_alone_tell_what_is_missing_but_not_what_is_damaged(vggsound, clip, capsys):
+    path = vggsound / "clips" / "a" / "video000006_000006_000016.mp4"
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 8
+    data[start : start + len(data) // 2] = bytes(len(data) // 2)  # frames and audio, not the headers
+    words = ["data", "check", "vggsound", str(vggsound), "--num-workers", "0"]
+    path.write_bytes(data)
+    assert cli.main([*words, "--no-decode"]) == 1
+    assert "3 cannot be read (1 without audio, 1 without images)" in capsys.readouterr().out
+    assert cli.main(words) == 1
+    assert "4 cannot be read (1 without audio, 1 without images)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--out", "--report"])
+def test_files_that_cannot_be_written_are_told_first(vggsound, flag, capsys):
+    assert cli.main(["data", "check", "vggsound", str(vggsound), flag, str(vggsound)]) == 2
+    assert f"{flag}={vggsound} is a folder: name a file in it." in capsys.readouterr().err

@@ -19,6 +19,7 @@ DATA_SETS = (
     "avsbench",
     "vggss",
     "flickr_soundnet",
+    "is3",
 )
 
 
@@ -171,6 +172,18 @@ def data_parser(action: str | None = None) -> CommandParser:
         default=min(os.cpu_count() or 1, 8),
         help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
     )
+    if action == "check":
+        parser.add_argument("--out", type=Path, metavar="FILE", help="list of the usable clips to write, NAME.parquet")
+        parser.add_argument(
+            "--report", type=Path, metavar="FILE", help="file for all that was found, with every name, NAME.json"
+        )
+        parser.add_argument(
+            "--no-decode",
+            action="store_false",
+            dest="decode",
+            help="read only the headers of videos: much faster, but damaged streams are not found",
+        )
+        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     if action == "prepare":
         parser.add_argument("--fps", type=rate, help="JPEG files per second to store (4)")
         parser.add_argument(
@@ -227,9 +240,12 @@ def frame(text: str) -> float | str:
 
 _DATA_DESCRIPTIONS = {
     None: "Check a data set, or prepare its clips for training: see deepavfusion data check --help, data prepare -h",
-    "check": "Check a data set: read every clip as training does, and name those that cannot be read.\n\n"
+    "check": "Check a data set: read every clip as training does, and name those that cannot be read. For each split,\n"
+    "clips that are missing, too short or without audio or images, and clips per class are counted.\n\n"
     "    deepavfusion data check folder VIDEOS\n"
-    "    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8\n\n"
+    "    deepavfusion data check vggsound VGGSOUND data.annotations=vggsound.csv --num-workers 8\n"
+    "    deepavfusion data check vggsound VGGSOUND --out vggsound.parquet\n\n"
+    "Training with data.checked_list=vggsound.parquet starts at once, with the usable clips of that list.\n"
     "Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips can "
     "be\nread; 1 some cannot; 2 for an unusable data set.",
     "prepare": "Decode every clip of a data set once, and store its frames as JPEG and its audio as 16 kHz FLAC, in\n"

@@ -230,6 +230,9 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         check_writable(given.out, "OUT")
         if given.keep_video and (given.fps, given.quality) != (None, None):
             raise InputError("--keep-video: expected no --fps and no --quality, which are those of JPEG files.")
+    for argument in ("out", "report") if action == "check" else ():
+        if (file := getattr(given, argument)) is not None:
+            check_output_file(file, f"--{argument}")
     if not os.path.exists(given.path):
         hint = similar(Path(given.path))
         expected = f"expected the data set {given.name} at {given.path}"

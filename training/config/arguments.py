@@ -71,6 +71,12 @@ class TaskArguments:
         tasks=("recognition",),
     )
 
+    negative_audio: bool = option(
+        False,
+        "In full evaluations, also localize with silence, white noise and the audio of what a frame does not show.",
+        tasks=("localization",),
+    )
+
     @property
     def data_task(self) -> str:
         """Task of the samples of `build_dataset`: pre-training and retrieval use those of recognition."""

@@ -59,6 +59,12 @@ class DataArguments:
     )
     train_list: str | None = option(None, "File that names the training clips.", local=True)
     test_list: str | None = option(None, "File that names the test clips, or the pairs of test clips.", local=True)
+    checked_list: str | None = option(
+        None,
+        "List of usable clips that `deepavfusion data check --out` wrote: training starts without searching the "
+        "folder of the data set.",
+        local=True,
+    )
     drop_overlap: bool | None = option(None, "Leave out training clips that are also test clips.")
     difficulty: str | None = option(None, "Difficulty of the scenes.", choices=("easy", "standard", "hard"))
     min_objects: int | None = option(None, "Minimum number of objects in the image.", range=_SCENES["min_objects"])

@@ -1,6 +1,5 @@
 """From the `data` section of a recipe to the data set that it names."""
 
-import shlex
 from typing import Any
 
 from deepavfusion import (
@@ -12,8 +11,9 @@ from deepavfusion import (
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.ranges_deepavfusion import COUNT
 
+from .checked import check_command
 from .clips import ClipDataset
-from .sources import DATA_SETS, WINDOWS, Request
+from .sources import DATA_SETS, Request, with_defaults
 
 # Task -> the model whose view its samples have. Pre-training and retrieval use that of recognition.
 MODELS = {
@@ -76,6 +76,7 @@ def build_dataset(
             - vggss: `annotations` (vggss.json), `validation_fraction`, `train_list`, `test_list`, `drop_overlap`;
             - shards: `validation_fraction`, `cache_dir` and `cache_gb` (folder of downloads, and its largest size);
             - flickr_soundnet: as vggss, without `annotations`;
+            - all of videos but shards: `checked_list` (list of usable clips that `deepavfusion data check` wrote);
             - all of files: `temporal_jitter` (True: training draws windows and frames in every epoch); where clips are
               videos also `windows_per_clip`, `seconds_per_window` (number of windows in an epoch).
         model_config: A `DeepAVFusionConfig`, which determines image size, frames, mel bins and spectrogram length.
@@ -117,10 +118,8 @@ def build_dataset(
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
     if "path" not in options:
         raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
-    clips = DATA_SETS[name].build(Request(options, split, train, seed, task, semantic, size, processor))
-    own = {k: v for k, v in options.items() if k in DATA_SETS[name].options - {"validation_fraction"} - WINDOWS}
-    words = ["deepavfusion", "data", "check", name, str(options["path"]), *(f"data.{k}={v}" for k, v in own.items())]
-    clips.check = shlex.join(words)
+    clips = DATA_SETS[name].build(Request(with_defaults(options), split, train, seed, task, semantic, size, processor))
+    clips.check = check_command(options)
     return clips
 
 

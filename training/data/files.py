@@ -75,6 +75,8 @@ def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
     from deepavfusion.processors import MediaError
 
     def length(row: dict) -> float:
+        if row.get("seconds") is not None:  # in lists of checked clips
+            return row["seconds"]
         if row.get("end") is not None:
             return row["end"] - (row.get("start") or 0.0)
         try:

@@ -41,6 +41,8 @@ class Stream(IntEnum):
     """Windows of training clips, and frames in them: (epoch, clip, source), 1 for the second source of a mixture."""
     LABELED_FRAMES = 15
     """Which of a clip's labeled frames is seen: (epoch, clip)."""
+    NOISE = 16
+    """White noise in place of a frame's audio in localization: (frame,)."""
 
 
 def generator(seed: int, stream: Stream, *position: int) -> torch.Generator:

@@ -5,7 +5,7 @@ the training clips, or, where these have no annotations (VGG-SS, Flickr-SoundNet
 clips. Which clips it holds depends on a hash of their names, and parts of one video stay together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,22 @@ from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
 from .mixtures import MixtureClips
-from .sets.folder import hold_out, read_folder_split
+from .sets.boxes.is3 import build_is3
+from .sets.folder import HELD_OUT, divide, hold_out, read_folder
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
 from .sets.names import published_name, youtube_id
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
-SUBSETS = {"audioset": "all", "music": "solo", "avsbench": "s4"}  # those that are taken by default
+_LISTING = "checked_list"
+_SUBSETS = {"audioset": "all", "music": "solo", "avsbench": "s4"}  # by default
 WINDOWS = frozenset({"temporal_jitter", "windows_per_clip", "seconds_per_window"})
+
+
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Section `data` of a recipe with the part that is taken by default, for data sets of several parts."""
+    name = options["name"]
+    return {"subset": _SUBSETS[name], **options} if name in _SUBSETS else dict(options)
 
 
 class Request(NamedTuple):
@@ -90,8 +98,8 @@ def _select(videos: Videos, chosen: list[int]) -> Videos:
 
 
 def _folder(request: Request) -> Videos:
-    fraction, outside = request.get("validation_fraction", 0.1), bool(request.get("allow_outside"))
-    rows, note = read_folder_split(request.path, request.split, request.get("annotations"), fraction, outside)
+    rows = read_folder(request.path, request.get("annotations"), bool(request.get("allow_outside")))
+    rows, note = divide(rows, request.split, request.get("validation_fraction", HELD_OUT), str(request.path))
     return Videos(rows, note, rows["recording"][:])
 
 
@@ -124,15 +132,12 @@ def _vggsound(request: Request) -> Videos:
 
 
 def _audioset(request: Request) -> Videos:
-    from .sets.audioset import read_audioset
+    from .sets.audioset import TRAINING, read_audioset
 
-    subsets = {"balanced": ("balanced_train",), "unbalanced": ("unbalanced_train",)}
-    subsets["all"] = subsets["balanced"] + subsets["unbalanced"]
-    subset = request.get("subset", SUBSETS["audioset"])
-    if subset not in subsets:
-        raise ValueError(f"data.subset of audioset must be one of {', '.join(subsets)}, got {subset!r}.")
-    test = request.split == "test"
-    rows = read_audioset(request.path, ("eval",) if test else subsets[subset])
+    test, subset = request.split == "test", request.get("subset")
+    if subset not in TRAINING:
+        raise ValueError(f"data.subset of audioset must be one of {', '.join(TRAINING)}, got {subset!r}.")
+    rows = read_audioset(request.path, ("eval",) if test else TRAINING[subset])
     groups = rows["recording"][:]
     note = "" if test or subset == "all" else f"{subset} subset"
     return _select(Videos(rows, note, groups), held_out(groups, request, not test))
@@ -141,7 +146,7 @@ def _audioset(request: Request) -> Videos:
 def _music(request: Request) -> Videos:
     from .sets.music import read_music
 
-    side, subset = "test" if request.split == "test" else "train", request.get("subset", SUBSETS["music"])
+    side, subset = "test" if request.split == "test" else "train", request.get("subset")
     rows = read_music(request.path, subset, side)
     groups = rows["recording"][:]
     return _select(Videos(rows, f"subset {subset}", groups), held_out(groups, request, side == "train"))
@@ -159,31 +164,21 @@ def _vggsound_music(request: Request) -> Videos:
         return Videos(rows, pairs=pairs)
     training = music.read_training_clips(request.path, request.get("train_list"))
     keys = training["clip"][:]
-    chosen, note = report_overlap("VGGSound-Music", keys, _music_tests(request), bool(request.get("drop_overlap")))
+    drop = bool(request.get("drop_overlap"))
+    tests = music.read_test_keys(request.path, request.get("annotations"), request.get("test_list"), drop)
+    chosen, note = report_overlap("VGGSound-Music", keys, tests, drop)
     videos = _select(Videos(training, note, training["recording"][:]), chosen)
     return _select(videos, held_out(videos.groups, request, True))
 
 
-def _music_tests(request: Request) -> set[str]:
-    """Keys of the clips of the pairs and of VGGSound's test split, as far as their lists are found."""
-    from .sets.vggsound_music import PAIR_LIST, find_list, read_pairs
+def _checked(request: Request) -> Videos:
+    from .checked.source import read_checked
 
-    tests = _vggsound_tests(request.path, request.get("annotations"))
-    try:
-        pairs = find_list(request.path, request.get("test_list"), PAIR_LIST)
-    except FileNotFoundError:
-        if request.get("test_list") or (request.get("drop_overlap") and not tests):
-            raise
-        return tests
-    return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
-
-
-def _vggsound_tests(root: Path, given: str | None = None) -> set[str]:
-    """Keys of VGGSound's test clips, if its annotations are found."""
-    from .sets.vggsound import read_test_keys
-
-    path = root / "annotations" / "vggsound.csv" if given is None else Path(given)
-    return read_test_keys(path) if given is not None or path.is_file() else set()
+    fraction = request.get("validation_fraction", HELD_OUT if request.options["name"] == "folder" else None)
+    found = read_checked(request.get(_LISTING), request.options, request.split, fraction)
+    rows, note, groups, pairs, divided = found
+    videos = Videos(rows, note, groups, pairs)
+    return _select(videos, held_out(groups, request, True)) if divided else videos
 
 
 _VIDEOS: dict[str, Callable[[Request], Videos]] = {
@@ -197,7 +192,7 @@ _VIDEOS: dict[str, Callable[[Request], Videos]] = {
 
 def _build_videos(request: Request) -> ClipDataset:
     name = request.options["name"]
-    videos = _VIDEOS[name](request)
+    videos = (_checked if request.get(_LISTING) else _VIDEOS[name])(request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
@@ -211,7 +206,7 @@ def _build_videos(request: Request) -> ClipDataset:
 def _build_masks(request: Request) -> ClipDataset:
     from .sets.avsbench import read_avsbench
 
-    subset = request.get("subset", SUBSETS["avsbench"])
+    subset = request.get("subset")
     frames = request.get(f"{request.split}_list")
     rows, names = read_avsbench(request.path, subset, request.split, frames)
     if request.semantic and names is None:
@@ -228,14 +223,17 @@ def _build_masks(request: Request) -> ClipDataset:
 
 
 def _build_boxes(request: Request) -> ClipDataset:
-    from .sets import flickr_soundnet, vggss
+    from .sets import vggsound
+    from .sets.boxes import flickr_soundnet, vggss
 
     name, root, split = request.options["name"], request.path, request.split
     flickr = name == "flickr_soundnet"
     if flickr:
         boxes, required = flickr_soundnet.read_annotations(root), flickr_soundnet.REQUIRED_BOXES
+        sources = {key: key for key in boxes}
     else:
-        boxes, required = vggss.read_vggss(vggss.find_annotations(root, request.get("annotations"))), 1
+        annotations = vggss.find_annotations(root, request.get("annotations"))
+        boxes, sources, required = vggss.read_vggss(annotations), vggss.read_classes(annotations), 1
     listed = request.get("test_list")
     tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
     training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
@@ -246,7 +244,7 @@ def _build_boxes(request: Request) -> ClipDataset:
             raise ValueError(
                 f"Dataset {name!r} has boxes of test clips only; set data.train_list to a list of training clips."
             )
-        test_keys = {pair.image for pair in tests} | (set() if flickr else _vggsound_tests(root))
+        test_keys = {pair.image for pair in tests} | (set() if flickr else vggsound.find_test_keys(root))
         chosen, note = report_overlap(name, training, test_keys, bool(request.get("drop_overlap")))
         pairs = [ImageAudioPair(training[i], training[i], False) for i in chosen]
         boxes, title = boxes if labeled else None, f"{title}, {note}" if note else title
@@ -257,7 +255,7 @@ def _build_boxes(request: Request) -> ClipDataset:
     keys = {key for pair in pairs for key in (pair.image, pair.audio)}
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
     recordings = {pair.image: group for pair, group in zip(pairs, groups, strict=True)}
-    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, recordings)
+    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, sources, recordings)
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
 
@@ -278,12 +276,13 @@ class DataSet(NamedTuple):
 
 _LABELS, _MAPS = ("recognition", "separation"), ("segmentation", "localization")
 _HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter"})
+_CHECKED = _HELD_OUT | {_LISTING}
 DATA_SETS = {
-    "folder": DataSet(_LABELS, _HELD_OUT | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
-    "vggsound": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
-    "audioset": DataSet(("recognition",), _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
-    "music": DataSet(_LABELS, _HELD_OUT | {"subset"} | WINDOWS, _build_videos),
-    "vggsound_music": DataSet(_LABELS, _HELD_OUT | {"annotations"} | _LISTS | WINDOWS, _build_videos),
+    "folder": DataSet(_LABELS, _CHECKED | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
+    "vggsound": DataSet(_LABELS, _CHECKED | {"annotations"} | _LISTS | WINDOWS, _build_videos),
+    "audioset": DataSet(("recognition",), _CHECKED | {"subset"} | WINDOWS, _build_videos),
+    "music": DataSet(_LABELS, _CHECKED | {"subset"} | WINDOWS, _build_videos),
+    "vggsound_music": DataSet(_LABELS, _CHECKED | {"annotations"} | _LISTS | WINDOWS, _build_videos),
     "shards": DataSet(
         (*_LABELS, *_MAPS),
         _HELD_OUT | {"cache_dir", "cache_gb", "subset", "annotations"} | _LISTS | WINDOWS,
@@ -292,4 +291,5 @@ DATA_SETS = {
     "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
     "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
     "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
+    "is3": DataSet(("localization",), frozenset({"annotations"}), build_is3),
 }

@@ -1,39 +1,17 @@
 """Frames with a map of their sounding objects: masks (segmentation) and boxes (localization), as model inputs."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ..wording import count
 from .clips import ClipDataset
 from .files import training_window
+from .frames import Still, StillFiles
 from .random import Stream, generator
 from .sets.folder import order_by_name
-from .sets.names import is_video
-from .views import Box, Frame, View, evaluation_view, read_class_map, read_image, read_mask, training_view
-
-
-class Still(NamedTuple):
-    """A frame and the audio that belongs to it."""
-
-    image: str
-    """An image file, or the clip whose frame at `timestamp` it is."""
-    audio: str
-    """An audio file, or the clip."""
-    timestamp: float | None = None
-    """The middle of the window in the audio or clip, in seconds; None is the middle of the file."""
-    mask: str | None = None
-    """Image file with the mask."""
-    boxes: tuple[Box, ...] | None = None
-    """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
-    name: str = ""
-    """Name in messages; the image's path by default."""
-    recording: str = ""
-    """The recording that it is part of; frames of one are held out together."""
-    place: tuple[int, int] | None = None
-    """Of a frame in a prepared data set: row of the index, and number of the frame in it."""
-
+from .views import View, evaluation_view, training_view
 
 # Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
 _MAX_SHIFT = 0.33
@@ -41,34 +19,6 @@ _MAX_SHIFT = 0.33
 
 def _name(row: Still) -> str:
     return row.name or row.image
-
-
-class StillFiles:
-    """Reads frames, their audio and their masks from files."""
-
-    def image(self, row: Still, seconds: float = 3.0):
-        """The frame of a row as it is shown, (H, W, 3) uint8."""
-        from deepavfusion.processors import load_clip
-
-        if is_video(row.image):
-            return load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
-        return read_image(row.image)
-
-    def load(self, row: Still, window, seconds: float):
-        """The frame of a row, and the audio of a window (see `load_clip`): waveform (channels, samples) and Hz."""
-        from deepavfusion.processors import load_clip
-
-        if row.image == row.audio:
-            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
-            return frames[0], waveform, rate
-        image = self.image(row, seconds)
-        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
-        return image, audio.waveform, audio.sampling_rate
-
-    def mask(self, row: Still, shape: tuple[int, int], num_classes: int | None):
-        """The mask of a frame of `shape` (height, width): (H, W) uint8, class indices or, without classes, 0 and 1."""
-        frame = Frame(row.image, shape)
-        return read_mask(row.mask, frame) if num_classes is None else read_class_map(row.mask, num_classes, frame)
 
 
 class StillClips(ClipDataset):
@@ -284,8 +234,30 @@ class BoxClips(StillClips):
             first = without[0].name or without[0].image
             raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}.")
         self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not without
+        self._places: tuple[list[int], dict[int, int]] | None = None  # order of the items by name, when it is needed
         negatives = sum(row.boxes == () for row in self.rows)
         self.card += ", no boxes" if without else f", {negatives} of them without a visible sounding object"
+
+    def read(self, i: int) -> dict:
+        """The inputs of item i and its map; in evaluation also its `scene`, where items have it."""
+        scene = self.frame(i).scene
+        return super().read(i) | ({"scene": scene} if scene and not self.train else {})
+
+    def offscreen(self, i: int) -> int | None:
+        """The item whose audio is taken as that of something that item i's image does not show, if there is one.
+
+        It is the next one, in an order by names, whose source is not visible in the image.
+        """
+        if self._places is None:
+            order = order_by_name(_name(row) for row in self.rows)
+            self._places = order, {item: place for place, item in enumerate(order)}
+        order, places = self._places
+        visible = set(self.rows[i].visible) - {""}
+        for step in range(1, len(order) if visible else 0):
+            other = order[(places[i] + step) % len(order)]
+            if self.rows[other].source and self.rows[other].source not in visible:
+                return other
+        return None
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
         """The consensus map of a frame in the model's view, (H, W); None without boxes."""

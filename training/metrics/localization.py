@@ -1,5 +1,7 @@
 """Sound-source localization metrics: consensus IoU, its success rate and AUC, and detection scores with negatives."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
@@ -72,6 +74,33 @@ def success_rate(values: np.ndarray, threshold: float = 0.5) -> float:
 def localization_auc(values: np.ndarray) -> float:
     """Area under the success rate of cIoU values (N,) over the thresholds 0, 0.05 ... 1 (trapezoidal rule)."""
     return float(auc(THRESHOLDS, [success_rate(values, threshold) for threshold in THRESHOLDS]))
+
+
+def silent_auc(areas: np.ndarray) -> float:
+    """Area under the fraction of images whose predicted area (N,), a fraction of each, is below thresholds 0 ... 1.
+
+    AUC_N of Juanola et al. (2024), for audio of nothing visible: 1 is nearly reached if nothing is ever predicted.
+    """
+    areas = np.asarray(areas, np.float64)
+    if areas.ndim != 1 or not len(areas) or not (areas.min() >= 0 and areas.max() <= 1):  # NaN fails both
+        raise ValueError(f"Expected predicted areas (N,) in 0..1, N >= 1, got {areas}.")
+    return float(auc(THRESHOLDS, [(areas < threshold).mean() for threshold in THRESHOLDS]))
+
+
+def interactive_ciou(values: Sequence[float], scenes: Sequence[str]) -> np.ndarray:
+    """Smallest cIoU of the sources of each image of several sources (Senocak et al. 2024); their success is IIoU.
+
+    Args:
+        values: cIoU of each source.
+        scenes: Image that it is in.
+
+    Returns:
+        (images,) float64, of images with two sources or more; may be empty.
+    """
+    found: dict[str, list[float]] = {}
+    for value, scene in zip(values, scenes, strict=True):
+        found.setdefault(scene, []).append(value)
+    return np.array([min(sources) for sources in found.values() if len(sources) > 1], np.float64)
 
 
 def average_precision(confidence: np.ndarray, correct: np.ndarray, sounding: np.ndarray) -> float:
@@ -172,8 +201,10 @@ __all__ = [
     "centered_box",
     "ciou",
     "confidence",
+    "interactive_ciou",
     "localization_auc",
     "max_f1",
+    "silent_auc",
     "slavc_average_precision",
     "slavc_max_f1",
     "success_rate",

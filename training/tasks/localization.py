@@ -9,7 +9,19 @@ from torch.nn import functional as F
 from deepavfusion import DeepAVFusionForSoundLocalization
 from deepavfusion.inference.drawing import heat_overlay
 
-from ..metrics.localization import average_precision, centered_box, ciou, confidence, localization_auc, max_f1
+from ..data.clips import BrokenClip
+from ..data.random import Stream, generator
+from ..metrics.localization import (
+    average_precision,
+    centered_box,
+    ciou,
+    confidence,
+    interactive_ciou,
+    localization_auc,
+    max_f1,
+    silent_auc,
+    success_rate,
+)
 from ..report.charts import success_curves
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
@@ -17,6 +29,9 @@ from ..wording import CONDITIONS, count, metric_title
 from .base import Task, percent
 
 _MAPS = {"own": "own audio", **{name: CONDITIONS[name] for name in ("shuffled", "whole", "centre")}}
+
+# Audio of nothing that a frame shows.
+_NEGATIVE = {name: CONDITIONS[name] for name in ("silence", "noise", "offscreen")}
 
 # Candidates of `localization_threshold`, which is chosen on the selection split.
 _THRESHOLDS = tuple(k / 20 for k in range(1, 20))
@@ -37,7 +52,11 @@ class Localization(Task):
         "with a cIoU of at least 0.5; AUC: area under that fraction over thresholds 0, 0.05 ... 1. AP and max-F1: a "
         "frame counts as detected if its cIoU at the absolute threshold is at least 0.5; frames are ranked by "
         "confidence (mean of the top quarter of the map), and frames without a visible source are negatives. Audio of "
-        "another clip: that of the next pair."
+        "another clip: that of the next pair. IIoU@0.5: fraction of images with several sources of which all have a "
+        "cIoU of at least 0.5. Negative audio, of frames with a visible source: silence, white noise of unit variance, "
+        "and audio of another clip whose source is not visible, with the predicted area as a fraction of the frame, "
+        "AUC_N (area under the fraction of frames with a predicted area below 0, 0.05 ... 1), and AP and max-F1 of the "
+        "frames with their own audio against the same frames with the negative one."
     )
 
     @property
@@ -77,25 +96,56 @@ class Localization(Task):
         other = self.mismatched_audio(inputs, batch) if full else None
         if other is not None:
             maps["shuffled"] = model(pixel_values=inputs["pixel_values"], input_features=other).logits
-        maps = {name: logits.float().cpu().numpy() for name, logits in maps.items()}
+        if full and self.recipe is not None and self.recipe.task.negative_audio:
+            maps |= self._negative_maps(model, inputs, batch)
+        maps = {name: [part.float().cpu().numpy() for part in logits] for name, logits in maps.items()}
         rows = []
         for i, consensus in enumerate(truth.numpy()):
             row = {"sounding": bool(batch["sounding"][i]) if "sounding" in batch else bool(consensus.any())}
-            predicted = {name: values[i] for name, values in maps.items()}
+            if "scene" in batch:
+                row["scene"] = batch["scene"][i]
+            predicted = {name: values[i] for name, values in maps.items() if len(values[i])}
             if full:
                 row |= {"maps": predicted, "target": pack(consensus), "threshold": threshold}
             rows.append(row | self._row_scores(predicted, consensus, threshold, full))
         return rows
 
+    def _negative_maps(self, model, inputs: dict, batch: dict) -> dict[str, list[torch.Tensor]]:
+        """Maps of a batch's frames with negative audio; empty where there is no off-screen audio."""
+        extractor, pixels = self.processor.feature_extractor, inputs["pixel_values"]
+        places = batch["index"].tolist()
+        draws = [generator(self.recipe.run.seed, Stream.NOISE, place) for place in places]
+        noise = torch.stack([torch.randn(extractor.num_samples, generator=part) for part in draws])
+        waveforms = {"silence": torch.zeros_like(noise), "noise": noise}
+        features = {name: list(extractor.log_mel(values)[:, None]) for name, values in waveforms.items()}
+        offscreen = getattr(self.clips, "offscreen", lambda place: None)
+        found = [None if (other := offscreen(place)) is None else self.clips[other] for place in places]
+        features["offscreen"] = [
+            None if part is None or isinstance(part, BrokenClip) else part["input_features"] for part in found
+        ]
+        maps = {}
+        for name, parts in features.items():
+            maps[name] = [pixels.new_zeros(0) for _ in parts]
+            given = [i for i, part in enumerate(parts) if part is not None]
+            if given:
+                audio = torch.stack([parts[i] for i in given]).to(pixels)
+                logits = model(pixel_values=pixels[given], input_features=audio).logits
+                for i, part in zip(given, logits, strict=True):
+                    maps[name][i] = part
+        return maps
+
     def _row_scores(self, maps: dict[str, np.ndarray], consensus: np.ndarray, threshold: float, full: bool) -> dict:
         """Scores of a frame from its maps (h, w) of logits and its target (H, W)."""
         heats = {name: self._maps(torch.from_numpy(values)[None], consensus.shape)[0] for name, values in maps.items()}
         row = {}
+        for name in _NEGATIVE.keys() & heats.keys():
+            heat = heats.pop(name)
+            row |= {f"{name}_area": float((heat > _logit(threshold)).mean()), f"{name}_confidence": confidence(heat)}
         for name, heat in heats.items():
             row[name] = ciou(heat > _logit(threshold), consensus)
             row[f"{name}_median"] = ciou(heat > np.median(heat), consensus)
         own = heats["own"]
-        row["confidence"] = confidence(own)
+        row |= {"confidence": confidence(own), "area": float((own > _logit(threshold)).mean())}
         if not full:
             row["curve"] = [ciou(own > _logit(level), consensus) for level in _THRESHOLDS]
             return row
@@ -165,7 +215,38 @@ class Localization(Task):
         if "ap" in metrics:
             scores = f"AP {percent(metrics['ap'])}, max-F1 {percent(metrics['max_f1'])}"
             note += f" With {count(len(rows) - len(sounding), 'negative')}: {scores}."
-        return metrics, [Table("Sound localization", columns, table, note)], {}
+        shared = [row for row in sounding if "scene" in row]
+        interactive = interactive_ciou([row["own"] for row in shared], [row["scene"] for row in shared])
+        if len(interactive):
+            metrics |= {"iiou_50": success_rate(interactive), "iauc": localization_auc(interactive)}
+            scores = f"IIoU@0.5 {percent(metrics['iiou_50'])}, IAUC {percent(metrics['iauc'])}"
+            note += f" {count(len(interactive), 'image')} of several sources: {scores}."
+        tables = [Table("Sound localization", columns, table, note)]
+        negative, more = self._negative_scores(sounding)
+        return metrics | negative, tables + more, {}
+
+    @staticmethod
+    def _negative_scores(sounding: list[dict]) -> tuple[dict[str, float], list[Table]]:
+        """Metrics and table of frames with negative audio, from rows of frames with a visible source."""
+        metrics, table = {}, []
+        for name, title in _NEGATIVE.items():
+            rows = [row for row in sounding if f"{name}_area" in row]
+            if not rows:
+                continue
+            areas = np.array([row[f"{name}_area"] for row in rows])
+            own, other = ([row[key] for row in rows] for key in ("confidence", f"{name}_confidence"))
+            correct = np.array([row["own"] >= 0.5 for row in rows] + [False] * len(rows))
+            detections = np.array(own + other), correct, np.arange(2 * len(rows)) < len(rows)
+            scores = {"area": float(areas.mean()), "auc_n": silent_auc(areas)}
+            scores |= {"ap": average_precision(*detections), "max_f1": max_f1(*detections)}
+            metrics |= {f"{name}_{key}": value for key, value in scores.items()}
+            table.append([title, *map(percent, scores.values()), len(rows)])
+        if not table:
+            return {}, []
+        metrics["own_area"] = float(np.mean([row["area"] for row in sounding]))
+        columns = ["with", *map(metric_title, ("area", "auc_n", "ap", "max_f1")), "frames"]
+        note = f"Predicted area with the frames' own audio: {percent(metrics['own_area'])}."
+        return metrics, [Table("Negative audio", columns, table, note)]
 
     def examples(self, model, inputs, batch):
         truth = batch["labels"].float()

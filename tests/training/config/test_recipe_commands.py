@@ -1,10 +1,8 @@
 """The packaged recipes as commands: what is missing is reported, and small data sets run to the end."""
 
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,9 +12,7 @@ from deepavfusion.training.config.recipe import load_recipe, recipe_command, rec
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion_cli.arguments import data_parser
-from tests.media_factory import tone
 from tests.tiny import WIDE
-from tests.training.data.disk import make_clips, put, write_audio, write_image
 
 PRETRAINING = recipe_names("pretrain")
 FINETUNING = recipe_names("evaluate")
@@ -131,60 +127,3 @@ def test_documented_commands_are_accepted(words):
         assert command == "evaluate"
         del rest[place : place + 2]
     assert load_recipe(command, name, rest).name == name
-
-
-FEW = [
-    "data.max_unreadable_fraction=0",
-    "optim.epochs=1",
-    "optim.warmup_epochs=0",
-    "optim.batch_size=2",
-    "optim.gradient_accumulation=1",
-    "run.eval_epochs=1",
-    "run.num_examples=1",
-]
-
-
-def run_small(name, root, folder):
-    """The numbers of a recipe's run on a small data set, from a tiny model."""
-    torch.manual_seed(0)
-    DeepAVFusionModel(DeepAVFusionConfig(**TINY)).save_pretrained(folder / "origin")
-    words = command_of(name, folder / "origin", folder / "out", f"data.path={root}", *FEW)
-    assert cli.main(words) == 0
-    found = json.loads((folder / "out" / "evaluation.json").read_text())
-    assert found["skipped"] == 0
-    return found
-
-
-def test_separation_runs_on_clips_as_they_are_documented(tmp_path):
-    root = tmp_path / "data"
-    ids = ["abcdefghijk_000000", "bbcdefghijk_000030", "cbcdefghijk_000000", "dbcdefghijk_000010"]
-    instruments = ["harp", "oboe", "harp", "oboe"]
-    for key, instrument, clip in zip(ids, instruments, make_clips(tmp_path / "made"), strict=True):
-        put(clip, root / "clips" / f"playing_{instrument}" / f"{key}_000040.mp4")
-    (root / "annotations").mkdir()
-    listed = "".join(f"{key},{instrument}\n" for key, instrument in zip(ids, instruments, strict=True))
-    (root / "annotations" / "vggmusic_train.txt").write_text(listed)
-    pairs = f"source_1,source_2,class_1,class_2,sep_type\n{ids[0]},{ids[1]},harp,oboe,Easy\n"
-    (root / "annotations" / "vggmusic_eval_ss.csv").write_text(pairs)
-    found = run_small("vggsound_music_separation", root, tmp_path)
-    assert (found["task"], found["num_clips"]) == ("separation", 2)
-    written = load_recipe("finetune", str(tmp_path / "out" / "recipe.yaml"))
-    assert (written.optim.layer_decay, written.data.drop_overlap) == (0.75, True)
-
-
-def test_segmentation_with_classes_runs_on_frames_as_they_are_documented(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir()
-    (root / "label2idx.json").write_text(json.dumps({"background": 1, "cat": 2, "dog": 3}))
-    lines = ["vid,uid,s_min,s_sec,a_obj,split,label"]
-    for uid, split, label in (("a", "train", "v1s"), ("b", "train", "v2"), ("c", "val", "v1m"), ("d", "test", "v2")):
-        lines.append(f"vid,{uid},0,5,dog_cat,{split},{label}")
-        mask = np.zeros((48, 64), np.uint8)
-        mask[:, :32] = 2
-        write_image(root / label / uid / "frames" / "0.jpg", np.full((48, 64, 3), 90, np.uint8))
-        write_image(root / label / uid / "labels_semantic" / "0.png", mask)
-        write_audio(root / label / uid / "audio.wav", tone(16000, 1.0)[0])
-    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
-    found = run_small("avsbench_avss", root, tmp_path)
-    assert (found["task"], found["num_clips"]) == ("segmentation", 1)
-    assert 0 <= found["metrics"]["miou"] <= 1

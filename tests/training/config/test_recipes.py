@@ -62,6 +62,7 @@ SOURCES = {
     "avsbench_avss": ("avsbench", "avss"),
     "vggss_localization": ("vggss", None),
     "flickr_localization": ("flickr_soundnet", None),
+    "is3_localization": ("is3", None),
     "folder_recognition": ("folder", None),
 }
 
@@ -218,7 +219,7 @@ def test_data_sets_are_registered_and_support_the_task(name):
 def test_checkpoints_are_chosen_where_there_are_clips_to_choose_by(name):
     """AVSBench has a validation split; elsewhere data.validation_fraction makes one, or the last checkpoint counts."""
     recipe = load(name)
-    if recipe.task.name != "retrieval":
+    if recipe.command != "evaluate":
         there = recipe.data.name == "avsbench" or recipe.data.validation_fraction is not None
         assert recipe.run.keep_best == there
     assert recipe.data.eval_split == "test"

@@ -313,7 +313,11 @@ def test_every_row_of_a_table_is_explained():
     rows = [{"label": label, **scores} for label in (0, 1)]
     assert row_titles("recognition", rows, clips) == explained_rows("Recognition")
     maps = ("own", "own_median", "shuffled", "shuffled_median", "whole", "centre", "at_0.5", "median_bound")
-    rows = [dict.fromkeys(maps, 0.6) | {"sounding": True, "confidence": 0.5, "threshold": 0.5}] * 2
+    negative = {
+        f"{kind}_{score}": 0.4 for kind in ("silence", "noise", "offscreen") for score in ("area", "confidence")
+    }
+    about = {"sounding": True, "confidence": 0.5, "threshold": 0.5, "area": 0.3}
+    rows = [dict.fromkeys(maps, 0.6) | about | negative] * 2
     assert row_titles("localization", rows) == explained_rows("Localization")
     rows = [{"own": 0.5, "shuffled": 0.4, "silent": 0.3, "curve": np.full((2, 255), 0.5), "area": 0.2}] * 2
     assert row_titles("segmentation", rows, SimpleNamespace(label_names=None)) == explained_rows("Segmentation")

@@ -19,6 +19,7 @@ from .tables import read_records, read_table
 from .vggsound import clip_name, report_missing
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
+TRAINING = {"balanced": SUBSETS[:1], "unbalanced": SUBSETS[1:2], "all": SUBSETS[:2]}
 
 
 @reads_file
@@ -68,7 +69,7 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
     Annotated clips that are not on disk are left out, and their number is logged.
 
     Args:
-        root: Folder in the module's layout.
+        root: Folder in the module's layout; without `clips`, clips are anywhere in it.
         subsets: Any of `SUBSETS`.
 
     Raises:
@@ -78,9 +79,7 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
     if not subsets or set(subsets) - set(SUBSETS):
         raise ValueError(f"Expected subsets of {', '.join(SUBSETS)}, got {subsets}.")
     names = read_class_labels(_find(root, "class_labels_indices.csv"))
-    clips = root / "clips"
-    if not clips.is_dir():
-        raise FileNotFoundError(f"Expected AudioSet's clips at {clips}, found none.")
+    clips = root / "clips" if (root / "clips").is_dir() else root
     segments = {subset: read_segments(_find(root, f"{subset}_segments.csv")) for subset in subsets}
     files = ClipFiles(clips)
     found, _ = files.match({clip_name(row): row["id"][:2] for rows in segments.values() for row in rows})

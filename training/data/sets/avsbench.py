@@ -22,10 +22,11 @@ import os
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
+from deepavfusion.inference.jobs.inputs import walk_files
 
-from ..stills import Still
+from ..frames import Still
 from .lists import read_list
-from .names import is_inside
+from .names import contents, is_inside
 from .tables import read_records, read_text
 from .vggsound import report_missing
 
@@ -105,9 +106,12 @@ def read_avsbench(
     for place in places:
         if subset in _OBJECT_FOLDERS and (place / "gt_masks").is_dir():
             return _read_objects(place, subset, SPLITS[split], frames), None
+    below = [path.parent for name in ("metadata.csv", "gt_masks") for path in sorted(root.glob(f"*/{name}"))]
+    found = f"set data.path={below[0]}" if below else contents(walk_files(root), "masks")
     raise FileNotFoundError(
         f"Expected AVSBench {subset} at {root}: metadata.csv and {', '.join(SUBSETS[subset])}"
-        + (f", or {_OBJECT_FOLDERS[subset][0]}/gt_masks." if subset in _OBJECT_FOLDERS else ".")
+        + (f", or {_OBJECT_FOLDERS[subset][0]}/gt_masks" if subset in _OBJECT_FOLDERS else "")
+        + f"; {found}."
     )
 
 

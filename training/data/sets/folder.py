@@ -21,10 +21,11 @@ from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk
 
 from ...wording import count
 from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
-from .names import find_listed, is_video, recording_of
+from .names import contents, find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT = 0.1  # fraction of the clips of a folder without splits that is held out by default
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
 WHOLE_FOLDER = "the whole folder"  # in the description of such clips
 _SPLIT_FOLDERS = {"train", "validation", "val", "test"}
@@ -131,8 +132,8 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
     rows = [{"path": path, **({} if path.parent == root else {"label": path.parent.name})} for path in paths]
     if not rows:
         raise ValueError(
-            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, found none"
-            f"{f' besides {left_out}' if left_out else ''}."
+            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, "
+            f"{contents(files)}."
         )
     if left_out:
         _report(f"{root}: {left_out} left out: a folder stands for its videos")
@@ -154,43 +155,20 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
     return make_rows(rows)
 
 
-def read_folder_split(
-    root: str | Path,
-    split: str,
-    annotations: str | Path | None = None,
-    fraction: float = 0.1,
-    allow_outside: bool = False,
-):
-    """Read a split of a folder as a dataset of `make_rows` with the column `recording`.
+def divide(rows, split: str, fraction: float, root: str):
+    """The rows of a split of a folder, with the column `recording`.
 
     Without given splits, clips are held out as both validation and test split (see `hold_out`), by classes where there
     are any. Without a given recording, it is that of `recording_of`.
-
-    Args:
-        root: See `read_folder`.
-        split: `"train"`, `"validation"` or `"test"`.
-        annotations: See `read_folder`.
-        fraction: Fraction of the clips to hold out, or `WHOLE` for all.
-        allow_outside: See `read_folder`.
-
-    Returns:
-        The rows, and a note on how the folder is divided, empty if its splits are given.
-
-    Raises:
-        FileNotFoundError: See `read_folder`.
-        ValueError: See `read_folder`; also if there are no clips of the split.
-    """
-    return divide(read_folder(root, annotations, allow_outside), split, fraction, str(root))
-
-
-def divide(rows, split: str, fraction: float, root: str):
-    """The rows of a split, with the column `recording`, and a note on how they are divided; see `read_folder_split`.
 
     Args:
         rows: A dataset of `make_rows`.
         split: `"train"`, `"validation"` or `"test"`.
         fraction: Fraction of the clips to hold out, or `WHOLE` for all.
         root: Where the rows are from, for messages.
+
+    Returns:
+        The rows, and a note on how they are divided, empty if their splits are given.
 
     Raises:
         ValueError: There are no clips of the split.

@@ -6,20 +6,23 @@
     <root>/anno/music21_duet.csv                          or   MUSIC_duet_videos.json
 
 A video may be cut into several files, which share its name up to the first dot. The folder is the list's class with
-blanks as underscores (`saxophone_acoustic_guitar`). A csv has a header, and columns that begin with id and class; a
-json is `{"videos": {class: [id]}}`. Lists may also lie in the root or in `annotations`.
+blanks as underscores (`saxophone_acoustic_guitar`); files in no such folder are found by their id. A csv has a header,
+and columns that begin with id and class; a json is `{"videos": {class: [id]}}`. Lists may also lie in the root or in
+`annotations`.
 
 The published split: of the sorted ids of the solos every (n // 130)-th is for evaluation, and every (n // 85)-th duet
 is set aside. Here n counts the ids listed, not those on disk, so that it is the same wherever some videos are gone.
 """
 
-import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
+from deepavfusion.inference.jobs.inputs import walk_files
+
 from .folder import make_rows
 from .lists import Listed, read_list
-from .names import is_video
+from .names import contents, is_video
 from .vggsound import report_missing
 
 SUBSETS = {"solo": ("solo",), "solo21": ("solo21",), "music": ("solo", "duet")}
@@ -30,6 +33,7 @@ _LISTS = {
 }
 _EVALUATION_SOLOS, _ASIDE_DUETS = 130, 85
 _ID_LENGTH = 11
+_IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # as yt-dlp names files by default
 
 
 class MusicSplit(NamedTuple):
@@ -86,20 +90,21 @@ def instruments_of(name: str, known: set[str]) -> list[str]:
     return list(best)
 
 
-def _index(clips: Path) -> dict[str, list[str]]:
-    """Files by `<folder>/<id>`."""
+def _index(clips: Path, classes: set[str]) -> tuple[dict[str, list[str]], list[Path]]:
+    """Files by `<class>/<id>`, or by `<id>` where no folder above them is called as a class; and all files."""
     found: dict[str, list[str]] = {}
-    for entry in sorted(os.scandir(clips), key=lambda e: e.name):
-        if entry.is_dir():
-            for file in sorted(os.scandir(entry.path), key=lambda e: e.name):
-                if is_video(file.name):
-                    found.setdefault(f"{entry.name}/{file.name.split('.')[0]}", []).append(file.path)
-    return found
+    files = list(walk_files(clips))
+    for path in files:
+        if is_video(path.name):
+            own = classes.intersection(path.relative_to(clips).parts[:-1])
+            found.setdefault("/".join([*own, video_of(str(path))]), []).append(str(path))
+    return found, files
 
 
 def video_of(path: str) -> str:
-    """The id of the video that a file is part of."""
-    return Path(path).name.split(".")[0]
+    """The id of the video that a file is part of: its name up to the first dot, or what is in brackets at its end."""
+    in_brackets = _IN_BRACKETS.search(Path(path).stem)
+    return in_brackets[1] if in_brackets else Path(path).name.split(".")[0]
 
 
 def read_music(root: str | Path, subset: str = "solo", split: str | None = None):
@@ -121,16 +126,13 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
     if split not in (None, "train", "test"):
         raise ValueError(f"Expected the split train or test of MUSIC, got {split!r}.")
     lists = {kind: _read_videos(root, kind) for kind in SUBSETS[subset]}
-    clips = next((root / name for name in ("clips_360p_segm", "clips") if (root / name).is_dir()), None)
-    if clips is None:
-        raise FileNotFoundError(
-            f"Expected MUSIC's clips at {root / 'clips_360p_segm'} or {root / 'clips'}, found none."
-        )
+    clips = next((root / name for name in ("clips_360p_segm", "clips") if (root / name).is_dir()), root)
     ids = {kind: {entry.key for entry in entries} for kind, entries in lists.items()}
     duets = ids.pop("duet", set())
     published = published_split(set().union(*ids.values()), duets)
     instruments = {_class_of(entry) for kind, entries in lists.items() if kind != "duet" for entry in entries}
-    on_disk, rows, missing = _index(clips), [], []
+    classes = {_class_of(entry) for entries in lists.values() for entry in entries}
+    (on_disk, paths), rows, missing = _index(clips, classes), [], []
     for kind, entries in lists.items():
         for entry in dict.fromkeys(entries):
             part = "test" if entry.key in published.test else "train" if entry.key in published.train else None
@@ -138,7 +140,7 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
                 continue
             folder = _class_of(entry)
             played = instruments_of(folder, instruments) if kind == "duet" else [folder]
-            files = on_disk.get(f"{folder}/{entry.key}", [])
+            files = on_disk.get(f"{folder}/{entry.key}") or on_disk.get(entry.key, [])
             if not files:
                 missing.append(f"{folder}/{entry.key}")
             label = played if duets else played[0]
@@ -147,5 +149,7 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
     report_missing(f"MUSIC {subset}", len({video_of(row["path"]) for row in rows}) + len(missing), missing, 0)
     if not rows:
         example = f": expected e.g. {missing[0]}.mp4" if missing else ""
-        raise FileNotFoundError(f"None of MUSIC's {len(missing)} listed videos is in {clips}{example}.")
+        raise FileNotFoundError(
+            f"None of MUSIC's {len(missing)} listed videos is in {clips}{example}, {contents(paths)}."
+        )
     return make_rows(rows, sorted(instruments))

@@ -1,11 +1,26 @@
 """Text files of annotations, in whatever encoding and with whatever delimiter they were saved."""
 
+import contextlib
 import csv
 import io
 import logging
+from collections.abc import Generator
+from contextvars import ContextVar
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+_READ: ContextVar[set[Path] | None] = ContextVar("annotation files", default=None)
+
+
+@contextlib.contextmanager
+def collecting_reads() -> Generator[set[Path]]:
+    """Collect the paths of the annotation files that are read."""
+    collected: set[Path] = set()
+    token = _READ.set(collected)
+    try:
+        yield collected
+    finally:
+        _READ.reset(token)
 
 
 def read_text(path: str | Path) -> str:
@@ -14,6 +29,8 @@ def read_text(path: str | Path) -> str:
     Raises:
         ValueError: The file is not text, such as a spreadsheet of Excel.
     """
+    if (collected := _READ.get()) is not None:
+        collected.add(Path(path))
     data = Path(path).read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]

@@ -1,16 +1,20 @@
 """VGGSound: clips of YouTube videos with one label each.
 
     <root>/clips/<class>/<id>_<start:06d>_<end:06d>.mp4
-    <root>/annotations/vggsound.csv                         id, start, label, split; no header
+    <root>/annotations/vggsound.csv or <root>/vggsound.csv  id, start, label, split; no header
 
 The folder of a class is its label with each of space ( ) and , replaced by _ ("child speech, kid speaking" becomes
 `child_speech__kid_speaking`). Labels with a comma are quoted; line ends may be CRLF. Clips with other names or in other
 folders are found by id and start (see `ClipFiles`).
 """
 
+import contextlib
 import logging
 import re
+from collections.abc import Generator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 
@@ -21,6 +25,20 @@ from .tables import read_table
 logger = logging.getLogger(__name__)
 
 _TO_UNDERSCORE = str.maketrans(" (),", "____")
+
+
+class Missing(NamedTuple):
+    """Annotated clips of a split that are not on disk, and clips on disk that are not annotated."""
+
+    annotated: int
+    """Number of annotated clips, with those that are missing."""
+    names: list[str]
+    """Names of those that are missing."""
+    extra: int
+    """Number of clips that are not annotated."""
+
+
+_COLLECTED: ContextVar[list[Missing] | None] = ContextVar("missing clips", default=None)
 
 
 def class_folder(label: str) -> str:
@@ -57,8 +75,34 @@ def read_test_keys(path: str | Path) -> set[str]:
     return {clip_name(row) for row in read_vggsound_csv(path) if row["split"] == "test"}
 
 
+def find_csv(root: Path) -> Path:
+    """The csv in the root, or else that in its folder annotations, which may be absent."""
+    return root / "vggsound.csv" if (root / "vggsound.csv").is_file() else root / "annotations" / "vggsound.csv"
+
+
+def find_test_keys(root: Path, given: str | Path | None = None) -> set[str]:
+    """Read the keys of the test split from the csv that was given, or from that of the data set if there is one."""
+    path = find_csv(root) if given is None else Path(given)
+    return read_test_keys(path) if given is not None or path.is_file() else set()
+
+
+@contextlib.contextmanager
+def collecting_missing() -> Generator[list[Missing]]:
+    """Collect what `report_missing` is told instead of logging it."""
+    collected: list[Missing] = []
+    token = _COLLECTED.set(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.reset(token)
+
+
 def report_missing(what: str, annotated: int, missing: list[str], extra: int) -> None:
     """Log the number of annotated clips that are missing on disk, and of clips on disk without annotation."""
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append(Missing(annotated, missing, extra))
+        return
     if missing:
         logger.warning("%s: %d of %d annotated clips are missing, first: %s", what, len(missing), annotated, missing[0])
     if extra:
@@ -79,9 +123,12 @@ def read_vggsound(root: str | Path, split: str | None = None, annotations: str |
         FileNotFoundError: No annotations, no clips, or none of the annotated clips.
     """
     root = Path(root)
-    annotations = Path(annotations) if annotations is not None else root / "annotations" / "vggsound.csv"
+    annotations = find_csv(root) if annotations is None else Path(annotations)
     if not annotations.is_file():
-        raise FileNotFoundError(f"Expected VGGSound's annotations at {annotations}, found none.")
+        raise FileNotFoundError(
+            f"Expected VGGSound's annotations at {annotations}, found none: put vggsound.csv there, or give "
+            "data.annotations=FILE."
+        )
     clips = root / "clips" if (root / "clips").is_dir() else root
     table = read_vggsound_csv(annotations)
     names = sorted({row["label"] for row in table})

@@ -9,7 +9,7 @@ The training list abbreviates two instruments: violin is the class "violin, fidd
 guitar, slide guitar". It contains 1,221 clips of VGGSound's test split, among them clips of the pairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from .folder import make_rows
 from .lists import read_list
 from .names import ClipFiles, clip_key, youtube_id
 from .tables import read_records
-from .vggsound import class_folder, report_missing
+from .vggsound import class_folder, find_test_keys, report_missing
 
 TRAIN_LIST, PAIR_LIST = "vggmusic_train.txt", "vggmusic_eval_ss.csv"
 _FULL_NAMES = {"violin": "violin__fiddle", "steel_guitar": "steel_guitar__slide_guitar"}
@@ -95,12 +95,35 @@ def find_list(root: Path, given: str | Path | None, name: str) -> Path:
     raise FileNotFoundError(f"Expected the list {name} at {candidates[0]}, found none.")
 
 
-def _find_clips(root: Path, instruments: Mapping[str, str]) -> dict[str, Path]:
-    """Files of clips, given their instruments by key."""
+def read_test_keys(root: Path, annotations: str | None, test_list: str | None, required: bool) -> set[str]:
+    """Read the keys of the clips of the pairs and of VGGSound's test split, as far as their lists are found.
+
+    Args:
+        root: Folder in the module's layout.
+        annotations: VGGSound's csv, if it lies elsewhere.
+        test_list: The csv of pairs, if it lies elsewhere.
+        required: Whether one of the two must be found.
+
+    Raises:
+        FileNotFoundError: A list that was given does not exist, or none is found and one is required.
+    """
+    tests = find_test_keys(root, annotations)
+    try:
+        pairs = find_list(root, test_list, PAIR_LIST)
+    except FileNotFoundError:
+        if test_list or (required and not tests):
+            raise
+        return tests
+    return tests | {key for pair in read_pairs(pairs) for key in pair.keys}
+
+
+def _find_clips(root: Path, instruments: Mapping[str, str]) -> tuple[dict[str, Path], ClipFiles]:
+    """Files of clips, given their instruments by key, and the files that there are."""
     clips = root / "clips" if (root / "clips").is_dir() else root
     if not clips.is_dir():
         raise FileNotFoundError(f"Expected a folder of clips at {clips}, found none.")
-    return ClipFiles(clips).match({key: f"playing_{instrument}" for key, instrument in instruments.items()})[0]
+    files = ClipFiles(clips)
+    return files.match({key: f"playing_{instrument}" for key, instrument in instruments.items()})[0], files
 
 
 def read_training_clips(root: str | Path, train_list: str | Path | None = None):
@@ -117,23 +140,18 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
     """
     root = Path(root)
     instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
-    on_disk = _find_clips(root, instruments)
+    on_disk, files = _find_clips(root, instruments)
     missing = [key for key in instruments if key not in on_disk]
     report_missing("VGGSound-Music, train", len(instruments), missing, 0)
     rows = [
-        {
-            "path": on_disk[key],
-            "label": instrument,
-            "split": "train",
-            "clip": key,
-            "recording": youtube_id(key),
-        }
+        {"path": on_disk[key], "label": instrument, "split": "train", "clip": key, "recording": youtube_id(key)}
         for key, instrument in instruments.items()
         if key in on_disk
     ]
     if not rows:
         raise FileNotFoundError(
-            f"None of VGGSound-Music's {len(missing)} clips is in {root}: expected e.g. {missing[0]}."
+            f"None of VGGSound-Music's {len(missing)} clips is in {root}: expected e.g. {missing[0]}, "
+            f"{files.example()}."
         )
     return make_rows(rows, sorted(set(instruments.values())))
 
@@ -153,7 +171,7 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     """
     root = Path(root)
     pairs = read_pairs(find_list(root, test_list, PAIR_LIST))
-    on_disk = _find_clips(
+    on_disk, files = _find_clips(
         root, {key: name for pair in pairs for key, name in zip(pair.keys, pair.instruments, strict=True)}
     )
     whole = [pair for pair in pairs if all(key in on_disk for key in pair.keys)]
@@ -161,12 +179,17 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
     report_missing("VGGSound-Music, pairs", len(pairs), missing, 0)
     if not whole:
         raise FileNotFoundError(
-            f"None of VGGSound-Music's {len(pairs)} pairs is in {root}: expected e.g. {missing[0]}."
+            f"None of VGGSound-Music's {len(pairs)} pairs is in {root}: expected e.g. {missing[0]}, {files.example()}."
         )
     labels = {key: name for pair in whole for key, name in zip(pair.keys, pair.instruments, strict=True)}
-    place = {key: i for i, key in enumerate(labels)}
     rows = [
         {"path": on_disk[key], "label": label, "split": "test", "clip": key, "recording": youtube_id(key)}
         for key, label in labels.items()
     ]
-    return make_rows(rows, label_names), [(place[pair.keys[0]], place[pair.keys[1]]) for pair in whole]
+    return make_rows(rows, label_names), place_pairs(whole, list(labels))
+
+
+def place_pairs(pairs: Iterable[Pair], keys: Sequence[str]) -> list[tuple[int, int]]:
+    """Positions of pairs in a list of keys, of those of which both clips are in it."""
+    place = {key: i for i, key in enumerate(keys)}
+    return [(place[a], place[b]) for a, b in (pair.keys for pair in pairs) if a in place and b in place]

@@ -33,6 +33,8 @@ _STILLS = {
     "mask": ["string"],
     "timestamp": ["float64"],
     "name": ["string"],
+    "scene": ["string"],
+    "source": ["string"],
     "mask_offset": "int64",
     "mask_ends": "large_binary",
 }
@@ -69,7 +71,7 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     kinds |= dict.fromkeys(_NAMES, "string")
     places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in kinds.items()}
     if "image" in places:
-        places["boxes"] = List(List(List(Value("float64"))))
+        places |= {"boxes": List(List(List(Value("float64")))), "visible": List(List(Value("string")))}
     about = dict(preparation.about)
     tables, broken, size = [], [], 0
     for split, rows in preparation.rows.items():

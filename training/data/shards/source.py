@@ -6,13 +6,13 @@ from typing import Any
 
 from ..clips import ClipDataset
 from ..files import FileClips
+from ..frames import Still
 from ..mixtures import MixtureClips
-from ..sets.folder import divide
-from ..stills import BoxClips, MaskClips, Still
+from ..sets.folder import HELD_OUT, divide
+from ..stills import BoxClips, MaskClips
 from .reading import ShardReader, read_about, read_shards, rows_of_split
 from .stills import FRAME_COLUMNS, ShardStills, stills_of
 
-_HELD_OUT = 0.1  # fraction of clips without splits, as of folders
 # Options that choose clips when a data set is prepared. Later, they say what is expected.
 CHOSEN = ("subset", "annotations", "train_list", "test_list", "drop_overlap")
 _FILES = ("annotations", "train_list", "test_list")
@@ -67,11 +67,24 @@ def _check(about: dict, request, root: str) -> None:
             )
 
 
-def _split(rows, about: dict, request, root: str):
-    """Rows of clips from which a split is taken; a note; and whether validation is held out of them."""
-    split, fraction = request.split, request.get("validation_fraction")
+def choose_split(rows, split: str, fraction: float | None, root: str):
+    """Choose the rows of a split of a table in which `split` is that of `build_dataset`, or null where there are none.
+
+    Args:
+        rows: The rows of all splits.
+        split: `"train"`, `"validation"` or `"test"`.
+        fraction: Fraction of the clips to hold out.
+        root: Where the rows are from, for messages.
+
+    Returns:
+        The rows; a note for their card; and whether they are the clips of training, of which the split has still to be
+        taken.
+
+    Raises:
+        ValueError: There are no clips of the split.
+    """
     if None in rows.data.column("split").unique().to_pylist():
-        rows, note = divide(rows, split, _HELD_OUT if fraction is None else fraction, root)
+        rows, note = divide(rows, split, HELD_OUT if fraction is None else fraction, root)
         return rows, note, False
     given = rows_of_split(rows, split)
     if (split == "validation" and not len(given)) or (split == "train" and fraction is not None):
@@ -82,7 +95,8 @@ def _split(rows, about: dict, request, root: str):
 
 
 def _build_videos(request, about: dict, rows, reader: ShardReader, title: str, held_out) -> FileClips:
-    rows, note, divided = _split(rows, about, request, reader.files.root)
+    fraction = request.get("validation_fraction")
+    rows, note, divided = choose_split(rows, request.split, fraction, reader.files.root)
     if divided:
         chosen = held_out(rows["recording"][:], True)
         rows = rows if len(chosen) == len(rows) else rows.select(chosen)
@@ -120,4 +134,4 @@ def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, h
     return MaskClips(*common, label_names=about["classes"] if request.semantic else None, task=request.task, **more)
 
 
-__all__ = ["CHOSEN", "build_shards", "chosen_options"]
+__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options"]

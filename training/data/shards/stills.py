@@ -17,13 +17,13 @@ from PIL import Image
 from deepavfusion.processors import MediaError
 from deepavfusion.processors.recordings_deepavfusion import Recording
 
-from ..stills import Still, StillFiles
+from ..frames import Still, StillFiles
 from .encoding import EncodedClip, Encoding, encode_audio, encode_clip, temporary_file
 from .reading import ShardReader, place_of
 from .video import VideoPlaces, encode_frame, write_images
 
 # Columns with an entry for each frame.
-FRAME_COLUMNS = ("image", "mask", "timestamp", "boxes", "name")
+FRAME_COLUMNS = ("image", "mask", "timestamp", "boxes", "name", "scene", "source", "visible")
 
 
 @dataclass
@@ -74,6 +74,7 @@ def still_rows(stills: Sequence[Still], path: Callable[[str], str], name: Callab
 
     text, number = Value("string"), Value("float64")
     kinds = {"image": text, "mask": text, "timestamp": number, "boxes": List(List(number)), "name": text}
+    kinds |= {"scene": text, "source": text, "visible": List(text)}
     features = Features({"path": text, "recording": text, **{key: List(kind) for key, kind in kinds.items()}})
     rows = []
     for _, group in groupby(enumerate(stills), lambda pair: pair[0] if pair[1].mask is None else pair[1].audio):
@@ -101,13 +102,14 @@ def stills_of(row: dict, number: int = 0, path: Callable[[str], str] = str) -> l
         path: Function from names of images and masks to their files.
     """
     found = []
-    for k, (image, mask, timestamp, boxes, name) in enumerate(
-        zip(*(row[column] for column in FRAME_COLUMNS), strict=True)
-    ):
-        inside = None if boxes is None else tuple((left, top, right, bottom) for left, top, right, bottom in boxes)
-        mask = None if mask is None else path(mask)
-        still = Still(path(image), row["path"], timestamp, mask, inside, name, row["recording"] or "", (number, k))
-        found.append(still)
+    for k, values in enumerate(zip(*(row[column] for column in FRAME_COLUMNS), strict=True)):
+        frame = dict(zip(FRAME_COLUMNS, values, strict=True))
+        frame |= {"image": path(frame["image"]), "visible": tuple(frame["visible"])}
+        if frame["mask"] is not None:
+            frame["mask"] = path(frame["mask"])
+        if frame["boxes"] is not None:
+            frame["boxes"] = tuple(map(tuple, frame["boxes"]))
+        found.append(Still(audio=row["path"], recording=row["recording"] or "", place=(number, k), **frame))
     return found
 
 

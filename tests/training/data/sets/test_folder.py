@@ -127,7 +127,7 @@ def test_invalid_annotations_name_the_line(tmp_path, text, message):
 def test_invalid_folders_raise(clip, tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected a folder"):
         read_folder(tmp_path / "absent")
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(ValueError, match="found no videos"):
         read_folder(tmp_path)
     put(clip, tmp_path / "a.mp4", tmp_path / "dog" / "b.mp4")
     with pytest.raises(ValueError, match="1 video is in folders and 1 in none, first: a.mp4. Move it"):
@@ -488,7 +488,7 @@ def test_media_files_of_other_kinds_are_counted_once(clip, tmp_path, caplog):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.jpg").touch()
-    with pytest.raises(ValueError, match="found none besides 1 image."):
+    with pytest.raises(ValueError, match="found no videos but 1 image: clips hold both images and audio."):
         read_folder(photos)
 
 

@@ -11,9 +11,9 @@ import torch
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.sets.flickr_soundnet import read_annotations, read_boxes
+from deepavfusion.training.data.sets.boxes.flickr_soundnet import read_annotations, read_boxes
+from deepavfusion.training.data.sets.boxes.vggss import clean_boxes, locator, make_stills, read_vggss
 from deepavfusion.training.data.sets.lists import ImageAudioPair
-from deepavfusion.training.data.sets.vggss import clean_boxes, locator, make_stills, read_vggss
 from deepavfusion.training.tasks import Localization
 from tests.media_factory import tone
 from tests.training.data.disk import (
@@ -180,7 +180,9 @@ def test_missing_vggss_raises(clips_root, tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected VGG-SS's annotations at"):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
     write(tmp_path / "vggss.json", json.dumps(VGGSS))
-    with pytest.raises(FileNotFoundError, match="Expected frames .*frames or .*clips"):
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected frames .*frames and audio at .*, or clips at .*clips; found"
+    ):
         build_dataset(settings, MODEL, "test", False, 0, task="localization")
     (tmp_path / "frames").mkdir()
     with pytest.raises(FileNotFoundError, match="none of the 4 pairs of image and audio is on disk"):

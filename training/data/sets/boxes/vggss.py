@@ -21,12 +21,12 @@ from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
-from ..stills import Still
-from ..views import Box
-from .lists import ImageAudioPair
-from .names import ClipFiles, clip_key
-from .tables import read_text
-from .vggsound import report_missing
+from ...frames import Still
+from ...views import Box
+from ..lists import ImageAudioPair
+from ..names import ClipFiles, clip_key
+from ..tables import read_text
+from ..vggsound import report_missing
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,12 @@ def read_vggss(path: str | Path) -> dict[str, tuple[Box, ...] | None]:
     return boxes
 
 
+@reads_file
+def read_classes(path: str | Path) -> dict[str, str]:
+    """Read the classes of VGG-SS's clips, as far as they are given; see `read_vggss`."""
+    return {clip_key(row["file"]): row["class"] for row in json.loads(read_text(path)) if row.get("class")}
+
+
 def find_annotations(root: Path, given: str | Path | None) -> Path:
     """The json that was given, or vggss.json in the root or its folder annotations.
 
@@ -97,7 +103,8 @@ def locator(
 ) -> Callable[[str, str], tuple[str, str, float | None] | None]:
     """Make a function that finds files: keys of image and audio -> (image, audio, timestamp), or None if missing.
 
-    The files are in the folders `frames` and `audio`; without a folder `frames`, both are VGGSound's clips.
+    The files are in the folders `frames` and `audio`; without a folder `frames`, both are VGGSound's clips, in the
+    folder `clips` or anywhere below the root.
 
     Args:
         root: Folder of the data set.
@@ -115,10 +122,11 @@ def locator(
             return (str(pair[0]), str(pair[1]), None) if pair[0].is_file() and pair[1].is_file() else None
 
         return find_files
-    if timestamp is None or not clips.is_dir():
-        expected = frames if timestamp is None else f"{frames} or {clips}"
-        raise FileNotFoundError(f"Expected frames of the data set at {expected}, found none.")
-    on_disk = ClipFiles(clips).match(dict.fromkeys(keys, ""))[0]
+    files = ClipFiles(clips if timestamp is not None and clips.is_dir() else root)
+    if timestamp is None or not files.paths:
+        expected = f"{frames} and audio at {audio}" + ("" if timestamp is None else f", or clips at {clips}")
+        raise FileNotFoundError(f"Expected frames of the data set at {expected}; {files.example()}.")
+    on_disk = files.match(dict.fromkeys(keys, ""))[0]
 
     def find_clips(image: str, sound: str):
         both = on_disk.get(image), on_disk.get(sound)
@@ -132,6 +140,7 @@ def make_stills(
     pairs: Iterable[ImageAudioPair],
     find: Callable[[str, str], tuple[str, str, float | None] | None],
     boxes: dict[str, tuple[Box, ...] | None] | None,
+    sources: Mapping[str, str] | None = None,
     recordings: Mapping[str, str] | None = None,
 ) -> list[Still]:
     """Make rows of frames, their audio and their boxes.
@@ -143,6 +152,7 @@ def make_stills(
         pairs: Keys of frames and audio.
         find: Function of `locator`.
         boxes: Boxes by the frame's key; None leaves all rows without annotation.
+        sources: What sounds, by key, as far as it is known.
         recordings: The recording that a frame is part of, by its key; by default, it is not known.
 
     Raises:
@@ -163,8 +173,9 @@ def make_stills(
             missing.append(pair.image if pair.image == pair.audio else f"{pair.image} with {pair.audio}")
             continue
         name = f"{found[0]} with {found[1]}" if pair.image != pair.audio else found[0]
-        recording = (recordings or {}).get(pair.image, "")
-        rows.append(Still(*found, boxes=inside, name=name, recording=recording))
+        shown, heard = ((sources or {}).get(key, "") for key in (pair.image, pair.audio))
+        about = {"source": heard, "visible": (shown,), "recording": (recordings or {}).get(pair.image, "")}
+        rows.append(Still(*found, boxes=inside, name=name, **about))
     report_missing(what, count, missing, 0)
     if unusable:
         logger.warning("%s: %d frames are left out: all of their boxes are without area", what, unusable)

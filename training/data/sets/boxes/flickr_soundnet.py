@@ -14,7 +14,7 @@ boxes), `flickr_sup_train.txt` (training with boxes).
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from ..views import Box
+from ...views import Box
 from .vggss import clean_boxes
 
 REQUIRED_BOXES = 2

@@ -1,0 +1,182 @@
+"""Every recipe of the package from the data set's files to the report, on small copies of the public data sets."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+import deepavfusion_cli as cli
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForSoundLocalization, DeepAVFusionModel
+from deepavfusion.training.config.recipe import load_recipe, recipe_command, recipe_names
+from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.files import FileClips
+from deepavfusion.training.data.sources import DATA_SETS
+from tests.tiny import WIDE
+
+from .data.copies import COPIES, Clips
+
+RECIPES = sorted({*recipe_names("pretrain"), *recipe_names("evaluate")})
+# Of every command, task and kind of data set one; `make test-slow` runs all others.
+QUICK = {
+    *("vggsound_base", "audioset_finetune", "vggsound_probe", "vggsound_retrieval", "vggsound_music_separation"),
+    *("folder_recognition", "avsbench_avss", "vggss_localization", "flickr_localization", "is3_localization"),
+    "scenes_retrieval",
+}
+LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
+VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
+SIZES = {**WIDE, "spectrogram_length": 64}
+MODEL = DeepAVFusionConfig(**SIZES)
+STEP = (
+    *("optim.epochs=1", "optim.warmup_epochs=0", "optim.batch_size=2", "optim.gradient_accumulation=1"),
+    *("run.eval_epochs=1", "run.log_steps=1", "data.train_size=2"),
+)
+EVALUATION = ("run.cpu=true", "data.num_workers=0", "data.max_unreadable_fraction=0", "data.eval_size=2")
+
+
+@pytest.fixture(scope="module")
+def copy_of(tmp_path_factory):
+    """Gives the copy of a data set in one of its layouts."""
+    clips = Clips(tmp_path_factory.mktemp("originals"))
+
+    @cache
+    def make(name, layout=0):
+        return COPIES[name][layout](clips, tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    """Forget the precision of the recipe before."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """Models by task: of recipes that only evaluate one of their task, of all others an encoder."""
+    torch.manual_seed(0)
+    models = {"retrieval": DeepAVFusionModel(MODEL), "localization": DeepAVFusionForSoundLocalization(MODEL)}
+    folder = tmp_path_factory.mktemp("origin")
+    for task, model in models.items():
+        model.save_pretrained(folder / task)
+    return folder
+
+
+def test_there_is_a_copy_of_every_data_set():
+    assert set(COPIES) == set(DATA_SETS) - {"shards"}  # which `data prepare` makes
+
+
+def test_every_command_and_task_is_in_the_quick_tests():
+    def kinds(names):
+        recipes = [load_recipe(recipe_command(name), name) for name in names]
+        return {(recipe.command, recipe.task.name) for recipe in recipes}
+
+    assert kinds(QUICK) == kinds(RECIPES)
+
+
+def words_of(copy):
+    return [str(copy.path), *(f"data.{key}={value}" for key, value in copy.options.items()), "--num-workers", "0"]
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS)
+def test_a_copy_is_checked(name, layout, copy_of, tmp_path, capsys):
+    copy, report = copy_of(name, layout), tmp_path / "report.json"
+    parts = {"audioset": "all", "avsbench": "s4"}.get(name)
+    part = [] if parts is None else [f"data.subset={parts}"]
+    assert cli.main(["data", "check", name, *words_of(copy), *part, "--report", str(report)]) == 0
+    assert "all can be read" in capsys.readouterr().out
+    splits = json.loads(report.read_text())["splits"].values()
+    assert sum(len(split["missing"]) for split in splits) == copy.missing
+    assert all(split["found"] > 0 and split["unreadable"] == [] for split in splits)
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_a_copy_is_prepared(name, copy_of, tmp_path, capsys):
+    copy, out = copy_of(name), tmp_path / "prepared"
+    words = [
+        "data",
+        "prepare",
+        name,
+        str(copy.path),
+        str(out),
+        "--fps",
+        "1",
+        "--short-side",
+        "48",
+        "--num-workers",
+        "0",
+    ]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    found = build_dataset({"name": "shards", "path": str(out)}, MODEL, "test", False, 0)
+    source = build_dataset({"name": name, "path": str(copy.path)}, MODEL, "test", False, 0)
+    assert isinstance(found, FileClips)
+    assert (len(found), found.label_names) == (len(source), source.label_names)
+    assert found[0]["pixel_values"].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_the_list_of_a_copy_gives_the_same_clips(name, copy_of, tmp_path):
+    copy, out = copy_of(name), tmp_path / "usable.parquet"
+    assert cli.main(["data", "check", name, *words_of(copy), "--out", str(out)]) == 0
+    source = {"name": name, "path": str(copy.path)}
+    compared = 0
+    for task in DATA_SETS[name].tasks:
+        for options in ({}, *([{"validation_fraction": 0.5}] * (task == "recognition"))):
+            for split in ("train", "validation", "test"):
+                if name != "folder" and split == "validation" and not options:
+                    continue
+                found, expected = (
+                    build_dataset(source | options | more, MODEL, split, split == "train", 0, task=task)
+                    for more in ({"checked_list": str(out)}, {})
+                )
+                assert isinstance(found, FileClips)
+                assert isinstance(expected, FileClips)
+                columns = [name for name in ("path", "label", "start", "end") if name in expected.rows.column_names]
+                assert found.rows.select_columns(columns).to_list() == expected.rows.select_columns(columns).to_list()
+                assert (found.card, found.label_names) == (expected.card, expected.label_names)
+                assert getattr(found, "pairs", None) == getattr(expected, "pairs", None)
+                assert getattr(found, "groups", None) == getattr(expected, "groups", None)
+                compared += len(found)
+    assert compared > 10
+
+
+def data_options(recipe, copy_of):
+    """Overrides of section `data` by which a recipe reads the copy of its data set."""
+    if recipe.data.name == "scenes":
+        return ["data.cache_dir=null"]
+    copy = copy_of(recipe.data.name, int(recipe.data.subset == "ms3"))  # both releases of AVSBench are used
+    return [f"data.path={copy.path}", *(f"data.{key}={value}" for key, value in copy.options.items())]
+
+
+def check_outcome(folder, task):
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert (found["task"], found["skipped"]) == (task, 0)
+    assert found["num_clips"] > 0
+    assert found["metrics"]
+    assert len((folder / "report.html").read_text()) > 1000
+    return found
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in RECIPES])
+def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
+    command = recipe_command(name)
+    recipe, out = load_recipe(command, name), tmp_path / "out"
+    options = [*EVALUATION, *data_options(recipe, copy_of)]
+    if command != "evaluate":
+        sizes = [f"model.init_from={origin / 'retrieval'}"]
+        if command == "pretrain":
+            sizes = [] if recipe.data.name == "scenes" else [f"model.{key}={value}" for key, value in SIZES.items()]
+        elif recipe.run.keep_best:
+            sizes.append("data.selection_size=2")
+        words = [command, name, f"run.output_dir={out}", *sizes, *STEP, *options]
+        assert cli.main(words) == 0, capsys.readouterr().err
+        assert check_outcome(out, recipe.task.name)["training"]["steps"] == 1
+        assert (out / "README.md").is_file()
+    if command != "pretrain":
+        model, evaluation = origin / recipe.task.name if command == "evaluate" else out, tmp_path / "evaluation"
+        words = ["evaluate", name, "--model", str(model), "--out", str(evaluation), *options]
+        assert cli.main(words) == 0, capsys.readouterr().err
+        check_outcome(evaluation, recipe.task.name)

@@ -1,0 +1,1 @@
+"""Data sets of frames with boxes around what sounds."""
