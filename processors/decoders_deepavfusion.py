@@ -1,5 +1,6 @@
 """Decoders of torchcodec, which `datasets` returns and users make, as sources of frames and audio."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ class DecoderSource:
     """
 
     still = None
+    kept_open = staticmethod(nullcontext)
 
     def __init__(self, decoder: Any):
         self._decoder = decoder

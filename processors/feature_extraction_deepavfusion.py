@@ -309,8 +309,8 @@ class DeepAVFusionFeatureExtractor(SequenceFeatureExtractor):
         if waveforms.shape[-1] != self.num_samples:
             raise ValueError(f"Expected waveforms of {self.num_samples} samples, got shape {tuple(waveforms.shape)}.")
         with torch.autocast(waveforms.device.type, enabled=False):  # half precision would lose quiet audio
-            spectrum = torch.view_as_real(self.stft(waveforms.float())[..., :-1])
-            power = spectrum.square().sum(-1)
+            squares = torch.view_as_real(self.stft(waveforms.float())[..., :-1]).square()
+            power = squares[..., 0] + squares[..., 1]  # the sum of an axis of two takes seven times as long
             return torch.matmul(self._filters(waveforms.device).T, power).add_(self.log_offset).log10_()
 
     def _filters(self, device: torch.device) -> torch.Tensor:

@@ -191,15 +191,15 @@ class ImageTransform(BaseImageProcessor):
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Rescale and normalize (..., 3, H, W) pixels, uint8 or floating point in 0..1; returns float32."""
-        values = pixels.float()
+        values = pixels.to(torch.float32, copy=True)
         if self.do_rescale:
-            values = values / 255 if pixels.dtype == torch.uint8 else values
+            values = values.div_(255) if pixels.dtype == torch.uint8 else values
             gain = 255 * self.rescale_factor  # floating-point pixels count as levels divided by 255
-            values = values if gain == 1 else values * gain
+            values = values if gain == 1 else values.mul_(gain)
         if not self.do_normalize:
             return values
         mean, std = self._statistics(pixels.device)
-        return (values - mean) / std
+        return values.sub_(mean).div_(std)
 
     def denormalize(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Invert `normalize`: (..., 3, H, W) float32 in 0..1."""

@@ -4,20 +4,18 @@ Decoding starts at the last key frame before the timestamp and stops after it, s
 memory than seconds. Packets are decoded one by one, so that a damaged one does not discard the rest.
 """
 
-import io
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 
 from .audio_streams_deepavfusion import collect_audio
+from .containers_deepavfusion import MediaFile, failure_reason
 from .decoders_deepavfusion import DecoderSource
-from .limits_deepavfusion import LimitError, MediaError, decoder_options, wrong_scale
+from .limits_deepavfusion import LimitError, MediaError, wrong_scale
 from .numbers_deepavfusion import MAX_FRAMES, is_count, is_number
 from .sources_deepavfusion import is_decoder, is_file, open_file
-from .stills_deepavfusion import is_image_file, is_misfit, read_still
+from .stills_deepavfusion import is_misfit, read_still
 from .streams_deepavfusion import (
     Clip,
     MediaInfo,
@@ -27,10 +25,10 @@ from .streams_deepavfusion import (
     file_start,
     header_span,
     if_in_time,
-    limit_pixels,
     packet_spans,
     pick_frames,
     seek,
+    set_limits,
     steps_back,
     upright,
     window_times,
@@ -86,14 +84,15 @@ def load_clip(
     if not is_count(num_frames, MAX_FRAMES) or not is_number(seconds, 1e-6, 1e9):
         raise ValueError(f"Expected positive num_frames and seconds, got {num_frames} and {seconds}.")
     source = _source(path)
-    info = source.probe()
-    given = timestamp(info)[0] if callable(timestamp) else timestamp
-    if given is not None and given > info.end + _BEYOND:  # headers of some formats contain an estimate
-        info = source.probe(exact=True)
-    clip, complete = _load(source, info, timestamp, num_frames, seconds)
-    if not complete:  # headers can state more than the packets contain
-        info = source.probe(exact=True)
-        clip, _ = _load(source, info, timestamp, num_frames, seconds)
+    with source.kept_open():
+        info = source.probe()
+        given = timestamp(info)[0] if callable(timestamp) else timestamp
+        if given is not None and given > info.end + _BEYOND:  # headers of some formats contain an estimate
+            info = source.probe(exact=True)
+        clip, complete = _load(source, info, timestamp, num_frames, seconds)
+        if not complete:  # headers can state more than the packets contain
+            info = source.probe(exact=True)
+            clip, _ = _load(source, info, timestamp, num_frames, seconds)
     missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
     if len(missing) == 2 or require in missing or (require == "both" and missing):
         exists = {"image": info.has_image, "audio": info.has_audio}
@@ -176,94 +175,12 @@ def _note_time(frames, last: list):
         yield frame
 
 
-class _Source:
-    """A file that can be opened repeatedly."""
+class _Source(MediaFile):
+    """Streams of a file."""
 
     def __init__(self, path):
-        if av is None:
-            raise ImportError("Expected PyAV to read media files, but it is not installed: pip install av")
-        self.is_image, self.still = False, None
-        path = open_file(path)
-        if hasattr(path, "read"):
-            name = getattr(path, "name", None)  # a number or None for temporary files
-            self.file, self.name = path, name if isinstance(name, str) else "file object"
-            if getattr(path, "closed", False):
-                raise self.error("a seekable binary file object", "it is closed")
-            if not (path.seekable() if hasattr(path, "seekable") else hasattr(path, "seek")):
-                raise self.error("a seekable binary file object", f"{type(path).__name__} is not")
-            self._check(self._check_file)
-        elif isinstance(path, (str, os.PathLike)):
-            self.file, self.name = None, os.fsdecode(path)
-            self._check(self._check_path)
-        else:
-            raise TypeError(f"Expected a path, bytes or a binary file object, got {type(path).__name__}.")
-
-    def error(self, expected: str, reason: str) -> MediaError:
-        return MediaError(f"{self.name}: expected {expected}, but {reason}.")
-
-    def _check(self, check) -> None:
-        """Run one of the checks below, turning errors of the system or the file object into `MediaError`."""
-        try:
-            check()
-        except OSError as error:
-            raise self.error("a media file", _reason(error)) from error
-
-    def _check_file(self) -> None:
-        if isinstance(self.file, io.TextIOBase) or isinstance(self.file.read(0), str):
-            raise self.error("a seekable binary file object", "it is opened as text")
-        self.file.seek(0)
-        self._check_start(self.file)
-
-    def _check_path(self) -> None:
-        if os.path.isdir(self.name):
-            raise self.error("a media file", "it is a directory")
-        if not os.path.exists(self.name):
-            broken = os.path.islink(self.name)
-            raise self.error("a media file", "it is a broken link" if broken else "there is no such file")
-        if not os.path.isfile(self.name):  # opening a pipe would block until something is written
-            raise self.error("a media file", "it is a pipe, socket or device; pass bytes instead")
-        if os.path.getsize(self.name) == 0:
-            raise self.error("a media file", "it is empty")
-        with open(self.name, "rb") as file:
-            self._check_start(file)
-
-    def _check_start(self, file) -> None:
-        """Refuse playlists: FFmpeg tries for minutes to reach their entries, and never ends if one includes itself."""
-        start = file.read(12)
-        if start.startswith((b"#EXTM3U", b"ffconcat")):
-            raise self.error("a media file", "it is a playlist")
-        self.is_image = is_image_file(start)
-
-    @contextmanager
-    def open(self, expected: str):
-        """Open the container. Errors inside become `MediaError`, except those of an incompatible PyAV.
-
-        Args:
-            expected: What is read, for the error.
-
-        Raises:
-            MediaError: If the file cannot be read.
-            AttributeError, ImportError, NameError, TypeError: If this code does not fit the installed PyAV.
-        """
-        try:
-            if self.file is not None:
-                self.file.seek(0)
-            # "file:" keeps names with colons or dashes from being parsed as protocols or options; the whitelist keeps
-            # playlists from opening URLs.
-            target = self.file if self.file is not None else "file:" + self.name
-            # The limit holds for frames that are decoded to probe the file.
-            options = {"protocol_whitelist": "file", **decoder_options()}
-            # Tags that are not UTF-8 must not make the file fail. PyAV 19 escapes them and no longer has the argument.
-            tags = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
-            # By default, PyAV uses the mode of a file object, and would write to temporary files.
-            with av.open(target, mode="r", options=options, **tags) as container:
-                yield container
-        except LimitError as error:
-            raise self.error(expected, str(error)) from error
-        except (MediaError, AttributeError, ImportError, NameError, TypeError):
-            raise
-        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds; callers should only need to catch one
-            raise self.error(expected, _reason(error)) from error
+        super().__init__(path)
+        self.still = None
 
     def probe(self, exact: bool = False) -> MediaInfo:
         """Read streams and their spans; with `exact`, from all packets (without decoding) instead of the headers."""
@@ -272,7 +189,7 @@ class _Source:
             self.is_image = False
         if self.still is not None:
             return MediaInfo(_IMAGE_SPAN, None)
-        with self.open("images or audio") as container:
+        with self.open("images or audio", seeks=not exact) as container:
             streams = {"video": best_stream(container, "video"), "audio": best_stream(container, "audio")}
             present = {kind: stream for kind, stream in streams.items() if stream is not None}
             if not present:
@@ -284,6 +201,7 @@ class _Source:
             is_still = "video" in present and present["video"].frames == 1
             if any(span is None for span in spans.values()):
                 spans = packet_spans(container, present)
+                self._close()
                 is_still = "video" in spans and self._has_one_frame()
         if "video" in spans and "audio" in spans:
             start, end = spans["video"]
@@ -304,7 +222,7 @@ class _Source:
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
             if is_misfit(error):
                 raise
-            raise self.error("an image", _reason(error)) from error
+            raise self.error("an image", failure_reason(error)) from error
 
     def _has_one_frame(self) -> bool:
         with self.open("images") as container:
@@ -327,9 +245,9 @@ class _Source:
         if self.still is not None:
             return np.repeat(self.still[None], len(times), axis=0), 0.0
         for back in steps_back(times[0]):
-            with self.open(f"images at {times[0]:.2f} s") as container:
+            with self.open(f"images at {times[0]:.2f} s", seeks=back == 0.0) as container:
                 stream = best_stream(container, "video")
-                limit_pixels(stream)
+                set_limits(stream)
                 stream_times = [time + file_start(container) for time in times]
                 if back is not None and not seek(container, stream, stream_times[0] - back):
                     continue
@@ -346,7 +264,7 @@ class _Source:
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
         """Decode audio from `start` in seconds: (channels, samples) float32 and Hz, or (None, None) without any."""
         for back in steps_back(start):
-            with self.open(f"audio from {start:.2f} s") as container:
+            with self.open(f"audio from {start:.2f} s", seeks=back == 0.0) as container:
                 stream = best_stream(container, "audio")
                 begin = start + file_start(container)
                 if back is not None and not seek(container, stream, begin - _AUDIO_PREROLL - back):
@@ -364,13 +282,6 @@ class _Source:
         peak = max(float(waveform.max()), -float(waveform.min()))
         if peak > 1 and (reason := wrong_scale(peak, bool((waveform == np.rint(waveform)).all()))):
             raise self.error("samples with a full scale of 1", f"it has {reason}")
-
-
-def _reason(error: Exception) -> str:
-    """Format an error without the number and the file name that the system and FFmpeg add."""
-    if type(error).__name__ == "InvalidDataError":  # of FFmpeg, for all that it cannot make sense of
-        return "it is damaged, cut off, or no media file"
-    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
 
 
 __all__ = [

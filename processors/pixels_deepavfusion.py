@@ -20,7 +20,7 @@ except ImportError:
 _TORCH_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # of the filters of PIL
 
 
-def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2) -> torch.Tensor:
+def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2, exact: bool = True) -> torch.Tensor:
     """Resize images, with antialiasing.
 
     PIL resizes uint8 images, as in the published evaluation. Without PIL, torch does, which differs by at most one
@@ -30,6 +30,7 @@ def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2) -> torc
         pixels: (..., 3, H, W) uint8 or floating point.
         size: (height, width) in pixels.
         resample: Filter, as a number of `PIL.Image.Resampling`: 2 is bilinear, which is what the published models use.
+        exact: False lets torch resize uint8 images in any case, in less time.
 
     Returns:
         (..., 3, height, width) of the same dtype.
@@ -41,7 +42,7 @@ def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2) -> torc
     if tuple(pixels.shape[-2:]) == (height, width):
         return pixels
     images = pixels.reshape(-1, *pixels.shape[-3:])
-    if pixels.dtype == torch.uint8 and Image is not None:
+    if pixels.dtype == torch.uint8 and Image is not None and (exact or resample not in _TORCH_MODES):
         arrays = [
             np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling(resample)))
             for image in images.movedim(1, -1).numpy(force=True)
@@ -54,8 +55,12 @@ def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2) -> torc
     else:
         mode = _TORCH_MODES[resample]
         options = {} if mode == "nearest-exact" else {"antialias": True, "align_corners": False}
-        resized = F.interpolate(images.float(), (height, width), mode=mode, **options)
-        resized = resized.round().clamp(0, 255) if pixels.dtype == torch.uint8 else resized
+        if pixels.dtype == torch.uint8 and pixels.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)  # which is many times as fast
+            resized = F.interpolate(images, (height, width), mode=mode, **options)
+        else:
+            resized = F.interpolate(images.float(), (height, width), mode=mode, **options)
+            resized = resized.round().clamp(0, 255) if pixels.dtype == torch.uint8 else resized
     return resized.to(pixels.dtype).view(*pixels.shape[:-2], height, width)
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from fractions import Fraction
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
@@ -14,8 +15,8 @@ from .streams_deepavfusion import (
     decode,
     file_start,
     if_in_time,
-    limit_pixels,
     seek,
+    set_limits,
     steps_back,
     timed,
     upright,
@@ -92,11 +93,20 @@ class Recording:
 
 
 class FrameReader:
-    """Reads the frames at ascending times, decoding each frame of the file at most once."""
+    """Reads the frames at ascending times, decoding each frame of the file at most once.
+
+    Attributes:
+        rate: Frames per second of the file, as its headers state or suggest it; known once a frame has been read.
+    """
 
     def __init__(self, source: _Source):
-        self._source, self._time = source, 0.0
+        self._source, self._time, self.rate = source, 0.0, Fraction(25)
         self._images: Generator[np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, path) -> "FrameReader":
+        """Make a reader of a path, bytes, or seekable binary file object."""
+        return cls(_Source(path))
 
     def at(self, time: float) -> np.ndarray:
         """Return the frame (H, W, 3) uint8 that is shown at a time in seconds, which must not be before the last one.
@@ -122,10 +132,10 @@ class FrameReader:
         for back in steps_back(first):
             with self._source.open(f"images at {first:.2f} s") as container:
                 stream, origin = best_stream(container, "video"), file_start(container)
-                limit_pixels(stream)
+                set_limits(stream)
                 if back is not None and not seek(container, stream, first + origin - back):
                     continue
-                frames = decode(container, stream)
+                frames, self.rate = decode(container, stream), stream.average_rate or stream.guessed_rate or self.rate
                 ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
                 yield from self._shown(frames if back is None else if_in_time(frames, first + origin), origin, ratio)
         raise self._source.error("images", "its images cannot be decoded")

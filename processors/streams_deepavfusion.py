@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels
 from .numbers_deepavfusion import MAX_WINDOWS, is_count
@@ -238,8 +239,8 @@ def frame_matrix(frame) -> np.ndarray | None:
     return None if data is None else np.frombuffer(bytes(data), dtype=np.int32).reshape(3, 3)
 
 
-def limit_pixels(stream) -> None:
-    """Keep a video stream's decoder from allocating frames with more pixels than allowed.
+def set_limits(stream) -> None:
+    """Keep a video stream's decoder from more threads than torch has, and from frames with more pixels than allowed.
 
     Raises:
         LimitError: If the headers claim more.
@@ -248,6 +249,7 @@ def limit_pixels(stream) -> None:
     if reason := too_many_pixels(context.width, context.height):
         raise LimitError(reason)
     context.options = {**context.options, **decoder_options()}
+    context.thread_count = torch.get_num_threads()  # by default, one for each core, in every worker of a loader
 
 
 def window_times(
@@ -341,7 +343,7 @@ __all__ = [
     "file_start",
     "header_span",
     "if_in_time",
-    "limit_pixels",
+    "set_limits",
     "packet_spans",
     "pick_frames",
     "seek",

@@ -3,6 +3,7 @@
 What is ambiguous is refused: a wrong guess would give features that look valid.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,12 +70,12 @@ def _as_tensor(audio: Any, name: str) -> torch.Tensor:
 def _to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:
     """Scale samples to ±1, after checking that their full scale is known."""
     if audio.is_floating_point():
-        invalid = (~torch.isfinite(audio)).sum().item()
-        if invalid:
+        peak = audio.abs().max().item()
+        if not math.isfinite(peak):
+            invalid = (~torch.isfinite(audio)).sum().item()
             raise ValueError(
                 f"Expected finite samples, but {invalid} of {audio.numel()} in {name} are NaN or infinite."
             )
-        peak = audio.abs().max().item()
         if peak > 1 and (reason := wrong_scale(peak, bool((audio == audio.round()).all()))):
             raise ValueError(
                 f"Expected floating-point samples in -1..1, got {reason} in {name}: divide them by their full scale, "

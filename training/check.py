@@ -34,29 +34,38 @@ from .data.files import FileClips
 from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .data.sets.tables import collecting_reads
 from .data.sets.vggsound import Missing, collecting_missing
+from .data.shards import read_about
 from .data.sources import DATA_SETS, with_defaults
 from .wording import count, listing, with_path
 
 _FEW_CLASSES = 12  # whose numbers of clips are shown one by one
 
 
-def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
-    """The splits of a data set with all their clips, or why they cannot be used; those of the same clips once.
+def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, ClipDataset | Exception]]:
+    """The splits of a data set with all their clips, or why they cannot be used.
 
     Args:
         options: Section `data` of a recipe.
+        repeated: Whether to yield splits whose clips are all in earlier ones.
     """
     seen: set[str] = set()
-    whole = {"validation_fraction": WHOLE} if options["name"] == "folder" else {}
+    name, every = options["name"], {}
+    if "temporal_jitter" in DATA_SETS[name].options:
+        every["temporal_jitter"] = False  # every frame of a clip is an item
+    if name == "folder":
+        every["validation_fraction"] = WHOLE
     for split in SPLITS:
-        task = DATA_SETS[options["name"]].tasks[0]
+        train = split == "train"  # only then clips may lack boxes
         try:
-            clips = build_dataset(options | whole, DeepAVFusionConfig(), split, train=False, seed=0, task=task)
+            tasks = DATA_SETS[name].tasks
+            if name == "shards":
+                tasks = read_about(options["path"], options.get("cache_dir"))["tasks"]
+            clips = build_dataset(options | every, DeepAVFusionConfig(), split, train=train, seed=0, task=tasks[0])
         except (OSError, ValueError) as error:
             yield split, error
             continue
         paths = {clips.describe(i) for i in range(len(clips))}
-        if not paths <= seen:
+        if repeated or not paths <= seen:
             yield split, clips
         seen |= paths
 

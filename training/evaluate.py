@@ -64,7 +64,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     from .tasks import TASKS
 
     settle_precision(recipe)
-    set_threads(recipe.data.num_workers)
+    set_threads(recipe.data.workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
     is_folder, sections = Path(origin).is_dir(), recipe.to_dict()
@@ -87,7 +87,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     if accelerator.is_main_process:
         about = f"{recipe.name}: {task.NAME}, model {origin}; {clips.card}"
         clips_and_cores = f"{count(len(clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
-        say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.num_workers)}")
+        say(f"{about}; {clips_and_cores}; {accelerator.device.type}, {computing(recipe.data.workers)}")
         missing = [f"Left out: {what} ({number})" for what, number in left_out.items()]
         for note in (*notes, *missing, *cache_notes([clips])):
             say(note)

@@ -14,6 +14,7 @@ EXTRAS = {
     "evaluate": "train",
     "verify": "train",
     "check": "train",
+    "prepare": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_data": "train",
     "experiments.label_efficiency": "train",

@@ -1,14 +1,16 @@
 """Prepare a data set for training: decode every clip once, and store frames and audio in shards with an index.
 
     deepavfusion data prepare folder VIDEOS PREPARED
-    deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8
+    deepavfusion data prepare vggsound VGGSOUND PREPARED --num-workers 8 --audio pcm
     deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED
 
-An interrupted preparation goes on when the same command is run again. Exit codes: 0 all clips are stored; 1 some could
-not be read, and are left out; 2 for an unusable data set or folder.
+An interrupted preparation goes on when the same command is run again. With --part K/N, several machines share the work.
+Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or folder.
 """
 
+import os
 import sys
+from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
@@ -17,13 +19,26 @@ from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .check import splits_of
-from .data.clips import ClipDataset
 from .data.files import FileClips
-from .data.shards import Encoding, Preparation, estimate_bytes, finish, prepare
-from .data.shards.writing import FolderTakenError, claim, free_bytes
+from .data.shards import (
+    Encoding,
+    FolderTakenError,
+    Preparation,
+    claim,
+    estimate_bytes,
+    finish,
+    free_bytes,
+    prepare,
+    still_rows,
+)
+from .data.shards.preparation import stored_name
+from .data.shards.source import chosen_options
+from .data.sources import DATA_SETS, with_defaults
+from .data.stills import BoxClips, MaskClips, StillClips
 from .wording import count, with_path
 
 _GB = 1e9
+_VIDEO_SIDE = 360  # short side of H.264 in pixels, as of the published training's videos
 
 
 def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> Preparation:
@@ -35,22 +50,43 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
         clips_per_shard: Number of clips per tar file.
 
     Raises:
-        ValueError: The data set has no clips, or is not one of videos.
+        ValueError: The data set has no clips, or is prepared already.
     """
+    name, root = options["name"], str(options["path"])
+    if name == "shards":
+        raise ValueError(f"{root} is named as a prepared data set; only others can be prepared.")
+    if options.get("validation_fraction") is not None:
+        raise ValueError("All clips are prepared: give data.validation_fraction to the training, which holds them out.")
     rows, reasons = {}, []
-    for split, clips in splits_of(options):
-        if not isinstance(clips, ClipDataset):
-            reasons.append(str(clips))
-        elif not isinstance(clips, FileClips):
-            raise ValueError(
-                f"{options['name']} has masks or boxes of frames; only data sets of videos can be prepared."
-            )
-        else:
-            whole = options["name"] == "folder" and set(clips.rows["split"]) == {None}
+    given = chosen_options(with_defaults(options))
+    about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}
+    for split, clips in splits_of(options, repeated=True):
+        if isinstance(clips, FileClips):
+            whole = name == "folder" and set(clips.rows["split"]) == {None}
             rows[None if whole else split] = clips.rows
+            about["kind"] = "videos"
+            if clips.pairs is not None:
+                about.setdefault("pairs", {})[split] = [list(pair) for pair in clips.pairs]
+        elif isinstance(clips, StillClips):
+            rows[split] = still_rows(clips.rows, os.path.abspath, partial(stored_name, root=root))
+            if isinstance(clips, MaskClips):
+                about |= {"kind": "masks", "classes": clips.mask_classes}
+            elif isinstance(clips, BoxClips):
+                about |= {"kind": "boxes", "required_boxes": clips.required_boxes}
+        else:
+            reasons.append(str(clips))
     if not rows:
         raise ValueError(reasons[-1])
-    return Preparation(rows, str(options["path"]), {"data": options["name"]}, encoding, clips_per_shard)
+    return Preparation(rows, root, about, encoding, clips_per_shard)
+
+
+def encoding_of(given) -> Encoding:
+    """How the arguments of the command say that clips are stored."""
+    numbers = {"fps": given.fps, "short_side": given.short_side, "quality": given.quality}
+    if given.keep_video:
+        numbers = {"short_side": given.short_side or _VIDEO_SIDE}
+    numbers = {name: value for name, value in numbers.items() if value is not None}
+    return Encoding(audio=given.audio, video="h264" if given.keep_video else "jpeg", **numbers)
 
 
 @command("deepavfusion data prepare")
@@ -58,10 +94,9 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given, options = parse_data(argv)
     plain_output()
-    encoding = Encoding(given.fps, given.short_side, given.quality)
     try:
         preparation = preparation_of(
-            {"name": given.name, "path": given.path, **options}, encoding, given.clips_per_shard
+            {"name": given.name, "path": given.path, **options}, encoding_of(given), given.clips_per_shard
         )
         claim(preparation, given.out)
     except (FolderTakenError, OSError, ValueError) as error:
@@ -76,15 +111,26 @@ def main(argv: list[str]) -> int:
             advice = "choose another folder, or a lower --fps, --short-side or --quality"
             say(f"deepavfusion data prepare: the disk is too small; {advice}", stream=sys.stderr)
             return BAD_INPUT
-    with Progress("clips stored", total, "clip") as progress:
-        for clips in prepare(preparation, given.out, given.num_workers):
+    number, parts = given.part
+    shards = preparation.shards()[number::parts]
+    with Progress("clips stored", sum(len(places) for _, _, places in shards), "clip") as progress:
+        for clips in prepare(preparation, given.out, given.num_workers, given.part):
             progress.update(clips)
+    if parts > 1:
+        say(f"part {number} of {parts}: {count(len(shards), 'shard')} in {given.out}")
+        say("\nWhen all parts are there, the same command without --part writes their index.", kept="\n")
+        return 0
     outcome = finish(preparation, given.out)
     for path, reason in outcome.broken:
         say(f"left out: {with_path(path, reason)}")
     left_out = f"; {len(outcome.broken):,} could not be read" if outcome.broken else ""
     say(f"{count(outcome.clips, 'clip')} stored in {given.out}, {outcome.bytes / _GB:,.2f} GB{left_out}")
-    say(f"\nnext:\n  deepavfusion pretrain folder data.name=shards data.path={given.out}", kept="\n")
+    training = {
+        "videos": "pretrain folder",
+        "masks": f"finetune avsbench_{preparation.about['options'].get('subset')}",
+        "boxes": f"finetune {given.name.removesuffix('_soundnet')}_localization",
+    }[preparation.about["kind"]]
+    say(f"\nnext:\n  deepavfusion {training} data.name=shards data.path={given.out}", kept="\n")
     return FAILED if outcome.broken else 0
 
 

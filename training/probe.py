@@ -54,7 +54,7 @@ def score_neighbors(run: "Run") -> None:
     """Print the nearest-neighbor scores of a run's test clips and write them into its folder."""
     optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
     encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator
-    found = nearest_neighbors(encoder, run.final.clips, accelerator, optim.batch_size, data.num_workers)
+    found = nearest_neighbors(encoder, run.final.clips, accelerator, optim.batch_size, data.workers)
     rows = [["stream", *(NEIGHBOR_METRICS[name] for name in found["chance"])]]
     titles = {name: RANDOM_NEIGHBOR if name == "chance" else name for name in found}
     rows += [[titles[name], *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]

@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from deepavfusion.training import check as check_data
 from deepavfusion.training import prepare
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
+from deepavfusion.training.tasks import Localization, Segmentation
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import InputError, check
 from tests.training.data.disk import MODEL, make_clips, write
+from tests.training.data.sets.test_avsbench import make_objects, make_semantic
+from tests.training.data.sets.test_localization_sets import key, make_flickr, make_vggss_clips
 
 SETTINGS = ["--short-side", "48", "--fps", "5", "--clips-per-shard", "2"]
 
@@ -52,7 +57,7 @@ def test_unreadable_clips_are_named_and_left_out(videos, tmp_path, capsys):
     code = prepare.main(["prepare", "folder", str(tmp_path / "set"), str(tmp_path / "out"), *SETTINGS])
     assert code == FAILED
     said = capsys.readouterr().out
-    assert "left out: a/broken.mp4" in said or "broken.mp4: expected" in said
+    assert "left out: set/a/broken.mp4" in said or "broken.mp4: expected" in said
     assert "4 clips stored in" in said
     assert "; 1 could not be read" in said
 
@@ -89,14 +94,41 @@ def test_numbers_have_ranges(videos, option, capsys):
     assert option[0] in capsys.readouterr().err
 
 
-def test_masks_and_boxes_are_refused(tmp_path, monkeypatch):
-    from tests.training.data.test_stills import Still, image, write_image
+RECIPES = {
+    "avsbench_s4": (make_semantic, Segmentation, []),
+    "avsbench_ms3": (make_objects, Segmentation, []),
+    "avsbench_avss": (make_semantic, Segmentation, []),
+    "vggss_localization": (make_vggss_clips, Localization, ["train_list"]),
+    "flickr_localization": (make_flickr, Localization, ["train_list"]),
+}
 
-    frame = str(write_image(tmp_path / "frame.png", image()))
-    from deepavfusion.processors import DeepAVFusionProcessor
-    from deepavfusion.training.data.stills import BoxClips
 
-    clips = BoxClips([Still(frame, frame, boxes=())], DeepAVFusionProcessor.from_config(MODEL), False, 0)
-    monkeypatch.setattr(prepare, "splits_of", lambda options: iter([("test", clips)]))
-    with pytest.raises(ValueError, match="has masks or boxes of frames; only data sets of videos can be prepared"):
-        prepare.preparation_of({"name": "vggss", "path": str(tmp_path)}, prepare.Encoding(), 4)
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_masks_and_boxes_train_on_shards(name, tmp_path, capsys):
+    make, task, lists = RECIPES[name]
+    make(tmp_path / "set")
+    write(tmp_path / "train_list.txt", f"{key('e')}\n{key('f')}\n" if "vggss" in name else "1\n2\n4\n")
+    recipe = load_recipe("finetune", name, ["model.init_from=null", f"data.path={tmp_path / 'set'}"])
+    chosen = [f"data.{option}={tmp_path}/{option}.txt" for option in lists]
+    chosen += ["data.drop_overlap=true"] if recipe.data.drop_overlap else []
+    chosen += [f"data.subset={recipe.data.subset}"] if recipe.data.subset else []
+    if name == "flickr_localization":
+        chosen.append(f"data.test_list={write(tmp_path / 'test.csv', '1,202')}")
+    line = ["prepare", recipe.data.name, str(tmp_path / "set"), str(tmp_path / "out"), *SETTINGS, *chosen]
+    assert prepare.main([*line, "--num-workers", "0"]) == 0
+    assert f"deepavfusion finetune {name} data.name=shards data.path={tmp_path / 'out'}" in capsys.readouterr().out
+    changes = ["model.init_from=null", "data.name=shards", f"data.path={tmp_path / 'out'}"]
+    if name == "flickr_localization":  # without boxes for all of its clips, as the recipe says
+        changes += ["data.validation_fraction=null", "model.localization_loss=matching"]
+    recipe = load_recipe("finetune", name, changes)
+    for split in ("train", "test"):
+        clips = task.build_clips(recipe, MODEL, split, train=split == "train")
+        assert clips[0]["pixel_values"].shape == (3, 32, 32)
+        assert split == "train" or "labels" in clips[0]
+
+
+def test_shards_are_checked(videos, tmp_path, capsys):
+    make_semantic(tmp_path / "set")
+    assert prepare.main(["prepare", "avsbench", str(tmp_path / "set"), str(tmp_path / "out"), *SETTINGS]) == 0
+    assert check_data.main(["check", "shards", str(tmp_path / "out"), "--num-workers", "0"]) == 0
+    assert "6 clips checked: all can be read" in capsys.readouterr().out

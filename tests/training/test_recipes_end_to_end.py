@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,28 +93,33 @@ def test_a_copy_is_checked(name, layout, copy_of, tmp_path, capsys):
     assert all(split["found"] > 0 and split["unreadable"] == [] for split in splits)
 
 
-@pytest.mark.parametrize("name", VIDEOS)
-def test_a_copy_is_prepared(name, copy_of, tmp_path, capsys):
-    copy, out = copy_of(name), tmp_path / "prepared"
-    words = [
-        "data",
-        "prepare",
-        name,
-        str(copy.path),
-        str(out),
-        "--fps",
-        "1",
-        "--short-side",
-        "48",
-        "--num-workers",
-        "0",
-    ]
-    assert cli.main(words) == 0, capsys.readouterr().err
-    found = build_dataset({"name": "shards", "path": str(out)}, MODEL, "test", False, 0)
-    source = build_dataset({"name": name, "path": str(copy.path)}, MODEL, "test", False, 0)
-    assert isinstance(found, FileClips)
-    assert (len(found), found.label_names) == (len(source), source.label_names)
-    assert found[0]["pixel_values"].shape == (3, 32, 32)
+def prepared(name, copy, out, *subset):
+    """Prepare a copy of a data set; gives the options of recipes that read it."""
+    chosen = {key: value for key, value in copy.options.items() if key != "validation_fraction"}
+    words = ["data", "prepare", name, str(copy.path), str(out), "--fps", "4", "--short-side", "48", *subset]
+    options = [f"data.{key}={value}" for key, value in chosen.items()]
+    return cli.main([*words, *options, "--num-workers", "0", "--no-check-space"])
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS)
+def test_a_copy_is_prepared(name, layout, copy_of, tmp_path, capsys):
+    copy, out = copy_of(name, layout), tmp_path / "prepared"
+    assert prepared(name, copy, out) == 0, capsys.readouterr().err
+    options = {key: float(value) if key == "validation_fraction" else value for key, value in copy.options.items()}
+    source = {"name": name, "path": str(copy.path), **options}
+    shards = {"name": "shards", "path": str(out), **options}
+    for split in ("test",) if name == "is3" else ("train", "test"):
+        found, expected = (
+            build_dataset(data, MODEL, split, split == "train", 0, task=DATA_SETS[name].tasks[0])
+            for data in (shards, source)
+        )
+        assert (len(found), found.label_names) == (len(expected), expected.label_names)
+        sample, other = found[0], expected[0]
+        assert sample.keys() == other.keys()
+        assert sample["pixel_values"].shape == other["pixel_values"].shape
+        assert Path(sample["path"]).name == Path(other["path"]).name
+        if name == "is3":
+            assert [found.offscreen(i) for i in range(len(found))] == [expected.offscreen(i) for i in range(len(found))]
 
 
 @pytest.mark.parametrize("name", VIDEOS)
@@ -159,11 +165,31 @@ def check_outcome(folder, task):
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("scenes")])
+def test_a_recipe_runs_on_prepared_shards(name, copy_of, origin, tmp_path, capsys):
+    data = load_recipe(recipe_command(name), name).data
+    copy = copy_of(data.name, int(data.subset == "ms3"))
+    chosen = [
+        f"data.{key}={getattr(data, key)}" for key in ("subset", "drop_overlap") if getattr(data, key) is not None
+    ]
+    assert prepared(data.name, copy, tmp_path / "shards", *chosen) == 0, capsys.readouterr().err
+    options = ["data.name=shards", f"data.path={tmp_path / 'shards'}"]
+    options += [f"data.{key}={value}" for key, value in copy.options.items()]
+    run_to_report(name, options, origin, tmp_path, capsys)
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in RECIPES])
 def test_a_recipe_runs_to_its_report(name, copy_of, origin, tmp_path, capsys):
+    recipe = load_recipe(recipe_command(name), name)
+    run_to_report(name, data_options(recipe, copy_of), origin, tmp_path, capsys)
+
+
+def run_to_report(name, data, origin, tmp_path, capsys):
+    """Train by a recipe, and evaluate."""
     command = recipe_command(name)
     recipe, out = load_recipe(command, name), tmp_path / "out"
-    options = [*EVALUATION, *data_options(recipe, copy_of)]
+    options = [*EVALUATION, *data]
     if command != "evaluate":
         sizes = [f"model.init_from={origin / 'retrieval'}"]
         if command == "pretrain":

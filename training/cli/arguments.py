@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from .exports import convert_parser, export_parser, push_parser, verify_parser
-from .parser import FITS, CommandParser, fraction, positive, seconds
+from .parser import FITS, CommandParser, fraction, part, positive, rate, seconds
 
 # Data sets on disk.
 DATA_ACTIONS = ("check", "prepare")
@@ -185,24 +185,23 @@ def data_parser(action: str | None = None) -> CommandParser:
         )
         parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     if action == "prepare":
-        parser.add_argument("--fps", type=_rate, default=4.0, help="frames per second to store (4)")
+        parser.add_argument("--fps", type=rate, help="JPEG files per second to store (4)")
         parser.add_argument(
-            "--short-side", type=positive, default=256, help="largest short side of frames, pixels (256)"
+            "--short-side", type=positive, help="largest short side of frames, pixels (256; 360 with --keep-video)"
         )
-        parser.add_argument(
-            "--quality", type=positive, choices=range(1, 96), metavar="N", default=90, help="of JPEG (90)"
-        )
+        parser.add_argument("--quality", type=positive, choices=range(1, 96), metavar="N", help="of JPEG (90)")
+        parser.add_argument("--keep-video", action="store_true", help=_KEEP_VIDEO)
+        parser.add_argument("--audio", choices=("flac", "pcm"), default="flac", help=_AUDIO)
         parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")
+        parser.add_argument(
+            "--part",
+            type=part,
+            default=(0, 1),
+            metavar="K/N",
+            help="write only part K of N, 0/N to N-1/N, for several machines",
+        )
         parser.add_argument("--check-space", action=argparse.BooleanOptionalAction, default=True, help=_SPACE)
     return parser
-
-
-def _rate(text: str) -> float:
-    """Parse frames per second."""
-    value = float(text)
-    if not 0.01 <= value <= 120:
-        raise argparse.ArgumentTypeError(f"expected a number of frames per second from 0.01 to 120, got {text!r}")
-    return value
 
 
 def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:
@@ -257,6 +256,11 @@ _DATA_DESCRIPTIONS = {
     "Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or\n"
     "folder.",
 }
+_KEEP_VIDEO = (
+    "store MP4 files (H.264, at most 30 frames per second, a key frame every 16) instead of JPEG files, for which they "
+    "are read about five times as slowly"
+)
+_AUDIO = "store 16-bit audio as FLAC, or as PCM, which takes twice the space and no decoding (flac)"
 _SPACE = "estimate the size first, from a few clips, and stop if the disk has less free space (default: yes)"
 
 PARSERS = {

@@ -9,6 +9,7 @@ from pathlib import Path
 # training was ten times slower. Read once, when torch loads its OpenMP library: libgomp's name, and that of Intel's.
 PASSIVE_WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 _NUMBERS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_MOST_WORKERS = 16
 
 
 def wait_passively() -> None:
@@ -50,9 +51,24 @@ def threads_beside(workers: int, environment: Mapping[str, str] | None = None) -
     environment = os.environ if environment is None else environment
     if any(environment.get(name) for name in _NUMBERS):
         return None
-    processes = environment.get("LOCAL_WORLD_SIZE", "")
-    cores = max(1, usable_cores() // (max(1, int(processes)) if processes.isdecimal() else 1))
+    cores = _own_cores(environment)
     return max(1, cores // 2, cores - workers)
+
+
+def workers_beside(environment: Mapping[str, str] | None = None) -> int:
+    """Number of processes that read data beside one that computes: one for each other core of its own, 1 to 16.
+
+    Args:
+        environment: Environment variables; by default those of this process.
+    """
+    cores = _own_cores(os.environ if environment is None else environment)
+    return min(max(1, cores - 1), _MOST_WORKERS)
+
+
+def _own_cores(environment: Mapping[str, str]) -> int:
+    """Number of cores of each process of a command that runs several on this machine."""
+    processes = environment.get("LOCAL_WORLD_SIZE", "")
+    return max(1, usable_cores() // (max(1, int(processes)) if processes.isdecimal() else 1))
 
 
 def core_seconds() -> tuple[float, float] | None:
@@ -93,4 +109,5 @@ __all__ = [
     "threads_beside",
     "usable_cores",
     "wait_passively",
+    "workers_beside",
 ]

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 FAILED, BAD_INPUT = 1, 2
 TRACEBACK = "--traceback"
@@ -68,8 +68,8 @@ def machine_failure(error: BaseException) -> str | None:
             return _full_disk(next((found for found in full if getattr(found, "filename", None)), link))
         if isinstance(link, MemoryError) or (isinstance(link, RuntimeError | OSError) and _NO_MEMORY.search(str(link))):
             return _no_memory(link)
-        if isinstance(link, RuntimeError) and (dead := _DEAD_WORKER.search(str(link))):
-            return _dead_worker(" ".join(dead[1].split()))
+        if isinstance(link, RuntimeError) and (message := dead_worker(link)):
+            return message
     return None
 
 
@@ -170,10 +170,21 @@ def _no_memory(error: BaseException) -> str:
     )
 
 
-def _dead_worker(how: str) -> str:
+def dead_worker(error: BaseException, clips: Sequence[str] = ()) -> str | None:
+    """Message of an error of torch that a process which reads data ended; None for all others.
+
+    Args:
+        error: The error.
+        clips: Names of the clips that the process held.
+    """
+    found = _DEAD_WORKER.search(str(error))
+    if found is None:
+        return None
+    names = "".join(f"\n  {clip}" for clip in clips)
     return (
-        f"a process that reads data ended ({how.lower()}), perhaps for lack of memory: lower data.num_workers; with "
-        "data.num_workers=0 the error itself is shown. A run resumes from its last checkpoint by the same command"
+        f"a process that reads data ended ({' '.join(found[1].split()).lower()}), perhaps for lack of memory: lower "
+        "data.num_workers; with data.num_workers=0 the error itself is shown. A run resumes from its last checkpoint "
+        f"by the same command{names and f'. The clips that it held:{names}'}"
     )
 
 
@@ -182,6 +193,7 @@ __all__ = [
     "FAILED",
     "TRACEBACK",
     "cause",
+    "dead_worker",
     "disk_is_full",
     "error_number",
     "machine_failure",

@@ -126,4 +126,4 @@ def push_parser() -> CommandParser:
     return parser
 
 
-__all__ = ["export_parser", "push_parser", "verify_parser"]
+__all__ = ["convert_parser", "export_parser", "push_parser", "verify_parser"]

@@ -67,6 +67,22 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def part(text: str) -> tuple[int, int]:
+    """Parse K/N, part K of N."""
+    number, separator, parts = text.partition("/")
+    if not (separator and number.isdecimal() and parts.isdecimal() and int(number) < int(parts) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"expected K/N, such as 0/8 to 7/8, got {text!r}")
+    return int(number), int(parts)
+
+
+def rate(text: str) -> float:
+    """Parse frames per second."""
+    value = float(text)
+    if not 0.01 <= value <= 120:
+        raise argparse.ArgumentTypeError(f"expected a number of frames per second from 0.01 to 120, got {text!r}")
+    return value
+
+
 def seconds(text: str) -> float:
     """Parse a timestamp in seconds."""
     try:
@@ -89,4 +105,4 @@ def fraction(text: str) -> float:
     return value
 
 
-__all__ = ["FITS", "CommandParser", "fraction", "positive", "seconds"]
+__all__ = ["FITS", "CommandParser", "fraction", "part", "positive", "rate", "seconds"]

@@ -246,6 +246,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
             raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
         given.out = Path(outs[0])
         check_writable(given.out, "OUT")
+        if given.keep_video and (given.fps, given.quality) != (None, None):
+            raise InputError("--keep-video: expected no --fps and no --quality, which are those of JPEG files.")
     for argument in ("out", "report") if action == "check" else ():
         if (file := getattr(given, argument)) is not None:
             check_output_file(file, f"--{argument}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepavfusion.ranges_deepavfusion import COUNT, field_ranges
+from deepavfusion_cli.environment import workers_beside
 
 from ..data import data_sets
 from ..data.scenes import ScenesConfig
@@ -23,7 +24,17 @@ class DataArguments:
     train_size: int | None = option(None, "Maximum number of training clips.", range=COUNT, commands=TRAINING)
     eval_size: int | None = option(None, "Maximum number of held-out clips.", range=COUNT)
     cache_dir: str | None = option(
-        None, "Folder of generated scenes; null generates them again in every run.", local=True
+        None,
+        "Folder of generated scenes, where null generates them again in every run; of downloaded shards, where null is "
+        "~/.cache/deepavfusion/shards.",
+        local=True,
+    )
+    cache_gb: float | None = option(
+        None,
+        "Largest size of the folder of downloaded shards, in GB; those that were opened longest ago are removed first. "
+        "null keeps all.",
+        above=0,
+        at_most=1_000_000,
     )
     augment: bool | None = option(
         None,
@@ -95,9 +106,10 @@ class DataArguments:
         range=COUNT,
         commands=FINETUNING,
     )
-    num_workers: int = option(
-        2,
-        "Worker processes that read clips, per training process; 0 reads in the training process.",
+    num_workers: int | None = option(
+        None,
+        "Worker processes that read clips, per training process; 0 reads in the training process; null for as many as "
+        "the training leaves cores, 1 to 16.",
         at_least=0,
         at_most=256,
     )
@@ -108,6 +120,11 @@ class DataArguments:
         at_least=0,
         at_most=1,
     )
+
+    @property
+    def workers(self) -> int:
+        """Number of worker processes."""
+        return workers_beside() if self.num_workers is None else self.num_workers
 
     def source(self) -> dict[str, Any]:
         """Return the `data_cfg` of `build_dataset`: all options that are set, except those on splits and reading."""

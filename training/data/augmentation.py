@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from deepavfusion.processors.pixels_deepavfusion import resize, to_pixels
@@ -92,6 +93,8 @@ class ClipAugmentation:
     def frames(self, frames: Any, generator: torch.Generator) -> torch.Tensor:
         """Crop, resize, flip at random and normalize the frames of one clip, all alike.
 
+        Integers are resized by torch, which differs from the published evaluation (PIL) by at most one level of 255.
+
         Args:
             frames: (T, H, W, 3) or (T, 3, H, W), uint8 or floating in 0..1, numpy or torch; or a list of images of one
                 size.
@@ -100,13 +103,15 @@ class ClipAugmentation:
         Returns:
             (T, 3, height, width) float32.
         """
-        pixels = torch.stack([to_pixels(frame) for frame in frames])
+        pixels = _decoded(frames)
+        if pixels is None:
+            pixels = torch.stack([to_pixels(frame) for frame in frames])
         size = self.visual_processor.output_size
         top, left, height, width = draw_crop(*pixels.shape[-2:], size, self.area, self.aspect, generator)
-        pixels = resize(pixels[..., top : top + height, left : left + width], size)
+        pixels = resize(pixels[..., top : top + height, left : left + width], size, exact=False)
         if torch.rand((), generator=generator) < self.flip:
             pixels = pixels.flip(-1)
-        return self.visual_processor.normalize(pixels)
+        return self.visual_processor.normalize(pixels.contiguous())
 
     def waveform(self, waveform: Any, generator: torch.Generator) -> torch.Tensor:
         """Change the volume of a waveform and clip it at full scale.
@@ -126,6 +131,14 @@ class ClipAugmentation:
             raise TypeError(f"Expected a floating-point waveform, got {waveform.dtype}.")
         decibels = (2 * torch.rand((), generator=generator, dtype=torch.float64).item() - 1) * self.decibels
         return (waveform.float() * 10 ** (decibels / 20)).clamp(-1, 1)
+
+
+def _decoded(frames: Any) -> torch.Tensor | None:
+    """Frames as they are decoded, (T, H, W, 3) uint8, as (T, 3, H, W) without a copy; None of others."""
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4:
+        return None
+    usable = frames.flags.c_contiguous and frames.flags.writeable
+    return torch.from_numpy(frames).movedim(-1, 1) if usable and frames.shape[-1] == 3 < frames.shape[1] else None
 
 
 __all__ = ["ClipAugmentation", "draw_crop"]

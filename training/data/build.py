@@ -74,6 +74,7 @@ def build_dataset(
             - music: `subset` (solo, solo21 or music), `validation_fraction`;
             - avsbench: `subset` (s4, ms3 or avss), `train_list`, `test_list` (of the older release);
             - vggss: `annotations` (vggss.json), `validation_fraction`, `train_list`, `test_list`, `drop_overlap`;
+            - shards: `validation_fraction`, `cache_dir` and `cache_gb` (folder of downloads, and its largest size);
             - flickr_soundnet: as vggss, without `annotations`;
             - all of videos but shards: `checked_list` (list of usable clips that `deepavfusion data check` wrote);
             - all of files: `temporal_jitter` (True: training draws windows and frames in every epoch); where clips are

@@ -127,17 +127,20 @@ class ClipDataset(Dataset):
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError
+        from deepavfusion.processors.threads_deepavfusion import use_one_thread_after_fork
 
+        use_one_thread_after_fork()  # `datasets.map` with several processes forks
         samples: list[dict | BrokenClip] = []
         for i in self._check(items):
             try:
-                samples.append(self.read(i) | {"path": self.describe(i), "index": i})
+                sample = self.read(i)
+                samples.append(sample | {"path": sample.get("path") or self.describe(i), "index": i})
             except MediaError as error:
                 samples.append(BrokenClip(self.describe(i), str(error), i))
         return samples
 
     def read(self, i: int) -> dict:
-        """Item i without `path` and `index`.
+        """Item i without `index`, and without `path` where that is what `describe` says.
 
         Raises:
             MediaError: Its files cannot be read, or lack an image or audio stream.

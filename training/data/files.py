@@ -110,9 +110,14 @@ class FileClips(ClipDataset):
         seconds_per_window: Instead, one window for every so many seconds of a clip (`num_windows`).
         reader: What decodes the clips of rows; by default, a `FileReader`.
 
+    Attributes:
+        pairs: Positions of rows to mix for the evaluation of separation, where annotations name them.
+
     Raises:
         ValueError: Both `windows_per_clip` and `seconds_per_window`.
     """
+
+    pairs: list[tuple[int, int]] | None = None
 
     def __init__(
         self,
@@ -179,14 +184,21 @@ class FileClips(ClipDataset):
         return self.rows
 
     def read(self, i: int) -> dict:
-        """`pixel_values`, `input_features` and, where there are labels, `label` of item i."""
+        """`pixel_values`, `input_features`, `path` and, where there are labels, `label` of item i."""
         row = self.rows[i]
         clip = self.load(row, i, 0)
         draws = generator(self.seed, Stream.AUGMENTATION, self.epoch, i) if self.train else None
         pixels = self.pixel_values(clip, draws)
         waveform = self.augmentation.waveform(clip.waveform, draws) if self.train else clip.waveform
-        features = self.processor.feature_extractor([waveform], sampling_rate=clip.sampling_rate)["input_features"][0]
-        return {"pixel_values": pixels, "input_features": features} | self.labels_of(row)
+        features = self.processor.feature_extractor.log_mel(self.waveform(waveform, clip.sampling_rate))[None]
+        return {"pixel_values": pixels, "input_features": features, "path": row["path"]} | self.labels_of(row)
+
+    def waveform(self, waveform, sampling_rate: int) -> torch.Tensor:
+        """Convert audio to (N,): one channel, a full window at the extractor's rate."""
+        from deepavfusion.processors.feature_extraction_deepavfusion import fill_window
+
+        extractor = self.processor.feature_extractor
+        return fill_window(extractor.waveforms([waveform], sampling_rate)[0], extractor.num_samples)
 
     def labels_of(self, row: dict) -> dict:
         """A row's `label`, where there are labels."""

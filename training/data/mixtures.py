@@ -69,7 +69,7 @@ class MixtureClips(FileClips):
         if train and len(set(groups)) < 2:
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
-        self.pairs: list[tuple[int, int]] = []
+        self.pairs = []
         about = f"{self.size_text}, each with another one drawn in every epoch"
         if not train:
             note = ""
@@ -122,7 +122,7 @@ class MixtureClips(FileClips):
             if (row, *place) not in loaded:
                 try:
                     clip = self.load(self.rows[row], *place)
-                    loaded[row, *place] = clip, self._window(clip)
+                    loaded[row, *place] = clip, self.waveform(clip.waveform, clip.sampling_rate)
                 except MediaError as error:
                     loaded[row, *place] = error
             return loaded[row, *place]
@@ -141,13 +141,6 @@ class MixtureClips(FileClips):
                     self._mix(*(source(*key) for key in sources), i) | {"path": self.describe(i), "index": i}
                 )
         return samples
-
-    def _window(self, clip) -> torch.Tensor:
-        """A clip's waveform, (N,): one channel, a full window at the extractor's rate."""
-        from deepavfusion.processors.feature_extraction_deepavfusion import fill_window
-
-        extractor = self.processor.feature_extractor
-        return fill_window(extractor.waveforms([clip.waveform], clip.sampling_rate)[0], extractor.num_samples)
 
     def _mix(self, target: tuple, other: tuple, i: int) -> dict:
         log_mel = self.processor.feature_extractor.log_mel

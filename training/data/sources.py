@@ -181,22 +181,12 @@ def _checked(request: Request) -> Videos:
     return _select(videos, held_out(groups, request, True)) if divided else videos
 
 
-def _shards(request: Request) -> Videos:
-    from .shards.source import read_split
-
-    root, cache, fraction = str(request.options["path"]), request.get("cache_dir"), request.get("validation_fraction")
-    rows, note, groups, divided = read_split(root, cache, request.split, fraction)
-    videos = Videos(rows, note, groups)
-    return _select(videos, held_out(groups, request, True)) if divided else videos
-
-
 _VIDEOS: dict[str, Callable[[Request], Videos]] = {
     "folder": _folder,
     "vggsound": _vggsound,
     "audioset": _audioset,
     "music": _music,
     "vggsound_music": _vggsound_music,
-    "shards": _shards,
 }
 
 
@@ -205,13 +195,11 @@ def _build_videos(request: Request) -> ClipDataset:
     videos = (_checked if request.get(_LISTING) else _VIDEOS[name])(request)
     title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
-    if name == "shards":
-        from .shards.source import reader_for
-
-        common["reader"] = reader_for(str(request.options["path"]), request.get("cache_dir"), request.processor)
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":
-        return FileClips(videos.rows, request.processor, **common)
+        clips = FileClips(videos.rows, request.processor, **common)
+        clips.pairs = videos.pairs
+        return clips
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
 
 
@@ -225,11 +213,13 @@ def _build_masks(request: Request) -> ClipDataset:
         raise ValueError(
             f"task.semantic needs AVSBench with metadata.csv; {request.path} is the older release, without classes."
         )
-    names = names if request.semantic else None
     title = f"avsbench {subset}, split {request.split}"
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     jitter = request.get("temporal_jitter", True)
-    return MaskClips(*common, label_names=names, task=request.task, temporal_jitter=jitter)
+    own = names if request.semantic else None
+    clips = MaskClips(*common, label_names=own, task=request.task, temporal_jitter=jitter)
+    clips.mask_classes = names
+    return clips
 
 
 def _build_boxes(request: Request) -> ClipDataset:
@@ -264,9 +254,16 @@ def _build_boxes(request: Request) -> ClipDataset:
     chosen = held_out(groups, request, labeled == (pairs is not tests))
     keys = {key for pair in pairs for key in (pair.image, pair.audio)}
     find = vggss.locator(root, None if flickr else vggss.TIMESTAMP, keys)
-    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, sources)
+    recordings = {pair.image: group for pair, group in zip(pairs, groups, strict=True)}
+    rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, sources, recordings)
     common = (rows, request.processor, request.train, request.seed, request.size, title)
     return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
+
+
+def _build_shards(request: Request) -> ClipDataset:
+    from .shards.source import build_shards
+
+    return build_shards(request, lambda groups, divided: held_out(groups, request, divided))
 
 
 class DataSet(NamedTuple):
@@ -277,7 +274,7 @@ class DataSet(NamedTuple):
     build: Callable[[Request], ClipDataset]
 
 
-_LABELS = ("recognition", "separation")
+_LABELS, _MAPS = ("recognition", "separation"), ("segmentation", "localization")
 _HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter"})
 _CHECKED = _HELD_OUT | {_LISTING}
 DATA_SETS = {
@@ -286,10 +283,12 @@ DATA_SETS = {
     "audioset": DataSet(("recognition",), _CHECKED | {"subset"} | WINDOWS, _build_videos),
     "music": DataSet(_LABELS, _CHECKED | {"subset"} | WINDOWS, _build_videos),
     "vggsound_music": DataSet(_LABELS, _CHECKED | {"annotations"} | _LISTS | WINDOWS, _build_videos),
-    "shards": DataSet(_LABELS, _HELD_OUT | {"cache_dir"} | WINDOWS, _build_videos),
-    "avsbench": DataSet(
-        ("segmentation", "localization"), _JITTER | {"subset", "train_list", "test_list"}, _build_masks
+    "shards": DataSet(
+        (*_LABELS, *_MAPS),
+        _HELD_OUT | {"cache_dir", "cache_gb", "subset", "annotations"} | _LISTS | WINDOWS,
+        _build_shards,
     ),
+    "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
     "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
     "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
     "is3": DataSet(("localization",), frozenset({"annotations"}), build_is3),

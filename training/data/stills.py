@@ -1,41 +1,17 @@
 """Frames with a map of their sounding objects: masks (segmentation) and boxes (localization), as model inputs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
 from ..wording import count
 from .clips import ClipDataset
 from .files import training_window
+from .frames import Still, StillFiles
 from .random import Stream, generator
 from .sets.folder import order_by_name
-from .sets.names import is_video
-from .views import Box, Frame, View, evaluation_view, read_class_map, read_image, read_mask, training_view
-
-
-class Still(NamedTuple):
-    """A frame and the audio that belongs to it."""
-
-    image: str
-    """An image file, or the clip whose frame at `timestamp` it is."""
-    audio: str
-    """An audio file, or the clip."""
-    timestamp: float | None = None
-    """The middle of the window in the audio or clip, in seconds; None is the middle of the file."""
-    mask: str | None = None
-    """Image file with the mask."""
-    boxes: tuple[Box, ...] | None = None
-    """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
-    name: str = ""
-    """Name in messages; the image's path by default."""
-    scene: str = ""
-    """What is shown, where several rows show the same with different audio."""
-    source: str = ""
-    """What sounds, where it is known."""
-    visible: tuple[str, ...] = ()
-    """What is visible that may sound, where it is known."""
-
+from .views import View, evaluation_view, training_view
 
 # Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
 _MAX_SHIFT = 0.33
@@ -63,6 +39,7 @@ class StillClips(ClipDataset):
         size: Maximum number of items: the first in `order_by_name`. None takes all.
         name: Name of the dataset in its card.
         temporal_jitter: Whether training draws frames and windows; otherwise every frame is an item, as in evaluation.
+        reader: What reads frames, audio and masks; by default, a `StillFiles`.
 
     Raises:
         ValueError: No rows, or a model of videos.
@@ -80,10 +57,12 @@ class StillClips(ClipDataset):
         size: int | None,
         name: str,
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
         from .augmentation import ClipAugmentation
 
         super().__init__(seed)
+        self.reader = reader or StillFiles()
         if not rows:
             raise ValueError(f"Expected at least one frame in {name}, got none.")
         if processor.video_processor is not None:
@@ -138,7 +117,8 @@ class StillClips(ClipDataset):
     def read(self, i: int) -> dict:
         """The inputs of item i and its map."""
         row, visual = self.frame(i), self.processor.visual_processor
-        image, waveform, rate = self._media(row, i)
+        window, seconds = self._window(row, i), self.processor.feature_extractor.seconds
+        image, waveform, rate = self.reader.load(row, window, seconds)
         if self.train:
             draws, same = (generator(self.seed, Stream.AUGMENTATION, self.epoch, i) for _ in range(2))
             view = training_view(self.augmentation, *image.shape[:2], same)
@@ -155,21 +135,6 @@ class StillClips(ClipDataset):
             if self.has_sounding:
                 sample["sounding"] = int(bool(labels.any()))
         return sample
-
-    def _media(self, row: Still, i: int):
-        from deepavfusion.processors import load_clip
-
-        seconds = self.processor.feature_extractor.seconds
-        window = self._window(row, i)
-        if row.image == row.audio:
-            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
-            return frames[0], waveform, rate
-        if is_video(row.image):
-            image = load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
-        else:
-            image = read_image(row.image)
-        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
-        return image, audio.waveform, audio.sampling_rate
 
     def _window(self, row: Still, i: int):
         """Timestamp of the audio's window and, if the frame is from the same file, of the frame, for `load_clip`."""
@@ -201,9 +166,12 @@ class MaskClips(StillClips):
 
     Args:
         rows: Frames with `mask`.
-        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter, reader: See [`StillClips`].
         label_names: Names of the classes by pixel value, 0 being the background; None for foreground alone.
         task: `"segmentation"` or `"localization"`.
+
+    Attributes:
+        mask_classes: Names of the masks' values, whether or not the task tells classes apart; None if they have none.
     """
 
     draws_frames = True
@@ -219,20 +187,20 @@ class MaskClips(StillClips):
         label_names: list[str] | None = None,
         task: str = "segmentation",
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
-        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter, reader)
         if task == "localization" and label_names is not None:
             raise ValueError(f"{name}: localization has no classes, got {len(label_names)} label_names.")
-        self.label_names = label_names
+        self.label_names = self.mask_classes = label_names
         self.has_sounding = task == "localization" and not train
         self.card += ", foreground masks" if label_names is None else f", {len(label_names)} classes with background"
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor:
         """The mask of a frame in the model's view, (H, W)."""
-        frame = Frame(row.image, shape)
         if self.label_names is None:
-            return view.of_map(read_mask(row.mask, frame)).float()
-        return view.of_map(read_class_map(row.mask, len(self.label_names), frame)).long()
+            return view.of_map(self.reader.mask(row, shape, None)).float()
+        return view.of_map(self.reader.mask(row, shape, len(self.label_names))).long()
 
 
 class BoxClips(StillClips):
@@ -244,7 +212,7 @@ class BoxClips(StillClips):
 
     Args:
         rows: Frames with `boxes`, or, for training without labels, all without.
-        processor, train, seed, size, name, temporal_jitter: See [`StillClips`].
+        processor, train, seed, size, name, temporal_jitter, reader: See [`StillClips`].
         required_boxes: Number of boxes required for consensus.
     """
 
@@ -258,8 +226,9 @@ class BoxClips(StillClips):
         name: str = "boxes",
         required_boxes: int = 1,
         temporal_jitter: bool = True,
+        reader: Any = None,
     ):
-        super().__init__(rows, processor, train, seed, size, name, temporal_jitter)
+        super().__init__(rows, processor, train, seed, size, name, temporal_jitter, reader)
         without = [row for row in rows if row.boxes is None]
         if without and (len(without) < len(rows) or not train):
             first = without[0].name or without[0].image

@@ -56,7 +56,7 @@ def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
         recipe: Recipe of the run.
         config: Configuration of the encoder.
     """
-    sections, free = recipe.to_dict(), {"cache_dir", "num_workers", "max_unreadable_fraction"}
+    sections, free = recipe.to_dict(), {"cache_dir", "cache_gb", "num_workers", "max_unreadable_fraction"}
     optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
     optim |= {"warmup_epochs": recipe.optim.warmup, "warmup_fraction": None}
     if task.depends_on_batch(recipe, config):

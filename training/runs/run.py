@@ -11,7 +11,7 @@ from deepavfusion.inference.precision import computing, set_threads
 from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
-from ..data.loading import ClipOrder, group_size
+from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
 from ..wording import count, metric_title
@@ -44,7 +44,7 @@ class Run:
     def __init__(self, recipe: Recipe):
         self.recipe, self.task, self.stop = recipe, TASKS[recipe.task.name], StopRequest()
         self._check()
-        set_threads(recipe.data.num_workers)
+        set_threads(recipe.data.workers)
         self.processes = PartialState(cpu=on_cpu(recipe))
         if recipe.optim.fsdp and self.processes.num_processes == 1:
             raise RecipeError("optim.fsdp=true needs several processes, but there is only one: use accelerate launch.")
@@ -155,7 +155,7 @@ class Run:
             f"{recipe.name}: {self.task.NAME}, {parameters / 1e6:.2f} M trained parameters, "
             f"from {recipe.model.init_from or 'random weights'}; {self.train_clips.card}; "
             f"{steps} of {count(self.batch.effective, 'clip')}, lr {self.schedule.peak:.2e}, "
-            f"{self.batch.processes} x {self.trainer.accelerator.device.type}, {computing(recipe.data.num_workers)}"
+            f"{self.batch.processes} x {self.trainer.accelerator.device.type}, {computing(recipe.data.workers)}"
         )
         held_out = f"held out: {count(len(self.final.clips), 'clip')} of data.eval_split={recipe.data.eval_split}"
         if self.evaluation not in (None, self.final):
@@ -173,7 +173,7 @@ class Run:
     def train(self) -> int:
         """Train to the end; returns 0, or the number of the signal that ended the training early."""
         checkpoint = self.folder.resume_from
-        with self.stop, quiet_library():
+        with self.stop, quiet_library(), naming_dead_workers():
             self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         stopped = self.trainer.state.global_step < self.trainer.args.max_steps
         return (self.stop.signal or 0) if stopped else 0

@@ -113,7 +113,7 @@ class AudioVisualTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Build the loader of the whole run, which transformers takes for a single epoch."""
-        return training_loader(self.train_dataset, self.order, self.recipe.data.num_workers)
+        return training_loader(self.train_dataset, self.order, self.recipe.data.workers)
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:

@@ -244,7 +244,7 @@ class Task:
             model,
             accelerator,
             batch_size=recipe.optim.batch_size,
-            num_workers=recipe.data.num_workers,
+            num_workers=recipe.data.workers,
             max_unreadable_fraction=recipe.data.max_unreadable_fraction,
             full=full,
             examples=recipe.run.num_examples if full else 0,

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from deepavfusion.inference.jobs.progress import with_progress
 
-from ..data.loading import BrokenClips, evaluation_loader, group_size
+from ..data.loading import BrokenClips, evaluation_loader, group_size, naming_dead_workers
 from ..report.report import Example, Table
 from ..wording import count
 
@@ -135,7 +135,7 @@ def score_clips(
     model.eval()
     rows, unreadable = {}, []
     try:
-        with whole_parameters(model):
+        with whole_parameters(model), naming_dead_workers():
             for batch in with_progress(loader, "evaluation", "batch", plural="batches"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:

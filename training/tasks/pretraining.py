@@ -182,7 +182,7 @@ class Pretraining(Task):
                         model,
                         accelerator,
                         batch_size=recipe.optim.batch_size,
-                        num_workers=recipe.data.num_workers,
+                        num_workers=recipe.data.workers,
                         broken=BrokenClips.of(clips, recipe.data.max_unreadable_fraction),
                     )
                 )

@@ -158,7 +158,7 @@ class Recognition(Task):
                 model,
                 accelerator,
                 batch_size=max(1, recipe.optim.batch_size // windows),
-                num_workers=recipe.data.num_workers,
+                num_workers=recipe.data.workers,
                 max_unreadable_fraction=recipe.data.max_unreadable_fraction,
                 full=True,
             )

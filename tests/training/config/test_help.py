@@ -114,7 +114,7 @@ def test_limits_are_part_of_the_description():
     text = " ".join(options_text("finetune").split())
     assert "One of recognition, separation, segmentation, localization." in text
     assert "Only for the task segmentation." in text
-    assert "Only for the data set audioset, music, avsbench." in text
+    assert "Only for the data set audioset, music, shards, avsbench." in text
     assert "A number of at least 0 and below 1." in text
     pretraining = " ".join(options_text("pretrain").split())
     assert "One of scenes, folder, vggsound, audioset, music, vggsound_music, shards." in pretraining

@@ -126,7 +126,7 @@ def test_audiosets_subsets(clip, tmp_path):
         (
             {"name": "vggsound", "path": "x"},
             "segmentation",
-            "not 'segmentation'. Datasets for segmentation: scenes, avsbench",
+            "not 'segmentation'. Datasets for segmentation: scenes, shards, avsbench",
         ),
         ({"name": "vggss", "path": "x"}, "recognition", "supports localization, not 'recognition'"),
         ({"name": "scenes"}, "retrieval", "not 'retrieval'.$"),

@@ -99,9 +99,31 @@ def layouts(command: str, recipe: str, folder: Path, extra: list[str]) -> dict:
     return result
 
 
+def moves(command: str, recipe: str, folder: Path, kills: int, extra: list[str]) -> dict:
+    """A run without interruption; one that is killed again and again, and goes on with other processes and workers.
+
+    Micro-batches have the same four clips on one process as on two, so that not even rounding differs.
+    """
+    log, metrics = folder / "log.txt", folder / "interrupted" / "metrics.jsonl"
+
+    def begin(name: str, world: int, workers: int) -> list[int]:
+        batches = ["optim.batch_size=4", f"optim.gradient_accumulation={2 // world}", f"data.num_workers={workers}"]
+        return start(command, [recipe, f"run.output_dir={folder / name}", *batches, *extra], world, log)
+
+    places = [(1, 2), (2, 1), (1, 0), (2, 0), (1, 1), (2, 2)]
+    result: dict = {"whole": wait(begin("whole", 1, 0)), "killed": []}
+    for kill in range(kills):
+        codes = send_after(begin("interrupted", *places[kill % 6]), signal.SIGKILL, metrics, 3 + kill)
+        result["killed"].append([codes, metrics.read_bytes().count(b"\n")])
+    result["resumed"] = wait(begin("interrupted", *places[kills % 6]))
+    return result
+
+
 if __name__ == "__main__":
     mode, command, recipe, folder, *extra = sys.argv[1:]
     if mode == "layouts":
         print(json.dumps(layouts(command, recipe, Path(folder), extra)))
+    elif mode.startswith("kills="):
+        print(json.dumps(moves(command, recipe, Path(folder), int(mode.removeprefix("kills=")), extra)))
     else:
         print(json.dumps(scenario(command, recipe, Path(folder), int(mode), 0, extra)))

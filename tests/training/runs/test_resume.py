@@ -10,6 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from deepavfusion.training.data.scenes import ScenesConfig
+from deepavfusion.training.data.scenes.export import write_scene
+from deepavfusion.training.data.shards import Encoding, finish, prepare
+from deepavfusion.training.prepare import preparation_of
 from tests.training.stand_in import TINY_RECIPE
 from tests.warm import warm_python
 
@@ -38,9 +42,9 @@ def finetuning_recipe():
 RECIPES = {"pretrain": TINY_RECIPE, "finetune": finetuning_recipe()}
 
 
-def run(folder, mode, command, *extra):
+def run(folder, mode, command, *extra, recipe_text=None):
     recipe = folder / "tiny.yaml"
-    recipe.write_text(RECIPES[command])
+    recipe.write_text(recipe_text or RECIPES[command])
     line = [warm_python(), str(SCRIPT), str(mode), command, str(recipe), str(folder), *SETTINGS, *extra]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment)
@@ -115,3 +119,39 @@ def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
         probes = [records(tmp_path / run_name)[0]["fusion_accuracy"] for run_name in ("one", name)]
         assert probes[0] == probes[1]
+
+
+@pytest.fixture(scope="module")
+def scenes_in_shards(tmp_path_factory):
+    """Scenes exported as mp4, and prepared."""
+    root, config = tmp_path_factory.mktemp("scenes"), ScenesConfig(image_size=32, seconds=1.0)
+    for index in range(28):
+        clip, *_ = write_scene(config, index, root / "made" / str(index))
+        (root / "videos").mkdir(exist_ok=True)
+        clip.rename(root / "videos" / f"{index:03d}.mp4")
+    preparation = preparation_of({"name": "folder", "path": str(root / "videos")}, Encoding(quality=95), 8)
+    list(prepare(preparation, root / "shards"))
+    assert finish(preparation, root / "shards").clips == 28
+    return root / "shards"
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_shards_are_read_exactly_however_often_a_run_is_killed(scenes_in_shards, tmp_path, kills):
+    recipe = yaml.safe_load(TINY_RECIPE)
+    recipe["data"] = {"name": "shards", "path": str(scenes_in_shards), "validation_fraction": 0.15, "eval_size": 4}
+    recipe["run"] |= {"num_reconstructions": 1}
+    settings = [f"optim.epochs={2 if kills == 2 else 8}", "run.eval_epochs=8"]
+    text = yaml.safe_dump(recipe)
+    codes, log = run(tmp_path, f"kills={kills}", "pretrain", *settings, recipe_text=text)
+    assert codes["whole"] == [0], log
+    assert set(codes["resumed"]) == {0}, log
+    assert all(set(ended) == {-9} for ended, _ in codes["killed"]), log
+    total = len(records(tmp_path / "whole"))
+    assert all(3 <= lines < total for _, lines in codes["killed"])
+    whole, interrupted = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "interrupted"))
+    assert set(whole) == set(interrupted)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, interrupted[name]), name
+    assert [row["step"] for row in records(tmp_path / "interrupted")] == [
+        row["step"] for row in records(tmp_path / "whole")
+    ]

@@ -10,7 +10,7 @@ from deepavfusion.processors import MediaError
 
 from ..clips import BrokenClip, ClipDataset
 from ..files import FileClips
-from ..loading import leave_signals_to_parent
+from ..loading.loaders import leave_signals_to_parent
 
 _BATCH = 8
 

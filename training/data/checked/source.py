@@ -32,7 +32,8 @@ def read_checked(path: str, options: Mapping[str, Any], split: str, fraction: fl
         rows, note = divide(listing.rows, split, fraction, root)
         return rows, note, rows["recording"][:], None, False
     note = listing.notes.get("test" if split == "test" else "train", "")
-    rows, note, groups, divided = choose_split(listing.rows, split, fraction, root, note)
+    rows, divided_by, divided = choose_split(listing.rows, split, fraction, root)
+    note, groups = ", ".join(filter(None, (note, divided_by))), rows["recording"][:]
     if options["name"] == "vggsound_music" and split == "test":
         listed = music.read_pairs(music.find_list(Path(root), options.get("test_list"), music.PAIR_LIST))
         return rows, note, None, music.place_pairs(listed, rows["clip"][:]), False

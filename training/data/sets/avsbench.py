@@ -24,7 +24,7 @@ from pathlib import Path
 from deepavfusion.inference.files import reads_file
 from deepavfusion.inference.jobs.inputs import walk_files
 
-from ..stills import Still
+from ..frames import Still
 from .lists import read_list
 from .names import contents, is_inside
 from .tables import read_records, read_text

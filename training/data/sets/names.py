@@ -52,15 +52,15 @@ def clip_key(name: str) -> str:
     return f"{clip}_{start}" if len(start) == len(end) == 6 and 0 < length < 1000 else name
 
 
-def youtube_id(key: str) -> str:
-    """The video of a clip `<id>_<start:06d>`."""
-    return key.rpartition("_")[0] or key
-
-
 def recording_of(path: str) -> str:
     """The recording that a file is part of: the YouTube id in its name if there is one, else the path itself."""
     part = _PART_OF_VIDEO.match(Path(path).stem)
     return path if part is None else part[1]
+
+
+def youtube_id(key: str) -> str:
+    """The video of a clip `<id>_<start:06d>`."""
+    return key.rpartition("_")[0] or key
 
 
 def _readings(stem: str) -> Iterator[tuple[int, str, int | None]]:

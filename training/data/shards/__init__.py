@@ -5,17 +5,34 @@ A prepared data set is a folder:
 ```
 dataset.json                what was prepared, how, and what could not be read
 index.arrow                 a row per clip: annotations, and where its members lie
-shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG), <key>.flac (16 kHz, mono), <key>.json
+shards/train-000000.tar     WebDataset: <key>.mov (frames as JPEG) or mp4, <key>.flac (16 kHz, mono) or wav, <key>.json;
+                            and, where frames have masks, <key>.masks.mov (PNG)
 parts/train-000000.json     the rows of each shard, from which an interrupted preparation goes on
 ```
 
-`members` reads parts of tar files, `encoding` turns a clip into members and back, `writing` and `index` make the
-folder, `reading` and `source` give its clips to training.
+`members` and `downloads` read parts of tar files; `encoding`, of `video` and `audio`, turns a clip into members, and
+`stills` annotated frames; `preparation` says what is written, `writing` and `index` write it; `reading` and `source`
+give clips to training.
 """
 
 from .encoding import Encoding
 from .index import finish
+from .preparation import FolderTakenError, Preparation, claim
 from .reading import ShardReader, read_about, read_shards
-from .writing import Preparation, estimate_bytes, prepare
+from .stills import still_rows
+from .writing import estimate_bytes, free_bytes, prepare
 
-__all__ = ["Encoding", "Preparation", "ShardReader", "estimate_bytes", "finish", "prepare", "read_about", "read_shards"]
+__all__ = [
+    "Encoding",
+    "FolderTakenError",
+    "Preparation",
+    "ShardReader",
+    "claim",
+    "estimate_bytes",
+    "finish",
+    "free_bytes",
+    "prepare",
+    "read_about",
+    "read_shards",
+    "still_rows",
+]

@@ -1,21 +1,29 @@
-"""A clip as members of a shard: frames as JPEG in a Motion-JPEG file, audio as FLAC, and back."""
+"""A clip as members of a shard: its frames in one file, its audio in another."""
 
-import io
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
+from os import SEEK_END
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
 
 from deepavfusion.processors import MediaError, MediaInfo
 from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion.processors.sample_streams_deepavfusion import ResamplingStream
 
-_CLOCK = 90_000  # ticks a second in Motion-JPEG files
+from .audio import AUDIO_FORMATS, AudioPlaces
+from .video import VIDEO_FORMATS, VideoPlaces
+
+ARRAYS = {
+    "frame_ends": "<i8",
+    "frame_times": "<f8",
+    "audio_ends": "<i8",
+    "mask_ends": "<i8",
+}  # columns of the index with many numbers
+_IN_MEMORY = 16 << 20  # bytes of a member that are kept in memory; longer ones are written to a temporary file
 
 
 @dataclass(frozen=True)
@@ -23,16 +31,20 @@ class Encoding:
     """How clips are stored.
 
     Attributes:
-        fps: Frames per second.
+        fps: Frames per second, of JPEG files; H.264 has as many as the source, up to 30.
         short_side: Largest short side of the frames, in pixels; smaller frames keep their size.
         quality: Quality of the JPEG files, 1 to 95.
         sampling_rate: Sampling rate of the audio in Hz.
+        audio: `"flac"`, or `"pcm"`, which takes about twice the space and no decoding.
+        video: `"jpeg"`, or `"h264"`: a video with a key frame every 16 frames.
     """
 
     fps: float = 4.0
     short_side: int = 256
     quality: int = 90
     sampling_rate: int = 16_000
+    audio: str = "flac"
+    video: str = "jpeg"
 
 
 @dataclass
@@ -40,32 +52,45 @@ class EncodedClip:
     """Members of a clip, and what the index needs to find frames and samples in them.
 
     Attributes:
-        video: Motion-JPEG file of all frames.
-        audio: FLAC file.
-        first_frame: Offset of the first JPEG file in `video`.
-        frame_ends: Ends of the JPEG files, which follow each other, from `first_frame` on.
-        frame_times: Time of each frame in the source, in seconds.
-        image_span: (start, end) of the images in the source, in seconds.
+        video: File of the frames.
+        audio: File of the audio.
+        video_places: Where the frames lie in it.
+        audio_places: Where the samples lie in it.
+        image_span: (start, end) of the images in the source, in seconds; None of audio files.
         audio_span: (start, end) of the audio.
+        video_suffix: Suffix of the file of the frames.
     """
 
-    video: bytes
-    audio: bytes
-    first_frame: int
-    frame_ends: list[int]
-    frame_times: list[float]
-    image_span: tuple[float, float]
+    video: BinaryIO
+    audio: BinaryIO
+    video_places: VideoPlaces
+    audio_places: AudioPlaces
+    image_span: tuple[float, float] | None
     audio_span: tuple[float, float]
+    video_suffix: str
+
+    @property
+    def size(self) -> int:
+        """Size of both files in bytes."""
+        return sum(file.seek(0, SEEK_END) for file in (self.video, self.audio))
+
+    def close(self) -> None:
+        """Close the files, which are temporary."""
+        self.video.close()
+        self.audio.close()
 
 
-def encode_clip(path: str, encoding: Encoding, start: float | None = None, end: float | None = None) -> EncodedClip:
-    """Decode a file once, and encode its frames and audio.
+def encode_clip(
+    path: str, encoding: Encoding, start: float | None = None, end: float | None = None, folder: str | None = None
+) -> EncodedClip:
+    """Decode a file once, and encode its frames and audio, in memory that does not depend on its length.
 
     Args:
         path: Media file with images and audio.
         encoding: How to store it.
         start: Start of the part to store, in seconds from the file's start; the file's by default.
         end: End of that part.
+        folder: Folder for what is too large for memory; by default, that of temporary files.
 
     Raises:
         MediaError: The file cannot be read, lacks a stream, or has nothing in the part.
@@ -77,18 +102,31 @@ def encode_clip(path: str, encoding: Encoding, start: float | None = None, end: 
     if images is None or sounds is None:
         part = f"{0.0 if start is None else start:.2f} s to {'the end' if end is None else f'{end:.2f} s'}"
         raise MediaError(f"{path}: expected images and audio from {part}, but the file has none there.")
-    count = max(1, int((images[1] - images[0]) * encoding.fps + 1e-6))
-    times = [images[0] + k / encoding.fps for k in range(count)]
+    video, written = temporary_file(folder), VIDEO_FORMATS[encoding.video]
     with closing(reader):
-        frames = [_jpeg(reader.at(time), encoding) for time in times]
-    video, first = _motion_jpeg(frames, times)
-    ends = np.cumsum([len(frame) for frame in frames]).tolist()
-    parts = list(_resampled(recording, encoding.sampling_rate, sounds))
-    if not sum(len(part) for part in parts):
+        video_places = written.write(video, reader, images, encoding)
+    audio, audio_places, span = encode_audio(path, recording, encoding, sounds, folder)
+    return EncodedClip(video, audio, video_places, audio_places, images, span, written.suffix)
+
+
+def temporary_file(folder: str | None) -> BinaryIO:
+    """A file in memory; what is too large for that, in a folder, by default that of temporary files."""
+    return SpooledTemporaryFile(_IN_MEMORY, dir=folder)
+
+
+def encode_audio(
+    path: str, recording: Recording, encoding: Encoding, span: tuple[float, float], folder: str | None = None
+) -> tuple[BinaryIO, AudioPlaces, tuple[float, float]]:
+    """Encode the audio of a recording in `span`; returns a file, its places, and its (start, end) in seconds.
+
+    Raises:
+        MediaError: It cannot be decoded.
+    """
+    audio, parts = temporary_file(folder), _resampled(recording, encoding.sampling_rate, span)
+    places = AUDIO_FORMATS[encoding.audio].write(audio, parts, encoding.sampling_rate)
+    if not places.samples:
         raise MediaError(f"{path}: expected audio, but the audio stream cannot be decoded.")
-    audio, samples = _flac(parts, encoding.sampling_rate)
-    span = (sounds[0], sounds[0] + samples / encoding.sampling_rate)
-    return EncodedClip(video, audio, first, ends, times, images, span)
+    return audio, places, (span[0], span[0] + places.samples / encoding.sampling_rate)
 
 
 def _cut(span: tuple[float, float] | None, start: float | None, end: float | None) -> tuple[float, float] | None:
@@ -96,40 +134,6 @@ def _cut(span: tuple[float, float] | None, start: float | None, end: float | Non
         return None
     low, high = max(span[0], start or 0.0), span[1] if end is None else min(span[1], end)
     return (low, high) if high > low else None
-
-
-def _jpeg(frame: np.ndarray, encoding: Encoding) -> bytes:
-    image = Image.fromarray(frame)
-    scale = encoding.short_side / min(image.size)
-    if scale < 1:
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    image.save(file, format="jpeg", quality=encoding.quality)
-    return file.getvalue()
-
-
-def _motion_jpeg(frames: list[bytes], times: list[float]) -> tuple[bytes, int]:
-    """The file, and the offset of the first frame in it; the others follow."""
-    import av
-
-    file = io.BytesIO()
-    width, height = Image.open(io.BytesIO(frames[0])).size
-    with av.open(file, "w", format="mov", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_mux_stream("mjpeg", width=width, height=height, time_base=Fraction(1, _CLOCK))
-        ticks = [round(time * _CLOCK) for time in times]
-        for frame, tick, following in zip(
-            frames, ticks, [*ticks[1:], 2 * ticks[-1] - (ticks[-2:] + [0])[0]], strict=True
-        ):
-            packet = av.Packet(frame)
-            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, _CLOCK), True
-            packet.pts = packet.dts = tick - ticks[0]
-            packet.duration = max(following - tick, 1)
-            container.mux(packet)
-    content = file.getvalue()
-    first = content.index(frames[0])
-    if content[first : first + sum(map(len, frames))] != b"".join(frames):
-        raise RuntimeError("Expected the frames of a Motion-JPEG file to follow each other.")
-    return content, first
 
 
 def _resampled(recording: Recording, rate: int, span: tuple[float, float]) -> Iterator[np.ndarray]:
@@ -156,67 +160,33 @@ def _resampled(recording: Recording, rate: int, span: tuple[float, float]) -> It
         yield from cut(stream.finish())
 
 
-def _flac(parts: list[np.ndarray], rate: int) -> tuple[bytes, int]:
-    """The file, and its number of samples."""
-    import av
-
-    file, samples = io.BytesIO(), 0
-    with av.open(file, "w", format="flac", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("flac", rate=rate, layout="mono")
-        stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        for part in parts:
-            values = (part * 32768).round().clip(-32768, 32767).astype(np.int16)
-            for begin in range(0, len(values), 4096):
-                block = av.AudioFrame.from_ndarray(values[None, begin : begin + 4096], format="s16", layout="mono")
-                block.sample_rate, block.pts, block.time_base = rate, samples, Fraction(1, rate)
-                samples += block.samples
-                container.mux(stream.encode(block))
-        container.mux(stream.encode(None))
-    return file.getvalue(), samples
-
-
-def decode_flac(file, start: float, seconds: float) -> np.ndarray:
-    """Decode a part of a file that `encode_clip` has written.
-
-    Args:
-        file: Seekable binary file, mono.
-        start: Start of the part in seconds; a part that begins before the file is cut.
-        seconds: Length of the part.
-
-    Returns:
-        (1, samples) float32, shorter than `seconds` where the file ends.
-    """
-    import av
-
-    with av.open(file, mode="r", format="flac") as container:
-        stream = container.streams.audio[0]
-        rate = stream.codec_context.sample_rate
-        first, last = round(start * rate), round((start + seconds) * rate)
-        if start > 2 * seconds:
-            container.seek(round((start - 1) * av.time_base))
-        parts = []
-        for packet in container.demux(stream):
-            for frame in packet.decode():
-                place = frame.pts
-                if place + frame.samples > first and place < last:
-                    samples = frame.to_ndarray()[0]
-                    parts.append(samples[max(first - place, 0) : last - place])
-            if packet.pts is not None and packet.pts >= last:
-                break
-    return (np.concatenate(parts).astype(np.float32) / 32768 if parts else np.zeros(0, np.float32))[None]
-
-
 def clip_info(row: dict) -> MediaInfo:
     """Streams and spans of a stored clip, in the source's seconds."""
-    return MediaInfo((row["image_start"], row["image_end"]), (row["audio_start"], row["audio_end"]))
+    images = None if row["image_start"] is None else (row["image_start"], row["image_end"])
+    return MediaInfo(images, (row["audio_start"], row["audio_end"]))
+
+
+def row_array(row: dict, name: str) -> np.ndarray:
+    """The numbers (n,) of a column of `ARRAYS`."""
+    return np.frombuffer(row[name], ARRAYS[name])
 
 
 def nearest_frames(row: dict, times: list[float]) -> list[tuple[int, int]]:
     """Offset and size, from the first frame on, of the stored frames closest to `times`."""
-    at = np.asarray(row["frame_times"])
-    bounds = [0, *row["frame_ends"]]
-    spans = [(low, high - low) for low, high in pairwise(bounds)]
-    return [spans[int(np.abs(at - time).argmin())] for time in times]
+    at, ends = row_array(row, "frame_times"), row_array(row, "frame_ends")
+    chosen = [int(np.abs(at - time).argmin()) for time in times]
+    begins = [int(ends[k - 1]) if k else 0 for k in chosen]
+    return [(begin, int(ends[k]) - begin) for k, begin in zip(chosen, begins, strict=True)]
 
 
-__all__ = ["EncodedClip", "Encoding", "clip_info", "decode_flac", "encode_clip", "nearest_frames"]
+__all__ = [
+    "ARRAYS",
+    "EncodedClip",
+    "Encoding",
+    "clip_info",
+    "encode_audio",
+    "encode_clip",
+    "nearest_frames",
+    "row_array",
+    "temporary_file",
+]

@@ -5,24 +5,41 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from deepavfusion.inference.files import write_atomically
 
+from .encoding import ARRAYS
+from .preparation import Preparation
 from .reading import ABOUT, INDEX
-from .writing import Preparation, read_part
+from .writing import read_part
 
-# Columns of the index beside those of the rows.
+# Columns of the index beside those of the rows; binary ones are the bytes of arrays of ARRAYS, which need no parsing.
 _PLACES = {
     "shard": "string",
     "video_offset": "int64",
-    "frame_ends": ["int32"],
-    "frame_times": ["float64"],
+    "frame_ends": "large_binary",
+    "frame_times": "large_binary",
     "image_start": "float64",
     "image_end": "float64",
     "audio_offset": "int64",
-    "audio_size": "int64",
+    "audio_ends": "large_binary",
     "audio_start": "float64",
     "audio_end": "float64",
 }
+# Of clips with annotated frames, a column for each frame too.
+_STILLS = {
+    "image": ["string"],
+    "mask": ["string"],
+    "timestamp": ["float64"],
+    "name": ["string"],
+    "scene": ["string"],
+    "source": ["string"],
+    "mask_offset": "int64",
+    "mask_ends": "large_binary",
+}
+
+_NAMES = ("path", "split", "recording")
 
 
 @dataclass
@@ -50,7 +67,12 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     out = Path(out)
-    places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in _PLACES.items()}
+    kinds = _PLACES | (_STILLS if preparation.about["kind"] != "videos" else {})
+    kinds |= dict.fromkeys(_NAMES, "string")
+    places = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in kinds.items()}
+    if "image" in places:
+        places |= {"boxes": List(List(List(Value("float64")))), "visible": List(List(Value("string")))}
+    about = dict(preparation.about)
     tables, broken, size = [], [], 0
     for split, rows in preparation.rows.items():
         kept, entries = [], []
@@ -65,12 +87,22 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             broken += [tuple(pair) for pair in part["broken"]]
             size += part["bytes"]
         own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
-        columns = {name: [entry[name] for entry in entries] for name in _PLACES}
-        names = [preparation.name(path) for path in own["path"]]
-        own = own.remove_columns([name for name in ("split", "path") if name in own.column_names])
-        columns |= {"path": names, "split": [split] * len(entries)}
-        given = Dataset.from_dict(columns, Features(places | {"path": Value("string"), "split": Value("string")}))
-        tables.append(concatenate_datasets([own, given], axis=1))
+        columns = {name: [entry[name] for entry in entries] for name in places if name not in _NAMES}
+        for name in ARRAYS.keys() & columns.keys():
+            columns[name] = [np.asarray(values, ARRAYS[name]).tobytes() for values in columns[name]]
+        columns["path"] = [preparation.name(path) for path in own["path"]]
+        columns["split"] = [split] * len(entries)
+        columns["recording"] = preparation.recordings(
+            {name: own[name][:] for name in _NAMES if name in own.column_names}
+        )
+        own = own.remove_columns([name for name in own.column_names if name in places])
+        given = Dataset.from_dict(columns, Features(places))
+        tables.append(concatenate_datasets([own, given], axis=1) if own.column_names else given)
+        if split in about.get("pairs", {}):
+            place = {row: k for k, row in enumerate(kept)}
+            pairs = about["pairs"][split]
+            pairs = [[place[row] for row in pair] for pair in pairs if all(row in place for row in pair)]
+            about["pairs"] = {**about["pairs"], split: pairs}
     index = concatenate_datasets(tables)
     temporary = out / f".{INDEX}.{os.getpid()}.tmp"
     table = index.data.table
@@ -80,7 +112,7 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     os.replace(temporary, out / INDEX)
     about = {
         **preparation.settings(),
-        **preparation.about,
+        **about,
         "splits": {split or "clips": len(table) for split, table in zip(preparation.rows, tables, strict=True)},
         "bytes": size,
         "broken": [list(pair) for pair in broken],

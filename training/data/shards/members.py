@@ -4,13 +4,15 @@ import io
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
 
 from deepavfusion.processors import MediaError
 
+from .downloads import local_copy
+
 _OPEN_FILES = 64
+_RETRIES = 2
 _WHOLE = 8 << 20  # members up to this many bytes are read at once
 
 
@@ -31,12 +33,14 @@ class TarWriter:
     def __init__(self, file):
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (see close)
 
-    def add(self, name: str, content: bytes) -> Place:
-        """Add a member and return its place."""
+    def add(self, name: str, content: bytes | BinaryIO) -> Place:
+        """Add a member, bytes or a seekable file, and return its place."""
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
         header = tarfile.TarInfo(name)
-        header.size, header.mode = len(content), 0o644
-        self._tar.addfile(header, io.BytesIO(content))
-        return Place(self._tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, len(content))
+        header.size, header.mode = file.seek(0, os.SEEK_END), 0o644
+        file.seek(0)
+        self._tar.addfile(header, file)
+        return Place(self._tar.offset - -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, header.size)
 
     def close(self) -> None:
         """Write the end of the tar file."""
@@ -52,14 +56,15 @@ class ShardFiles:
         root: Folder of the data set, or its address for fsspec, such as `s3://bucket/folder`: then each tar file is
             downloaded once, to `cache`.
         cache: Folder for downloaded files.
+        limit: Largest size of that folder's tar files in GB; see `local_copy`.
     """
 
-    def __init__(self, root: str, cache: str | None = None):
-        self.root, self.cache = root, cache
+    def __init__(self, root: str, cache: str | None = None, limit: float | None = None):
+        self.root, self.cache, self.limit = root, cache, limit
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def __getstate__(self) -> dict:
-        return {"root": self.root, "cache": self.cache, "_open": OrderedDict()}
+        return {**vars(self), "_open": OrderedDict()}
 
     def __del__(self):
         for number in getattr(self, "_open", {}).values():
@@ -90,10 +95,21 @@ class ShardFiles:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
-        self._open[shard] = os.open(local_copy(f"{self.root}/shards/{shard}", self.cache), os.O_RDONLY | os.O_CLOEXEC)
+        # What was removed from the folder of downloads takes space until it is closed.
+        removed = [name for name, number in self._open.items() if not os.fstat(number).st_nlink]
+        for name in removed:
+            os.close(self._open.pop(name))
+        self._open[shard] = self._open_file(f"{self.root}/shards/{shard}")
         if len(self._open) > _OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
         return self._open[shard]
+
+    def _open_file(self, path: str) -> int:
+        for _ in range(_RETRIES):
+            # Another process may need the space of a downloaded file before it is opened here.
+            with suppress(FileNotFoundError):
+                return os.open(local_copy(path, self.cache, self.limit), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(local_copy(path, self.cache, self.limit), os.O_RDONLY | os.O_CLOEXEC)
 
 
 class _Window(io.RawIOBase):
@@ -123,25 +139,4 @@ class _Window(io.RawIOBase):
         return content
 
 
-def is_remote(root: str) -> bool:
-    """Whether a folder is an address for fsspec."""
-    return "://" in root and not root.startswith("file://")
-
-
-def local_copy(path: str, cache: str | None) -> str:
-    """The path of a file on this machine: of an address, a copy that is downloaded once.
-
-    Args:
-        path: Path, or address for fsspec.
-        cache: Folder for copies; None keeps them in `~/.cache/deepavfusion`.
-    """
-    if not is_remote(path):
-        return path.removeprefix("file://")
-    import fsspec
-
-    storage = cache or str(Path.home() / ".cache" / "deepavfusion" / "shards")
-    options: Mapping = {"filecache": {"cache_storage": storage}}
-    return fsspec.open_local(f"filecache::{path}", mode="rb", **options)
-
-
-__all__ = ["Place", "ShardFiles", "TarWriter", "is_remote", "local_copy"]
+__all__ = ["Place", "ShardFiles", "TarWriter"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from PIL import Image
 
 from deepavfusion.processors import MediaError, MediaInfo
 from deepavfusion.processors.media_deepavfusion import Clip
+from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
 
-from .encoding import clip_info, decode_flac, nearest_frames
-from .members import Place, ShardFiles, local_copy
+from .audio import AUDIO_FORMATS
+from .downloads import local_copy
+from .encoding import clip_info, nearest_frames, row_array
+from .members import Place, ShardFiles
 
 INDEX, ABOUT = "index.arrow", "dataset.json"
-VERSION = 1
+VERSION = 2
 
 
 def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
@@ -65,6 +69,13 @@ def rows_of_split(rows, split: str):
     return rows.select(chosen)
 
 
+def place_of(row: dict, offset: str, ends: str, number: int) -> Place:
+    """The place of one of the images that follow each other, given the columns of their offset and ends."""
+    bounds = row_array(row, ends)
+    start = int(bounds[number - 1]) if number else 0
+    return Place(row[offset] + start, int(bounds[number]) - start)
+
+
 class ShardReader:
     """Decodes windows of prepared clips, as `load_clip` does those of files.
 
@@ -73,11 +84,18 @@ class ShardReader:
         cache: Folder for downloaded files.
         size: Smallest (height, width) in pixels that the model needs of a whole frame: JPEG files are decoded at a
             half, quarter or eighth of their size if that is not smaller. None decodes them at theirs.
+        limit: Largest size of the folder of downloaded tar files in GB; see `local_copy`.
     """
 
-    def __init__(self, root: str, cache: str | None = None, size: tuple[int, int] | None = None):
-        self.files, self.size = ShardFiles(root, cache), size
-        self.rate = read_about(root, cache)["sampling_rate"]
+    def __init__(
+        self,
+        root: str,
+        cache: str | None = None,
+        size: tuple[int, int] | None = None,
+        limit: float | None = None,
+    ):
+        self.files, self.size, about = ShardFiles(root, cache, limit), size, read_about(root, cache)
+        self.rate, self.audio, self.video = about["sampling_rate"], AUDIO_FORMATS[about["audio"]], about["video"]
 
     def info(self, row: dict) -> MediaInfo:
         """Streams and spans of a clip, in seconds of its source."""
@@ -95,46 +113,88 @@ class ShardReader:
         Raises:
             MediaError: The clip's members cannot be read, or the timestamp lies outside of it.
         """
-        info, frame_time = clip_info(row), None
-        timestamp = sum(info.span) / 2 if window is None else window
+        info = clip_info(row)
+        timestamp, frame_time = self._timestamps(row, info, window)
+        begin, times = window_times(info.start, info.end, timestamp, num_frames, seconds)
+        if num_frames == 1 and frame_time is not None:
+            times = [frame_time]
+        frames = self._stored_frames(row, times) if self.video == "jpeg" else self._video_frames(row, times)
+        return Clip(np.stack(frames), self._waveform(row, begin, seconds), self.rate, timestamp, row["path"])
+
+    def frame(self, row: dict, number: int) -> np.ndarray:
+        """Decode the stored JPEG file of a number, (H, W, 3) uint8.
+
+        Raises:
+            MediaError: It cannot be read.
+        """
+        return self._frame(row, place_of(row, "video_offset", "frame_ends", number)).copy()
+
+    def audio_of(self, row: dict, window, seconds: float) -> np.ndarray:
+        """Decode the audio of a window of a clip, (1, samples) float32; see `load`."""
+        info = clip_info(row)
+        timestamp, _ = self._timestamps(row, info, window)
+        return self._waveform(row, window_times(info.start, info.end, timestamp, 1, seconds)[0], seconds)
+
+    def _timestamps(self, row: dict, info: MediaInfo, window) -> tuple[float, float | None]:
+        """Timestamps of a window's middle and, where it names one, of a frame."""
+        timestamp, frame_time = sum(info.span) / 2 if window is None else window, None
         if callable(window):
             timestamp, frame_time = window(info)
         if not info.start - 0.05 <= timestamp <= info.end + 0.05:
             expected = f"a timestamp within {info.start:.2f} to {info.end:.2f} s"
             raise MediaError(f"{row['path']}: expected {expected}, but got {timestamp:.2f} s.")
-        begin, times = window_times(info.start, info.end, timestamp, num_frames, seconds)
-        if num_frames == 1 and frame_time is not None:
-            times = [frame_time]
-        shard = row["shard"]
-        frames = [
-            self._frame(shard, Place(row["video_offset"] + offset, size), row["path"])
-            for offset, size in nearest_frames(row, times)
-        ]
-        if row["audio_start"] >= begin + seconds or row["audio_end"] <= begin:
-            raise MediaError(f"{row['path']}: expected audio from {begin:.2f} s, but it has none there.")
-        file = self.files.open(shard, Place(row["audio_offset"], row["audio_size"]))
-        where = f"{row['path']}: expected FLAC audio from {begin:.2f} s in {self.files.root}/shards/{shard}"
-        try:
-            waveform = decode_flac(file, begin - row["audio_start"], seconds)
-        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds
-            raise MediaError(f"{where}, but {error}.") from error
-        if not waveform.size:
-            raise MediaError(f"{where}, but it is damaged.")
-        return Clip(np.stack(frames), waveform, self.rate, timestamp, row["path"])
+        return timestamp, frame_time
 
-    def _frame(self, shard: str, place: Place, path: str) -> np.ndarray:
-        content = self.files.read(shard, place)
+    def _stored_frames(self, row: dict, times: list[float]) -> list[np.ndarray]:
+        return [
+            self._frame(row, Place(row["video_offset"] + offset, size)) for offset, size in nearest_frames(row, times)
+        ]
+
+    def _video_frames(self, row: dict, times: list[float]) -> list[np.ndarray]:
+        file = self.files.open(row["shard"], Place(row["video_offset"], int(row_array(row, "frame_ends")[-1])))
+        start = row_array(row, "frame_times")[0]
+        try:
+            with closing(FrameReader.of(file)) as reader:
+                return [reader.at(max(float(time - start), 0.0)) for time in times]
+        except MediaError as error:
+            raise MediaError(f"{self._where(row, 'an MP4 file')}, but {error}") from error
+
+    def _waveform(self, row: dict, begin: float, seconds: float) -> np.ndarray:
+        """The part (1, samples) float32 of a window that has audio."""
+        start, end = row["audio_start"], row["audio_end"]
+        first = max(round((begin - start) * self.rate), 0)
+        last = min(round((begin + seconds - start) * self.rate), round((end - start) * self.rate))
+        if last <= first:
+            raise MediaError(f"{row['path']}: expected audio from {begin:.2f} s, but it has none there.")
+
+        def read(place: int, size: int) -> bytes:
+            return self.files.read(row["shard"], Place(row["audio_offset"] + place, size))
+
+        expected = self._where(row, f"audio from {begin:.2f} s")
+        try:
+            waveform = self.audio.read(read, row_array(row, "audio_ends"), first, last, self.rate)
+        except MediaError:
+            raise
+        except Exception as error:  # PyAV and FFmpeg raise a dozen kinds
+            raise MediaError(f"{expected}, but {error}.") from error
+        if len(waveform) < last - first:
+            raise MediaError(f"{expected}, but it is damaged.")
+        return waveform[None]
+
+    def _where(self, row: dict, expected: str) -> str:
+        return f"{row['path']}: expected {expected} in {self.files.root}/shards/{row['shard']}"
+
+    def _frame(self, row: dict, place: Place) -> np.ndarray:
+        content = self.files.read(row["shard"], place)
         try:
             with Image.open(io.BytesIO(content)) as image:
                 if self.size is not None:
                     height, width = self.size
                     scale = max(height / image.height, width / image.width)
                     image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
-            raise MediaError(
-                f"{path}: expected a JPEG file in {self.files.root}/shards/{shard}, but {error}."
-            ) from error
+            raise MediaError(f"{self._where(row, 'a JPEG file')}, but {error}.") from error
 
 
-__all__ = ["ABOUT", "INDEX", "VERSION", "ShardReader", "read_about", "read_shards"]
+__all__ = ["ABOUT", "INDEX", "VERSION", "ShardReader", "place_of", "read_about", "read_shards", "rows_of_split"]

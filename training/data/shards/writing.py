@@ -1,13 +1,11 @@
 """Preparation of a data set: every clip decoded once, in processes, into shards; interrupted, it goes on."""
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +14,13 @@ import torch
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import MediaError
 
-from .encoding import Encoding, encode_clip
+from .audio import AUDIO_FORMATS
+from .encoding import EncodedClip
 from .members import TarWriter
-from .reading import VERSION
+from .preparation import Preparation, claim
+from .stills import FRAME_COLUMNS, EncodedStills
 
 _SAMPLE = 8  # clips that are encoded to estimate the size
-
-
-class FolderTakenError(ValueError):
-    """The folder holds something else than this preparation."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """A data set to prepare.
-
-    Attributes:
-        rows: Split -> `datasets.Dataset` of `make_rows`; None stands for clips without splits.
-        root: Folder that the names of the clips are relative to.
-        about: Description of the data set, which `dataset.json` repeats: a dictionary of JSON values.
-        encoding: How clips are stored.
-        clips_per_shard: Number of clips per tar file.
-    """
-
-    rows: dict[str | None, Any]
-    root: str
-    about: dict[str, Any]
-    encoding: Encoding = field(default_factory=Encoding)
-    clips_per_shard: int = 256
-
-    def name(self, path: str) -> str:
-        """Name of a file in the prepared data set: its path below `root`, or, outside of that, all of it."""
-        inside = os.path.relpath(path, self.root)
-        return path if inside.startswith("..") else inside.replace(os.sep, "/")
-
-    def shards(self) -> list[tuple[str, str | None, range]]:
-        """Name, split and rows of each shard."""
-        found = []
-        for split, rows in self.rows.items():
-            for k, first in enumerate(range(0, len(rows), self.clips_per_shard)):
-                name = f"{split or 'clips'}-{k:06d}"
-                found.append((name, split, range(first, min(first + self.clips_per_shard, len(rows)))))
-        return found
-
-    @property
-    def num_clips(self) -> int:
-        """Number of clips of all splits."""
-        return sum(map(len, self.rows.values()))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of the rows, which shards must agree with."""
-        found = hashlib.sha256()
-        for split, rows in self.rows.items():
-            found.update(f"{split} {len(rows)}".encode())
-            for start in range(0, len(rows), 10_000):
-                part = rows[start : start + 10_000]
-                part["path"] = [self.name(path) for path in part["path"]]
-                found.update(json.dumps(part, sort_keys=True).encode())
-        return found.hexdigest()
-
-    def settings(self) -> dict[str, Any]:
-        """What the bytes of the shards depend on, beside the rows."""
-        return {"version": VERSION, **asdict(self.encoding), "clips_per_shard": self.clips_per_shard}
 
 
 def estimate_bytes(preparation: Preparation) -> int:
@@ -87,22 +29,24 @@ def estimate_bytes(preparation: Preparation) -> int:
     for rows in preparation.rows.values():
         step = max(1, len(rows) * len(preparation.rows) // _SAMPLE)
         for i in range(0, len(rows), step):
-            row = rows[i]
             try:
-                clip = encode_clip(row["path"], preparation.encoding, row.get("start"), row.get("end"))
+                with closing(preparation.encode(rows[i])) as found:
+                    sizes.append(found.size + 3072)
             except MediaError:
                 continue
-            sizes.append(len(clip.video) + len(clip.audio) + 3072)
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
-def prepare(preparation: Preparation, out: str | Path, num_workers: int = 1) -> Iterator[int]:
-    """Write the shards and the index; the same files, whether or not it was interrupted, and with any `num_workers`.
+def prepare(
+    preparation: Preparation, out: str | Path, num_workers: int = 1, part: tuple[int, int] = (0, 1)
+) -> Iterator[int]:
+    """Write the shards; the same files, whether or not it was interrupted, and with any `num_workers` and parts.
 
     Args:
         preparation: What to write.
         out: Folder; new, empty, or with an unfinished preparation of the same data.
         num_workers: Number of processes.
+        part: (k, n) writes shards k, k + n, k + 2 n ..., so that n machines share the work.
 
     Yields:
         Numbers of clips that have just been written, or were found written.
@@ -112,9 +56,8 @@ def prepare(preparation: Preparation, out: str | Path, num_workers: int = 1) -> 
     """
     out = Path(out)
     claim(preparation, out)
-    shards = preparation.shards()
     pending = []
-    for name, split, places in shards:
+    for name, split, places in preparation.shards()[part[0] :: part[1]]:
         part = read_part(out, name)
         if part is not None:
             yield len(places)
@@ -137,30 +80,6 @@ def prepare(preparation: Preparation, out: str | Path, num_workers: int = 1) -> 
                 raise
 
 
-def claim(preparation: Preparation, out: Path) -> None:
-    """Mark a folder as that of a preparation, or check that it is."""
-    mark = out / "parts" / "preparation.json"
-    content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    if mark.is_file():
-        found = mark.read_text(encoding="utf-8")
-        if found != text:
-            earlier = json.loads(found)
-            changed = [
-                f"{key}={earlier['settings'].get(key)}, now {value}"
-                for key, value in content["settings"].items()
-                if earlier["settings"].get(key) != value
-            ]
-            reason = f"with {'; '.join(changed)}" if changed else "of other clips"
-            raise FolderTakenError(f"{out} holds a preparation {reason}; choose another folder, or delete it.")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FolderTakenError(f"{out} exists and is not a preparation; choose a new or empty folder.")
-    (out / "parts").mkdir(parents=True)
-    (out / "shards").mkdir()
-    write_atomically(mark, text)
-
-
 def write_shard(preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]) -> None:
     """Write one shard and its part of the index, each atomically."""
     rows, index, broken = preparation.rows[split], [], []
@@ -172,11 +91,20 @@ def write_shard(preparation: Preparation, out: Path, name: str, split: str | Non
             for i in places:
                 row = rows[i]
                 try:
-                    entry = _add_clip(tar, f"{split or 'clips'}-{i:08d}", row, rows.features, preparation)
+                    found = preparation.encode(row, str(temporary.parent))
                 except MediaError as error:
-                    broken.append([preparation.name(row["path"]), str(error)])
+                    broken += [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
                     continue
-                index.append({"row": i, "shard": shard, **entry})
+                with closing(found):
+                    entry: dict[str, Any] = {"row": i, "shard": shard}
+                    if isinstance(found, EncodedStills):
+                        broken += found.broken
+                        if found.clip is None:
+                            continue
+                        entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
+                    about = _about(row, rows.features, preparation)
+                    suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
+                    index.append(entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix))
             tar.close()
             file.flush()
             os.fsync(file.fileno())
@@ -188,32 +116,47 @@ def write_shard(preparation: Preparation, out: Path, name: str, split: str | Non
     write_atomically(_part(out, name), json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n")
 
 
-def _add_clip(tar: TarWriter, key: str, row: dict, features, preparation: Preparation) -> dict[str, Any]:
-    clip = encode_clip(row["path"], preparation.encoding, row.get("start"), row.get("end"))
-    about = {
-        "source": preparation.name(row["path"]),
-        **{k: row[k] for k in ("start", "end", "recording", "clip") if row.get(k) is not None},
-    }
+def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
+    """What the annotations say of a clip; the same fields for all clips of a split."""
+    (recording,) = preparation.recordings({"path": [row["path"]], "recording": [row.get("recording")]})
+    about = {"source": preparation.name(row["path"]), "recording": recording}
+    about |= {key: row[key] for key in ("clip", "image", "boxes") if key in row}
     if "label" in row:
         feature, label = features["label"], row["label"]
         several = isinstance(label, list)
         names = [(feature.feature if several else feature).int2str(c) for c in (label if several else [label])]
         about["label"] = names if several else names[0]
-    about |= {"frame_times": clip.frame_times, "audio_start": clip.audio_span[0]}
+    return about
+
+
+def _add_clip(
+    tar: TarWriter, key: str, found: EncodedClip | EncodedStills, about: dict, audio_suffix: str
+) -> dict[str, Any]:
+    """Add the members of a clip; returns their places."""
+    stills = found if isinstance(found, EncodedStills) else None
+    clip = found if stills is None else stills.clip
+    images, places = clip.image_span or (None, None), clip.video_places
+    about |= {"frame_times": places.times, "audio_start": clip.audio_span[0], "audio_end": clip.audio_span[1]}
     tar.add(f"{key}.json", json.dumps(about).encode())
-    video = tar.add(f"{key}.mov", clip.video)
-    audio = tar.add(f"{key}.flac", clip.audio)
-    return {
-        "video_offset": video.offset + clip.first_frame,
-        "frame_ends": clip.frame_ends,
-        "frame_times": clip.frame_times,
-        "image_start": clip.image_span[0],
-        "image_end": clip.image_span[1],
-        "audio_offset": audio.offset,
-        "audio_size": audio.size,
+    video = tar.add(f"{key}.{clip.video_suffix}", clip.video)
+    audio = tar.add(f"{key}.{audio_suffix}", clip.audio)
+    entry = {
+        "video_offset": video.offset + places.offset,
+        "frame_ends": places.ends,
+        "frame_times": places.times,
+        "image_start": images[0],
+        "image_end": images[1],
+        "audio_offset": audio.offset + clip.audio_places.offset,
+        "audio_ends": clip.audio_places.ends,
         "audio_start": clip.audio_span[0],
         "audio_end": clip.audio_span[1],
     }
+    if stills is None:
+        return entry
+    if stills.mask_places is None:
+        return entry | {"mask_offset": None, "mask_ends": []}
+    masks = tar.add(f"{key}.masks.mov", stills.masks)
+    return entry | {"mask_offset": masks.offset + stills.mask_places.offset, "mask_ends": stills.mask_places.ends}
 
 
 def _part(out: Path, name: str) -> Path:
@@ -236,13 +179,4 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-__all__ = [
-    "FolderTakenError",
-    "Preparation",
-    "claim",
-    "estimate_bytes",
-    "free_bytes",
-    "prepare",
-    "read_part",
-    "write_shard",
-]
+__all__ = ["estimate_bytes", "free_bytes", "prepare", "read_part", "write_shard"]

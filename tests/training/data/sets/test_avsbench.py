@@ -39,9 +39,8 @@ def semantic_mask(number: int) -> np.ndarray:
     return mask
 
 
-@pytest.fixture(scope="module")
-def semantic(tmp_path_factory):
-    root = tmp_path_factory.mktemp("avsbench")
+def make_semantic(root: Path) -> Path:
+    """The release with metadata.csv."""
     write(root / "label2idx.json", json.dumps(NAMES))
     lines = ["vid,uid,s_min,s_sec,a_obj,split,label"]
     lines += [f"vid,{uid},0,5,dog_cat,{split},{label}" for uid, split, label, *_ in VIDEOS]
@@ -54,6 +53,11 @@ def semantic(tmp_path_factory):
             write_image(folder / "labels_semantic" / f"{number}.png", semantic_mask(number))
         write_audio(folder / "audio.wav", audio(frames))
     return root
+
+
+@pytest.fixture(scope="module")
+def semantic(tmp_path_factory):
+    return make_semantic(tmp_path_factory.mktemp("avsbench"))
 
 
 def test_semantic_layout(semantic, caplog):
@@ -107,10 +111,8 @@ def test_masks_for_localization(semantic):
         build_dataset(settings, MODEL, "train", True, 0, task="separation")
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory):
+def make_objects(root: Path) -> Path:
     """The older release: one single-source and one multi-source video of each split."""
-    root = tmp_path_factory.mktemp("objects")
     colors = np.zeros((48, 64, 3), np.uint8)
     colors[:, :24] = (0, 0, 64)
     for split in ("train", "val", "test"):
@@ -126,6 +128,11 @@ def objects(tmp_path_factory):
         write_audio(single / "audio_wav" / split / "dog" / f"{video}.wav", audio(5))
         write_audio(multi / "audio_wav" / split / f"{other}.wav", audio(5))
     return root
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    return make_objects(tmp_path_factory.mktemp("objects"))
 
 
 def test_object_layout(objects, caplog):

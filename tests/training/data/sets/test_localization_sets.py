@@ -102,10 +102,8 @@ def test_vggss_frames_and_audio(tmp_path, caplog):
     assert first["input_features"][0].mean(-1).argmax() == middle[0, 0].mean(-1).argmax()
 
 
-@pytest.fixture(scope="module")
-def clips_root(tmp_path_factory):
+def make_vggss_clips(root: Path) -> Path:
     """Clips of VGGSound, here of 6 s, with boxes for some."""
-    root = tmp_path_factory.mktemp("vggss")
     made = make_clips(root / "made", 2, seconds=6.0)
     for i, name in enumerate("adef"):
         put(made[i % 2], root / "clips" / "dog" / f"{key(name)}_000040.mp4")
@@ -113,6 +111,11 @@ def clips_root(tmp_path_factory):
     write(root / "annotations" / "vggsound.csv", "\n".join(lines) + "\n")
     write(root / "annotations" / "vggss.json", json.dumps([VGGSS[0], VGGSS[3]]))
     return root
+
+
+@pytest.fixture(scope="module")
+def clips_root(tmp_path_factory):
+    return make_vggss_clips(tmp_path_factory.mktemp("vggss"))
 
 
 def test_vggss_clips(clips_root):

@@ -11,17 +11,29 @@ import av
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
+from deepavfusion.training.data.loading import ClipOrder, evaluation_loader, training_loader
 from deepavfusion.training.data.sets.folder import read_folder
-from deepavfusion.training.data.shards import Encoding, Preparation, ShardReader, estimate_bytes, finish, prepare
+from deepavfusion.training.data.shards import (
+    Encoding,
+    FolderTakenError,
+    Preparation,
+    ShardReader,
+    estimate_bytes,
+    finish,
+    prepare,
+)
 from deepavfusion.training.data.shards import members as member_files
-from deepavfusion.training.data.shards.encoding import decode_flac, encode_clip
+from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
+from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
+from deepavfusion.training.data.shards.index import _NAMES, _PLACES
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
-from deepavfusion.training.data.shards.writing import FolderTakenError
 from tests.media_factory import tone, write_media
 
 from ..disk import MODEL, RATE, VIDEO, make_clips, write
@@ -40,8 +52,28 @@ def folder_of_clips(root: Path, count: int = 7) -> Path:
     return root / "videos"
 
 
+ABOUT = {"data": "folder", "kind": "videos", "tasks": ["recognition", "separation"], "options": {}}
+
+
 def preparation_of(videos: Path, **options) -> Preparation:
-    return Preparation({None: read_folder(videos)}, str(videos), {"data": "folder"}, ENCODING, **options)
+    return Preparation({None: read_folder(videos)}, str(videos), ABOUT, ENCODING, **options)
+
+
+def content(file) -> bytes:
+    """All of a temporary file."""
+    file.seek(0)
+    return file.read()
+
+
+def stored_audio(clip: EncodedClip, start: float, seconds: float, audio: str = "flac") -> np.ndarray:
+    """Samples of a part of a clip, read by their places."""
+    places, stored = clip.audio_places, content(clip.audio)
+
+    def read(place: int, size: int) -> bytes:
+        return stored[places.offset + place : places.offset + place + size]
+
+    first, last = round(start * RATE), round((start + seconds) * RATE)
+    return AUDIO_FORMATS[audio].read(read, np.array(places.ends), max(first, 0), min(last, places.samples), RATE)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,7 +90,7 @@ def prepared(tmp_path_factory):
     assert sum(prepare(preparation, root / "out")) == 8
     outcome = finish(preparation, root / "out")
     assert outcome.clips == 7
-    assert [path for path, _ in outcome.broken] == ["a/broken.mp4"]
+    assert [path for path, _ in outcome.broken] == ["videos/a/broken.mp4"]
     return videos, root / "out"
 
 
@@ -66,23 +98,25 @@ def test_a_clip_is_stored_as_jpeg_and_flac(tmp_path):
     path = make_clip(tmp_path / "clip.mov", 3.0)
     clip = encode_clip(str(path), ENCODING)
     assert clip.image_span == pytest.approx((0, 3), abs=0.01)
-    assert clip.frame_times == pytest.approx([k / 10 for k in range(30)])
-    bounds = [clip.first_frame + end for end in (0, *clip.frame_ends)]
+    places, video = clip.video_places, content(clip.video)
+    assert places.times == pytest.approx([k / 10 for k in range(30)])
+    bounds = [places.offset + end for end in (0, *places.ends)]
     source = load_clip(path, lambda info: (1.5, 1.2)).frames[0]
-    shown = np.asarray(Image.open(io.BytesIO(clip.video[bounds[12] : bounds[13]])))
+    shown = np.asarray(Image.open(io.BytesIO(video[bounds[12] : bounds[13]])))
     assert shown.shape == source.shape == (48, 64, 3)
     assert np.abs(shown.astype(int) - source).max() <= 3
-    with av.open(io.BytesIO(clip.video)) as container:  # any player shows the frames at their times
+    with av.open(io.BytesIO(video)) as container:  # any player shows the frames at their times
         frames = list(container.decode(video=0))
-    assert [frame.time for frame in frames] == pytest.approx(clip.frame_times, abs=1e-4)
+    assert [frame.time for frame in frames] == pytest.approx(places.times, abs=1e-4)
     assert np.array_equal(frames[12].to_ndarray(format="rgb24"), shown) or np.allclose(
         frames[12].to_ndarray(format="rgb24"), shown, atol=3
     )
-    waveform = load_clip(io.BytesIO(clip.audio), seconds=3.0).waveform
+    waveform = load_clip(clip.audio, seconds=3.0).waveform
     assert waveform.shape == (1, 3 * RATE)
     assert np.abs(waveform - ramp(3.0)).max() < 1e-4
     again = encode_clip(str(path), ENCODING)
-    assert (again.video, again.audio) == (clip.video, clip.audio)
+    assert (content(again.video), content(again.audio)) == (video, content(clip.audio))
+    assert clip.size == len(video) + len(content(clip.audio))
 
 
 def test_frames_are_reduced_to_the_short_side_and_audio_is_resampled(tmp_path):
@@ -90,10 +124,10 @@ def test_frames_are_reduced_to_the_short_side_and_audio_is_resampled(tmp_path):
     stereo = np.concatenate([tone(44100, 2.0, 500.0), np.zeros((1, 88200), np.float32)])
     write_media(path, seconds=2.0, size=(128, 96), audio=stereo, rate=44100, audio_codec="aac")
     clip = encode_clip(str(path), Encoding(fps=2, short_side=24))
-    first = Image.open(io.BytesIO(clip.video[clip.first_frame :]))
+    first = Image.open(io.BytesIO(content(clip.video)[clip.video_places.offset :]))
     assert first.size == (32, 24)
-    assert len(clip.frame_times) == 4
-    found = load_clip(io.BytesIO(clip.audio), seconds=2.0)
+    assert len(clip.video_places.times) == 4
+    found = load_clip(clip.audio, seconds=2.0)
     assert found.sampling_rate == 16000
     spectrum = np.abs(np.fft.rfft(found.waveform[0, :16000]))
     assert spectrum.argmax() == 500
@@ -104,22 +138,42 @@ def test_annotated_parts_alone_are_stored(tmp_path):
     path = make_clip(tmp_path / "clip.mov", 6.0)
     clip = encode_clip(str(path), ENCODING, 2.0, 4.0)
     assert clip.image_span == clip.audio_span == (2.0, 4.0)
-    assert clip.frame_times[0] == 2.0
-    assert len(clip.frame_times) == 20
-    waveform = load_clip(io.BytesIO(clip.audio), seconds=9.0).waveform
+    assert clip.video_places.times[0] == 2.0
+    assert len(clip.video_places.times) == 20
+    waveform = load_clip(clip.audio, seconds=9.0).waveform
     assert waveform.shape == (1, 2 * RATE)
     assert waveform[0, 0] * 20 == pytest.approx(2.0, abs=0.01)
     with pytest.raises(MediaError, match=r"clip\.mov: expected images and audio from 8.00 s to 9.00 s"):
         encode_clip(str(path), ENCODING, 8.0, 9.0)
 
 
-@pytest.mark.parametrize("start", [-0.5, 0.0, 0.7, 7.25, 9.5, 11.0])
-def test_parts_of_flac_are_exact(tmp_path, start):
+@pytest.mark.parametrize("audio", ["flac", "pcm"])
+def test_parts_of_audio_are_exact(tmp_path, audio):
     path = make_clip(tmp_path / "clip.mov", 10.0)
-    audio = encode_clip(str(path), ENCODING).audio
-    whole = load_clip(io.BytesIO(audio), seconds=10.0).waveform
-    first, last = round(start * RATE), round((start + 1.5) * RATE)
-    assert np.array_equal(decode_flac(io.BytesIO(audio), start, 1.5), whole[:, max(first, 0) : max(last, 0)])
+    clip = encode_clip(str(path), Encoding(fps=1, short_side=48, audio=audio))
+    whole = load_clip(clip.audio, seconds=10.0).waveform[0]
+    assert clip.audio_places.samples == len(whole) == 10 * RATE
+    assert len(clip.audio_places.ends) == (-(-len(whole) // BLOCK) if audio == "flac" else 0)
+    for start in (-0.5, 0.0, 0.7, BLOCK / RATE, 7.25, 9.5):
+        first, last = round(start * RATE), round((start + 1.5) * RATE)
+        assert np.array_equal(stored_audio(clip, start, 1.5, audio), whole[max(first, 0) : max(last, 0)])
+
+
+def test_only_the_blocks_of_a_window_are_read_and_their_damage_is_found(tmp_path):
+    path = make_clip(tmp_path / "clip.mov", 10.0)
+    clip = encode_clip(str(path), Encoding(fps=1, short_side=48))
+    places, stored, asked = clip.audio_places, bytearray(content(clip.audio)), []
+
+    def read(place: int, size: int) -> bytes:
+        asked.append(size)
+        return bytes(stored[places.offset + place : places.offset + place + size])
+
+    assert len(read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)) == 2 * BLOCK
+    assert asked == [places.ends[4] - places.ends[2]]
+    stored[places.offset + (places.ends[3] + places.ends[4]) // 2] ^= 1
+    with pytest.raises(av.FFmpegError):
+        read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)
+    assert len(read_flac(read, np.array(places.ends), BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
 
 
 def test_members_lie_where_their_places_say(tmp_path):
@@ -142,18 +196,18 @@ def test_members_lie_where_their_places_say(tmp_path):
 
 def test_large_members_are_read_in_parts(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "clip.mov", 6.0)
-    clip = encode_clip(str(path), ENCODING)
+    stored = content(encode_clip(str(path), ENCODING).audio)
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "a.tar").write_bytes(b"before" + clip.audio + b"after")
-    files, place = ShardFiles(str(tmp_path)), Place(6, len(clip.audio))
-    expected = decode_flac(files.open("a.tar", place), 1.0, 2.0)
+    (tmp_path / "shards" / "a.tar").write_bytes(b"before" + stored + b"after")
+    files, place = ShardFiles(str(tmp_path)), Place(6, len(stored))
+    expected = load_clip(files.open("a.tar", place), 2.0, seconds=2.0).waveform
     monkeypatch.setattr(member_files, "_WHOLE", 0)
     file = files.open("a.tar", place)
-    assert file.read() == clip.audio
+    assert file.read() == stored
     assert file.read() == b""
-    assert file.seek(-4, io.SEEK_END) == len(clip.audio) - 4
-    assert file.read(9) == clip.audio[-4:]
-    assert np.array_equal(decode_flac(files.open("a.tar", place), 1.0, 2.0), expected)
+    assert file.seek(-4, io.SEEK_END) == len(stored) - 4
+    assert file.read(9) == stored[-4:]
+    assert np.array_equal(load_clip(files.open("a.tar", place), 2.0, seconds=2.0).waveform, expected)
 
 
 def test_files_stay_open_up_to_a_limit(tmp_path, monkeypatch):
@@ -177,8 +231,8 @@ def test_prepared_clips_equal_those_of_files(prepared, config):
     assert len(whole) == len(rows) == 8
     found = {sample["path"]: sample for sample in stored.__getitems__(range(7))}
     for i in range(8):
-        name = str(Path(whole.describe(i)).relative_to(videos))
-        if name == "a/broken.mp4":
+        name = str(Path(whole.describe(i)).relative_to(videos.parent))
+        if name == "videos/a/broken.mp4":
             continue
         sample, expected = found[name], whole[i]
         assert sample["label"] == expected["label"]
@@ -239,6 +293,13 @@ def test_an_interrupted_preparation_ends_with_the_same_bytes(prepared, tmp_path,
     assert contents(tmp_path / "out") == contents(expected)
 
 
+def test_columns_of_the_index_have_a_fixed_order(prepared):
+    """They would not in another process if a set had been gone through."""
+    names = Dataset.from_file(str(prepared[1] / "index.arrow")).column_names
+    assert names[:3] == ["label", "start", "end"]
+    assert names[3:] == [*_PLACES, *_NAMES]
+
+
 def test_damaged_shards_are_written_again(prepared, tmp_path):
     videos, expected = prepared
     shutil.copytree(expected, tmp_path / "out")
@@ -259,7 +320,7 @@ def test_folders_that_hold_something_else_are_left_alone(prepared, tmp_path):
     before = contents(expected)
     with pytest.raises(FolderTakenError, match="with clips_per_shard=3, now 4; choose another folder"):
         next(prepare(preparation_of(videos, clips_per_shard=4), expected))
-    other = Preparation({None: read_folder(videos).select([0, 1])}, str(videos), {"data": "folder"}, ENCODING, 3)
+    other = Preparation({None: read_folder(videos).select([0, 1])}, str(videos), ABOUT, ENCODING, 3)
     with pytest.raises(FolderTakenError, match="of other clips"):
         next(prepare(other, expected))
     assert contents(expected) == before
@@ -284,7 +345,7 @@ def test_datasets_parses_shards_as_webdataset(prepared):
     assert {tuple(sorted(row)) for row in rows} == {("__key__", "__url__", "flac", "json", "mov")}  # all must be alike
     assert rows[0]["__key__"] == "clips-00000001"
     assert rows[0]["json"]["label"] == "a"
-    assert rows[0]["json"]["source"].startswith("a/clip")
+    assert rows[0]["json"]["source"].startswith("videos/a/clip")
     assert len(load_clip(io.BytesIO(rows[0]["flac"]), seconds=3.0).waveform[0]) == 3 * RATE
     assert load_clip(io.BytesIO(rows[0]["mov"]), num_frames=4).frames.shape == (4, 48, 64, 3)
 
@@ -297,15 +358,40 @@ def test_damaged_members_are_reported_by_clip_and_shard(prepared, tmp_path):
     row = clips.rows[0]
     shard = out / "shards" / row["shard"]
     content = bytearray(shard.read_bytes())
-    content[row["audio_offset"] : row["audio_offset"] + row["audio_size"]] = bytes(row["audio_size"])
+    content[row["audio_offset"] : row["audio_offset"] + row_array(row, "audio_ends")[-1]] = bytes(
+        row_array(row, "audio_ends")[-1]
+    )
     shard.write_bytes(content)
     (broken,) = clips.__getitems__([0])
     assert isinstance(broken, BrokenClip)
     assert row["path"] in broken.reason
     assert row["shard"] in broken.reason
-    content[row["video_offset"] : row["video_offset"] + row["frame_ends"][-1]] = bytes(row["frame_ends"][-1])
+    content[row["video_offset"] : row["video_offset"] + row_array(row, "frame_ends")[-1]] = bytes(
+        row_array(row, "frame_ends")[-1]
+    )
     shard.write_bytes(content)
     assert "expected a JPEG file in" in clips.__getitems__([0])[0].reason
+
+
+def test_nodes_read_clips_of_their_own(prepared):
+    _, out = prepared
+    options = {"name": "shards", "path": str(out), "validation_fraction": 0.3}
+    clips = build_dataset(options, MODEL, "train", True, 0)
+    count = len(clips)
+    for rows in (clips.as_dataset(), clips.as_dataset(num_shards=3)):
+        parts = [[row["index"] for row in split_dataset_by_node(rows, rank, 3)] for rank in range(3)]
+        assert sorted(sum(parts, [])) == list(range(count))
+    for processes in (1, 2):  # as in training, with clips from the shards themselves
+        read: list[str] = []
+        for process in range(processes):
+            order = ClipOrder(count, 2 // processes, 1, processes, process, 7, 0, count // 2)
+            for batch in training_loader(clips, order, num_workers=processes - 1):
+                assert not batch["broken"]
+                read += batch["path"]
+        assert len(read) == len(set(read)) == count // 2 * 2
+    tested = build_dataset(options, MODEL, "test", False, 0)
+    parts = [sum((b["path"] for b in evaluation_loader(tested, 1, 2, rank, 0)), []) for rank in range(2)]
+    assert sorted(set(parts[0] + parts[1])) == sorted(tested.rows["path"])
 
 
 def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
@@ -314,8 +400,8 @@ def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
         build_dataset({"name": "shards", "path": str(tmp_path)}, MODEL, "train", True, 0)
     shutil.copytree(expected, tmp_path / "out")
     about = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 2}))
-    with pytest.raises(ValueError, match="of version 1, got version 2"):
+    write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 1}))
+    with pytest.raises(ValueError, match="of version 2, got version 1"):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     write(tmp_path / "out" / "dataset.json", "{")
     with pytest.raises(ValueError, match=r"dataset\.json: expected JSON"):
@@ -352,7 +438,7 @@ def test_splits_labels_and_recordings_travel(tmp_path):
     write(tmp_path / "videos" / "list.csv", "\n".join(lines) + "\n")
     rows = read_folder(tmp_path / "videos")
     by_split = {split: rows.filter(lambda row, split=split: row["split"] == split) for split in ("train", "test")}
-    preparation = Preparation(by_split, str(tmp_path / "videos"), {"data": "folder"}, ENCODING)
+    preparation = Preparation(by_split, str(tmp_path / "videos"), ABOUT, ENCODING)
     list(prepare(preparation, tmp_path / "out"))
     finish(preparation, tmp_path / "out")
     options = {"name": "shards", "path": str(tmp_path / "out")}
@@ -360,7 +446,7 @@ def test_splits_labels_and_recordings_travel(tmp_path):
     test = build_dataset(options, MODEL, "test", False, 0)
     assert train.label_names == ["9", "10"]
     assert train.classes() == [[1], [0], [1]]
-    assert [row["path"] for row in test.rows] == [paths[3].name]
+    assert [row["path"] for row in test.rows] == [f"videos/{paths[3].name}"]
     assert test.rows[0]["image_end"] == 1.5
     with pytest.raises(ValueError, match="has no validation split"):
         build_dataset(options, MODEL, "validation", False, 0)

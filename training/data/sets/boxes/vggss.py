@@ -21,7 +21,7 @@ from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 
-from ...stills import Still
+from ...frames import Still
 from ...views import Box
 from ..lists import ImageAudioPair
 from ..names import ClipFiles, clip_key
@@ -141,6 +141,7 @@ def make_stills(
     find: Callable[[str, str], tuple[str, str, float | None] | None],
     boxes: dict[str, tuple[Box, ...] | None] | None,
     sources: Mapping[str, str] | None = None,
+    recordings: Mapping[str, str] | None = None,
 ) -> list[Still]:
     """Make rows of frames, their audio and their boxes.
 
@@ -152,6 +153,7 @@ def make_stills(
         find: Function of `locator`.
         boxes: Boxes by the frame's key; None leaves all rows without annotation.
         sources: What sounds, by key, as far as it is known.
+        recordings: The recording that a frame is part of, by its key; by default, it is not known.
 
     Raises:
         FileNotFoundError: None of them is on disk.
@@ -172,7 +174,8 @@ def make_stills(
             continue
         name = f"{found[0]} with {found[1]}" if pair.image != pair.audio else found[0]
         shown, heard = ((sources or {}).get(key, "") for key in (pair.image, pair.audio))
-        rows.append(Still(*found, boxes=inside, name=name, source=heard, visible=(shown,)))
+        about = {"source": heard, "visible": (shown,), "recording": (recordings or {}).get(pair.image, "")}
+        rows.append(Still(*found, boxes=inside, name=name, **about))
     report_missing(what, count, missing, 0)
     if unusable:
         logger.warning("%s: %d frames are left out: all of their boxes are without area", what, unusable)

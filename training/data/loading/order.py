@@ -1,4 +1,4 @@
-"""Order of the training clips, their masks, and the loaders: functions of seed and position only.
+"""Order of the training clips and their masks: functions of seed and position only.
 
 Training reads an endless stream of clips, reshuffled every epoch and cut into batches. The clip at a position depends
 neither on what was read before nor on the number of processes, so that a run resumes at any batch, and two processes
@@ -6,20 +6,12 @@ see the same clips as one process with two accumulated batches. If clips are sam
 draws as there are clips.
 """
 
-import math
-import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from deepavfusion_cli.terminal import printable
-
-from ..wording import count, with_path
-from .random import Stream, generator
-
-_FEW_BROKEN = 3  # clips that may be unreadable in splits however small
+from ..random import Stream, generator
 
 
 class ClipOrder:
@@ -123,25 +115,6 @@ class BatchPlace(NamedTuple):
         return generator(self.seed, stream, self.step, self.order.process, self.micro)
 
 
-class EpochClips(Dataset):
-    """Training set indexed by (epoch, clip), for augmentations that differ between epochs.
-
-    Args:
-        clips: Map-style dataset with `set_epoch`.
-    """
-
-    def __init__(self, clips):
-        self.clips = clips
-
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list:
-        samples = {}
-        for epoch in sorted({epoch for epoch, _ in keys}):
-            chosen = [key for key in keys if key[0] == epoch]
-            self.clips.set_epoch(epoch)
-            samples.update(zip(chosen, self.clips.__getitems__([clip for _, clip in chosen]), strict=True))
-        return [samples[key] for key in keys]
-
-
 def mask_noise(
     seed: int, step: int, micro: int, order: ClipOrder, num_patches: tuple[int, int]
 ) -> tuple[torch.Tensor, ...]:
@@ -181,120 +154,4 @@ def evaluation_noise(seed: int, clips: torch.Tensor, num_patches: tuple[int, int
     return torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
 
 
-def training_loader(clips, order: ClipOrder, num_workers: int) -> DataLoader:
-    """Build the loader of the training batches, in the given order."""
-    return DataLoader(
-        EpochClips(clips),
-        batch_sampler=order,
-        collate_fn=clips.collate,
-        num_workers=num_workers,
-        worker_init_fn=leave_signals_to_parent,
-        pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if num_workers else None,
-    )
-
-
-def group_size(clips) -> int:
-    """Number of neighboring clips of a data set that stay together in one batch."""
-    return 2 if getattr(clips, "in_pairs", False) else 1
-
-
-def evaluation_loader(
-    clips, batch_size: int, processes: int, process: int, num_workers: int, group: int = 1
-) -> DataLoader:
-    """Build the loader of held-out clips: every `processes`-th one, in order, with equally many batches per process.
-
-    Args:
-        clips: Held-out clips.
-        batch_size: Clips per batch.
-        processes: Number of processes.
-        process: Index of this process.
-        num_workers: Number of worker processes.
-        group: Number of neighboring clips that stay together; batches consist of whole groups.
-    """
-    batch_size = max(batch_size // group, 1) * group
-    batches = -(-len(clips) // (batch_size * processes))
-    mine = [i for i in range(len(clips)) if i // group % processes == process]
-    lists = [mine[i * batch_size : (i + 1) * batch_size] for i in range(batches)]
-    return DataLoader(
-        clips,
-        batch_sampler=[rows or mine[:group] or list(range(group)) for rows in lists],
-        collate_fn=clips.collate,
-        num_workers=num_workers,
-        worker_init_fn=leave_signals_to_parent,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Ignore signals to the process group in a worker, which must live until the training process has saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-class BrokenClips:
-    """Unreadable clips of a split, each counted once; too many of them end the run.
-
-    Args:
-        num_clips: Number of clips in the split.
-        max_fraction: Largest fraction of them that may be unreadable; unless it is 0, 3 may be, but at most half.
-        reasons: Path -> reason, of unreadable clips that are already known.
-        check: Command that finds all of them, or None.
-    """
-
-    def __init__(
-        self, num_clips: int, max_fraction: float, reasons: dict[str, str] | None = None, check: str | None = None
-    ):
-        self.num_clips = num_clips
-        self.max_fraction = max_fraction
-        self.reasons = dict(reasons or {})
-        self.check = check
-        few = min(_FEW_BROKEN, num_clips // 2) if max_fraction else 0
-        self.most = max(math.floor(max_fraction * num_clips), few)
-
-    @classmethod
-    def of(cls, clips, max_fraction: float) -> "BrokenClips":
-        """Make those of a data set."""
-        return cls(len(clips), max_fraction, check=getattr(clips, "check", None))
-
-    def add(self, clips: list[tuple[str, str]]) -> list[str]:
-        """Add (path, reason) pairs and return a log line for each new clip, or raise `BrokenDataError`.
-
-        The first clip ever comes with a line about the command that finds all of them.
-        """
-        known, new = bool(self.reasons), {path: reason for path, reason in clips if path not in self.reasons}
-        self.reasons.update(new)
-        if len(self.reasons) > self.most:
-            listing = "\n".join(printable(f"  {with_path(path, reason)}") for path, reason in self.reasons.items())
-            more = f"\nThere may be more: `{self.check}` reads every clip and lists all." if self.check else ""
-            raise BrokenDataError(
-                f"{len(self.reasons)} of {count(self.num_clips, 'clip')} cannot be read, more than "
-                f"data.max_unreadable_fraction = {self.max_fraction:g} allows:\n{listing}{more}"
-            )
-        lines = [printable(f"skipped, cannot be read: {with_path(path, reason)}") for path, reason in new.items()]
-        if lines and not known and self.check:
-            text = f"reads every clip and lists all that cannot be read; up to {self.most} may be."
-            lines.append(f"`{self.check}` {text}")
-        return lines
-
-
-class BrokenDataError(RuntimeError):
-    """Raised if more clips than the recipe allows cannot be read."""
-
-    exit_code = 1  # of commands: failed
-
-
-__all__ = [
-    "BatchPlace",
-    "BrokenClips",
-    "BrokenDataError",
-    "ClipOrder",
-    "EpochClips",
-    "evaluation_loader",
-    "evaluation_noise",
-    "group_size",
-    "leave_signals_to_parent",
-    "mask_noise",
-    "training_loader",
-]
+__all__ = ["BatchPlace", "ClipOrder", "evaluation_noise", "mask_noise"]

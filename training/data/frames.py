@@ -1,0 +1,64 @@
+"""Frames with annotations: what is known of each, and how they are read from files."""
+
+from typing import NamedTuple
+
+from .sets.names import is_video
+from .views import Box, Frame, read_class_map, read_image, read_mask
+
+
+class Still(NamedTuple):
+    """A frame and the audio that belongs to it."""
+
+    image: str
+    """An image file, or the clip whose frame at `timestamp` it is."""
+    audio: str
+    """An audio file, or the clip."""
+    timestamp: float | None = None
+    """The middle of the window in the audio or clip, in seconds; None is the middle of the file."""
+    mask: str | None = None
+    """Image file with the mask."""
+    boxes: tuple[Box, ...] | None = None
+    """(x1, y1, x2, y2) in fractions of the image as shown: empty where no visible object sounds, None if unknown."""
+    name: str = ""
+    """Name in messages; the image's path by default."""
+    recording: str = ""
+    """The recording that it is part of; frames of one are held out together."""
+    place: tuple[int, int] | None = None
+    """Of a frame in a prepared data set: row of the index, and number of the frame in it."""
+    scene: str = ""
+    """What is shown, where several rows show the same with different audio."""
+    source: str = ""
+    """What sounds, where it is known."""
+    visible: tuple[str, ...] = ()
+    """What is visible that may sound, where it is known."""
+
+
+class StillFiles:
+    """Reads frames, their audio and their masks from files."""
+
+    def image(self, row: Still, seconds: float = 3.0):
+        """The frame of a row as it is shown, (H, W, 3) uint8."""
+        from deepavfusion.processors import load_clip
+
+        if is_video(row.image):
+            return load_clip(row.image, row.timestamp, seconds=seconds, require="image").frames[0]
+        return read_image(row.image)
+
+    def load(self, row: Still, window, seconds: float):
+        """The frame of a row, and the audio of a window (see `load_clip`): waveform (channels, samples) and Hz."""
+        from deepavfusion.processors import load_clip
+
+        if row.image == row.audio:
+            frames, waveform, rate = load_clip(row.image, window, seconds=seconds, require="both")
+            return frames[0], waveform, rate
+        image = self.image(row, seconds)
+        audio = load_clip(row.audio, window, seconds=seconds, require="audio")
+        return image, audio.waveform, audio.sampling_rate
+
+    def mask(self, row: Still, shape: tuple[int, int], num_classes: int | None):
+        """The mask of a frame of `shape` (height, width): (H, W) uint8, class indices or, without classes, 0 and 1."""
+        frame = Frame(row.image, shape)
+        return read_mask(row.mask, frame) if num_classes is None else read_class_map(row.mask, num_classes, frame)
+
+
+__all__ = ["Still", "StillFiles"]

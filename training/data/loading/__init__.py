@@ -1,0 +1,27 @@
+"""What of a data set is read, when and by which process, and what could not be read."""
+
+from .broken import BrokenClips, BrokenDataError
+from .loaders import (
+    DeadWorkerError,
+    EpochClips,
+    evaluation_loader,
+    group_size,
+    naming_dead_workers,
+    training_loader,
+)
+from .order import BatchPlace, ClipOrder, evaluation_noise, mask_noise
+
+__all__ = [
+    "BatchPlace",
+    "BrokenClips",
+    "BrokenDataError",
+    "ClipOrder",
+    "DeadWorkerError",
+    "EpochClips",
+    "evaluation_loader",
+    "evaluation_noise",
+    "group_size",
+    "mask_noise",
+    "naming_dead_workers",
+    "training_loader",
+]

@@ -1,0 +1,145 @@
+"""A data set to prepare: its clips, what is said of them, and the folder that is theirs."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deepavfusion.inference.files import write_atomically
+
+from ..sets.names import recording_of
+from .encoding import EncodedClip, Encoding, encode_clip
+from .reading import VERSION
+from .stills import EncodedStills, encode_stills, stills_of
+
+_MARK = "preparation.json"  # in the folder `parts`
+
+
+class FolderTakenError(ValueError):
+    """The folder holds something else than this preparation."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A data set to prepare.
+
+    Attributes:
+        rows: Split -> `datasets.Dataset` of `make_rows` or `still_rows`; None stands for clips without splits.
+        root: Folder of the data set.
+        about: What `dataset.json` repeats, a dictionary of JSON values: `data`, the name of the data set; `kind`,
+            `"videos"`, `"masks"` or `"boxes"`; the `tasks` that it supports; the `options` that chose its clips; of
+            videos `pairs`, split -> positions of clips to mix, if they are given; of masks `classes`, their names by
+            pixel value, or None; of boxes `required_boxes`, the number of them required for consensus.
+        encoding: How clips are stored.
+        clips_per_shard: Number of clips per tar file.
+    """
+
+    rows: dict[str | None, Any]
+    root: str
+    about: dict[str, Any]
+    encoding: Encoding = field(default_factory=Encoding)
+    clips_per_shard: int = 256
+
+    def name(self, path: str) -> str:
+        """Name of a file in the prepared data set: its path from the folder above `root`; of others, all of it."""
+        return stored_name(path, self.root)
+
+    def path(self, name: str) -> str:
+        """The absolute path of a file, given its name."""
+        return os.path.join(os.path.dirname(os.path.abspath(self.root)), name)
+
+    def recordings(self, rows: dict[str, list]) -> list[str]:
+        """The recording of each of some rows, given as columns: a name, or that of the file."""
+        own = rows.get("recording") or [None] * len(rows["path"])
+        found = [recording_of(path) if name is None else name for path, name in zip(rows["path"], own, strict=True)]
+        return [self.name(path) if name == path else name for path, name in zip(rows["path"], found, strict=True)]
+
+    def encode(self, row: dict, folder: str | None = None) -> EncodedClip | EncodedStills:
+        """Encode the clip of a row, which is to be closed.
+
+        Args:
+            row: The row.
+            folder: Folder for what is too large for memory; by default, that of temporary files.
+
+        Raises:
+            MediaError: It cannot be read.
+        """
+        if self.about["kind"] == "videos":
+            return encode_clip(row["path"], self.encoding, row.get("start"), row.get("end"), folder)
+        classes = self.about.get("classes")
+        return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes), folder)
+
+    def shards(self) -> list[tuple[str, str | None, range]]:
+        """Name, split and rows of each shard."""
+        found = []
+        for split, rows in self.rows.items():
+            for k, first in enumerate(range(0, len(rows), self.clips_per_shard)):
+                name = f"{split or 'clips'}-{k:06d}"
+                found.append((name, split, range(first, min(first + self.clips_per_shard, len(rows)))))
+        return found
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips of all splits."""
+        return sum(map(len, self.rows.values()))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the rows, which shards must agree with."""
+        found = hashlib.sha256()
+        for split, rows in self.rows.items():
+            found.update(f"{split} {len(rows)}".encode())
+            for start in range(0, len(rows), 10_000):
+                part = rows[start : start + 10_000]
+                part["recording"] = self.recordings(part)
+                part["path"] = [self.name(path) for path in part["path"]]
+                found.update(json.dumps(part, sort_keys=True).encode())
+        return found.hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """What the bytes of the shards depend on, beside the rows."""
+        encoding = asdict(self.encoding) | {"fps": float(self.encoding.fps)}
+        return {"version": VERSION, **encoding, "clips_per_shard": self.clips_per_shard}
+
+
+def stored_name(path: str, root: str) -> str:
+    """See `Preparation.name`: the last two parts, which orders of clips depend on, are those of the file."""
+    path, root = os.path.abspath(path), os.path.abspath(root)
+    inside = os.path.relpath(path, root)
+    return path if inside.startswith("..") else f"{os.path.basename(root)}/{inside}".replace(os.sep, "/")
+
+
+def claim(preparation: Preparation, out: Path) -> None:
+    """Mark a folder as that of a preparation, or check that it is."""
+    mark = out / "parts" / _MARK
+    content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    if not mark.is_file():
+        if out.exists() and not (out.is_dir() and _is_empty(out)):
+            raise FolderTakenError(f"{out} exists and is not a preparation; choose a new or empty folder.")
+        for folder in ("parts", "shards"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        write_atomically(mark, text)  # by all of several machines that begin at once
+    found = mark.read_text(encoding="utf-8")
+    if found != text:
+        earlier = json.loads(found)
+        changed = [
+            f"{key}={earlier['settings'].get(key)}, now {value}"
+            for key, value in content["settings"].items()
+            if earlier["settings"].get(key) != value
+        ]
+        reason = f"with {'; '.join(changed)}" if changed else "of other clips"
+        raise FolderTakenError(f"{out} holds a preparation {reason}; choose another folder, or delete it.")
+
+
+def _is_empty(out: Path) -> bool:
+    """Whether a folder holds nothing but what a preparation that begins makes first."""
+    if not all(entry.is_dir() and entry.name in ("parts", "shards") for entry in out.iterdir()):
+        return False
+    return all(file.suffix == ".tmp" or file.name == _MARK for file in out.glob("*/*"))
+
+
+__all__ = ["FolderTakenError", "Preparation", "claim", "stored_name"]
