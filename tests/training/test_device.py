@@ -223,7 +223,9 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"convert", "data", "export", "push", "recipes", "verify"}))
+@pytest.mark.parametrize(
+    "command", sorted(set(cli.COMMANDS) - {"convert", "data", "export", "push", "recipes", "verify"})
+)
 def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
     """Before they load anything. On a GPU that is TF32: a command without it would report other numbers."""
     before = torch.get_float32_matmul_precision()
