@@ -24,14 +24,17 @@ pytestmark = pytest.mark.ecosystem
 def test_the_page_evaluates_with_the_benchmark(tmp_path, monkeypatch):
     data = Path(importlib.util.find_spec("vggsounder").origin).parent / "data"
     with open(data / "vggsounder+background-music.csv", newline="") as file:
-        ids = list(dict.fromkeys(row["video_id"] for row in csv.DictReader(file) if row["background_music"] == "False"))
+        rows = [row for row in csv.DictReader(file) if row["background_music"] == "False"]
+    # Some of every modality: the benchmark cannot score a subset without clips.
+    of_kind = {kind: [row["video_id"] for row in rows if row["modality"] == kind] for kind in ("A", "V", "AV")}
+    ids = list(dict.fromkeys(name for names in of_kind.values() for name in names[:2]))
     names = class_order()
     torch.manual_seed(0)
     labels = dict(enumerate(sorted(names)))  # as the data set of this package orders them
     model = DeepAVFusionForAudioVisualClassification(tiny_config(id2label=labels))
     for part in (model, DeepAVFusionProcessor.from_model(model)):
         part.save_pretrained(tmp_path / "runs" / "vggsound_finetune")
-    for name in ids[:4]:
+    for name in ids:
         path = tmp_path / "CLIPS" / f"{name}_{int(name[-6:]) + 10:06d}.mp4"
         path.parent.mkdir(exist_ok=True)
         write_media(path)
@@ -39,7 +42,7 @@ def test_the_page_evaluates_with_the_benchmark(tmp_path, monkeypatch):
     (line,) = re.findall(r"^deepavfusion (export vggsounder .*)$", (DOCS / "benchmarks.md").read_text(), re.MULTILINE)
     assert main([*line.split(), "--device", "cpu"]) == 0
     stored = pickle.loads((tmp_path / "predictions" / "deepavfusion.pkl").read_bytes())
-    assert set(stored) == set(ids[:4])
+    assert set(stored) == set(ids)
     (_, snippet) = snippets("benchmarks.md")
     printed = run(snippet, tmp_path)
     assert "DeepAVFusion" in printed
