@@ -14,6 +14,7 @@ from deepavfusion.training.config.recipe import load_recipe, recipe_command, rec
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.files import FileClips
 from deepavfusion.training.data.sources import DATA_SETS
+from deepavfusion.training.data.stills import BoxClips
 from tests.tiny import WIDE
 
 from .data.copies import COPIES, Clips
@@ -119,6 +120,8 @@ def test_a_copy_is_prepared(name, layout, copy_of, tmp_path, capsys):
         assert sample["pixel_values"].shape == other["pixel_values"].shape
         assert Path(sample["path"]).name == Path(other["path"]).name
         if name == "is3":
+            assert isinstance(found, BoxClips)
+            assert isinstance(expected, BoxClips)
             assert [found.offscreen(i) for i in range(len(found))] == [expected.offscreen(i) for i in range(len(found))]
 
 

@@ -130,7 +130,7 @@ def measure_memory(source: dict[str, Any], size: int, samples: int) -> dict[str,
     """Memory of a process after a tenth of its samples, and at the end, in megabytes."""
     torch.set_num_threads(1)
     clips = build_dataset(source, DeepAVFusionConfig(image_size=size), "train", True, 0)
-    epochs = max(2, samples // len(clips))
+    epochs, early = max(2, samples // len(clips)), 0
     for epoch in range(epochs):
         read_all(clips, epoch)
         if epoch == epochs // _WARM:
