@@ -40,7 +40,7 @@ ENCODINGS = {
     "pcm": Encoding(audio="pcm"),
     "h264": Encoding(short_side=360, video="h264"),
 }
-_WARM = 10  # one of so many samples of the measurement of memory passes before it starts
+_WARM = 10  # memory is measured first after one of so many samples
 
 
 def read_all(clips: ClipDataset, epoch: int) -> float:
@@ -130,13 +130,11 @@ def measure_memory(source: dict[str, Any], size: int, samples: int) -> dict[str,
     """Memory of a process after a tenth of its samples, and at the end, in megabytes."""
     torch.set_num_threads(1)
     clips = build_dataset(source, DeepAVFusionConfig(image_size=size), "train", True, 0)
-    epochs = max(2, samples // len(clips))
-    for epoch in range(epochs):
+    sizes = []
+    for epoch in range(max(2, samples // len(clips))):
         read_all(clips, epoch)
-        if epoch == epochs // _WARM:
-            early = resident_set()
-    last = resident_set()
-    return {"samples": epochs * len(clips), "megabytes_early": round(early / 1e6), "megabytes": round(last / 1e6)}
+        sizes.append(round(resident_set() / 1e6))
+    return {"samples": len(sizes) * len(clips), "megabytes_early": sizes[len(sizes) // _WARM], "megabytes": sizes[-1]}
 
 
 def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from deepavfusion.training.experiments import benchmark_data
 from tests.training.data.disk import make_clips
 
 
-def test_files_and_shards_are_compared(tmp_path, capsys):
+def test_files_and_shards_are_compared(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark_data, "in_fresh_process", lambda function, *words: function(*words))
     make_clips(tmp_path / "videos", 3, 1.0)
     out = tmp_path / "found.json"
     words = ["--size", "32", "--repeats", "1", "--samples", "20", "--out", str(out)]

@@ -109,7 +109,7 @@ class ClipLoader(DataLoader):
     def stop(self) -> None:
         """End the workers: they ignore SIGTERM, so that a process that is left with some would wait for them."""
         if (batches := self._batches()) is not None:
-            batches._shutdown_workers()
+            batches._shutdown_workers()  # ty: ignore[missing-attribute]
 
 
 def _named(batches: Iterator[Any]) -> Iterator[Any]:
