@@ -105,7 +105,10 @@ def read_flac(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, l
         rate: Sampling rate in Hz.
 
     Returns:
-        (last - first,) float32; fewer samples if the blocks are damaged.
+        (last - first,) float32; fewer samples, of the blocks before, if a block other than the first is damaged.
+
+    Raises:
+        av.FFmpegError: The first block is damaged.
     """
     import av
 

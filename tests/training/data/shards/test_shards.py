@@ -211,7 +211,8 @@ def test_only_the_blocks_of_a_window_are_read_and_their_damage_is_found(tmp_path
     assert asked == [places.ends[4] - places.ends[2]]
     stored[places.offset + (places.ends[3] + places.ends[4]) // 2] ^= 1
     with pytest.raises(av.FFmpegError):
-        read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)
+        read_flac(read, np.array(places.ends), 4 * BLOCK, 5 * BLOCK, RATE)
+    assert len(read_flac(read, np.array(places.ends), 3 * BLOCK, 6 * BLOCK, RATE)) == BLOCK
     assert len(read_flac(read, np.array(places.ends), BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
 
 
