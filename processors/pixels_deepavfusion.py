@@ -24,7 +24,7 @@ def resize(pixels: torch.Tensor, size: Sequence[int], resample: int = 2, exact: 
     """Resize images, with antialiasing.
 
     PIL resizes uint8 images, as in the published evaluation. Without PIL, torch does, which differs by at most one
-    level of 255. Floating-point images are always resized by torch.
+    level of 255 (bilinear filter). Floating-point images are always resized by torch.
 
     Args:
         pixels: (..., 3, H, W) uint8 or floating point.

@@ -45,7 +45,9 @@ def to_mono(audio: Any, name: str = "audio") -> torch.Tensor:
     if audio.ndim == 2 and shape[0] > MAX_CHANNELS:
         raise ValueError(f"Expected {name} of at most {MAX_CHANNELS} channels, got shape {shape}.")
     samples = _to_full_scale(audio, name).float()
-    return samples if samples.ndim == 1 else samples.mean(0)
+    if samples.ndim == 2:
+        samples = samples.mean(0) if shape[0] > 1 else samples[0]
+    return samples
 
 
 def _as_tensor(audio: Any, name: str) -> torch.Tensor:

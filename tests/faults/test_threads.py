@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from deepavfusion.inference import precision
+from deepavfusion.training.config.data import DataArguments
 from deepavfusion.training.runs import logging
 from deepavfusion.training.runs.logging import WaitingNotes
 from deepavfusion_cli import environment
@@ -29,6 +30,17 @@ from deepavfusion_cli import environment
 def test_threads_leave_cores_to_workers_and_processes(monkeypatch, cores, workers, processes, threads):
     monkeypatch.setattr(environment, "usable_cores", lambda: cores)
     assert environment.threads_beside(workers, {"LOCAL_WORLD_SIZE": processes}) == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(1, "", 1), (2, "", 1), (8, "", 7), (8, "2", 3), (64, "", 16), (2, "16", 1)]
+)
+def test_data_is_read_by_as_many_workers_as_there_are_other_cores(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(environment, "usable_cores", lambda: cores)
+    assert environment.workers_beside({"LOCAL_WORLD_SIZE": processes}) == workers
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert DataArguments().workers == workers
+    assert DataArguments(num_workers=0).workers == 0
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])

@@ -72,6 +72,15 @@ def test_resize_without_pil_differs_by_at_most_one_level(monkeypatch):
     assert_close(by_torch.int(), by_pil.int(), rtol=0, atol=1)
 
 
+@pytest.mark.parametrize("size", [(256, 341), (224, 224), (100, 640), (700, 300)])
+def test_resize_by_torch_differs_by_at_most_one_level(golden, size):
+    for image in (golden.inputs["image"], torch.from_numpy(noise(100, 120, 3))):
+        pixels = image.movedim(-1, 0)
+        found = resize(pixels, size, exact=False)
+        assert found.dtype == torch.uint8
+        assert_close(found.int(), resize(pixels, size).int(), rtol=0, atol=1)
+
+
 def test_resize_of_stacked_images():
     frames = torch.from_numpy(noise(2, 4, 40, 60, 3)).movedim(-1, 2)
     expected = [[resize(frame, (20, 30)) for frame in clip] for clip in frames]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from deepavfusion.processors import media_deepavfusion, stills_deepavfusion, streams_deepavfusion
+from deepavfusion.processors import containers_deepavfusion, stills_deepavfusion, streams_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import write_media
 
@@ -186,7 +186,7 @@ class Failing(io.RawIOBase):
 def test_file_objects_that_fail_raise(plain):
     data = plain.read_bytes()
     assert load_clip(Failing(data, 10**6)).frames is not None
-    for reads in range(5):  # all of a small file is read at once, after two checks: for spans, frames and audio
+    for reads in range(3):  # all of a small file is read at once, after two checks
         with pytest.raises(MediaError, match="the disk is gone"):
             load_clip(Failing(data, reads))
 
@@ -218,13 +218,13 @@ def test_invalid_arguments_raise():
 
 @pytest.mark.parametrize("call", [load_clip, probe_clip])
 def test_missing_pyav_raises(plain, monkeypatch, call):
-    monkeypatch.setattr(media_deepavfusion, "av", None)
+    monkeypatch.setattr(containers_deepavfusion, "av", None)
     with pytest.raises(ImportError, match="Expected PyAV to read media files.*pip install av"):
         call(plain)
 
 
 @pytest.mark.parametrize("call", [load_clip, probe_clip])
-@pytest.mark.parametrize("module", [media_deepavfusion, streams_deepavfusion])
+@pytest.mark.parametrize("module", [containers_deepavfusion, streams_deepavfusion])
 def test_missing_names_of_pyav_are_not_media_errors(plain, monkeypatch, module, call):
     monkeypatch.setattr(module, "av", SimpleNamespace(FFmpegError=av.FFmpegError))
     with pytest.raises(AttributeError, match="has no attribute"):
@@ -253,7 +253,9 @@ def test_errors_that_pil_raises_are_media_errors(tmp_path, monkeypatch):
 
 
 def test_other_arguments_of_pyav_are_not_media_errors(plain, monkeypatch):
-    monkeypatch.setattr(media_deepavfusion, "av", SimpleNamespace(__version__="19.0", open=lambda file: av.open(file)))
+    monkeypatch.setattr(
+        containers_deepavfusion, "av", SimpleNamespace(__version__="19.0", open=lambda file: av.open(file))
+    )
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         load_clip(plain)
 

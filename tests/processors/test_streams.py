@@ -1,11 +1,13 @@
 """How much is decoded to reach a timestamp, and streams without timestamps."""
 
 import io
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 
-from deepavfusion.processors import media_deepavfusion
+from deepavfusion.processors import containers_deepavfusion, media_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import gray_at, media_bytes, tone
 
@@ -44,6 +46,37 @@ def test_late_timestamps_are_reached_by_seeking(decoded, name):
     assert decoded["video"] < 100, "the file has 500 frames"
     # Seeking in a program stream is off by seconds, in the others by packets.
     assert decoded["audio"] < (600 if name == "program stream" else 160), "the file has about 770 audio packets"
+
+
+MP4 = {"container_format": "mp4"}
+
+
+@pytest.mark.parametrize("name", ["mp4", *FORMATS])
+@pytest.mark.parametrize("num_frames", [1, 4])
+def test_a_file_is_opened_once_and_gives_what_it_gives_if_opened_anew(monkeypatch, name, num_frames):
+    data = media_bytes(seconds=6, fps=25, rate=44100, video_options={"g": "12"}, **({"mp4": MP4} | FORMATS)[name])
+    opened, original = [], containers_deepavfusion.av.open
+    monkeypatch.setattr(
+        containers_deepavfusion.av, "open", lambda *args, **options: opened.append(1) or original(*args, **options)
+    )
+    kept = [load_clip(data, time, num_frames) for time in (None, 0.4, 4.2)]
+    if name in ("mp4", "matroska"):  # other formats have to be read again from earlier places
+        assert len(opened) == 3
+    monkeypatch.setattr(media_deepavfusion._Source, "kept_open", lambda self: nullcontext())
+    for clip, expected in zip(kept, [load_clip(data, time, num_frames) for time in (None, 0.4, 4.2)], strict=True):
+        assert np.array_equal(clip.frames, expected.frames)
+        assert np.array_equal(clip.waveform, expected.waveform)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_video_is_decoded_in_as_many_threads_as_torch_has(monkeypatch, threads):
+    contexts, original = [], media_deepavfusion.set_limits
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(
+        media_deepavfusion, "set_limits", lambda stream: original(stream) or contexts.append(stream.codec_context)
+    )
+    load_clip(media_bytes(**MP4))
+    assert [context.thread_count for context in contexts] == [threads]
 
 
 def test_timestamps_before_the_first_frame_decode_few_frames(decoded):

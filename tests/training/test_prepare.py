@@ -1,5 +1,6 @@
 """The command `deepavfusion data prepare`."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.tasks import Localization, Segmentation
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
-from deepavfusion_cli.preflight import InputError, check
+from deepavfusion_cli.preflight import InputError, check, parse_data
 from tests.training.data.disk import MODEL, make_clips, write
 from tests.training.data.sets.test_avsbench import make_objects, make_semantic
 from tests.training.data.sets.test_localization_sets import key, make_flickr, make_vggss_clips
@@ -51,6 +52,27 @@ def test_a_folder_is_prepared_and_trained_on(videos, tmp_path, capsys):
     assert files(tmp_path / "again") == before
 
 
+def test_videos_and_pcm_are_stored_on_request(videos, tmp_path, capsys):
+    arguments = ["prepare", "folder", str(videos), str(tmp_path / "out"), "--keep-video", "--audio", "pcm"]
+    assert prepare.main([*arguments, "--num-workers", "0", "--no-check-space"]) == 0
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (about["video"], about["short_side"], about["audio"]) == ("h264", 360, "pcm")
+    clips = build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+    assert clips[0]["pixel_values"].shape == (3, 32, 32)
+    assert prepare.main([*arguments[:-1], "flac"]) == BAD_INPUT
+    assert "with audio=pcm, now flac; choose another folder" in capsys.readouterr().err
+
+
+def test_encodings_have_defaults(videos):
+    def encoding(*options):
+        return prepare.encoding_of(parse_data(["prepare", "folder", str(videos), "out", *options])[0])
+
+    assert encoding() == prepare.Encoding() == prepare.Encoding(4.0, 256, 90, 16_000, "flac", "jpeg")
+    assert encoding("--fps", "2", "--short-side", "99", "--quality", "80") == prepare.Encoding(2.0, 99, 80)
+    assert encoding("--keep-video") == prepare.Encoding(short_side=360, video="h264")
+    assert encoding("--keep-video", "--short-side", "99") == prepare.Encoding(short_side=99, video="h264")
+
+
 def test_unreadable_clips_are_named_and_left_out(videos, tmp_path, capsys):
     shutil.copytree(videos, tmp_path / "set")
     write(tmp_path / "set" / "a" / "broken.mp4", "no video")
@@ -79,6 +101,8 @@ def test_other_folders_and_small_disks_are_refused(videos, tmp_path, capsys, mon
         (["folder", "{videos}"], "expected one folder to write, got none"),
         (["folder", "{videos}", "a", "b"], "expected one folder to write, got a and b"),
         (["folder", "{videos}", "a", "data.annotation=x"], "data.annotations"),
+        (["folder", "{videos}", "a", "--keep-video", "--fps", "2"], "expected no --fps and no --quality"),
+        (["folder", "{videos}", "a", "--keep-video", "--quality", "9"], "expected no --fps and no --quality"),
     ],
 )
 def test_command_lines_are_checked_before_anything_is_imported(videos, words, message):

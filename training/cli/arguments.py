@@ -257,10 +257,10 @@ _DATA_DESCRIPTIONS = {
     "folder.",
 }
 _KEEP_VIDEO = (
-    "store MP4 files (H.264, at most 30 frames per second, a key frame every 16) instead of JPEG files, for which they "
-    "are read about five times as slowly"
+    "store MP4 files (H.264, at most 30 frames per second, a key frame every 16) instead of JPEG files, which are read "
+    "faster"
 )
-_AUDIO = "store 16-bit audio as FLAC, or as PCM, which takes twice the space and no decoding (flac)"
+_AUDIO = "store 16-bit audio as FLAC, or as PCM, which takes more space and no decoding (flac)"
 _SPACE = "estimate the size first, from a few clips, and stop if the disk has less free space (default: yes)"
 
 PARSERS = {

@@ -3,9 +3,9 @@
     python -m deepavfusion.training.experiments.benchmark_data VIDEOS --out benchmark_data.json
 
 A folder is prepared in a temporary folder in each way. Samples of training (a random window and frame, augmentation,
-log-mel) are read in one process with one thread, from all of them in turns; CPU seconds are compared, which other
-programs on the machine disturb less than wall time. Beside them are what decoding alone takes with PyAV, the steps of
-a sample, and memory over many samples.
+log-mel) are read in one process with one thread, from all of them in turns of a second; CPU seconds are compared, which
+other programs on the machine disturb less than wall time. Beside them are what decoding alone takes with PyAV, the
+steps of a sample, and memory over many samples.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import av
@@ -40,7 +40,9 @@ ENCODINGS = {
     "pcm": Encoding(audio="pcm"),
     "h264": Encoding(short_side=360, video="h264"),
 }
-_WARM = 10  # one of so many samples of the measurement of memory passes before it starts
+_TURN = 1.0  # CPU seconds
+_EPOCHS = 1_000_000  # more than are read in a turn
+_WARM = 10  # memory is measured first after one of so many samples
 
 
 def read_all(clips: ClipDataset, epoch: int) -> float:
@@ -82,6 +84,15 @@ def decode_all(clips: FileClips, epoch: int) -> float:
                     break
         total += time.process_time() - start
     return total / len(clips)
+
+
+def read_for_a_second(call: Callable[[int], float], turn: int) -> float:
+    """CPU seconds per sample of the epochs that are read in a turn, which takes a second at least."""
+    values: list[float] = []
+    start = time.process_time()
+    while not values or time.process_time() - start < _TURN:
+        values.append(call(turn * _EPOCHS + len(values)))
+    return mean(values)
 
 
 class Steps:
@@ -130,13 +141,11 @@ def measure_memory(source: dict[str, Any], size: int, samples: int) -> dict[str,
     """Memory of a process after a tenth of its samples, and at the end, in megabytes."""
     torch.set_num_threads(1)
     clips = build_dataset(source, DeepAVFusionConfig(image_size=size), "train", True, 0)
-    epochs, early = max(2, samples // len(clips)), 0
-    for epoch in range(epochs):
+    sizes = []
+    for epoch in range(max(2, samples // len(clips))):
         read_all(clips, epoch)
-        if epoch == epochs // _WARM:
-            early = resident_set()
-    last = resident_set()
-    return {"samples": epochs * len(clips), "megabytes_early": round(early / 1e6), "megabytes": round(last / 1e6)}
+        sizes.append(round(resident_set() / 1e6))
+    return {"samples": len(sizes) * len(clips), "megabytes_early": sizes[len(sizes) // _WARM], "megabytes": sizes[-1]}
 
 
 def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any
     Args:
         videos: Folder of videos.
         size: Height and width of the model's frames in pixels.
-        repeats: Number of epochs that are read from each.
+        repeats: Number of turns of each.
         samples: Number of samples over which memory is measured.
     """
     torch.set_num_threads(1)
@@ -169,8 +178,8 @@ def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any
         found: dict[str, list[float]] = {name: [] for name in calls}
         for epoch in range(repeats + 1):
             for name, call in calls.items():
-                value = call(epoch)
-                found[name] += [value] if epoch else []  # the first epoch warms up
+                value = read_for_a_second(call, epoch)
+                found[name] += [value] if epoch else []  # the first turn warms up
         rates = {name: 1 / median(values) for name, values in found.items()}
         return {
             "clips": len(data["files"]),
@@ -200,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("videos", metavar="VIDEOS", help="folder of videos")
     parser.add_argument("--size", type=positive, default=224, help="height and width of the frames in pixels (224)")
-    parser.add_argument("--repeats", type=positive, default=5, help="epochs that are read (5)")
+    parser.add_argument("--repeats", type=positive, default=5, help="turns of a second of each (5)")
     parser.add_argument("--samples", type=positive, default=20_000, help="over which memory is measured (20,000)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args(argv)

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.training.data.augmentation import ClipAugmentation, draw_crop
+from tests.golden_files import load_golden
 
 
 def generator(seed=0):
@@ -67,6 +69,29 @@ def test_frames_share_a_crop():
     assert torch.equal(pixel_values[0], pixel_values[1])
     assert torch.equal(pixel_values[0], pixel_values[2])
     assert torch.equal(augmentation.frames(image[None], generator())[0], pixel_values[0])
+
+
+def test_decoded_frames_are_resized_by_torch_at_most_one_level_from_pil():
+    image = load_golden("image_transforms").inputs["image"].numpy()
+    augmentation = ClipAugmentation(plain(224), flip=0)
+    for seed in range(5):
+        found = augmentation.frames(image[None].copy(), generator(seed))[0]
+        top, left, height, width = draw_crop(
+            *image.shape[:2], (224, 224), augmentation.area, augmentation.aspect, generator(seed)
+        )
+        crop = Image.fromarray(image[top : top + height, left : left + width])
+        expected = np.array(crop.resize((224, 224), Image.Resampling.BILINEAR))
+        assert_close(found.movedim(0, -1) * 255, torch.from_numpy(expected).float(), rtol=0, atol=1 + 1e-3)
+        assert torch.equal(augmentation.frames([Image.fromarray(image)], generator(seed))[0], found)
+
+
+def test_frames_are_not_changed():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), np.uint8)
+    before, floating = frames.copy(), frames / np.float32(255)
+    for given in (frames, floating):
+        ClipAugmentation(DeepAVFusionImageProcessor(size=32)).frames(given, generator())
+    assert np.array_equal(frames, before)
+    assert np.array_equal(floating, before / np.float32(255))
 
 
 def test_draws_depend_on_the_generator_alone():

@@ -1,5 +1,8 @@
 """Order of clips and masks: functions of seed and position, whatever the number of processes."""
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -8,13 +11,16 @@ from deepavfusion.training.data.loading import (
     BrokenClips,
     BrokenDataError,
     ClipOrder,
+    DeadWorkerError,
     EpochClips,
     evaluation_loader,
     evaluation_noise,
     mask_noise,
+    naming_dead_workers,
     training_loader,
 )
 from deepavfusion.training.data.random import Stream
+from deepavfusion_cli.errors import outcome
 from tests.training.stand_in import StandInClips
 
 
@@ -141,6 +147,42 @@ def test_evaluation_loaders_cover_all_clips_with_equally_many_batches(size, proc
     loaders = [list(evaluation_loader(clips, 2, processes, p, 0)) for p in range(processes)]
     assert len({len(batches) for batches in loaders}) == 1
     assert {i for batches in loaders for batch in batches for i in batch["index"].tolist()} == set(range(size))
+
+
+class Dying(StandInClips):
+    """The worker that reads clip 5 is killed; clips have names."""
+
+    def __getitems__(self, indices):
+        if 5 in indices:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitems__(indices)
+
+    def describe(self, i):
+        return f"clip-{i}.mp4"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_death_of_a_worker_names_the_clips_that_it_held(training):
+    clips = Dying(Sizes, 10, train=training)
+    loader = training_loader(clips, order(), 2) if training else evaluation_loader(clips, 4, 1, 0, 2)
+    held = next([clip for _, clip in keys] for keys in order() if 5 in [clip for _, clip in keys])
+    expected = held if training else [4, 5, 6, 7]
+    with pytest.raises(DeadWorkerError, match="a process that reads data ended .*The clips that it held:") as caught:
+        list(loader)
+    assert str(caught.value).splitlines()[1:] == [f"  clip-{i}.mp4" for i in expected]
+    assert outcome(caught.value) == (1, str(caught.value))
+
+
+def test_a_death_that_is_noticed_elsewhere_names_the_clips_too():
+    loader = evaluation_loader(Dying(Sizes, 8, train=False), 4, 1, 0, 1)
+    noted = loader.noted
+    noted.notes[0, :6] = torch.tensor([4321, 3, 2, 7, 1, 9])
+    with pytest.raises(DeadWorkerError, match=r"clip-2.mp4\n  clip-7.mp4\n  clip-1.mp4$"), naming_dead_workers():
+        raise RuntimeError("DataLoader worker (pid(s) 17, 4321) exited unexpectedly")
+    with pytest.raises(RuntimeError, match="pid 17"), naming_dead_workers():  # of another loader
+        raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match="4321"), naming_dead_workers():
+        raise RuntimeError("4321")
 
 
 def test_broken_clips_are_counted_once_named_and_limited():

@@ -85,7 +85,7 @@ class ClipLoader(DataLoader):
     """
 
     def __init__(self, batches, clips, *, batch_sampler: Any, num_workers: int, **options):
-        self.noted = None
+        self.noted, self._batches = None, lambda: None
         if num_workers:
             size = getattr(batch_sampler, "batch_size", None) or max(map(len, batch_sampler), default=0)
             batches = self.noted = NotedClips(batches, num_workers, size)
@@ -102,12 +102,19 @@ class ClipLoader(DataLoader):
         _LOADERS.add(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._named(super().__iter__())
+        batches = super().__iter__()
+        self._batches = weakref.ref(batches)
+        return _named(batches)
 
-    @staticmethod
-    def _named(batches: Iterator[Any]) -> Iterator[Any]:
-        with naming_dead_workers():
-            yield from batches
+    def stop(self) -> None:
+        """End the workers: they ignore SIGTERM, so that a process that is left with some would wait for them."""
+        if (batches := self._batches()) is not None:
+            batches._shutdown_workers()  # ty: ignore[missing-attribute]
+
+
+def _named(batches: Iterator[Any]) -> Iterator[Any]:
+    with naming_dead_workers():
+        yield from batches
 
 
 @contextmanager
@@ -123,9 +130,10 @@ def naming_dead_workers():
         held = []
         if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error)):
             processes = set(map(int, found[1].split(", ")))
-            for loader in _LOADERS:
-                if loader.noted is not None:
-                    held += [printable(loader.clips.describe(clip)) for clip in loader.noted.held_by(processes)]
+            for loader in [loader for loader in _LOADERS if loader.noted is not None]:
+                if found := loader.noted.held_by(processes):
+                    held += [printable(loader.clips.describe(clip)) for clip in found]
+                    loader.stop()
         if held:
             raise DeadWorkerError(dead_worker(error, held)) from error
         raise

@@ -76,15 +76,22 @@ def write_pcm(file: BinaryIO, parts: Iterable[np.ndarray], rate: int) -> AudioPl
 
 def _blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield blocks (`BLOCK`,) int16, of which the last may be shorter."""
-    left = np.zeros(0, np.int16)
+    left = np.zeros(0, np.float32)
     for part in parts:
-        values = (part * _FULL_SCALE).round().clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
-        left = np.concatenate([left, values])
-        whole = len(left) // BLOCK * BLOCK
-        yield from left[:whole].reshape(-1, BLOCK)
-        left = left[whole:]
+        begin = BLOCK - len(left)
+        if len(part) < begin:
+            left = np.concatenate([left, part])
+            continue
+        yield _to_integers(np.concatenate([left, part[:begin]]))
+        for place in range(begin, len(part) - BLOCK + 1, BLOCK):
+            yield _to_integers(part[place : place + BLOCK])
+        left = part[len(part) - (len(part) - begin) % BLOCK :].copy()
     if len(left):
-        yield left
+        yield _to_integers(left)
+
+
+def _to_integers(samples: np.ndarray) -> np.ndarray:
+    return (samples * _FULL_SCALE).round().clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
 def read_flac(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, last: int, rate: int) -> np.ndarray:
@@ -98,7 +105,10 @@ def read_flac(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, l
         rate: Sampling rate in Hz.
 
     Returns:
-        (last - first,) float32; fewer samples if the blocks are damaged.
+        (last - first,) float32; fewer samples, of the blocks before, if a block other than the first is damaged.
+
+    Raises:
+        av.FFmpegError: The first block is damaged.
     """
     import av
 

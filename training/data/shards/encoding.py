@@ -35,7 +35,7 @@ class Encoding:
         short_side: Largest short side of the frames, in pixels; smaller frames keep their size.
         quality: Quality of the JPEG files, 1 to 95.
         sampling_rate: Sampling rate of the audio in Hz.
-        audio: `"flac"`, or `"pcm"`, which takes about twice the space and no decoding.
+        audio: `"flac"`, or `"pcm"`, which takes more space and no decoding.
         video: `"jpeg"`, or `"h264"`: a video with a key frame every 16 frames.
     """
 

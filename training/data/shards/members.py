@@ -95,11 +95,11 @@ class ShardFiles:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
+        opened = self._open_file(f"{self.root}/shards/{shard}")
         # What was removed from the folder of downloads takes space until it is closed.
-        removed = [name for name, number in self._open.items() if not os.fstat(number).st_nlink]
-        for name in removed:
+        for name in [name for name, number in self._open.items() if not os.fstat(number).st_nlink]:
             os.close(self._open.pop(name))
-        self._open[shard] = self._open_file(f"{self.root}/shards/{shard}")
+        self._open[shard] = opened
         if len(self._open) > _OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
         return self._open[shard]

@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
+import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -16,6 +19,7 @@ from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
+from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
 from deepavfusion.training.data.loading import ClipOrder, evaluation_loader, training_loader
@@ -29,8 +33,10 @@ from deepavfusion.training.data.shards import (
     finish,
     prepare,
 )
+from deepavfusion.training.data.shards import encoding as encoding_files
 from deepavfusion.training.data.shards import members as member_files
 from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
+from deepavfusion.training.data.shards.downloads import local_copy
 from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
 from deepavfusion.training.data.shards.index import _NAMES, _PLACES
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
@@ -39,7 +45,13 @@ from tests.media_factory import tone, write_media
 from ..disk import MODEL, RATE, VIDEO, make_clips, write
 from ..test_windows import make_clip, ramp
 
+VIDEO_ENCODING = Encoding(short_side=48, video="h264")
 ENCODING = Encoding(fps=10, short_side=48, quality=95)
+
+
+def gray_image(time: float, size: tuple[int, int]) -> np.ndarray:
+    """(*size, 3): a gray that tells the time."""
+    return np.full((*size, 3), 20 + round(40 * time), np.uint8)
 
 
 def folder_of_clips(root: Path, count: int = 7) -> Path:
@@ -147,6 +159,47 @@ def test_annotated_parts_alone_are_stored(tmp_path):
         encode_clip(str(path), ENCODING, 8.0, 9.0)
 
 
+def test_long_members_are_kept_out_of_memory(tmp_path, monkeypatch):
+    path, encoding = make_clip(tmp_path / "clip.mov", 30.0), Encoding(fps=2, short_side=48, audio="pcm")
+    expected = encode_clip(str(path), encoding)
+    stored = content(expected.video), content(expected.audio)
+    assert not expected.audio._rolled
+    monkeypatch.setattr(encoding_files, "_IN_MEMORY", 10_000)
+    tracemalloc.start()
+    try:
+        clip = encode_clip(str(path), encoding, folder=str(tmp_path))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert clip.audio._rolled
+    assert clip.video._rolled
+    assert (content(clip.video), content(clip.audio)) == stored
+    assert len(stored[1]) > 950_000
+    assert peak < 800_000
+    clip.close()
+
+
+def test_videos_are_stored_with_frequent_key_frames(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_media(path, seconds=5.0, fps=12, size=(130, 98), paint=lambda time: gray_image(time, (98, 130)))
+    clip = encode_clip(str(path), VIDEO_ENCODING)
+    with av.open(io.BytesIO(content(clip.video))) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        assert (stream.width, stream.height, stream.codec_context.name) == (64, 48, "h264")
+        assert [k for k, packet in enumerate(packets) if packet.is_keyframe] == [0, 16, 32, 48]
+    assert len(packets) == 60
+    times = [0.04 + k / 12 for k in range(60)]
+    with closing(FrameReader.of(clip.video)) as reader:
+        found = [reader.at(time).mean() for time in times]
+    with closing(FrameReader.of(path)) as reader:
+        assert found == pytest.approx([reader.at(time).mean() for time in times], abs=2)
+    fast = tmp_path / "fast.mp4"
+    write_media(fast, seconds=1.0, fps=60)
+    with av.open(io.BytesIO(content(encode_clip(str(fast), VIDEO_ENCODING).video))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 30
+
+
 @pytest.mark.parametrize("audio", ["flac", "pcm"])
 def test_parts_of_audio_are_exact(tmp_path, audio):
     path = make_clip(tmp_path / "clip.mov", 10.0)
@@ -172,7 +225,8 @@ def test_only_the_blocks_of_a_window_are_read_and_their_damage_is_found(tmp_path
     assert asked == [places.ends[4] - places.ends[2]]
     stored[places.offset + (places.ends[3] + places.ends[4]) // 2] ^= 1
     with pytest.raises(av.FFmpegError):
-        read_flac(read, np.array(places.ends), 3 * BLOCK, 5 * BLOCK, RATE)
+        read_flac(read, np.array(places.ends), 4 * BLOCK, 5 * BLOCK, RATE)
+    assert len(read_flac(read, np.array(places.ends), 3 * BLOCK, 6 * BLOCK, RATE)) == BLOCK
     assert len(read_flac(read, np.array(places.ends), BLOCK, 4 * BLOCK, RATE)) == 3 * BLOCK
 
 
@@ -240,6 +294,36 @@ def test_prepared_clips_equal_those_of_files(prepared, config):
         loud = expected["input_features"] > 0
         assert loud.any()
         assert (sample["input_features"] - expected["input_features"])[loud].abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "encoding", [Encoding(short_side=48, audio="pcm", video="h264"), Encoding(10, 48, audio="pcm")]
+)
+@pytest.mark.parametrize("config", [MODEL, VIDEO])
+def test_other_encodings_equal_files_too(prepared, tmp_path, encoding, config):
+    videos, _ = prepared
+    rows = read_folder(videos)
+    rows = rows.select([k for k in range(len(rows)) if rows[k]["path"].endswith(("clip1.mp4", "clip2.mp4"))])
+    preparation = Preparation({None: rows}, str(videos), {"data": "folder"}, encoding)
+    list(prepare(preparation, tmp_path))
+    finish(preparation, tmp_path)
+    stored = build_dataset(
+        {"name": "shards", "path": str(tmp_path), "validation_fraction": 1.0}, config, "test", False, 0
+    )
+    whole = build_dataset({"name": "folder", "path": str(videos), "validation_fraction": 1.0}, config, "test", False, 0)
+    expected = {Path(whole.describe(i)).name: i for i in range(len(whole))}
+    for sample in stored.__getitems__(range(2)):
+        given = whole[expected[Path(sample["path"]).name]]
+        assert (sample["pixel_values"] - given["pixel_values"]).abs().mean() < 0.1
+        loud = given["input_features"] > 0
+        assert (sample["input_features"] - given["input_features"])[loud].abs().max() < 0.05
+    shard = tmp_path / "shards" / "clips-000000.tar"
+    with tarfile.open(shard) as tar:
+        suffixes = {member.name.rpartition(".")[2] for member in tar}
+    assert suffixes == {"json", "wav", "mp4" if encoding.video == "h264" else "mov"}
+    shard.write_bytes(bytes(shard.stat().st_size))
+    expected = "an MP4 file" if encoding.video == "h264" else "a JPEG file"
+    assert f"expected {expected} in {tmp_path}/shards/clips-000000.tar, but" in stored.__getitems__([0])[0].reason
 
 
 def test_windows_are_drawn_as_from_files(prepared, monkeypatch):
@@ -424,6 +508,40 @@ def test_shards_are_read_from_addresses_through_a_cache(prepared, tmp_path):
     finally:
         if memory.exists("/prepared"):
             memory.rm("/prepared", recursive=True)
+
+
+def test_downloads_are_removed_to_make_room(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for k in range(4):
+        memory.pipe(f"/many/shards/{k}.tar", bytes([k]) * 1000)
+    memory.pipe("/many/index.arrow", b"index")
+    cache, root = tmp_path / "cache", "memory://many"
+
+    def kept():
+        return sorted(path.name for path in cache.glob("*/*") if not path.name.endswith(".lock"))
+
+    try:
+        local_copy(f"{root}/index.arrow", str(cache))
+        files = ShardFiles(root, str(cache), limit=2500e-9)
+        assert [files.read(f"{k}.tar", Place(0, 1)) for k in (0, 1)] == [b"\0", b"\1"]
+        for k, name in enumerate(["0.tar", "1.tar"]):  # as if opened one after the other
+            (path,) = cache.glob(f"*/{name}")
+            os.utime(path, (k, k))
+        local_copy(f"{root}/shards/0.tar", str(cache))  # opened again, so that 1.tar is the oldest
+        assert files.read("2.tar", Place(0, 1)) == b"\2"
+        assert kept() == ["0.tar", "2.tar", "index.arrow"]
+        assert set(files._open) == {"0.tar", "2.tar"}
+        assert files.read("1.tar", Place(999, 1)) == b"\1"  # downloaded again
+        assert kept() == ["1.tar", "2.tar", "index.arrow"]
+        one = ShardFiles(root, str(cache), limit=1e-9)
+        assert one.read("0.tar", Place(0, 1)) == b"\0"  # a file that is larger than the limit is alone
+        assert kept() == ["0.tar", "index.arrow"]
+        with pytest.raises(MediaError, match=r"memory://many/shards/9\.tar"):
+            files.read("9.tar", Place(0, 1))
+    finally:
+        memory.rm("/many", recursive=True)
 
 
 def test_splits_labels_and_recordings_travel(tmp_path):
