@@ -7,6 +7,10 @@ INSTALLED := $(VENV)/installed
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or later is needed, this is {sys.version}")'
+# Beside a folder named deepavfusion, such as this one, Python would import that folder instead: the finder of the editable
+# installation comes last unless this line of a .pth file moves it to the front.
+FIND_FIRST = echo 'import sys; sys.meta_path.sort(key=lambda finder: "__editable___deepavfusion" not in str(finder))' \
+	> "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/deepavfusion_first.pth"
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network and not ecosystem"
 # The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
 SOURCES := $(VENV)/src/deepavfusion
@@ -28,6 +32,7 @@ $(INSTALLED): setup.cfg constraints.txt
 	@echo "Setting up $(VENV): the first time, this downloads about 3 GB and takes a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(FIND_FIRST)
 	touch $@
 
 quickstart: env  ## pre-train and evaluate a tiny model on the built-in scenes (minutes on 2 CPU cores)

@@ -1,6 +1,7 @@
 """The wheel and the source distribution hold every module, and all files agree on the supported Python versions."""
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -101,3 +102,13 @@ def test_the_workflow_runs_make_targets_on_every_python():
     assert {("test-lowest", PYTHONS[0]), ("test-newest", PYTHONS[-1])} <= set(JOBS)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert {target for target, _ in JOBS} <= targets
+
+
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="the environment of the Makefile is absent")
+def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path):
+    (tmp_path / "deepavfusion").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import importlib.util; print(importlib.util.find_spec('deepavfusion').origin)"
+    python = ROOT / ".venv" / "bin" / "python"
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("__init__.py")

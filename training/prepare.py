@@ -14,6 +14,7 @@ from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.environment import own_command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
@@ -130,7 +131,7 @@ def main(argv: list[str]) -> int:
         "masks": f"finetune avsbench_{preparation.about['options'].get('subset')}",
         "boxes": f"finetune {given.name.removesuffix('_soundnet')}_localization",
     }[preparation.about["kind"]]
-    say(f"\nnext:\n  deepavfusion {training} data.name=shards data.path={given.out}", kept="\n")
+    say(f"\nnext:\n  {own_command()} {training} data.name=shards data.path={given.out}", kept="\n")
     return FAILED if outcome.broken else 0
 
 

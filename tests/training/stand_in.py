@@ -26,6 +26,7 @@ class StandInClips(Dataset):
 
     ceilings = None
     card = "tinted noise"
+    reading = "evaluation"
 
     def __init__(self, model_config, size, train, broken=(), poisoned=()):
         self.config, self.size, self.train = model_config, size, train

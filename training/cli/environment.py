@@ -1,6 +1,7 @@
 """Cores and threads of a command: how many there are, and how threads wait for each other."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,14 @@ def _own_cores(environment: Mapping[str, str]) -> int:
     return max(1, usable_cores() // (max(1, int(processes)) if processes.isdecimal() else 1))
 
 
+def own_command() -> str:
+    """How the command of this environment is called from the current folder, for suggestions in the terminal."""
+    if shutil.which("deepavfusion"):
+        return "deepavfusion"
+    beside = Path(sys.executable).with_name("deepavfusion")
+    return os.path.relpath(beside) if beside.is_file() else "deepavfusion"
+
+
 def core_seconds() -> tuple[float, float] | None:
     """Seconds that the threads of this process have computed, and have waited for a core; None if unknown."""
     ran = waited = 0
@@ -106,6 +115,7 @@ __all__ = [
     "PASSIVE_WAITING",
     "core_seconds",
     "module_run_by_python",
+    "own_command",
     "threads_beside",
     "usable_cores",
     "wait_passively",

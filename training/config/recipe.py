@@ -181,6 +181,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     for override, following in itertools.zip_longest(overrides, overrides[1:], fillvalue=""):
         section, key, value = parse_override(override, following, own_command)
         overridden[section][key] = value
+    _leave_out_other_data(sections, overridden["data"], own_command)
     for section, entries in overridden.items():
         merge = _override_warmup if section == "optim" else dict.__or__
         sections[section] = merge(sections[section], entries)
@@ -206,6 +207,17 @@ def _check_command(command: str, recipe: str, own: Any) -> str:
         raise RecipeError(f"The command of recipe {recipe} is {own!r}: expected one of {', '.join(COMMANDS)}.")
     check_command(command, recipe, own)
     return own
+
+
+def _leave_out_other_data(sections: dict[str, dict], overridden: dict[str, Any], command: str) -> None:
+    """Leave out the options of a recipe's data set that another one, which is named instead, does not have."""
+    data, name = sections["data"], overridden.get("name")
+    if name is None or name == data.get("name"):
+        return
+    scope = Scope(command, sections["task"].get("name"), name)
+    for option in section_options("data", command):
+        if scope.mismatch(option):
+            data.pop(option.name, None)
 
 
 def _override_warmup(optim: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class ClipDataset(Dataset):
         ceilings: Best scores that a single modality can reach (`modality_ceilings`), or None where unknown.
         card: Description of the data in one line.
         check: Command that reads every clip of the data set, or None for data without files.
+        reading: What an evaluation of the clips is called in its progress.
     """
 
     label_names: list[str] | None = None
@@ -62,6 +63,7 @@ class ClipDataset(Dataset):
     ceilings: dict | None = None
     card: str = ""
     check: str | None = None
+    reading = "evaluation"
     collate = staticmethod(collate_clips)
 
     def __init__(self, seed: int):

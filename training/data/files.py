@@ -248,6 +248,8 @@ class DenseClips(ClipDataset):
         num_windows: Number of windows K; 10 is the published number, for clips of 10 s.
     """
 
+    reading = "evaluation of all windows"
+
     def __init__(self, clips: FileClips, num_windows: int = 10):
         if num_windows < 1:
             raise ValueError(f"Expected num_windows of at least 1, got {num_windows}.")

@@ -117,7 +117,7 @@ class Report:
         self._add(title, "text", lines=lines)
 
     def add_figure(self, title: str, image: Any, caption: str | None = None, *, alt: str) -> None:
-        """Add a matplotlib figure or a frame (H, W, 3) uint8, with alternative text."""
+        """Add a matplotlib figure, the file of one (PNG), or a frame (H, W, 3) uint8, with alternative text."""
         self._add(title, "figure", image=self._image(image, title, alt), caption=caption)
 
     def add_gallery(self, title: str, examples: Sequence[Example], caption: str | None = None) -> None:
@@ -202,8 +202,9 @@ class Report:
         """Attributes of an <img>, which is also written as a file."""
         if not alt.strip():
             raise ValueError(f"Expected alternative text for the image of {name!r}, got none.")
-        if isinstance(image, Figure):
-            content, kind, scale = figure_png(image), "chart", 96 / DPI
+        if isinstance(image, (Figure, Path)):
+            content = image.read_bytes() if isinstance(image, Path) else figure_png(image)
+            kind, scale = "chart", 96 / DPI
         else:
             scale = max(1, -(-_MIN_SIDE // max(as_frame(image).shape[:2])))
             content, kind = png(image), "frame pixels" if scale > 1 else "frame"

@@ -140,7 +140,7 @@ def training_line(record: dict[str, Any], total_steps: int) -> str:
     return (
         f"step {record['step']:>{len(str(total_steps))}}/{total_steps}  epoch {record['epoch']:7.2f}  {losses}  "
         f"lr {record['learning_rate']:.2e}  grad {record['grad_norm']:8.3f}  "
-        f"{record['samples_per_second']:8.1f} samples/s  eta {duration(record['eta'])}"
+        f"{record['samples_per_second']:8.1f} samples/s"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from deepavfusion.card_deepavfusion import architecture
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
+from deepavfusion_cli.environment import own_command
 
 from ..report.predictions import FOLDER, write_table
 from ..report.report import Report
@@ -67,14 +68,33 @@ def training_record(trainer) -> dict[str, Any]:
     }
 
 
+# Figures that a run leaves in its folder: file -> title and alternative text.
+_FIGURES = {
+    "reconstructions.png": ("Reconstructions", "Held-out clips, what is visible of them, and what the model predicts"),
+    "training_curves.png": ("Training", "Losses and probes over the course of the training"),
+}
+
+
 def write_report(
-    folder: Path, evaluation: Evaluation, record: dict[str, Any], title: str, notes: list[str] | None = None
+    folder: Path,
+    evaluation: Evaluation,
+    record: dict[str, Any],
+    title: str,
+    notes: list[str] | None = None,
+    work: Path | None = None,
 ) -> None:
-    """Write evaluation.json, with the content of `record`, report.html and the predictions into a folder."""
+    """Write evaluation.json, with the content of `record`, report.html and the predictions into a folder.
+
+    Figures that a run left in that folder, or in its folder `work`, are shown.
+    """
     lines = [f"{evaluation.clip_count} of the {record['split']} split, model {record['model']}.", *(notes or [])]
     report = Report(folder, title, lines + evaluation.notes, evaluation.tables, record)
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)
+    for name, (heading, alt) in _FIGURES.items():
+        found = [path / name for path in (folder, work) if path is not None and (path / name).is_file()]
+        if found:
+            report.add_figure(heading, found[0], alt=alt)
     if evaluation.examples:
         report.add_gallery("Examples", evaluation.examples, "The first held-out clips, not chosen.")
     report.write()
@@ -109,10 +129,12 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     if training["skipped_clips"]:
         parts.append(f"clips that could not be read: {len(training['skipped_clips'])} (listed in evaluation.json)")
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
-    images = [folder / name for name in ("reconstructions.png", "training_curves.png") if (folder / name).is_file()]
+    images = [folder / name for name in _FIGURES if (folder / name).is_file()]
     parts += [f"image   {path}" for path in images]
-    following = [*(command.format(folder=folder) for command in commands), f"deepavfusion push {folder} ORG/NAME"]
-    return "\n".join([*parts, "\nnext:", *(f"  {command}" for command in following)])
+    scene = folder / "scene" / "clip.mp4"
+    clip = scene if scene.is_file() else "CLIP.mp4"
+    following = (command.format(folder=folder, clip=clip) for command in (*commands, "push {folder} ORG/NAME --dry-run"))
+    return "\n".join([*parts, "\nnext:", *(f"  {own_command()} {command}" for command in following)])
 
 
 def package_versions() -> dict[str, str]:

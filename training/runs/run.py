@@ -201,7 +201,7 @@ class Run:
             record = evaluation_record(evaluation, recipe, name, trainer.accelerator.device)
             record |= self.final.add_training(evaluation, self.folder.metrics, draft, name)
             record |= training_record(trainer)
-            write_report(draft, evaluation, record, f"{self.task.NAME.capitalize()}: {name}", notes)
+            write_report(draft, evaluation, record, f"{self.task.NAME.capitalize()}: {name}", notes, self.folder.work)
             write_card(draft, name, record, evaluation, recipe, notes)
             line = None if after is None else after(self)
             self.folder.publish()

@@ -30,7 +30,7 @@ class Task:
         MODEL: Class of its models.
         PROTOCOL: What the metrics mean, in a few sentences.
         ENCODER: Prefix of the encoder's weights in the model.
-        NEXT: Commands for a trained model, with {folder} as placeholder.
+        NEXT: Commands for a trained model, without the name of the program, with placeholders {folder} and {clip}.
         UNITS: What the metrics are averages over, in the plural.
         SELECTS: Whether the best checkpoint on `data.selection_split` can be selected. Otherwise `data.eval_split` is
             evaluated during training, and the last checkpoint is kept.

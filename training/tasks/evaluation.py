@@ -136,7 +136,7 @@ def score_clips(
     rows, unreadable = {}, []
     try:
         with whole_parameters(model), naming_dead_workers():
-            for batch in with_progress(loader, "evaluation", "batch", plural="batches"):
+            for batch in with_progress(loader, clips.reading, "batch", plural="batches"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue

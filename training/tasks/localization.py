@@ -43,7 +43,7 @@ class Localization(Task):
     NAME = "localization"
     MODEL = DeepAVFusionForSoundLocalization
     UNITS = "frames with a visible source"
-    NEXT = ("deepavfusion localize CLIP.mp4 --model {folder} --out OUT",)
+    NEXT = ("localize {clip} --model {folder} --out OUT",)
     PROTOCOL = (
         "Frame at the middle of the audio window; maps are resized bilinearly to the frame. cIoU: sum of the "
         "consensus map within the predicted area / (sum of the consensus map + predicted area outside it). Predicted "

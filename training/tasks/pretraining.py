@@ -52,8 +52,8 @@ class Pretraining(Task):
     SELECTS = False
     EVALUATES_FIRST = True
     NEXT = (
-        "deepavfusion embed CLIP.mp4 --model {folder} --out streams/",
-        "deepavfusion pretrain folder data.path=VIDEOS model.init_from={folder}",
+        "embed {clip} --model {folder} --out streams",
+        "finetune folder_recognition data.path=VIDEOS model.init_from={folder}",
     )
     PROTOCOL = _PROTOCOLS["reconstruction"]
 

@@ -40,7 +40,7 @@ class Recognition(Task):
 
     NAME = "recognition"
     MODEL = DeepAVFusionForAudioVisualClassification
-    NEXT = ("deepavfusion classify CLIP.mp4 --model {folder}",)
+    NEXT = ("classify {clip} --model {folder}",)
     PROTOCOL = (
         "One centered window per clip. Joint: mean of the logits of the three streams, which have exchanged "
         "information through fusion. Image only, audio only: the other modality is missing from the input."

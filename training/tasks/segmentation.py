@@ -34,7 +34,7 @@ class Segmentation(Task):
     NAME = "segmentation"
     MODEL = DeepAVFusionForSemanticSegmentation
     UNITS = "frames"
-    NEXT = ("deepavfusion segment CLIP.mp4 --model {folder} --out OUT",)
+    NEXT = ("segment {clip} --model {folder} --out OUT",)
     PROTOCOL = (
         "Frame at the middle of the audio window. Sounding objects are foreground, silent objects background. mIoU: "
         "mean over frames of the foreground's intersection over union at probability 0.5 (semantic: mean over classes "

@@ -20,7 +20,7 @@ class Separation(Task):
     NAME = "separation"
     MODEL = DeepAVFusionForSourceSeparation
     UNITS = "mixtures"
-    NEXT = ("deepavfusion separate CLIP.mp4 --model {folder} --out OUT",)
+    NEXT = ("separate {clip} --model {folder} --out OUT",)
     PROTOCOL = (
         "Mixtures are sums of two clips' audio; each source is separated by its own frame, with the phase of the "
         "mixture. SDR, SIR, SAR: BSS-eval version 3 (512 taps, no permutation). SI-SDR: scale-invariant, means "

@@ -309,3 +309,13 @@ def test_recipes_are_built_without_a_file():
     with pytest.raises(RecipeError, match="command is 'train'"):
         Recipe(name="mine", goal="", command="train")
     assert Recipe(name="mine", goal="", command="finetune").task.name == "recognition"
+
+
+def test_options_of_a_recipe_stay_with_its_data_set():
+    recipe = load_recipe("finetune", "music_separation", ["data.name=folder", "data.path=x"])
+    assert (recipe.data.name, recipe.data.subset) == ("folder", None)
+    assert load_recipe("finetune", "music_separation").data.subset == "solo"
+    recipe = load_recipe("finetune", "scenes_separation", ["data.name=folder", "data.path=x"])
+    assert recipe.data.name == "folder"
+    with pytest.raises(RecipeError, match=r"Unknown option data\.subset"):
+        load_recipe("finetune", "music_separation", ["data.name=folder", "data.path=x", "data.subset=solo"])

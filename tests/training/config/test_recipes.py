@@ -64,6 +64,7 @@ SOURCES = {
     "flickr_localization": ("flickr_soundnet", None),
     "is3_localization": ("is3", None),
     "folder_recognition": ("folder", None),
+    "folder_separation": ("folder", None),
 }
 
 
