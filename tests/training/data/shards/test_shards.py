@@ -304,7 +304,7 @@ def test_other_encodings_equal_files_too(prepared, tmp_path, encoding, config):
     videos, _ = prepared
     rows = read_folder(videos)
     rows = rows.select([k for k in range(len(rows)) if rows[k]["path"].endswith(("clip1.mp4", "clip2.mp4"))])
-    preparation = Preparation({None: rows}, str(videos), {"data": "folder"}, encoding)
+    preparation = Preparation({None: rows}, str(videos), ABOUT, encoding)
     list(prepare(preparation, tmp_path))
     finish(preparation, tmp_path)
     stored = build_dataset(
