@@ -39,10 +39,10 @@ def test_time_counts_as_that_of_the_innermost_step(monkeypatch):
 
 
 def test_what_the_results_say_of_memory_and_rates_holds():
-    """Forty times as many samples as from files, which are read at the rate of PyAV's decoding, in constant memory."""
+    """The targets: 200 samples a second, 40 times as many as from files, near PyAV's rate, in constant memory."""
     path = Path(benchmark_data.__file__).parent / "results" / "benchmark_data_cpu.json"
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["samples_per_second"]["pcm"] >= 200
+    assert found["samples_per_second"]["flac"] >= 200
     assert found["times_files"]["flac"] >= 40
     assert found["files_to_pyav"] >= 0.9
     assert found["memory"]["samples"] >= 20_000
