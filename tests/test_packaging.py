@@ -110,5 +110,7 @@ def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = "import importlib.util; print(importlib.util.find_spec('deepavfusion').origin)"
     python = ROOT / ".venv" / "bin" / "python"
-    done = subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().endswith("__init__.py")

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_fl
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
+from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.precision import fast_bfloat16
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser, positive
@@ -266,9 +267,9 @@ def main(argv=None) -> dict:
                 f"{row['ours_is_faster_by']:>7.2f}x{row['peak_bytes'] / 1e6:>7.0f}{flops:>8}{share:>11}",
                 flush=True,
             )
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
+        if args.output:  # what is measured stays, whatever happens to the next case
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(args.output, json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -144,8 +144,8 @@ def textbook(module: nn.Module) -> nn.Module:
 
 _MODULES = ("models.deepavfusion", "models.avmae")
 _FUSION = {"factorized": "factorized_mmi", "dense": "dense_mmi", "token": "token"}
-# Width -> function of models.vits.
-_TOWERS = {384: "vit_small_patch16", 768: "vit_base_patch16", 1024: "vit_large_patch16"}
+# Width -> function of models.vits, and what it takes for random weights.
+_TOWERS = {384: ("vit_small_patch16", False), 768: ("vit_base_patch16", None), 1024: ("vit_large_patch16", None)}
 
 
 class _Renamed(nn.Module):
@@ -199,11 +199,12 @@ def published(module: nn.Module, path: Path) -> nn.Module:
         encoders, pretraining = (importlib.import_module(name) for name in _MODULES)
     finally:
         sys.path.remove(str(path))
+    tower, random = _TOWERS[config.hidden_size]
     model = encoders.DeepAVFusion(
-        image_arch=_TOWERS[config.hidden_size],
-        audio_arch=_TOWERS[config.hidden_size],
-        image_pretrained=False,
-        audio_pretrained=False,
+        image_arch=tower,
+        audio_arch=tower,
+        image_pretrained=random,
+        audio_pretrained=random,
         image_size=config.frame_size,
         audio_size=(config.num_mel_bins, config.spectrogram_length),
         fusion_arch=_FUSION[config.fusion_type],

@@ -11,7 +11,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.folder import FolderError
-from deepavfusion.inference.jobs.progress import Progress, duration
+from deepavfusion.inference.jobs.progress import Progress
 from deepavfusion_cli.environment import core_seconds
 from deepavfusion_cli.terminal import say
 

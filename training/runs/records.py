@@ -133,8 +133,9 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     parts += [f"image   {path}" for path in images]
     scene = folder / "scene" / "clip.mp4"
     clip = scene if scene.is_file() else "CLIP.mp4"
-    following = (command.format(folder=folder, clip=clip) for command in (*commands, "push {folder} ORG/NAME --dry-run"))
-    return "\n".join([*parts, "\nnext:", *(f"  {own_command()} {command}" for command in following)])
+    following = (*commands, "push {folder} ORG/NAME --dry-run")
+    lines = (f"  {own_command()} {command.format(folder=folder, clip=clip)}" for command in following)
+    return "\n".join([*parts, "\nnext:", *lines])
 
 
 def package_versions() -> dict[str, str]:

@@ -140,8 +140,8 @@ def cross_modal_table(metrics: dict[str, Any]) -> Table | None:
         "How much the other modality helps",
         ["target", "visible patches", *(f"loss, other modality {title}" for title in OTHERS.values()), "reduction"],
         rows,
-        "Reduction: by the matching modality, relative to that of another clip. The best possible losses follow from what "
-        "links image and audio of the data.",
+        "Reduction: by the matching modality, relative to that of another clip. The best possible losses follow from "
+        "what links image and audio of the data.",
     )
 
 
