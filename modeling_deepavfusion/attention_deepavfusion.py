@@ -8,7 +8,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 _ABSORBED_COST = 0.7
 
 # Number of keys below which eager attention in bfloat16 on CPUs is faster than sdpa.
-_EAGER_KEYS = 256
+_EAGER_KEYS = 384
 
 
 def eager_attention_forward(

@@ -34,7 +34,8 @@ def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def _resident_set() -> int:
+def resident_set() -> int:
+    """Memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -43,7 +44,7 @@ def resident_growth(call: Callable[[], None]) -> int:
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # or the call would reuse what was freed before it
         trim(0)
-    before = _resident_set()
+    before = resident_set()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak that VmHWM reports
     call()
     status = Path("/proc/self/status").read_text()
@@ -74,4 +75,11 @@ def describe_machine(device: str, threads: int) -> dict:
     }
 
 
-__all__ = ["describe_machine", "in_fresh_process", "matrix_product_peak", "resident_growth", "synchronize"]
+__all__ = [
+    "describe_machine",
+    "in_fresh_process",
+    "matrix_product_peak",
+    "resident_growth",
+    "resident_set",
+    "synchronize",
+]
