@@ -147,8 +147,10 @@ def localize_parser() -> CommandParser:
 
 def data_parser(action: str | None = None) -> CommandParser:
     """Build the parser of `deepavfusion data`, or of one of its actions, "check" or "prepare"."""
+    operands = {"check": "NAME PATH [data.key=value ...]", "prepare": "NAME PATH OUT [data.key=value ...]"}
     parser = CommandParser(
         f"deepavfusion data {action or ''}".strip(),
+        usage=f"%(prog)s [options] {operands[action]}" if action else None,
         description=_DATA_DESCRIPTIONS[action],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -16,7 +16,7 @@ from yaml import YAMLError
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .errors import BAD_INPUT
 from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
-from .paths import check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
+from .paths import RUNS, check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
 from .values import check_override, load_values, parse_override
 
@@ -73,26 +73,33 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         paths, words = {"--model": given.model, "--out": given.out}, [given.recipe, *given.overrides]
     check_order(command, words)
     check_recipe(command, words[0])
-    given = {f"data.{name}": value for name, value in _data_of_recipe(words[0]).items()}
+    given = _of_recipe(words[0])
     for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
         section, name, value = parse_override(word, following, command)
         check_override(f"{section}.{name}", value, *type_and_limits(section, name, command))
         given[f"{section}.{name}"] = value
     _check_data(given.get("data.name"), given.get("data.path"))
+    out = str(given.get("run.output_dir") or f"{RUNS}/{Path(words[0]).stem}")
+    if command == "evaluate" or os.path.exists(out):
+        given.pop("model.init_from", None)  # nothing starts from it, or a run that has begun
     paths |= {name: str(given[name]) for name in ("model.init_from", "run.output_dir") if given.get(name) is not None}
-    for argument in ("--model", "model.init_from"):
-        if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
-            raise InputError(unusable(f"{argument}={origin}", reason))
     for argument in ("--out", "run.output_dir"):
         if (out := paths.get(argument)) is not None:
             check_writable(Path(out), argument)
+    for argument in ("--model", "model.init_from"):
+        if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
+            raise InputError(unusable(f"{argument}={origin}", reason))
 
 
-def _data_of_recipe(recipe: str) -> dict:
-    """Section `data` of a recipe that `check_recipe` passed; empty if it cannot be read, which is answered later."""
+def _of_recipe(recipe: str) -> dict[str, Any]:
+    """What a recipe that `check_recipe` passed says of data and initial model, by option.
+
+    Empty if it cannot be read, which is answered later.
+    """
     try:
         values = load_values((recipe_file(recipe) or Path(recipe)).read_text(encoding="utf-8"))
-        return dict(values["data"])
+        found = {f"data.{name}": value for name, value in dict(values["data"]).items()}
+        return found | {"model.init_from": dict(values.get("model") or {}).get("init_from")}
     except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError, YAMLError):
         return {}
 
@@ -101,8 +108,17 @@ def _check_data(name: Any, path: Any) -> None:
     """Check that a data set on disk has a folder that exists."""
     if path is None and name in DATA_SETS:
         raise InputError(f"data.path is missing: set it to the folder of data set {name!r}, data.path=FOLDER.")
-    if path is not None and not os.path.exists(str(path)):
-        raise InputError(unusable(f"data.path={path}", f"there is no such folder{similar(Path(str(path)))}"))
+    if path is not None and "://" not in str(path) and (reason := _no_data(str(path))):
+        raise InputError(unusable(f"data.path={path}", reason))
+
+
+def _no_data(path: str) -> str | None:
+    """Reason why a path holds no data set: it is no folder, or an empty one."""
+    if not os.path.exists(path):
+        return f"there is no such folder{similar(Path(path))}"
+    if not os.path.isdir(path):
+        return "that is a file, not a folder"
+    return None if os.listdir(path) else "the folder is empty"
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
@@ -251,10 +267,9 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
     for argument in ("out", "report") if action == "check" else ():
         if (file := getattr(given, argument)) is not None:
             check_output_file(file, f"--{argument}")
-    if not os.path.exists(given.path):
-        hint = similar(Path(given.path))
-        expected = f"expected the data set {given.name} at {given.path}"
-        raise InputError(sentence(f"{expected}, but there is no such folder{hint}"))
+    expected = f"expected the data set {given.name} at {given.path}"
+    if "://" not in given.path and (reason := _no_data(given.path)):
+        raise InputError(sentence(f"{expected}, but {reason}"))
     return given, options
 
 

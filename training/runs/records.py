@@ -129,6 +129,8 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     if training["skipped_clips"]:
         parts.append(f"clips that could not be read: {len(training['skipped_clips'])} (listed in evaluation.json)")
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
+    if (folder / "checkpoints").is_dir():
+        parts.append(f"state   {folder / 'checkpoints'} (of the training; may be deleted)")
     images = [folder / name for name in _FIGURES if (folder / name).is_file()]
     parts += [f"image   {path}" for path in images]
     scene = folder / "scene" / "clip.mp4"
