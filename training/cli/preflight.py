@@ -113,12 +113,10 @@ def _check_data(name: Any, path: Any) -> None:
 
 
 def _no_data(path: str) -> str | None:
-    """Reason why a path holds no data set: it is no folder, or an empty one."""
+    """Reason why a path holds no data set: it is no folder."""
     if not os.path.exists(path):
         return f"there is no such folder{similar(Path(path))}"
-    if not os.path.isdir(path):
-        return "that is a file, not a folder"
-    return None if os.listdir(path) else "the folder is empty"
+    return None if os.path.isdir(path) else "that is a file, not a folder"
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
