@@ -127,8 +127,11 @@ def attend_projected(
 
 
 def _absorbs(query, states, k_proj, v_proj, num_heads) -> bool:
-    """Whether `_attend_absorbed` may be used and saves arithmetic. Accelerators keep to fewer, larger kernels."""
-    if states.device.type != "cpu" or not (_is_plain(k_proj) and _is_plain(v_proj)):
+    """Whether `_attend_absorbed` may be used and saves arithmetic.
+
+    Accelerators keep to fewer, larger kernels. Meta tensors, on which arithmetic is counted, stand for those of CPUs.
+    """
+    if states.device.type not in ("cpu", "meta") or not (_is_plain(k_proj) and _is_plain(v_proj)):
         return False
     num_queries, num_states, dim = query.shape[1], *states.shape[1:]
     width = k_proj.out_features + v_proj.out_features

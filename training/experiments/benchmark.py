@@ -9,7 +9,7 @@ Each case alternates between the forms: ours, in bfloat16 by autocast where the 
 and the published code's, where a checkout of it is given. All have equal weights. Ratios are medians of paired ones, of
 CPU time on CPUs, which other programs disturb less, with those of wall time beside them. Peak memory is the increase
 during the call: of the allocator on a GPU, of the resident set of a fresh process on a CPU. PyTorch counts FLOPs, on
-fake tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
+meta tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
 """
 
 import argparse
@@ -22,8 +22,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
@@ -83,14 +82,6 @@ FORMS = {
 }
 
 
-# The counter knows the fused attention of GPUs; that of CPUs has the same products.
-for _suffix in ("", "_backward"):
-    _on_gpus, _on_cpus = (f"_scaled_dot_product_flash_attention{device}{_suffix}" for device in ("", "_for_cpu"))
-    register_flop_formula(getattr(torch.ops.aten, _on_cpus), get_raw=True)(
-        flop_registry[getattr(torch.ops.aten, _on_gpus)]
-    )
-
-
 class Workload:
     """Module of a case, in both forms, with inputs."""
 
@@ -102,7 +93,7 @@ class Workload:
         self.device, self.dtype = device, dtype
         with torch.device(device):
             module = PARTS[case.part](config)
-        self.module = module if dtype == torch.float32 else module.to(dtype)
+        self.module = module.to(device, dtype)
         self.module.train(case.backward)
         self.inputs = self._inputs()
 
@@ -156,12 +147,11 @@ def timed(workload: Workload, module: nn.Module, autocast: bool) -> tuple[float,
 
 
 def count_flops(case: Case, size: str, form: str) -> int:
-    """FLOPs of one call on a CPU, counted on fake tensors (nothing is computed)."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        workload = Workload(case, size, "cpu", torch.float32)
-        module = workload.form(form).requires_grad_(case.backward)
-        with FlopCounterMode(display=False) as counter:
-            workload.call(module)
+    """FLOPs of one call on a CPU, counted on meta tensors (nothing is computed)."""
+    workload = Workload(case, size, "meta", torch.float32)
+    module = workload.form(form).requires_grad_(case.backward)
+    with FlopCounterMode(display=False) as counter:
+        workload.call(module)
     return counter.get_total_flops()
 
 
