@@ -481,7 +481,7 @@ def test_more_memory_than_there_is(capsys):
     assert capsys.readouterr().err.startswith("x: not enough memory (for 4611686018427387904 bytes more)")
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", sorted({*cli.COMMANDS} - {"recipes"}))  # which `cli.main` answers, inside the boundary
 def test_every_command_is_inside_the_boundary(name):
     package = "inference" if name in cli.INFERENCE else "training"
     source = Path(__file__).parents[2] / package / f"{cli.MODULES.get(name, name).replace('.', '/')}.py"

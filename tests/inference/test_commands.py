@@ -363,7 +363,9 @@ class TestBadInput:
         code, _, err, _ = command(name, folder / "clip.mov", model=tmp_path / "run")
         reason = "the run in that folder has not finished; the command that started it resumes it"
         assert (code, err) == (2, f"deepavfusion {name}: {tmp_path / 'run'} cannot be used: {reason}.\n")
-        places = {run.path: reason, tmp_path: "there is no model in that folder", "./x": "there is no such folder"}
+        (tmp_path / "empty").mkdir()
+        places = {run.path: reason, tmp_path / "empty": "there is no model in that folder"}
+        places |= {"./x": "there is no such folder"}
         for place, expected in places.items():
             with pytest.raises(RecipeError, match=f"^model.init_from={place} cannot be used: {expected}.$"):
                 check_origin(str(place), "model.init_from")

@@ -25,6 +25,7 @@ POSITIONS = {
     Stream.MASK_SETTINGS: 1,
     Stream.WINDOWS: 3,
     Stream.LABELED_FRAMES: 2,
+    Stream.NOISE: 1,
 }
 # Held-out scenes are not augmented, and none of the other streams is used for them.
 HELD_OUT = {Stream.EVALUATION_PARTNERS}
