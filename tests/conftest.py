@@ -5,6 +5,7 @@ Those files that take longest come first, so that no worker is left with one of 
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first; the others stay in their order."""
     items.sort(key=lambda item: RANKS.get(item.path, len(RANKS)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_precision():
+    """Let the commands of a file choose the precision: accelerate keeps that of the first one in a process."""
+    if accelerate := sys.modules.get("accelerate"):
+        accelerate.state.AcceleratorState._reset_state()

@@ -236,6 +236,7 @@ def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
         recipes = {"pretrain": "scenes_tiny", "finetune": "scenes_recognition", "probe": "scenes_probe"}
         if command in recipes:
             words = [recipes[command], "data.annotations=clips.csv", f"run.output_dir={tmp_path / 'out'}"]
+            words += ["model.init_from=null"]
         elif command == "evaluate":
             words = ["scenes_retrieval", *model, *out]
         elif command == "export":

@@ -21,6 +21,7 @@ from deepavfusion_cli.boundary import run_module
 from ..config.recipe import load_recipe
 from ..data.loading import BatchPlace, ClipOrder
 from ..report.tables import markdown_table
+from ..runs.arguments import settle_precision
 from ..runs.models import build_model
 from ..runs.optimization import build_optimizer
 from ..runs.records import package_versions
@@ -72,6 +73,7 @@ _WARM_UP, _TIMED = 4, 24  # steps
 def seconds_per_clip(overrides: tuple[str, ...]) -> float:
     """CPU seconds of a training step per clip, on one thread: the mean over the masks that a run draws."""
     recipe = load_recipe("pretrain", RECIPE, overrides)
+    settle_precision(recipe)
     model = build_model(Pretraining, recipe, None).train()
     optimizer, batch = build_optimizer(recipe, model), recipe.optim.batch_size
     for group in optimizer.param_groups:
