@@ -175,19 +175,27 @@ def _attend_absorbed(query, states, k_proj, v_proj, num_heads, scaling) -> torch
 
 
 class DeepAVFusionAttention(nn.Module):
-    """Attention whose queries may come from different tokens than its keys and values."""
+    """Attention whose queries may come from different tokens than its keys and values.
 
-    def __init__(self, config, hidden_size: int, num_heads: int):
+    Args:
+        config: Configuration of the model.
+        hidden_size: Width of the tokens.
+        num_heads: Number of heads.
+        width: Width of queries, keys and values; that of the tokens by default.
+    """
+
+    def __init__(self, config, hidden_size: int, num_heads: int, width: int | None = None):
         super().__init__()
+        width = hidden_size if width is None else width
         self.config = config
         self.num_heads = num_heads
-        self.scaling = (hidden_size // num_heads) ** -0.5
+        self.scaling = (width // num_heads) ** -0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.is_causal = False
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.o_proj = nn.Linear(hidden_size, hidden_size)
+        self.q_proj = nn.Linear(hidden_size, width)
+        self.k_proj = nn.Linear(hidden_size, width)
+        self.v_proj = nn.Linear(hidden_size, width)
+        self.o_proj = nn.Linear(width, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(

@@ -97,40 +97,18 @@ class DeepAVFusionDenseAttention(DeepAVFusionPairAttention):
         return output, torch.cat(weights, dim=-1) if weights else None
 
 
-class DeepAVFusionTokenAttention(nn.Module):
+class DeepAVFusionTokenAttention(DeepAVFusionAttention):
     """Fusion tokens attend to image and audio patches as a single sequence."""
 
     def __init__(self, config):
-        super().__init__()
         dim = config.hidden_size
-        width = int(dim * config.fusion_attention_ratio)
-        self.config = config
-        self.num_heads = config.num_fusion_attention_heads
-        self.scaling = (width // self.num_heads) ** -0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
-        self.q_proj = nn.Linear(dim, width)
-        self.k_proj = nn.Linear(dim, width)
-        self.v_proj = nn.Linear(dim, width)
-        self.o_proj = nn.Linear(width, dim)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        super().__init__(config, dim, config.num_fusion_attention_heads, int(dim * config.fusion_attention_ratio))
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
         """As `DeepAVFusionDenseAttention.forward`."""
         streams = [(image, image_present), (audio, audio_present)]
         states = torch.cat([stream for stream, _ in streams if stream is not None], dim=1)
-        output, weights = attend_projected(
-            self,
-            self.q_proj(fusion),
-            states,
-            self.k_proj,
-            self.v_proj,
-            self.num_heads,
-            self.scaling,
-            self._mask(states, streams),
-            **options,
-        )
-        return self.dropout(self.o_proj(output)), weights
+        return super().forward(fusion, states, self._mask(states, streams), **options)
 
     @staticmethod
     def _mask(states, streams):

@@ -89,19 +89,15 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         Returns:
             (B, n, n + r or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
         """
-        if rows is not None:
-            normed = self.layernorm_before(hidden_states)
-            attended, weights = self.attention(
-                normed, normed, need_weights=need_weights, rows=self.layernorm_before(rows), row_ids=row_ids
-            )
-            hidden_states = torch.cat([hidden_states, nn.functional.embedding(row_ids, rows)], dim=1)
-            hidden_states = hidden_states + self.drop_path(attended)
-            return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
         normed = self.layernorm_before(hidden_states)
         keys = normed if context is None else torch.cat([self.layernorm_before(context), normed], dim=1)
         if queries is not None:
             hidden_states, normed = hidden_states[:, queries], normed[:, queries]
-        attended, weights = self.attention(normed, keys, need_weights=need_weights)
+        shared = {}
+        if rows is not None:
+            shared = {"rows": self.layernorm_before(rows), "row_ids": row_ids}
+            hidden_states = torch.cat([hidden_states, nn.functional.embedding(row_ids, rows)], dim=1)
+        attended, weights = self.attention(normed, keys, need_weights=need_weights, **shared)
         hidden_states = hidden_states + self.drop_path(attended)
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 

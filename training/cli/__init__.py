@@ -111,11 +111,10 @@ def _dispatch(argv: list[str]) -> int:
     if (text := help_without_recipe(name, words)) is not None:
         say(text, kept="\n")
         return 0 if words else BAD_INPUT
-    if code := guard(program(name, words), lambda: check(name, words), TRACEBACK in argv + flags, stops=False):
+    listing = name == "recipes"
+    action = (lambda: say(recipes_page(words), kept="\n")) if listing else (lambda: check(name, words))
+    if (code := guard(program(name, words), action, TRACEBACK in argv + flags, stops=False)) or listing:
         return code
-    if name == "recipes":
-        say(recipes_page(words), kept="\n")
-        return 0
     if "torch" not in sys.modules:
         say(f"{_PROGRAM} {name}: loading ...", stream=sys.stderr)  # imports take seconds
     from deepavfusion.training.extras import missing_extra

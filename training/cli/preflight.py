@@ -48,9 +48,7 @@ def check(command: str, words: Sequence[str]) -> None:
         SystemExit: After `--help`, or for an option that does not exist.
         ValueError: For a file, a folder, a model or a recipe that cannot be used.
     """
-    if command == "recipes":
-        recipes_page(words)
-    elif command in PARSERS:
+    if command in PARSERS:
         parse(command, words)
     elif command == "data":
         parse_data(words)

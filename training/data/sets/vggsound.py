@@ -88,7 +88,7 @@ def find_test_keys(root: Path, given: str | Path | None = None) -> set[str]:
 
 @contextlib.contextmanager
 def collecting_missing() -> Generator[list[Missing]]:
-    """Collect what `report_missing` is told instead of logging it."""
+    """Collect what `report_missing` is given instead of logging it."""
     collected: list[Missing] = []
     token = _COLLECTED.set(collected)
     try:
