@@ -277,15 +277,24 @@ def files_below(folder: Path) -> list[str]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines "key: old -> new" for every entry in which two nested dictionaries differ."""
+    """Lines "key: old -> new", with values as in a recipe, for every entry in which two nested dictionaries differ."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+            texts = [_as_in_recipe(value) for value in (before, after)]
+            texts = texts if texts[0] != texts[1] else [repr(before), repr(after)]
+            lines.append(f"{prefix}{key}: {' -> '.join(texts)}")
     return lines
+
+
+def _as_in_recipe(value: Any) -> str:
+    """A value in JSON; fractions without the last digits, which arithmetic leaves."""
+    value = float(f"{value:.12g}") if isinstance(value, float) else value
+    return json.dumps(value, ensure_ascii=False, default=repr)
+
 
 
 __all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "lock_folder", "read_mark"]

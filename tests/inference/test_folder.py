@@ -36,7 +36,7 @@ def test_results_are_replaced_by_the_same_command_or_on_request(tmp_path):
     write(path, {"checkpoint": "a"}, {"config.json": "2", "old/part": "2"})
     before = content(path)
     assert before == {"config.json": "2", "old/part": "2", "notes": "mine"}
-    with pytest.raises(FolderError, match=r"(?s)checkpoint: 'a' -> 'b'.*Name another output.*--overwrite"):
+    with pytest.raises(FolderError, match=r'(?s)checkpoint: "a" -> "b".*Name another output.*--overwrite'):
         write(path, {"checkpoint": "b"}, {})
     assert content(path) == before
     write(path, {"checkpoint": "b"}, {"config.json": "3"}, overwrite=True)
@@ -103,8 +103,22 @@ def test_folders_of_others_are_refused(tmp_path):
 def test_differences_name_what_changed():
     old = {"optim": {"epochs": 3.0, "betas": [0.9]}, "seed": 0}
     new = {"optim": {"epochs": 4.0, "betas": [0.9]}, "seed": 0, "model": {"size": "base"}}
-    assert differences(old, new) == ["model: None -> {'size': 'base'}", "optim.epochs: 3.0 -> 4.0"]
+    assert differences(old, new) == ['model: null -> {"size": "base"}', "optim.epochs: 3.0 -> 4.0"]
     assert differences(old, old) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (0.2, 0.1 * 3, "a: 0.2 -> 0.3"),
+        (0.3, 0.1 * 3, "a: 0.3 -> 0.30000000000000004"),
+        (None, True, "a: null -> true"),
+        ("é", 1e-12, 'a: "é" -> 1e-12'),
+        (float("inf"), 1, "a: Infinity -> 1"),
+    ],
+)
+def test_differences_show_values_as_recipes_do(old, new, line):
+    assert differences({"a": old}, {"a": new}) == [line]
 
 
 def test_a_folder_has_one_owner_at_a_time(tmp_path):

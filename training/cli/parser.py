@@ -51,12 +51,16 @@ class CommandParser(argparse.ArgumentParser):
         """Print usage and message, and exit with code 2."""
         options = [name for action in self._actions for name in action.option_strings]
         words = [word.partition("=")[0] for word in self._words if word.startswith("-") and len(word) > 2]
-        wrong = [word for word in words if not any(name.startswith(word) for name in options)]
-        sought = [word.lstrip("-").replace("_", "-").lower() for word in wrong if not word[1:2].isdigit()]
         names = {name.lstrip("-"): name for name in options}
-        close = [names[name] for word in sought for name in difflib.get_close_matches(word, names, 1)]
-        close = close or [found for word in sought if (found := self.suggest(word.replace("-", "_")))]
-        message += f" (did you mean {', '.join(close)}?)" if close else ""
+        for word in words:
+            if any(name.startswith(word) for name in options):
+                continue
+            sought = "" if word[1:2].isdigit() else word.lstrip("-").replace("_", "-").lower()
+            close = next(iter(difflib.get_close_matches(sought, names, 1)), None)
+            meant = names[close] if close else self.suggest(sought.replace("-", "_")) if sought else None
+            parts = [] if word in message.split() else [f"{word} does not exist"]
+            parts += [f"did you mean {meant}?"] if meant else []
+            message += f" ({'; '.join(parts)})" if parts else ""
         super().error(printable(message))
 
 

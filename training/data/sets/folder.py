@@ -194,6 +194,8 @@ def divide(rows, split: str, fraction: float, root: str):
         note = f"{len(held)} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
         chosen = held if split != "train" else sorted(set(range(len(rows))).difference(held))
         found = f"{count(len(rows), 'clip')} of {count(len(set(groups)), 'recording')} in all"
+        if len(set(groups)) == 1:
+            found += ", and clips of one recording stay together: add clips of other recordings"
     if not chosen:
         raise ValueError(f"Expected clips of the split {split!r} in {root}, found {found}.")
     return rows.select(chosen), note

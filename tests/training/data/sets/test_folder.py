@@ -237,6 +237,14 @@ def test_parts_of_a_recording_are_held_out_together(tmp_path):
     assert len(build_dataset(video, MODEL, "test", False, 0)) == 4
 
 
+def test_one_recording_cannot_be_divided(tmp_path):
+    settings = make_folder(tmp_path, {"a": 1})
+    message = r"clips of the split 'test' in .*, found 1 clip of 1 recording in all, and .*: add clips of other recordings"
+    with pytest.raises(ValueError, match=message):
+        build_dataset(settings, MODEL, "test", False, 0)
+    assert len(build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)) == 1
+
+
 def test_clips_without_a_split_are_counted(tmp_path, caplog):
     make_folder(tmp_path, {".": 3})
     (tmp_path / "list.csv").write_text("file_name;split\n0.mp4;val\n1.mp4;train\n2.mp4;\n")
