@@ -1,8 +1,17 @@
-"""Copies on this machine of files at addresses that fsspec opens, each downloaded once, in a folder of limited size."""
+"""Copies on this machine of files at addresses that fsspec opens, in a folder of limited size.
+
+Each file is downloaded once, and again after it has changed at its address.
+"""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
+from typing import Any
+
+from deepavfusion.inference.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 _KEPT = "*/*.tar"  # what may be removed to make room
 
@@ -13,9 +22,10 @@ def is_remote(root: str) -> bool:
 
 
 def local_copy(path: str, cache: str | None = None, limit: float | None = None) -> str:
-    """The path of a file on this machine: of an address, a copy that is downloaded once.
+    """The path of a file on this machine: of an address, a copy that is downloaded unless there is one that equals it.
 
-    Processes that want the same copy wait for the one that downloads it.
+    Processes that want the same copy wait for the one that downloads it. A copy is also used, with a warning, while its
+    address cannot be reached.
 
     Args:
         path: Path, or address for fsspec.
@@ -35,20 +45,36 @@ def local_copy(path: str, cache: str | None = None, limit: float | None = None) 
     address, _, name = path.rpartition("/")
     target = folder / hashlib.sha256(address.encode()).hexdigest()[:16] / name
     target.parent.mkdir(parents=True, exist_ok=True)
+    mark = target.with_name(f"{name}.version")
     with FileLock(f"{target}.lock"):
-        if target.exists():
+        files, remote = fsspec.core.url_to_fs(path)
+        there = target.exists()
+        version = _version(files, remote, path, there)
+        if there and version in (None, mark.read_text(encoding="utf-8") if mark.exists() else ""):
             os.utime(target)
             return str(target)
-        files, remote = fsspec.core.url_to_fs(path)
         if limit is not None and target.match(_KEPT):
             make_room(folder, limit * 1e9 - files.size(remote))
         temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
         try:
             files.get_file(remote, str(temporary))
+            mark.unlink(missing_ok=True)  # or a copy that is replaced by another would have its mark for an instant
             os.replace(temporary, target)
+            write_atomically(mark, str(version))
         finally:
             temporary.unlink(missing_ok=True)
     return str(target)
+
+
+def _version(files: Any, remote: str, path: str, there: bool) -> str | None:
+    """What distinguishes this version of a file from others; None if that is not known and there is a copy of it."""
+    try:
+        return str(files.checksum(remote))
+    except Exception as error:  # of any kind, as the libraries of addresses differ
+        if not there:
+            raise
+        logger.warning("%s cannot be reached (%s): its copy is used", path, error or type(error).__name__)
+        return None
 
 
 def make_room(folder: Path, size: float) -> None:

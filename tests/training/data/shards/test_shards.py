@@ -510,6 +510,30 @@ def test_shards_are_read_from_addresses_through_a_cache(prepared, tmp_path):
             memory.rm("/prepared", recursive=True)
 
 
+def test_files_that_changed_at_their_address_are_downloaded_again(tmp_path, caplog):
+    import fsspec
+
+    memory, address, cache = fsspec.filesystem("memory"), "memory://changing/index.arrow", str(tmp_path)
+    try:
+        memory.pipe("/changing/index.arrow", b"first")
+        path = Path(local_copy(address, cache))
+        before = path.stat().st_ino
+        assert Path(local_copy(address, cache)).stat().st_ino == before  # downloaded once
+        memory.pipe("/changing/index.arrow", b"again")
+        with open(path, "rb") as opened:
+            assert Path(local_copy(address, cache)).read_bytes() == b"again"
+            assert opened.read() == b"first"  # what is open stays
+        assert not caplog.text
+        memory.rm("/changing", recursive=True)
+        assert Path(local_copy(address, cache)).read_bytes() == b"again"
+        assert "memory://changing/index.arrow cannot be reached" in caplog.text
+        with pytest.raises(FileNotFoundError):
+            local_copy("memory://changing/other", cache)
+    finally:
+        if memory.exists("/changing"):
+            memory.rm("/changing", recursive=True)
+
+
 def test_downloads_are_removed_to_make_room(tmp_path):
     import fsspec
 
@@ -520,7 +544,7 @@ def test_downloads_are_removed_to_make_room(tmp_path):
     cache, root = tmp_path / "cache", "memory://many"
 
     def kept():
-        return sorted(path.name for path in cache.glob("*/*") if not path.name.endswith(".lock"))
+        return sorted(path.name for path in cache.glob("*/*") if path.suffix not in (".lock", ".version"))
 
     try:
         local_copy(f"{root}/index.arrow", str(cache))
