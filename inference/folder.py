@@ -296,5 +296,4 @@ def _as_in_recipe(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-
 __all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "lock_folder", "read_mark"]

@@ -2,6 +2,8 @@
 
 import torch
 
+from .presence_deepavfusion import reads_values
+
 IGNORED = -100  # as in transformers: a sample, pixel or position with this label does not count in the loss
 
 
@@ -26,7 +28,7 @@ def class_indices(labels: torch.Tensor, shape: tuple[int, ...], num_labels: int,
         )
     labels = labels.long()
     labels = labels.masked_fill(labels == ignored, IGNORED)
-    if not torch.compiler.is_compiling():
+    if reads_values():
         unknown = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))].unique().tolist()
         if unknown:
             also = "" if ignored == IGNORED else f" or {ignored}"
@@ -53,7 +55,7 @@ def probabilities(labels: torch.Tensor, ignored: int = IGNORED) -> tuple[torch.T
     labels = labels.float()
     known = (labels != IGNORED) & (labels != ignored)
     labels = labels.masked_fill(~known, 0.0)
-    if not torch.compiler.is_compiling() and not bool(((labels >= 0) & (labels <= 1)).all()):
+    if reads_values() and not bool(((labels >= 0) & (labels <= 1)).all()):
         raise ValueError(
             f"labels lie in {labels.min():.3g} .. {labels.max():.3g}: expected values in 0 .. 1, or {IGNORED} for what "
             "does not count."

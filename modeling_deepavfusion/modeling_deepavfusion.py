@@ -19,7 +19,7 @@ from .features_deepavfusion import DeepAVFusionFeatures
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
 from .outputs_deepavfusion import STREAMS, DeepAVFusionModelOutput, Recorder, requested_fields
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
-from .presence_deepavfusion import blank_absent, check_present, keep_present, require_any
+from .presence_deepavfusion import blank_absent, check_present, keep_present, reads_values, require_any
 from .unimodal_deepavfusion import load_unimodal
 from .vit_deepavfusion import DeepAVFusionDividedLayer, DeepAVFusionLayer, DeepAVFusionTower
 from .weights_deepavfusion import check_stored_types, check_weights
@@ -359,7 +359,7 @@ class DeepAVFusionModel(DeepAVFusionFeatures, DeepAVFusionPreTrainedModel):
             )
         image_present = None if pixel_values is None else check_present("image", image_present, pixel_values)
         audio_present = None if input_features is None else check_present("audio", audio_present, input_features)
-        if not torch.compiler.is_compiling():
+        if reads_values():
             sides = [(pixel_values, image_present), (input_features, audio_present)]
             present = [mask for values, mask in sides if values is not None]
             if all(mask is not None for mask in present) and not bool(torch.stack(present).any(0).all()):

@@ -21,6 +21,9 @@ NAME = "NVIDIA Stand-in"
 _ACROSS_DEVICES = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put", "aten::index_put_"}
 
 
+_WAITS: list[str] = []
+
+
 class DeviceTensor(torch.Tensor):
     """A tensor on the stand-in; `values` is a CPU tensor with its contents.
 
@@ -43,6 +46,7 @@ class DeviceTensor(torch.Tensor):
 
     # What torch computes without asking __torch_dispatch__:
     def tolist(self):
+        _WAITS.append("tolist")
         return self.values.tolist()
 
     def untyped_storage(self):
@@ -104,6 +108,9 @@ def _run(function, args, kwargs, target=None):
     name = function._schema.name
     if name == "aten::_pin_memory":
         return args[0].clone()
+    if name == "aten::is_pinned":
+        return False
+    kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     ours = {id(tensor.values): tensor for tensor in tensors if isinstance(tensor, DeviceTensor)}
     target = next(iter(ours.values())).device if ours else target
@@ -112,6 +119,8 @@ def _run(function, args, kwargs, target=None):
         raise RuntimeError(f"{name}: expected all tensors on one device, found {target} and cpu.")
     if ours and name.startswith("aten::index") and not isinstance(args[0], DeviceTensor):
         raise RuntimeError(f"{name}: indices on {target} for a tensor on cpu.")
+    if _waits(name, args, kwargs):
+        _WAITS.append(name)
     there = bool(ours)
     if kwargs.get("device") is not None:
         there = torch.device(kwargs["device"]).type != "cpu"  # "meta" where torch took it from a tensor's C++ side
@@ -132,6 +141,40 @@ def _run(function, args, kwargs, target=None):
         return DeviceTensor(tensor, target) if there else tensor
 
     return tree_map_only(torch.Tensor, wrap, function(*args, **kwargs))
+
+
+class _Event:
+    """An event of the stand-in, which is never behind the host."""
+
+    def __init__(self, device=None):
+        pass
+
+    def record(self):
+        pass
+
+    def synchronize(self):
+        pass
+
+
+def _waits(name: str, args, kwargs) -> bool:
+    """Whether the host waits for the device in an operation: for its values, or for the shape that they determine."""
+    there = bool(args) and isinstance(args[0], DeviceTensor)
+    if name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::_unique2", "aten::masked_select"):
+        return there
+    if name == "aten::index":
+        return there and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    if name == "aten::copy_":
+        return there != isinstance(args[1], DeviceTensor) and len(args) < 3 and not kwargs.get("non_blocking", False)
+    if name == "aten::_to_copy" and kwargs.get("device") is not None:
+        return there == (torch.device(kwargs["device"]).type == "cpu") and not kwargs.get("non_blocking", False)
+    return False
+
+
+@contextlib.contextmanager
+def host_waits():
+    """The names of operations, in this context, for which the host waits for the stand-in."""
+    _WAITS.clear()
+    yield _WAITS
 
 
 def _forget_devices() -> None:
@@ -161,6 +204,7 @@ def fake_device(device_type: str, count: int = 1):
             "get_device_name": lambda device=None: NAME,
         },
         torch.cuda.random: {"get_rng_state": lambda: state, "set_rng_state": lambda state: None},
+        torch: {"Event": _Event},
         torch.mps: {"empty_cache": lambda: None},
         torch.backends.mps: {
             "is_available": lambda: True,

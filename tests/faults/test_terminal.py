@@ -206,7 +206,10 @@ def test_recipes_that_come_first_pass(words):
     [
         (["--modle", "x"], "are required: --model (--modle does not exist; did you mean --model?)\n"),
         (["--zzzzzz"], "are required: --model (--zzzzzz does not exist)\n"),
-        (["--modle=x", "--topk", "3"], "(--modle does not exist; did you mean --model?) (--topk does not exist; did you"),
+        (
+            ["--modle=x", "--topk", "3"],
+            "(--modle does not exist; did you mean --model?) (--topk does not exist; did you",
+        ),
         (["-model", "x"], "did you mean --model?"),
         (["--topk", "3", "--model", "x"], "did you mean --top-k?"),
         (["--batch_size", "3", "--model", "x"], "did you mean --batch-size?"),

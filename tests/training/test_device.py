@@ -17,7 +17,7 @@ from deepavfusion.training.runs import trainer
 from deepavfusion.training.runs.records import device_name
 from deepavfusion.training.tasks import base, evaluation, pretraining
 from deepavfusion.training.wording import count
-from tests.fake_device import NAME, DeviceTensor, fake_device
+from tests.fake_device import NAME, DeviceTensor, fake_device, host_waits
 
 from .stand_in import TINY_RECIPE, StandInClips
 from .test_finetune import arguments, pretrained  # noqa: F401
@@ -110,6 +110,92 @@ def test_fine_tuning_and_evaluation(command, recipe, device_type, precision, pre
     recorded = {"device": NAMES[device_type], "float32_matmul_precision": "high", "mixed_precision": precision}
     for name, value in recorded.items():
         assert found[name] == repeated[name] == value
+
+
+def test_the_stand_in_knows_what_waits():
+    host = torch.arange(4.0)
+    with fake_device("cuda") as device, host_waits() as found:
+        values = host.to(device, non_blocking=True)
+        (values * 2).sum().masked_fill(values.sum() > 3, 0.0)
+        torch.empty(4).copy_(values, non_blocking=True)
+        assert found == []
+        for wait in (
+            lambda: values.sum().item(),
+            lambda: bool(values.isfinite().all()),
+            lambda: values.cpu(),
+            lambda: host.to(device),
+            lambda: values[values > 1],
+            lambda: torch.empty(4).copy_(values),
+            values.tolist,
+        ):
+            wait()
+            assert len(found) == 1
+            found.clear()
+
+
+@pytest.fixture
+def step_waits(monkeypatch):
+    """The operations of each training step on the stand-in for which the host waits."""
+    begin, end, steps = trainer.RunControl.on_step_begin, trainer.RunControl.on_step_end, []
+
+    def on_step_begin(self, *arguments, **kwargs):
+        begin(self, *arguments, **kwargs)
+        found.clear()
+
+    def on_step_end(self, *arguments, **kwargs):
+        steps.append(list(found))
+        end(self, *arguments, **kwargs)
+
+    monkeypatch.setattr(trainer.RunControl, "on_step_begin", on_step_begin)
+    monkeypatch.setattr(trainer.RunControl, "on_step_end", on_step_end)
+    with host_waits() as found:
+        yield steps
+
+
+@pytest.mark.parametrize("clipping", ["null", "1.0"])
+def test_no_step_waits_for_the_device(clipping, pretrain_on, step_waits, tmp_path):
+    """What a step measures is read in the next one, and before anything is logged or saved."""
+    options = ["data.train_size=32", *SHORT[1:3], f"optim.clip_grad_norm={clipping}", "run.log_steps=3"]
+    pretrain_on("cpu", "run.cpu=true", *options)
+    step_waits.clear()
+    with fake_device("cuda"):
+        pretrain_on("device", *options)
+    assert step_waits == [[]] * 4
+    logged = [
+        [
+            {name: value for name, value in json.loads(line).items() if name in ("step", "loss", "grad_norm", "epoch")}
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("cpu", "device")
+    ]
+    for on_cpu, on_device in zip(*logged, strict=True):
+        assert on_device == pytest.approx(on_cpu, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["recognition", "separation", "segmentation", "localization"])
+def test_no_step_of_fine_tuning_waits(recipe, pretrained, step_waits, tmp_path):  # noqa: F811
+    given = [*arguments(pretrained, tmp_path / "out"), *SMALL, *OPTIONS.get(recipe, []), "optim.mixed_precision=no"]
+    with fake_device("cuda"):
+        assert finetune.main([f"scenes_{recipe}", *given]) == 0
+    assert step_waits
+    assert not [names for names in step_waits if names]
+
+
+def test_a_loss_that_is_not_finite_is_found_before_anything_is_saved(pretrain_on, tmp_path, capsys, monkeypatch):
+    compute = trainer.AudioVisualTrainer.compute_loss
+
+    def spoiled(self, model, inputs, **kwargs):
+        loss = compute(self, model, inputs, **kwargs)
+        if self.state.global_step == 1:
+            self.current.sums += float("nan")
+        return loss
+
+    monkeypatch.setattr(trainer.AudioVisualTrainer, "compute_loss", spoiled)
+    with fake_device("cuda"), pytest.raises(AssertionError):
+        pretrain_on("device", "data.train_size=32", *SHORT[1:3], "run.save_epochs=0.5", "run.log_steps=10")
+    assert "The loss of step 2 is not finite. The clips of its batch:" in capsys.readouterr().err
+    assert not list((tmp_path / "device" / "checkpoints").glob("checkpoint-2"))
 
 
 @pytest.mark.parametrize("device_type", ["cuda", "mps"])

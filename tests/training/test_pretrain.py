@@ -12,10 +12,12 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import Trainer, ViTMAEConfig, ViTMAEModel
 
 from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.training.pretrain import main
+from deepavfusion.training.runs import arguments as runs_arguments
 from deepavfusion.training.tasks import base, pretraining
 
 from .stand_in import TINY_RECIPE, StandInClips
@@ -189,6 +191,24 @@ def test_broken_clips_are_skipped_named_and_counted(run, tmp_path, capsys):
     assert found["training"]["skipped_clips"] == dict.fromkeys(("clip-3.mp4", "clip-17.mp4"), "no decodable frame")
     assert found["training"]["clips_seen"] == 2 * (32 - 2)
     assert "Clips that could not be read: 2, listed" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_compiled_run_learns_the_same_and_is_not_compiled_anew_for_short_batches(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_arguments, "_BACKEND", "eager")
+    assert run("out", broken=[3, 17]) == 0
+    counters.clear()
+    assert run("compiled", "run.compile=yes", broken=[3, 17]) == 0
+    assert counters["stats"]["unique_graphs"] == 1
+    assert largest_difference(weights(tmp_path / "out"), weights(tmp_path / "compiled")) < 1e-6
+
+
+@pytest.mark.slow
+def test_inductor_learns_the_same(run, tmp_path):
+    assert run("out", "optim.mixed_precision=no") == 0
+    assert run("compiled", "optim.mixed_precision=no", "run.compile=yes") == 0
+    losses = [[r["loss"] for r in metrics(tmp_path / name, "train")] for name in ("out", "compiled")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert largest_difference(weights(tmp_path / "out"), weights(tmp_path / "compiled")) < 1e-4  # AdamW magnifies rounding
 
 
 def test_too_many_broken_clips_stop_the_run_with_a_list(run, capsys):

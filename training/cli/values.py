@@ -143,6 +143,12 @@ def convert(value: Any, kinds: str, key: str) -> Any:
     raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {kinds}.")
 
 
+def as_choice(value: Any, choices: Sequence[str]) -> Any:
+    """Turn the Booleans that YAML reads for a bare yes or no back into these words, if they are among the choices."""
+    word = {True: "yes", False: "no"}[value] if isinstance(value, bool) else None
+    return value if word is None or word not in choices else word
+
+
 def check_value(value: Any, key: str, choices: Sequence[str], limits: Any) -> None:
     """Raise `RecipeError` for a value that is not among the choices of an option, or not within its range.
 
@@ -179,8 +185,7 @@ def check_override(key: str, value: Any, kinds: str, limits: dict[str, Any]) -> 
         RecipeError: If the value cannot be that of the option.
     """
     choices, bounds = limits.get("choices", ()), limits.get("range")
-    value = "no" if value is False and "no" in choices else value  # YAML reads a bare no as false
-    value = convert(value, kinds, key)
+    value = convert(as_choice(value, choices), kinds, key)
     check_value(value, key, choices, None if bounds is None else _ranges().Range(**bounds))
 
 
@@ -193,4 +198,4 @@ def _ranges() -> ModuleType:
     return module
 
 
-__all__ = ["check_override", "check_value", "convert", "load_values", "parse_override"]
+__all__ = ["as_choice", "check_override", "check_value", "convert", "load_values", "parse_override"]

@@ -201,7 +201,12 @@ class RunArguments:
     )
     trackers: list[str] = option([], "Trackers of transformers: tensorboard, wandb, trackio ...", commands=TRAINING)
     cpu: bool = option(False, "Run on the CPU even if there is an accelerator.")
-    compile: bool = option(False, "Compile the model with torch.compile.", commands=TRAINING)
+    compile: str = option(
+        "no",
+        "Compile the model with torch.compile; auto does so on NVIDIA GPUs.",
+        choices=("auto", "yes", "no"),
+        commands=TRAINING,
+    )
     resume: bool = option(
         True,
         "Resume from the last checkpoint in output_dir, if there is one; false removes it and starts over.",

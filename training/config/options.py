@@ -105,9 +105,7 @@ def convert(value: Any, option: Option, key: str) -> Any:
     Raises:
         RecipeError: If the value has another type.
     """
-    if value is False and "no" in option.choices:
-        return "no"  # YAML reads a bare no as false
-    return values.convert(value, type_name(option.type), key)
+    return values.convert(values.as_choice(value, option.choices), type_name(option.type), key)
 
 
 def check_value(value: Any, option: Option, key: str) -> None:

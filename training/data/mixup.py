@@ -2,6 +2,8 @@
 
 import torch
 
+from .loading import on_device
+
 
 def soft_labels(labels: torch.Tensor, num_labels: int, smoothing: float = 0.0) -> torch.Tensor:
     """Class indices (B,) as distributions (B, num_labels), `smoothing` of each spread evenly over all classes."""
@@ -33,8 +35,8 @@ def mixup(inputs: dict[str, torch.Tensor], alpha: float, generator: torch.Genera
     order = torch.randperm(batch, generator=generator)
     mixed = {}
     for name, values in inputs.items():
-        weight = weights.to(values.device).view(-1, *(1,) * (values.ndim - 1))
-        mixed[name] = weight * values + (1 - weight) * values[order.to(values.device)]
+        weight = on_device(weights, values.device).view(-1, *(1,) * (values.ndim - 1))
+        mixed[name] = weight * values + (1 - weight) * values[on_device(order, values.device)]
     return mixed
 
 

@@ -10,6 +10,8 @@ from deepavfusion.inference.precision import fast_bfloat16
 from ..config.recipe import RecipeError
 from .optimization import Schedule
 
+_BACKEND = "inductor"  # of torch.compile
+
 
 def on_cpu(recipe) -> bool:
     """Whether the run of a recipe uses the CPU, by choice or because there is no accelerator."""
@@ -17,12 +19,19 @@ def on_cpu(recipe) -> bool:
 
 
 def check_combinations(recipe) -> None:
-    """Raise `RecipeError` for options that exclude each other; then as `settle_precision`."""
+    """Raise `RecipeError` for options that exclude each other; then as `settle_precision` and `settle_compile`."""
     if recipe.optim.fsdp and recipe.optim.mixed_precision == "fp16":
         raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
     if recipe.optim.fsdp and recipe.optim.optimizer == "muon":
         raise RecipeError("optim.fsdp=true shards matrices, which Muon needs whole: use optim.optimizer=adamw.")
     settle_precision(recipe)
+    settle_compile(recipe)
+
+
+def settle_compile(recipe) -> None:
+    """Replace `run.compile=auto` of a recipe by what suits the device."""
+    if recipe.run.compile == "auto":
+        recipe.run.compile = "yes" if torch.cuda.is_available() and not on_cpu(recipe) else "no"
 
 
 def settle_precision(recipe) -> None:
@@ -76,7 +85,8 @@ def training_arguments(
         metric_for_best_model=None if metric is None else f"eval_{metric}",
         greater_is_better=None if metric is None else True,
         remove_unused_columns=False,
-        torch_compile=run.compile,
+        torch_compile=run.compile == "yes",
+        torch_compile_backend=_BACKEND if run.compile == "yes" else None,
         report_to="none",  # trackers are callbacks, so that a missing one is found before the run
         disable_tqdm=None,
     )
@@ -84,4 +94,4 @@ def training_arguments(
     return arguments
 
 
-__all__ = ["check_combinations", "on_cpu", "settle_precision", "training_arguments"]
+__all__ = ["check_combinations", "on_cpu", "settle_compile", "settle_precision", "training_arguments"]

@@ -23,7 +23,7 @@ from .logging import ProgressLog, tracker_callbacks
 from .models import build_model, encoder_config, shard
 from .optimization import BatchLayout, Schedule
 from .records import evaluation_record, summary, training_record, training_summary, write_report
-from .stopping import StopRequest
+from .steps import StopRequest
 from .trainer import AudioVisualTrainer
 
 

@@ -7,7 +7,6 @@ trains with the plain `Trainer`.
 
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from deepavfusion_cli.terminal import printable
 
-from ..data.loading import BatchPlace, BrokenClips, ClipOrder, training_loader
+from ..data.loading import BatchPlace, BrokenClips, ClipOrder, on_device, training_loader
 from ..data.random import Stream, generator
 from ..tasks import MODEL_INPUTS, Evaluation, Task
 from ..wording import with_path
@@ -35,7 +34,7 @@ from .checkpoints import (
 from .folder import RunFolder
 from .logging import LogAverages, ProgressLog
 from .optimization import Schedule, build_optimizer, build_scheduler
-from .stopping import StopRequest
+from .steps import SharedStep, Step, StopRequest, forward_context, measured_dtype
 
 
 class NonFiniteError(RuntimeError):
@@ -44,25 +43,13 @@ class NonFiniteError(RuntimeError):
     exit_code = 1  # of commands: failed
 
 
-@dataclass
-class _Step:
-    """Measurements of this process in an optimizer step."""
-
-    started: float
-    wait: float
-    sums: torch.Tensor  # losses times clips, and clips
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    micro: int = 0
-    grad_norm: float = 0.0
-    totals: dict[str, float] = field(default_factory=dict)  # over all processes
-
-
 class AudioVisualTrainer(Trainer):
     """transformers' Trainer with exact resuming, agreement of all processes and safe checkpoints.
 
     Training raises, on all processes, `NonFiniteError` for a loss or gradient that is NaN or infinite, and
-    `BrokenDataError` if more clips than `data.max_unreadable_fraction` cannot be read.
+    `BrokenDataError` if more clips than `data.max_unreadable_fraction` cannot be read. On the CPU, this is before the
+    update. On an accelerator it is one step later, as a step that reads its own results would wait for the device; but
+    nothing is logged, evaluated or saved before its step has been read.
 
     Args:
         recipe: Recipe of the run.
@@ -99,7 +86,10 @@ class AudioVisualTrainer(Trainer):
         self.broken = BrokenClips.of(kwargs["train_dataset"], fraction)
         self.evaluation_broken = None if evaluation is None else BrokenClips.of(evaluation.clips, fraction)
         self.averages, self.losses = LogAverages(), task.losses(kwargs["model"].config)
-        self.current: _Step | None = None
+        self.current: Step | None = None
+        self.shared: SharedStep | None = None  # of the latest step, until it has been read
+        self.read: list[SharedStep] = []  # until they are logged
+        self.stopping: int | None = None  # a signal on which all processes agree
         self.latest_evaluation: Evaluation | None = None
         super().__init__(
             data_collator=kwargs["train_dataset"].collate,
@@ -107,6 +97,7 @@ class AudioVisualTrainer(Trainer):
             callbacks=[RunControl(self), progress, *(callbacks or [])],
             **kwargs,
         )
+        self.reads_late = self.accelerator.device.type != "cpu"
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         vars(self.model.config).pop("use_cache", None)  # set by Trainer, for language models
@@ -129,9 +120,12 @@ class AudioVisualTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         started = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
-        sums = torch.zeros(len(self.losses) + 1, dtype=torch.float64)
-        self.current = _Step(started, time.perf_counter() - started, sums)
+        sums = torch.zeros(len(self.losses) + 1, dtype=measured_dtype(device), device=device)
+        self.current = Step(self.state.global_step + 1, started, time.perf_counter() - started, sums)
         return samples
+
+    def _prepare_input(self, data):
+        return on_device(data, self.args.device) if torch.is_tensor(data) else super()._prepare_input(data)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         current, config = self.current, self.model.config
@@ -141,10 +135,13 @@ class AudioVisualTrainer(Trainer):
         if clips:
             given = {name: inputs[name] for name in MODEL_INPUTS if name in inputs}
             place = BatchPlace(self.args.seed, self.state.global_step, current.micro, self.order)
-            outputs = model(**self.task.training_inputs(given, config, place, self.recipe))
+            given = self.task.training_inputs(given, config, place, self.recipe)
+            recompiles = self.args.torch_compile and clips < self.args.per_device_train_batch_size
+            with forward_context(self.reads_late, recompiles):
+                outputs = model(**given)
             loss = outputs.loss
-            losses = torch.stack([outputs[name] for name in self.losses]).detach().cpu().double()
-            current.sums += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * clips
+            losses = torch.stack([outputs[name].detach() for name in self.losses]).to(current.sums)
+            current.sums += torch.cat([losses, losses.new_ones(1)]) * clips
         else:  # a blank clip without weight, because processes communicate in every pass
             outputs = model(**self.model.dummy_inputs)
             values = outputs.to_tuple() if outputs.loss is None else (outputs.loss,)
@@ -154,34 +151,36 @@ class AudioVisualTrainer(Trainer):
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm)
-        self.current.grad_norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self.current.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         return norm
 
     def agree(self) -> None:
-        """Sum the measurements of all processes before the update; either all continue or all raise the same error."""
-        current, accelerator = self.current, self.accelerator
-        finite = bool(current.sums.isfinite().all())
-        flags = torch.zeros(2 + accelerator.num_processes, dtype=torch.float64)
-        flags[0], flags[1] = not finite, len(current.broken)
-        flags[2 + accelerator.process_index] = self.stop.signal or 0
-        seen = torch.cat([torch.where(current.sums.isfinite(), current.sums, 0.0), flags])
-        dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
-        total = accelerator.reduce(seen.to(accelerator.device, dtype), "sum").cpu()
-        sums, (non_finite, broken), signals = total.split([len(current.sums), 2, accelerator.num_processes])
-        if non_finite:
-            self._raise_non_finite("loss", [] if finite else current.paths)
-        if broken:
-            for line in self.broken.add(gather_object(current.broken)):
-                self.progress.print(line)
-        if not math.isfinite(current.grad_norm) and accelerator.scaler is None:
-            self._raise_non_finite("gradient", current.paths)
-        self.stop.signal = int(signals.max()) or None
-        current.totals = dict(zip((*self.losses, "clips"), sums.tolist(), strict=True))
-        current.totals |= {"grad_norm": current.grad_norm, "wait": current.wait}
+        """Share the measurements of the step with all processes before the update."""
+        self.settle()
+        self.shared = SharedStep(self.current, self.losses, self.stop.signal, self.accelerator)
+        if not self.reads_late:
+            self.settle()
 
-    def _raise_non_finite(self, what: str, paths: list[str]) -> None:
+    def settle(self) -> None:
+        """Read what was shared last, if it was not read; either all processes continue or all raise the same error."""
+        shared, self.shared = self.shared, None
+        if shared is None:
+            return
+        shared.read()
+        step = shared.step
+        if not shared.loss_is_finite:
+            self._raise_non_finite("loss", step.number, [] if shared.own_loss_is_finite else step.paths)
+        if shared.broken:
+            for line in self.broken.add(gather_object(step.broken)):
+                self.progress.print(line)
+        if not math.isfinite(shared.totals["grad_norm"]) and self.accelerator.scaler is None:
+            self._raise_non_finite("gradient", step.number, step.paths)
+        if shared.stop:
+            self.stopping = self.stop.signal = shared.stop
+        self.read.append(shared)
+
+    def _raise_non_finite(self, what: str, step: int, paths: list[str]) -> None:
         names = "\n".join(printable(f"  {path}") for path in gather_object(paths))
-        step = self.state.global_step + 1
         raise NonFiniteError(f"The {what} of step {step} is not finite. The clips of its batch:\n{names}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -276,17 +275,23 @@ class RunControl(TrainerCallback, ExportableState):
         self.trainer.agree()
 
     def on_step_end(self, args, state, control, **kwargs):
-        trainer, totals = self.trainer, self.trainer.current.totals
-        trainer.averages.add(totals, time.perf_counter() - trainer.current.started)
-        trainer.progress.advance(totals["loss"] / max(totals["clips"], 1.0))
+        trainer = self.trainer
+        trainer.current.seconds = time.perf_counter() - trainer.current.started
         state.epoch = trainer.schedule.epoch(state.global_step)
         last = state.global_step >= state.max_steps
         control.should_log |= last
         every = trainer.recipe.run.save_epochs
         if every is not None:
             control.should_save |= state.global_step % trainer.schedule.steps(every) == 0
-        if trainer.stop.signal and not last:
+        if control.should_log or control.should_save or control.should_evaluate:
+            trainer.settle()
+        if trainer.stopping and not last:
+            trainer.settle()
             control.should_save = control.should_training_stop = True
+        for shared in trainer.read:
+            trainer.averages.add(shared.totals, shared.step.seconds)
+            trainer.progress.advance(shared.totals["loss"] / max(shared.totals["clips"], 1.0))
+        trainer.read.clear()
 
     def on_save(self, args, state, control, **kwargs):
         self.trainer.save_training_state(checkpoint_path(args.output_dir, state.global_step))

@@ -5,7 +5,7 @@ import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 
-from ..data.loading import BrokenClips, evaluation_noise, mask_noise
+from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
@@ -83,7 +83,7 @@ class Pretraining(Task):
     def training_inputs(cls, inputs, config, place, recipe):
         """Add the noise that determines the masks, a function of seed, step and position."""
         pixels = inputs["pixel_values"]
-        noise = (part[: len(pixels)].to(pixels.device) for part in mask_noise(*place, config.num_patches))
+        noise = (on_device(part[: len(pixels)], pixels.device) for part in mask_noise(*place, config.num_patches))
         image_noise, audio_noise = noise
         settings = mask_settings(recipe.task.masks, config.num_patches)
         setting = draw_setting(settings, place.seed, place.step)
@@ -142,7 +142,7 @@ class Pretraining(Task):
 
     def _noise(self, model, inputs, batch):
         noise = evaluation_noise(self.recipe.run.seed, batch["index"], model.config.num_patches)
-        image_noise, audio_noise = (part.to(inputs["pixel_values"].device) for part in noise)
+        image_noise, audio_noise = (on_device(part, inputs["pixel_values"].device) for part in noise)
         return {"image_noise": image_noise, "audio_noise": audio_noise}
 
     def summarize(self, rows, full):

@@ -11,6 +11,7 @@ from deepavfusion_cli.terminal import printable
 from ..data import FileClips
 from ..data.balance import class_balanced_weights, label_frequencies
 from ..data.files import DenseClips
+from ..data.loading import on_device
 from ..data.mixup import mixup, soft_labels
 from ..data.random import Stream
 from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
@@ -115,7 +116,7 @@ class Recognition(Task):
             inputs = mixup(inputs, task.mixup, place.generator(Stream.MIXUP))
         if task.modality_dropout:
             draws = torch.rand(len(inputs["labels"]), generator=place.generator(Stream.MODALITY_DROPOUT))
-            draws, half = draws.to(inputs["labels"].device), task.modality_dropout / 2
+            draws, half = on_device(draws, inputs["labels"].device), task.modality_dropout / 2
             present = {"image_present": draws >= half, "audio_present": (draws < half) | (draws >= 2 * half)}
             inputs = {**inputs, **present}
         return inputs

@@ -5,7 +5,7 @@ import torch
 
 from deepavfusion.inference.precision import fast_bfloat16
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
-from deepavfusion.training.runs.arguments import settle_precision
+from deepavfusion.training.runs.arguments import settle_compile, settle_precision
 from tests.fake_device import fake_device
 
 TINY = ("pretrain", "scenes_tiny")
@@ -51,3 +51,20 @@ def test_float16_needs_an_accelerator():
 def test_this_machine_answers():
     assert isinstance(fast_bfloat16("cpu"), bool)
     assert not fast_bfloat16("mps")
+
+
+@pytest.mark.parametrize(("device_type", "expected"), [("cuda", "yes"), ("mps", "no")])
+def test_models_are_compiled_on_gpus(device_type, expected):
+    with fake_device(device_type):
+        for override, compiled in (
+            ("run.compile=auto", expected),
+            ("run.compile=yes", "yes"),
+            ("run.compile=true", "yes"),
+            ("run.compile=no", "no"),
+        ):
+            recipe = load_recipe(*TINY, [override])
+            settle_compile(recipe)
+            assert recipe.run.compile == compiled
+        recipe = load_recipe(*TINY, ["run.compile=auto", "run.cpu=true"])
+        settle_compile(recipe)
+        assert recipe.run.compile == "no"

@@ -7,6 +7,7 @@ from .loaders import (
     evaluation_loader,
     group_size,
     naming_dead_workers,
+    on_device,
     training_loader,
 )
 from .order import BatchPlace, ClipOrder, evaluation_noise, mask_noise
@@ -23,5 +24,6 @@ __all__ = [
     "group_size",
     "mask_noise",
     "naming_dead_workers",
+    "on_device",
     "training_loader",
 ]

@@ -72,6 +72,13 @@ class NotedClips(Dataset):
         return [clip for row in rows for clip in row[2 : 2 + row[1]]]
 
 
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the host to a device without waiting for what the device still computes."""
+    if device.type == "cuda" and values.device.type == "cpu" and not values.is_pinned():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 _LOADERS: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
 
 

@@ -239,7 +239,7 @@ def test_parts_of_a_recording_are_held_out_together(tmp_path):
 
 def test_one_recording_cannot_be_divided(tmp_path):
     settings = make_folder(tmp_path, {"a": 1})
-    message = r"clips of the split 'test' in .*, found 1 clip of 1 recording in all, and .*: add clips of other recordings"
+    message = r"the split 'test' in .*, found 1 clip of 1 recording in all, and .*: add clips of other recordings"
     with pytest.raises(ValueError, match=message):
         build_dataset(settings, MODEL, "test", False, 0)
     assert len(build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)) == 1

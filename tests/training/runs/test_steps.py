@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from deepavfusion.training.runs.run import Run
-from deepavfusion.training.runs.stopping import StopRequest
+from deepavfusion.training.runs.steps import StopRequest
 
 
 def test_a_second_signal_is_not_caught():
