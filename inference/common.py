@@ -25,7 +25,7 @@ from .files import UnreadableError, damaged_file
 from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
 from .jobs.progress import Progress, plain_output
-from .precision import set_float32_precision, set_threads
+from .precision import fast_bfloat16, set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
 _TASKS = {
@@ -229,6 +229,8 @@ def run(
     if not files:
         return code
     pipeline, windows = load(), arguments.num_clips or len(arguments.at or [None])
+    if arguments.precision == "bfloat16" or (arguments.precision == "auto" and fast_bfloat16(pipeline.device.type)):
+        pipeline.mixed_precision = torch.bfloat16
     unit, shown = ("window", True) if counted else ("file", len(files) > 1)
     with Progress(command, len(files) * windows, unit, shown=shown) as progress:
         pipeline.progress = progress.update if counted else None

@@ -39,6 +39,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
         post_parameters: Names of the parameters of `postprocess`.
         progress: Function that is called with the number of windows after each forward pass, in a `stream` with the
             number of its rows; None by default.
+        mixed_precision: Dtype of `torch.autocast` in forward passes, whose outputs are float32 again; None computes in
+            the dtype of the model.
     """
 
     _load_processor = True
@@ -50,6 +52,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
     pre_parameters: tuple[str, ...] = ("timestamps", "num_clips")
     post_parameters: tuple[str, ...] = ()
     progress: Callable[[int], None] | None = None
+    mixed_precision: torch.dtype | None = None
 
     def __init__(self, model, processor, **kwargs):
         """Check the model and set it to eval mode.
@@ -185,7 +188,11 @@ class DeepAVFusionPipeline(ChunkPipeline):
                 if not present.all():
                     inputs[mask] = present
         presence = {name: batch[name] for name in ("image_present", "audio_present")}
-        return {**self.run_model(inputs), **presence, **carried}
+        if self.mixed_precision is None:
+            return {**self.run_model(inputs), **presence, **carried}
+        with torch.autocast(self.model.device.type, self.mixed_precision):
+            outputs = self.run_model(inputs)
+        return {**{name: values.float() for name, values in outputs.items()}, **presence, **carried}
 
     def run_model(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the outputs of the model, each with the batch as first axis."""

@@ -68,9 +68,10 @@ def folder(tmp_path_factory):
 def command(folder, tmp_path, capsys):
     """Runs a command with its model; returns the exit code, standard output, standard error, and the files written."""
 
-    def run(name, *arguments, model=None, device="cpu"):
+    def run(name, *arguments, model=None, device="cpu", precision="float32"):
         out = [] if name == "classify" else ["--out", str(tmp_path / "out" / "here")]
         argv = [name, *map(str, arguments), "--model", str(folder / (model or name)), "--device", device, *out]
+        argv += ["--precision", precision]
         capsys.readouterr()
         try:
             code = cli.main(argv)
@@ -439,6 +440,23 @@ def test_files_that_exist_are_replaced_only_on_request(name, command, folder):
     assert {path.read_text() for path in again.values()} == {"user content"}
     assert command(name, folder / "clip.mov", "--overwrite")[0] == 0
     assert all(path.stat().st_size > 60 for path in written.values())
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "lower"), [("auto", True, True), ("auto", False, False), ("bfloat16", False, True)]
+)
+def test_precision(precision, fast, lower, command, folder, monkeypatch):
+    """bfloat16 where the device is fast at it, or as asked for, within its rounding."""
+    monkeypatch.setattr(inference, "fast_bfloat16", lambda device_type: fast)
+    _, _, _, written = command("separate", folder / "clip.mov", precision=precision)
+    expected = pipe(folder, "separate")(str(folder / "clip.mov"))["audio"]
+    error = np.abs(read_wav(written["clip_separated.wav"])[0] - expected).max()
+    assert (error > 1e-4) == lower
+    assert error < 1e-2
+    _, out, _, _ = command("classify", folder / "clip.mov", "--json", precision=precision)
+    found = {label["label"]: label["score"] for label in json.loads(out)["labels"]}
+    for label in pipe(folder, "classify")(str(folder / "clip.mov")):
+        assert found[label["label"]] == pytest.approx(label["score"], abs=1e-2 if lower else 1e-5)
 
 
 def test_many_classes_are_written_in_16_bits(tmp_path):

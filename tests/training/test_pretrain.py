@@ -208,7 +208,9 @@ def test_inductor_learns_the_same(run, tmp_path):
     assert run("compiled", "optim.mixed_precision=no", "run.compile=yes") == 0
     losses = [[r["loss"] for r in metrics(tmp_path / name, "train")] for name in ("out", "compiled")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert largest_difference(weights(tmp_path / "out"), weights(tmp_path / "compiled")) < 1e-4  # AdamW magnifies rounding
+    assert (
+        largest_difference(weights(tmp_path / "out"), weights(tmp_path / "compiled")) < 1e-4
+    )  # AdamW magnifies rounding
 
 
 def test_too_many_broken_clips_stop_the_run_with_a_list(run, capsys):

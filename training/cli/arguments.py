@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from .exports import convert_parser, export_parser, push_parser, verify_parser
-from .parser import FITS, CommandParser, fraction, part, positive, rate, seconds
+from .parser import FITS, CommandParser, add_precision, fraction, part, positive, rate, seconds
 
 # Data sets on disk.
 DATA_ACTIONS = ("check", "prepare")
@@ -45,6 +45,7 @@ def _shared(command: str, description: str, epilog: str, timestamps: bool = True
     parser.add_argument("--model", required=True, help="folder or Hub id of a saved model")
     parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
+    add_precision(parser)
     if writes:
         parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--batch-size", type=positive, default=8, help="windows per forward pass (8)")

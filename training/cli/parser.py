@@ -10,6 +10,7 @@ from .errors import TRACEBACK
 from .terminal import printable
 
 FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -58,10 +59,20 @@ class CommandParser(argparse.ArgumentParser):
             sought = "" if word[1:2].isdigit() else word.lstrip("-").replace("_", "-").lower()
             close = next(iter(difflib.get_close_matches(sought, names, 1)), None)
             meant = names[close] if close else self.suggest(sought.replace("-", "_")) if sought else None
-            parts = [] if word in message.split() else [f"{word} does not exist"]
+            parts = [] if word in [part.partition("=")[0] for part in message.split()] else [f"{word} does not exist"]
             parts += [f"did you mean {meant}?"] if meant else []
             message += f" ({'; '.join(parts)})" if parts else ""
         super().error(printable(message))
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision` of the inference commands."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the model's matrix products; auto is bfloat16 where the device is fast at it (default: auto)",
+    )
 
 
 def positive(text: str) -> int:
@@ -109,4 +120,4 @@ def fraction(text: str) -> float:
     return value
 
 
-__all__ = ["FITS", "CommandParser", "fraction", "part", "positive", "rate", "seconds"]
+__all__ = ["FITS", "PRECISIONS", "CommandParser", "add_precision", "fraction", "part", "positive", "rate", "seconds"]
