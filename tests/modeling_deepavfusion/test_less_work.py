@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepavfusion import (
+    DeepAVFusionConfig,
     DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
@@ -218,3 +220,32 @@ def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, ex
     assert (weights is None) == (implementation == "sdpa")
     exact, _ = module.float()(states.float(), states.float(), need_weights=True)
     torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts the operations that compute or copy, of which each launches a kernel on an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        none = ("aten::_unsafe_view", "aten::lift_fresh", "aten::detach", "aten::empty", "aten::new_empty")
+        self.count += not (function.is_view or function._schema.name.startswith(none))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("bfloat16", "most"), [(False, 3600), (True, 6000)])
+def test_operations_of_a_pretraining_step_at_base_depth(bfloat16, most, monkeypatch):
+    """Their number bounds the speed of small batches on accelerators, without compilation."""
+    monkeypatch.setattr(attention, "_is_plain", lambda linear: False)  # as on accelerators: nothing absorbed
+    monkeypatch.setattr(attention, "_EAGER_KEYS", 0)
+    heads = {"num_attention_heads": 4, "num_fusion_attention_heads": 4, "decoder_num_attention_heads": 4}
+    config = DeepAVFusionConfig.from_size("base", hidden_size=32, intermediate_size=32, decoder_hidden_size=32, **heads)
+    model = DeepAVFusionForPreTraining._from_config(config, attn_implementation="sdpa").train()
+    inputs = {name: torch.zeros(2, *shape) for name, shape in config.input_shapes.items()}
+    with _Operations() as operations:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = model(**inputs, return_logits=False).loss
+        loss.backward()
+    assert 0.9 * most < operations.count <= most
