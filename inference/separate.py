@@ -128,7 +128,7 @@ def main(argv: list[str]) -> int:
         options = {"frames": arguments.frame, "overlap": arguments.overlap, "consistency": arguments.consistency}
         separation = pipeline.stream(file, **options, batch_size=arguments.batch_size)
         about = {**options, "file": identity(file), "model": model_identity(pipeline.model, arguments.model)}
-        about["fit"] = arguments.fit
+        about |= {"fit": arguments.fit, "precision": str(pipeline.mixed_precision)}
         about["frames"] = [identity(item) if isinstance(item, str) else item for item in arguments.frame or ()]
         draft = RecordingDraft(arguments.out / f"{name}{DRAFT_SUFFIX}", paths, spectrograms, about)
         if not draft.publishing:

@@ -3,13 +3,15 @@
     python -m deepavfusion.training.experiments.benchmark                   # all cases at base size
     python -m deepavfusion.training.experiments.benchmark --cases dense_block --size small --repeats 5
     python -m deepavfusion.training.experiments.benchmark --published ../DeepAVFusion --threads 1
+    python -m deepavfusion.training.experiments.benchmark --cases --recording clip.mp4
     python -m deepavfusion.training.experiments.benchmark --device cuda --dtype bfloat16 --output benchmark_cuda.json
 
 Each case alternates between the forms: ours, in bfloat16 by autocast where the device is fast at it; the textbook's;
 and the published code's, where a checkout of it is given. All have equal weights. Ratios are medians of paired ones, of
 CPU time on CPUs, which other programs disturb less, with those of wall time beside them. Peak memory is the increase
 during the call: of the allocator on a GPU, of the resident set of a fresh process on a CPU. PyTorch counts FLOPs, on
-meta tensors; their rate is also given as a fraction of that of a large matrix product on the same machine.
+meta tensors; their rate is also given as a fraction of that of a large matrix product on the same machine. With
+--recording, the separation of a file is timed as well, from decoding to its samples, in float32 and bfloat16.
 """
 
 import argparse
@@ -24,10 +26,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion import (
+    DeepAVFusionConfig,
+    DeepAVFusionForPreTraining,
+    DeepAVFusionForSourceSeparation,
+    DeepAVFusionModel,
+    DeepAVFusionProcessor,
+)
 from deepavfusion.fusion_deepavfusion import DeepAVFusionFusionLayer
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.precision import fast_bfloat16
+from deepavfusion.processors.pipelines_deepavfusion import AudioVisualSourceSeparationPipeline
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser, positive
 
@@ -70,8 +79,6 @@ CASES = {
     "masked_encoder": Case("masked encoder, forward and backward", "encoder", 8, True, FACTORIZED, True),
     "pretraining_step": Case("pre-training step, forward and backward", "pretraining", 8, True, FACTORIZED),
 }
-
-
 # Form -> which module, and whether in bfloat16 by autocast.
 FORMS = {
     "ours": ("ours", False),
@@ -224,14 +231,30 @@ def run_case(name: str, args, peak: float) -> dict:
     return result
 
 
+def time_separation(args) -> dict[str, float]:
+    """Seconds of CPU time that separating a second of audio takes, in float32 and, where it is fast, in bfloat16."""
+    config = DeepAVFusionConfig.from_size(args.size)
+    parts = DeepAVFusionForSourceSeparation(config), DeepAVFusionProcessor.from_config(config)
+    pipeline = AudioVisualSourceSeparationPipeline(*parts, task="separation", device=args.device)
+    found = {name: [] for name in ("float32", *(["bfloat16"] if fast_bfloat16(args.device) else []))}
+    for _ in range(args.repeats):
+        for name in found:
+            pipeline.mixed_precision = None if name == "float32" else torch.bfloat16
+            separation, start = pipeline.stream(args.recording), time.process_time()
+            list(separation.parts())
+            found[name].append((time.process_time() - start) / separation.recording.seconds)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
 def parse_arguments(argv=None):
     """Parse the command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--size", default="base", help="small, base, large or huge")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--published", type=Path, metavar="PATH", help="checkout of the published code (needs timm)")
+    parser.add_argument("--recording", type=Path, metavar="FILE", help="video whose separation is timed")
     parser.add_argument("--repeats", type=positive, default=7)
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="JSON file for the results")
@@ -245,7 +268,17 @@ def main(argv=None) -> dict:
     peak = matrix_product_peak(args.device, getattr(torch, args.dtype))
     machine = {**describe_machine(args.device, args.threads), "dtype": args.dtype, "size": args.size}
     report = {"machine": machine, "matrix_product_flops_per_second": peak, "cases": {}}
+
+    def save() -> None:
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(args.output, json.dumps(report, indent=1) + "\n")
+
     print(f"matrix product peak: {peak / 1e9:.0f} GFLOP/s")
+    if args.recording:
+        report["separation"] = time_separation(args)
+        for name, seconds in report["separation"].items():
+            print(f"separation in {name}: {seconds:.2f} CPU seconds per second of audio", flush=True)
     print(f"{'case':<22}{'form':<22}{'ms':>9}{'CPU ms':>9}{'x ours':>8}{'MB':>7}{'GFLOP':>8}{'% of peak':>11}")
     for name in args.cases:
         report["cases"][name] = run_case(name, args, peak)
@@ -257,9 +290,8 @@ def main(argv=None) -> dict:
                 f"{row['ours_is_faster_by']:>7.2f}x{row['peak_bytes'] / 1e6:>7.0f}{flops:>8}{share:>11}",
                 flush=True,
             )
-        if args.output:  # what is measured stays, whatever happens to the next case
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(args.output, json.dumps(report, indent=1) + "\n")
+        save()  # what is measured stays, whatever happens to the next case
+    save()
     return report
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from deepavfusion.training.experiments import benchmark, benchmark_attention, measurement
+from tests.media_factory import write_media
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory on a CPU is read from /proc")
 
@@ -56,6 +57,16 @@ def test_results_are_complete(report):
             assert row["share_of_peak"] == pytest.approx(reached / report["matrix_product_flops_per_second"])
     assert report["machine"]["threads"] == 1
     assert report["matrix_product_flops_per_second"] > 1e8
+
+
+def test_separation_is_timed_in_both_precisions(tmp_path, monkeypatch):
+    clip = write_media(tmp_path / "clip.mp4", seconds=1.0)
+    monkeypatch.setattr(benchmark, "fast_bfloat16", lambda device: True)
+    options = ["--size", "small", "--repeats", "1", "--threads", "1", "--cases", "--recording", str(clip)]
+    found = benchmark.main(options)
+    assert found["cases"] == {}
+    assert list(found["separation"]) == ["float32", "bfloat16"]
+    assert min(found["separation"].values()) > 0
 
 
 def test_attention_kernels_are_timed_by_tokens_and_precision(tmp_path, capsys):
