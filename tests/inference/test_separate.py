@@ -196,7 +196,7 @@ loaded = DeepAVFusionForSourceSeparation.from_pretrained(model)
 print(highest())
 for recording in recordings:
     given = [recording, "--model", model, "--device", "cpu", "--out", out, "--frame", image]
-    assert separate.main([*given, "--overlap", "0", "--batch-size", "32"]) == 0
+    assert separate.main([*given, "--overlap", "0"]) == 0
     print(highest())
 """
 
