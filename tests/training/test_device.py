@@ -152,7 +152,7 @@ def step_waits(monkeypatch):
         yield steps
 
 
-@pytest.mark.parametrize("clipping", ["null", "1.0"])
+@pytest.mark.parametrize("clipping", [pytest.param("null", marks=pytest.mark.slow), "1.0"])
 def test_no_step_waits_for_the_device(clipping, pretrain_on, step_waits, tmp_path):
     """What a step measures is read in the next one, and before anything is logged or saved."""
     options = ["data.train_size=32", *SHORT[1:3], f"optim.clip_grad_norm={clipping}", "run.log_steps=3"]
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_is_found_before_anything_is_saved(pretrain_on
     assert not list((tmp_path / "device" / "checkpoints").glob("checkpoint-2"))
 
 
-@pytest.mark.parametrize("device_type", ["cuda", "mps"])
+@pytest.mark.parametrize("device_type", ["cuda", pytest.param("mps", marks=pytest.mark.slow)])
 def test_bfloat16(device_type, pretrain_on, monkeypatch):
     """Training and evaluation ask for autocast on the device."""
     asked, autocast = [], torch.autocast.__init__

@@ -76,7 +76,12 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("command", "world"),
-    [("pretrain", 1), ("pretrain", 2), pytest.param("finetune", 1, marks=pytest.mark.slow), ("finetune", 2)],
+    [
+        ("pretrain", 1),
+        pytest.param("pretrain", 2, marks=pytest.mark.slow),
+        pytest.param("finetune", 1, marks=pytest.mark.slow),
+        ("finetune", 2),
+    ],
 )
 def test_killed_and_resumed_equals_never_killed(runs, command, world):
     folder, codes, log = runs(command, world)
