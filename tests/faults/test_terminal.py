@@ -205,6 +205,7 @@ def test_recipes_that_come_first_pass(words):
     ("words", "hint"),
     [
         (["--modle", "x"], "are required: --model (--modle does not exist; did you mean --model?)\n"),
+        (["--top-k", "-3.5"], "are required: --model\n"),
         (["--zzzzzz"], "are required: --model (--zzzzzz does not exist)\n"),
         (
             ["--modle=x", "--topk", "3"],

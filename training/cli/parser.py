@@ -54,11 +54,11 @@ class CommandParser(argparse.ArgumentParser):
         words = [word.partition("=")[0] for word in self._words if word.startswith("-") and len(word) > 2]
         names = {name.lstrip("-"): name for name in options}
         for word in words:
-            if any(name.startswith(word) for name in options):
+            if word[1:2].isdigit() or any(name.startswith(word) for name in options):
                 continue
-            sought = "" if word[1:2].isdigit() else word.lstrip("-").replace("_", "-").lower()
+            sought = word.lstrip("-").replace("_", "-").lower()
             close = next(iter(difflib.get_close_matches(sought, names, 1)), None)
-            meant = names[close] if close else self.suggest(sought.replace("-", "_")) if sought else None
+            meant = names[close] if close else self.suggest(sought.replace("-", "_"))
             parts = [] if word in [part.partition("=")[0] for part in message.split()] else [f"{word} does not exist"]
             parts += [f"did you mean {meant}?"] if meant else []
             message += f" ({'; '.join(parts)})" if parts else ""
