@@ -11,7 +11,7 @@ import deepavfusion
 from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.errors import FAILED, cause, machine_failure
+from deepavfusion_cli.errors import BAD_INPUT, cause, machine_failure
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
@@ -36,7 +36,7 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 
 @command("deepavfusion convert")
 def main(argv: list[str]) -> int:
-    """Run the command; returns 0, 1 if the checkpoint cannot be converted, 2 for unusable arguments."""
+    """Run the command; returns 0, or 2 for an unusable checkpoint or argument."""
     args = parse("convert", argv)
     plain_output()
     folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         if machine_failure(error):
             raise
         say(f"deepavfusion convert: {args.checkpoint}: {cause(error, args.checkpoint)}", stream=sys.stderr)
-        return FAILED
+        return BAD_INPUT
     processor = DeepAVFusionProcessor.from_model(model)
     with folder.claimed():
         folder.begin()

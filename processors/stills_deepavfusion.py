@@ -8,7 +8,7 @@ import numpy as np
 from .limits_deepavfusion import LimitError, too_many_pixels
 
 try:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError, features
 except ImportError:
     Image = None
 
@@ -91,7 +91,8 @@ def matrix_orientation(matrix: np.ndarray) -> Orientation:
 def is_image_file(start: bytes) -> bool:
     """Check by its first 12 bytes whether a file is an image that PIL decodes; False without PIL."""
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return Image is not None and (webp or start.startswith(_IMAGE_STARTS))
+    avif = start[4:12] == b"ftypavif" and Image is not None and features.check("avif")
+    return Image is not None and bool(webp or avif or start.startswith(_IMAGE_STARTS))
 
 
 def decode_image(image: Any) -> np.ndarray:

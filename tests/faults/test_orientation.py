@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionImageProcessor, DeepAVFusionProcessor, load_clip
 from deepavfusion.processors.pipeline_base_deepavfusion import as_frame, read_arrays
@@ -17,7 +17,13 @@ from deepavfusion.training.data.views import Frame, read_class_map, read_image, 
 from tests.media_factory import write_display_matrix, write_media
 from tests.tiny import tiny_config
 
-FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF"}
+FORMATS = {
+    "jpg": "JPEG",
+    "png": "PNG",
+    "webp": "WEBP",
+    "tif": "TIFF",
+    **({"avif": "AVIF"} if features.check("avif") else {}),
+}
 # How PIL stores an upright image for each EXIF orientation: the inverse of how it is shown.
 STORE = {
     1: None,
@@ -72,7 +78,7 @@ def test_photos_give_one_answer(tmp_path, suffix, orientation):
     data = path.read_bytes()
     expected = load_clip(path).frames[0]
     difference = np.abs(expected.astype(int) - scene())  # lossy formats blur the colors of neighboring blocks
-    assert difference.mean() < (8 if suffix in ("jpg", "webp") else 1e-9)
+    assert difference.mean() < (8 if suffix in ("jpg", "webp", "avif") else 1e-9)
     with Image.open(path) as image:
         opened = [to_pixels(image).permute(1, 2, 0).numpy(), as_frame(image)]
     ways = [load_clip(data).frames[0], load_clip(io.BytesIO(data)).frames[0], read_image(path), *opened]

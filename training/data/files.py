@@ -12,7 +12,7 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 from ..wording import count
 from .clips import ClipDataset
 from .random import Stream, generator
-from .sets.folder import clip_time, label_info, order_by_name
+from .sets.folder import annotated_end, clip_time, label_info, order_by_name
 
 
 def training_window(
@@ -277,7 +277,7 @@ class DenseClips(ClipDataset):
         extractor = processor.feature_extractor
         start, end = self.clips.reader.info(row).span
         start = max(start, row.get("start") or start)
-        end = min(end, row.get("end") or end)
+        end = min(end, annotated_end(row, extractor.seconds) or end)
         pixels, features = [], []
         for time in dense_timestamps(start, max(start, end), self.num_windows, extractor.seconds):
             clip = self.clips.reader.load(row, time, processor.num_frames, extractor.seconds)

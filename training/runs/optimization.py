@@ -191,6 +191,7 @@ class Schedule:
     def slow_start(self, place: float) -> float:
         """Factor on the learning rate of towers that start slowly, at a place of the schedule, in steps."""
         given = self.optim.tower_warmup_epochs
+        place = max(place, 0.5)  # the first step takes the factor of its middle, for that of its start is 0
         return slow_start_factor(self.epoch(place), self.optim.epochs / 2 if given is None else given)
 
     @property

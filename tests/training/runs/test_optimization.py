@@ -157,6 +157,12 @@ def test_schedule_ends_at_the_minimum_and_without_warmup_starts_at_the_top():
     assert scaled_learning_rate(1.5e-4, 512) == pytest.approx(3e-4)
 
 
+def test_the_first_step_of_a_slow_start_has_a_rate():
+    optim = OptimArguments(epochs=10, warmup_epochs=0, tower_warmup_epochs=5)
+    schedule = Schedule(optim, num_clips=100, effective_batch=10)
+    assert 0 < schedule.slow_start(schedule.place(0)) < schedule.slow_start(1)
+
+
 def test_steps_and_epochs_of_a_schedule():
     schedule = Schedule(OptimArguments(epochs=2.5, warmup_epochs=1, base_lr=0.1), num_clips=100, effective_batch=16)
     assert schedule.total_steps == 16

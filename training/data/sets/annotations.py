@@ -24,6 +24,11 @@ def split_name(name: str) -> str:
     return _SPLITS.get(name.strip().lower(), name)
 
 
+def is_split(name: str) -> bool:
+    """Whether a name is that of a split."""
+    return split_name(name) in _SPLITS.values()
+
+
 def read_times(values: dict[str, Any], where: str) -> dict[str, float]:
     """Read the times of an annotation, `start` and `end` as far as they are given.
 

@@ -25,6 +25,7 @@ from deepavfusion.inference.files import reads_file
 from deepavfusion.inference.jobs.inputs import walk_files
 
 from ..frames import Still
+from .annotations import split_name
 from .lists import read_list
 from .names import contents, is_inside
 from .tables import read_records, read_text
@@ -60,7 +61,14 @@ def read_metadata(path: str | Path) -> list[dict]:
     columns, records = read_records(path)
     if not set(_COLUMNS) <= set(columns):
         raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'none'}.")
-    return [{**row, "a_obj": (row.get("a_obj") or "").split("_")} for _, row in records]
+    return [
+        {
+            **row,
+            "a_obj": (row.get("a_obj") or "").split("_"),
+            "split": SPLITS.get(split_name(row["split"]), row["split"]),
+        }
+        for _, row in records
+    ]
 
 
 def _masks(folder: Path) -> list[tuple[int, str]]:

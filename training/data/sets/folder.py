@@ -20,7 +20,7 @@ from pathlib import Path
 from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk_files
 
 from ...wording import count
-from .annotations import ANNOTATION_SUFFIXES, read_annotations, split_name
+from .annotations import ANNOTATION_SUFFIXES, is_split, read_annotations, split_name
 from .names import contents, find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 HELD_OUT = 0.1  # fraction of the clips of a folder without splits that is held out by default
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
 WHOLE_FOLDER = "the whole folder"  # in the description of such clips
-_SPLIT_FOLDERS = {"train", "validation", "val", "test"}
 
 
 @functools.cache
@@ -147,7 +146,15 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
             f"{others} into the folder of a class, or elsewhere."
         )
     tops = {row["path"].relative_to(root).parts[0] for row in rows}
-    if tops <= _SPLIT_FOLDERS:
+    named = sorted(filter(is_split, tops))
+    others = sorted(tops.difference(named))
+    if others and len(set(map(split_name, named))) > 1:
+        raise ValueError(
+            f"Expected folders of splits alone, or of classes alone, in {root}, found the splits {', '.join(named)} "
+            f"beside {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}: move these elsewhere, or into the "
+            "splits."
+        )
+    if not others:
         for row in rows:
             row["split"] = split_name(row["path"].relative_to(root).parts[0])
             if row["path"].parent.parent == root:  # in the split's folder itself, not in a class
@@ -179,6 +186,10 @@ def divide(rows, split: str, fraction: float, root: str):
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
     rows = rows.add_column("recording", groups)
     splits = Counter(rows["split"])
+    for name in [name for name in splits if name is not None and not is_split(name)]:
+        _report(
+            f"{root}: {count(splits[name], 'clip')} of the split {name!r} not used: expected train, validation or test"
+        )
     if unknown := splits.pop(None, 0) if len(splits) > 1 else 0:
         logger.warning("%s: %d of %d clips have no split and are not used", root, unknown, len(rows))
     if set(splits) != {None}:
@@ -254,13 +265,17 @@ def hold_out(
     return [i for i, group in enumerate(groups) if (group in chosen) == held_out]
 
 
+def annotated_end(row: dict, seconds: float) -> float | None:
+    """End of the annotated part of a row in seconds: `seconds` after a start without an end; None without either."""
+    start, end = row.get("start"), row.get("end")
+    return start + seconds if end is None and start is not None else end
+
+
 def clip_time(row: dict, seconds: float) -> float | None:
     """Middle of a row's window in its file, in seconds.
 
     The middle of the annotated part; `seconds` / 2 after a start without an end; None (the middle of the file) without
     either.
     """
-    start, end = row.get("start"), row.get("end")
-    if end is not None:
-        return ((start or 0.0) + end) / 2
-    return None if start is None else start + seconds / 2
+    end = annotated_end(row, seconds)
+    return None if end is None else ((row.get("start") or 0.0) + end) / 2

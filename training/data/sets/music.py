@@ -62,11 +62,15 @@ def _read_videos(root: Path, kind: str) -> list[Listed]:
         for folder in folders:
             if (folder / name).is_file():
                 entries = read_list(folder / name)
-                # Copies of the csv differ in their headers, but no header is as long as a YouTube id.
-                return entries[len(entries[0].key) != _ID_LENGTH :]
+                return entries[_is_header(entries[0]) :]
     raise FileNotFoundError(
         f"Expected MUSIC's list {' or '.join(_LISTS[kind])} in {root / 'anno'} or {root}, found none."
     )
+
+
+def _is_header(entry: Listed) -> bool:
+    """Whether a line names columns: copies of the csv differ in their headers, of which some are as long as an id."""
+    return len(entry.key) != _ID_LENGTH or entry.key.lower().startswith(("youtube_", "video_"))
 
 
 def _class_of(entry: Listed) -> str:

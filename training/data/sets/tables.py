@@ -79,7 +79,17 @@ def read_table(path: str | Path, delimiters: str = ",", comment: str | None = No
 
 
 def read_records(path: str | Path, delimiters: str = ",") -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a table with a header as columns and (line number, row by column); see `read_table`."""
+    """Read a table with a header as columns and (line number, row by column); see `read_table`.
+
+    Raises:
+        ValueError: Also if a row has more fields than the header.
+    """
     rows = read_table(path, delimiters)
     columns = [name.strip() for name in rows[0][1]] if rows else []
+    for line, fields in rows[1:]:
+        if beyond := [field for field in fields[len(columns) :] if field.strip()]:
+            raise ValueError(
+                f"{path}, line {line}: expected at most {len(columns)} fields, as in the header, got {len(fields)}, "
+                f"among them {beyond[0]!r}: are quotes missing around a field with a comma?"
+            )
     return columns, [(line, dict(zip(columns, fields, strict=False))) for line, fields in rows[1:]]

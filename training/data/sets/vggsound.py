@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 
+from .annotations import split_name
 from .folder import make_rows
 from .names import ClipFiles
 from .tables import read_table
@@ -61,7 +62,7 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
         whole = len(fields) == 4 and re.fullmatch(r"(\d{1,9})(?:\.0*)?", fields[1])
         if not whole:
             raise ValueError(f"{path}, line {line}: expected id,start,label,split, got {fields}.")
-        rows.append({"id": fields[0], "start": int(whole[1]), "label": fields[2], "split": fields[3]})
+        rows.append({"id": fields[0], "start": int(whole[1]), "label": fields[2], "split": split_name(fields[3])})
     return rows
 
 

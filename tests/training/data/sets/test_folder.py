@@ -90,6 +90,30 @@ def test_nested_classes_and_split_folders(clip, tmp_path):
     assert label_info(rows)[0] is None
 
 
+@pytest.mark.parametrize("split", [("Train", "Test"), ("training", "testing"), ("TRAIN", "valid")])
+def test_folders_of_splits_have_the_names_that_others_give_them(clip, tmp_path, split):
+    put(clip, tmp_path / split[0] / "dog" / "a.mp4", tmp_path / split[1] / "dog" / "b.mp4")
+    rows = read_folder(tmp_path)
+    assert rows["split"][0] != rows["split"][1]
+    assert set(rows["split"]) <= {"train", "validation", "test"}
+    put(clip, tmp_path / "extra" / "c.mp4")
+    with pytest.raises(ValueError, match=f"splits {', '.join(sorted(split))} beside extra: move these elsewhere"):
+        read_folder(tmp_path)
+
+
+def test_a_class_may_have_the_name_of_a_split(clip, tmp_path):
+    put(clip, tmp_path / "train" / "a.mp4", tmp_path / "tram" / "b.mp4")
+    rows = read_folder(tmp_path)
+    assert label_info(rows)[0] == ["train", "tram"]
+
+
+def test_clips_of_an_unknown_split_are_named(tmp_path, caplog):
+    make_folder(tmp_path, {".": 3})
+    (tmp_path / "list.csv").write_text("file,split\n0.mp4,trian\n1.mp4,Train\n2.mp4,test\n")
+    build_dataset({"name": "folder", "path": str(tmp_path)}, MODEL, "train", False, 0)
+    assert "1 clip of the split 'trian' not used: expected train, validation or test" in caplog.text
+
+
 def test_csv_and_jsonl(clip, tmp_path):
     put(clip, tmp_path / "a.mp4", tmp_path / "sub" / "b, c.mp4")
     text = 'file,label,start,end\r\na.mp4,dog barking,0.5,1.5\r\n"sub/b, c.mp4",cat,1,\r\n'

@@ -245,6 +245,7 @@ def test_flickr_annotations(tmp_path):
         "no xml",
         annotation([(1, 2, 3, 4)]).replace("4</ymax>", "four</ymax>"),
         "<a><b><bbox><x/><y/></bbox></b></a>",
+        '<?xml version="1.0" encoding="foo"?><a/>',
     ):
         with pytest.raises(ValueError, match=r"bad\.xml: expected xml"):
             read_boxes(write(tmp_path / "bad.xml", text))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.sets import music
 from deepavfusion.training.data.sets.folder import label_info
 from deepavfusion.training.data.sets.lists import read_list
 from deepavfusion.training.data.sets.music import instruments_of, published_split, read_music, video_of
@@ -30,6 +31,13 @@ def test_the_published_split():
     both = published_split({"a", "b"}, {"b", "c", "d"})  # a video that is in both lists is a solo
     assert both.train == {"b", "d"}
     assert both.aside == {"c"}
+
+
+@pytest.mark.parametrize("header", ["youtube_url,instrument", "youtube_id,class", "id,label"])
+def test_headers_of_lists_are_no_videos(tmp_path, header):
+    lines = [f"video-{i:05d},flute" for i in range(3)]
+    (tmp_path / music._LISTS["solo"][0]).write_text("\n".join([header, *lines]))
+    assert [entry.key for entry in music._read_videos(tmp_path, "solo")] == [f"video-{i:05d}" for i in range(3)]
 
 
 def test_duets_are_split_into_instruments():

@@ -24,9 +24,20 @@ def test_what_is_no_text_is_told(tmp_path, content):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_delimiters_are_those_of_the_first_line(tmp_path, delimiter):
     path = tmp_path / "list.csv"
-    path.write_text(f'\nfile{delimiter} label\n\n"a{delimiter}b"{delimiter}dog, big\n{delimiter}\n')
+    path.write_text(f'\nfile{delimiter} label\n\n"a{delimiter}b"{delimiter}dog big\n{delimiter}\n')
     assert read_table(path, ",;\t")[-1][1][0] == f"a{delimiter}b"
     assert read_records(path, ",;\t")[0] == ["file", "label"]
+
+
+def test_a_row_with_more_fields_than_the_header_is_told_with_its_line(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("file,label\na.mp4,violin,\nb.mp4\n")
+    assert [row for _, row in read_records(path)[1]] == [{"file": "a.mp4", "label": "violin"}, {"file": "b.mp4"}]
+    path.write_text("file,label\na.mp4,violin, fiddle\n")
+    with pytest.raises(
+        ValueError, match=r"line 2: expected at most 2 fields, as in the header, got 3, among them 'fiddle'"
+    ):
+        read_records(path)
 
 
 def test_a_missing_quote_is_told_with_its_line(tmp_path):

@@ -33,7 +33,7 @@ def read_boxes(path: str | Path) -> tuple[Box, ...] | None:
     try:
         root = ElementTree.parse(path).getroot()
         found = [[float(child.text) / _SIDE for child in list(box)[1:]] for box in root.findall("./*/bbox")]
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, TypeError, ValueError, LookupError) as error:  # LookupError: an encoding
         raise ValueError(f"{path}: expected xml with root > field > bbox of xmin, ymin, xmax, ymax: {error}") from error
     clean = clean_boxes(found, str(path))
     return clean if clean or not found else None
