@@ -1,8 +1,8 @@
 """Hooks of mkdocs: pages that are kept outside of docs/, and files of the repository that pages link to.
 
 Links in README.md and docs/*.md are those of the repository, so that they work where it is browsed. On the site, each
-file that is linked, and is no page of docs/, gets a page of its own: Markdown as it is, notebooks as their cells, source
-as a listing, a folder as a list of its files. All other files are copied.
+file that is linked, and is no page of docs/, gets a page of its own: Markdown as it is, notebooks as their cells,
+source as a listing, a folder as a list of its files. All other files are copied.
 """
 
 import json

@@ -29,6 +29,7 @@ from deepavfusion import (
 )
 from deepavfusion.inference import classify, embed, localize, segment, separate
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.published_deepavfusion import RESULTS
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
@@ -149,6 +150,20 @@ def test_the_model_zoo_states_sizes_of_the_classes():
             model = cls(DeepAVFusionConfig.from_size("base", num_labels=labels))
             (row,) = re.findall(rf"^\| .* \| `{cls.__name__}`.*$", page, re.MULTILINE)
             assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M" in row
+
+
+def test_the_model_zoo_states_the_published_results_that_cards_do():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*) \| not measured here \| `(\w+)` \|$", page, re.MULTILINE)
+    assert {recipe for _, recipe in rows} > set(RESULTS)
+    assert re.findall(r"^deepavfusion \w+ (\w+) data.path=\w+ model.init_from=converted$", page, re.MULTILINE) == list(
+        dict.fromkeys(recipe for _, recipe in rows)
+    )
+    for recipe, result in RESULTS.items():
+        text = next(text for text, name in rows if name == recipe).split(" | ")
+        for metric in result.metrics:
+            for place, value in enumerate(result.cells(metric)):
+                assert value == "–" or value.partition(" ")[0] in text[2 + place], (recipe, metric)
 
 
 def test_the_pipelines_give_what_the_page_says(here):
