@@ -23,7 +23,6 @@ from deepavfusion import (
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
-    DeepAVFusionModel,
     DeepAVFusionProcessor,
     processors,
 )
@@ -135,13 +134,13 @@ def test_the_model_zoo_states_sizes_of_the_classes():
         for column, (attention, mlp) in enumerate(sizes.values()):
             ratios = {"fusion_attention_ratio": attention, "fusion_mlp_ratio": mlp}
             config = DeepAVFusionConfig.from_size("base", **ratios)
-            for cls in (DeepAVFusionForPreTraining, DeepAVFusionModel):
-                millions = f"{sum(p.numel() for p in cls(config).parameters()) / 1e6:.1f} M"
-                (row,) = re.findall(rf"^\| `{cls.__name__}`.*$", page, re.MULTILINE)
+            model = DeepAVFusionForPreTraining(config)
+            for part in (model.deepavfusion, model):
+                millions = f"{sum(p.numel() for p in part.parameters()) / 1e6:.1f} M"
+                (row,) = re.findall(rf"^\| `{type(part).__name__}`.*$", page, re.MULTILINE)
                 assert millions in row.split("|")[2 + column]
-                if cls is DeepAVFusionForPreTraining:
-                    name = f"deepavfusion_vitb_{list(sizes)[column]}_ep200"
-                    assert f"| `{name}` | {millions} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+            name = f"deepavfusion_vitb_{list(sizes)[column]}_ep200"
+            assert f"| `{name}` | {millions} |" in (ROOT / "README.md").read_text(encoding="utf-8")
         for cls, labels in (
             (DeepAVFusionForAudioVisualClassification, 309),
             (DeepAVFusionForSourceSeparation, 2),

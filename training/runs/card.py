@@ -191,14 +191,19 @@ def _details(record: dict[str, Any]) -> str:
     steps = count(training["steps"], "step")
     rows = [
         *architecture_rows(record["architecture"]),
-        ["initial weights", training["initial_weights"]],
+        ["initial weights", ", ".join(map(_public, training["initial_weights"].split(", ")))],
         ["training data", _data(record["data"])],
         ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
-        ["time", f"{speed}, {training['device']}"],
-        *([["time of a clip", _forward(training["forward"])]] if training.get("forward") else []),
+        ["training time", f"{speed}, {training['device']}"],
+        *([["latency", _forward(training["forward"])]] if training.get("forward") else []),
         ["precision", training["mixed_precision"] if training["mixed_precision"] != "no" else "float32"],
     ]
     return markdown_table(["", ""], rows)
+
+
+def _public(path: str) -> str:
+    """A folder or Hub id; of absolute paths, which may be private, the name."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _data(data: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ DETAILS = (
     "| parameters | 5.2 M, of which encoder 4.1 M |",
     "| memory of the weights | 21 MB |",
     "| compute | 0.346 GMACs (multiply-accumulates) a clip, without masks |",
-    "| time of a clip | 12.3 ms for a forward pass, batch of 1, float32, cpu (2 threads) |",
+    "| latency | 12.3 ms for a forward pass, batch of 1, float32, cpu (2 threads) |",
     "| training data | synthetic scenes that the package generates (built-in &lt;scenes>: 4 clips) |",
     "| clips seen | 1,280 (repeats counted), in 10 steps of 8 |",
     "1:01:01 (12.3 clips per second), 1 x cpu (2 threads)",
@@ -195,6 +195,13 @@ def test_an_example_of_scenes_is_shown_and_none_of_others(tmp_path, name, option
     assert files <= referred_files(tmp_path)
     assert ("A held-out clip, not chosen: " in text) == shown
     assert "<sound>" not in text
+
+
+def test_absolute_paths_of_initial_weights_are_not_shown(tmp_path):
+    content = record("recognition")
+    content["training"] |= {"initial_weights": "/home/me/first, ORG/second"}
+    _, text = written(tmp_path, content, load_recipe("finetune", "scenes_recognition", []))
+    assert "| initial weights | first, ORG/second |" in text
 
 
 def test_a_scene_in_the_folder_is_shown(tmp_path):
