@@ -98,11 +98,12 @@ lint: env  ## check style and types
 	$(LINK_SOURCES)
 	$(BIN)/ty check
 
-docs: env  ## build the documentation site in site/, which the extra docs of .venv is for
+# Not --quiet, which hides warnings from --strict.
+docs: env  ## build the documentation site in site/, with the extra docs
 	$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2> /dev/null || $(BIN)/python -m pip install --quiet \
 		--disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	$(LINK_SOURCES)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
