@@ -268,12 +268,14 @@ def architecture_rows(sizes: dict[str, Any]) -> list[list[str]]:
     millions = [f"{sizes[key] / 1e6:.1f} M" for key in ("parameters", "encoder_parameters")]
     shape = [str(sizes[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")]
     labels = [*sizes["labels"][:_SHOWN_LABELS]]
+    number = sizes["multiply_accumulates"]
+    operations = f"{number / 1e9:.3g} GMACs" if number >= 1e8 else f"{number / 1e6:.3g} MMACs"
     if len(sizes["labels"]) > _SHOWN_LABELS:
         labels.append(f"and {len(sizes['labels']) - _SHOWN_LABELS} more (`id2label` in config.json)")
     return [
         ["parameters", f"{millions[0]}, of which encoder {millions[1]}"],
         ["memory of the weights", f"{sizes['weight_bytes'] / 1e6:,.0f} MB"],
-        ["compute", f"{sizes['multiply_accumulates'] / 1e9:.3g} GMACs (multiply-accumulates) a clip, without masks"],
+        ["compute", f"{operations} (multiply-accumulates) a clip, without masks"],
         ["width, depth, heads", ", ".join(shape)],
         ["fusion", f"{sizes['fusion_type']}, layers: {sizes['fusion_layers']}, tokens: {sizes['fusion_tokens']}"],
         ["frame", f"{sizes['frame']} pixels, {sizes['image_patches']} patches"],
