@@ -15,6 +15,9 @@ PYTEST = -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not network an
 # The package under its import name, as setup.cfg maps it: ty does not follow the import hook of an editable installation.
 SOURCES := $(VENV)/src/deepavfusion
 SUBPACKAGES := inference processors training
+LINK_SOURCES = rm -rf $(SOURCES) && mkdir -p $(SOURCES) \
+	&& ln -s "$(CURDIR)"/modeling_deepavfusion/*.py $(SUBPACKAGES:%="$(CURDIR)/%") $(SOURCES) \
+	&& ln -sfn "$(CURDIR)/training/cli" $(VENV)/src/deepavfusion_cli
 # The common tests of transformers are in its source distribution, not in its wheel. TRANSFORMERS_SOURCE=PATH names a
 # checkout of the installed version instead.
 SUITE := $(VENV)/transformers-source
@@ -92,13 +95,18 @@ options: env  ## write the options that --help lists, from the classes that defi
 lint: env  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf $(SOURCES) && mkdir -p $(SOURCES)
-	ln -s "$(CURDIR)"/modeling_deepavfusion/*.py $(SUBPACKAGES:%="$(CURDIR)/%") $(SOURCES)
-	ln -sfn "$(CURDIR)/training/cli" $(VENV)/src/deepavfusion_cli
+	$(LINK_SOURCES)
 	$(BIN)/ty check
+
+# Not --quiet, which hides warnings from --strict.
+docs: env  ## build the documentation site in site/, with the extra docs
+	$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2> /dev/null || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(LINK_SOURCES)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-ecosystem test-install options lint format
+.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-ecosystem test-install options lint docs format

@@ -10,6 +10,7 @@ import sys
 import deepavfusion
 from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.published_deepavfusion import CHECKPOINTS, SOURCE, checkpoint_name, results_table
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, cause, machine_failure
 from deepavfusion_cli.preflight import parse
@@ -32,6 +33,24 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
         f"{config.fusion_type} fusion in {layers} layers, {' + '.join(map(str, tokens))} tokens; "
         f"{frames}{height} x {width} pixels, {config.num_mel_bins} mel bins x {config.spectrogram_length} steps"
     )
+
+
+def _card(model, args) -> str:
+    """Text of the model card, with what is published of a released checkpoint."""
+    name, released = args.output.resolve().name, checkpoint_name(args.checkpoint.resolve())
+    details = [["initial weights", f"converted from the published checkpoint {args.checkpoint.name}"]]
+    sections, license = [], None
+    if released:
+        details[0][1] = f"converted from {released}, which the authors' repository releases"
+        details.append(["training data", f"{CHECKPOINTS[released]}, 200 epochs, by the published code"])
+        columns, rows = results_table(released)
+        cells = [columns, ["---"] * len(columns), *rows]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        text = "After fine-tuning. Not measured with this package. Source: "
+        sections.append(("Results", f"{text}{SOURCE}.\n\n{table}"))
+        license = "The authors' repository, which releases the weights, is under apache-2.0; the training data are not."
+    location = f"path/to/{name}" if args.output.is_absolute() else args.output.as_posix()
+    return str(model_card(model, name, location, details=details, sections=sections, data_license=license))
 
 
 @command("deepavfusion convert")
@@ -58,10 +77,7 @@ def main(argv: list[str]) -> int:
         with saving(folder.path, sum(p.numel() * p.element_size() for p in model.parameters())):
             model.save_pretrained(folder.draft)
             processor.save_pretrained(folder.draft)
-            origin = [["initial weights", f"converted from the published checkpoint {args.checkpoint.name}"]]
-            name = args.output.resolve().name
-            location = f"path/to/{name}" if args.output.is_absolute() else args.output.as_posix()
-            write_atomically(folder.draft / "README.md", str(model_card(model, name, location, details=origin)))
+            write_atomically(folder.draft / "README.md", _card(model, args))
         apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard, ModelCardData
+from torch.utils.flop_counter import FlopCounterMode
 
 _PAPER = "DeepAVFusion; Mo & Morgado, CVPR 2024, [arXiv 2312.01017](https://arxiv.org/abs/2312.01017)"
 CITATION = """\
@@ -26,6 +28,7 @@ CITATION = """\
 ```"""
 _PLACE = "  # this folder, or its name on the Hub"
 _EXAMPLE = re.compile(rf'(\brepository = |\bmodel=)"(?:[^"\\\n]|\\.)*"(.*){re.escape(_PLACE)}$', re.MULTILINE)
+_SHOWN_LABELS = 20
 # What `create_and_tag_model_card` of transformers writes where a repository has no card.
 _PLACEHOLDER = "This model card has been automatically generated."
 
@@ -38,12 +41,18 @@ class CardTask:
         name: Name of the task.
         hub_task: Closest task of the Hub, for `pipeline_tag`.
         pipeline: Name of the task's pipeline; None for encoders.
+        auto_class: Auto class of its models.
+        result: Expression for the result in an example, of `outputs` and `model`.
+        purpose: What its models are for.
         limit: What its models cannot do.
     """
 
     name: str
     hub_task: str
     pipeline: str | None
+    auto_class: str
+    result: str
+    purpose: str
     limit: str
 
 
@@ -51,6 +60,9 @@ ENCODER = CardTask(
     "pretraining",
     "feature-extraction",
     None,
+    "AutoModel",
+    "outputs.last_hidden_state.shape, outputs.image_last_hidden_state.shape, outputs.audio_last_hidden_state.shape",
+    "Features of clips, for fine-tuning, probing and retrieval, and research on audio-visual learning.",
     "Pre-trained only: the streams are meant for fine-tuning, probing and retrieval; there is no classifier.",
 )
 # Class of the model -> task; all other models are encoders.
@@ -59,24 +71,36 @@ HEADS = {
         "recognition",
         "video-classification",
         "audio-visual-classification",
+        "AutoModelForVideoClassification",
+        "model.config.id2label[outputs.logits.argmax(-1).item()]",
+        "Labels for clips like those it was trained on, and research on audio-visual recognition.",
         "The model always predicts one of the classes of its training data, whatever the clip.",
     ),
     "DeepAVFusionForSourceSeparation": CardTask(
         "separation",
         "audio-to-audio",
         "audio-visual-source-separation",
+        "AutoModelForAudioFrameClassification",
+        "outputs.logits.shape",
+        "Separation of the sound of what a frame shows, and research on audio-visual source separation.",
         "The model extracts the sound of what the frame shows; it cannot separate two sources in one frame.",
     ),
     "DeepAVFusionForSemanticSegmentation": CardTask(
         "segmentation",
         "image-segmentation",
         "audio-visual-segmentation",
+        "AutoModelForSemanticSegmentation",
+        "outputs.logits.shape",
+        "Masks of what sounds in a frame, and research on audio-visual segmentation.",
         "The mask covers a single frame; sources outside it are not represented.",
     ),
     "DeepAVFusionForSoundLocalization": CardTask(
         "localization",
         "image-segmentation",
         "sound-source-localization",
+        "AutoModelForMaskGeneration",
+        "outputs.logits.shape",
+        "Maps of where a sound comes from in a frame, and research on sound source localization.",
         "The map has one value per patch of the frame, so small sources are localized coarsely.",
     ),
 }
@@ -127,35 +151,57 @@ def usage(task: CardTask, objective: str, location: str) -> str:
         location: Folder or Hub id that the example loads.
     """
     place = json.dumps(location, ensure_ascii=False)
-    if task.pipeline is None:
-        example = (
-            "import torch\n"
-            "from transformers import AutoModel, AutoProcessor\n\n"
-            f"repository = {place}{_PLACE}\n"
-            "processor = AutoProcessor.from_pretrained(repository, trust_remote_code=True)\n"
-            "model = AutoModel.from_pretrained(repository, trust_remote_code=True).eval()\n\n"
-            'inputs = processor(videos="clip.mp4", return_tensors="pt")\n'
-            "with torch.no_grad():\n"
-            "    outputs = model(**inputs)\n"
-            "print(outputs.last_hidden_state.shape, outputs.image_last_hidden_state.shape, "
-            "outputs.audio_last_hidden_state.shape)"
-        )
-        head = "the projection head" if objective == "jepa" else "the decoders"
-        more = f"`AutoModelForPreTraining` loads {head} as well."
-    else:
-        example = (
-            "from transformers import pipeline\n\n"
-            f'pipe = pipeline("{task.pipeline}", model={place}, trust_remote_code=True){_PLACE}\n'
-            'print(pipe("clip.mp4"))'
-        )
-        more = (
-            f"The Hub task of this repository, {task.hub_task}, is the closest available: its stock pipeline would "
-            "feed the model frames or audio alone."
-        )
-    return (
-        f"```python\n{example}\n```\n\nThe code is in this repository. Where the package is installed (`pip install .` "
-        "in a checkout of it) and imported (`import deepavfusion`), `trust_remote_code` is unnecessary. " + more
+    by_class = (
+        "import torch\n"
+        f"from transformers import {task.auto_class}, AutoProcessor\n\n"
+        f"repository = {place}{_PLACE}\n"
+        "processor = AutoProcessor.from_pretrained(repository, trust_remote_code=True)\n"
+        f"model = {task.auto_class}.from_pretrained(repository, trust_remote_code=True).eval()\n\n"
+        'inputs = processor(videos="clip.mp4", return_tensors="pt")\n'
+        "with torch.no_grad():\n"
+        "    outputs = model(**inputs)\n"
+        f"print({task.result})"
     )
+    pipeline = task.pipeline or "audio-visual-feature-extraction"
+    by_pipeline = (
+        "from transformers import pipeline\n\n"
+        f'pipe = pipeline("{pipeline}", model={place}, trust_remote_code=True){_PLACE}\n'
+        'print(pipe("clip.mp4"))'
+    )
+    examples = [by_class, by_pipeline] if task.pipeline is None else [by_pipeline, by_class]
+    code = "\n\n".join(f"```python\n{example}\n```" for example in examples)
+    more = (
+        f"The Hub task of this repository, {task.hub_task}, is the closest available. The pipeline of that name, which "
+        f"the Hub's own snippet shows, feeds models frames or audio alone: use `{pipeline}`, as above."
+    )
+    if task.pipeline is None:
+        head = "the projection head" if objective == "jepa" else "the decoders"
+        more += f" `AutoModelForPreTraining` loads {head} as well."
+    return (
+        f"{code}\n\nThe code is in this repository; it needs torch, torchaudio, transformers 5, av and pillow. Where "
+        "the package is installed (`pip install .` in a clone of it) and imported (`import deepavfusion`), "
+        f"`trust_remote_code` is unnecessary. {more}"
+    )
+
+
+def intended_use(task: CardTask) -> str:
+    """Section "Intended use" of a card, without its heading."""
+    return (
+        f"{task.purpose} Not intended for recognizing or watching people, nor for decisions that affect them, without "
+        "an evaluation on data of that use."
+    )
+
+
+def license_text(license: str | None, data: str | None = None) -> str:
+    """Section "License" of a card, without its heading.
+
+    Args:
+        license: Identifier of the license of the weights; None if it is not known.
+        data: A sentence on the license of the training data.
+    """
+    weights = f"Weights: {license}." if license else "No license is stated for the weights."
+    data = data or "The data that a model was trained on have terms of their own."
+    return f"{weights} The code in this repository: apache-2.0. {data}"
 
 
 def at_location(card: str, location: str) -> str:
@@ -175,10 +221,14 @@ def architecture(model: Any) -> dict[str, Any]:
         model: A model of this package.
     """
     config, encoder = model.config, getattr(model, "deepavfusion", model)
+    names = [str(name) for name in config.id2label.values()]
     frames = f"{config.num_frames} x " if config.num_frames > 1 else ""
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "multiply_accumulates": multiply_accumulates(model),
+        "labels": [] if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names,
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
@@ -194,6 +244,21 @@ def architecture(model: Any) -> dict[str, Any]:
     }
 
 
+def multiply_accumulates(model: Any) -> int:
+    """Multiply-accumulate operations for one clip without masks, counted on meta tensors: nothing is computed.
+
+    Args:
+        model: A model of this package; of one for pre-training, those of its encoder are counted.
+    """
+    part = getattr(model, "deepavfusion", model) if hasattr(model, "image_decoder") else model
+    with torch.device("meta"):
+        copy = type(part)(part.config).to("meta").eval().requires_grad_(False)
+        inputs = {name: torch.empty(1, *shape) for name, shape in part.config.input_shapes.items()}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copy(**inputs)
+    return counter.get_total_flops() // 2
+
+
 def architecture_rows(sizes: dict[str, Any]) -> list[list[str]]:
     """Rows of a card's table of details: name and value.
 
@@ -202,12 +267,20 @@ def architecture_rows(sizes: dict[str, Any]) -> list[list[str]]:
     """
     millions = [f"{sizes[key] / 1e6:.1f} M" for key in ("parameters", "encoder_parameters")]
     shape = [str(sizes[key]) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")]
+    labels = [*sizes["labels"][:_SHOWN_LABELS]]
+    number = sizes["multiply_accumulates"]
+    operations = f"{number / 1e9:.3g} GMACs" if number >= 1e8 else f"{number / 1e6:.3g} MMACs"
+    if len(sizes["labels"]) > _SHOWN_LABELS:
+        labels.append(f"and {len(sizes['labels']) - _SHOWN_LABELS} more (`id2label` in config.json)")
     return [
         ["parameters", f"{millions[0]}, of which encoder {millions[1]}"],
+        ["memory of the weights", f"{sizes['weight_bytes'] / 1e6:,.0f} MB"],
+        ["compute", f"{operations} (multiply-accumulates) a clip, without masks"],
         ["width, depth, heads", ", ".join(shape)],
         ["fusion", f"{sizes['fusion_type']}, layers: {sizes['fusion_layers']}, tokens: {sizes['fusion_tokens']}"],
         ["frame", f"{sizes['frame']} pixels, {sizes['image_patches']} patches"],
         ["audio", f"log-mel, {sizes['spectrogram']}, {sizes['audio_patches']} patches"],
+        *([["labels", ", ".join(labels)]] if labels else []),
     ]
 
 
@@ -220,6 +293,7 @@ def model_card(
     details: Sequence[Sequence[str]] = (),
     limits: Sequence[str] = (),
     sections: Sequence[tuple[str, str]] = (),
+    data_license: str | None = None,
 ) -> ModelCard:
     """Build the card of a model.
 
@@ -230,7 +304,8 @@ def model_card(
         metadata: Fields of `ModelCardData` in addition to library, task and tags; tags are appended.
         details: Further rows of the table of details, name and value.
         limits: Further limits.
-        sections: Title and text of each further section, which are placed between details and limits.
+        sections: Title and text of each further section, which are placed between details and intended use.
+        data_license: A sentence on the license of the training data.
     """
     task, objective = HEADS.get(type(model).__name__, ENCODER), model.config.pretraining_objective
     given = dict(metadata or {})
@@ -245,7 +320,9 @@ def model_card(
             ["## Details\n", "|  |  |", "|---|---|", *(f"| {' | '.join(map(escape_markdown, row))} |" for row in rows)]
         ),
         *(f"## {title}\n\n{text}" for title, text in sections),
+        f"## Intended use\n\n{intended_use(task)}",
         "\n".join(["## Limits\n", *(f"- {limit}" for limit in (task.limit, *limits))]),
+        f"## License\n\n{license_text(data.get('license'), data_license)}",
         f"## Citation\n\n{CITATION}",
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n", ignore_metadata_errors=True)
@@ -278,8 +355,11 @@ __all__ = [
     "at_location",
     "card_tags",
     "escape_markdown",
+    "intended_use",
     "introduction",
+    "license_text",
     "model_card",
+    "multiply_accumulates",
     "replace_placeholder",
     "usage",
 ]

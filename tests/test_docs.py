@@ -1,5 +1,7 @@
 """What the pages under docs/ show runs, and what they link to exists."""
 
+import ast
+import importlib
 import json
 import re
 import shutil
@@ -7,25 +9,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 from transformers import pipeline
 
+import deepavfusion
 from deepavfusion import (
+    DeepAVFusionConfig,
     DeepAVFusionForAudioVisualClassification,
+    DeepAVFusionForPreTraining,
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionProcessor,
+    processors,
 )
 from deepavfusion.inference import classify, embed, localize, segment, separate
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.published_deepavfusion import RESULTS
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from tests.media_factory import paint_gradients, write_kinds
 from tests.modeling_deepavfusion.cases import make_model
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+OTHER_PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 INFERENCE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
 MODELS = {
     "runs/scenes_recognition": (
@@ -61,10 +71,98 @@ def here(workplace, monkeypatch):
     return workplace
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+def anchors(page):
+    """Anchors of the headings of a page that are the same on the site and where the repository is browsed."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        words = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        browsed, on_site = words.replace(" ", "-"), re.sub(r"[-\s]+", "-", words)
+        if browsed == on_site:
+            found.add(browsed)
+    return found
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(ROOT / name for name in OTHER_PAGES.values())], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_and_their_anchors_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(#[^)\s]*)?\)", text):
+        target = page.parent / link if link else page
+        if re.match("[a-z]+:", link) or (target.exists() and not anchor):
+            continue
+        if not target.is_file() or anchor[1:] not in anchors(target):
+            missing.append(link + anchor)
+    assert missing == []
+
+
+def navigation(entries):
+    """Pages of the navigation of the site, in order."""
+    for entry in entries:
+        for content in entry.values() if isinstance(entry, dict) else [entry]:
+            yield from [content] if isinstance(content, str) else navigation(content)
+
+
+def test_every_page_is_in_the_navigation_once():
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES]
+    assert sorted(navigation(settings["nav"])) == sorted([*pages, *OTHER_PAGES])
+    moved = ast.literal_eval(re.search(r"^MOVED = (.*)$", (ROOT / "docs" / "hooks.py").read_text(), re.MULTILINE)[1])
+    assert {site: page for page, site in moved.items()} == OTHER_PAGES
+
+
+def test_the_reference_lists_every_public_name_once():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "api")
+    shown = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    classes = {f"{cls.__module__}.{cls.__name__}" for cls in pipelines().values()}
+    public = {f"deepavfusion.{name}" for name in deepavfusion.__all__ if name != "__version__"} | classes
+    public |= {f"deepavfusion.processors.{name}" for name in set(processors.__all__) - set(deepavfusion.__all__)}
+    assert public <= set(shown)
+    for name in shown:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_model_zoo_states_sizes_of_the_classes():
+    """The columns of parameters of docs/models.md, and of the table at the top of README."""
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    sizes = {"vggsound": (0.25, 1.0), "as2m": (1.0, 4.0)}
+    with torch.device("meta"):
+        for column, (attention, mlp) in enumerate(sizes.values()):
+            ratios = {"fusion_attention_ratio": attention, "fusion_mlp_ratio": mlp}
+            config = DeepAVFusionConfig.from_size("base", **ratios)
+            model = DeepAVFusionForPreTraining(config)
+            for part in (model.deepavfusion, model):
+                millions = f"{sum(p.numel() for p in part.parameters()) / 1e6:.1f} M"
+                (row,) = re.findall(rf"^\| `{type(part).__name__}`.*$", page, re.MULTILINE)
+                assert millions in row.split("|")[2 + column]
+            name = f"deepavfusion_vitb_{list(sizes)[column]}_ep200"
+            assert f"| `{name}` | {millions} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+        for cls, labels in (
+            (DeepAVFusionForAudioVisualClassification, 309),
+            (DeepAVFusionForSourceSeparation, 2),
+            (DeepAVFusionForSemanticSegmentation, 1),
+        ):
+            model = cls(DeepAVFusionConfig.from_size("base", num_labels=labels))
+            (row,) = re.findall(rf"^\| .* \| `{cls.__name__}`.*$", page, re.MULTILINE)
+            assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M" in row
+
+
+def test_the_model_zoo_states_the_published_results_that_cards_do():
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*) \| not measured here \| `(\w+)` \|$", page, re.MULTILINE)
+    assert {recipe for _, recipe in rows} > set(RESULTS)
+    assert re.findall(r"^deepavfusion \w+ (\w+) data.path=\w+ model.init_from=converted$", page, re.MULTILINE) == list(
+        dict.fromkeys(recipe for _, recipe in rows)
+    )
+    for recipe, result in RESULTS.items():
+        text = next(text for text, name in rows if name == recipe).split(" | ")
+        for metric in result.metrics:
+            for place, value in enumerate(result.cells(metric)):
+                assert value == "–" or value.partition(" ")[0] in text[2 + place], (recipe, metric)
 
 
 def test_the_pipelines_give_what_the_page_says(here):

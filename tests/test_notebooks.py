@@ -81,6 +81,52 @@ def test_all_notebooks_are_run_here():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03"]
 
 
+def code_cells(path):
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", [NOTEBOOKS[0], NOTEBOOKS[2]], ids=lambda path: path.stem)
+def test_a_missing_model_is_told_in_a_line(path, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.delenv("DEEPAVFUSION_MODEL", raising=False)
+    with pytest.raises(SystemExit, match=r"^No model in \.\./runs/quickstart: run `make quickstart`, or set DEEP.*\.$"):
+        exec(code_cells(path)[0], {})
+
+
+def split_of(folder, model_folder, monkeypatch):
+    """The names of a notebook after it has divided a folder of videos, which are not decoded."""
+    monkeypatch.setenv("DEEPAVFUSION_MODEL", str(model_folder))
+    monkeypatch.setenv("DEEPAVFUSION_VIDEOS", str(folder))
+    names = {}
+    for source in code_cells(NOTEBOOKS[2])[:3]:
+        exec(source.partition("\n\n\ndef collate")[0], names)
+    return names
+
+
+def test_classes_of_one_video_are_only_trained_on(model_folder, tmp_path, monkeypatch, capsys):
+    for name in ("cat/1.mp4", "cat/2.mp4", "dog/1.mp4", *(f"owl/{index}.mp4" for index in range(9))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = split_of(tmp_path, model_folder, monkeypatch)
+    assert "only trained on, as there is a single video of it: dog" in capsys.readouterr().out
+    test, train = ([names["labels"][label] for label in names["parts"][part]["label"][:]] for part in ("test", "train"))
+    assert sorted(test) == ["cat", "owl", "owl"]
+    assert sorted(train) == ["cat", "dog", *["owl"] * 7]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [((), "No videos in subfolders of "), (("cat/1.mp4", "dog/1.mp4"), "No class in .* has two vi")],
+)
+def test_a_folder_that_cannot_be_divided_is_told(files, message, model_folder, tmp_path, monkeypatch):
+    for name in files:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit, match=message):
+        split_of(tmp_path, model_folder, monkeypatch)
+
+
 def test_embed_and_reconstruct(model_folder, monkeypatch):
     monkeypatch.setenv("DEEPAVFUSION_MODEL", str(model_folder))
     _, losses = execute(NOTEBOOKS[0], monkeypatch, model_folder, "[reconstruction.loss.item(), len(images[-1])]")
@@ -110,13 +156,16 @@ SOURCES = """{
 
 @pytest.mark.parametrize("trained", [True, False], ids=["fine-tuned models", "no models"])
 def test_separate_localize_segment(trained, model_folder, task_folders, tmp_path, monkeypatch):
-    for name, folder in task_folders.items():
+    for name in task_folders:
         monkeypatch.delenv(f"DEEPAVFUSION_{name}", raising=False)
-        if trained:
-            monkeypatch.setenv(f"DEEPAVFUSION_{name}", str(folder))
-    # An interrupted training leaves no model.
-    (tmp_path / "separation-pretrained-0" / "checkpoints").mkdir(parents=True)
-    monkeypatch.setenv("DEEPAVFUSION_RESULTS", str(tmp_path))
+    monkeypatch.setenv("DEEPAVFUSION_RUNS", str(tmp_path))
+    (tmp_path / "results").mkdir()
+    if trained:  # by a recipe, by `make results`, and elsewhere
+        (tmp_path / "scenes_separation").symlink_to(task_folders["SEPARATION"])
+        (tmp_path / "results" / "localization-pretrained-0").symlink_to(task_folders["LOCALIZATION"])
+        monkeypatch.setenv("DEEPAVFUSION_SEGMENTATION", str(task_folders["SEGMENTATION"]))
+    else:  # an interrupted training leaves no model
+        (tmp_path / "scenes_separation" / "checkpoints").mkdir(parents=True)
     outputs, found = execute(NOTEBOOKS[1], monkeypatch, model_folder, SOURCES)
 
     printed = "".join(output.get("text", "") for output in outputs)

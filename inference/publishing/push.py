@@ -7,11 +7,12 @@ deepavfusion push runs/quickstart ORG/NAME --overwrite --tag best
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, constants
 
 from deepavfusion.card_deepavfusion import at_location
 from deepavfusion_cli.boundary import command
@@ -26,6 +27,8 @@ from .checks import find_faults, private_paths
 from .contents import CARD, Contents, find_contents
 from .hub import Upload, check_repository, check_tag, check_token, hub_errors, upload_folder
 from .loading import LoadingError, load_alone
+
+_PLAYER = re.compile(r'(<(?:video|audio|img) src=")(?![a-z]+:|/)')  # of a file in the folder of the model
 
 
 class PublishingError(ValueError):
@@ -100,12 +103,13 @@ def _refuse(folder: Path, faults: list[str]) -> None:
 
 
 def _published_card(text: str, args: argparse.Namespace) -> str:
-    """The card with the license that was given, and with an example that loads the model from the Hub."""
+    """The card with the license that was given, and with an example and players that load from the Hub."""
     card = ModelCard(text)
     if args.license and not card.data.get("license"):
         card.data["license"] = args.license
         text = str(card)
-    return at_location(text, args.repo_id)
+    files = f"{constants.ENDPOINT}/{args.repo_id}/resolve/{args.revision or 'main'}/"
+    return at_location(_PLAYER.sub(rf"\g<1>{files}", text), args.repo_id)
 
 
 def _stage(contents: Contents, staged: Path, card: str) -> None:

@@ -10,7 +10,15 @@ from huggingface_hub import ModelCard
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionForPreTraining, DeepAVFusionModel
-from deepavfusion.card_deepavfusion import HEADS, TASKS, at_location, model_card, replace_placeholder, usage
+from deepavfusion.card_deepavfusion import (
+    HEADS,
+    TASKS,
+    at_location,
+    model_card,
+    multiply_accumulates,
+    replace_placeholder,
+    usage,
+)
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.trainer_card_deepavfusion import last_evaluation
@@ -18,11 +26,12 @@ from deepavfusion.trainer_card_deepavfusion import last_evaluation
 from .cases import MODEL_CLASSES, make_inputs, make_labels, make_model
 
 STUBS = ("More information needed", "More Information Needed", "automatically generated", "unknown dataset")
-SECTIONS = ["Use", "Details", "Limits", "Citation"]
+SECTIONS = ["Use", "Details", "Intended use", "Limits", "License", "Citation"]
 
 
 def code_of(text):
-    return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    """All examples of a card."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
 @pytest.mark.parametrize("cls", MODEL_CLASSES, ids=lambda cls: cls.__name__)
@@ -40,8 +49,40 @@ def test_card_of_each_model(cls):
     assert '"me/tiny"' in code_of(card.text)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     assert f"| parameters | {millions:.1f} M, of which encoder " in card.text
-    assert task.pipeline is None or task.pipeline in pipelines()
-    assert task.pipeline is None or f'pipeline("{task.pipeline}", ' in code_of(card.text)
+    pipeline = task.pipeline or "audio-visual-feature-extraction"
+    assert pipelines()[pipeline].auto_class == task.auto_class
+    assert f'pipeline("{pipeline}", ' in code_of(card.text)
+    assert f"from transformers import {task.auto_class}, AutoProcessor" in code_of(card.text)
+    assert f"use `{pipeline}`, as above" in card.text
+    assert "No license is stated" in card.text
+
+
+def test_operations_are_those_of_matrix_products_and_convolutions():
+    model = make_model(DeepAVFusionModel, fusion_layers="none", num_hidden_layers=1)
+    config = model.config
+    width, hidden = config.hidden_size, config.intermediate_size
+    patches = (config.num_channels * config.patch_size**2, config.audio_patch_size**2)
+    expected = 0
+    for tokens, values in zip(config.num_patches, patches, strict=True):
+        expected += tokens * width * (values + 4 * width + 2 * hidden) + 2 * tokens**2 * width
+    assert multiply_accumulates(model) == expected
+
+
+def test_operations_of_pre_training_are_those_of_its_encoder():
+    encoder, whole = make_model(DeepAVFusionModel), make_model(DeepAVFusionForPreTraining)
+    assert multiply_accumulates(encoder) == multiply_accumulates(whole)
+    head = multiply_accumulates(make_model(DeepAVFusionForAudioVisualClassification))
+    assert head > multiply_accumulates(encoder)
+
+
+def test_labels_are_listed_up_to_a_number():
+    names = dict(enumerate(f"class {index}" for index in range(25)))
+    card = model_card(
+        make_model(DeepAVFusionForAudioVisualClassification, num_labels=25, id2label=names), "tiny", "tiny"
+    )
+    assert "| labels | class 0, class 1, " in card.text
+    assert "class 19, and 5 more (`id2label` in config.json) |" in card.text.replace("\\`", "`")
+    assert "| labels |" not in model_card(make_model(DeepAVFusionModel), "tiny", "tiny").text
 
 
 def test_names_add_no_markup():
@@ -64,7 +105,7 @@ def test_card_names_the_objective(objective):
 def test_another_location(task, place):
     text = f'first model="kept"\n{usage(task, "reconstruction", place)}\nrepository = "kept"\n'
     moved = at_location(text, "me/tiny")
-    assert moved.count('"me/tiny"') == 1
+    assert moved.count('"me/tiny"') == 2  # by class and by pipeline
     assert moved.count('"kept"') == 2
     assert "this folder" not in moved
     ast.parse(code_of(moved))

@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from deepavfusion import (
 from deepavfusion.conversion_deepavfusion import TASK_CLASSES, infer_config
 from deepavfusion.inference import convert
 from deepavfusion.patches_deepavfusion import sincos_positions
+from deepavfusion.published_deepavfusion import checkpoint_name
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
@@ -288,6 +290,34 @@ def test_convert_saves_the_view_that_the_model_was_trained_with(variant, crop_pc
     assert convert.main([str(argument) for argument in arguments]) == 0
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.image_processor.crop_pct == crop_pct
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_the_card_of_a_released_checkpoint_has_what_is_published_of_it(tmp_path, released):
+    path = tmp_path / ("deepavfusion_vitb_as2m_ep200" if released else "mine") / "checkpoints" / "checkpoint_latest.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(export_original_state_dict(make_model("encoder")), path)
+    assert convert.main([str(path), str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert ("| VGGSound-Music | SDR | 6.93 dB | `vggsound_music_separation` |" in text) == released
+    assert ("| VGGSound, fine-tuned | top-1 accuracy | 57.91 % | `vggsound_finetune` |" in text) == released
+    assert ("After fine-tuning. Not measured with this package. Source: README of the auth" in text) == released
+    assert ("| training data | AudioSet-2M, 200 epochs, by the published code |" in text) == released
+    assert ("converted from the published checkpoint checkpoint_latest.pth" in text) != released
+    assert "No license is stated for the weights." in text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/deepavfusion_vitb_vggsound_ep200.pth", "deepavfusion_vitb_vggsound_ep200"),
+        ("/a/deepavfusion_vitb_as2m_ep200/checkpoints/checkpoint_latest.pth", "deepavfusion_vitb_as2m_ep200"),
+        ("/a/checkpoint_latest.pth", None),
+        ("/a/deepavfusion_vitb_vggsound_ep200_mine.pth", None),
+    ],
+)
+def test_names_of_released_checkpoints(path, name):
+    assert checkpoint_name(Path(path)) == name
 
 
 def test_convert_publishes(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import stat
 import subprocess
 from types import SimpleNamespace
@@ -110,7 +111,12 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     if task == "localization":  # of 8 frames, some show no source
         assert "Few frames with a visible source" in card
     assert "Cost:" not in card
-    assert "its stock pipeline would feed the model frames or audio alone" in card
+    assert f"feeds models frames or audio alone: use `{TASKS[task].pipeline}`, as above." in card
+    shown = re.findall(r'src="(example/[^"]*)"', card)
+    assert shown
+    assert all((out / path).is_file() for path in shown)
+    assert any(path.endswith(".wav") for path in shown) == (task == "separation")
+    assert re.search(r"^\| latency \| [\d.]+ ms for a forward pass", card, re.MULTILINE)
     printed = capsys.readouterr().out
     assert "held out: 8 clips of data.eval_split=test; the best checkpoint is selected on 4 clips of" in printed
     assert "data.selection_split=validation (data.selection_size limits their number)" in printed

@@ -3,11 +3,14 @@
 import datetime
 import importlib.metadata
 import platform
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.card_deepavfusion import architecture
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
@@ -61,11 +64,40 @@ def training_record(trainer) -> dict[str, Any]:
             "data_wait_fraction": averages.waited / max(averages.seconds, 1e-9),
             "device": f"{accelerator.num_processes} x {device_name(accelerator.device)}",
             "mixed_precision": recipe.optim.mixed_precision,
+            "forward": None if recipe.optim.fsdp else forward_time(model, accelerator.device),
             "skipped_clips": {**trainer.broken.reasons, **held_out},
         },
         "data": {"name": recipe.data.name, "description": clips.card, "train_clips": len(clips)},
         "architecture": architecture(model),
     }
+
+
+_FORWARD_RUNS = 5
+
+
+def forward_time(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    """Time of a forward pass for one clip of zeros, in float32; of a model for pre-training, that of its encoder.
+
+    Args:
+        model: A model of this package, on the device.
+        device: The device.
+
+    Returns:
+        `seconds`, the median of a few runs, and `device`.
+    """
+    part = model.deepavfusion if isinstance(model, DeepAVFusionForPreTraining) else model
+    inputs = {name: torch.zeros(1, *shape, device=device) for name, shape in part.config.input_shapes.items()}
+    training, seconds = part.training, []
+    part.eval()
+    with torch.no_grad():
+        for _ in range(1 + _FORWARD_RUNS):  # the first one prepares
+            start = time.perf_counter()
+            type(part).forward(part, **inputs)  # that of the instance may be under autocast
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    part.train(training)
+    return {"seconds": statistics.median(seconds[1:]), "device": device_name(device)}
 
 
 # Figures that a run leaves in its folder: file -> title and alternative text.
@@ -161,6 +193,7 @@ def device_name(device: torch.device) -> str:
 __all__ = [
     "device_name",
     "evaluation_record",
+    "forward_time",
     "package_versions",
     "summary",
     "training_record",

@@ -202,8 +202,8 @@ class Run:
             record |= self.final.add_training(evaluation, self.folder.metrics, draft, name)
             record |= training_record(trainer)
             write_report(draft, evaluation, record, f"{self.task.NAME.capitalize()}: {name}", notes, self.folder.work)
+            line = None if after is None else after(self)  # which may leave an example for the card
             write_card(draft, name, record, evaluation, recipe, notes)
-            line = None if after is None else after(self)
             self.folder.publish()
             lines = ["", *notes, summary(evaluation, self.folder.path)]
             lines.append(training_summary(record, self.folder.path, self.task.NEXT))

@@ -1,11 +1,12 @@
 """`deepavfusion push`: what is uploaded, what is refused, and the real client against a stand-in of the Hub."""
 
+import argparse
 import json
 import shutil
 
 import pytest
 import torch
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, constants
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 
@@ -15,6 +16,7 @@ from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.inference.publishing.checks import find_faults, private_paths
 from deepavfusion.inference.publishing.contents import find_contents, referred_files
 from deepavfusion.inference.publishing.loading import LoadingError, load_alone
+from deepavfusion.inference.publishing.push import _published_card
 from tests.hub_server import ORGANIZATION, READ_TOKEN, HubServer, Repository
 from tests.isolated import run_isolated, run_python
 from tests.modeling_deepavfusion.cases import make_inputs, make_labels, make_model
@@ -167,6 +169,14 @@ def test_links_of_cards_and_reports(tmp_path):
     expected = {"a.png", "docs/b.md", "c.png", "f.png", "j 1.png", "docs/l.png", "m.wav", "n.html"}
     assert referred_files(tmp_path) == expected | {"docs"}
     assert set(find_contents(tmp_path).missing) == expected - {"docs/b.md"}
+
+
+@pytest.mark.parametrize(("revision", "branch"), [(None, "main"), ("next", "next")])
+def test_players_of_a_card_load_from_the_hub(revision, branch):
+    card = '<video src="scene/clip.mp4" controls></video> <img src="https://x.org/a.png"> ![b](b.png)'
+    text = _published_card(card, argparse.Namespace(license=None, repo_id="me/tiny", revision=revision))
+    place = f"{constants.ENDPOINT}/me/tiny/resolve/{branch}/scene/clip.mp4"
+    assert text == card.replace("scene/clip.mp4", place)
 
 
 def test_a_whole_folder_has_no_faults(folder):

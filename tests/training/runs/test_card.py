@@ -3,18 +3,24 @@
 import configparser
 import importlib.metadata
 import platform
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.card_deepavfusion import TASKS
+from deepavfusion.inference.publishing.contents import referred_files
 from deepavfusion.training.config.recipe import load_recipe
+from deepavfusion.training.report.report import Example, ExampleImage
 from deepavfusion.training.report.tables import Table
 from deepavfusion.training.runs.card import TEMPLATE, write_card
-from deepavfusion.training.runs.records import device_name, package_versions
+from deepavfusion.training.runs.records import device_name, forward_time, package_versions
 from deepavfusion.training.tasks import Evaluation
+from tests.tiny import tiny_config
 
 ROOT = Path(__file__).parents[3]
 PIPELINES = {task.name: task.pipeline for task in TASKS.values() if task.pipeline}
@@ -29,11 +35,12 @@ def record(task, **changes):
         "training": {
             "initial_weights": "random", "steps": 10, "effective_batch": 8, "clips_seen": 1280, "seconds": 3661.0,
             "samples_per_second": 12.34, "device": "1 x cpu (2 threads)", "mixed_precision": "no",
-            "skipped_clips": {"a.mp4": "broken"},
+            "forward": {"seconds": 0.01234, "device": "cpu (2 threads)"}, "skipped_clips": {"a.mp4": "broken"},
         },
         "data": {"name": "scenes", "description": "built-in <scenes>: 4 clips"},
         "architecture": {
-            "parameters": 5_250_000, "encoder_parameters": 4_100_000, "hidden_size": 128, "num_hidden_layers": 4,
+            "parameters": 5_250_000, "encoder_parameters": 4_100_000, "weight_bytes": 21_000_000,
+            "multiply_accumulates": 345_600_000, "labels": [], "hidden_size": 128, "num_hidden_layers": 4,
             "num_attention_heads": 2, "fusion_type": "factorized", "fusion_layers": "all", "fusion_tokens": 32,
             "frame": "64 x 64", "spectrogram": "64 mels x 96 steps", "image_patches": 64, "audio_patches": 24,
             "norm_patch_loss": True, "pretraining_objective": "reconstruction",
@@ -44,22 +51,27 @@ def record(task, **changes):
 
 DETAILS = (
     "| parameters | 5.2 M, of which encoder 4.1 M |",
-    "| training data | built-in &lt;scenes>: 4 clips |",
+    "| memory of the weights | 21 MB |",
+    "| compute | 0.346 GMACs (multiply-accumulates) a clip, without masks |",
+    "| latency | 12.3 ms for a forward pass, batch of 1, float32, cpu (2 threads) |",
+    "| training data | synthetic scenes that the package generates (built-in &lt;scenes>: 4 clips) |",
     "| clips seen | 1,280 (repeats counted), in 10 steps of 8 |",
     "1:01:01 (12.3 clips per second), 1 x cpu (2 threads)",
     "How it was measured.\n\n### First\n\n| from | top-1 |",
     "A note.\n\n### Second",
     "12 clips of the test split; 1 could not be read.",
-    "- Trained on built-in &lt;scenes>: 4 clips. Do not expect",
+    "- Trained on synthetic scenes that the package generates (built-in &lt;scenes>: 4 clips). Do not expect",
     "- Clips that could not be read: 1, listed in `evaluation.json`.",
-    "(`pip install .` in a checkout of it)",
+    "(`pip install .` in a clone of it)",
     "- The data are synthetic scenes",
+    "Weights: apache-2.0. The code in this repository: apache-2.0. The scenes that it was trained on are generated",
+    "Not intended for recognizing or watching people",
     "Versions: python 3.11.7, torch 2.9.\n",
     "@inproceedings{mo2024deepavfusion,",
 )
 
 
-def written(folder, content, recipe):
+def written(folder, content, recipe, examples=()):
     tables = [Table("First", ["from", "top-1"], [["joint", "50 %"]], "A note."), Table("Second", ["n"], [[1]])]
     task, protocol = content["task"], content["protocol"]
     evaluation = Evaluation(
@@ -70,13 +82,15 @@ def written(folder, content, recipe):
         data="built-in <scenes>: 12 clips",
         tables=tables,
         skipped={"b.mp4": "broken"},
+        examples=list(examples),
     )
     write_card(folder, "tiny", content, evaluation, recipe, ["Trained long."])
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "\n\n\n" not in text
     assert text.endswith("```\n")
     assert recipe.to_yaml(public=True).strip() in text
-    assert text.count("\n## ") == 6  # Use, Details, Results, Limits, Recipe, Citation
+    sections = ["Use", "Details", "Results", "Intended use", "Limits", "License", "Recipe", "Citation"]
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == sections
     card = ModelCard.load(folder / "README.md")
     for result in card.data.eval_results or ():
         assert (result.dataset_name, result.dataset_split) == ("built-in <scenes>: 12 clips", "test")
@@ -120,7 +134,8 @@ def test_card_of_a_model_pretrained_without_labels(tmp_path):
     card, text = written(tmp_path, content, load_recipe("pretrain", "folder", ["data.path=videos"]))
     assert card.data.eval_results is None
     assert "| clips seen | 1 (repeats counted), in 1 step of 1 |" in text
-    assert "- Trained on videos. Do not" in text
+    assert "- Trained on videos that the trainer of this model provided (videos). Do not" in text
+    assert "The videos that it was trained on are not described here" in text
     assert "could not be read:" not in text
     assert "synthetic" not in text
 
@@ -146,6 +161,68 @@ def test_card_of_a_finetuned_model(tmp_path, task):
     use = f'pipeline("{PIPELINES[task]}", model="runs/scenes_{task}", trust_remote_code=True)'
     for fact in (*DETAILS, use, "`deepavfusion finetune`, 2024-05-06. Trained long."):
         assert fact in text, fact
+
+
+def test_a_recipe_with_published_results_has_them_in_columns_of_their_own(tmp_path):
+    content = record("separation", metrics={"sdr": 4.0, "sir": 5.126, "si_sdr": 3.0})
+    content["data"] = {"name": "vggsound_music", "description": "VGGSound-Music"}
+    recipe = load_recipe("finetune", "vggsound_music_separation", ["data.path=x"])
+    _, text = written(tmp_path, content, recipe)
+    for line in (
+        "| metric | this model | published code, pre-trained on VGGSound | published code, pre-trained on AudioSet",
+        "| SDR | 4.00 dB | 5.79 dB | 6.93 dB |",
+        "| SIR | 5.13 dB | 8.24 dB | 9.93 dB |",
+    ):
+        assert line in text, line
+    assert "| SAR |" not in text  # not measured
+    (tmp_path / "other").mkdir()
+    _, other = written(tmp_path / "other", record("separation"), load_recipe("finetune", "scenes_separation", []))
+    assert "published" not in other
+
+
+@pytest.mark.parametrize(("name", "options", "shown"), [
+    ("scenes_separation", [], True),
+    ("scenes_separation", ["data.things=THINGS"], False),
+    ("folder_separation", ["data.path=videos", "model.init_from=null"], False),
+])  # fmt: skip
+def test_an_example_of_scenes_is_shown_and_none_of_others(tmp_path, name, options, shown):
+    frame, tone = np.zeros((4, 6, 3), np.uint8), np.zeros(160, np.float32)
+    example = Example("clip", [ExampleImage(frame, 'the "frame"')], [("separated <sound>", tone, 16000)], "6 dB")
+    content = record("separation", data={"name": name.partition("_")[0], "description": "clips"})
+    _, text = written(tmp_path, content, load_recipe("finetune", name, options), [example])
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("example/*")}
+    assert files == ({"example/0_the_frame.png", "example/0_separated_sound.wav"} if shown else set())
+    assert files <= referred_files(tmp_path)
+    assert ("A held-out clip, not chosen: " in text) == shown
+    assert ("generated by the package, under apache-2.0" in text) == shown
+    assert "<sound>" not in text
+
+
+def test_absolute_paths_of_initial_weights_are_not_shown(tmp_path):
+    content = record("recognition")
+    content["training"] |= {"initial_weights": "/home/me/first, ORG/second"}
+    _, text = written(tmp_path, content, load_recipe("finetune", "scenes_recognition", []))
+    assert "| initial weights | first, ORG/second |" in text
+
+
+def test_a_scene_in_the_folder_is_shown(tmp_path):
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "clip.mp4").touch()
+    _, text = written(tmp_path, record("pretraining", metrics={}), load_recipe("pretrain", "scenes_tiny", []))
+    assert '<video src="scene/clip.mp4" width="256" controls></video>' in text
+    assert "scene/clip.mp4" in referred_files(tmp_path)
+    things = load_recipe("pretrain", "scenes_tiny", ["data.things=THINGS"])
+    _, text = written(tmp_path, record("pretraining", metrics={}), things)
+    assert "scene/clip.mp4" not in text
+
+
+def test_time_of_a_forward_pass():
+    model = DeepAVFusionForPreTraining(tiny_config()).train()
+    model.deepavfusion.forward = None  # as accelerate replaces it, by one under autocast
+    found = forward_time(model, torch.device("cpu"))
+    assert 0 < found["seconds"] < 10
+    assert found["device"] == device_name(torch.device("cpu"))
+    assert all(module.training for module in model.modules())
 
 
 def test_templates_are_shipped():
