@@ -13,7 +13,7 @@ from PIL import Image
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionProcessor
 from deepavfusion.inference import separate
-from deepavfusion.inference.jobs.drafts import RecordingDraft
+from deepavfusion.inference.jobs.recording_drafts import RecordingDraft
 from deepavfusion.processors import chunking_deepavfusion, sample_streams_deepavfusion
 from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from tests.isolated import run_python

@@ -8,9 +8,6 @@
 report.html opens in a browser without network access or other files.
 """
 
-import base64
-import datetime
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deepavfusion.inference.files import plain, to_json, write_atomically
 from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav
+from deepavfusion.inference.pages.page import render_page
 
 from .style import DPI, figure_png
 from .tables import Table, format_cell, format_rows, numeric_columns
 
-TEMPLATES = Path(__file__).parent / "templates"
 _MIN_SIDE = 224  # CSS pixels that smaller frames are enlarged to
 _LONG = 25  # rows beyond which a table gets a scroll bar
 _OWN_FILE = re.compile(r"\d{3}-[a-z0-9-]+\.(png|wav)")
@@ -131,7 +127,8 @@ class Report:
                 images.append({**image, "caption": item.caption, "correct": item.correct})
             wide |= len(images) > 4 or any(image["kind"] == "chart" for image in images)
             audio, gain = self._audio(example.audio, example.title)
-            cards.append({"title": example.title, "images": images, "audio": audio, "gain": gain, "text": example.text})
+            card = {"title": example.title, "films": [], "images": images, "audio": audio, "gain": gain}
+            cards.append({**card, "text": example.text, "table": None})
         self._add(title, "gallery", cards=cards, wide=wide, caption=caption)
 
     def write(self) -> Path:
@@ -161,25 +158,7 @@ class Report:
         if self.evaluation is not None:
             listing = {"kind": "listing", "label": "evaluation.json", "text": to_json(self.evaluation)}
             sections.append({"title": "All numbers", "blocks": [listing]})
-        style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-        digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        return environment.get_template("report.html.jinja").render(
-            title=self.title,
-            lines=self.summary_lines,
-            sections=sections,
-            footer=f"Written by deepavfusion on {datetime.datetime.now().astimezone():%Y-%m-%d, %H:%M %Z}.",
-            style=Markup(style),
-            script=Markup(script),
-            policy="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-            f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        )
+        return render_page(self.title, self.summary_lines, sections)
 
     def _add(self, title: str, kind: str, **fields) -> None:
         if not self._sections or self._sections[-1]["title"] != title:
