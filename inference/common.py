@@ -239,8 +239,9 @@ def run(
     try:
         return max(code, _process(command, arguments, pipeline, files, work, counted))
     finally:
-        if paged and (page := write_index(out)) is not None:
-            say(f"{page}: a page of all results in this folder", stream=sys.stderr)
+        page = write_index(out) if paged else None
+        if page is not None and not getattr(arguments, "json", False):
+            say(f"written to {page}")
 
 
 def _process(command: str, arguments, pipeline, files: Sequence[tuple[str, str]], work: Callable, counted: bool) -> int:

@@ -150,7 +150,9 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
             texts = set(Image.open(tmp_path / f"{title}_{kind}.png").info) - {"transparency"}
             assert texts == (set() if timeless else documented_keys(command, kind))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"{name}.safetensors", *(f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat"))}
+    films = set() if timeless else {f"{name}_overlay.mp4", f"{name}_heat.mp4"}
+    images = {f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat")}
+    assert names == {f"{name}.safetensors", f"{name}_mask.json", f"{name}_heat.json", *images, *films}
 
 
 def test_every_row_of_what_works_with_what_is_a_test():

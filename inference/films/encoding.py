@@ -32,7 +32,8 @@ def video_encoder() -> str:
     """
     found = next((name for name in _ENCODERS if name in av.codecs_available), None)
     if found is None:
-        raise EncoderError(f"expected PyAV with one of the encoders {', '.join(_ENCODERS)}, which films need; got none")
+        names = ", ".join(_ENCODERS)
+        raise EncoderError(f"films need PyAV with one of the encoders {names}, which it lacks: pass --no-film")
     return found
 
 

@@ -1,5 +1,6 @@
 """Films of maps over the frames of a video: maps at regular timestamps, interpolated or held in between."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,7 @@ def write_map_film(
                 noted.append({"timestamp": timestamp, **overlay.describe(entry)})
             yield timestamp, overlay.map_of(entry)
 
-    track = MapTrack(maps(), overlay.interpolated)
+    track = MapTrack(reading := maps(), overlay.interpolated)
 
     def draw(shown: FilmFrame) -> np.ndarray:
         return overlay.draw(shown.frame, track.at(shown.time))
@@ -124,7 +125,7 @@ def write_map_film(
         return found
 
     done = min(film.done * film.frames_of_part / float(film.rate), film.seconds)
-    with Progress(f"film {name}", film.seconds, "s", done=done) as progress:
+    with contextlib.closing(reading), Progress(f"film {name}", film.seconds, "s", done=done) as progress:
         film.write(draw, notes, progress.update)
     if not (folder / target).exists():
         with Progress(f"join {name}", film.seconds, "s") as progress:
@@ -144,7 +145,8 @@ def _results(
             audio = {} if clip.waveform is None else {"audio": clip.waveform, "sampling_rate": clip.sampling_rate}
             yield {"image": clip.frames, **audio}
 
-    yield from pipeline(inputs(), batch_size=batch_size, **options)
+    with contextlib.closing(inputs()) as windows:
+        yield from pipeline(windows, batch_size=batch_size, **options)
 
 
 __all__ = ["MapTrack", "Overlay", "map_timestamps", "small_map", "write_map_film"]
