@@ -66,6 +66,14 @@ def png(frame: Any, **notes: str) -> bytes:
     return encode_png(Image.fromarray(as_frame(frame)), **notes)
 
 
+def webp(content: bytes, quality: int = 82) -> bytes:
+    """Encode the image of a PNG file as lossy WebP, which takes a fraction of the space."""
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.convert("RGB").save(file, format="webp", quality=quality)
+    return file.getvalue()
+
+
 def png_size(content: bytes) -> tuple[int, int]:
     """Width and height in pixels, from a PNG's header."""
     numbers = content[_PNG_SIZE]
@@ -128,4 +136,5 @@ __all__ = [
     "png_size",
     "wav",
     "wav_header",
+    "webp",
 ]

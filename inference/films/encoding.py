@@ -1,6 +1,7 @@
 """MP4 files with H.264 and AAC, which browsers play: written frame by frame, and joined from parts without a loss."""
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,12 +123,16 @@ class AudioEncoder:
         rate: Sampling rate in Hz.
         channels: 1 or 2.
         start: Time of the first sample in seconds.
+        bits: Bits a second of each channel.
     """
 
-    def __init__(self, container, rate: int, channels: int, start: float = 0.0):
+    BITS = 64_000  # a second, of each channel
+
+    def __init__(self, container, rate: int, channels: int, start: float = 0.0, bits: int = BITS):
         self._container, self.rate, self._layout = container, rate, _LAYOUTS[channels]
         known = rate in (av.codec.Codec("aac", "w").audio_rates or ())
         self._stream = container.add_stream("aac", rate=rate if known else _FALLBACK_RATE, layout=self._layout)
+        self._stream.bit_rate = bits * channels
         self._resampler = av.AudioResampler("fltp", self._layout, self._stream.rate, frame_size=_BLOCK)
         self._place = max(round(start * rate), 0)
 
@@ -154,6 +159,16 @@ class AudioEncoder:
     def _encode(self, block) -> None:
         for part in self._resampler.resample(block):
             self._container.mux(self._stream.encode(part))
+
+
+def compressed_audio(waveform: np.ndarray, rate: int, bits: int = 48_000) -> bytes:
+    """Encode a waveform (N,) float32 as AAC in an MP4 file, which browsers play; see `AudioEncoder`."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        encoder = AudioEncoder(container, rate, channels=1, bits=bits)
+        encoder.add(waveform[None])
+        encoder.finish()
+    return file.getvalue()
 
 
 def few_channels(parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
@@ -236,6 +251,7 @@ __all__ = [
     "AudioEncoder",
     "EncoderError",
     "FilmWriter",
+    "compressed_audio",
     "few_channels",
     "film_rate",
     "join",

@@ -5,7 +5,8 @@
     report.add_figure("Spectrograms", log_mels({"mixture": mixture, "estimate": estimate}), alt="...")
     report.write()
 
-report.html opens in a browser without network access or other files.
+report.html opens in a browser without network access or other files. What it shows of examples is compressed, so that
+a page of a dozen of them stays below 3 MB; images/ and audio/ hold them without loss.
 """
 
 import re
@@ -19,7 +20,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deepavfusion.inference.files import plain, to_json, write_atomically
-from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav
+from deepavfusion.inference.films.encoding import compressed_audio
+from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav, webp
 from deepavfusion.inference.pages.page import render_page
 
 from .style import DPI, figure_png
@@ -123,7 +125,7 @@ class Report:
             images = []
             for item in example.images:
                 alt = item.alt or f"{example.title}: {item.caption}"
-                image = self._image(item.image, f"{example.title} {item.caption}", alt)
+                image = self._image(item.image, f"{example.title} {item.caption}", alt, compressed=True)
                 images.append({**image, "caption": item.caption, "correct": item.correct})
             wide |= len(images) > 4 or any(image["kind"] == "chart" for image in images)
             audio, gain = self._audio(example.audio, example.title)
@@ -177,8 +179,8 @@ class Report:
         elif skipped is not None:
             self.add_text("Skipped samples", ["None." if not skipped else f"{_line(skipped)}."])
 
-    def _image(self, image: Any, name: str, alt: str) -> dict[str, Any]:
-        """Attributes of an <img>, which is also written as a file."""
+    def _image(self, image: Any, name: str, alt: str, compressed: bool = False) -> dict[str, Any]:
+        """Attributes of an <img>, which is also written as a file; the page may show it compressed."""
         if not alt.strip():
             raise ValueError(f"Expected alternative text for the image of {name!r}, got none.")
         if isinstance(image, (Figure, Path)):
@@ -189,7 +191,10 @@ class Report:
             content, kind = png(image), "frame pixels" if scale > 1 else "frame"
         self._keep("images", name, "png", content)
         width, height = (round(scale * side) for side in png_size(content))
-        return {"src": data_uri(content, "image/png"), "alt": alt, "width": width, "height": height, "kind": kind}
+        # Enlarged pixels are sharp, and small.
+        lossy = compressed and kind != "frame pixels"
+        source = data_uri(webp(content), "image/webp") if lossy else data_uri(content, "image/png")
+        return {"src": source, "alt": alt, "width": width, "height": height, "kind": kind}
 
     def _audio(self, audio: Sequence[tuple[str, Any, int]], title: str) -> tuple[list[tuple[str, str]], str]:
         """Name and data URI of each player, and a note if all were attenuated by the same gain to avoid clipping."""
@@ -197,9 +202,8 @@ class Report:
         peak = max([1.0, *(float(np.abs(waveform).max()) for waveform in waveforms)])
         players = []
         for (name, _, rate), waveform in zip(audio, waveforms):
-            content = wav(waveform / peak, rate)
-            self._keep("audio", f"{title} {name}", "wav", content)
-            players.append((name, data_uri(content, "audio/wav")))
+            self._keep("audio", f"{title} {name}", "wav", wav(waveform / peak, rate))
+            players.append((name, data_uri(compressed_audio(waveform / np.float32(peak), rate), "audio/mp4")))
         return players, f"Attenuated by {20 * np.log10(peak):.1f} dB to avoid clipping." if peak > 1 else ""
 
     def _keep(self, subfolder: str, name: str, suffix: str, content: bytes) -> None:
