@@ -164,7 +164,7 @@ class AudioEncoder:
 def compressed_audio(waveform: np.ndarray, rate: int, bits: int = 48_000) -> bytes:
     """Encode a waveform (N,) float32 as AAC in an MP4 file, which browsers play; see `AudioEncoder`."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(file, "w", format="mp4") as container:
         encoder = AudioEncoder(container, rate, channels=1, bits=bits)
         encoder.add(waveform[None])
         encoder.finish()

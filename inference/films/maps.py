@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import IterableDataset
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion.processors.recordings_deepavfusion import Recording
 
 from ..drawing import resized
 from ..jobs.progress import Progress
@@ -101,14 +103,15 @@ def write_map_film(
     """
     film = FilmParts(folder, file)
     timestamps = map_timestamps(film.start, film.start + film.seconds, rate)
-    known = [entry["timestamp"] for part in film.notes() for entry in part]
+    known = {entry["timestamp"] for part in film.notes() for entry in part}
     first = film.times(film.done)[0] if film.done < film.count else film.end
     # From the map before the first frame that is missing; batches are the same wherever the film starts.
     begin = max(sum(time < first for time in timestamps) - 1, 0) // batch_size * batch_size
     noted: list[dict[str, Any]] = []
 
     def maps() -> Iterator[tuple[float, np.ndarray]]:
-        results = _results(pipeline, film, timestamps[begin:], batch_size, overlay.options)
+        windows = _Windows(film.recording, timestamps[begin:], pipeline.processor)
+        results = pipeline(windows, batch_size=batch_size, **overlay.options)  # no more than a batch is held
         for timestamp, entry in zip(timestamps[begin:], results, strict=True):
             if timestamp not in known:
                 noted.append({"timestamp": timestamp, **overlay.describe(entry)})
@@ -134,19 +137,17 @@ def write_map_film(
     return about | {"maps": [entry for part in film.notes() for entry in part]}
 
 
-def _results(
-    pipeline: DeepAVFusionPipeline, film: FilmParts, timestamps: list[float], batch_size: int, options: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Yield the results at ascending timestamps; no more than a batch of windows is held."""
-    processor = pipeline.processor
+class _Windows(IterableDataset):
+    """Windows of a video, as inputs of a pipeline: a data set, for transformers cannot close generators."""
 
-    def inputs():
-        for clip in film.recording.windows(timestamps, processor.num_frames, processor.feature_extractor.seconds):
+    def __init__(self, recording: Recording, timestamps: list[float], processor: Any):
+        self.recording, self.timestamps, self.processor = recording, timestamps, processor
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        seconds = self.processor.feature_extractor.seconds
+        for clip in self.recording.windows(self.timestamps, self.processor.num_frames, seconds):
             audio = {} if clip.waveform is None else {"audio": clip.waveform, "sampling_rate": clip.sampling_rate}
             yield {"image": clip.frames, **audio}
-
-    with contextlib.closing(inputs()) as windows:
-        yield from pipeline(windows, batch_size=batch_size, **options)
 
 
 __all__ = ["MapTrack", "Overlay", "map_timestamps", "small_map", "write_map_film"]
