@@ -124,10 +124,10 @@ class RecordingDraft(Draft):
 
     def source(self, index: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the sampling rate in Hz and the samples (1, n) float32 of a source, part by part, as they will be."""
-        file = self._files[index]
+        file, rate = self._files[index], int(self.rate or 0)
         file.seek(_HEADER)
         while content := file.read(4 * _BLOCK):
-            yield self.rate, np.frombuffer(content, "<f4")[None] / np.float32(self.attenuation)
+            yield rate, np.frombuffer(content, "<f4")[None] / np.float32(self.attenuation)
 
     def publish(self, advance: Callable[[int], None] = lambda _: None) -> None:
         """Make the wav files, divided by one factor if any source exceeds full scale, and move all to their places.
