@@ -66,11 +66,20 @@ def png(frame: Any, **notes: str) -> bytes:
     return encode_png(Image.fromarray(as_frame(frame)), **notes)
 
 
-def webp(content: bytes, quality: int = 82) -> bytes:
-    """Encode the image of a PNG file as lossy WebP, which takes a fraction of the space."""
+def webp(content: bytes, side: int | None = None, quality: int = 70) -> bytes:
+    """Encode the image of a PNG file as lossy WebP, which takes a fraction of the space.
+
+    Args:
+        content: The PNG file.
+        side: Pixels that its longer side is reduced to, if it is longer.
+        quality: Quality of WebP, 0 to 100.
+    """
     file = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
-        image.convert("RGB").save(file, format="webp", quality=quality)
+        shown = image.convert("RGB")
+        if side is not None:
+            shown.thumbnail((side, side))
+        shown.save(file, format="webp", quality=quality)
     return file.getvalue()
 
 

@@ -28,6 +28,7 @@ from .style import DPI, figure_png
 from .tables import Table, format_cell, format_rows, numeric_columns
 
 _MIN_SIDE = 224  # CSS pixels that smaller frames are enlarged to
+_MAX_SIDE = 1280  # pixels that the longer side of larger frames of examples is reduced to on the page
 _LONG = 25  # rows beyond which a table gets a scroll bar
 _OWN_FILE = re.compile(r"\d{3}-[a-z0-9-]+\.(png|wav)")
 
@@ -193,7 +194,10 @@ class Report:
         width, height = (round(scale * side) for side in png_size(content))
         # Enlarged pixels are sharp, and small.
         lossy = compressed and kind != "frame pixels"
-        source = data_uri(webp(content), "image/webp") if lossy else data_uri(content, "image/png")
+        if lossy:
+            source = data_uri(webp(content, None if kind == "chart" else _MAX_SIDE), "image/webp")
+        else:
+            source = data_uri(content, "image/png")
         return {"src": source, "alt": alt, "width": width, "height": height, "kind": kind}
 
     def _audio(self, audio: Sequence[tuple[str, Any, int]], title: str) -> tuple[list[tuple[str, str]], str]:

@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deepavfusion.processors import load_clip
+from deepavfusion.processors.feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from deepavfusion.training.report.charts import log_mels
 from deepavfusion.training.report.report import Example, ExampleImage, Report, Table
+from deepavfusion.training.report.style import figure_png
 
 VOID = {"meta", "link", "img", "br"}
 RATE = 8000
@@ -201,25 +203,27 @@ def test_audio_decodes_to_what_was_given(written, material):
         assert np.abs(samples(file.read_bytes()) - sound).max() <= 0.5 / 32768
 
 
-def test_a_page_of_twelve_examples_is_small(tmp_path):
-    """Whole frames, what the model sees, a chart of spectrograms and three players each."""
+@pytest.mark.parametrize("task", ["separation", "localization"])
+def test_a_page_of_twelve_examples_is_small(tmp_path, task):
+    """A chart of spectrograms and three players each, or a whole frame, two of the model's view, and a player."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:360, :640]
-    smooth = np.stack([rows / 2, columns / 3, (rows + columns) / 5], axis=-1)
-    examples = []
-    for number in range(12):
-        frame = np.clip(smooth + generator.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
-        view = frame[:224, :224]
-        panels = {name: generator.normal(size=(128, 192)) for name in ("mixture", "estimate", "reference")}
-        images = [(frame, "whole frame"), (view, "frame"), (view, "heat map"), (log_mels(panels), "spectrograms")]
-        noise = generator.normal(0, 0.1, (3, 48000)).astype(np.float32)
-        audio = [(name, waveform, 16000) for name, waveform in zip(panels, noise, strict=True)]
-        examples.append(Example(f"clip {number}", [ExampleImage(*image) for image in images], audio))
+    frame = np.stack([rows / 2, columns / 3, (rows + columns) / 5], axis=-1) + generator.normal(0, 4, (360, 640, 3))
+    frame = np.clip(frame, 0, 255).astype(np.uint8)
+    view = ExampleImage(frame[:224, :224], "frame")
+    noise = generator.normal(0, 0.1, (3, 48000)).astype(np.float32)
+    names = ("mixture", "estimate", "reference")
+    if task == "separation":
+        features = {name: DeepAVFusionFeatureExtractor().log_mel(torch.from_numpy(w)) for name, w in zip(names, noise)}
+        (tmp_path / "chart.png").write_bytes(figure_png(log_mels(features)))
+        images, players = [view, ExampleImage(tmp_path / "chart.png", "spectrograms")], 3
+    else:
+        images, players = [ExampleImage(frame, "whole frame"), view, view], 1
+    audio = [(name, waveform, 16000) for name, waveform in zip(names[:players], noise)]
     report = Report(tmp_path, "t")
-    report.add_gallery("Examples", examples)
-    path = report.write()
-    assert path.stat().st_size < 3_000_000
-    assert len(list((tmp_path / "audio").glob("*.wav"))) == 36
+    report.add_gallery("Examples", [Example(f"clip {number}", images, audio) for number in range(12)])
+    assert 200_000 < report.write().stat().st_size < 3_000_000
+    assert len(list((tmp_path / "audio").glob("*.wav"))) == 12 * players
 
 
 def test_correct_and_wrong_are_marked_in_words(written):
