@@ -82,8 +82,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def is_complete(path: Path, about: dict[str, Any]) -> bool:
     """Whether a record is one of the same work, and all of its files are there."""
     record = read_record(path)
-    if record is None or record["fingerprint"] != fingerprint(about):
-        return False
+    return record is not None and record["fingerprint"] == fingerprint(about) and has_files(path, record)
+
+
+def has_files(path: Path, record: dict[str, Any]) -> bool:
+    """Whether all files of a record, which lies at a path, are there."""
     return all((path.parent / Path(name).name).is_file() for name in record["files"])
 
 
@@ -94,6 +97,7 @@ def say_complete(name: str, record: Path) -> None:
 
 __all__ = [
     "RECORDS",
+    "has_files",
     "identity",
     "is_complete",
     "make_record",

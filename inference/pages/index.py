@@ -14,7 +14,7 @@ from deepavfusion_cli.terminal import printable
 
 from ..files import write_atomically
 from ..jobs.inputs import DRAFT_SUFFIX, walk_files
-from ..jobs.records import RECORDS, read_record
+from ..jobs.records import RECORDS, has_files, read_record
 from .page import GENERATOR, render_page
 
 INDEX = "index.html"
@@ -53,7 +53,7 @@ def check_index(out: Path, overwrite: bool) -> None:
 
 
 def write_index(out: Path) -> Path | None:
-    """Write the page of all results in a folder and below.
+    """Write the page of all results in a folder and below, except for those of which a file is missing.
 
     Args:
         out: The folder.
@@ -63,7 +63,8 @@ def write_index(out: Path) -> Path | None:
     """
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {command: [] for command in RECORDS}
     for path in walk_files(out, lambda folder: folder.name.endswith(DRAFT_SUFFIX)):
-        if path.name.endswith(tuple(RECORDS.values())) and (record := read_record(path)) is not None:
+        record = read_record(path) if path.name.endswith(tuple(RECORDS.values())) else None
+        if record is not None and has_files(path, record):
             found[record["command"]].append((path, record))
     sections = []
     for command, records in found.items():

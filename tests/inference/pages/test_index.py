@@ -85,6 +85,11 @@ def test_a_folder_of_videos(place, run, tmp_path):
     code, said = run("segment", place / "videos")
     assert (code, said.err.count("its results are there already")) == (0, 2)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    # Results that lack a file are left out.
+    (film,) = (tmp_path / "out" / "sub # folder").glob("*.mp4")
+    film.unlink()
+    write_index(tmp_path / "out")
+    assert read(tmp_path / "out")[1].text("h3") == [ODD]
 
 
 def test_players_of_what_has_no_film_and_a_table_of_labels(place, run, tmp_path):
