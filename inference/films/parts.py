@@ -147,13 +147,4 @@ class FilmParts:
         return np.asarray(image if image.size == self._size else image.resize(self._size, Image.Resampling.BICUBIC))
 
 
-def can_be_film(path: str) -> bool:
-    """Whether a file is a video, of which there can be a film: neither an image nor audio alone.
-
-    Raises:
-        MediaError: If it cannot be read.
-    """
-    return Recording(path, require="any").moves
-
-
-__all__ = ["PART_FILE", "FilmFrame", "FilmParts", "can_be_film"]
+__all__ = ["PART_FILE", "FilmFrame", "FilmParts"]
