@@ -1,6 +1,7 @@
 """Classify media files with a saved model.
 
 deepavfusion classify --model runs/recognition clip.mp4
+deepavfusion classify --model runs/recognition videos/ --out labels   # a JSON file each, and a page of all
 deepavfusion classify --model ORG/NAME --num-clips 10 --top-k 3 --json *.mp4 > labels.jsonl
 """
 
@@ -11,6 +12,8 @@ from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say, say_json
 
 from .common import load_pipeline, run
+from .files import check_absent, write_files
+from .jobs.records import identity, is_complete, make_record, model_identity, read_record, record_of
 
 
 @command("deepavfusion classify")
@@ -21,10 +24,22 @@ def main(argv: list[str]) -> int:
     if arguments.at is not None:
         options = {"timestamps": arguments.at}
 
-    def classify(pipeline, file: str, _: str) -> None:
-        found = pipeline(
-            file, top_k=arguments.top_k, batch_size=arguments.batch_size, return_timestamps=True, **options
-        )
+    def classify(pipeline, file: str, name: str) -> None:
+        settings = {"top_k": arguments.top_k, "batch_size": arguments.batch_size, **options}
+        record, about, found = None, {}, None
+        if arguments.out is not None:
+            record = record_of(arguments.out, name, "classify")
+            about = {"fit": arguments.fit, **settings, "file": identity(file)}
+            about["model"] = model_identity(pipeline, arguments.model)
+            if not arguments.overwrite and is_complete(record, about):
+                stored = read_record(record)
+                found = {key: stored[key] for key in ("labels", "timestamps") if key in stored}
+            else:
+                check_absent([record], arguments.overwrite)
+        if found is None:
+            found = pipeline(file, return_timestamps=True, **settings)
+            if record is not None:
+                write_files({record: make_record("classify", file, arguments.model, about, [], found)}, overwrite=True)
         if arguments.json:
             say_json({"file": file, **found})
             return

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -25,6 +26,8 @@ from .files import UnreadableError, damaged_file
 from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
 from .jobs.progress import Progress, plain_output
+from .jobs.records import RECORDS
+from .pages.index import check_index, write_index
 from .precision import fast_bfloat16, set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
@@ -204,7 +207,8 @@ def run(
     """Load a pipeline and process the files one by one.
 
     The error of a file is printed in one line, and the remaining files are processed nevertheless, except where the
-    machine failed: a full disk, too little memory.
+    machine failed: a full disk, too little memory. If a folder or several files were given, a page shows all results
+    in the output folder.
 
     Args:
         command: Name of the command, for error messages.
@@ -228,11 +232,26 @@ def run(
     code = max((report(f"deepavfusion {command}", error, lines=False) for error in errors), default=0)
     if not files:
         return code
-    pipeline, windows = load(), arguments.num_clips or len(arguments.at or [None])
+    paged = out is not None and command in RECORDS and (len(files) > 1 or any(map(os.path.isdir, arguments.files)))
+    if paged:
+        check_index(out, arguments.overwrite)
+    pipeline = load()
     if arguments.precision == "bfloat16" or (arguments.precision == "auto" and fast_bfloat16(pipeline.device.type)):
         pipeline.mixed_precision = torch.bfloat16
+    try:
+        return max(code, _process(command, arguments, pipeline, files, work, counted))
+    finally:
+        page = write_index(out) if paged else None
+        if page is not None and not getattr(arguments, "json", False):
+            say(f"written to {page}")
+
+
+def _process(command: str, arguments, pipeline, files: Sequence[tuple[str, str]], work: Callable, counted: bool) -> int:
+    """Process files one by one; see `run`."""
+    code, windows = 0, arguments.num_clips or len(arguments.at or [None])
     unit, shown = ("window", True) if counted else ("file", len(files) > 1)
-    with Progress(command, len(files) * windows, unit, shown=shown) as progress:
+    total = len(files) * windows if counted else len(files)
+    with Progress(command, total, unit, shown=shown) as progress:
         pipeline.progress = progress.update if counted else None
         for number, (file, name) in enumerate(files, start=1):
             try:
@@ -243,7 +262,7 @@ def run(
                 if machine_failure(error):
                     raise
                 code = max(code, report(f"deepavfusion {command}", error, lines=False))
-            progress.reach(number * windows)
+            progress.reach(number * windows if counted else number)
     return code
 
 

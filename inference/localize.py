@@ -5,27 +5,38 @@ deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out att
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.preflight import parse
-from deepavfusion_cli.terminal import say
 
-from .common import load_pipeline, run, timestamp_options
+from .common import load_pipeline, run
 from .drawing import heat_overlay
-from .files import write_files
-from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names, timestamp_note
+from .films.encoding import SHORT_SIDE, video_encoder
+from .films.maps import Overlay, small_map
+from .films.results import MapResults
+from .jobs.inputs import VIDEO_SUFFIXES
 from .media import png
+
+
+def maximum(heat: np.ndarray) -> dict[str, int] | None:
+    """Place of the maximum of a heat map in pixels; None for a map of zeros."""
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    return {"x": int(column), "y": int(row)} if heat.any() else None
 
 
 @command("deepavfusion localize")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parse("localize", argv)
+    scored = arguments.map is None  # only a trained localization head gives a probability
 
     def load():
-        untrained = {} if arguments.map is None else {"localization_map": arguments.map, "fresh": ("localizer.",)}
+        if arguments.film:
+            video_encoder()
+        untrained = {} if scored else {"localization_map": arguments.map, "fresh": ("localizer.",)}
         return load_pipeline(
             "sound-source-localization",
             arguments.model,
@@ -35,19 +46,28 @@ def main(argv: list[str]) -> int:
             **untrained,
         )
 
-    def localize(pipeline, file: str, name: str) -> None:
-        found = pipeline(file, batch_size=arguments.batch_size, **timestamp_options(arguments))
-        for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
-            heat = entry["heat_map"]
-            overlay = png(heat_overlay(entry["frame"], heat), **timestamp_note(entry["timestamp"]))
-            write_files({arguments.out / f"{title}_heat.png": overlay}, arguments.overwrite)
-            row, column = np.unravel_index(heat.argmax(), heat.shape)
-            peak = f"maximum at x {column}, y {row}" if heat.any() else "no maximum"
-            # Only a trained localization head gives a probability.
-            score = f", score {entry['score']:.2f}" if arguments.map is None else ""
-            say(f"{title}: {peak} of {heat.shape[1]} x {heat.shape[0]}{score}")
+    def describe(entry: dict[str, Any]) -> dict[str, Any]:
+        return {"score": entry["score"] if scored else None, "maximum": maximum(entry["heat_map"])}
 
-    return run("localize", arguments, load, localize, VIDEO_SUFFIXES)
+    def line(entry: dict[str, Any]) -> str:
+        heat, place = entry["heat_map"], maximum(entry["heat_map"])
+        peak = "no maximum" if place is None else f"maximum at x {place['x']}, y {place['y']}"
+        return f"{peak} of {heat.shape[1]} x {heat.shape[0]}" + (f", score {entry['score']:.2f}" if scored else "")
+
+    def map_of(entry: dict[str, Any]) -> np.ndarray:
+        # Each map has its maximum at 1, whether or not anything sounds: the score says how visible it is.
+        return small_map(entry["heat_map"], SHORT_SIDE, smooth=True) * (entry["score"] if scored else 1.0)
+
+    results = MapResults(
+        "localize",
+        arguments,
+        {"map": arguments.map},
+        "heat",
+        lambda entry, note: {"heat": png(heat_overlay(entry["frame"], entry["heat_map"]), **note)},
+        line,
+        Overlay(map_of, lambda frame, heat: heat_overlay(frame, heat, limits=(0, 1)), describe, True, {}),
+    )
+    return run("localize", arguments, load, results.write, VIDEO_SUFFIXES, counted=False)
 
 
 if __name__ == "__main__":

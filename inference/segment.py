@@ -5,23 +5,28 @@ deepavfusion segment --model runs/segmentation clip.mp4 --out masks --at 0.5 1.5
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.preflight import parse
-from deepavfusion_cli.terminal import say
 
-from .common import (
-    load_pipeline,
-    run,
-    timestamp_options,
-)
+from .common import load_pipeline, run
 from .drawing import IGNORED, class_colors, mask_overlay
-from .files import write_files
-from .jobs.inputs import VIDEO_SUFFIXES, timestamp_names, timestamp_note
+from .films.encoding import SHORT_SIDE, video_encoder
+from .films.maps import Overlay, small_map
+from .films.results import MapResults
+from .jobs.inputs import VIDEO_SUFFIXES
 from .media import encode_png, png
+
+
+def fractions(entry: dict[str, Any]) -> dict[str, float]:
+    """Fraction of the segmented area of each label that occurs in a result, by name."""
+    mask = entry["mask"]
+    seen = (mask != IGNORED).sum()
+    return {text: float((mask == index).sum() / seen) for index, text in entry["labels"].items()}
 
 
 def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
@@ -40,29 +45,41 @@ def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
     arguments = parse("segment", argv)
 
+    def load():
+        if arguments.film:
+            video_encoder()
+        return load_pipeline("audio-visual-segmentation", arguments.model, arguments.device, fit=arguments.fit)
+
     def segment(pipeline, file: str, name: str) -> None:
-        found = pipeline(
-            file, threshold=arguments.threshold, batch_size=arguments.batch_size, **timestamp_options(arguments)
-        )
         count = pipeline.model.config.num_labels
         colors = class_colors(max(count, 2))
-        for entry, title in zip(found, timestamp_names(name, [entry["timestamp"] for entry in found]), strict=True):
-            mask = entry["mask"]
-            overlay = mask_overlay(entry["frame"], mask, None if count == 1 else colors)
-            note = timestamp_note(entry["timestamp"])
-            files = {"mask": encode_png(index_image(mask, colors), **note), "overlay": png(overlay, **note)}
-            write_files({arguments.out / f"{title}_{k}.png": v for k, v in files.items()}, arguments.overwrite)
-            seen = (mask != IGNORED).sum()
-            fractions = [f"{text} {(mask == index).sum() / seen:.1%}" for index, text in entry["labels"].items()]
-            say(f"{title}: {', '.join(fractions)}")
 
-    return run(
-        "segment",
-        arguments,
-        lambda: load_pipeline("audio-visual-segmentation", arguments.model, arguments.device, fit=arguments.fit),
-        segment,
-        VIDEO_SUFFIXES,
-    )
+        def overlay(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            return mask_overlay(frame, mask, None if count == 1 else colors)
+
+        def draw_images(entry: dict[str, Any], note: dict[str, str]) -> dict[str, bytes]:
+            mask = encode_png(index_image(entry["mask"], colors), **note)
+            return {"mask": mask, "overlay": png(overlay(entry["frame"], entry["mask"]), **note)}
+
+        track = Overlay(
+            lambda entry: small_map(entry["mask"], SHORT_SIDE, smooth=False),
+            overlay,
+            lambda entry: {"labels": fractions(entry)},
+            False,
+            {"threshold": arguments.threshold},
+        )
+        results = MapResults(
+            "segment",
+            arguments,
+            {"threshold": arguments.threshold},
+            "overlay",
+            draw_images,
+            lambda entry: ", ".join(f"{text} {fraction:.1%}" for text, fraction in fractions(entry).items()),
+            track,
+        )
+        results.write(pipeline, file, name)
+
+    return run("segment", arguments, load, segment, VIDEO_SUFFIXES, counted=False)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,12 @@ from deepavfusion_cli.terminal import say
 from .common import load_pipeline, run
 from .drawing import stft_spectrograms
 from .files import check_absent, size_text
-from .jobs.drafts import RecordingDraft
+from .films.encoding import video_encoder
+from .films.sources import write_source_films
 from .jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, VIDEO_SUFFIXES, numbered
 from .jobs.progress import Progress, duration
+from .jobs.recording_drafts import RecordingDraft
+from .jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete
 from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
@@ -51,18 +55,6 @@ def output_suffixes(frames: list[float | str] | None) -> list[str]:
     if frames is None:
         return ["separated"]
     return numbered(Path(item).stem or "file" if isinstance(item, str) else f"at_{item:.2f}s" for item in frames)
-
-
-def identity(file: str) -> list:
-    """Identity of a file: its path, size in bytes and time of its last change in nanoseconds."""
-    status = Path(file).stat()
-    return [str(Path(file).resolve()), status.st_size, status.st_mtime_ns]
-
-
-def model_identity(model, origin: str) -> list:
-    """Identity of a model: its commit on the Hub, or the identities of its files."""
-    files = sorted(path for path in Path(origin).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
-    return [identity(str(path)) for path in files] or [origin, getattr(model.config, "_commit_hash", None)]
 
 
 def separate_into(draft: RecordingDraft, separation: RecordingSeparation, name: str, titles: Sequence[str]) -> None:
@@ -112,6 +104,35 @@ def draw(draft: RecordingDraft, head: list[np.ndarray], rate: int, titles: Seque
     return True
 
 
+def describe(
+    draft: RecordingDraft,
+    separation: RecordingSeparation,
+    films: Sequence[str],
+    frames: Sequence[float | str] | None,
+) -> dict[str, Any]:
+    """What is to be known of a separated recording, as JSON.
+
+    Args:
+        draft: Its draft, in which all is separated.
+        separation: The recording.
+        films: Names of the films, if there are any.
+        frames: Frames of the sources, as given: timestamps in seconds, or images; None for those of the windows.
+    """
+    start, named = separation.recording.start, films or [None] * len(draft.waveforms)
+    sources = [
+        {"frame": frame, "audio": path.name, "film": film}
+        for frame, path, film in zip(frames or [None], draft.waveforms, named, strict=True)
+    ]
+    return {
+        "sources": sources,
+        "spectrograms": draft.extra.name,
+        "start": start,
+        "end": start + draft.samples / draft.rate,
+        "sampling_rate": draft.rate,
+        "attenuation": draft.attenuation,
+    }
+
+
 @command("deepavfusion separate")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
@@ -119,31 +140,43 @@ def main(argv: list[str]) -> int:
 
     def load():
         check(arguments)
+        if arguments.film:
+            video_encoder()
         return load_pipeline("audio-visual-source-separation", arguments.model, arguments.device, fit=arguments.fit)
 
     def separate(pipeline, file: str, name: str) -> None:
-        suffixes = output_suffixes(arguments.frame)
-        paths = [arguments.out / f"{name}_{suffix}.wav" for suffix in suffixes]
-        spectrograms = arguments.out / f"{name}_spectrograms.png"
+        out, suffixes = arguments.out, output_suffixes(arguments.frame)
         options = {"frames": arguments.frame, "overlap": arguments.overlap, "consistency": arguments.consistency}
         separation = pipeline.stream(file, **options, batch_size=arguments.batch_size)
-        about = {**options, "file": identity(file), "model": model_identity(pipeline.model, arguments.model)}
-        about |= {"fit": arguments.fit, "precision": str(pipeline.mixed_precision)}
+        about = {**options, "file": identity(file), "model": model_identity(pipeline, arguments.model)}
+        about |= {"fit": arguments.fit, "film": arguments.film}
         about["frames"] = [identity(item) if isinstance(item, str) else item for item in arguments.frame or ()]
-        draft = RecordingDraft(arguments.out / f"{name}{DRAFT_SUFFIX}", paths, spectrograms, about)
+        paths = [out / f"{name}_{suffix}.wav" for suffix in suffixes]
+        spectrograms, record = out / f"{name}_spectrograms.png", record_of(out, name, "separate")
+        films = [path.with_name(f"{path.stem}.mp4") for path in paths]
+        films = films if arguments.film and separation.recording.moves else []
+        if not arguments.overwrite and is_complete(record, about):
+            say_complete(name, record)
+            return
+        draft = RecordingDraft(out / f"{name}{DRAFT_SUFFIX}", paths, spectrograms, about, [*films, record])
         if not draft.publishing:
-            check_absent([*paths, spectrograms], arguments.overwrite)
+            check_absent(draft.outputs, arguments.overwrite)
         with draft:
             if not draft.publishing:  # again: another process may have finished them meanwhile
-                check_absent([*paths, spectrograms], arguments.overwrite)
+                check_absent(draft.outputs, arguments.overwrite)
             if not draft.separated:
                 separate_into(draft, separation, name, suffixes)
+            if not draft.publishing:
+                write_source_films(draft, file, name, [path.name for path in films])
+                found = describe(draft, separation, [path.name for path in films], arguments.frame)
+                files = draft.outputs[:-1]
+                draft.add_file(record, make_record("separate", file, arguments.model, about, files, found))
             with Progress(f"write {name}", draft.samples * len(paths), "sample") as progress:
                 draft.publish(progress.update)
         factor = draft.attenuation
         note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
-        for text in (*(f"{path}{note}" for path in paths), spectrograms):
-            say(f"written to {text}")
+        for path in (*(f"{path}{note}" for path in paths), spectrograms, *films):
+            say(f"written to {path}")
 
     suffixes = VIDEO_SUFFIXES if arguments.frame is None else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
     return run("separate", arguments, load, separate, suffixes, counted=False)

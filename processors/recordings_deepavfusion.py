@@ -11,6 +11,7 @@ import numpy as np
 from .audio_streams_deepavfusion import follow_audio
 from .media_deepavfusion import _Source
 from .streams_deepavfusion import (
+    Clip,
     best_stream,
     decode,
     file_start,
@@ -28,24 +29,31 @@ Item = TypeVar("Item")
 
 
 class Recording:
-    """A media file with audio that is read once, in memory that does not depend on its length.
+    """A media file that is read once, in memory that does not depend on its length.
 
     Args:
         path: Path, bytes, or a seekable binary file object; only from a path can audio and frames be read in turns.
+        require: What the file must have: `"audio"`, or `"any"` stream.
+        exact: Whether spans are those of all packets, which are read without being decoded, instead of the headers'.
 
     Attributes:
-        info: Streams and spans of the file, as its headers state them.
+        info: Streams and spans of the file.
 
     Raises:
-        MediaError: If the file cannot be read, or has no audio.
+        MediaError: If the file cannot be read, or has no audio where it is required.
         TypeError: If `path` has an unsupported type.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, require: str = "audio", exact: bool = False):
         self._source = _Source(path)
-        self.info = self._source.probe()
-        if not self.info.has_audio:
+        self.info = self._source.probe(exact)
+        if require == "audio" and not self.info.has_audio:
             raise self._source.error("audio", "it has none, only images")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the file is a video: it has frames, and is no image file."""
+        return self.info.has_image and self._source.still is None
 
     @property
     def start(self) -> float:
@@ -86,6 +94,36 @@ class Recording:
         if not self.info.has_image:
             raise self._source.error("images", "it has audio only: pass images of the sources as frames")
         return FrameReader(self._source)
+
+    def windows(self, timestamps: Iterable[float], num_frames: int, seconds: float) -> Iterator[Clip]:
+        """Yield the windows around ascending timestamps in seconds, each as `load_clip` decodes it.
+
+        Each frame of the file is decoded at most once.
+
+        Args:
+            timestamps: Middles of the windows, within the file.
+            num_frames: Frames of each window.
+            seconds: Length of each window.
+
+        Raises:
+            MediaError: If there are no frames, or they cannot be decoded.
+        """
+        reader, audio = FrameReader.of(self._source.name), _Source(self._source.name)
+
+        def placed() -> Iterator[tuple[tuple[float, float], list[float]]]:
+            for time in timestamps:
+                begin, times = window_times(self.info.start, self.info.end, time, num_frames, seconds)
+                yield (time, begin), times
+
+        try:
+            with audio.kept_open():
+                for (time, begin), images in pair_frames(placed(), reader.at):
+                    waveform, rate = audio.read_audio(begin, seconds) if self.info.has_audio else (None, None)
+                    # Where the size changes within a window, frames of another size are replaced by the first.
+                    alike = [image if image.shape == images[0].shape else images[0] for image in images]
+                    yield Clip(np.stack(alike), waveform, rate, time, self._source.name)
+        finally:
+            reader.close()
 
     def frame_times(self, timestamp: float, num_frames: int, seconds: float) -> list[float]:
         """Times in seconds of the frames of a window; see `window_times`."""

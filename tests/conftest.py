@@ -31,6 +31,7 @@ LONGEST = (
     "training/experiments/test_benchmark.py",
     "training/tasks/test_tasks.py",
     "inference/test_separate.py",
+    "inference/test_films.py",
     "modeling_deepavfusion/test_sentence_transformers.py",
     "inference/test_benchmarks.py",
     "faults/test_surroundings.py",

@@ -46,6 +46,12 @@ MODELS = {
     "runs/scenes_segmentation": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
     "runs/scenes_localization": (DeepAVFusionForSoundLocalization, {}),
 }
+TASKS = {
+    "classify": "audio-visual-classification",
+    "separate": "audio-visual-source-separation",
+    "segment": "audio-visual-segmentation",
+    "localize": "sound-source-localization",
+}
 MAIN = {"classify": classify, "separate": separate, "segment": segment, "localize": localize, "embed": embed}
 
 
@@ -248,7 +254,32 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
             texts = set(Image.open(tmp_path / f"{title}_{kind}.png").info) - {"transparency"}
             assert texts == (set() if timeless else documented_keys(command, kind))
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"{name}.safetensors", *(f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat"))}
+    films = set() if timeless else {f"{name}_overlay.mp4", f"{name}_heat.mp4"}
+    images = {f"{title}_{kind}.png" for kind in ("mask", "overlay", "heat")}
+    assert names == {f"{name}.safetensors", f"{name}_mask.json", f"{name}_heat.json", *images, *films}
+
+
+def keys_of(value):
+    """All keys in a record, but for names of labels."""
+    if isinstance(value, list):
+        return {key for item in value for key in keys_of(item)}
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | {key for name, item in value.items() if name != "labels" for key in keys_of(item)}
+
+
+@pytest.mark.parametrize("command", ["localize", "segment", "separate", "classify"])
+def test_the_keys_of_all_records_are_those_of_the_table(here, tmp_path, command):
+    (name,) = (name for name, (cls, _) in MODELS.items() if cls.__name__ == pipelines()[TASKS[command]].model_name)
+    assert MAIN[command].main(["clip.mp4", "--model", name, "--out", str(tmp_path)]) == 0
+    (record,) = tmp_path.glob("*.json")
+    (table,) = re.findall(r"^\| record of \| keys \|$(.*?)\n\n", INFERENCE, re.MULTILINE | re.DOTALL)
+    stored = json.loads(record.read_text())
+    labels = {"score", "label"} if command == "classify" else set()
+    assert keys_of(stored) - labels <= set(re.findall(r"`(\w+)`", table)) | {"mask", "overlay", "heat"}
+    assert all((tmp_path / file).is_file() for file in stored["files"])
+    rows = [row for row in table.splitlines() if row.startswith(f"| `{command}`")]
+    assert set(re.findall(r"`(\w+)`", rows[0])) - {command} <= keys_of(stored)
 
 
 def test_every_row_of_what_works_with_what_is_a_test():

@@ -70,6 +70,7 @@ def command(folder, tmp_path, capsys):
 
     def run(name, *arguments, model=None, device="cpu", precision="float32"):
         out = [] if name == "classify" else ["--out", str(tmp_path / "out" / "here")]
+        out += ["--no-film"] if name in ("separate", "segment", "localize") else []
         argv = [name, *map(str, arguments), "--model", str(folder / (model or name)), "--device", device, *out]
         argv += ["--precision", precision]
         capsys.readouterr()
@@ -133,7 +134,7 @@ class TestSeparate:
     def test_writes_audio_and_spectrograms(self, command, folder):
         code, out, _, written = command("separate", folder / "clip.mov")
         assert code == 0
-        assert set(written) == {"clip_separated.wav", "clip_spectrograms.png"}
+        assert set(written) == {"clip_separated.wav", "clip_spectrograms.png", "clip_separated.json"}
         assert str(written["clip_separated.wav"]) in out
         waveform, rate = read_wav(written["clip_separated.wav"])
         expected = pipe(folder, "separate")(str(folder / "clip.mov"))["audio"]
@@ -148,7 +149,7 @@ class TestSeparate:
         )
         assert code == 0
         wavs = ["clip_at_0.50s.wav", "clip_cello.wav", "clip_at_0.50s_2.wav"]
-        assert set(written) == {*wavs, "clip_spectrograms.png"}
+        assert set(written) == {*wavs, "clip_spectrograms.png", "clip_separated.json"}
         frames = [0.5, str(folder / "cello.png"), 0.5]
         expected = pipe(folder, "separate")(str(folder / "clip.mov"), frames=frames, consistency=True)
         for name, entry in zip(wavs, expected, strict=True):
@@ -198,7 +199,7 @@ class TestSegment:
     def test_writes_indices_and_overlay(self, command, folder):
         code, out, _, written = command("segment", folder / "clip.mov")
         assert code == 0
-        assert set(written) == {"clip_at_1.25s_mask.png", "clip_at_1.25s_overlay.png"}
+        assert set(written) == {"clip_at_1.25s_mask.png", "clip_at_1.25s_overlay.png", "clip_mask.json"}
         expected = pipe(folder, "segment")(str(folder / "clip.mov"))
         mask = np.asarray(Image.open(written["clip_at_1.25s_mask.png"]))
         assert np.array_equal(mask, expected["mask"])
@@ -217,8 +218,10 @@ class TestSegment:
         code, out, _, written = command("segment", folder / "clip.mov", copy, "--at", "0.5", "2")
         assert code == 0
         stems = [f"clip{number}_at_{time}s" for number in ("", "_2") for time in ("0.50", "2.00")]
-        assert set(written) == {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
-        assert [line.split(":")[0] for line in out.splitlines()] == stems
+        images = {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
+        assert set(written) == images | {"clip_mask.json", "clip_2_mask.json", "index.html"}
+        assert [line.split(":")[0] for line in out.splitlines()[:-1]] == stems
+        assert out.splitlines()[-1] == f"written to {written['index.html']}"
 
     def test_a_single_class(self, command, folder, tmp_path):
         model = make_model(DeepAVFusionForSemanticSegmentation, hidden_size=128, num_labels=1)
@@ -237,7 +240,8 @@ class TestLocalize:
         assert code == 0
         found = pipe(folder, "localize")(str(folder / "clip.mov"), num_clips=2)
         lines = out.splitlines()
-        assert len(written) == len(lines) == 2
+        assert set(written) == {"clip_heat.json", *(f"{line.split(':')[0]}_heat.png" for line in lines)}
+        assert len(lines) == 2
         for line, entry in zip(lines, found, strict=True):
             row, column = np.unravel_index(entry["heat_map"].argmax(), (48, 64))
             title = f"clip_at_{entry['timestamp']:.2f}s"
@@ -250,7 +254,7 @@ class TestLocalize:
         code, out, _, written = command("localize", folder / "silent.mp4")
         assert code == 0
         assert out == "silent_at_0.50s: no maximum of 64 x 48, score 0.00\n"
-        assert set(written) == {"silent_at_0.50s_heat.png"}
+        assert set(written) == {"silent_at_0.50s_heat.png", "silent_heat.json"}
 
     @pytest.mark.parametrize("kind", ["attention", "similarity"])
     def test_maps_of_an_encoder(self, command, folder, kind):
@@ -259,7 +263,7 @@ class TestLocalize:
         assert re.fullmatch(
             r"clip_at_1\.25s: maximum at x \d+, y \d+ of 64 x 48\n", out
         )  # no score: it is not calibrated
-        assert set(written) == {"clip_at_1.25s_heat.png"}
+        assert set(written) == {"clip_at_1.25s_heat.png", "clip_heat.json"}
 
     def test_an_untrained_head_is_refused(self, command, folder):
         code, _, err, written = command("localize", folder / "clip.mov", model="pretrain")
@@ -294,6 +298,7 @@ class TestFolders:
             assert files == [str(videos / file) for file in ("a.mov", "cello/a.mov", "cello/sound.wav")]
         else:
             assert written.pop("cello").is_dir()
+            assert written.pop("index.html").is_file()
             assert all(file.startswith("a_") for file in written)
             assert "sound" not in out  # it shows nothing
 
@@ -327,7 +332,8 @@ class TestBadInput:
         assert "text.mp4" in err.splitlines()[0]
         assert "absent.mp4: expected a media file, but there is no such file" in err.splitlines()[1]
         assert "clip" in out
-        assert bool(written) == (name != "classify")
+        assert ("index.html" in written) == (name != "classify")
+        written.pop("index.html", None)
         assert all(title.startswith("clip") for title in written)
 
     @pytest.mark.parametrize(

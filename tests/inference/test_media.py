@@ -16,6 +16,7 @@ from deepavfusion.inference.media import (
     png_size,
     wav,
     wav_header,
+    webp,
 )
 from deepavfusion.processors import load_clip, probe_clip
 
@@ -85,3 +86,16 @@ def test_sampling_rates_are_positive_integers(rate):
 
 def test_data_uri():
     assert data_uri(b"abc", "image/png") == "data:image/png;base64,YWJj"
+
+
+def test_webp_is_smaller_and_alike():
+    rows, columns = np.mgrid[:200, :300]
+    noise = np.random.default_rng(0).normal(0, 2, (200, 300, 3))
+    frame = np.clip(np.stack([rows, columns * 0.8, (rows + columns) / 2], axis=-1) + noise, 0, 255).astype(np.uint8)
+    content = png(frame)
+    for side, size in ((None, (300, 200)), (150, (150, 100)), (400, (300, 200))):
+        with Image.open(io.BytesIO(webp(content, side))) as image:
+            assert (image.format, image.size) == ("WEBP", size)
+            assert len(webp(content, side)) < len(content) / 2
+    found = np.asarray(Image.open(io.BytesIO(webp(content))), float)
+    assert np.abs(found - frame).mean() < 3

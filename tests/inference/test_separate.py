@@ -13,7 +13,7 @@ from PIL import Image
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionProcessor
 from deepavfusion.inference import separate
-from deepavfusion.inference.jobs.drafts import RecordingDraft
+from deepavfusion.inference.jobs.recording_drafts import RecordingDraft
 from deepavfusion.processors import chunking_deepavfusion, sample_streams_deepavfusion
 from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from tests.isolated import run_python
@@ -126,9 +126,13 @@ def test_a_second_process_on_the_same_recording_is_told_of_the_first(folder, tmp
             told = f"{place} is in use by another run (process {first.pid}): wait until it ends, or name another one."
             assert capsys.readouterr().err == f"deepavfusion separate: {told}\n"
         out, err = first.communicate("\n")
-    assert (first.returncode, out.count("written to "), err) == (0, 2, "")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip_separated.wav", "clip_spectrograms.png"]
-    assert cli.main(words) == 2
+    assert (first.returncode, out.count("written to "), err) == (0, 3, "")
+    names = ["clip_separated.json", "clip_separated.mp4", "clip_separated.wav", "clip_spectrograms.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert cli.main(words) == 0
+    record = tmp_path / "out" / "clip_separated.json"
+    assert capsys.readouterr().err == f"clip: its results are there already, as {record} says\n"
+    assert cli.main([*words, "--overlap", "0.25"]) == 2
     assert "clip_separated.wav already exists" in capsys.readouterr().err
 
 
@@ -169,7 +173,7 @@ def test_progress_is_a_bar_on_a_terminal_alone(run, stream, monkeypatch, capsys)
     )
     if stream is not Terminal:
         assert shown == ""
-    assert capsys.readouterr().out.count("written to ") == 2
+    assert capsys.readouterr().out.count("written to ") == 3
 
 
 def test_a_full_disk_is_foreseen(run, monkeypatch, capsys):

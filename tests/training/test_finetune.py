@@ -101,7 +101,10 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     page = (out / "report.html").read_text()
     assert "Examples" in page
     assert "data:image/png" in page
-    assert ("<audio" in page) == (task == "separation")
+    assert page.count("<audio") == (6 if task == "separation" else 2)  # of two clips
+    assert ">Training</h2>" in page
+    assert (out / "training_curves.png").stat().st_size > 1000
+    assert (">Classes</h2>" in page) == (">most frequent class<" in page) == (task == "recognition")
     card = (out / "README.md").read_text()
     assert card.startswith("---\n")
     assert "library_name: transformers" in card

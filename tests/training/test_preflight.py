@@ -78,6 +78,9 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         if name in OUTPUTS:
             wrong = [*words[:-1], "clip.mp4/out"]
             cases += [(wrong, 2, f"deepavfusion {name}: --out=clip.mp4/out cannot be written to: ")]
+        if name in OUTPUTS and name != "embed":
+            same = [name, "models", *words[2:-1], "models"]
+            cases += [(same, 2, f"deepavfusion {name}: --out=models is a folder of input files, among which")]
     cases += [
         (["embed", "clip.mp4", *model, "--output", "runs"], 2, "--output=runs is a folder: name a file in it"),
         (

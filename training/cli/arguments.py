@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from .exports import convert_parser, export_parser, push_parser, verify_parser
-from .parser import FITS, CommandParser, add_precision, fraction, part, positive, rate, seconds
+from .exports import convert_parser, evaluate_parser, export_parser, push_parser, verify_parser
+from .parser import FITS, CommandParser, add_precision, fraction, maps_rate, part, positive, rate, seconds
 
 # Data sets on disk.
 DATA_ACTIONS = ("check", "prepare")
@@ -23,7 +23,7 @@ DATA_SETS = (
 )
 
 
-def _shared(command: str, description: str, epilog: str, timestamps: bool = True, writes: bool = True) -> CommandParser:
+def _shared(command: str, description: str, epilog: str, timestamps: bool = True) -> CommandParser:
     """Build a parser with the arguments that all inference commands share.
 
     Args:
@@ -31,7 +31,6 @@ def _shared(command: str, description: str, epilog: str, timestamps: bool = True
         description: Text above the arguments in `--help`.
         epilog: Text below the arguments in `--help`.
         timestamps: Whether to add `--at` and `--num-clips`.
-        writes: Whether to add `--overwrite`.
     """
     parser = CommandParser(
         prog=f"deepavfusion {command}",
@@ -46,8 +45,7 @@ def _shared(command: str, description: str, epilog: str, timestamps: bool = True
     parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
     add_precision(parser)
-    if writes:
-        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--overwrite", "--force", action="store_true", help="replace existing files")
     parser.add_argument("--batch-size", type=positive, default=8, help="windows per forward pass (8)")
     if timestamps:
         group = parser.add_mutually_exclusive_group()
@@ -58,6 +56,21 @@ def _shared(command: str, description: str, epilog: str, timestamps: bool = True
     else:
         parser.set_defaults(at=None, num_clips=None)
     return parser
+
+
+def _add_film(parser: CommandParser, film: str, maps: bool = True) -> None:
+    """Add the options of films.
+
+    Args:
+        parser: Parser of a command that writes films.
+        film: Name of a film in `--help`.
+        maps: Whether to add `--maps-per-second`.
+    """
+    parser.add_argument("--no-film", action="store_false", dest="film", help=f"leave out {film}")
+    if maps:
+        parser.add_argument(
+            "--maps-per-second", type=maps_rate, default=2.0, metavar="R", help="maps of a film, up to 10 a second (2)"
+        )
 
 
 def embed_parser() -> CommandParser:
@@ -81,8 +94,8 @@ def classify_parser() -> CommandParser:
         "classify",
         "Print the most likely labels of media files, including files with video or audio only.",
         "The logits of several timestamps are averaged.",
-        writes=False,
     )
+    parser.add_argument("--out", type=Path, help="folder for NAME_labels.json, and of folders a page, index.html")
     parser.add_argument("--top-k", type=positive, default=5, help="number of labels to print (5)")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per file and line: file, labels, timestamps"
@@ -96,9 +109,11 @@ def separate_parser() -> CommandParser:
         "separate",
         "Separate the audio of media files by what a frame shows: write mono wav files of the full length of each\n"
         "recording, and an image of their spectrograms.",
-        "Without --frame, each window of the audio is separated by the frame in its middle.",
+        "Without --frame, each window of the audio is separated by the frame in its middle. Of videos, films are\n"
+        "written as well: their frames with the separated audio. NAME_separated.json holds names and times in seconds.",
         timestamps=False,
     )
+    _add_film(parser, "the films, NAME_separated.mp4 or NAME_FRAME.mp4", maps=False)
     parser.add_argument("--out", required=True, type=Path, help="output folder")
     parser.add_argument(
         "--frame",
@@ -120,10 +135,12 @@ def segment_parser() -> CommandParser:
         "segment",
         "Write two images for each timestamp of media files: NAME_at_Ts_mask.png, whose pixels are class indices\n"
         "(with a single class, 1 for sounding pixels and 0 for others; 255 outside the model's view), and the mask\n"
-        "over the frame, NAME_at_Ts_overlay.png. Names of photos are without _at_Ts.",
+        "over the frame, NAME_at_Ts_overlay.png. Names of photos are without _at_Ts. Of videos, the masks over the\n"
+        "moving frames are written with the audio, NAME_overlay.mp4; NAME_mask.json holds all that was found.",
         "A file without audio is segmented from its frames only. The images hold the timestamp in seconds as text.",
     )
     parser.add_argument("--out", required=True, type=Path, help="output folder")
+    _add_film(parser, "NAME_overlay.mp4")
     parser.add_argument("--threshold", type=fraction, default=0.5, help="probability threshold of a single class (0.5)")
     return parser
 
@@ -134,10 +151,12 @@ def localize_parser() -> CommandParser:
         "localize",
         "Write the heat map of sound sources over the frame, NAME_at_Ts_heat.png (NAME_heat.png of a photo), for each\n"
         "timestamp of media files, and print the position of its maximum and, as score, the probability that anything\n"
-        "in the frame sounds.",
+        "in the frame sounds. Of videos, the maps over the moving frames are written with the audio, NAME_heat.mp4;\n"
+        "NAME_heat.json holds all that was found.",
         "Each map is drawn between its own minimum and maximum. The image holds the timestamp in seconds as text.",
     )
     parser.add_argument("--out", required=True, type=Path, help="output folder")
+    _add_film(parser, "NAME_heat.mp4")
     parser.add_argument(
         "--map",
         choices=("attention", "similarity"),
@@ -204,29 +223,6 @@ def data_parser(action: str | None = None) -> CommandParser:
             help="write only part K of N, 0/N to N-1/N, for several machines",
         )
         parser.add_argument("--check-space", action=argparse.BooleanOptionalAction, default=True, help=_SPACE)
-    return parser
-
-
-def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:
-    """Build the parser of `deepavfusion evaluate`.
-
-    Args:
-        description: Text above the arguments in `--help`.
-        epilog: Text below the arguments in `--help`.
-        recipe: Recipe that is named.
-    """
-    parser = CommandParser(
-        "deepavfusion evaluate",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
-    parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
-    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    place = f"runs/evaluations/{recipe}"
-    parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
-    parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return parser
 
 

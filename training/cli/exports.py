@@ -79,6 +79,29 @@ def _add_vggsounder(formats) -> None:
     parser.set_defaults(at=None)
 
 
+def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> CommandParser:
+    """Build the parser of `deepavfusion evaluate`.
+
+    Args:
+        description: Text above the arguments in `--help`.
+        epilog: Text below the arguments in `--help`.
+        recipe: Recipe that is named.
+    """
+    parser = CommandParser(
+        "deepavfusion evaluate",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
+    parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    place = f"runs/evaluations/{recipe}"
+    parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
+    parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
+    return parser
+
+
 def verify_parser() -> CommandParser:
     """Build the parser of `deepavfusion verify`."""
     parser = CommandParser(
@@ -126,4 +149,4 @@ def push_parser() -> CommandParser:
     return parser
 
 
-__all__ = ["convert_parser", "export_parser", "push_parser", "verify_parser"]
+__all__ = ["convert_parser", "evaluate_parser", "export_parser", "push_parser", "verify_parser"]

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -92,9 +93,21 @@ def part(text: str) -> tuple[int, int]:
 
 def rate(text: str) -> float:
     """Parse frames per second."""
-    value = float(text)
-    if not 0.01 <= value <= 120:
-        raise argparse.ArgumentTypeError(f"expected a number of frames per second from 0.01 to 120, got {text!r}")
+    return _within(text, 0.01, 120, "a number of frames per second")
+
+
+def maps_rate(text: str) -> float:
+    """Parse maps per second."""
+    return _within(text, 0.01, 10, "a number of maps per second")
+
+
+def _within(text: str, low: float, high: float, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"expected {expected} from {low:g} to {high:g}, got {text!r}")
     return value
 
 
@@ -120,4 +133,15 @@ def fraction(text: str) -> float:
     return value
 
 
-__all__ = ["FITS", "PRECISIONS", "CommandParser", "add_precision", "fraction", "part", "positive", "rate", "seconds"]
+__all__ = [
+    "FITS",
+    "PRECISIONS",
+    "CommandParser",
+    "add_precision",
+    "fraction",
+    "maps_rate",
+    "part",
+    "positive",
+    "rate",
+    "seconds",
+]

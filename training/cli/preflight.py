@@ -173,8 +173,10 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         raise InputError(f"--output takes one input file, got {what}; use --out.")
     if output is not None:
         check_output_file(output, "--output")
-    if getattr(given, "out", None) is not None:
-        check_writable(given.out, "--out")
+    if (out := getattr(given, "out", None)) is not None:
+        check_writable(out, "--out")
+        if hasattr(given, "film") and any(os.path.isdir(item) and _same(out, item) for item in given.files):
+            raise InputError(f"--out={out} is a folder of input files, among which results would be: name another.")
     if reason := missing_folder(given.model):
         raise InputError(unusable(given.model, reason))
     if not any(map(os.path.lexists, given.files)):
@@ -187,6 +189,10 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
             expected = "expected a timestamp in seconds, an image or a video"
             raise InputError(f"--frame {item}: {expected}, but there is no such file.")
     return given
+
+
+def _same(out: Path, folder: str) -> bool:
+    return out.exists() and os.path.samefile(out, folder)
 
 
 def _check_conversion(given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ that cannot be read becomes a [`BrokenClip`] and is reported in its batch, never
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -19,6 +20,20 @@ class BrokenClip(NamedTuple):
     path: str
     reason: str
     index: int
+
+
+class ClipMedia(NamedTuple):
+    """What a clip of an evaluation was made of.
+
+    Attributes:
+        frame: The whole frame, (H, W, 3) uint8; None where the model is given all of it as it is.
+        waveform: (N,) float32, what is heard in the clip's window.
+        sampling_rate: Its sampling rate in Hz.
+    """
+
+    frame: np.ndarray | None
+    waveform: np.ndarray
+    sampling_rate: int
 
 
 def collate_clips(samples: Sequence[dict | BrokenClip]) -> dict:
@@ -148,6 +163,14 @@ class ClipDataset(Dataset):
             MediaError: Its files cannot be read, or lack an image or audio stream.
         """
         raise NotImplementedError
+
+    def media(self, i: int) -> ClipMedia | None:
+        """What item i of an evaluation was made of; None if the data set cannot tell.
+
+        Raises:
+            MediaError: Its files cannot be read.
+        """
+        return None
 
     def _check(self, items: Sequence[int]) -> list[int]:
         for i in items:

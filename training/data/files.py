@@ -10,7 +10,7 @@ import torch
 from deepavfusion.processors.streams_deepavfusion import window_times
 
 from ..wording import count
-from .clips import ClipDataset
+from .clips import ClipDataset, ClipMedia
 from .random import Stream, generator
 from .sets.folder import annotated_end, clip_time, label_info, order_by_name
 
@@ -192,6 +192,11 @@ class FileClips(ClipDataset):
         waveform = self.augmentation.waveform(clip.waveform, draws) if self.train else clip.waveform
         features = self.processor.feature_extractor.log_mel(self.waveform(waveform, clip.sampling_rate))[None]
         return {"pixel_values": pixels, "input_features": features, "path": row["path"]} | self.labels_of(row)
+
+    def media(self, i: int) -> ClipMedia:
+        """The middle frame and the audio of the window of item i."""
+        clip = self.load(self.rows[int(i)], int(i), 0)
+        return ClipMedia(clip.frames[len(clip.frames) // 2], clip.waveform.mean(0), clip.sampling_rate)
 
     def waveform(self, waveform, sampling_rate: int) -> torch.Tensor:
         """Convert audio to (N,): one channel, a full window at the extractor's rate."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..wording import count
-from .clips import ClipDataset
+from .clips import ClipDataset, ClipMedia
 from .files import training_window
 from .frames import Still, StillFiles
 from .random import Stream, generator
@@ -135,6 +135,13 @@ class StillClips(ClipDataset):
             if self.has_sounding:
                 sample["sounding"] = int(bool(labels.any()))
         return sample
+
+    def media(self, i: int) -> ClipMedia:
+        """The whole frame and the audio of item i."""
+        row = self.frame(i)
+        window, seconds = self._window(row, i), self.processor.feature_extractor.seconds
+        image, waveform, rate = self.reader.load(row, window, seconds)
+        return ClipMedia(image, waveform.mean(0), rate)
 
     def _window(self, row: Still, i: int):
         """Timestamp of the audio's window and, if the frame is from the same file, of the frame, for `load_clip`."""

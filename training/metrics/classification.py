@@ -49,6 +49,39 @@ def mean_roc_auc(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(roc_auc_score(targets, scores, average="macro"))
 
 
+def class_accuracy(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Fraction of the samples of each class whose highest score is that of the class.
+
+    Args:
+        scores: (N, C).
+        targets: (N, C) bool, one class for each sample.
+
+    Returns:
+        (C,), NaN for classes without samples.
+    """
+    correct = targets[np.arange(len(scores)), scores.argmax(1)]
+    return np.array([correct[of_class].mean() if of_class.any() else np.nan for of_class in targets.T])
+
+
+def class_average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Average precision (C,) of each class, of scores and targets (N, C); NaN of those that are no `scored_classes`."""
+    scored = scored_classes(targets)
+    columns = zip(scored, scores.T, targets.T, strict=True)
+    return np.array([average_precision_score(own > 0, found) if kept else np.nan for kept, found, own in columns])
+
+
+def most_frequent_scores(targets: np.ndarray, multi_label: bool) -> dict[str, float]:
+    """Scores of a model that answers every sample with the most frequent classes of targets (N, C) bool.
+
+    Returns:
+        `precision_at_1` of samples with several labels, else `top1` and `top5`.
+    """
+    fractions = np.sort(targets.mean(0))[::-1]
+    if multi_label:
+        return {"precision_at_1": float(fractions[0])}
+    return {"top1": float(fractions[0]), "top5": float(fractions[:5].sum())}
+
+
 def _scored_columns(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0
     if scores.shape != targets.shape or scores.ndim != 2:
@@ -68,4 +101,12 @@ def _check_numbers(scores: np.ndarray) -> None:
         )
 
 
-__all__ = ["mean_average_precision", "mean_roc_auc", "scored_classes", "top_k_accuracy"]
+__all__ = [
+    "class_accuracy",
+    "class_average_precision",
+    "mean_average_precision",
+    "mean_roc_auc",
+    "most_frequent_scores",
+    "scored_classes",
+    "top_k_accuracy",
+]

@@ -17,7 +17,7 @@ from sklearn.metrics import auc
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import as_array
 
-from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
+from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR, metric_title
 from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
@@ -147,6 +147,38 @@ def training_curves(
     write_atomically(path, figure_png(figure))
 
 
+@own_style
+def finetuning_curves(
+    train: Sequence[Mapping[str, Any]],
+    evaluations: Sequence[Mapping[str, Any]],
+    metric: str,
+    path: str | Path,
+    title: str,
+) -> None:
+    """Draw loss, a metric of the evaluations during training, and learning rate over epochs, as a PNG.
+
+    Args:
+        train: Records of metrics.jsonl of kind "train".
+        evaluations: Records of metrics.jsonl of kind "evaluation".
+        metric: Name of the metric in these.
+        path: PNG file to write.
+        title: Title of the figure.
+    """
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure.suptitle(title, fontsize=13, x=0.01, ha="left")
+    panels = (
+        ("Training loss", "loss", train, "loss"),
+        ("Evaluation during training", metric, evaluations, metric_title(metric)),
+        ("Learning rate", "learning_rate", train, "learning rate"),
+    )
+    for axes, (heading, name, records, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        points = [(record["epoch"], record[name]) for record in records if name in record]
+        marker = {"marker": "o", "markersize": 4} if len(points) < 30 else {}
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), color=COLORS["total"], **marker)
+        chart_axes(axes, heading, "epoch", label)
+    write_atomically(path, figure_png(figure))
+
+
 def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
     """Draw the parts of the loss, on a logarithmic scale unless all of them are errors of reconstruction."""
     names = [name for name in _LOSSES if any(f"{name}_loss" in record for record in train)]
@@ -250,4 +282,4 @@ def _hz_to_mel(hz: Any) -> np.ndarray:
     return 2595 * np.log10(1 + np.asarray(hz, dtype=np.float64) / 700)  # HTK's
 
 
-__all__ = ["MAX_CLASSES", "confusion_matrix", "log_mels", "success_curves", "training_curves"]
+__all__ = ["MAX_CLASSES", "confusion_matrix", "finetuning_curves", "log_mels", "success_curves", "training_curves"]

@@ -5,12 +5,10 @@
     report.add_figure("Spectrograms", log_mels({"mixture": mixture, "estimate": estimate}), alt="...")
     report.write()
 
-report.html opens in a browser without network access or other files.
+report.html opens in a browser without network access or other files. What it shows of examples is compressed, so that
+a page of a dozen of them stays below 3 MB; images/ and audio/ hold them without loss.
 """
 
-import base64
-import datetime
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from deepavfusion.inference.files import plain, to_json, write_atomically
-from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav
+from deepavfusion.inference.films.encoding import compressed_audio
+from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav, webp
+from deepavfusion.inference.pages.page import render_page
 
 from .style import DPI, figure_png
 from .tables import Table, format_cell, format_rows, numeric_columns
 
-TEMPLATES = Path(__file__).parent / "templates"
 _MIN_SIDE = 224  # CSS pixels that smaller frames are enlarged to
+_MAX_SIDE = 1280  # pixels that the longer side of larger frames of examples is reduced to on the page
 _LONG = 25  # rows beyond which a table gets a scroll bar
 _OWN_FILE = re.compile(r"\d{3}-[a-z0-9-]+\.(png|wav)")
 
@@ -127,11 +126,12 @@ class Report:
             images = []
             for item in example.images:
                 alt = item.alt or f"{example.title}: {item.caption}"
-                image = self._image(item.image, f"{example.title} {item.caption}", alt)
+                image = self._image(item.image, f"{example.title} {item.caption}", alt, compressed=True)
                 images.append({**image, "caption": item.caption, "correct": item.correct})
             wide |= len(images) > 4 or any(image["kind"] == "chart" for image in images)
             audio, gain = self._audio(example.audio, example.title)
-            cards.append({"title": example.title, "images": images, "audio": audio, "gain": gain, "text": example.text})
+            card = {"title": example.title, "films": [], "images": images, "audio": audio, "gain": gain}
+            cards.append({**card, "text": example.text, "table": None})
         self._add(title, "gallery", cards=cards, wide=wide, caption=caption)
 
     def write(self) -> Path:
@@ -161,25 +161,7 @@ class Report:
         if self.evaluation is not None:
             listing = {"kind": "listing", "label": "evaluation.json", "text": to_json(self.evaluation)}
             sections.append({"title": "All numbers", "blocks": [listing]})
-        style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-        digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        return environment.get_template("report.html.jinja").render(
-            title=self.title,
-            lines=self.summary_lines,
-            sections=sections,
-            footer=f"Written by deepavfusion on {datetime.datetime.now().astimezone():%Y-%m-%d, %H:%M %Z}.",
-            style=Markup(style),
-            script=Markup(script),
-            policy="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
-            f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        )
+        return render_page(self.title, self.summary_lines, sections)
 
     def _add(self, title: str, kind: str, **fields) -> None:
         if not self._sections or self._sections[-1]["title"] != title:
@@ -198,8 +180,8 @@ class Report:
         elif skipped is not None:
             self.add_text("Skipped samples", ["None." if not skipped else f"{_line(skipped)}."])
 
-    def _image(self, image: Any, name: str, alt: str) -> dict[str, Any]:
-        """Attributes of an <img>, which is also written as a file."""
+    def _image(self, image: Any, name: str, alt: str, compressed: bool = False) -> dict[str, Any]:
+        """Attributes of an <img>, which is also written as a file; the page may show it compressed."""
         if not alt.strip():
             raise ValueError(f"Expected alternative text for the image of {name!r}, got none.")
         if isinstance(image, (Figure, Path)):
@@ -210,7 +192,13 @@ class Report:
             content, kind = png(image), "frame pixels" if scale > 1 else "frame"
         self._keep("images", name, "png", content)
         width, height = (round(scale * side) for side in png_size(content))
-        return {"src": data_uri(content, "image/png"), "alt": alt, "width": width, "height": height, "kind": kind}
+        # Enlarged pixels are sharp, and small.
+        lossy = compressed and kind != "frame pixels"
+        if lossy:
+            source = data_uri(webp(content, None if kind == "chart" else _MAX_SIDE), "image/webp")
+        else:
+            source = data_uri(content, "image/png")
+        return {"src": source, "alt": alt, "width": width, "height": height, "kind": kind}
 
     def _audio(self, audio: Sequence[tuple[str, Any, int]], title: str) -> tuple[list[tuple[str, str]], str]:
         """Name and data URI of each player, and a note if all were attenuated by the same gain to avoid clipping."""
@@ -218,9 +206,8 @@ class Report:
         peak = max([1.0, *(float(np.abs(waveform).max()) for waveform in waveforms)])
         players = []
         for (name, _, rate), waveform in zip(audio, waveforms):
-            content = wav(waveform / peak, rate)
-            self._keep("audio", f"{title} {name}", "wav", content)
-            players.append((name, data_uri(content, "audio/wav")))
+            self._keep("audio", f"{title} {name}", "wav", wav(waveform / peak, rate))
+            players.append((name, data_uri(compressed_audio(waveform / np.float32(peak), rate), "audio/mp4")))
         return players, f"Attenuated by {20 * np.log10(peak):.1f} dB to avoid clipping." if peak > 1 else ""
 
     def _keep(self, subfolder: str, name: str, suffix: str, content: bytes) -> None:

@@ -103,7 +103,7 @@ def forward_time(model: torch.nn.Module, device: torch.device) -> dict[str, Any]
 # Figures that a run leaves in its folder: file -> title and alternative text.
 _FIGURES = {
     "reconstructions.png": ("Reconstructions", "Held-out clips, what is visible of them, and what the model predicts"),
-    "training_curves.png": ("Training", "Losses and probes over the course of the training"),
+    "training_curves.png": ("Training", "Losses and scores over the course of the training"),
 }
 
 
@@ -121,6 +121,8 @@ def write_report(
     """
     lines = [f"{evaluation.clip_count} of the {record['split']} split, model {record['model']}.", *(notes or [])]
     report = Report(folder, title, lines + evaluation.notes, evaluation.tables, record)
+    for table in evaluation.details:
+        report.add_table(table.title, table.columns, table.rows, table.note)
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)
     for name, (heading, alt) in _FIGURES.items():

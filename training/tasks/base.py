@@ -11,6 +11,7 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from ..data import build_dataset
 from ..data.clips import BrokenClip
 from ..data.loading import BatchPlace, BrokenClips, group_size
+from ..report.charts import finetuning_curves
 from ..report.report import Example, Table
 from .evaluation import Evaluation, evaluate_task
 
@@ -204,6 +205,10 @@ class Task:
         """Examples of a batch for the report."""
         return []
 
+    def details(self, rows: list[dict]) -> list[Table]:
+        """Tables of the report over all clips that are too long for a terminal."""
+        return []
+
     def figures(self, rows: list[dict]) -> list[tuple[str, Any, str, str]]:
         """Figures of the report over all clips: (title, figure, caption, alternative text)."""
         return []
@@ -227,6 +232,9 @@ class Task:
         Returns:
             Additional entries of evaluation.json.
         """
+        if train := metrics.read("train"):
+            evaluations, metric = metrics.read("evaluation"), self.primary or self.logged_metrics[0]
+            finetuning_curves(train, evaluations, metric, folder / "training_curves.png", name)
         return {}
 
     def evaluate(self, model, accelerator, full: bool, broken: BrokenClips | None = None) -> Evaluation:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from deepavfusion.inference.jobs.progress import with_progress
 
 from ..data.loading import BrokenClips, evaluation_loader, group_size, naming_dead_workers
-from ..report.report import Example, Table
+from ..report.report import Example, ExampleImage, Table
 from ..wording import count
 
 MODEL_INPUTS = ("pixel_values", "input_features", "labels", "image_present", "audio_present")
@@ -35,6 +35,7 @@ class Evaluation:
         skipped: Path -> reason, of unreadable clips.
         left_out: Kind -> count, of clips that were read but could not be scored, such as silent sources.
         examples: Examples for the report, on the main process.
+        details: Tables for the report alone, on the main process.
         figures: (title, figure, caption, alternative text), on the main process.
         reconstructions: Reconstructions of the first clips, on the main process.
         predictions: Rows of all clips of a full evaluation, from which `Task.rederive` computes the metrics: "clips",
@@ -54,6 +55,7 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+    details: list[Table] = field(default_factory=list)
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
     reconstructions: Any = None
     predictions: dict[str, list] = field(default_factory=dict)
@@ -154,6 +156,25 @@ def score_clips(
     return [gathered[index] for index in sorted(gathered)]
 
 
+def with_media(examples: list[Example], clips, items: list[int]) -> list[Example]:
+    """Add the whole frame and the audio to the examples of items of a data set, unless they have audio.
+
+    Args:
+        examples: Examples, one for each of the first items, or with audio of their own.
+        clips: Data set.
+        items: Items of the data set.
+    """
+    found = []
+    for example, item in zip(examples, items, strict=False):
+        media = None if example.audio else clips.media(item)
+        if media is not None:
+            whole = [] if media.frame is None else [ExampleImage(media.frame, "whole frame")]
+            audio = [("audio", media.waveform, media.sampling_rate)]
+            example = replace(example, images=[*whole, *example.images], audio=audio)
+        found.append(example)
+    return found
+
+
 def evaluate_task(
     task,
     model,
@@ -190,7 +211,8 @@ def evaluate_task(
         rows = task.score(model, inputs, batch, full)
         if accelerator.is_main_process:
             if len(shown) < examples:
-                shown.extend(task.examples(model, inputs, batch)[: examples - len(shown)])
+                found = task.examples(model, inputs, batch)[: examples - len(shown)]
+                shown.extend(with_media(found, clips, batch["index"].tolist()))
             if not reconstructions:
                 reconstructions.append(task.reconstructions(model, inputs, batch))
         return rows
@@ -210,6 +232,7 @@ def evaluate_task(
         skipped=dict(broken.reasons),
         left_out={name: count for name, count in left_out.items() if count},
         examples=shown,
+        details=task.details(rows) if full and accelerator.is_main_process else [],
         figures=task.figures(rows) if full and accelerator.is_main_process else [],
         reconstructions=reconstructions[0] if reconstructions else None,
         predictions={"clips": rows} if full and accelerator.is_main_process else {},
@@ -217,4 +240,4 @@ def evaluate_task(
     )
 
 
-__all__ = ["ABOUT", "MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters"]
+__all__ = ["ABOUT", "MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters", "with_media"]

@@ -14,13 +14,22 @@ from ..data.files import DenseClips
 from ..data.loading import on_device
 from ..data.mixup import mixup, soft_labels
 from ..data.random import Stream
-from ..metrics.classification import mean_average_precision, mean_roc_auc, scored_classes, top_k_accuracy
+from ..metrics.classification import (
+    class_accuracy,
+    class_average_precision,
+    mean_average_precision,
+    mean_roc_auc,
+    most_frequent_scores,
+    scored_classes,
+    top_k_accuracy,
+)
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
 from ..wording import count, listing, metric_title
 from .base import Task, percent
 from .evaluation import evaluate_task
 
+MOST_FREQUENT = "most frequent class"
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
 
 
@@ -213,9 +222,13 @@ class Recognition(Task):
             *(metric_title(key) for key in found["joint"]),
             *(["upper bound"] if bounds else []),
         ]
+        if full:
+            most = most_frequent_scores(self._targets(labels, rows[0]["joint"].size), self.multi_label)
+            found[MOST_FREQUENT] = {key: most[key] for key in found["joint"] if key in most}
         for name, values in found.items():
             bound = [bounds.get(name)] if bounds else []
-            table.append([name, *(percent(value) for value in values.values()), *(percent(b) for b in bound)])
+            cells = [percent(values.get(key)) for key in found["joint"]]
+            table.append([name, *cells, *(percent(b) for b in bound)])
         return metrics, [Table("Recognition", columns, table)], {}
 
     def _metrics(self, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -233,6 +246,21 @@ class Recognition(Task):
         if scores.shape[1] > 5:
             result["top5"] = top_k_accuracy(scores, labels, 5)
         return result
+
+    def _targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """Whether each clip is of each class, (N, C) bool."""
+        return labels > 0 if self.multi_label else np.eye(classes, dtype=bool)[labels]
+
+    def details(self, rows):
+        """A table of the classes, worst first."""
+        labels, scores = (np.stack([row[name] for row in rows]) for name in ("label", "joint"))
+        targets = self._targets(labels, scores.shape[1])
+        measure = class_average_precision if self.multi_label else class_accuracy
+        found = zip(measure(scores, targets).tolist(), self.clips.label_names, targets.sum(0).tolist(), strict=True)
+        found = sorted(found, key=lambda row: (np.isnan(row[0]), *row))
+        table = [[name, percent(None if np.isnan(value) else value), number] for value, name, number in found]
+        columns = ["class", "average precision" if self.multi_label else "accuracy", "clips"]
+        return [Table("Classes", columns, table, "Joint logits; the worst classes come first.")]
 
     def _bounds(self) -> dict[str, float]:
         """Upper bounds of the primary metric per modality, for data sets that know them."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepavfusion.inference.jobs import drafts
-from deepavfusion.inference.jobs.drafts import RecordingDraft
+from deepavfusion.inference.jobs.recording_drafts import RecordingDraft
 from deepavfusion.inference.media import wav
 from deepavfusion.processors import load_clip
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepavfusion.processors import DeepAVFusionProcessor, MediaError
+from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
 from deepavfusion.training.data import BrokenClip, FileClips, build_dataset
 from deepavfusion.training.data.files import DenseClips
 from deepavfusion.training.data.mixtures import MixtureClips
@@ -52,6 +52,15 @@ def test_rows_of_scenes_hold_their_samples(task, train):
     assert torch.equal(batch["pixel_values"], expected["pixel_values"])
     clips.set_epoch(1)
     assert torch.equal(rows[5]["pixel_values"], clips[5]["pixel_values"])
+
+
+def test_the_media_of_a_file_are_whole(tmp_path):
+    clips, seconds = files(tmp_path, train=False), PROCESSOR.feature_extractor.seconds
+    found = clips.media(1)
+    own = load_clip(clips.describe(1), 0.5 + seconds / 2, seconds=seconds)
+    np.testing.assert_array_equal(found.frame, own.frames[0])
+    inputs = PROCESSOR(audio=found.waveform, sampling_rate=found.sampling_rate)
+    torch.testing.assert_close(inputs["input_features"][0], clips[1]["input_features"])
 
 
 def test_annotations_of_scenes_need_no_media(monkeypatch):

@@ -49,6 +49,14 @@ def test_evaluation_matches_the_processor(frame):
     assert torch.allclose(found[loud], expected[loud], atol=0.05)
 
 
+def test_the_media_of_a_sample_are_whole(frame):
+    clips = MaskClips([frame], PROCESSOR, train=False, seed=0)
+    found = clips.media(0)
+    np.testing.assert_array_equal(found.frame, image())
+    features = PROCESSOR.feature_extractor([found.waveform], sampling_rate=found.sampling_rate)["input_features"][0]
+    torch.testing.assert_close(features, clips[0]["input_features"])
+
+
 @pytest.mark.parametrize(("timestamp", "pitch"), [(0.5, 200.0), (4.5, 1000.0), (4.9, 1000.0), (7.0, 1000.0)])
 def test_windows_stay_within_the_audio(frame, timestamp, pitch):
     sample = MaskClips([frame._replace(timestamp=timestamp)], PROCESSOR, train=False, seed=0)[0]

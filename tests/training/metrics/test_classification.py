@@ -5,8 +5,11 @@ import pytest
 from sklearn.metrics import top_k_accuracy_score
 
 from deepavfusion.training.metrics.classification import (
+    class_accuracy,
+    class_average_precision,
     mean_average_precision,
     mean_roc_auc,
+    most_frequent_scores,
     scored_classes,
     top_k_accuracy,
 )
@@ -97,3 +100,19 @@ def test_refusals(scores, targets):
         top_k_accuracy(scores, np.arange(60) % 8, 1)
     with pytest.raises(ValueError, match="k in 1..7 .*, got 8"):
         top_k_accuracy(scores, labels, 8)
+
+
+def test_scores_of_each_class():
+    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
+    targets = np.eye(3, dtype=bool)[[0, 0, 0, 1]]
+    np.testing.assert_allclose(class_accuracy(scores, targets), [2 / 3, 1, np.nan])
+    np.testing.assert_allclose(class_average_precision(scores, targets), [1, 1, np.nan])
+    swapped = scores[:, [1, 0, 2]]
+    np.testing.assert_allclose(class_average_precision(swapped, targets)[1], 1 / 4)
+
+
+def test_scores_of_the_most_frequent_classes():
+    targets = np.eye(7, dtype=bool)[[0, 0, 0, 1, 1, 2, 3, 4, 5, 6]]
+    assert most_frequent_scores(targets, multi_label=False) == {"top1": 0.3, "top5": pytest.approx(0.8)}
+    several = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 1], [1, 0, 0]], bool)
+    assert most_frequent_scores(several, multi_label=True) == {"precision_at_1": 0.75}

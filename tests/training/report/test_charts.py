@@ -108,6 +108,22 @@ def test_training_curves_show_the_records(tmp_path, monkeypatch, norms):
     assert not any("$" in label for label in labels)
 
 
+def test_curves_of_fine_tuning_show_the_records(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(charts, "figure_png", lambda figure: figures.append(figure) or figure_png(figure))
+    train = [{"epoch": i / 10, "loss": 1.0 / (i + 1), "learning_rate": 1e-3 * i} for i in range(50)]
+    evaluations = [{"epoch": 1.0, "top1": 0.25, "loss": 2.0}, {"epoch": 2.0, "top1": 0.5}]
+    charts.finetuning_curves(train, evaluations, "top1", tmp_path / "c.png", "title")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    loss, score, rate = figures[0].axes
+    assert list(loss.get_lines()[0].get_ydata()) == [record["loss"] for record in train]
+    assert (list(score.get_lines()[0].get_xdata()), list(score.get_lines()[0].get_ydata())) == ([1.0, 2.0], [0.25, 0.5])
+    assert score.get_ylabel() == "top-1 accuracy"
+    assert list(rate.get_lines()[0].get_xdata()) == [record["epoch"] for record in train]
+    charts.finetuning_curves(train, [], "top1", tmp_path / "none.png", "title")
+    assert len(figures[1].axes[1].get_lines()[0].get_xdata()) == 0
+
+
 def test_the_process_keeps_its_own_style():
     before = dict(matplotlib.rcParams)
     confusion_matrix(np.eye(2), ["a", "b"])

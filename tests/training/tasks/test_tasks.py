@@ -15,9 +15,11 @@ from accelerate import Accelerator
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
-from deepavfusion.training.report.report import Table
+from deepavfusion.training.data.clips import ClipMedia, collate_clips
+from deepavfusion.training.report.report import Example, Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
+from deepavfusion.training.tasks.evaluation import with_media
 from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
 from deepavfusion.training.tasks.probing import ALONE
 from deepavfusion.training.tasks.recognition import STREAMS
@@ -28,6 +30,7 @@ from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 PROCESSOR = DeepAVFusionProcessor.from_config(CONFIG)
 SIZE = 12
+INPUTS = ("pixel_values", "input_features")
 
 
 class Answers(torch.nn.Module):
@@ -197,6 +200,62 @@ def test_recognition_averages_the_streams():
     assert found["top1"] == found["image_stream_top1"] == found["fusion_stream_top1"] == 1
     assert found["audio_stream_top1"] == found["image_only_top1"] == found["audio_only_top1"] == 0
     assert found["top5"] == 1
+
+
+@pytest.mark.parametrize("task", ["recognition", "localization", "segmentation"])
+def test_examples_can_be_heard(task):
+    """What is heard is what the model was given, also where that is the audio of another scene or background noise."""
+    clips = build(task)
+    samples = clips.__getitems__(range(4))
+    if task == "recognition":
+        answers = [torch.eye(16)[sample["label"]] for sample in samples]
+    else:
+        answers = [confident(sample["labels"]) for sample in samples]
+        answers = answers if task == "localization" else [answer[None] for answer in answers]
+    inputs = {name: torch.stack([sample[name] for sample in samples]) for name in INPUTS}
+    examples = TASKS[task](clips, PROCESSOR).examples(Answers(samples, answers), inputs, collate_clips(samples))
+    heard = with_media(examples, clips, list(range(4)))
+    assert len(heard) == 4
+    for example, own, sample in zip(examples, heard, samples, strict=True):
+        assert [image.caption for image in own.images] == [image.caption for image in example.images]
+        ((_, waveform, rate),) = own.audio
+        assert rate == PROCESSOR.feature_extractor.sampling_rate
+        features = PROCESSOR.feature_extractor.log_mel(torch.from_numpy(waveform))
+        torch.testing.assert_close(features, sample["input_features"][0], atol=2e-3, rtol=0)
+
+
+def test_examples_show_the_whole_frame_and_keep_their_own_audio():
+    media = ClipMedia(np.zeros((9, 16, 3), np.uint8), np.ones(5, np.float32), 8000)
+    clips = SimpleNamespace(media=lambda item: media if item == 3 else None)
+    own = [("mixture", np.ones(3, np.float32), 8000)]
+    given = [Example("a", []), Example("b", [], audio=own), Example("c", [])]
+    whole, mixture, unknown = with_media(given, clips, [3, 3, 4, 3])
+    assert [(image.caption, image.image.shape) for image in whole.images] == [("whole frame", (9, 16, 3))]
+    assert whole.audio == [("audio", media.waveform, 8000)]
+    assert (mixture, unknown) == tuple(given[1:])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_are_listed_worst_first(several):
+    labels = [0, 0, 1, 1, 1, 3]
+    scores = np.eye(4, dtype=np.float32)[[0, 2, 1, 1, 1, 0]]
+    names = ["cello", "flute", "drum", "horn"]
+    clips = SimpleNamespace(label_names=names, multi_label=several, ceilings=None)
+    rows = [
+        {"label": np.eye(4)[label] if several else label, **dict.fromkeys(("joint", "image only"), row)}
+        for label, row in zip(labels, scores, strict=True)
+    ]
+    task = TASKS["recognition"](clips, PROCESSOR)
+    (table,) = task.details(rows)
+    assert [(row[0], row[2]) for row in table.rows] == [("horn", 1), ("cello", 2), ("flute", 3), ("drum", 0)]
+    assert [row[1] for row in table.rows][2:] == ["100.0 %", "-"]
+    if not several:
+        assert [row[1] for row in table.rows] == ["0.0 %", "50.0 %", "100.0 %", "-"]
+    _, (scored,), _ = task.summarize(rows, full=True)
+    column = scored.columns.index("precision at 1" if several else "top-1 accuracy")
+    assert scored.rows[-1][0] == "most frequent class"
+    assert scored.rows[-1][column] == "50.0 %"
+    assert [row[0] for row in task.summarize(rows, full=False)[1][0].rows] == ["joint", "image only"]
 
 
 def test_mismatched_audio_skips_unreadable_clips():

@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from ...wording import count
 from ..augmentation import ClipAugmentation, draw_crop
-from ..clips import ClipDataset
+from ..clips import ClipDataset, ClipMedia
 from ..random import Stream, generator
 from ..sets.folder import make_rows
 from .cache import SceneCache
 from .config import SPLIT_OFFSETS, ScenesConfig, modality_ceilings
 from .design import CLASS_SHAPE, CLASS_TIMBRE
-from .generation import check_things, generate_classes, generate_clip, regenerate_clip
+from .generation import check_things, generate_classes, generate_clip, generate_waveform, regenerate_clip
 
 _MAX_SOUNDING = 3
 _REDRAWN = 3 << 40  # offset of the scenes, outside all splits, whose random numbers redraw a modality
@@ -180,6 +180,11 @@ class SceneClips(ClipDataset):
             "features": self._log_mels([clip[1] for clip in clips]),
             "classes": self._class_rows([clip[2] for clip in clips]),
         }
+
+    def media(self, i: int) -> ClipMedia:
+        """The audio of scene i; models see the whole frame."""
+        waveform = generate_waveform(self.config, self.scene_index(i))
+        return ClipMedia(None, waveform, self.config.sampling_rate)
 
     def redrawn(self, items: Sequence[int], modality: str) -> torch.Tensor | None:
         """Draw one modality of scenes anew given the other one, as independent samples of what the other allows.

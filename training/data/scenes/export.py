@@ -16,39 +16,24 @@ FRAME_RATE = 25
 
 
 def write_video(path: str | Path, frames: np.ndarray, waveform: np.ndarray, sampling_rate: int, rate: int = FRAME_RATE):
-    """Write an mp4 with H.264 (MPEG-4 where PyAV lacks it) and AAC.
+    """Write an mp4 with H.264 and AAC.
 
     Args:
         path: File to write.
-        frames: (T, H, W, 3) uint8; the last row or column of odd sizes is dropped.
+        frames: (T, H, W, 3) uint8; the last row or column of odd sizes is doubled.
         waveform: (N,) float32.
         sampling_rate: Sampling rate in Hz.
         rate: Frames per second.
-    """
-    import av
 
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-    with av.open(str(path), "w", format="mp4") as container:
-        video = container.add_stream(codec, rate=rate)
-        video.height, video.width = frames.shape[1:3]
-        video.pix_fmt = "yuv420p"
-        video.options = {"crf": "18"} if codec == "libx264" else {"qscale": "3"}
-        audio = container.add_stream("aac", rate=sampling_rate, layout="mono")
-        for array in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            # One thread, as in decoding: others would not survive a fork.
-            for packet in video.encode(frame.reformat(format=video.pix_fmt, threads=1)):
-                container.mux(packet)
-        for packet in video.encode():
-            container.mux(packet)
-        for start in range(0, len(waveform), 1024):
-            block = av.AudioFrame.from_ndarray(waveform[None, start : start + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = sampling_rate, start, Fraction(1, sampling_rate)
-            for packet in audio.encode(block):
-                container.mux(packet)
-        for packet in audio.encode():
-            container.mux(packet)
+    Raises:
+        EncoderError: If PyAV has no encoder for H.264.
+    """
+    from deepavfusion.inference.films.encoding import FilmWriter
+
+    with FilmWriter(path, Fraction(rate), sampling_rate, quality=18) as film:
+        for frame in frames:
+            film.add(frame)
+        film.add_audio(waveform[None])
 
 
 def write_wav(path: str | Path, waveform: np.ndarray, sampling_rate: int) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from ..clips import ClipMedia
 from ..random import Stream, generator
 from ..sets.folder import make_rows
 from .clips import SceneClips, amplify, as_pixels, crop_and_flip
@@ -120,13 +121,26 @@ class SceneTask(SceneClips):
             self._order = (self.epoch, torch.randperm(self.size, generator=draws).tolist())
         return self._order[1]
 
-    def _maps(self, items: list[int]) -> list[dict]:
+    def media(self, i: int) -> ClipMedia | None:
+        """The audio of item i, which may be that of another scene, or background noise; None for mixtures."""
+        if self.task == "separation":
+            return None
+        (image,), (audio,) = self._scenes([int(i)])
+        if audio is not None:
+            return super().media(audio)
+        background = generate_scene(self.config, self.scene_index(image)).background
+        return ClipMedia(None, background, self.config.sampling_rate)
+
+    def _scenes(self, items: list[int]) -> tuple[list[int], list[int | None]]:
+        """Scenes of the images, and of the audio, of items; None for background noise."""
         if not self.in_pairs:
-            images, audio = items, items
-        else:
-            images = [self._shuffled()[i // 2] if self.train else i // 2 for i in items]
-            draw, epoch = (self._foreign_audio, self.epoch) if self.train else (self._partner, 0)
-            audio = [draw(j, epoch) if i % 2 else j for i, j in zip(items, images, strict=True)]
+            return items, list(items)
+        images = [self._shuffled()[i // 2] if self.train else i // 2 for i in items]
+        draw, epoch = (self._foreign_audio, self.epoch) if self.train else (self._partner, 0)
+        return images, [draw(j, epoch) if i % 2 else j for i, j in zip(items, images, strict=True)]
+
+    def _maps(self, items: list[int]) -> list[dict]:
+        images, audio = self._scenes(items)
         media = self._media(images)
         pixels, features = as_pixels(media["frames"]), self._features(images, audio)
         maps = [self._sounding(shapes, j) for shapes, j in zip(media["shapes_seen"], audio, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from deepavfusion.inference.films.encoding import reduced
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 
 _CLOCK = 90_000  # ticks a second in QuickTime files
@@ -93,23 +94,15 @@ def _digest(file: BinaryIO, offset: int, size: int) -> int:
 def encode_frame(frame: np.ndarray, encoding: Any) -> bytes:
     """Encode a frame (H, W, 3) uint8 as a JPEG file, reduced to the short side of the `Encoding`."""
     file = io.BytesIO()
-    _reduced(frame, encoding.short_side).save(file, format="jpeg", quality=encoding.quality)
+    reduced(frame, encoding.short_side).save(file, format="jpeg", quality=encoding.quality)
     return file.getvalue()
-
-
-def _reduced(frame: np.ndarray, short_side: int, even: bool = False) -> Image.Image:
-    """A frame whose short side is at most `short_side` pixels; with `even`, its sides are even."""
-    image = Image.fromarray(frame)
-    scale, unit = min(1.0, short_side / min(image.size)), 2 if even else 1
-    size = tuple(max(unit, round(side * scale / unit) * unit) for side in image.size)
-    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def write_h264(file: BinaryIO, reader: FrameReader, span: tuple[float, float], encoding: Any) -> VideoPlaces:
     """Write frames as H.264 in an MP4 file, as many a second as the source has, up to 30; see `write_jpegs`."""
     import av
 
-    first = _reduced(reader.at(span[0]), encoding.short_side, even=True)
+    first = reduced(reader.at(span[0]), encoding.short_side, even=True)
     rate = min(reader.rate, Fraction(_MAX_RATE)).limit_denominator(1001) or Fraction(1)
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=_H264)
@@ -118,7 +111,7 @@ def write_h264(file: BinaryIO, reader: FrameReader, span: tuple[float, float], e
         stream.codec_context.time_base, stream.codec_context.thread_count = 1 / rate, 1
         for k in range(max(1, int((span[1] - span[0]) * rate + 1e-6))):
             # The frame in the middle of the time for which it is shown, so that rounded times do not repeat another.
-            image = _reduced(reader.at(span[0] + float((k + Fraction(1, 2)) / rate)), encoding.short_side, even=True)
+            image = reduced(reader.at(span[0] + float((k + Fraction(1, 2)) / rate)), encoding.short_side, even=True)
             frame = av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
             frame.pts, frame.time_base = k, 1 / rate
             container.mux(stream.encode(frame))

@@ -67,7 +67,7 @@ def test_every_option_is_explained_and_impossible_values_are_refused(capsys):
 def test_odd_sizes(tmp_path):
     write_video(tmp_path / "odd.mp4", np.zeros((3, 33, 47, 3), np.uint8), np.zeros(1000, np.float32), 16000)
     with av.open(str(tmp_path / "odd.mp4")) as container:
-        assert (container.streams.video[0].height, container.streams.video[0].width) == (32, 46)
+        assert (container.streams.video[0].height, container.streams.video[0].width) == (34, 48)
 
 
 def test_sheet(tmp_path):

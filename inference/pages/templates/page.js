@@ -24,5 +24,5 @@ for (const table of document.querySelectorAll("table")) {
   });
 }
 document.addEventListener("play", event => {
-  for (const player of document.querySelectorAll("audio")) if (player !== event.target) player.pause();
+  for (const player of document.querySelectorAll("audio, video")) if (player !== event.target) player.pause();
 }, true);

@@ -1,0 +1,115 @@
+"""What localize and segment write of a media file: images at timestamps, a film, and a record of what was found."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion_cli.terminal import say
+
+from ..common import timestamp_options
+from ..files import check_absent
+from ..jobs.drafts import Draft
+from ..jobs.inputs import DRAFT_SUFFIX, timestamp_names, timestamp_note
+from ..jobs.progress import Progress
+from ..jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete
+from .maps import Overlay, write_map_film
+
+
+class MapResults:
+    """Writes the results of a command that maps the frames of media files.
+
+    Args:
+        command: Name of the command.
+        arguments: Arguments from `deepavfusion_cli.preflight.parse`.
+        options: What else determines the results, JSON values.
+        film: Ending of the names of films, without suffix.
+        draw_images: Function of a result and of the text chunks of its images that returns PNG files by the ending of
+            their names.
+        line: Function of a result that returns what is printed of it.
+        overlay: How results are drawn in films.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        arguments: argparse.Namespace,
+        options: dict[str, Any],
+        film: str,
+        draw_images: Callable[[dict[str, Any], dict[str, str]], dict[str, bytes]],
+        line: Callable[[dict[str, Any]], str],
+        overlay: Overlay,
+    ):
+        self.command, self.arguments, self.film = command, arguments, film
+        self.draw_images, self.line, self.overlay = draw_images, line, overlay
+        shared = ("at", "num_clips", "fit", "batch_size", "film", "maps_per_second")
+        self.about = {"command": command, **options, **{name: getattr(arguments, name) for name in shared}}
+
+    def write(self, pipeline: DeepAVFusionPipeline, file: str, name: str) -> None:
+        """Write the results of a file, unless they are there.
+
+        What an interrupted process has left of the film is continued.
+
+        Args:
+            pipeline: Pipeline of the command.
+            file: The file.
+            name: Prefix of the names of its results.
+
+        Raises:
+            FileExistsError: If other files have these names, unless they may be replaced.
+        """
+        given, out = self.arguments, self.arguments.out
+        record, draft_folder = record_of(out, name, self.command), out / f"{name}_{self.film}{DRAFT_SUFFIX}"
+        about = {**self.about, "file": identity(file), "model": model_identity(pipeline, given.model)}
+        if not given.overwrite and is_complete(record, about):
+            say_complete(name, record)
+            return
+        if not draft_folder.exists():
+            check_absent([record], given.overwrite)
+        entries, titles = self._entries(pipeline, file, name)
+        images: dict[Path, bytes] = {}
+        shown = []
+        for entry, title in zip(entries, titles, strict=True):
+            drawn = self.draw_images(entry, timestamp_note(entry["timestamp"]))
+            files = {kind: out / f"{title}_{kind}.png" for kind in drawn}
+            images |= {files[kind]: content for kind, content in drawn.items()}
+            names = {kind: path.name for kind, path in files.items()}
+            height, width = entry["frame"].shape[:2]
+            about_image = {"timestamp": entry["timestamp"], "width": width, "height": height}
+            shown.append({**about_image, **names, **self.overlay.describe(entry)})
+        film = out / f"{name}_{self.film}.mp4" if given.film and entries[0]["timestamp"] is not None else None
+        outputs = [*images, *([] if film is None else [film])]
+        draft = Draft(draft_folder, [*outputs, record], about)
+        if not draft.publishing:
+            check_absent(draft.outputs, given.overwrite)
+        with draft:
+            if not draft.publishing:
+                check_absent(draft.outputs, given.overwrite)  # again: another process may have finished them meanwhile
+                content = {"images": shown, "film": None}
+                if film is not None:
+                    size, rate = given.batch_size, given.maps_per_second
+                    content["film"] = write_map_film(
+                        pipeline, file, name, draft.folder, film.name, self.overlay, rate, size
+                    )
+                for path, image in images.items():
+                    draft.add_file(path, image)
+                draft.add_file(record, make_record(self.command, file, given.model, about, outputs, content))
+            draft.publish()
+        for entry, title in zip(entries, titles, strict=True):
+            say(f"{title}: {self.line(entry)}")
+
+    def _entries(
+        self, pipeline: DeepAVFusionPipeline, file: str, name: str
+    ) -> tuple[list[dict[str, Any]], Sequence[str]]:
+        """Results of the pipeline at the timestamps of the images, and the beginnings of the names of these."""
+        windows = self.arguments.num_clips or len(self.arguments.at or [None])
+        with Progress(f"{self.command} {name}", windows, "window") as progress:
+            pipeline.progress = progress.update
+            options = {"batch_size": self.arguments.batch_size, **self.overlay.options}
+            entries = pipeline(file, **options, **timestamp_options(self.arguments))
+            pipeline.progress = None
+        return entries, timestamp_names(name, [entry["timestamp"] for entry in entries])
+
+
+__all__ = ["MapResults"]
