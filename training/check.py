@@ -23,7 +23,7 @@ from deepavfusion.inference.files import check_absent, to_json, write_files
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.errors import BAD_INPUT, FAILED
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, outcome
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
@@ -31,6 +31,7 @@ from .data.build import SPLITS, build_dataset
 from .data.checked import Finding, inspect_clips, write_listing
 from .data.clips import ClipDataset
 from .data.files import FileClips
+from .data.loading import naming_dead_workers
 from .data.sets.folder import WHOLE, WHOLE_FOLDER
 from .data.sets.tables import collecting_reads
 from .data.sets.vggsound import Missing, collecting_missing
@@ -47,6 +48,9 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
     Args:
         options: Section `data` of a recipe.
         repeated: Whether to yield splits whose clips are all in earlier ones.
+
+    Raises:
+        OSError: The machine fails, such as by an error of a disk.
     """
     seen: set[str] = set()
     name, every = options["name"], {}
@@ -62,6 +66,8 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
                 tasks = read_about(options["path"], options.get("cache_dir"))["tasks"]
             clips = build_dataset(options | every, DeepAVFusionConfig(), split, train=train, seed=0, task=tasks[0])
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and outcome(error)[0] == FAILED:
+                raise  # a failure of the machine says nothing about the split
             yield split, error
             continue
         paths = {clips.describe(i) for i in range(len(clips))}
@@ -168,7 +174,7 @@ def overlap(splits: list[Split]) -> list[str]:
 def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Split], dict[str, Exception]]:
     """Inspect all clips of all splits and print what is found; also why splits cannot be used."""
     found, failed = [], {}
-    with collecting_missing() as reports:
+    with collecting_missing() as reports, naming_dead_workers():
         for name, clips in splits_of(options):
             missing = reports[-1] if reports else Missing(0, [], 0)
             reports.clear()
@@ -212,11 +218,10 @@ def main(argv: list[str]) -> int:
     with collecting_reads() as files:
         splits, failed = read_splits(options, given.num_workers, given.decode)
     if not splits:
-        say(f"deepavfusion data check: {[*failed.values()][-1]}", stream=sys.stderr)
-        return BAD_INPUT
+        raise [*failed.values()][-1]
     for name, error in failed.items():
         if name != "validation" and given.name != "folder":
-            say(f"split {name} is not checked: {error}")
+            say(f"split {name} is not checked: {outcome(error)[1]}")
     common = overlap(splits)
     if common:
         say(f"overlap: {count(len(common), 'recording')} of the test split also in training, first: {common[0]}")
@@ -230,8 +235,8 @@ def main(argv: list[str]) -> int:
         write_list(given.out, options, splits, files, started)
     kinds = Counter(finding.lacks for split in splits for finding in split.unusable if finding.lacks)
     detail = ", ".join(f"{number:,} without {kind}" for kind, number in kinds.items())
-    outcome = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"
-    say(f"{count(total, 'clip')} checked: {outcome}")
+    found = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"
+    say(f"{count(total, 'clip')} checked: {found}")
     return FAILED if broken else 0
 
 

@@ -10,11 +10,11 @@ Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 
 
 import os
 import sys
+from contextlib import closing
 from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.environment import own_command
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
@@ -23,19 +23,19 @@ from .check import splits_of
 from .data.files import FileClips
 from .data.shards import (
     Encoding,
-    FolderTakenError,
     Preparation,
-    claim,
+    chosen_options,
     estimate_bytes,
     finish,
     free_bytes,
+    is_claimed,
     prepare,
     still_rows,
 )
 from .data.shards.preparation import stored_name
-from .data.shards.source import chosen_options
 from .data.sources import DATA_SETS, with_defaults
 from .data.stills import BoxClips, MaskClips, StillClips
+from .suggestions import next_command
 from .wording import count, with_path
 
 _GB = 1e9
@@ -51,6 +51,7 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
         clips_per_shard: Number of clips per tar file.
 
     Raises:
+        OSError: A file of the data set is missing or cannot be read.
         ValueError: The data set has no clips, or is prepared already.
     """
     name, root = options["name"], str(options["path"])
@@ -75,9 +76,9 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
             elif isinstance(clips, BoxClips):
                 about |= {"kind": "boxes", "required_boxes": clips.required_boxes}
         else:
-            reasons.append(str(clips))
+            reasons.append(clips)
     if not rows:
-        raise ValueError(reasons[-1])
+        raise reasons[-1]
     return Preparation(rows, root, about, encoding, clips_per_shard)
 
 
@@ -95,27 +96,28 @@ def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
     given, options = parse_data(argv)
     plain_output()
-    try:
-        preparation = preparation_of(
-            {"name": given.name, "path": given.path, **options}, encoding_of(given), given.clips_per_shard
-        )
-        claim(preparation, given.out)
-    except (FolderTakenError, OSError, ValueError) as error:
-        say(f"deepavfusion data prepare: {error}", stream=sys.stderr)
-        return BAD_INPUT
-    total = preparation.num_clips
+    preparation = preparation_of(
+        {"name": given.name, "path": given.path, **options}, encoding_of(given), given.clips_per_shard
+    )
+    begun = is_claimed(preparation, given.out)
     if given.check_space:
         need, free = estimate_bytes(preparation), free_bytes(given.out)
         have = sum(path.stat().st_size for path in (given.out / "shards").glob("*.tar"))
-        say(f"{count(total, 'clip')}: about {need / _GB:,.2f} GB in {given.out}, where {free / _GB:,.2f} GB are free")
+        clips, place = count(preparation.num_clips, "clip"), f"in {given.out}, where {free / _GB:,.2f} GB are free"
+        say(f"{clips}: about {need / _GB:,.2f} GB {place}")
         if need - have > free:
-            advice = "choose another folder, or a lower --fps, --short-side or --quality"
+            smaller = "--short-side" if given.keep_video else "--fps, --short-side or --quality"
+            # What was begun holds on to its settings.
+            advice = "free space there" if begun else f"choose another folder, or a lower {smaller}"
             say(f"deepavfusion data prepare: the disk is too small; {advice}", stream=sys.stderr)
             return BAD_INPUT
     number, parts = given.part
     shards = preparation.shards()[number::parts]
-    with Progress("clips stored", sum(len(places) for _, _, places in shards), "clip") as progress:
-        for clips in prepare(preparation, given.out, given.num_workers, given.part):
+    with (
+        Progress("clips stored", sum(len(places) for _, _, places in shards), "clip") as progress,
+        closing(prepare(preparation, given.out, given.num_workers, given.part)) as written,
+    ):
+        for clips in written:
             progress.update(clips)
     if parts > 1:
         say(f"part {number} of {parts}: {count(len(shards), 'shard')} in {given.out}")
@@ -126,12 +128,10 @@ def main(argv: list[str]) -> int:
         say(f"left out: {with_path(path, reason)}")
     left_out = f"; {len(outcome.broken):,} could not be read" if outcome.broken else ""
     say(f"{count(outcome.clips, 'clip')} stored in {given.out}, {outcome.bytes / _GB:,.2f} GB{left_out}")
-    training = {
-        "videos": "pretrain folder",
-        "masks": f"finetune avsbench_{preparation.about['options'].get('subset')}",
-        "boxes": f"finetune {given.name.removesuffix('_soundnet')}_localization",
-    }[preparation.about["kind"]]
-    say(f"\nnext:\n  {own_command()} {training} data.name=shards data.path={given.out}", kept="\n")
+    if (line := next_command(preparation, given.out)) is not None:
+        model = ", with a model in place of MODEL" if line.endswith((" MODEL", "=MODEL")) else ""
+        say(f"\nnext{model}:", kept="\n")
+        say(f"  {line}")
     return FAILED if outcome.broken else 0
 
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 
 import pytest
 
 import deepavfusion_cli as cli
+from deepavfusion.training.data.files import FileClips
 from tests.media_factory import write_media
 
 from .data.disk import make_clips, put, write
@@ -141,3 +143,26 @@ def test_headers_alone_tell_what_is_missing_but_not_what_is_damaged(vggsound, cl
 def test_files_that_cannot_be_written_are_told_first(vggsound, flag, capsys):
     assert cli.main(["data", "check", "vggsound", str(vggsound), flag, str(vggsound)]) == 2
     assert f"{flag}={vggsound} is a folder: name a file in it." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_the_death_of_a_worker_names_its_clips(clip, tmp_path, capsys, monkeypatch, decode):
+    """Of clips that are decoded the one that was, and what to do is said of this command."""
+    names = [tmp_path / "a" / f"{k}.mp4" for k in range(3)]
+    put(clip, *names)
+    parent, describe = os.getpid(), FileClips.describe
+
+    def die(clips, i):
+        if i == 1 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return describe(clips, i)
+
+    monkeypatch.setattr(FileClips, "describe", die)
+    line = ["data", "check", "folder", str(tmp_path), "--num-workers", "1", *([] if decode else ["--no-decode"])]
+    assert cli.main(line) == 1
+    error = capsys.readouterr().err
+    assert "lower --num-workers; with --num-workers 0 the error itself is shown. The clip" in error
+    assert "data.num_workers" not in error
+    assert "resumes" not in error
+    held = f" {names[1]}\n" if decode else "".join(f"\n  {name}" for name in names) + "\n"
+    assert error.endswith(f"it held:{held}")

@@ -1,16 +1,26 @@
 """The command `deepavfusion data prepare`."""
 
+import errno
 import json
+import multiprocessing
+import os
+import shlex
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from deepavfusion.training import check as check_data
-from deepavfusion.training import prepare
+from deepavfusion.training import prepare, suggestions
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
+from deepavfusion.training.data.shards import Preparation, preparation
+from deepavfusion.training.data.shards import writing as shard_writing
 from deepavfusion.training.tasks import Localization, Segmentation
+from deepavfusion_cli import arguments
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.preflight import InputError, check, parse_data
 from tests.training.data.disk import MODEL, make_clips, write
@@ -84,15 +94,113 @@ def test_unreadable_clips_are_named_and_left_out(videos, tmp_path, capsys):
     assert "; 1 could not be read" in said
 
 
-def test_other_folders_and_small_disks_are_refused(videos, tmp_path, capsys, monkeypatch):
+def test_other_folders_are_refused(videos, tmp_path, capsys):
     write(tmp_path / "taken" / "notes.txt", "mine")
     assert prepare.main(["prepare", "folder", str(videos), str(tmp_path / "taken"), *SETTINGS]) == BAD_INPUT
     assert "is not a preparation; choose a new or empty folder" in capsys.readouterr().err
     assert files(tmp_path / "taken") == {"notes.txt": b"mine"}
+
+
+def test_small_disks_are_refused_and_nothing_is_left_behind(videos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(prepare, "estimate_bytes", lambda preparation: round(1000 * preparation.encoding.fps))
+    monkeypatch.setattr(prepare, "free_bytes", lambda folder: 3000)
+    line = ["prepare", "folder", str(videos), str(tmp_path / "new" / "out"), *SETTINGS, "--num-workers", "0"]
+    assert prepare.main(line) == BAD_INPUT
+    assert "too small; choose another folder, or a lower --fps, --short-side or --quality" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert prepare.main([*line, "--fps", "2"]) == 0  # what was advised
+    shutil.rmtree(tmp_path / "new" / "out" / "shards")
     monkeypatch.setattr(prepare, "free_bytes", lambda folder: 1000)
-    assert prepare.main(["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS]) == BAD_INPUT
-    assert "the disk is too small" in capsys.readouterr().err
-    assert list((tmp_path / "out" / "shards").iterdir()) == []
+    assert prepare.main([*line, "--fps", "2"]) == BAD_INPUT
+    assert capsys.readouterr().err.endswith("the disk is too small; free space there\n")  # settings are settled
+
+
+def test_a_folder_that_cannot_be_marked_is_removed(videos, tmp_path, capsys, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(preparation, "writing", full)
+    (tmp_path / "found").mkdir()
+    for out in ("found", "new"):
+        line = ["prepare", "folder", str(videos), str(tmp_path / out), *SETTINGS, "--no-check-space"]
+        assert prepare.main(line) == FAILED
+        assert "the disk is full: free space there, or choose another folder" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == [tmp_path / "found"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (errno.EIO, FAILED, "input/output error"),
+        (errno.ENOSPC, FAILED, "the disk is full"),
+        (errno.EACCES, BAD_INPUT, "permission denied; check its permissions"),
+    ],
+)
+@pytest.mark.parametrize("command", [prepare, check_data])
+def test_errors_of_the_system_are_sentences(command, videos, tmp_path, capsys, monkeypatch, number, code, message):
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number), "clips.csv")
+
+    monkeypatch.setattr(check_data, "build_dataset", fail)
+    out = [str(tmp_path / "out")] if command is prepare else []
+    action = command.__name__.rpartition(".")[2]
+    assert command.main([action, "folder", str(videos), *out]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Errno" not in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_signals_end_all_processes_at_once(videos, tmp_path, capsys, monkeypatch, number, code, said):
+    def write_shard(preparation, out, name, *shard):
+        (out / "shards" / f".{name}.tar.{os.getpid()}.tmp").touch()
+        time.sleep(60)
+
+    def stop():
+        while not list((tmp_path / "out").glob("shards/*")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.Signals[number])
+
+    monkeypatch.setattr(shard_writing, "write_shard", write_shard)
+    line = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS, "--no-check-space"]
+    thread, began = threading.Thread(target=stop), time.monotonic()
+    thread.start()
+    assert prepare.main([*line, "--num-workers", "4"]) == code
+    thread.join()
+    assert time.monotonic() - began < 30
+    assert multiprocessing.active_children() == []
+    assert capsys.readouterr().err == f"{said}\n"
+    assert list((tmp_path / "out" / "shards").iterdir()) == []  # drafts of processes that were killed
+
+
+def test_the_death_of_a_process_names_the_shard(videos, tmp_path, capsys, monkeypatch):
+    def write_shard(preparation, out, name, *shard):
+        os.kill(os.getpid(), signal.SIGKILL) if name == "clips-000001" else time.sleep(60)
+
+    monkeypatch.setattr(shard_writing, "write_shard", write_shard)
+    line = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS, "--no-check-space"]
+    assert prepare.main([*line, "--num-workers", "2"]) == FAILED
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "lower --num-workers; with --num-workers 0 the error itself is shown. The same command goes on" in error
+    assert error.endswith("The shard that it held: clips-000001\n")
+
+
+def test_what_killed_processes_left_is_removed(videos, tmp_path):
+    line = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS, "--no-check-space"]
+    assert prepare.main([*line, "--num-workers", "0"]) == 0
+    before = files(tmp_path / "out")
+    for name in ("shards/.clips-000000.tar.7.tmp", "parts/.clips-000000.json.7.tmp", ".index.arrow.7.tmp"):
+        write(tmp_path / "out" / name, "left")
+    assert prepare.main([*line, "--num-workers", "0"]) == 0
+    assert files(tmp_path / "out") == before
+
+
+def test_workers_are_as_many_as_cores_may_be_used(videos, monkeypatch):
+    for cores, workers in ((3, 3), (64, 8)):
+        monkeypatch.setattr(arguments, "usable_cores", lambda cores=cores: cores)
+        assert parse_data(["check", "folder", str(videos)])[0].num_workers == workers
 
 
 @pytest.mark.parametrize(
@@ -127,6 +235,12 @@ RECIPES = {
 }
 
 
+def suggested(printed: str) -> tuple[str, str, list[str]]:
+    """Command, recipe and other words of the command that was printed."""
+    words = shlex.split(printed.splitlines()[-1])
+    return words[1], words[2], words[3:]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_of_masks_and_boxes_train_on_shards(name, tmp_path, capsys):
     make, task, lists = RECIPES[name]
@@ -134,21 +248,82 @@ def test_recipes_of_masks_and_boxes_train_on_shards(name, tmp_path, capsys):
     write(tmp_path / "train_list.txt", f"{key('e')}\n{key('f')}\n" if "vggss" in name else "1\n2\n4\n")
     recipe = load_recipe("finetune", name, ["model.init_from=null", f"data.path={tmp_path / 'set'}"])
     chosen = [f"data.{option}={tmp_path}/{option}.txt" for option in lists]
-    chosen += ["data.drop_overlap=true"] if recipe.data.drop_overlap else []
+    chosen += ["data.drop_overlap=true"] if recipe.data.drop_overlap and name != "vggss_localization" else []
     chosen += [f"data.subset={recipe.data.subset}"] if recipe.data.subset else []
     if name == "flickr_localization":
         chosen.append(f"data.test_list={write(tmp_path / 'test.csv', '1,202')}")
     line = ["prepare", recipe.data.name, str(tmp_path / "set"), str(tmp_path / "out"), *SETTINGS, *chosen]
     assert prepare.main([*line, "--num-workers", "0"]) == 0
-    assert f"deepavfusion finetune {name} data.name=shards data.path={tmp_path / 'out'}" in capsys.readouterr().out
-    changes = ["model.init_from=null", "data.name=shards", f"data.path={tmp_path / 'out'}"]
-    if name == "flickr_localization":  # without boxes for all of its clips, as the recipe says
-        changes += ["data.validation_fraction=null", "model.localization_loss=matching"]
+    command, found, changes = suggested(capsys.readouterr().out)
+    assert (command, found) == ("finetune", name)
+    assert changes[:2] == ["data.name=shards", f"data.path={tmp_path / 'out'}"]
     recipe = load_recipe("finetune", name, changes)
     for split in ("train", "test"):
         clips = task.build_clips(recipe, MODEL, split, train=split == "train")
         assert clips[0]["pixel_values"].shape == (3, 32, 32)
         assert split == "train" or "labels" in clips[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "recipe"),
+    [
+        ("vggss", make_vggss_clips, "vggss_localization"),
+        ("flickr_soundnet", make_flickr, "flickr_localization"),
+    ],
+)
+def test_without_training_clips_an_evaluation_is_suggested(name, make, recipe, tmp_path, capsys):
+    make(tmp_path / "set")
+    out = tmp_path / "the #1 out"
+    assert prepare.main(["prepare", name, str(tmp_path / "set"), str(out), *SETTINGS, "--num-workers", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "next, with a model in place of MODEL:" in printed
+    command, found, words = suggested(printed)
+    assert (command, found, words[-2:]) == ("evaluate", recipe, ["--model", "MODEL"])
+    loaded = load_recipe("evaluate", recipe, words[:-2])
+    assert loaded.data.path == str(out)
+    assert len(Localization.build_clips(loaded, MODEL, "test", train=False)) > 0
+
+
+ROWS = [{"boxes": [None]}]
+
+
+@pytest.mark.parametrize(
+    ("about", "splits", "expected"),
+    [
+        ({"data": "folder"}, [None], "pretrain folder data.name=shards data.path=out"),
+        ({"data": "folder"}, ["train", "test"], "pretrain folder data.name=shards data.path=out data.eval_split=test"),
+        ({"data": "folder"}, ["test"], None),
+        ({"data": "vggsound"}, ["train", "test"], "pretrain vggsound_base data.name=shards data.path=out"),
+        ({"data": "vggsound"}, ["train"], None),
+        (
+            {"data": "music", "options": {"subset": "solo21"}},
+            ["train", "test"],
+            "finetune music_separation data.name=shards data.path=out data.subset=null model.init_from=MODEL",
+        ),
+        (
+            {"data": "vggsound_music", "options": {"drop_overlap": True}},
+            ["train", "test"],
+            "finetune vggsound_music_separation data.name=shards data.path=out model.init_from=MODEL",
+        ),
+        (
+            {"data": "is3", "kind": "boxes"},
+            ["test"],
+            "evaluate is3_localization data.name=shards data.path=out --model MODEL",
+        ),
+    ],
+)
+def test_suggested_commands(about, splits, expected, monkeypatch):
+    about = {"kind": "videos", "options": {}} | about
+    monkeypatch.setattr(suggestions, "own_command", lambda: "deepavfusion")
+    found = suggestions.next_command(Preparation(dict.fromkeys(splits, ROWS), "set", about), "out")
+    assert found == (None if expected is None else f"deepavfusion {expected}")
+
+
+@pytest.mark.parametrize("path", ["a b/c", "a #b", "2024", "~", "[a", "a: b", "it's", '"a"'])
+def test_suggested_paths_are_quoted(path):
+    preparation = Preparation({None: ROWS}, "set", {"kind": "videos", "options": {}, "data": "folder"})
+    words = shlex.split(suggestions.next_command(preparation, path) or "")
+    assert load_recipe(words[1], words[2], words[3:]).data.path == path
 
 
 def test_shards_are_checked(videos, tmp_path, capsys):

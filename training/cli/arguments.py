@@ -1,9 +1,9 @@
 """Parsers of the command lines, without importing what runs the commands."""
 
 import argparse
-import os
 from pathlib import Path
 
+from .environment import usable_cores
 from .exports import convert_parser, evaluate_parser, export_parser, push_parser, verify_parser
 from .parser import FITS, CommandParser, add_precision, fraction, maps_rate, part, positive, rate, seconds
 
@@ -191,8 +191,8 @@ def data_parser(action: str | None = None) -> CommandParser:
         type=int,
         choices=range(65),
         metavar="N",
-        default=min(os.cpu_count() or 1, 8),
-        help="processes that read clips (number of CPUs, at most 8); 0 reads in this one",
+        default=min(usable_cores(), 8),
+        help="processes that read clips (one for each core that may be used, at most 8); 0 reads in this one",
     )
     if action == "check":
         parser.add_argument("--out", type=Path, metavar="FILE", help="list of the usable clips to write, NAME.parquet")

@@ -35,6 +35,11 @@ _DAMAGED = re.compile(
 )
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|Cannot allocate memory|not enough memory", re.IGNORECASE)
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid.*?(killed by signal: \w[\w ]*|exited unexpectedly)", re.DOTALL)
+RUN_ADVICE = (
+    "lower data.num_workers; with data.num_workers=0 the error itself is shown. A run resumes from its last checkpoint "
+    "by the same command"
+)
+DATA_ADVICE = "lower --num-workers; with --num-workers 0 the error itself is shown"
 _SHARED_MEMORY = re.compile(r"shared memory|/torch_\d|/dev/shm|insufficient shm")
 _RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Warning): ", re.MULTILINE)
 
@@ -170,31 +175,43 @@ def _no_memory(error: BaseException) -> str:
     )
 
 
-def dead_worker(error: BaseException, clips: Sequence[str] = ()) -> str | None:
+def dead_worker(error: BaseException, clips: Sequence[str] = (), advice: str = RUN_ADVICE) -> str | None:
     """Message of an error of torch that a process which reads data ended; None for all others.
 
     Args:
         error: The error.
         clips: Names of the clips that the process held.
+        advice: What to do.
     """
     found = _DEAD_WORKER.search(str(error))
-    if found is None:
-        return None
-    names = "".join(f"\n  {clip}" for clip in clips)
-    return (
-        f"a process that reads data ended ({' '.join(found[1].split()).lower()}), perhaps for lack of memory: lower "
-        "data.num_workers; with data.num_workers=0 the error itself is shown. A run resumes from its last checkpoint "
-        f"by the same command{names and f'. The clips that it held:{names}'}"
-    )
+    return None if found is None else ended_process(found[1], clips, advice)
+
+
+def ended_process(how: str, held: Sequence[str], advice: str, kind: str = "clip") -> str:
+    """Message that a process which reads data ended.
+
+    Args:
+        how: How it ended.
+        held: Names of what it held.
+        advice: What to do.
+        kind: What the names are of, in the singular.
+    """
+    names = f" {held[0]}" if len(held) == 1 else "".join(f"\n  {name}" for name in held)
+    what = f". The {kind}{'s' * (len(held) > 1)} that it held:{names}" if held else ""
+    how = " ".join(how.split()).lower()
+    return f"a process that reads data ended ({how}), perhaps for lack of memory: {advice}{what}"
 
 
 __all__ = [
     "BAD_INPUT",
+    "DATA_ADVICE",
     "FAILED",
+    "RUN_ADVICE",
     "TRACEBACK",
     "cause",
     "dead_worker",
     "disk_is_full",
+    "ended_process",
     "error_number",
     "machine_failure",
     "one_line",

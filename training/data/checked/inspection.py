@@ -4,15 +4,16 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
 from deepavfusion.processors import MediaError
+from deepavfusion_cli.errors import DATA_ADVICE
 
 from ..clips import BrokenClip, ClipDataset
 from ..files import FileClips
-from ..loading.loaders import leave_signals_to_parent
+from ..loading.loaders import ClipLoader
 
-_BATCH = 8
+_HEADERS = 8  # headers of files that are read at a time
 
 
 class Finding(NamedTuple):
@@ -38,6 +39,15 @@ class _Inspector(Dataset):
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def describe(self, i: int) -> str:
+        return self.clips.describe(i)
+
+    def collate(self, findings: list[Finding]) -> list[Finding]:
+        return findings
+
+    def __getitems__(self, indices: list[int]) -> list[Finding]:
+        return [self[i] for i in indices]
 
     def __getitem__(self, i: int) -> Finding:
         clips, path = self.clips, self.clips.describe(i)
@@ -68,14 +78,14 @@ def inspect_clips(clips: ClipDataset, num_workers: int, decode: bool = True) -> 
         clips: Data set without augmentation.
         num_workers: Worker processes; 0 reads in this process.
         decode: Whether to decode a window of each video. Otherwise only the headers of the files are read.
+
+    Raises:
+        DeadWorkerError: A worker ended; the message names the clips that it held.
     """
-    yield from DataLoader(
-        _Inspector(clips, decode),
-        batch_size=_BATCH,
-        num_workers=num_workers,
-        collate_fn=list,
-        worker_init_fn=leave_signals_to_parent,
-    )
+    inspector = _Inspector(clips, decode)
+    batches = BatchSampler(SequentialSampler(inspector), 1 if decode else _HEADERS, drop_last=False)
+    loader = ClipLoader(inspector, inspector, batch_sampler=batches, num_workers=num_workers, advice=DATA_ADVICE)
+    yield from loader  # which names clips for as long as it exists
 
 
 __all__ = ["Finding", "inspect_clips"]

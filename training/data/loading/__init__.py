@@ -1,6 +1,7 @@
 """What of a data set is read, when and by which process, and what could not be read."""
 
 from .broken import BrokenClips, BrokenDataError
+from .jobs import run_jobs
 from .loaders import (
     DeadWorkerError,
     EpochClips,
@@ -25,5 +26,6 @@ __all__ = [
     "mask_noise",
     "naming_dead_workers",
     "on_device",
+    "run_jobs",
     "training_loader",
 ]

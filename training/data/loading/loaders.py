@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from deepavfusion_cli.errors import dead_worker
+from deepavfusion_cli.errors import RUN_ADVICE, dead_worker
 from deepavfusion_cli.terminal import printable
 
 from .order import ClipOrder
@@ -88,11 +88,12 @@ class ClipLoader(DataLoader):
     Args:
         batches: Map-style dataset of batches.
         clips: The data set, which collates and describes its clips.
+        advice: What to do if a worker dies.
         **options: `batch_sampler`, `num_workers` and `prefetch_factor` of `DataLoader`.
     """
 
-    def __init__(self, batches, clips, *, batch_sampler: Any, num_workers: int, **options):
-        self.noted, self._batches = None, lambda: None
+    def __init__(self, batches, clips, *, batch_sampler: Any, num_workers: int, advice: str = RUN_ADVICE, **options):
+        self.noted, self.advice, self._batches = None, advice, lambda: None
         if num_workers:
             size = getattr(batch_sampler, "batch_size", None) or max(map(len, batch_sampler), default=0)
             batches = self.noted = NotedClips(batches, num_workers, size)
@@ -134,15 +135,16 @@ def naming_dead_workers():
     try:
         yield
     except RuntimeError as error:
-        held = []
+        held, advice = [], RUN_ADVICE
         if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error)):
             processes = set(map(int, found[1].split(", ")))
             for loader in [loader for loader in _LOADERS if loader.noted is not None]:
                 if found := loader.noted.held_by(processes):
                     held += [printable(loader.clips.describe(clip)) for clip in found]
+                    advice = loader.advice
                     loader.stop()
         if held:
-            raise DeadWorkerError(dead_worker(error, held)) from error
+            raise DeadWorkerError(dead_worker(error, held, advice)) from error
         raise
 
 

@@ -11,14 +11,15 @@ parts/train-000000.json     the rows of each shard, from which an interrupted pr
 ```
 
 `members` and `downloads` read parts of tar files; `encoding`, of `video` and `audio`, turns a clip into members, and
-`stills` annotated frames; `preparation` says what is written, `writing` and `index` write it; `reading` and `source`
-give clips to training.
+`stills` annotated frames; `preparation` says what is written, `writing` and `index` write it, as `drafts` until it is
+whole; `reading` and `source` give clips to training.
 """
 
 from .encoding import Encoding
 from .index import finish
-from .preparation import FolderTakenError, Preparation, claim
+from .preparation import FolderTakenError, Preparation, claim, is_claimed
 from .reading import ShardReader, read_about, read_shards
+from .source import chosen_options
 from .stills import still_rows
 from .writing import estimate_bytes, free_bytes, prepare
 
@@ -27,10 +28,12 @@ __all__ = [
     "FolderTakenError",
     "Preparation",
     "ShardReader",
+    "chosen_options",
     "claim",
     "estimate_bytes",
     "finish",
     "free_bytes",
+    "is_claimed",
     "prepare",
     "read_about",
     "read_shards",

@@ -1,5 +1,6 @@
 """A clip as members of a shard: its frames in one file, its audio in another."""
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class EncodedClip:
         image_span: (start, end) of the images in the source, in seconds; None of audio files.
         audio_span: (start, end) of the audio.
         video_suffix: Suffix of the file of the frames.
+        fractions: Fractions of the images and of the audio of the part to store that are encoded.
     """
 
     video: BinaryIO
@@ -68,11 +70,13 @@ class EncodedClip:
     image_span: tuple[float, float] | None
     audio_span: tuple[float, float]
     video_suffix: str
+    fractions: tuple[float, float] = (1.0, 1.0)
 
     @property
     def size(self) -> int:
-        """Size of both files in bytes."""
-        return sum(file.seek(0, SEEK_END) for file in (self.video, self.audio))
+        """Size of both files in bytes; where a fraction is encoded, that of all, in proportion."""
+        files = zip((self.video, self.audio), self.fractions, strict=True)
+        return round(sum(file.seek(0, SEEK_END) / fraction for file, fraction in files))
 
     def close(self) -> None:
         """Close the files, which are temporary."""
@@ -81,7 +85,12 @@ class EncodedClip:
 
 
 def encode_clip(
-    path: str, encoding: Encoding, start: float | None = None, end: float | None = None, folder: str | None = None
+    path: str,
+    encoding: Encoding,
+    start: float | None = None,
+    end: float | None = None,
+    folder: str | None = None,
+    seconds: float = math.inf,
 ) -> EncodedClip:
     """Decode a file once, and encode its frames and audio, in memory that does not depend on its length.
 
@@ -91,6 +100,7 @@ def encode_clip(
         start: Start of the part to store, in seconds from the file's start; the file's by default.
         end: End of that part.
         folder: Folder for what is too large for memory; by default, that of temporary files.
+        seconds: Largest length of what is encoded of that part, for an estimate.
 
     Raises:
         MediaError: The file cannot be read, lacks a stream, or has nothing in the part.
@@ -102,11 +112,19 @@ def encode_clip(
     if images is None or sounds is None:
         part = f"{0.0 if start is None else start:.2f} s to {'the end' if end is None else f'{end:.2f} s'}"
         raise MediaError(f"{path}: expected images and audio from {part}, but the file has none there.")
+    spans, stop = (images, sounds), min(images[0], sounds[0]) + seconds
+    # Of what begins later, the first instant alone.
+    images, sounds = ((low, min(high, max(stop, low + 0.1))) for low, high in spans)
+    fractions = (_length(images) / _length(spans[0]), _length(sounds) / _length(spans[1]))
     video, written = temporary_file(folder), VIDEO_FORMATS[encoding.video]
     with closing(reader):
         video_places = written.write(video, reader, images, encoding)
     audio, audio_places, span = encode_audio(path, recording, encoding, sounds, folder)
-    return EncodedClip(video, audio, video_places, audio_places, images, span, written.suffix)
+    return EncodedClip(video, audio, video_places, audio_places, images, span, written.suffix, fractions)
+
+
+def _length(span: tuple[float, float]) -> float:
+    return span[1] - span[0]
 
 
 def temporary_file(folder: str | None) -> BinaryIO:

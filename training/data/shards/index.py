@@ -1,14 +1,12 @@
 """The index of a prepared data set, made of the parts of its shards."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deepavfusion.inference.files import write_atomically
-
+from .drafts import writing
 from .encoding import ARRAYS
 from .preparation import Preparation
 from .reading import ABOUT, INDEX
@@ -104,12 +102,10 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             pairs = [[place[row] for row in pair] for pair in pairs if all(row in place for row in pair)]
             about["pairs"] = {**about["pairs"], split: pairs}
     index = concatenate_datasets(tables)
-    temporary = out / f".{INDEX}.{os.getpid()}.tmp"
     table = index.data.table
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+    with writing(out / INDEX) as file, pa.ipc.new_stream(file, table.schema) as writer:
         for batch in table.to_batches(max_chunksize=1000):
             writer.write_batch(batch)
-    os.replace(temporary, out / INDEX)
     about = {
         **preparation.settings(),
         **about,
@@ -117,7 +113,8 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
         "bytes": size,
         "broken": [list(pair) for pair in broken],
     }
-    write_atomically(out / ABOUT, json.dumps(about, indent=1) + "\n")
+    with writing(out / ABOUT) as file:
+        file.write((json.dumps(about, indent=1) + "\n").encode())
     return Prepared(len(index), broken, size)
 
 

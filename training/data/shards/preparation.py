@@ -2,17 +2,18 @@
 
 import hashlib
 import json
+import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepavfusion.inference.files import write_atomically
-
 from ..sets.names import recording_of
+from .drafts import writing
 from .encoding import EncodedClip, Encoding, encode_clip
-from .reading import VERSION
+from .reading import VERSION, read_json
 from .stills import EncodedStills, encode_stills, stills_of
 
 _MARK = "preparation.json"  # in the folder `parts`
@@ -57,20 +58,21 @@ class Preparation:
         found = [recording_of(path) if name is None else name for path, name in zip(rows["path"], own, strict=True)]
         return [self.name(path) if name == path else name for path, name in zip(rows["path"], found, strict=True)]
 
-    def encode(self, row: dict, folder: str | None = None) -> EncodedClip | EncodedStills:
+    def encode(self, row: dict, folder: str | None = None, seconds: float = math.inf) -> EncodedClip | EncodedStills:
         """Encode the clip of a row, which is to be closed.
 
         Args:
             row: The row.
             folder: Folder for what is too large for memory; by default, that of temporary files.
+            seconds: Largest length of what is encoded of a clip of which all frames are stored, for an estimate.
 
         Raises:
             MediaError: It cannot be read.
         """
         if self.about["kind"] == "videos":
-            return encode_clip(row["path"], self.encoding, row.get("start"), row.get("end"), folder)
+            return encode_clip(row["path"], self.encoding, row.get("start"), row.get("end"), folder, seconds)
         classes = self.about.get("classes")
-        return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes), folder)
+        return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes), folder, seconds)
 
     def shards(self) -> list[tuple[str, str | None, range]]:
         """Name, split and rows of each shard."""
@@ -113,26 +115,52 @@ def stored_name(path: str, root: str) -> str:
 
 
 def claim(preparation: Preparation, out: Path) -> None:
-    """Mark a folder as that of a preparation, or check that it is."""
+    """Mark a folder as that of a preparation, or check that it is.
+
+    Raises:
+        FolderTakenError: The folder holds something else; nothing is written.
+    """
+    if not is_claimed(preparation, out):
+        folders = [out, out / "parts", out / "shards"]
+        made = [folder for folder in folders if not folder.exists()]
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            with writing(out / "parts" / _MARK) as file:  # by all of several machines that begin at once
+                file.write(_mark_of(preparation).encode())
+        except OSError:
+            for folder in reversed(made):
+                with suppress(OSError):  # another machine uses it
+                    folder.rmdir()
+            raise
+        is_claimed(preparation, out)
+
+
+def is_claimed(preparation: Preparation, out: Path) -> bool:
+    """Whether a folder is that of a preparation, rather than absent or empty; nothing is written.
+
+    Raises:
+        FolderTakenError: It holds something else.
+        ValueError: The mark of a preparation in it is damaged.
+    """
     mark = out / "parts" / _MARK
-    content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     if not mark.is_file():
         if out.exists() and not (out.is_dir() and _is_empty(out)):
             raise FolderTakenError(f"{out} exists and is not a preparation; choose a new or empty folder.")
-        for folder in ("parts", "shards"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        write_atomically(mark, text)  # by all of several machines that begin at once
-    found = mark.read_text(encoding="utf-8")
-    if found != text:
-        earlier = json.loads(found)
-        changed = [
-            f"{key}={earlier['settings'].get(key)}, now {value}"
-            for key, value in content["settings"].items()
-            if earlier["settings"].get(key) != value
-        ]
-        reason = f"with {'; '.join(changed)}" if changed else "of other clips"
-        raise FolderTakenError(f"{out} holds a preparation {reason}; choose another folder, or delete it.")
+        return False
+    expected = _mark_of(preparation)
+    if mark.read_bytes() == expected.encode():
+        return True
+    settings = read_json(mark, {"settings": dict}, f"choose another folder, or delete {out}")["settings"]
+    now = json.loads(expected)["settings"]
+    changed = [f"{key}={settings.get(key)}, now {now[key]}" for key in now if settings.get(key) != now[key]]
+    reason = f"with {'; '.join(changed)}" if changed else "of other clips"
+    raise FolderTakenError(f"{out} holds a preparation {reason}; choose another folder, or delete it.")
+
+
+def _mark_of(preparation: Preparation) -> str:
+    content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def _is_empty(out: Path) -> bool:
@@ -142,4 +170,4 @@ def _is_empty(out: Path) -> bool:
     return all(file.suffix == ".tmp" or file.name == _MARK for file in out.glob("*/*"))
 
 
-__all__ = ["FolderTakenError", "Preparation", "claim", "stored_name"]
+__all__ = ["FolderTakenError", "Preparation", "claim", "is_claimed", "stored_name"]

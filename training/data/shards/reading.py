@@ -4,6 +4,7 @@ import io
 import json
 from contextlib import closing
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,20 @@ from deepavfusion.processors import MediaError, MediaInfo
 from deepavfusion.processors.media_deepavfusion import Clip
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
+from deepavfusion_cli.errors import cause
 
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
 from .encoding import clip_info, nearest_frames, row_array
 from .members import Place, ShardFiles
+from .video import VIDEO_FORMATS
 
 INDEX, ABOUT = "index.arrow", "dataset.json"
 VERSION = 2
+_AGAIN = "prepare the data set again, in another folder"
+_VALUES = {"kind": ("videos", "masks", "boxes"), "audio": tuple(AUDIO_FORMATS), "video": tuple(VIDEO_FORMATS)}
+_FIELDS = dict.fromkeys(("data", *_VALUES), str) | {"tasks": list, "options": dict, "sampling_rate": int}
+_FIELDS_OF: dict[str, dict] = {"masks": {"classes": list | NoneType}, "boxes": {"required_boxes": int}}
 
 
 def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
@@ -28,22 +35,62 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none, or its preparation is not finished.
-        ValueError: It was made by a later version of this package.
+        ValueError: It is damaged, or was made by another version of this package.
     """
     try:
-        about = json.loads(Path(local_copy(f"{root}/{ABOUT}", cache)).read_text(encoding="utf-8"))
+        file = local_copy(f"{root}/{ABOUT}", cache)
+        about = read_json(file, {"version": int}, _AGAIN, name=f"{root}/{ABOUT}")
+        if about["version"] != VERSION:
+            expected = f"expected a prepared data set of version {VERSION}"
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got version {about['version']}; {_AGAIN}.")
+        check_fields(about, _FIELDS, _AGAIN, name=f"{root}/{ABOUT}")
+        check_fields(about, _FIELDS_OF.get(about["kind"], {}), _AGAIN, name=f"{root}/{ABOUT}")
     except FileNotFoundError:
         unfinished = Path(root, "parts").is_dir()
         hint = "its preparation is not finished: run the same `deepavfusion data prepare` again" if unfinished else None
         raise FileNotFoundError(
             f"Expected a prepared data set with {ABOUT} at {root}; {hint or '`deepavfusion data prepare` makes one'}."
         ) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{root}/{ABOUT}: expected JSON, got {error}.") from error
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        version = about.get("version") if isinstance(about, dict) else None
-        raise ValueError(f"{root}/{ABOUT}: expected a prepared data set of version {VERSION}, got version {version}.")
+    for field, values in _VALUES.items():
+        if about[field] not in values:
+            expected = f"expected {field} {' or '.join(map(json.dumps, values))}"
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got {json.dumps(about[field])}; {_AGAIN}.")
     return about
+
+
+def read_json(file: str | Path, fields: dict[str, type | UnionType], advice: str, name: str = "") -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Args:
+        file: The file.
+        fields: Fields that it must have, and their types.
+        advice: What to do if it is damaged.
+        name: How messages call the file; by default by its path.
+
+    Raises:
+        ValueError: It is not a JSON object, or lacks a field.
+    """
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name or file}: expected a JSON object, but {cause(error, file)}; {advice}.") from error
+    check_fields(found, fields, advice, name or str(file))
+    return found
+
+
+def check_fields(found: Any, fields: dict[str, type | UnionType], advice: str, name: str) -> None:
+    """Check the fields of a JSON object that was read; see `read_json`.
+
+    Raises:
+        ValueError: It is something else, or lacks a field.
+    """
+    expected = f"{name}: expected a JSON object with {', '.join(fields)}"
+    if not isinstance(found, dict):
+        raise ValueError(f"{expected}, got {type(found).__name__}; {advice}.")
+    for field, kind in fields.items():
+        if field not in found or not isinstance(found[field], kind):
+            reason = f"{field} is {json.dumps(found[field])[:40]}" if field in found else f"it has no {field}"
+            raise ValueError(f"{expected}, but {reason}; {advice}.")
 
 
 def read_shards(root: str, cache: str | None = None):
@@ -197,4 +244,14 @@ class ShardReader:
             raise MediaError(f"{self._where(row, 'a JPEG file')}, but {error}.") from error
 
 
-__all__ = ["ABOUT", "INDEX", "VERSION", "ShardReader", "place_of", "read_about", "read_shards", "rows_of_split"]
+__all__ = [
+    "ABOUT",
+    "INDEX",
+    "VERSION",
+    "ShardReader",
+    "place_of",
+    "read_about",
+    "read_json",
+    "read_shards",
+    "rows_of_split",
+]

@@ -5,6 +5,7 @@ files, of the size of their originals, in a video file of their own, `<key>.mask
 """
 
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,11 @@ def is_clip(still: Still) -> bool:
 
 
 def encode_stills(
-    stills: Sequence[Still], encoding: Encoding, num_classes: int | None, folder: str | None = None
+    stills: Sequence[Still],
+    encoding: Encoding,
+    num_classes: int | None,
+    folder: str | None = None,
+    seconds: float = math.inf,
 ) -> EncodedStills:
     """Encode the frames of a clip, as JPEG files whatever the encoding of videos is, their masks, and its audio.
 
@@ -128,13 +133,14 @@ def encode_stills(
         encoding: How to store them.
         num_classes: Number of classes of masks; None stores the foreground alone.
         folder: See `encode_clip`.
+        seconds: See `encode_clip`, for a frame that stands for its clip.
 
     Raises:
         MediaError: The audio cannot be read.
     """
     path = stills[0].audio
     if is_clip(stills[0]):
-        return EncodedStills(encode_clip(path, encoding, folder=folder), kept=[0])
+        return EncodedStills(encode_clip(path, encoding, folder=folder, seconds=seconds), kept=[0])
     result, frames, masks, times, files = EncodedStills(), [], [], [], StillFiles()
     recording = Recording(path)
     info = recording.info

@@ -1,39 +1,43 @@
 """Preparation of a data set: every clip decoded once, in processes, into shards; interrupted, it goes on."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.jobs.progress import with_progress
 from deepavfusion.processors import MediaError
+from deepavfusion_cli.errors import DATA_ADVICE
 
+from ..loading import run_jobs
 from .audio import AUDIO_FORMATS
+from .drafts import remove_dead_drafts, writing
 from .encoding import EncodedClip
 from .members import TarWriter
 from .preparation import Preparation, claim
+from .reading import read_json
 from .stills import FRAME_COLUMNS, EncodedStills
 
-_SAMPLE = 8  # clips that are encoded to estimate the size
+_SAMPLE = 8  # clips that are encoded to estimate the size, rounded up for each split
+_SAMPLE_SECONDS = 30.0  # of each
 
 
 def estimate_bytes(preparation: Preparation) -> int:
-    """Estimate the size of all shards from a few clips, spread over the data set."""
-    sizes = []
+    """Estimate the size of all shards from the first seconds of a few clips, spread over the data set."""
+    chosen = []
     for rows in preparation.rows.values():
         step = max(1, len(rows) * len(preparation.rows) // _SAMPLE)
-        for i in range(0, len(rows), step):
-            try:
-                with closing(preparation.encode(rows[i])) as found:
-                    sizes.append(found.size + 3072)
-            except MediaError:
-                continue
+        chosen += [(rows, i) for i in range(0, len(rows), step)]
+    sizes = []
+    for rows, i in with_progress(chosen, "size estimated", "clip"):
+        try:
+            with closing(preparation.encode(rows[i], seconds=_SAMPLE_SECONDS)) as found:
+                sizes.append(found.size + 3072)
+        except MediaError:
+            continue
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
@@ -53,67 +57,65 @@ def prepare(
 
     Raises:
         FolderTakenError: The folder holds something else; nothing is written.
+        DeadWorkerError: A process ended; the message names the shard that it held.
     """
     out = Path(out)
     claim(preparation, out)
-    pending = []
-    for name, split, places in preparation.shards()[part[0] :: part[1]]:
-        part = read_part(out, name)
-        if part is not None:
-            yield len(places)
+    _remove_dead_drafts(out)
+    pending = {}
+    for shard in preparation.shards()[part[0] :: part[1]]:
+        if read_part(out, shard[0]) is not None:
+            yield len(shard[2])
         else:
-            pending.append((name, split, places))
+            pending[shard[0]] = shard
+    write = partial(write_shard, preparation, out)
     if num_workers <= 1:
-        for name, split, places in pending:
-            write_shard(preparation, out, name, split, places)
-            yield len(places)
-    else:
-        # Threads of this process do not exist in forked ones, where torch would wait for them.
-        with ProcessPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            jobs = {pool.submit(write_shard, preparation, out, *shard): shard for shard in pending}
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-                    yield len(jobs[job][2])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for shard in pending.values():
+            write(*shard)
+            yield len(shard[2])
+        return
+    advice = f"{DATA_ADVICE}. The same command goes on where this one ended"
+    try:
+        with closing(run_jobs(write, pending, num_workers, advice, "shard")) as done:
+            for name in done:
+                yield len(pending[name][2])
+    except BaseException:
+        _remove_dead_drafts(out)  # of processes that were killed
+        raise
+
+
+def _remove_dead_drafts(out: Path) -> None:
+    for folder in (out, out / "parts", out / "shards"):
+        remove_dead_drafts(folder)
 
 
 def write_shard(preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]) -> None:
     """Write one shard and its part of the index, each atomically."""
     rows, index, broken = preparation.rows[split], [], []
     shard = f"{name}.tar"
-    temporary = out / "shards" / f".{shard}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            tar = TarWriter(file)
-            for i in places:
-                row = rows[i]
-                try:
-                    found = preparation.encode(row, str(temporary.parent))
-                except MediaError as error:
-                    broken += [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
-                    continue
-                with closing(found):
-                    entry: dict[str, Any] = {"row": i, "shard": shard}
-                    if isinstance(found, EncodedStills):
-                        broken += found.broken
-                        if found.clip is None:
-                            continue
-                        entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
-                    about = _about(row, rows.features, preparation)
-                    suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
-                    index.append(entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix))
-            tar.close()
-            file.flush()
-            os.fsync(file.fileno())
-        size = temporary.stat().st_size
-        os.replace(temporary, out / "shards" / shard)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    write_atomically(_part(out, name), json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n")
+    with writing(out / "shards" / shard) as file:
+        tar = TarWriter(file)
+        for i in places:
+            row = rows[i]
+            try:
+                found = preparation.encode(row, str(out / "shards"))
+            except MediaError as error:
+                broken += [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
+                continue
+            with closing(found):
+                entry: dict[str, Any] = {"row": i, "shard": shard}
+                if isinstance(found, EncodedStills):
+                    broken += found.broken
+                    if found.clip is None:
+                        continue
+                    entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
+                about = _about(row, rows.features, preparation)
+                suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
+                index.append(entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix))
+        tar.close()
+        size = file.tell()
+    with writing(_part(out, name)) as file:
+        file.write((json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n").encode())
 
 
 def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
@@ -164,11 +166,16 @@ def _part(out: Path, name: str) -> Path:
 
 
 def read_part(out: Path, name: str) -> dict | None:
-    """A shard's part of the index, if the shard is whole."""
+    """A shard's part of the index, if the shard is whole.
+
+    Raises:
+        ValueError: The part is damaged.
+    """
     path, shard = _part(out, name), out / "shards" / f"{name}.tar"
     if not path.is_file() or not shard.is_file():
         return None
-    part = json.loads(path.read_text(encoding="utf-8"))
+    advice = "delete it, and the same `deepavfusion data prepare` writes its shard again"
+    part = read_json(path, {"bytes": int, "index": list, "broken": list}, advice)
     return part if shard.stat().st_size == part["bytes"] else None
 
 

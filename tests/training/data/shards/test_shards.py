@@ -18,6 +18,7 @@ from datasets import Dataset
 from datasets.distributed import split_dataset_by_node
 from PIL import Image
 
+from deepavfusion.inference.jobs import progress
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.training.data import BrokenClip, build_dataset
@@ -35,11 +36,13 @@ from deepavfusion.training.data.shards import (
 )
 from deepavfusion.training.data.shards import encoding as encoding_files
 from deepavfusion.training.data.shards import members as member_files
+from deepavfusion.training.data.shards import writing as shard_writing
 from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
 from deepavfusion.training.data.shards.downloads import local_copy
 from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
 from deepavfusion.training.data.shards.index import _NAMES, _PLACES
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
+from deepavfusion_cli.errors import BAD_INPUT, outcome
 from tests.media_factory import tone, write_media
 
 from ..disk import MODEL, RATE, VIDEO, make_clips, write
@@ -416,6 +419,31 @@ def test_the_size_is_estimated(prepared):
     assert 0.5 < estimate_bytes(preparation_of(videos)) / size < 1.5
 
 
+@pytest.mark.parametrize("encoding", [ENCODING, VIDEO_ENCODING])
+def test_the_beginning_of_a_long_clip_tells_its_size(prepared, monkeypatch, capsys, encoding):
+    """One second of three; the progress is shown."""
+    preparation = Preparation({None: read_folder(prepared[0])}, str(prepared[0]), ABOUT, encoding)
+    whole, encoded, ends = estimate_bytes(preparation), [], []
+    encode, stream = Preparation.encode, encoding_files.encode_audio
+
+    def encode_audio(path, recording, encoding, span, folder=None):
+        ends.append(span[1] - span[0])
+        return stream(path, recording, encoding, span, folder)
+
+    def seen(*args, **options):
+        encoded.append(encode(*args, **options))
+        return encoded[-1]
+
+    monkeypatch.setattr(encoding_files, "encode_audio", encode_audio)
+    monkeypatch.setattr(Preparation, "encode", seen)
+    monkeypatch.setattr(shard_writing, "_SAMPLE_SECONDS", 1.0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    assert 0.7 < estimate_bytes(preparation) / whole < 1.8  # headers of so short files count three times
+    assert ends == pytest.approx([1.0] * 7, abs=0.01)
+    assert all(clip.fractions == pytest.approx((1 / 3, 1 / 3), abs=0.01) for clip in encoded)
+    assert "size estimated: 8 of 8 clips (100 %)" in capsys.readouterr().err.replace("100%", "100 %")
+
+
 def test_datasets_parses_shards_as_webdataset(prepared):
     """With the parser of `load_dataset("webdataset")`, which itself needs torchcodec for any audio."""
     from datasets import DownloadManager
@@ -487,9 +515,35 @@ def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
     write(tmp_path / "out" / "dataset.json", json.dumps(about | {"version": 1}))
     with pytest.raises(ValueError, match="of version 2, got version 1"):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
-    write(tmp_path / "out" / "dataset.json", "{")
-    with pytest.raises(ValueError, match=r"dataset\.json: expected JSON"):
-        build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+    for text, message in {
+        "{": "expected a JSON object, but it is not valid JSON",
+        "[]": "expected a JSON object with version, got list",
+        '{"version": 2}': "expected a JSON object with data, kind, .*, but it has no data",
+        json.dumps(about | {"tasks": None}): "but tasks is null",
+        json.dumps(about | {"kind": []}): r"but kind is \[\]",
+        json.dumps(about | {"kind": "boxes"}): "but it has no required_boxes",
+        json.dumps(about | {"audio": "mp3"}): 'expected audio "flac" or "pcm", got "mp3"',
+    }.items():
+        write(tmp_path / "out" / "dataset.json", text)
+        with pytest.raises(ValueError, match=rf"out/dataset\.json: .*{message}.*prepare the data set again") as caught:
+            build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
+        assert outcome(caught.value)[0] == BAD_INPUT
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"bytes": 3}'])
+def test_damaged_parts_are_named(prepared, tmp_path, text):
+    shutil.copytree(prepared[1], tmp_path / "out")
+    preparation = preparation_of(prepared[0], clips_per_shard=3)
+    write(tmp_path / "out" / "parts" / "clips-000001.json", text)
+    for action in (lambda: list(prepare(preparation, tmp_path / "out")), lambda: finish(preparation, tmp_path / "out")):
+        with pytest.raises(
+            ValueError, match=r"parts/clips-000001\.json: expected a JSON object.*; delete it, and"
+        ) as caught:
+            action()
+        assert outcome(caught.value)[0] == BAD_INPUT
+    write(tmp_path / "out" / "parts" / "preparation.json", text)
+    with pytest.raises(ValueError, match=r"parts/preparation\.json: expected a JSON object.*; choose another folder"):
+        list(prepare(preparation, tmp_path / "out"))
 
 
 def test_shards_are_read_from_addresses_through_a_cache(prepared, tmp_path):
