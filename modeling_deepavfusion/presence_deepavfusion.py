@@ -1,6 +1,6 @@
 """Samples that lack a modality: their inputs have no effect and their outputs do not count."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,7 +15,7 @@ def reads_values() -> bool:
 
 
 @contextmanager
-def without_reading_values() -> Iterator[None]:
+def without_reading_values() -> Generator[None]:
     """Leave out checks that read values of inputs, which are known to be right: nothing waits for an accelerator."""
     token = _UNREAD.set(True)
     try:
