@@ -411,7 +411,7 @@ class TestBadInput:
         ("options", "message"),
         [
             (("--at", "soon"), "expected a timestamp in seconds, got 'soon'"),
-            (("--num-clips", "0"), "expected a positive integer, got '0'"),
+            (("--num-clips", "0"), "expected a positive integer of at most 1,000,000, got '0'"),
             (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
             (("--top-k", "-1"), "expected a positive integer"),
             (("--topk", "3"), "unrecognized arguments: --topk 3 (did you mean --top-k?)"),

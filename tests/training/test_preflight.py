@@ -72,7 +72,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             (absent, 2, f"deepavfusion {name}: absent.mp4: expected a media file, but there is no such file.\n"),
             ([*words[:3], "runs/my_modle", *words[4:]], 2, "there is no such folder; did you mean runs/my_model?\n"),
             ([*words, "--bath-size", "3"], 2, "did you mean --batch-size?"),
-            ([*words, "--batch-size", "0"], 2, "expected a positive integer, got '0'"),
+            ([*words, "--batch-size", "0"], 2, "expected a positive integer of at most 1,000,000, got '0'"),
             ([*words, "--fit", "crops"], 2, "(did you mean crop?)"),
         ]
         if name in OUTPUTS:

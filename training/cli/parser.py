@@ -12,6 +12,7 @@ from .terminal import printable
 
 FITS = ("crop", "pad", "squash", "tiles")  # as of the processors
 PRECISIONS = ("auto", "float32", "bfloat16")
+_MOST = 1_000_000  # of batch sizes, windows and other counts
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -78,8 +79,8 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """Parse a positive integer."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    if not (text.isdecimal() and len(text) <= len(str(_MOST)) and 1 <= int(text) <= _MOST):
+        raise argparse.ArgumentTypeError(f"expected a positive integer of at most {_MOST:,}, got {text[:40]!r}")
     return int(text)
 
 
