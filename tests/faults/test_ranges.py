@@ -215,8 +215,8 @@ def test_nonsense_on_command_lines_is_refused(text):
 @pytest.mark.parametrize(
     ("main", "words"),
     [(classify.main, ["--at", "nan"]), (classify.main, ["--at=-1"]), (classify.main, ["--num-clips", "-3"]),
-     (embed.main, ["--batch-size", "0"]), (embed.main, ["--batch-size", "1000001"]), (classify.main, ["--top-k", "nan"]),
-     (embed.main, ["--num-clips", "9" * 5000]),
+     (embed.main, ["--batch-size", "0"]), (embed.main, ["--batch-size", "1000001"]),
+     (classify.main, ["--top-k", "nan"]), (embed.main, ["--num-clips", "9" * 5000]),
      (separate.main, ["--out", "x", "--overlap", "nan"]), (separate.main, ["--out", "x", "--frame", "inf"])],
 )  # fmt: skip
 def test_commands_answer_nonsense_with_usage(main, words, capsys):
