@@ -102,10 +102,10 @@ class FilmWriter:
         if not self.frames:
             self._video.height, self._video.width = frame.shape[:2]
         # One thread, as in decoding: others would not survive a fork.
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(format=self._video.pix_fmt, threads=1)
-        picture.pts, picture.time_base, picture.duration = self.frames, 1 / self.rate, 1
-        self._container.mux(self._video.encode(picture))
+        video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        video_frame = video_frame.reformat(format=self._video.pix_fmt, threads=1)
+        video_frame.pts, video_frame.time_base, video_frame.duration = self.frames, 1 / self.rate, 1
+        self._container.mux(self._video.encode(video_frame))
         self.frames += 1
 
     def add_audio(self, samples: np.ndarray) -> None:
