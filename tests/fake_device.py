@@ -193,7 +193,11 @@ def fake_device(device_type: str, count: int = 1):
     stream = SimpleNamespace(is_capturing=lambda: False)
     state = torch.zeros(16, dtype=torch.uint8)  # of the device's random numbers
     replaced = {
-        torch.accelerator: {"is_available": lambda: True, "current_stream": lambda device=None: stream},
+        torch.accelerator: {
+            "is_available": lambda: True,
+            "current_stream": lambda device=None: stream,
+            "synchronize": lambda device=None: None,
+        },
         torch.cuda: {
             "is_available": lambda: True,
             "is_bf16_supported": lambda including_emulation=True: True,

@@ -147,9 +147,9 @@ def test_labels_do_not_forge_a_card(tmp_path, label):
     write_card(tmp_path, label, content, evaluation, recipe)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, metadata, body = re.split(r"^---$", text, maxsplit=2, flags=re.MULTILINE)
-    headings = ["## Use", "## Details", "## Results", "## Limits", "## Recipe", "## Citation"]
+    headings = ["Use", "Details", "Results", "Intended use", "Limits", "License", "Recipe", "Citation"]
     text = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", body, flags=re.MULTILINE | re.DOTALL)
-    assert re.findall(r"^ {0,3}#+ .*", text, re.MULTILINE)[1:] == headings
+    assert re.findall(r"^ {0,3}#+ .*", text, re.MULTILINE)[1:] == [f"## {heading}" for heading in headings]
     assert "<script>" not in text
     assert "license: forged" not in re.findall(r"^license: .*$", metadata, re.MULTILINE)
     assert not re.search(r"(?<!\\)\[(click|image)(?<!\\)\]\(", text)

@@ -41,7 +41,21 @@ def read(path):
 
 def test_the_command_prints_shapes_and_writes_the_streams(folder, tmp_path, capsys):
     output = tmp_path / "deep" / "clip.safetensors"
-    assert cli.main(["embed", str(folder / "clip.mp4"), "--model", str(folder), "--output", str(output)]) == 0
+    assert (
+        cli.main(
+            [
+                "embed",
+                str(folder / "clip.mp4"),
+                "--model",
+                str(folder),
+                "--output",
+                str(output),
+                "--precision",
+                "float32",
+            ]
+        )
+        == 0
+    )
     streams, metadata = read(output)
     printed = capsys.readouterr().out
     assert {name: tuple(stream.shape) for name, stream in streams.items()} == {
@@ -65,7 +79,7 @@ def test_an_accelerator_gives_the_streams_of_the_cpu(device, folder, tmp_path, m
     """It is used unless another device is named."""
     used, load = [], embed.load
     monkeypatch.setattr(embed, "load", lambda *args: used.append(load(*args)) or used[-1])
-    command = ["embed", str(folder / "clip.mp4"), "--model", str(folder)]
+    command = ["embed", str(folder / "clip.mp4"), "--model", str(folder), "--precision", "float32"]
     assert cli.main([*command, "--output", str(tmp_path / "cpu"), "--device", "cpu"]) == 0
     with fake_device("mps"):
         assert cli.main([*command, "--output", str(tmp_path / "mps"), *device]) == 0

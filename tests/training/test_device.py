@@ -65,7 +65,7 @@ def pretrain_on(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(("device_type", "count"), [("cuda", 2), ("mps", 1)])
+@pytest.mark.parametrize(("device_type", "count"), [("cuda", 2), pytest.param("mps", 1, marks=pytest.mark.slow)])
 def test_pretraining(device_type, count, pretrain_on, tmp_path, capsys):
     """The whole run, evaluation, checkpoints and report included, ends in the numbers of a CPU; and it resumes.
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .parser import FITS, CommandParser, positive
+from .parser import FITS, CommandParser, add_precision, positive
 
 
 def convert_parser() -> CommandParser:
@@ -75,6 +75,7 @@ def _add_vggsounder(formats) -> None:
     parser.add_argument("--num-clips", type=positive, help="windows spread over each clip, averaged (default: one)")
     parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
+    add_precision(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(at=None)
 

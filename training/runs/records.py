@@ -93,8 +93,8 @@ def forward_time(model: torch.nn.Module, device: torch.device) -> dict[str, Any]
         for _ in range(1 + _FORWARD_RUNS):  # the first one prepares
             start = time.perf_counter()
             type(part).forward(part, **inputs)  # that of the instance may be under autocast
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
             seconds.append(time.perf_counter() - start)
     part.train(training)
     return {"seconds": statistics.median(seconds[1:]), "device": device_name(device)}

@@ -80,7 +80,7 @@ def runs(tmp_path_factory):
         ("pretrain", 1),
         pytest.param("pretrain", 2, marks=pytest.mark.slow),
         pytest.param("finetune", 1, marks=pytest.mark.slow),
-        ("finetune", 2),
+        pytest.param("finetune", 2, marks=pytest.mark.slow),
     ],
 )
 def test_killed_and_resumed_equals_never_killed(runs, command, world):
