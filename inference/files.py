@@ -224,9 +224,10 @@ def damaged_file(folder: str | os.PathLike, names: Iterable[str] | None = None) 
     """
     files = sorted(Path(folder).glob("*") if names is None else [Path(folder, name) for name in names])
     for file in (file for file in files if file.suffix == ".json"):
+        kind, name = (list, "list") if file.name == "modules.json" else (dict, "object")  # of sentence-transformers
         try:
-            if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
-                return f"{file.name} holds something other than a JSON object"
+            if not isinstance(json.loads(file.read_text(encoding="utf-8")), kind):
+                return f"{file.name} holds something other than a JSON {name}"
         except (OSError, ValueError, RecursionError) as error:
             return f"{file.name}: {cause(error, file)}"
     for file in (file for file in files if file.suffix == ".safetensors"):

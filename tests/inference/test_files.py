@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepavfusion.inference.files import plain, to_json
+from deepavfusion import DeepAVFusionModel
+from deepavfusion.inference.files import damaged_file, plain, to_json
+from tests.modeling_deepavfusion.cases import make_model
 
 
 def test_json_has_no_nan_and_takes_arrays():
@@ -40,3 +42,12 @@ def test_json_has_no_nan_and_takes_arrays():
     }
     with pytest.raises(TypeError, match="object"):
         plain({"a": object()})
+
+
+def test_what_encoders_save_is_not_damaged(tmp_path):
+    """modules.json of sentence-transformers is a list, all others are objects."""
+    make_model(DeepAVFusionModel).save_pretrained(tmp_path)
+    assert (tmp_path / "modules.json").is_file()
+    assert damaged_file(tmp_path) is None
+    (tmp_path / "modules.json").write_text("{}")
+    assert damaged_file(tmp_path) == "modules.json holds something other than a JSON list"
