@@ -127,8 +127,10 @@ def write_map_film(
         noted.clear()
         return found
 
-    done = min(film.done * film.frames_of_part / float(film.rate), film.seconds)
-    with contextlib.closing(reading), Progress(f"film {name}", film.seconds, "s", done=done) as progress:
+    with (
+        contextlib.closing(reading),
+        Progress(f"film {name}", film.seconds, "s", done=film.seconds_done) as progress,
+    ):
         film.write(draw, notes, progress.update)
     if not (folder / target).exists():
         with Progress(f"join {name}", film.seconds, "s") as progress:

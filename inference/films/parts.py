@@ -73,6 +73,11 @@ class FilmParts:
             self.count,
         )
 
+    @property
+    def seconds_done(self) -> float:
+        """Length of the parts that count."""
+        return min(self.done * self.frames_of_part / float(self.rate), self.seconds)
+
     def times(self, part: int) -> list[float]:
         """Times of the frames of a part, in seconds from the start of the file: the middles of their display."""
         first = part * self.frames_of_part

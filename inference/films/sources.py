@@ -20,8 +20,7 @@ def write_source_films(draft: RecordingDraft, file: str, name: str, targets: Seq
     if not missing:
         return
     film = FilmParts(draft.folder, file)
-    done = min(film.done * film.frames_of_part / float(film.rate), film.seconds)
-    with Progress(f"film {name}", film.seconds, "s", done=done) as progress:
+    with Progress(f"film {name}", film.seconds, "s", done=film.seconds_done) as progress:
         film.write(advance=progress.update)
     with Progress(f"join {name}", film.seconds * len(missing), "s") as progress:
         for index in missing:

@@ -104,17 +104,17 @@ def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
         named = [(_source_name(source), source) for source in record["sources"]]
         films = [(name, source["film"]) for name, source in named if source["film"]]
         card["audio"] = [(name, _link(out, place / source["audio"])) for name, source in named if not source["film"]]
-        pictures, poster = [(record["spectrograms"], "spectrograms")], None
+        images, poster = [(record["spectrograms"], "spectrograms")], None
         if record["attenuation"] > 1:
             card["gain"] = f"Attenuated by a factor of {record['attenuation']:.2f} to avoid clipping."
     else:
         kind = "heat" if record["command"] == "localize" else "overlay"
-        pictures = [(entry[kind], _caption(entry)) for entry in record["images"]]
+        images = [(entry[kind], _caption(entry)) for entry in record["images"]]
         films = [] if record["film"] is None else [(_span(record["film"]), record["film"]["film"])]
-        poster = _link(out, place / pictures[0][0])
+        poster = _link(out, place / images[0][0])
         card["table"] = _areas(record)
     card["films"] = [{"label": name, "src": _link(out, place / film), "poster": poster} for name, film in films]
-    card["images"] = list(_images(out, place, pictures))
+    card["images"] = list(_images(out, place, images))
     return card
 
 
@@ -128,8 +128,8 @@ def _areas(record: dict[str, Any]) -> dict[str, Any] | None:
     return _table("Areas of labels", ["time", "label", "area"], rows, tall=len(rows) > 8) if rows else None
 
 
-def _images(out: Path, place: Path, pictures: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    for name, caption in pictures:
+def _images(out: Path, place: Path, images: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    for name, caption in images:
         with Image.open(place / name) as image:
             width, height = image.size
         link, kind = _link(out, place / name), "chart" if caption == "spectrograms" else "frame"
