@@ -10,7 +10,7 @@ Exit codes: see `finetune`.
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,8 @@ from deepavfusion_cli.boundary import command
 
 from .command import train_from_recipe
 from .data.loading import evaluation_loader
-from .metrics.knn import chance, knn_probe, pool_streams
+from .metrics.knn import neighbor_rows, neighbor_scores
+from .report.predictions import NEIGHBORS
 from .report.tables import aligned
 from .wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
 
@@ -29,38 +30,35 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def nearest_neighbors(encoder, clips, accelerator, batch_size: int, num_workers: int) -> dict[str, dict[str, float]]:
-    """Leave-one-out nearest-neighbor scores of labeled clips: stream -> metric -> score, including "chance".
-
-    Every process evaluates all clips.
-    """
+def encode(encoder, clips, accelerator, batch_size: int, num_workers: int) -> list[dict[str, Any]]:
+    """Features and label of each readable clip, which `neighbor_scores` takes; every process encodes all clips."""
     was_training = encoder.training
     encoder.eval()
-    streams, labels = [], []
+    rows = []
     loader = evaluation_loader(clips, batch_size, 1, 0, num_workers)
     for batch in with_progress(loader, "nearest neighbors", "batch", plural="batches"):
         if "pixel_values" not in batch:
             continue
         with accelerator.autocast():
             outputs = encoder(*(batch[name].to(accelerator.device) for name in ("pixel_values", "input_features")))
-        streams.append({name: values.cpu() for name, values in pool_streams(outputs).items()})
-        labels.append(batch["labels"])
+        rows += neighbor_rows(outputs, batch["labels"])
     encoder.train(was_training)
-    features = {name: torch.cat([part[name] for part in streams]) for name in streams[0]}
-    return {**knn_probe(features, torch.cat(labels)), "chance": chance(torch.cat(labels))}
+    return rows
 
 
 def score_neighbors(run: "Run") -> None:
     """Print the nearest-neighbor scores of a run's test clips and write them into its folder."""
     optim, data, trainer = run.recipe.optim, run.recipe.data, run.trainer
     encoder, accelerator = trainer.model.deepavfusion, trainer.accelerator
-    found = nearest_neighbors(encoder, run.final.clips, accelerator, optim.batch_size, data.workers)
+    clips = encode(encoder, run.final.clips, accelerator, optim.batch_size, data.workers)
+    found = neighbor_scores(clips)
     rows = [["stream", *(NEIGHBOR_METRICS[name] for name in found["chance"])]]
     titles = {name: RANDOM_NEIGHBOR if name == "chance" else name for name in found}
     rows += [[titles[name], *(f"{100 * value:.1f} %" for value in scores.values())] for name, scores in found.items()]
     run.progress.print(aligned(rows))
+    run.predictions[NEIGHBORS] = clips
     if run.processes.is_main_process:
-        write_atomically(run.folder.work / "nearest_neighbours.json", json.dumps(found, indent=2) + "\n")
+        write_atomically(run.folder.work / f"{NEIGHBORS}.json", json.dumps(found, indent=2) + "\n")
 
 
 @command("deepavfusion probe")

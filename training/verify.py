@@ -5,8 +5,9 @@
 
 DIR holds evaluation.json and the folder predictions/ that evaluations of this version write. The metrics are computed
 again by the protocol that evaluation.json names, from what the model answered for each clip; where a row also holds the
-scores of its clip, these are computed again first. The results in .eval_results/ and in the metadata of the model card
-are compared with evaluation.json.
+scores of its clip, these are computed again first. So are the scores that `probe` writes to nearest_neighbours.json.
+The results in .eval_results/ and in the metadata of the model card are compared with evaluation.json. What is not
+derived, and scores of clips that are taken as they are stored, are named.
 
 Exit codes: 0 all numbers agree; 1 a number differs by more than 1e-6; 2 for a folder without predictions.
 """
@@ -27,12 +28,19 @@ from deepavfusion_cli.errors import FAILED
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
-from .report.predictions import FOLDER, differences, read_table
+from .metrics.knn import neighbor_scores
+from .report.predictions import FOLDER, NEIGHBORS, differences, read_table
 from .runs.card import CARD_DIGITS, EVAL_RESULTS
 from .tasks import TASKS
 from .wording import count
 
 TOLERANCE = 1e-6
+# Numbers of evaluation.json beside the metrics -> why they are not derived.
+_OTHERS = {
+    "before": "predictions before the training are not kept",
+    "ceilings": "they follow from the data, not from predictions",
+    "training": "it was measured during the training",
+}
 
 
 class Difference(NamedTuple):
@@ -62,12 +70,14 @@ class Verification(NamedTuple):
     Attributes:
         differences: All numbers that differ.
         verified: Number of metrics, counts and scores of clips that were derived and agree.
-        not_stored: Metric -> why it cannot be derived.
+        not_derived: Number -> why it is not derived.
+        as_stored: Scores of clips that the derived numbers rest on -> why they are not derived themselves.
     """
 
     differences: list[Difference]
     verified: int
-    not_stored: dict[str, str]
+    not_derived: dict[str, str]
+    as_stored: dict[str, str]
 
 
 def verify(folder: Path) -> Verification:
@@ -95,24 +105,25 @@ def verify(folder: Path) -> Verification:
                 found.append(Difference(f"{key} of clip {index}", f"{FOLDER}/{name}.parquet", stored, derived))
     metrics, left_out = task.rederive(tables, about["data"])
     left_out = {what: number for what, number in left_out.items() if number}
-    missing = {
-        name: reason
-        for name in record["metrics"]
-        for part, reason in about["not_stored"].items()
-        if part in name and name not in metrics
-    }
-    derived = {
+    derived: dict[str, Any] = {
         "metrics": metrics,
         "num_clips": len(tables["clips"]),
         "left_out": left_out,
         "skipped": len(record["skipped_clips"]),
     }
     stored = {name: record[name] for name in derived}
-    stored["metrics"] = {name: value for name, value in record["metrics"].items() if name not in missing}
     found += [Difference(name, "evaluation.json", *pair) for name, *pair in differences(stored, derived, TOLERANCE)]
     found += _published(folder, record["metrics"])
     verified = scores + len(metrics) + len(left_out) + 2
-    return Verification(found, max(0, verified - len(found)), missing)
+    not_derived = {name: reason for name, reason in _OTHERS.items() if record.get(name)}
+    path = folder / f"{NEIGHBORS}.json"
+    if path.is_file():
+        again = neighbor_scores(tables[NEIGHBORS]) if NEIGHBORS in tables else {}
+        with reading(path):
+            pairs = differences(json.loads(path.read_text(encoding="utf-8")), again, TOLERANCE)
+            found += [Difference(name, path.name, *pair) for name, *pair in pairs]
+        verified += sum(map(len, again.values()))
+    return Verification(found, max(0, verified - len(found)), not_derived, task.taken_as_stored(tables))
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -167,8 +178,10 @@ def main(argv: list[str]) -> int:
     found = verify(given.folder)
     for difference in found.differences:
         say(f"deepavfusion verify: {given.folder}: {difference}", stream=sys.stderr)
-    for name, reason in found.not_stored.items():
+    for name, reason in found.not_derived.items():
         say(f"not derived: {name}: {reason}")
+    for name, reason in found.as_stored.items():
+        say(f"taken as stored: {name}: {reason}")
     if found.differences:
         say(f"{count(len(found.differences), 'number')} of {given.folder} cannot be confirmed", stream=sys.stderr)
         return FAILED

@@ -20,7 +20,7 @@ from deepavfusion import (
 )
 from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.processors import DeepAVFusionProcessor
-from deepavfusion.training import evaluate, finetune, probe
+from deepavfusion.training import evaluate, finetune, probe, verify
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
@@ -375,6 +375,14 @@ def test_a_probe_leaves_the_encoder_as_it_was(pretrained, tmp_path, capsys):
     assert model.config.classifier_input_norm
     neighbors = json.loads((out / "nearest_neighbours.json").read_text())
     assert set(neighbors) == {"fusion", "image", "audio", "all", "chance"}
+    assert verify.verify(out).differences == []
+    neighbors["image"]["accuracy"] += 0.125
+    (out / "nearest_neighbours.json").write_text(json.dumps(neighbors))
+    (found,) = verify.verify(out).differences
+    assert (found.name, found.file) == ("image.accuracy", "nearest_neighbours.json")
+    (out / "predictions" / "nearest_neighbours.parquet").unlink()
+    assert all("cannot be derived" in str(found) for found in verify.verify(out).differences)
+    assert verify.main([str(out)]) == 1
     printed = capsys.readouterr().out
     assert "1-NN" in printed
     assert f"\nscenes are kept in {tmp_path / 'cache'} once generated, " in printed

@@ -5,6 +5,9 @@ Single-label: accuracy of the nearest neighbor's class. Multi-label: the neighbo
 scores, of which mean average precision and area under the ROC curve are reported.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from deepavfusion.inference.common import STREAMS
@@ -90,4 +93,30 @@ def chance(labels: torch.Tensor) -> dict[str, float]:
     return {"map": float(scored.mean()), "auc": 0.5}
 
 
-__all__ = ["STREAMS", "chance", "knn_probe", "nearest_neighbors", "pool_streams"]
+def neighbor_rows(outputs, labels: Sequence[Any]) -> list[dict[str, Any]]:
+    """Features and label of each clip of a batch, which `neighbor_scores` takes.
+
+    Args:
+        outputs: Outputs of the encoder.
+        labels: Label of each clip; None for clips without labels.
+    """
+    streams = [part.cpu() for part in pool_streams(outputs).values()]
+    return [{"streams": [part[place] for part in streams], "label": label} for place, label in enumerate(labels)]
+
+
+def neighbor_scores(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Scores of labeled clips: `knn_probe`, and `chance` as "chance"."""
+    labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
+    features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
+    return {**knn_probe(features, labels), "chance": chance(labels)}
+
+
+__all__ = [
+    "STREAMS",
+    "chance",
+    "knn_probe",
+    "nearest_neighbors",
+    "neighbor_rows",
+    "neighbor_scores",
+    "pool_streams",
+]

@@ -31,34 +31,56 @@ def bss_eval(
     Raises:
         ValueError: For mismatched shapes, and for silent or non-finite waveforms.
     """
-    references = _waveforms(references, "references")
-    estimates = _waveforms(estimates, "estimates")
-    if references.shape[1] != estimates.shape[1]:
-        raise ValueError(
-            f"Expected references and estimates of equal length, got shapes {references.shape} and {estimates.shape}."
-        )
+    found = correlations(references, estimates, filter_taps)
     target = np.arange(len(estimates)) if targets is None else np.asarray(targets)
     if target.shape != (len(estimates),) or target.min() < 0 or target.max() >= len(references):
         raise ValueError(
             f"Expected as targets one index in 0..{len(references) - 1} per estimate, got {target.tolist()} for "
             f"{len(estimates)} estimates."
         )
-    count, taps = len(references), filter_taps
-    size = 1 << int(np.ceil(np.log2(references.shape[1] + taps)))
-    spectra, estimated = np.fft.rfft(references, size), np.fft.rfft(estimates, size)
-    # Correlations at every lag: gram[i, j, a, b] = <reference i delayed by a, reference j delayed by b>.
-    lags = np.fft.irfft(spectra[:, None].conj() * spectra[None], size)
-    gram = lags[:, :, (np.arange(taps)[:, None] - np.arange(taps)[None]) % size]
-    cross = np.fft.irfft(spectra[None].conj() * estimated[:, None], size)[..., :taps]  # (estimates, sources, taps)
-    energy = np.sum(estimates**2, axis=1)
-    whole = _projected(
-        gram.transpose(0, 2, 1, 3).reshape(count * taps, count * taps), cross.reshape(len(estimates), -1)
-    )
-    alone = np.array([_projected(gram[j, j], cross[i, j][None])[0] for i, j in enumerate(target)])
+    return bss_eval_of(*found, target)
+
+
+def correlations(
+    references: np.ndarray, estimates: np.ndarray, filter_taps: int = FILTER_TAPS
+) -> tuple[np.ndarray, np.ndarray]:
+    """All that BSS-eval needs to know of waveforms; arguments as of `bss_eval`.
+
+    Returns:
+        correlations: (sources, sources + estimates, taps), inner products of each reference, delayed by 0, 1, ...
+            samples, with each reference and each estimate.
+        energies: (estimates,), sums of squares.
+
+    Raises:
+        ValueError: For mismatched shapes, and for silent or non-finite waveforms.
+    """
+    references = _waveforms(references, "references")
+    estimates = _waveforms(estimates, "estimates")
+    if references.shape[1] != estimates.shape[1]:
+        raise ValueError(
+            f"Expected references and estimates of equal length, got shapes {references.shape} and {estimates.shape}."
+        )
+    size = 1 << int(np.ceil(np.log2(references.shape[1] + filter_taps)))
+    spectra, energies = np.fft.rfft(np.concatenate([references, estimates]), size), np.sum(estimates**2, axis=1)
+    delayed = spectra[: len(references), None].conj()
+    return np.fft.irfft(delayed * spectra[None], size)[..., :filter_taps], energies
+
+
+def bss_eval_of(
+    correlations: np.ndarray, energies: np.ndarray, targets: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`bss_eval` from what `correlations` returns, and the index of each estimate's reference."""
+    count, _, taps = correlations.shape
+    # gram[i, j, a, b] = <reference i delayed by a, reference j delayed by b>, which depends on a - b.
+    lag, own = np.arange(taps)[:, None] - np.arange(taps)[None], correlations[:, :count]
+    gram = np.where(lag >= 0, own[:, :, abs(lag)], own.transpose(1, 0, 2)[:, :, abs(lag)])
+    cross = correlations[:, count:].transpose(1, 0, 2)  # (estimates, sources, taps)
+    whole = _projected(gram.transpose(0, 2, 1, 3).reshape(count * taps, count * taps), cross.reshape(len(cross), -1))
+    alone = np.array([_projected(gram[j, j], cross[i, j][None])[0] for i, j in enumerate(targets)])
     return (
-        _ratio_db(alone, energy - alone),
+        _ratio_db(alone, energies - alone),
         _ratio_db(alone, whole - alone),
-        _ratio_db(whole, energy - whole),
+        _ratio_db(whole, energies - whole),
     )
 
 
@@ -95,17 +117,25 @@ def si_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"Expected references and estimates of one non-empty shape, got {reference.shape} and {estimate.shape}."
         )
-    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
-        raise ValueError("Expected finite references and estimates, got NaN or infinity.")
     reference = reference - reference.mean(-1, keepdims=True)
     estimate = estimate - estimate.mean(-1, keepdims=True)
-    energy = np.sum(reference**2, -1, keepdims=True)
-    if not np.all(energy > 0):
-        raise ValueError("SI-SDR is not defined: a reference is silent.")
-    if not np.all(np.any(estimate, axis=-1)):
-        raise ValueError("SI-SDR is not defined: an estimate is silent.")
-    target = np.sum(reference * estimate, -1, keepdims=True) / energy * reference
-    return _ratio_db(np.sum(target**2, -1), np.sum((estimate - target) ** 2, -1))
+    energies = (np.sum(waveform**2, -1) for waveform in (reference, estimate))
+    return si_sdr_of(*energies, np.sum(reference * estimate, -1))
+
+
+def si_sdr_of(reference: np.ndarray, estimate: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """`si_sdr` from the energies of zero-mean references and estimates, and their inner products, (...) each.
+
+    Raises:
+        ValueError: For NaN or infinity, and for a silent reference or estimate.
+    """
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        raise ValueError("Expected finite references and estimates, got NaN or infinity.")
+    for name, energy in (("a reference", reference), ("an estimate", estimate)):
+        if not np.all(energy > 0):
+            raise ValueError(f"SI-SDR is not defined: {name} is silent.")
+    target = product**2 / reference
+    return _ratio_db(target, estimate - target)
 
 
 def is_silent(waveforms: np.ndarray, level: float = 1e-5) -> np.ndarray:
@@ -125,4 +155,4 @@ def _waveforms(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-__all__ = ["FILTER_TAPS", "bss_eval", "is_silent", "si_sdr"]
+__all__ = ["FILTER_TAPS", "bss_eval", "bss_eval_of", "correlations", "is_silent", "si_sdr", "si_sdr_of"]

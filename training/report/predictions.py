@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 FOLDER = "predictions"  # in the folder of evaluation.json
+NEIGHBORS = "nearest_neighbours"  # scores that `probe` writes, and the predictions that they follow from
 _META = b"deepavfusion"
-_FORMAT = 1
+_FORMAT = 2
 _TEXT = "left out"  # column of rows that are only text: why a clip was not scored
 
 
@@ -199,4 +200,4 @@ def differences(stored: Any, derived: Any, tolerance: float, name: str = "") -> 
             yield where, float(first[place]), float(second[place])
 
 
-__all__ = ["FOLDER", "differences", "pack", "read_table", "unpack", "write_table"]
+__all__ = ["FOLDER", "NEIGHBORS", "differences", "pack", "read_table", "unpack", "write_table"]

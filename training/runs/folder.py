@@ -29,6 +29,7 @@ from deepavfusion_cli.terminal import say
 
 from ..config.model import COMPUTATION
 from ..config.recipe import Recipe
+from ..report.predictions import NEIGHBORS
 from ..tasks import Task
 from .checkpoints import (
     COMPLETE,
@@ -45,7 +46,7 @@ from .optimization import BatchLayout
 
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
-_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", "nearest_neighbours.json")
+_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", f"{NEIGHBORS}.json")
 
 
 def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def write_report(
     if evaluation.examples:
         report.add_gallery("Examples", evaluation.examples, "The first held-out clips, not chosen.")
     report.write()
-    about = {"protocol": evaluation.protocol, "data": evaluation.about, "not_stored": evaluation.not_stored}
+    about = {"protocol": evaluation.protocol, "data": evaluation.about}
     for name, rows in evaluation.predictions.items():
         write_table(folder / FOLDER / f"{name}.parquet", rows, about)
 

@@ -35,6 +35,7 @@ class Run:
 
     Attributes:
         finished: Whether the folder holds all results of this run, so that there is nothing to do and no trainer.
+        predictions: Predictions made before the training, to be stored with those of the final evaluation.
 
     Raises:
         RecipeError: For unusable settings, data or models.
@@ -43,6 +44,7 @@ class Run:
 
     def __init__(self, recipe: Recipe):
         self.recipe, self.task, self.stop = recipe, TASKS[recipe.task.name], StopRequest()
+        self.predictions: dict[str, list] = {}
         self._check()
         set_threads(recipe.data.workers)
         self.processes = PartialState(cpu=on_cpu(recipe))
@@ -201,6 +203,7 @@ class Run:
             record = evaluation_record(evaluation, recipe, name, trainer.accelerator.device)
             record |= self.final.add_training(evaluation, self.folder.metrics, draft, name)
             record |= training_record(trainer)
+            evaluation.predictions |= self.predictions
             write_report(draft, evaluation, record, f"{self.task.NAME.capitalize()}: {name}", notes, self.folder.work)
             line = None if after is None else after(self)  # which may leave an example for the card
             write_card(draft, name, record, evaluation, recipe, notes)

@@ -75,9 +75,8 @@ class Task:
         source = recipe.data.source()
         if size is not None:
             source["train_size" if split == "train" else "eval_size"] = size
-        options = cls.data_options(recipe, config, train)
-        name, seed = recipe.task.data_task, recipe.run.seed
-        return build_dataset(source, config, split, train=train, seed=seed, task=name, **options)
+        options = {"seed": recipe.run.seed, "task": recipe.task.data_task, **cls.data_options(recipe, config, train)}
+        return build_dataset(source, config, split, train=train, **options)
 
     @classmethod
     def build_processor(cls, config) -> DeepAVFusionProcessor:
@@ -196,6 +195,10 @@ class Task:
         """Scores of a row of a full evaluation, from the predictions in it; empty if the row holds only scores."""
         return {}
 
+    def taken_as_stored(self, tables: dict[str, list]) -> dict[str, str]:
+        """Scores of clips that `rescore` does not derive, from `Evaluation.predictions`: what they are -> why."""
+        return {}
+
     def rederive(self, tables: dict[str, list], about: dict[str, Any]) -> tuple[dict[str, float], dict[str, int]]:
         """Metrics and counts of left-out clips, from `Evaluation.predictions` and `Evaluation.about`."""
         metrics, _, left_out = self.summarize(tables["clips"], True)
@@ -278,11 +281,10 @@ class Task:
 
     def frames(self, pixel_values: torch.Tensor):
         """Convert normalized frames (B, 3, H, W), or the middle frames of videos, to (B, H, W, 3) uint8 arrays."""
-        visual = self.processor.visual_processor
         pixels = pixel_values.detach().float().cpu()
         if pixels.ndim == 5:
             pixels = pixels[:, pixels.shape[1] // 2]
-        return visual.denormalize(pixels).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        return self.processor.visual_processor.denormalize(pixels).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def percent(value: float | None) -> str:

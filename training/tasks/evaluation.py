@@ -41,7 +41,6 @@ class Evaluation:
         predictions: Rows of all clips of a full evaluation, from which `Task.rederive` computes the metrics: "clips",
             and others by task.
         about: What that needs to know of the data, as JSON values.
-        not_stored: Beginning or end of the names of metrics that cannot be derived from them -> why.
     """
 
     task: str
@@ -60,7 +59,6 @@ class Evaluation:
     reconstructions: Any = None
     predictions: dict[str, list] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
-    not_stored: dict[str, str] = field(default_factory=dict)
 
     @property
     def clip_count(self) -> str:

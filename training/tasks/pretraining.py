@@ -1,12 +1,11 @@
 """Pre-training: reconstruction of masked image and audio patches (paper, section 3.4), alignment, joint embedding."""
 
 import numpy as np
-import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 
 from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
-from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
+from ..metrics.knn import STREAMS, neighbor_rows, neighbor_scores
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_images
 from .base import Task
@@ -14,7 +13,15 @@ from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
 from .pretraining_tables import nested_scores, not_scored, pretraining_tables
 from .probing import probe_features, probe_metrics
-from .reconstruction import NUM_CLIPS, cross_modal_losses, hidden_bounds, links_table, mean_losses, oracle_losses
+from .reconstruction import (
+    NUM_CLIPS,
+    bound_errors,
+    cross_modal_losses,
+    hidden_bounds,
+    links_table,
+    mean_losses,
+    oracle_losses,
+)
 from .retrieval import retrieval_features, retrieval_metrics
 
 # Objective -> parts of the loss.
@@ -114,11 +121,8 @@ class Pretraining(Task):
         )
 
     def score(self, model, inputs, batch, full):
-        streams = {name: part.float().cpu() for name, part in pool_streams(model.deepavfusion(**inputs)).items()}
-        rows = []
-        for place in range(len(batch["index"])):
-            label = batch["labels"][place] if "labels" in batch else None
-            rows.append({"streams": [streams[name][place] for name in STREAMS], "label": label})
+        labels = batch.get("labels", [None] * len(batch["index"]))
+        rows = neighbor_rows(model.deepavfusion(**inputs), labels)
         objective = model.config.pretraining_objective
         if objective != "jepa":
             self._add_losses(rows, model, inputs, batch)
@@ -155,9 +159,7 @@ class Pretraining(Task):
             metrics |= retrieval_metrics([row["alone"] for row in rows])
         reason = not_scored([row["label"] for row in rows])
         if reason is None:
-            labels = torch.stack([torch.as_tensor(row["label"]) for row in rows])
-            features = {name: torch.stack([row["streams"][k] for row in rows]) for k, name in enumerate(STREAMS)}
-            scores = {**knn_probe(features, labels), "chance": chance(labels)}
+            scores = neighbor_scores(rows)
             for name, values in scores.items():
                 metrics.update({f"{name}_{metric}": value for metric, value in values.items()})
         return metrics, pretraining_tables(metrics, None, reason), {}
@@ -168,8 +170,10 @@ class Pretraining(Task):
         evaluation = super().evaluate(model, accelerator, full, broken)
         evaluation.protocol = f"{_PROTOCOLS[model.config.pretraining_objective]} Data: {self.clips.card}."
         if full and model.config.pretraining_objective != "jepa":
-            evaluation.metrics |= hidden_bounds(model, self.clips)
-            evaluation.not_stored["_bound_"] = "it follows from the data, not from predictions"
+            errors = bound_errors(model, self.clips)
+            evaluation.metrics |= hidden_bounds(errors)
+            if errors and evaluation.predictions:
+                evaluation.predictions["bounds"] = errors
         if full and counts:
             rows = []
             size = min(max(counts), recipe.data.train_size or max(counts))
@@ -193,8 +197,18 @@ class Pretraining(Task):
         evaluation.tables = self._tables(evaluation.metrics, None, evaluation.tables[0].note)
         return evaluation
 
+    def taken_as_stored(self, tables):
+        losses = "reconstruction losses of each clip, also with other masks and modalities, and of the oracles"
+        kept = {}
+        if "losses" in tables["clips"][0]:
+            kept[losses] = "reconstructed patches are not kept"
+        if "bounds" in tables:
+            kept["errors of each clip behind the best possible losses"] = "they follow from the data, not from a model"
+        return kept
+
     def rederive(self, tables, about):
         metrics, left_out = super().rederive(tables, about)
+        metrics |= hidden_bounds(tables.get("bounds", []))
         if "probe_train" in tables:
             metrics |= probe_metrics(tables["probe_train"], tables["probe_test"], about["probe_labels"])
         return metrics, left_out

@@ -80,11 +80,10 @@ def mean_losses(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def hidden_bounds(model, clips, count: int = NUM_CLIPS) -> dict[str, float]:
-    """The smallest losses with which a wholly hidden modality can be predicted, in the units of the model's targets.
+def bound_errors(model, clips, count: int = NUM_CLIPS) -> list[dict[str, dict[str, float]]]:
+    """Squared errors of predictions of a wholly hidden modality, of which one sees the other modality and one does not.
 
-    They follow from the data, not from the model: with the other modality, half the mean squared difference of two
-    independent draws of the hidden one given the other; without, the variance of each value over clips.
+    They follow from the data, not from the model.
 
     Args:
         model: Pre-training model, which defines the targets.
@@ -92,21 +91,43 @@ def hidden_bounds(model, clips, count: int = NUM_CLIPS) -> dict[str, float]:
         count: Number of clips, at most.
 
     Returns:
-        "image_bound_true" (with the other modality), "image_bound_none" (without) and "image_bound_saved" (the fraction
-        that the other modality saves), and the same for audio; empty for data whose modalities cannot be redrawn.
+        For each clip and modality the means over values: "redrawn" of an independent draw given the other modality,
+        "mean" of the mean over clips. Empty for data whose modalities cannot be redrawn.
     """
     items = list(range(min(count, len(clips))))
     if not hasattr(clips, "redrawn") or len(items) < 2 or clips.redrawn(items[:1], "image") is None:
-        return {}
+        return []
     samples = clips.__getitems__(items)
-    bounds = {}
+    errors: list[dict[str, dict[str, float]]] = [{} for _ in items]
     for modality, name in zip(_MODALITIES, ("pixel_values", "input_features"), strict=True):
         decoder = getattr(model, f"{modality}_decoder")
         given = decoder.targets(torch.stack([sample[name] for sample in samples]))
-        known = (decoder.targets(clips.redrawn(items, modality)) - given).square().mean() / 2
-        unknown = given.var(dim=0).mean()
-        bounds[f"{modality}_bound_true"], bounds[f"{modality}_bound_none"] = float(known), float(unknown)
-        bounds[f"{modality}_bound_saved"] = float(1 - known / unknown)
+        predicted = {"redrawn": decoder.targets(clips.redrawn(items, modality)), "mean": given.mean(dim=0)}
+        means = {kind: (values - given).square().flatten(1).mean(dim=1) for kind, values in predicted.items()}
+        for place, row in enumerate(errors):
+            row[modality] = {kind: float(values[place]) for kind, values in means.items()}
+    return errors
+
+
+def hidden_bounds(errors: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """The smallest losses with which a wholly hidden modality can be predicted, in the units of the model's targets.
+
+    With the other modality, half the squared difference of two independent draws of the hidden one given the other;
+    without, the variance of each value over clips.
+
+    Args:
+        errors: What `bound_errors` returns.
+
+    Returns:
+        "image_bound_true" (with the other modality), "image_bound_none" (without) and "image_bound_saved" (the fraction
+        that the other modality saves), and the same for audio; empty without errors.
+    """
+    bounds = {}
+    for modality in _MODALITIES if errors else ():
+        redrawn, mean = (sum(row[modality][kind] for row in errors) for kind in ("redrawn", "mean"))
+        known, unknown = redrawn / len(errors) / 2, mean / (len(errors) - 1)
+        bounds |= {f"{modality}_bound_true": known, f"{modality}_bound_none": unknown}
+        bounds[f"{modality}_bound_saved"] = 1 - known / unknown
     return bounds
 
 
@@ -173,6 +194,7 @@ __all__ = [
     "MASKS",
     "NUM_CLIPS",
     "ORACLE",
+    "bound_errors",
     "cross_modal_losses",
     "cross_modal_table",
     "few_patches",

@@ -116,6 +116,11 @@ class Segmentation(Task):
         others = unpack(row["silent_objects"]) if "silent_objects" in row else None
         return self._row_scores(maps, unpack(row["target"]), others, row["classes"])
 
+    def taken_as_stored(self, tables):
+        if any("maps" not in row for row in tables["clips"]):
+            return {"scores of frames": f"their maps would have more than {_MOST_PIXELS:,} pixels, and are not kept"}
+        return {}
+
     def summarize(self, rows, full):
         names = [name for name in ("own", *_CONTROLS) if name in rows[0]]
         if self.semantic:

@@ -1,17 +1,22 @@
 """Source separation of two-source mixtures, conditioned on a frame (paper, section 4.3)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForSourceSeparation
 
-from ..metrics.separation import bss_eval, is_silent, si_sdr
+from ..metrics.separation import bss_eval_of, correlations, is_silent, si_sdr, si_sdr_of
 from ..report.charts import log_mels
+from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
 from ..wording import metric_title
 from .base import Task, decibels
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
+_BSS_EVAL = ("sdr", "sir", "sar", "sdri")
+_MOST_MIXTURES = 4096  # whose correlations are kept, 32 KiB each: 128 MiB
 
 
 class Separation(Task):
@@ -36,31 +41,70 @@ class Separation(Task):
         extractor = self.processor.feature_extractor
         waveforms = batch["waveforms"].to(inputs["input_features"].device)
         mixture = waveforms.sum(1)
-        separated = extractor.separate(model(**inputs).logits.float(), mixture)
-        swapped = oracle = None
+        sounds = {"target": waveforms[:, 0], "other": waveforms[:, 1], "mixture": mixture}
+        sounds["estimate"] = extractor.separate(model(**inputs).logits.float(), mixture)
         if full:
-            swapped = extractor.separate(self._swapped(model, inputs).float(), mixture)
-            oracle = extractor.separate(self.oracle(waveforms), mixture)
+            sounds["swapped"] = extractor.separate(self._swapped(model, inputs).float(), mixture)
+            sounds["oracle"] = extractor.separate(self.oracle(waveforms), mixture)
         rows = []
-        for i, (target, other) in enumerate(waveforms.cpu().numpy()):
-            mix, found = mixture[i].cpu().numpy(), separated[i].cpu().numpy()
-            if is_silent(np.stack([target, other])).any():
+        for sound in torch.stack(list(sounds.values()), 1).cpu().double().numpy():
+            if is_silent(sound[:2]).any():
                 rows.append(_SILENT_SOURCE)
-                continue
-            if not found.any():
+            elif not sound.any(axis=1).all():
                 rows.append(_SILENT_ESTIMATE)
-                continue
-            before, after = si_sdr(target, mix), si_sdr(target, found)
-            row = {"si_sdr": after, "si_sdri": after - before}
-            if full:
-                with_other = swapped[i].cpu().numpy()
-                row["swapped"] = si_sdr(other, with_other) - si_sdr(other, mix)
-                row["wrong_frame"] = si_sdr(target, with_other) - before
-                row["oracle"] = si_sdr(target, oracle[i].cpu().numpy()) - before
-                sdr, sir, sar = bss_eval(np.stack([target, other]), np.stack([found, mix]), targets=(0, 0))
-                row |= {"sdr": sdr[0], "sir": sir[0], "sar": sar[0], "sdri": sdr[0] - sdr[1]}
-            rows.append(row)
+            else:
+                rows.append(self._row(dict(zip(sounds, sound, strict=True)), full))
         return rows
+
+    def _row(self, sounds: dict[str, np.ndarray], full: bool) -> dict[str, Any]:
+        """Scores of a mixture and, in a full evaluation, the inner products of its waveforms that they follow from."""
+        centered = np.stack([sound - sound.mean() for sound in sounds.values()])
+        products = dict(zip(sounds, centered @ centered.T, strict=True))
+        if not full:
+            return self._si_sdr_scores(products)
+        sources, estimates = ("target", "other"), ("estimate", "mixture")
+        lags, energies = correlations(*(np.stack([sounds[name] for name in names]) for names in (sources, estimates)))
+        row = {"products": products, **self._si_sdr_scores(products), **self._bss_eval_scores(lags, energies)}
+        if len(self.clips) <= _MOST_MIXTURES:
+            row |= {"correlations": pack(lags), "energies": energies}
+        return row
+
+    @staticmethod
+    def _si_sdr_scores(products: dict[str, np.ndarray]) -> dict[str, float]:
+        """Scores from the inner products (W,) of each waveform with all waveforms, without their means."""
+        places = {name: place for place, name in enumerate(products)}
+
+        def score(source: str, sound: str) -> float:
+            i, j = places[source], places[sound]
+            return float(si_sdr_of(products[source][i], products[sound][j], products[source][j]))
+
+        before = score("target", "mixture")
+        row = {"si_sdr": score("target", "estimate")}
+        row["si_sdri"] = row["si_sdr"] - before
+        if "swapped" in products:
+            row["swapped"] = score("other", "swapped") - score("other", "mixture")
+            row["wrong_frame"] = score("target", "swapped") - before
+            row["oracle"] = score("target", "oracle") - before
+        return row
+
+    @staticmethod
+    def _bss_eval_scores(lags: np.ndarray, energies: np.ndarray) -> dict[str, float]:
+        """Scores from the `correlations` of both sources with estimate and mixture."""
+        sdr, sir, sar = bss_eval_of(lags, energies, targets=(0, 0))
+        return dict(zip(_BSS_EVAL, map(float, (sdr[0], sir[0], sar[0], sdr[0] - sdr[1])), strict=True))
+
+    def rescore(self, row):
+        if "products" not in row:
+            return {}
+        scores = self._si_sdr_scores(row["products"])
+        if "correlations" in row:
+            scores |= self._bss_eval_scores(unpack(row["correlations"]), row["energies"])
+        return scores
+
+    def taken_as_stored(self, tables):
+        if any("products" in row and "correlations" not in row for row in tables["clips"]):
+            return {", ".join(_BSS_EVAL): f"correlations are kept of {_MOST_MIXTURES:,} mixtures at most"}
+        return {}
 
     @staticmethod
     def _swapped(model, inputs):
@@ -83,7 +127,8 @@ class Separation(Task):
         left_out = {f"mixtures with a {kind}": rows.count(kind) for kind in (_SILENT_SOURCE, _SILENT_ESTIMATE)}
         if not scored:
             raise ValueError("Every mixture has a silent source or estimate; cannot score separation.")
-        values = {name: np.array([row[name] for row in scored]) for name in scored[0]}
+        names = [name for name, value in scored[0].items() if isinstance(value, float)]
+        values = {name: np.array([row[name] for row in scored]) for name in names}
         metrics = {name: float(column.mean()) for name, column in values.items()}
         metrics["si_sdri_median"] = float(np.median(values["si_sdri"]))
         tables = []
