@@ -74,7 +74,7 @@ test-newest:  ## run the tests with the newest versions allowed by setup.cfg, in
 $(LOWEST)/installed: setup.cfg
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(LOWEST)
-	sed -n 's/^ *\([A-Za-z_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
+	sed -n 's/^ *\([A-Za-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -97,6 +97,15 @@ def test_one_lowest_python():
     assert pyproject["tool"]["ruff"]["target-version"] == "py" + lowest.replace(".", "")
 
 
+def test_the_lowest_versions_are_those_of_setup_cfg():
+    (program,) = re.findall(r"sed -n '(.+)' setup\.cfg", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    done = subprocess.run(["sed", "-n", program, "setup.cfg"], cwd=ROOT, capture_output=True, text=True, check=True)
+    given = [SETUP["options"]["install_requires"], *SETUP["options.extras_require"].values()]
+    bounds = {f"{name}=={low}" for name, low in re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(given), re.MULTILINE)}
+    assert "jinja2==3.1" in bounds
+    assert set(done.stdout.splitlines()) == bounds
+
+
 def test_the_workflow_runs_make_targets_on_every_python():
     assert [python for target, python in JOBS if target == "test"] == PYTHONS
     assert {("test-lowest", PYTHONS[0]), ("test-newest", PYTHONS[-1])} <= set(JOBS)
