@@ -8,8 +8,8 @@ from deepavfusion import DeepAVFusionForSourceSeparation
 from ..metrics.separation import bss_eval, is_silent, si_sdr
 from ..report.charts import log_mels
 from ..report.report import Example, ExampleImage, Table
-from ..wording import metric_title
-from .base import Task, decibels
+from ..wording import decibels, metric_title
+from .base import Task
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
 
