@@ -58,6 +58,9 @@ objectives: env  ## pre-train with every objective for equal time and write thei
 ablations: env  ## pre-train variants of the quickstart's model and write their tables (hours; resumes)
 	$(BIN)/python -m deepavfusion.training.experiments.ablations
 
+gallery: env  ## write the gallery of the documentation, and the film strip of README, from the runs of README's commands
+	$(BIN)/python -m deepavfusion.training.experiments.gallery --strip docs/film_strip.webp
+
 test: env  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
@@ -109,4 +112,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart pretraining results labels objectives ablations test test-lowest test-newest test-slow test-ecosystem test-install options lint docs format
+.PHONY: help env quickstart pretraining results labels objectives ablations gallery test test-lowest test-newest test-slow test-ecosystem test-install options lint docs format

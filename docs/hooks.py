@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".cff": "yaml", ".toml": "toml", ".cfg": "ini"}
 _FENCE = re.compile(r"^((?P<mark>```+|~~~+).*?^(?P=mark)$)", re.MULTILINE | re.DOTALL)
+# As in docstrings of transformers: "(`int`, *optional*, defaults to `8`)" for arguments, "[`Class`]" for references.
+_TYPE = re.compile(r"<code>(`[^<]*)</code>")
+_REFERENCE = re.compile(r"\[<code>(?:~[\w.]*\.|~)?([\w.]+)</code>\]")
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -111,3 +114,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let the links of pages of docs/ lead to where their files are on the site."""
     return markdown if page.file.generated_by else moved(markdown, f"docs/{page.file.src_uri}")
+
+
+def rendered(html: str) -> str:
+    """HTML of docstrings, in which types of arguments and references to classes keep no Markdown."""
+
+    def described(found: re.Match) -> str:
+        text = re.sub(r"`([^`]+)`", r"<code>\1</code>", found[1])
+        return re.sub(r"\*([^*<>]+)\*", r"<em>\1</em>", text)
+
+    return _REFERENCE.sub(r"<code>\1</code>", _TYPE.sub(described, html))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Render what Markdown leaves of docstrings on pages of the API."""
+    return rendered(html) if page.file.src_uri.startswith("api/") else html

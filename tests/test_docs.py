@@ -1,11 +1,13 @@
 """What the pages under docs/ show runs, and what they link to exists."""
 
 import ast
-import importlib
+import importlib.util
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +119,30 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(navigation(settings["nav"])) == sorted([*pages, *OTHER_PAGES])
     moved = ast.literal_eval(re.search(r"^MOVED = (.*)$", (ROOT / "docs" / "hooks.py").read_text(), re.MULTILINE)[1])
     assert {site: page for page, site in moved.items()} == OTHER_PAGES
+
+
+def test_docstrings_of_the_reference_keep_no_markdown(monkeypatch):
+    """Without mkdocs, of which the hooks only need names."""
+    for name, names in (
+        ("mkdocs", ()),
+        ("mkdocs.config", ()),
+        ("mkdocs.config.defaults", ("MkDocsConfig",)),
+        ("mkdocs.structure", ()),
+        ("mkdocs.structure.files", ("File", "Files")),
+        ("mkdocs.structure.pages", ("Page",)),
+    ):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**dict.fromkeys(names, object)))
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.rendered("(<code>`str`, *optional*, defaults to `&#34;gelu&#34;`</code>)") == (
+        "(<code>str</code>, <em>optional</em>, defaults to <code>&#34;gelu&#34;</code>)"
+    )
+    assert hooks.rendered("a [<code>Model</code>] or [<code>~Base.load</code>]") == (
+        "a <code>Model</code> or <code>load</code>"
+    )
+    kept = '<code>tuple[int, ...]</code> <code>a * b * c</code> <a href="x">[<em>y</em>]</a>'
+    assert hooks.rendered(kept) == kept
 
 
 def test_the_reference_lists_every_public_name_once():

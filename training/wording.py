@@ -1,4 +1,4 @@
-"""Wording of reports, cards and log lines: counted nouns, and display names of metrics."""
+"""Wording of reports, cards and log lines: counted nouns, display names of metrics, fractions and levels."""
 
 import re
 from collections.abc import Sequence
@@ -119,12 +119,24 @@ def listing(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(printable, names[:most])) + more
 
 
+def percent(value: float | None) -> str:
+    """Format a fraction as a percentage, None as "-"."""
+    return "-" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before zero
+
+
+def decibels(value: float | None) -> str:
+    """Format a level or ratio in dB, None as "-"."""
+    return "-" if value is None else f"{value:.2f} dB"
+
+
 __all__ = [
     "CONDITIONS",
     "NEIGHBOR_METRICS",
     "RANDOM_NEIGHBOR",
     "count",
+    "decibels",
     "listing",
     "metric_title",
+    "percent",
     "with_path",
 ]

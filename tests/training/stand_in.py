@@ -40,6 +40,9 @@ class StandInClips(Dataset):
     def set_epoch(self, epoch):
         self.epoch = epoch
 
+    def media(self, i):
+        return None
+
     def __getitems__(self, indices):
         self.read += [(self.epoch, index) for index in indices]
         return [self._clip(index) for index in indices]

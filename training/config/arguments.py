@@ -197,7 +197,7 @@ class RunArguments:
         12, "Clips shown in the report.", at_least=0, at_most=1000, commands=("finetune", "probe", "evaluate")
     )
     num_reconstructions: int = option(
-        6, "Clips in the image of masked reconstructions.", above=0, at_most=1000, commands=("pretrain",)
+        6, "Clips whose reconstructions are shown.", above=0, at_most=1000, commands=("pretrain",)
     )
     trackers: list[str] = option([], "Trackers of transformers: tensorboard, wandb, trackio ...", commands=TRAINING)
     cpu: bool = option(False, "Run on the CPU even if there is an accelerator.")

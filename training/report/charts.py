@@ -229,7 +229,7 @@ def log_mels(
     """Draw log-mel spectrograms side by side, at most four per row, on a common color scale.
 
     Args:
-        panels: Title -> log-mel (mels, time) or (1, mels, time), as computed by the feature extractor.
+        panels: Title -> log-mel (mels, time) or (1, mels, time), as computed by the feature extractor; NaN is gray.
         frames_per_second: Time frames per second: 64 at 16 kHz with a hop of 250.
         min_frequency: Lower edge of the HTK mel filters, in Hz.
         max_frequency: Upper edge of the HTK mel filters, in Hz.
@@ -249,8 +249,9 @@ def log_mels(
         values[name] = panel
     low_mel, high_mel = _hz_to_mel([min_frequency, max_frequency])
     ticks = [hz for hz in (125, 250, 500, 1000, 2000, 4000, 8000, 16000) if min_frequency < hz <= max_frequency]
-    low, high = np.percentile(np.concatenate([panel.ravel() for panel in values.values()]), [1, 99.7])
+    low, high = np.nanpercentile(np.concatenate([panel.ravel() for panel in values.values()]), [1, 99.7])
     high = max(high, low + 0.1)  # silence has no range of its own
+    colormap = matplotlib.colormaps["magma"].with_extremes(bad="#808080")
     columns = min(len(values), 4)
     rows = -(-len(values) // columns)
     figure = Figure(figsize=(2.9 * columns + 1.1, 2.35 * rows + 0.35), layout="constrained")
@@ -258,7 +259,7 @@ def log_mels(
     for index, (axes, (name, panel)) in enumerate(zip(grid.flat, values.items())):
         mels, steps = panel.shape
         extent = (0, steps / frames_per_second, -0.5, mels - 0.5)
-        scale = {"cmap": "magma", "vmin": low, "vmax": high, "interpolation": "nearest"}
+        scale = {"cmap": colormap, "vmin": low, "vmax": high, "interpolation": "nearest"}
         image = axes.imshow(panel, origin="lower", aspect="auto", extent=extent, **scale)
         axes.set_title(shorten(name, 36))
         # Filter i is centered at the (i + 1)-th of mels + 2 even steps of the mel scale.

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.inference.files import write_atomically
 
+from .charts import log_mels
+from .report import Example, ExampleImage
 from .style import figure_png, own_style
 
 _MASKED = 0.5  # gray of a masked patch, in 0..1
@@ -113,8 +115,36 @@ def draw_reconstructions(
     write_atomically(path, figure_png(figure))
 
 
+def reconstruction_example(
+    images: list[dict[str, list[np.ndarray]]], clip: int, name: str, losses: dict[str, float], extractor
+) -> Example:
+    """A clip of `reconstruction_images`, in the units of the input, as an example of a report.
+
+    Args:
+        images: From `reconstruction_images`.
+        clip: Its place among them.
+        name: Name of the clip.
+        losses: Its `image_loss` and `audio_loss`.
+        extractor: Feature extractor of the spectrograms.
+    """
+    found = {key: values[clip] for key, values in images[-1].items()}
+    kinds = ("masked", "reconstructed", "original")
+    frames = [(found[f"image_{kind}"] * 255).round().clip(0, 255).astype(np.uint8) for kind in kinds]
+    rate = extractor.sampling_rate
+    figure = log_mels(
+        {kind: found[f"audio_{kind}"] for kind in kinds},
+        frames_per_second=rate / extractor.hop_length,
+        max_frequency=rate / 2,
+    )
+    shown = [ExampleImage(frame, f"frame, {kind}") for frame, kind in zip(frames, kinds, strict=True)]
+    text = f"Loss of masked patches: image {losses['image_loss']:.3f}, audio {losses['audio_loss']:.3f}"
+    if len(images) > 1:
+        text += "; predicted patches are shown with the mean and deviation of the true ones"
+    return Example(name, [*shown, ExampleImage(figure, "log-mel: masked, reconstructed, original")], text=text)
+
+
 def _end(name: str, length: int = 24) -> str:
     return name if len(name) <= length else "…" + name[-(length - 1) :]
 
 
-__all__ = ["draw_reconstructions", "reconstruction_images"]
+__all__ = ["draw_reconstructions", "reconstruction_example", "reconstruction_images"]

@@ -1,5 +1,6 @@
 """Base class of the tasks: how their models are trained, scored and reported."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -166,6 +167,11 @@ class Task:
         """Metrics shown in the log line of an evaluation, if present."""
         return (self.primary,)
 
+    @property
+    def num_examples(self) -> int:
+        """Number of examples in the report of a full evaluation."""
+        return self.recipe.run.num_examples
+
     def check_model(self, model) -> None:
         """Raise `ValueError`, with what "it" has and what the data, if a trained model does not fit the data set."""
 
@@ -206,6 +212,10 @@ class Task:
 
     def examples(self, model, inputs: dict, batch: dict) -> list[Example]:
         """Examples of a batch for the report."""
+        return []
+
+    def ranked_examples(self, rows: list[dict], places: Sequence[int]) -> list[Example]:
+        """Examples that depend on the rows of all clips, for some of the rows; shown where `examples` has none."""
         return []
 
     def details(self, rows: list[dict]) -> list[Table]:
@@ -258,7 +268,7 @@ class Task:
             num_workers=recipe.data.workers,
             max_unreadable_fraction=recipe.data.max_unreadable_fraction,
             full=full,
-            examples=recipe.run.num_examples if full else 0,
+            examples=self.num_examples if full else 0,
             broken=broken,
         )
 
@@ -287,14 +297,4 @@ class Task:
         return self.processor.visual_processor.denormalize(pixels).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def percent(value: float | None) -> str:
-    """Format a fraction as a percentage, None as "-"."""
-    return "-" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before zero
-
-
-def decibels(value: float | None) -> str:
-    """Format a level or ratio in dB, None as "-"."""
-    return "-" if value is None else f"{value:.2f} dB"
-
-
-__all__ = ["Task", "decibels", "percent"]
+__all__ = ["Task"]

@@ -218,6 +218,8 @@ def evaluate_task(
     settings = {"batch_size": batch_size, "num_workers": num_workers, "broken": broken}
     rows = score_clips(clips, score, model, accelerator, **settings)
     metrics, tables, left_out = task.summarize(rows, full)
+    if accelerator.is_main_process and not shown:
+        shown = task.ranked_examples(rows, range(min(examples, len(rows))))
     return Evaluation(
         task=task.NAME,
         protocol=f"{task.PROTOCOL} Data: {clips.card}.",

@@ -25,8 +25,8 @@ from ..metrics.localization import (
 from ..report.charts import success_curves
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import CONDITIONS, count, metric_title
-from .base import Task, percent
+from ..wording import CONDITIONS, count, metric_title, percent
+from .base import Task
 
 _MAPS = {"own": "own audio", **{name: CONDITIONS[name] for name in ("shuffled", "whole", "centre")}}
 

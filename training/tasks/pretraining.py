@@ -7,7 +7,7 @@ from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
 from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
 from ..metrics.knn import STREAMS, neighbor_rows, neighbor_scores
 from ..report.charts import training_curves
-from ..report.reconstructions import draw_reconstructions, reconstruction_images
+from ..report.reconstructions import draw_reconstructions, reconstruction_example, reconstruction_images
 from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
@@ -22,7 +22,7 @@ from .reconstruction import (
     mean_losses,
     oracle_losses,
 )
-from .retrieval import retrieval_features, retrieval_metrics
+from .retrieval import retrieval_examples, retrieval_features, retrieval_metrics
 
 # Objective -> parts of the loss.
 _LOSSES = {
@@ -121,8 +121,9 @@ class Pretraining(Task):
         )
 
     def score(self, model, inputs, batch, full):
-        labels = batch.get("labels", [None] * len(batch["index"]))
-        rows = neighbor_rows(model.deepavfusion(**inputs), labels)
+        indices = batch["index"].tolist()
+        rows = neighbor_rows(model.deepavfusion(**inputs), batch.get("labels", [None] * len(indices)))
+        rows = [{"index": index, **row} for index, row in zip(indices, rows, strict=True)]
         objective = model.config.pretraining_objective
         if objective != "jepa":
             self._add_losses(rows, model, inputs, batch)
@@ -217,16 +218,40 @@ class Pretraining(Task):
         links = links_table(self.clips)
         return [*pretraining_tables(metrics, before, note), *([] if links is None else [links])]
 
+    @property
+    def num_examples(self):
+        return self.recipe.run.num_reconstructions
+
+    def examples(self, model, inputs, batch):
+        if model.config.pretraining_objective == "jepa":
+            return []
+        images, names, losses = self._reconstruct(model, inputs, batch)
+        extractor = self.processor.feature_extractor
+        return [
+            reconstruction_example(images, k, name, {part: values[k] for part, values in losses.items()}, extractor)
+            for k, name in enumerate(names)
+        ]
+
+    def ranked_examples(self, rows, places):
+        if "alone" not in rows[0]:
+            return []
+        return retrieval_examples(self, [{"index": row["index"], **row["alone"]} for row in rows], places)
+
     def reconstructions(self, model, inputs, batch):
         if model.config.pretraining_objective == "jepa":
             return None
+        return self._reconstruct(model, inputs, batch)[:2]
+
+    def _reconstruct(self, model, inputs, batch):
+        """`reconstruction_images` of the first clips of a batch, their names, and losses (clips,) by name."""
         names = batch["path"][: self.recipe.run.num_reconstructions]
         first = {name: values[: len(names)] for name, values in inputs.items()}
         noise = self._noise(model, first, {"index": batch["index"][: len(names)]})
         outputs = model(**first, **noise)
+        losses = {name: values.tolist() for name, values in model.losses_per_sample(outputs, **first).items()}
         visual = self.processor.visual_processor
         mean, std = list(visual.image_mean), list(visual.image_std)
-        return reconstruction_images(model, *first.values(), outputs, mean, std), names
+        return reconstruction_images(model, *first.values(), outputs, mean, std), names, losses
 
     def draw_reconstructions(self, reconstructions, folder, title):
         draw_reconstructions(*reconstructions, folder / "reconstructions.png", title)

@@ -6,8 +6,7 @@ import torch
 
 from ..metrics.knn import STREAMS
 from ..report.tables import Table
-from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR
-from .base import percent
+from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR, percent
 from .probing import probe_tables
 from .reconstruction import ORACLE, cross_modal_table
 from .retrieval import retrieval_table

@@ -10,7 +10,7 @@ from deepavfusion.inference.common import STREAMS
 
 from ..metrics.probes import linear_probe, linear_probes, whitened_knn_probe
 from ..report.tables import Table
-from .base import percent
+from ..wording import percent
 
 ALONE = {"image_alone": "frame alone", "audio_alone": "sound alone"}
 # Properties that a data set may label beside the class, each shown by one modality: (key, features, title).

@@ -25,8 +25,8 @@ from ..metrics.classification import (
 )
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
-from ..wording import count, listing, metric_title
-from .base import Task, percent
+from ..wording import count, listing, metric_title, percent
+from .base import Task
 from .evaluation import evaluate_task
 
 MOST_FREQUENT = "most frequent class"

@@ -7,7 +7,7 @@ import torch
 
 from ..data.scenes import link_strengths
 from ..report.tables import Table
-from .base import percent
+from ..wording import percent
 
 NUM_CLIPS = 256  # the first held-out clips
 MASKS = {"recipe": "as in training", "few": "few", "hidden": "none"}

@@ -1,5 +1,6 @@
 """Cross-modal retrieval of frames by audio and audio by frames, encoded separately."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,14 @@ import torch
 
 from deepavfusion import DeepAVFusionModel
 
-from ..metrics.retrieval import recall_at
-from ..report.report import Table
-from ..wording import CONDITIONS, metric_title
-from .base import Task, percent
+from ..metrics.retrieval import ranks, recall_at
+from ..report.report import Example, ExampleImage, Table
+from ..wording import CONDITIONS, metric_title, percent
+from .base import Task
 
 _CUTS = (1, 5, 10)
 _DIRECTIONS = ("audio_to_image", "image_to_audio")
+_SHOWN = 3  # frames of an example, the best ones
 
 
 class Retrieval(Task):
@@ -33,14 +35,15 @@ class Retrieval(Task):
         return "audio_to_image_r10"
 
     def score(self, model, inputs, batch, full):
-        return retrieval_features(model, inputs)
+        features = retrieval_features(model, inputs)
+        return [{"index": index, **row} for index, row in zip(batch["index"].tolist(), features, strict=True)]
 
     def summarize(self, rows, full):
         metrics = retrieval_metrics(rows)
         return metrics, [retrieval_table({"": metrics})], {}
 
-    def examples(self, model, inputs, batch):
-        return []
+    def ranked_examples(self, rows, places):
+        return retrieval_examples(self, rows, places)
 
 
 def retrieval_features(model: DeepAVFusionModel, inputs: dict[str, torch.Tensor]) -> list[dict[str, np.ndarray]]:
@@ -75,6 +78,41 @@ def retrieval_metrics(rows: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return metrics | {f"chance_r{k}": min(1.0, k / len(rows)) for k in _CUTS}
 
 
+def retrieval_examples(task: Task, rows: list[dict[str, Any]], places: Sequence[int]) -> list[Example]:
+    """What is found for the audio and for the frame of some clips, among the clips of all rows.
+
+    Args:
+        task: Task of the clips.
+        rows: `retrieval_features` of each readable clip, and `"index"`, its place in the data set.
+        places: Rows of the clips that are shown.
+
+    Returns:
+        An example for each: the clip's frame, the frames most similar to its audio, the audio, and the audio most
+        similar to its frame, if that is another one.
+    """
+    images, audio = (np.stack([row[name] for row in rows]) for name in ("image", "audio"))
+    similarity, clips, examples = audio @ images.T, task.clips, []
+    to_image, to_audio = ranks(similarity), ranks(similarity.T)
+    for place in places:
+        best = np.argsort(-similarity[place], kind="stable")[:_SHOWN].tolist()
+        samples = clips.__getitems__([rows[k]["index"] for k in (place, *best)])
+        own, *found = task.frames(torch.stack([sample["pixel_values"] for sample in samples]))
+        shown = [ExampleImage(own, "frame")]
+        for number, (k, frame) in enumerate(zip(best, found, strict=True), 1):
+            shown.append(ExampleImage(frame, f"number {number} for the audio", correct=k == place))
+        media, players = clips.media(rows[place]["index"]), []
+        if media is not None:
+            shown = [*([] if media.frame is None else [ExampleImage(media.frame, "whole frame")]), *shown]
+            players.append(("audio", media.waveform, media.sampling_rate))
+        nearest = int(np.argmax(similarity[:, place]))
+        other = None if nearest == place else clips.media(rows[nearest]["index"])
+        if other is not None:
+            players.append(("number 1 for the frame", other.waveform, other.sampling_rate))
+        text = f"Of {len(rows)}, the frame is number {to_image[place]} for its audio, and the audio number "
+        examples.append(Example(samples[0]["path"], shown, players, f"{text}{to_audio[place]} for its frame"))
+    return examples
+
+
 def retrieval_table(columns: dict[str, dict[str, Any]]) -> Table:
     """Build the table of `retrieval_metrics`; `columns` maps the name of a model's state to its metrics."""
     rows = [
@@ -87,4 +125,4 @@ def retrieval_table(columns: dict[str, dict[str, Any]]) -> Table:
     return Table("Retrieval", ["", *(metric_title(f"r{k}") for k in _CUTS)], rows)
 
 
-__all__ = ["Retrieval", "retrieval_features", "retrieval_metrics", "retrieval_table"]
+__all__ = ["Retrieval", "retrieval_examples", "retrieval_features", "retrieval_metrics", "retrieval_table"]

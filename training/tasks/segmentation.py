@@ -19,8 +19,8 @@ from ..metrics.segmentation import (
 )
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import CONDITIONS, count, metric_title
-from .base import Task, percent
+from ..wording import CONDITIONS, count, metric_title, percent
+from .base import Task
 
 _CONTROLS = {name: CONDITIONS[name] for name in ("shuffled", "silent")}
 # Everything that is measured depends on which of these a probability reaches: the thresholds of F, and "above 0.5".

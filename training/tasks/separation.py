@@ -11,8 +11,8 @@ from ..metrics.separation import bss_eval_of, correlations, is_silent, si_sdr, s
 from ..report.charts import log_mels
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import metric_title
-from .base import Task, decibels
+from ..wording import decibels, metric_title
+from .base import Task
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
 _BSS_EVAL = ("sdr", "sir", "sar", "sdri")

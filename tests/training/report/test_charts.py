@@ -84,6 +84,14 @@ def test_silence_alone_can_be_drawn():
     assert figure_png(log_mels({"silent": np.full((128, 64), -7.0)}))
 
 
+def test_missing_values_are_gray_and_leave_the_scale_alone():
+    values = np.random.default_rng(0).uniform(-3, 1, (16, 64))
+    masked = np.where(np.arange(64) < 32, values, np.nan)
+    image, whole = (log_mels({"x": panel}).axes[0].images[0] for panel in (masked, values))
+    np.testing.assert_allclose(image.get_clim(), whole.get_clim(), atol=0.1)
+    np.testing.assert_allclose(image.cmap(image.norm(np.ma.masked_invalid(masked)))[0, 40, :3], 128 / 255)
+
+
 def test_many_spectrograms_break_into_rows():
     figure = log_mels({str(i): np.zeros((16, 64)) for i in range(5)})
     assert [axes.get_ylabel() for axes in figure.axes[:6]] == ["Hz", "", "", "", "Hz", ""]

@@ -203,9 +203,9 @@ def test_audio_decodes_to_what_was_given(written, material):
         assert np.abs(samples(file.read_bytes()) - sound).max() <= 0.5 / 32768
 
 
-@pytest.mark.parametrize("task", ["separation", "localization"])
+@pytest.mark.parametrize("task", ["separation", "localization", "retrieval", "pretraining"])
 def test_a_page_of_twelve_examples_is_small(tmp_path, task):
-    """A chart of spectrograms and three players each, or a whole frame, two of the model's view, and a player."""
+    """With as many charts, whole frames, views of the model and players as the examples of each task have."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:360, :640]
     frame = np.stack([rows / 2, columns / 3, (rows + columns) / 5], axis=-1) + generator.normal(0, 4, (360, 640, 3))
@@ -218,7 +218,10 @@ def test_a_page_of_twelve_examples_is_small(tmp_path, task):
         (tmp_path / "chart.png").write_bytes(figure_png(log_mels(features)))
         images, players = [view, ExampleImage(tmp_path / "chart.png", "spectrograms")], 3
     else:
-        images, players = [ExampleImage(frame, "whole frame"), view, view], 1
+        views, players = {"localization": (2, 1), "retrieval": (4, 2), "pretraining": (3, 1)}[task]
+        images = [ExampleImage(frame, "whole frame"), *[view] * views]
+        if task == "pretraining":
+            images.append(ExampleImage(log_mels({name: generator.normal(0, 1, (128, 192)) for name in "abc"}), "mel"))
     audio = [(name, waveform, 16000) for name, waveform in zip(names[:players], noise)]
     report = Report(tmp_path, "t")
     report.add_gallery("Examples", [Example(f"clip {number}", images, audio) for number in range(12)])

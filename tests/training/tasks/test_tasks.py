@@ -12,8 +12,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from deepavfusion import DeepAVFusionConfig
+from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
 from deepavfusion.training.data.clips import ClipMedia, collate_clips
 from deepavfusion.training.report.report import Example, Table
@@ -26,10 +27,12 @@ from deepavfusion.training.tasks.recognition import STREAMS
 from deepavfusion.training.tasks.reconstruction import MASKS
 from deepavfusion.training.wording import RANDOM_NEIGHBOR, metric_title
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES
+from tests.tiny import TINY
 
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 PROCESSOR = DeepAVFusionProcessor.from_config(CONFIG)
 SIZE = 12
+SMALL = {**TINY, "image_size": 64, "num_mel_bins": 64, "spectrogram_length": 64, "audio_patch_size": 16}
 INPUTS = ("pixel_values", "input_features")
 
 
@@ -233,6 +236,74 @@ def test_examples_show_the_whole_frame_and_keep_their_own_audio():
     assert [(image.caption, image.image.shape) for image in whole.images] == [("whole frame", (9, 16, 3))]
     assert whole.audio == [("audio", media.waveform, 8000)]
     assert (mixture, unknown) == tuple(given[1:])
+
+
+def test_retrieval_shows_what_is_found_and_lets_it_be_heard():
+    clips = build("recognition")
+    task = TASKS["retrieval"](clips, PROCESSOR)
+    images = np.eye(4)
+    audio = np.array([[1, 0, 0, 0], [0.9, 0.5, 0.6, 0], [0, 0, 0, 1], [0, 0, 0.8, 0.7]])  # clip 5 was unreadable
+    items = [2, 3, 6, 7]
+    rows = [{"index": i, "image": a, "audio": b} for i, a, b in zip(items, images, audio, strict=True)]
+    first, second = task.ranked_examples(rows, [0, 1])
+    assert first.text == "Of 4, the frame is number 1 for its audio, and the audio number 1 for its frame"
+    assert second.text == "Of 4, the frame is number 3 for its audio, and the audio number 1 for its frame"
+    captions = ["frame", *(f"number {number} for the audio" for number in (1, 2, 3))]
+    assert [image.caption for image in first.images] == captions
+    assert [image.correct for image in first.images] == [None, True, False, False]
+    assert [image.correct for image in second.images] == [None, False, False, True]
+    frames = task.frames(torch.stack([clips[i]["pixel_values"] for i in (3, 2, 6, 3)]))
+    for image, frame in zip(second.images, frames, strict=True):
+        np.testing.assert_array_equal(image.image, frame)
+    (third,) = task.ranked_examples(rows, [2])  # the audio most similar to its frame is that of another clip
+    assert [name for name, _, _ in second.audio] == ["audio"]
+    assert [name for name, _, _ in third.audio] == ["audio", "number 1 for the frame"]
+    for (_, waveform, _), item in zip(third.audio, (6, 7), strict=True):
+        np.testing.assert_array_equal(waveform, clips.media(item).waveform)
+
+
+def test_an_evaluation_of_retrieval_has_examples_with_the_whole_frame(monkeypatch):
+    clips = build("recognition")
+    media = clips.media(0)._replace(frame=np.zeros((9, 16, 3), np.uint8))
+    monkeypatch.setattr(type(clips), "media", lambda self, i: media)
+    torch.manual_seed(0)
+    model = DeepAVFusionModel(DeepAVFusionConfig(**SMALL))
+    examples = evaluate("retrieval", clips, model, examples=5).examples
+    assert [example.title for example in examples] == [f"scene test/{i}" for i in range(5)]
+    for example in examples:
+        assert example.images[0].caption == "whole frame"
+        assert example.images[0].image.shape == (9, 16, 3)
+        assert len(example.images) == 5
+        assert example.audio[0][0] == "audio"
+    assert evaluate("retrieval", clips, model).examples == []
+
+
+@pytest.mark.parametrize("objective", ["reconstruction", "align", "jepa"])
+def test_examples_of_pre_training_can_be_heard(objective):
+    """What is reconstructed of masked patches, or, without decoders, what is found for the audio."""
+    clips = build("recognition", max_objects=1)
+    settings = ["run.num_reconstructions=2", "task.probe_labels=[]", "data.num_workers=0"]
+    recipe = load_recipe("pretrain", "scenes_tiny", settings)
+    torch.manual_seed(0)
+    model = DeepAVFusionForPreTraining(DeepAVFusionConfig(**SMALL, pretraining_objective=objective))
+    task = TASKS["pretraining"](clips, PROCESSOR, recipe)
+    evaluation = task.evaluate(model, Accelerator(cpu=True), full=True)
+    assert len(evaluation.examples) == 2
+    for number, (example, row) in enumerate(zip(evaluation.examples, evaluation.predictions["clips"], strict=False)):
+        assert example.title == f"scene test/{number}"
+        name, waveform, _ = example.audio[0]
+        assert name == "audio"
+        np.testing.assert_array_equal(waveform, clips.media(number).waveform)
+        captions = [image.caption for image in example.images]
+        if objective == "jepa":
+            assert captions[-1] == "number 3 for the audio"
+        else:
+            masked, reconstructed, original = (image.image for image in example.images[:3])
+            np.testing.assert_array_equal(original, task.frames(clips[number]["pixel_values"][None])[0])
+            assert 0 < (masked == original).all(-1).mean() < 1
+            assert (reconstructed != original).any()
+            assert captions[3] == "log-mel: masked, reconstructed, original"
+            assert f"image {row['losses']['image_loss']:.3f}, audio {row['losses']['audio_loss']:.3f}" in example.text
 
 
 @pytest.mark.parametrize("several", [False, True])

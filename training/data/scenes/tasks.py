@@ -187,14 +187,18 @@ class SceneTask(SceneClips):
                 result[shapes_seen == shape + 1] = self.config.design.class_of[shape, timbre] + 1
         return result
 
-    def _mixtures(self, items: list[int]) -> list[dict]:
+    def mixed_scenes(self, i: int) -> tuple[int, int]:
+        """The scenes whose audio is mixed in item i of separation, target first."""
         if self.train:
-            firsts = [self._shuffled()[i // 2] for i in items]
-            pairs = [(j, self._mixture_partner(j, self.epoch)) for j in firsts]
+            first = self._shuffled()[i // 2]
+            pair = first, self._mixture_partner(first, self.epoch)
         else:
             # The partners of pairs come from the half of the split that is in no other pair.
-            pairs = [(i // 2, self._mixture_partner(i // 2, epoch=0, low=self.size // 2)) for i in items]
-        pairs = [pair[:: -1 if i % 2 else 1] for i, pair in zip(items, pairs, strict=True)]
+            pair = i // 2, self._mixture_partner(i // 2, epoch=0, low=self.size // 2)
+        return (pair[1], pair[0]) if i % 2 else pair
+
+    def _mixtures(self, items: list[int]) -> list[dict]:
+        pairs = [self.mixed_scenes(i) for i in items]
         target, other = (self._media([pair[k] for pair in pairs]) for k in (0, 1))
         pixels = as_pixels(target["frames"])
         waveforms = np.stack([target["waveforms"], other["waveforms"]], axis=1).astype(np.float32) / _FULL_SCALE

@@ -1,0 +1,1 @@
+"""A page of results that can be seen and heard, with cases that a rule chooses."""

@@ -1,0 +1,61 @@
+"""A strip of two scenes over time: what sounds in their frames, and their sounds separated from a mixture."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from deepavfusion.inference.drawing import heat_overlay
+
+from ...data.scenes.generation import generate_scene
+from .figures import StripScene, strip
+from .sources import Source
+
+FRAMES = 6
+_NAMES = ("scene A", "scene B")
+
+
+@torch.no_grad()
+def draw_strip(separation: Source, localization: Source) -> Figure:
+    """Draw the strip of the pair of scenes with the typical score: the median over pairs of their mean improvement.
+
+    The sound of each scene is separated from the mixture by its middle frame; the maps show where the frames, in which
+    objects move, answer to the separated sound.
+
+    Args:
+        separation: Evaluation of separation on scenes.
+        localization: Evaluation of localization on scenes.
+    """
+    scores = separation.measure.scores(separation.rows)
+    pairs = scores[: len(scores) // 2 * 2].reshape(-1, 2).mean(1)
+    order = np.argsort(pairs, kind="stable")[: int((~np.isnan(pairs)).sum())]  # NaN comes last
+    pair = int(order[(len(order) - 1) // 2])
+    clips = separation.task.clips
+    samples = clips.__getitems__([2 * pair, 2 * pair + 1])
+    extractor = separation.task.processor.feature_extractor
+    mixture = samples[0]["waveforms"].sum(0)
+    inputs = {name: torch.stack([sample[name] for sample in samples]) for name in ("pixel_values", "input_features")}
+    separated = extractor.separate(separation.model(**inputs).logits.float(), mixture.expand(2, -1))
+    scenes = []
+    for title, scene, sound in zip(_NAMES, clips.mixed_scenes(2 * pair), separated, strict=True):
+        frames = _moving_frames(clips.config, clips.scene_index(scene))
+        scenes.append(StripScene(title, _overlays(localization, frames, sound), extractor.log_mel(sound).numpy()))
+    rate = extractor.sampling_rate
+    return strip(scenes, extractor.log_mel(mixture).numpy(), len(mixture) / rate, rate / 2)
+
+
+def _moving_frames(config, index: int) -> np.ndarray:
+    return generate_scene(replace(config, num_frames=FRAMES, motion=True), index).frames
+
+
+def _overlays(localization: Source, frames: np.ndarray, sound: torch.Tensor) -> list[np.ndarray]:
+    """Frames with the maps of their answers to a sound (N,)."""
+    processor = localization.task.processor
+    pixels = processor.visual_processor.normalize(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
+    features = processor.feature_extractor.log_mel(sound)[None, None].expand(len(frames), -1, -1, -1)
+    maps = localization.model(pixel_values=pixels, input_features=features).logits.float().sigmoid()
+    return [heat_overlay(frame, heat, limits=(0, 1)) for frame, heat in zip(frames, maps.numpy(), strict=True)]
+
+
+__all__ = ["draw_strip"]
