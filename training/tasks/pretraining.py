@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion.inference.pages.reconstructions import reconstruction_images
 
 from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
 from ..metrics.knn import STREAMS, chance, knn_probe, pool_streams
 from ..report.charts import training_curves
-from ..report.reconstructions import draw_reconstructions, reconstruction_images
+from ..report.reconstructions import draw_reconstructions
 from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
