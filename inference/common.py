@@ -188,6 +188,12 @@ def load_pipeline(
         return pipeline_class(model, processor.with_fit(fit), task=task, **options)
 
 
+def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """Dtype of matrix products on a device by `--precision`; None for that of the model."""
+    fast = precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device.type))
+    return torch.bfloat16 if fast else None
+
+
 def check_device(name: str | None) -> None:
     """Raise `ValueError` for a device that this machine does not have."""
     try:
@@ -236,8 +242,7 @@ def run(
     if paged:
         check_index(out, arguments.overwrite)
     pipeline = load()
-    if arguments.precision == "bfloat16" or (arguments.precision == "auto" and fast_bfloat16(pipeline.device.type)):
-        pipeline.mixed_precision = torch.bfloat16
+    pipeline.mixed_precision = mixed_precision(arguments.precision, pipeline.device)
     try:
         return max(code, _process(command, arguments, pipeline, files, work, counted))
     finally:
@@ -279,6 +284,7 @@ __all__ = [
     "load_model",
     "load_pipeline",
     "missing_model",
+    "mixed_precision",
     "model_fault",
     "quiet_library",
     "reading_model",

@@ -27,6 +27,23 @@ def maximum(heat: np.ndarray) -> dict[str, int] | None:
     return {"x": int(column), "y": int(row)} if heat.any() else None
 
 
+def heat_film(scored: bool = True) -> Overlay:
+    """How heat maps are drawn over the frames of a film.
+
+    Args:
+        scored: Whether the model was trained for localization: its colors fade with the score.
+    """
+
+    def map_of(entry: dict[str, Any]) -> np.ndarray:
+        # Each map has its maximum at 1, whether or not anything sounds: the score says how visible it is.
+        return small_map(entry["heat_map"], SHORT_SIDE, smooth=True) * (entry["score"] if scored else 1.0)
+
+    def describe(entry: dict[str, Any]) -> dict[str, Any]:
+        return {"score": entry["score"] if scored else None, "maximum": maximum(entry["heat_map"])}
+
+    return Overlay(map_of, lambda frame, heat: heat_overlay(frame, heat, limits=(0, 1)), describe, True, {})
+
+
 @command("deepavfusion localize")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
@@ -46,17 +63,10 @@ def main(argv: list[str]) -> int:
             **untrained,
         )
 
-    def describe(entry: dict[str, Any]) -> dict[str, Any]:
-        return {"score": entry["score"] if scored else None, "maximum": maximum(entry["heat_map"])}
-
     def line(entry: dict[str, Any]) -> str:
         heat, place = entry["heat_map"], maximum(entry["heat_map"])
         peak = "no maximum" if place is None else f"maximum at x {place['x']}, y {place['y']}"
         return f"{peak} of {heat.shape[1]} x {heat.shape[0]}" + (f", score {entry['score']:.2f}" if scored else "")
-
-    def map_of(entry: dict[str, Any]) -> np.ndarray:
-        # Each map has its maximum at 1, whether or not anything sounds: the score says how visible it is.
-        return small_map(entry["heat_map"], SHORT_SIDE, smooth=True) * (entry["score"] if scored else 1.0)
 
     results = MapResults(
         "localize",
@@ -65,7 +75,7 @@ def main(argv: list[str]) -> int:
         "heat",
         lambda entry, note: {"heat": png(heat_overlay(entry["frame"], entry["heat_map"]), **note)},
         line,
-        Overlay(map_of, lambda frame, heat: heat_overlay(frame, heat, limits=(0, 1)), describe, True, {}),
+        heat_film(scored),
     )
     return run("localize", arguments, load, results.write, VIDEO_SUFFIXES, counted=False)
 

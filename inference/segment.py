@@ -40,6 +40,23 @@ def index_image(mask: np.ndarray, colors: np.ndarray) -> Image.Image:
     return image
 
 
+def mask_film(count: int, threshold: float = 0.5) -> Overlay:
+    """How masks are drawn over the frames of a film.
+
+    Args:
+        count: Number of labels of the model.
+        threshold: Probability threshold of a single label.
+    """
+    colors = None if count == 1 else class_colors(count)
+    return Overlay(
+        lambda entry: small_map(entry["mask"], SHORT_SIDE, smooth=False),
+        lambda frame, mask: mask_overlay(frame, mask, colors),
+        lambda entry: {"labels": fractions(entry)},
+        False,
+        {"threshold": threshold},
+    )
+
+
 @command("deepavfusion segment")
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit code."""
@@ -52,22 +69,12 @@ def main(argv: list[str]) -> int:
 
     def segment(pipeline, file: str, name: str) -> None:
         count = pipeline.model.config.num_labels
-        colors = class_colors(max(count, 2))
-
-        def overlay(frame: np.ndarray, mask: np.ndarray) -> np.ndarray:
-            return mask_overlay(frame, mask, None if count == 1 else colors)
+        track = mask_film(count, arguments.threshold)
 
         def draw_images(entry: dict[str, Any], note: dict[str, str]) -> dict[str, bytes]:
-            mask = encode_png(index_image(entry["mask"], colors), **note)
-            return {"mask": mask, "overlay": png(overlay(entry["frame"], entry["mask"]), **note)}
+            mask = encode_png(index_image(entry["mask"], class_colors(max(count, 2))), **note)
+            return {"mask": mask, "overlay": png(track.draw(entry["frame"], entry["mask"]), **note)}
 
-        track = Overlay(
-            lambda entry: small_map(entry["mask"], SHORT_SIDE, smooth=False),
-            overlay,
-            lambda entry: {"labels": fractions(entry)},
-            False,
-            {"threshold": arguments.threshold},
-        )
         results = MapResults(
             "segment",
             arguments,

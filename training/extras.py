@@ -6,8 +6,10 @@ from packaging.requirements import Requirement
 
 from deepavfusion_cli import MODULES
 
-# Module -> extra; all other modules run with the base install. setup.cfg declares the packages of each extra.
+# Module of `inference` or `training` -> extra; all other modules run with the base install. setup.cfg declares the
+# packages of each extra.
 EXTRAS = {
+    "demo": "demo",
     "pretrain": "train",
     "finetune": "train",
     "probe": "train",

@@ -9,21 +9,18 @@ The vectors are those of sentence-transformers, see `DeepAVFusionEmbedder`. Medi
 torchcodec: of each sound and video, the window in the middle.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.nn.functional import normalize
-from transformers.utils import cached_file
 
-from deepavfusion.auto_deepavfusion import sentence_transformers_files
-from deepavfusion.inference.common import check_device, load_model, reading_model
+from deepavfusion.inference.common import check_device
 from deepavfusion.inference.jobs.progress import with_progress
-from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.sentence_transformers_deepavfusion import DeepAVFusionEmbedder
+
+from .embedders import load_embedder
 
 MODALITIES = ("image", "audio", "video")
 
@@ -56,7 +53,7 @@ class MTEBEncoder:
         if isinstance(model_name, DeepAVFusionEmbedder):
             self.embedder, default = model_name, "deepavfusion/encoder"
         else:
-            self.embedder, default = _load(str(model_name), revision, pooling), _name(str(model_name))
+            self.embedder, default = load_embedder(str(model_name), revision, pooling), _name(str(model_name))
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         self.device = torch.device(device or accelerator or "cpu")
         self.embedder.eval().to(self.device)
@@ -143,19 +140,6 @@ def rows(batch: dict[str, list], columns: list[str]) -> Iterator[dict[str, Any]]
         if not row:
             raise ValueError(f"Expected a value in {' or '.join(columns)} in every row, got none in one of them.")
         yield row
-
-
-def _load(origin: str, revision: str | None, pooling: str | None) -> DeepAVFusionEmbedder:
-    options = {} if revision is None else {"revision": revision}
-    model = load_model(transformers.AutoModel, origin, **options)
-    with reading_model(origin):
-        processor = DeepAVFusionProcessor.from_pretrained(origin, **options)
-        file = cached_file(
-            origin, DeepAVFusionEmbedder.config_file_name, _raise_exceptions_for_missing_entries=False, **options
-        )
-        stored = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
-    default = sentence_transformers_files(model.config)[DeepAVFusionEmbedder.config_file_name]["pooling"]
-    return DeepAVFusionEmbedder(model, processor, pooling or stored.get("pooling", default))
 
 
 def _name(origin: str) -> str:

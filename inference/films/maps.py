@@ -110,7 +110,7 @@ def write_map_film(
     noted: list[dict[str, Any]] = []
 
     def maps() -> Iterator[tuple[float, np.ndarray]]:
-        windows = _Windows(film.recording, timestamps[begin:], pipeline.processor)
+        windows = RecordingWindows(film.recording, timestamps[begin:], pipeline.processor)
         results = pipeline(windows, batch_size=batch_size, **overlay.options)  # no more than a batch is held
         for timestamp, entry in zip(timestamps[begin:], results, strict=True):
             if timestamp not in known:
@@ -139,8 +139,14 @@ def write_map_film(
     return about | {"maps": [entry for part in film.notes() for entry in part]}
 
 
-class _Windows(IterableDataset):
-    """Windows of a video, as inputs of a pipeline: a data set, for transformers cannot close generators."""
+class RecordingWindows(IterableDataset):
+    """Windows of a video, as inputs of a pipeline: a data set, for transformers cannot close generators.
+
+    Args:
+        recording: The video.
+        timestamps: Middles of the windows in seconds, ascending.
+        processor: Processor of the pipeline.
+    """
 
     def __init__(self, recording: Recording, timestamps: list[float], processor: Any):
         self.recording, self.timestamps, self.processor = recording, timestamps, processor
@@ -152,4 +158,4 @@ class _Windows(IterableDataset):
             yield {"image": clip.frames, **audio}
 
 
-__all__ = ["MapTrack", "Overlay", "map_timestamps", "small_map", "write_map_film"]
+__all__ = ["MapTrack", "Overlay", "RecordingWindows", "map_timestamps", "small_map", "write_map_film"]

@@ -1,1 +1,1 @@
-"""Pages of results: the template of all HTML pages of the package, and the page of a folder of results."""
+"""Pages of results: the template of all HTML pages, the page of a folder of results, and images of reconstructions."""

@@ -57,7 +57,7 @@ def programs() -> set[str]:
 
 
 def extra_of(program: str) -> str | None:
-    return extras.EXTRAS.get(program.removeprefix("training."))
+    return extras.EXTRAS.get(program.removeprefix("training.").removeprefix("inference."))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +155,14 @@ def test_a_module_that_is_run_names_the_extra(folder):
     assert result.stderr == f"deepavfusion pretrain: {advice}\n"
 
 
+def test_the_demo_names_its_extra(folder):
+    code = f"import sys, deepavfusion_cli as cli; sys.exit(cli.main(['demo', {str(folder / 'localize')!r}]))"
+    result = run_with_extras((), "-c", code, home=folder, without=["gradio"])
+    assert (result.returncode, result.stdout) == (2, "")
+    advice = "needs the package gradio; install it by `pip install 'deepavfusion[demo]'`"
+    assert result.stderr.splitlines()[-1] == f"deepavfusion demo: {advice}"
+
+
 @pytest.mark.parametrize("package", [Requirement(line).name for line in declared("train")])
 def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
     found = metadata.distribution
@@ -166,6 +174,8 @@ def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
 
     monkeypatch.setattr(metadata, "distribution", distribution)
     for command in cli.COMMANDS:
+        if extras.EXTRAS.get(cli.MODULES.get(command, command)) == "demo":
+            continue  # which need not be installed
         needed = extras.EXTRAS.get(cli.MODULES.get(command, command)) == "train"
         message = (
             f"deepavfusion {command}: needs the package {package}; install it by `pip install 'deepavfusion[train]'`"
@@ -178,7 +188,7 @@ def test_each_package_of_the_extra_is_named(package, monkeypatch, capsys):
 
 
 def test_extras_are_known_by_the_names_of_programs():
-    assert {f"training.{name}" for name in extras.EXTRAS} <= programs()
+    assert {name for name in extras.EXTRAS if not {f"training.{name}", f"inference.{name}"} & programs()} == set()
     # `recipes` is answered by the command line itself, without the package.
     modules = {name: cli.MODULES.get(name, name) for name in cli.COMMANDS if name != "recipes"}
     commands = {f"{'inference' if name in cli.INFERENCE else 'training'}.{modules[name]}" for name in modules}

@@ -120,6 +120,23 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         (["evaluate", "scenes_retrieval", *model, "--out", "clip.mp4/x"], 2, "--out=clip.mp4/x cannot be written to"),
         (["evaluate", "scenes_retrieval", *model, "--mixed-precision", "no"], 2, "mean optim.mixed_precision="),
     ]
+    cases += [
+        (["demo"], 2, "the following arguments are required: DIR"),
+        (["demo", "runs/my_modle"], 2, "there is no such folder; did you mean runs/my_model?\n"),
+        (
+            ["demo", "runs/my_model", "--clips", "run"],
+            2,
+            "--clips=run cannot be used: there is no such folder; did you",
+        ),
+        (["demo", "runs/my_model", "--clips", "clip.mp4"], 2, "that is a file, not a folder."),
+        (
+            ["demo", "runs/my_model", "--export-space", "runs"],
+            2,
+            "--export-space=runs is not empty: name a new folder.",
+        ),
+        (["demo", "runs/my_model", "--export-space", "x", "--clips", "runs"], 2, "expected no --clips"),
+        (["demo", "runs/my_model", "--max-second", "0"], 2, "expected a positive integer"),
+    ]
     Path("own.yaml").write_text("command: pretrain\ndata: {name: folder, path: absent}")
     cases += [
         (["pretrain", "own.yaml"], 2, "data.path=absent cannot be used: there is no such folder."),

@@ -22,6 +22,7 @@ COMMANDS = {
     "separate": "separate the sources that frames or images show from the audio of media files",
     "segment": "write masks of sounding objects in media files",
     "localize": "write heat maps of the sound sources in media files",
+    "demo": "serve a page to try models in the browser, or write it as a Space",
     "convert": "convert a published checkpoint to a Hub repository",
     "export": "export a model, or what it predicts, to the format of another program",
     "push": "check a model and publish it on the Hub",
@@ -29,7 +30,7 @@ COMMANDS = {
     "recipes": "list the recipes of the package, each with its goal, what it needs and its cost",
     "data": "check a data set, or prepare its clips for training",
 }
-INFERENCE = ("embed", "classify", "separate", "segment", "localize", "convert", "export", "push")
+INFERENCE = ("embed", "classify", "separate", "segment", "localize", "demo", "convert", "export", "push")
 MODULES = {"data": "check", "push": "publishing.push"}  # of commands whose module has another name
 _FLAGS = ("--help", "--version")
 _PROGRAM = "deepavfusion"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from .environment import usable_cores
-from .exports import convert_parser, evaluate_parser, export_parser, push_parser, verify_parser
+from .exports import convert_parser, demo_parser, evaluate_parser, export_parser, push_parser, verify_parser
 from .parser import FITS, CommandParser, add_precision, fraction, maps_rate, part, positive, rate, seconds
 
 # Data sets on disk.
@@ -272,6 +272,7 @@ PARSERS = {
     "export": export_parser,
     "verify": verify_parser,
     "push": push_parser,
+    "demo": demo_parser,
 }
 
 __all__ = [
@@ -281,6 +282,7 @@ __all__ = [
     "classify_parser",
     "convert_parser",
     "data_parser",
+    "demo_parser",
     "embed_parser",
     "evaluate_parser",
     "export_parser",

@@ -1,9 +1,10 @@
-"""Command lines of what is done with a trained model: conversion, export, verification, publishing."""
+"""Command lines of what is done with a trained model: conversion, export, verification, publishing, a demo."""
 
 import argparse
 from pathlib import Path
 
 from .parser import FITS, CommandParser, add_precision, positive
+from .paths import InputError, check_empty, check_writable, missing_folder, similar, unusable
 
 
 def convert_parser() -> CommandParser:
@@ -150,4 +151,57 @@ def push_parser() -> CommandParser:
     return parser
 
 
-__all__ = ["convert_parser", "evaluate_parser", "export_parser", "push_parser", "verify_parser"]
+def demo_parser() -> CommandParser:
+    """Build the parser of `deepavfusion demo`."""
+    parser = CommandParser(
+        prog="deepavfusion demo",
+        description="Serve a page to try models in the browser, without a network: drop a video, see what sounds,\n"
+        "click a thing and hear it alone, mask what is silent, show labels over time, reconstruct what is hidden,\n"
+        "search clips. What no model can do is not offered. Needs the extra demo.\n\n"
+        "deepavfusion demo runs/scenes_localization runs/scenes_separation\n"
+        "deepavfusion demo runs/search --clips videos/\n"
+        "deepavfusion demo runs/scenes_segmentation --export-space space/",
+        epilog="What visitors upload and what is computed for them lies in a temporary folder, which is removed at the "
+        "end.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", metavar="DIR", help="folders or Hub ids of saved models")
+    parser.add_argument("--clips", type=Path, metavar="DIR", help="folder of clips to search (default: the examples)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the built-in scenes among the examples (0)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for others (127.0.0.1)")
+    parser.add_argument("--port", type=positive, help="port to serve at (default: the first free one from 7860)")
+    parser.add_argument("--max-megabytes", type=positive, default=200, help="largest file of a visitor (200)")
+    parser.add_argument("--max-seconds", type=positive, default=60, help="longest video of a visitor (60)")
+    parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
+    parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")
+    add_precision(parser)
+    parser.add_argument(
+        "--export-space", type=Path, metavar="OUT", help="write the repository of a Space to a new folder instead"
+    )
+    return parser
+
+
+def check_demo(given: argparse.Namespace) -> None:
+    """Raise `InputError` for models or clips that are not there, `FolderError` for a folder that cannot be written."""
+    for origin in given.models:
+        if reason := missing_folder(origin):
+            raise InputError(unusable(origin, reason))
+    if given.clips is not None and not given.clips.is_dir():
+        what = "that is a file, not a folder" if given.clips.exists() else "there is no such folder"
+        raise InputError(unusable(f"--clips={given.clips}", f"{what}{similar(given.clips)}"))
+    if given.export_space is not None:
+        if given.clips is not None:
+            raise InputError("--export-space: expected no --clips, which are not part of a Space.")
+        check_writable(given.export_space, "--export-space")
+        check_empty(given.export_space, "--export-space")
+
+
+__all__ = [
+    "check_demo",
+    "convert_parser",
+    "demo_parser",
+    "evaluate_parser",
+    "export_parser",
+    "push_parser",
+    "verify_parser",
+]

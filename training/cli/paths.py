@@ -18,6 +18,12 @@ class FolderError(ValueError):
     exit_code = BAD_INPUT
 
 
+class InputError(ValueError):
+    """Raised for an input that is not there; the message names it."""
+
+    exit_code = BAD_INPUT
+
+
 def existing_parent(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
@@ -55,6 +61,18 @@ def _obstacle(path: Path) -> tuple[Path, str]:
             return parent, ""
     except OSError as error:
         return parent, "" if disk_is_full(error) else "takes no files"
+
+
+def check_empty(path: Path, argument: str) -> None:
+    """Raise `FolderError` unless a folder is absent or empty.
+
+    Args:
+        path: The folder.
+        argument: Argument that gives it, for the message.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "is not empty" if path.is_dir() else "is a file"
+        raise FolderError(f"{argument}={path} {what}: name a new folder.")
 
 
 def check_output_file(path: Path, argument: str) -> None:
@@ -137,6 +155,8 @@ def model_folders(parent: Path) -> Iterable[Path]:
 __all__ = [
     "RUNS",
     "FolderError",
+    "InputError",
+    "check_empty",
     "check_output_file",
     "check_writable",
     "existing_parent",

@@ -14,9 +14,19 @@ from typing import Any
 from yaml import YAMLError
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
-from .errors import BAD_INPUT
+from .exports import check_demo
 from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
-from .paths import RUNS, check_output_file, check_writable, missing_folder, sentence, similar, suggestion, unusable
+from .paths import (
+    RUNS,
+    InputError,
+    check_output_file,
+    check_writable,
+    missing_folder,
+    sentence,
+    similar,
+    suggestion,
+    unusable,
+)
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
 from .values import check_override, load_values, parse_override
 
@@ -29,12 +39,6 @@ def program(command: str, words: Sequence[str]) -> str:
     """Name of a command in messages."""
     action = f" {words[0]}" if command == "data" and words and words[0] in DATA_ACTIONS else ""
     return f"deepavfusion {command}{action}"
-
-
-class InputError(ValueError):
-    """Raised for an input that is not there; the message names it."""
-
-    exit_code = BAD_INPUT
 
 
 def check(command: str, words: Sequence[str]) -> None:
@@ -165,6 +169,9 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         return given
     if command == "push":
         _check_push(given)
+        return given
+    if command == "demo":
+        check_demo(given)
         return given
     output = getattr(given, "output", None)
     single = command != "export"

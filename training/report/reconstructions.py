@@ -1,78 +1,18 @@
-"""Masked, reconstructed and original inputs of a pre-training model, as arrays and as a figure."""
+"""Masked, reconstructed and original inputs of a pre-training model as a figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from deepavfusion import DeepAVFusionImageProcessor
 from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.pages.reconstructions import MASKED
 
 from .charts import log_mels
 from .report import Example, ExampleImage
 from .style import figure_png, own_style
-
-_MASKED = 0.5  # gray of a masked patch, in 0..1
-
-
-@torch.no_grad()
-def reconstruction_images(
-    model, pixel_values: torch.Tensor, input_features: torch.Tensor, outputs, mean: list[float], std: list[float]
-) -> list[dict[str, list[np.ndarray]]]:
-    """Masked, reconstructed and original frames (H, W, 3) in 0..1 and spectrograms (mels, time).
-
-    Args:
-        model: Pre-training model, which defines the patches and the units of its targets.
-        pixel_values: Frames; of a video, the first frame is shown.
-        input_features: Log-mel spectrograms.
-        outputs: The model's outputs for these inputs in eval mode.
-        mean: Mean of the image processor's normalization, per channel.
-        std: Standard deviation of that normalization, per channel.
-
-    Returns:
-        "image_masked", "image_reconstructed", "image_original", and the same for "audio"; masked values of spectrograms
-        are NaN. One such set in the units of the model's targets. Where those are standardized (gray is 0, black and
-        white are three standard deviations), a second set in the units of the inputs, in which predicted patches have
-        the mean and deviation of the true ones: it looks better than what the model knows.
-    """
-    image, audio = model.image_decoder, model.audio_decoder
-    pixels, features = pixel_values.float(), input_features.float()
-    predictions = outputs.image_logits.float(), outputs.audio_logits.float()
-    masks = outputs.image_mask.bool()[..., None], outputs.audio_mask.bool()[..., None]
-    image_processor = DeepAVFusionImageProcessor(image_mean=mean, image_std=std)
-
-    def frames(patches: torch.Tensor) -> torch.Tensor:
-        values = model.unpatchify_image(patches)
-        return values[:, 0] if values.ndim == 5 else values
-
-    def panels(originals, predicted, display) -> dict[str, list[np.ndarray]]:
-        found = {}
-        for name, original, prediction, mask in zip(("image", "audio"), originals, predicted, masks, strict=True):
-            whole = frames if name == "image" else model.unpatchify_audio
-            hidden = whole(mask.expand_as(original).float()) > 0.5
-            shown = {"masked": original, "reconstructed": torch.where(mask, prediction, original), "original": original}
-            for kind, patches in shown.items():
-                values = whole(patches)
-                if name == "image":
-                    values = display(values)
-                if kind == "masked":
-                    values = values.masked_fill(hidden, _MASKED if name == "image" else torch.nan)
-                values = values.permute(0, 2, 3, 1) if name == "image" else values[:, 0]
-                found[f"{name}_{kind}"] = list(values.cpu().numpy())
-        return found
-
-    inputs = model.patchify_image(pixels), model.patchify_audio(features)
-    if image.target_channels is None:
-        return [panels(inputs, predictions, image_processor.denormalize)]
-    targets = image.targets(pixels), audio.targets(features)
-    restored = image.in_input_units(predictions[0], pixels), audio.in_input_units(predictions[1], features)
-    return [
-        panels(targets, predictions, lambda values: (0.5 + values / 6).clamp(0, 1)),
-        panels(inputs, restored, image_processor.denormalize),
-    ]
 
 
 @own_style
@@ -96,7 +36,7 @@ def draw_reconstructions(
     axes = figure.subplots(len(rows), 6, width_ratios=[1, 1, 1, audio_width, audio_width, audio_width], squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)  # ty: ignore[unknown-argument]
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    colormap = matplotlib.colormaps["magma"].with_extremes(bad=(_MASKED,) * 3)
+    colormap = matplotlib.colormaps["magma"].with_extremes(bad=(MASKED,) * 3)
     for row, (clip, unit) in enumerate(rows):
         low, high = np.percentile(images[unit]["audio_original"][clip], [1, 99.5])
         high = max(high, low + 0.1)  # digital silence has no range of its own
@@ -147,4 +87,4 @@ def _end(name: str, length: int = 24) -> str:
     return name if len(name) <= length else "…" + name[-(length - 1) :]
 
 
-__all__ = ["draw_reconstructions", "reconstruction_example", "reconstruction_images"]
+__all__ = ["draw_reconstructions", "reconstruction_example"]

@@ -3,11 +3,12 @@
 import numpy as np
 
 from deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionModel
+from deepavfusion.inference.pages.reconstructions import reconstruction_images
 
 from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
 from ..metrics.knn import STREAMS, neighbor_rows, neighbor_scores
 from ..report.charts import training_curves
-from ..report.reconstructions import draw_reconstructions, reconstruction_example, reconstruction_images
+from ..report.reconstructions import draw_reconstructions, reconstruction_example
 from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from deepavfusion import DeepAVFusionForPreTraining
+from deepavfusion.inference.pages.reconstructions import reconstruction_images
 from deepavfusion.training.report.charts import training_curves
-from deepavfusion.training.report.reconstructions import draw_reconstructions, reconstruction_images
+from deepavfusion.training.report.reconstructions import draw_reconstructions
 from tests.tiny import tiny_config
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
