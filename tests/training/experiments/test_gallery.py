@@ -102,7 +102,7 @@ def test_the_page_shows_every_task_with_images_and_audio(runs, page):
         assert load_clip(path.read_bytes(), seconds=60, require="audio").waveform.size
     # The score of each case is that of its clip in the predictions.
     rows, _ = read_table(runs / "scenes_localization" / "predictions" / "clips.parquet")
-    shown = re.findall(r"^\*\*\w+\*\*, cIoU ([\d.]+ %)", sections["Localization"], re.MULTILINE)
+    shown = re.findall(r"^\*\*\w+\*\* .*: cIoU ([\d.]+ %)$", sections["Localization"], re.MULTILINE)
     assert set(shown) <= {f"{100 * row['own']:.1f} %" for row in rows}
     assert shown == sorted(shown, key=lambda text: -float(text.partition(" ")[0]))
     assert Image.open(page.parent.with_name("strip.webp")).size[0] > 500

@@ -84,8 +84,12 @@ def _loss(row: dict[str, Any]) -> float:
 
 
 MEASURES = {
-    "pretraining": Measure("loss of masked patches, image + audio", lambda x: f"loss {x:.3f}", False, _scores(_loss)),
-    "recognition": Measure("probability of the true class", percent, True, _scores(_true_probability)),
+    "pretraining": Measure(
+        "loss of masked patches, image + audio", lambda score: f"loss {score:.3f}", False, _scores(_loss)
+    ),
+    "recognition": Measure(
+        "probability of the true class", lambda score: f"probability {percent(score)}", True, _scores(_true_probability)
+    ),
     "localization": Measure(
         "cIoU, frames with a visible source",
         lambda score: f"cIoU {percent(score)}",

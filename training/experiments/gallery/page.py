@@ -70,16 +70,18 @@ class Gallery:
             self._add_case(f"{name}-{case.name.lower()}", case, example, source.measure.text(case.score))
 
     def _add_case(self, name: str, case: Case, example: Example, score: str) -> None:
-        heads, images = [], []
+        heads, frames, charts = [], [], []
         for number, image in enumerate(example.images):
-            mark = {True: "✓ ", False: "✗ ", None: ""}[image.correct]
-            heads.append(mark + markdown_text(image.caption))
-            images.append(self._image(f"{name}-{number}", image))
-        text = f": {markdown_text(example.text)}" if example.text else ""
-        self.add_text(f"**{case.name}**, {score} ({markdown_text(example.title)}){text}")
-        self.add_text("\n".join(_row(cells) for cells in (heads, ["---"] * len(heads), images)))
-        players = (self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio)
-        self.add_text(" ".join(players))
+            shown = self._image(f"{name}-{number}", image)
+            if isinstance(image.image, np.ndarray):
+                heads.append({True: "✓ ", False: "✗ ", None: ""}[image.correct] + markdown_text(image.caption))
+                frames.append(shown)
+            else:
+                charts.append(shown)
+        about = example.text if score in example.text else "; ".join(filter(None, [score, example.text]))
+        self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {markdown_text(about)}")
+        self.add_text("\n".join(_row(cells) for cells in (heads, ["---"] * len(heads), frames)), *charts)
+        self.add_text(" ".join(self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio))
 
     def _image(self, name: str, image: ExampleImage) -> str:
         if isinstance(image.image, np.ndarray):

@@ -1,7 +1,7 @@
 """Evaluations whose cases are shown: the folder of a run, or of `deepavfusion evaluate`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Source:
                 found = self.task.examples(self.model, inputs, batch)
             if not found:
                 raise UnreadableError(f"{self.folder}: clip {place} of {clips.card} has nothing to show.")
-            shown += with_media(found, clips, [place])
+            shown += with_media([replace(found[0], title=batch["path"][0])], clips, [place])
         return shown
 
 
