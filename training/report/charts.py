@@ -140,9 +140,7 @@ def training_curves(
     chart_axes(rate, "Learning rate", "epoch", "learning rate")
     norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
     if any(record["grad_norm"] > 0 for record in train):
-        norm.set_yscale("log")
-        norm.yaxis.set_major_formatter(LogFormatter())
-        norm.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        _log_axis(norm)
     chart_axes(norm, "Gradient norm", "epoch", "norm")
     write_atomically(path, figure_png(figure))
 
@@ -195,9 +193,16 @@ def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[
     if names == ["image", "audio"]:
         chart_axes(axes, "Reconstruction loss of masked patches", "epoch", "mean squared error")
     else:
-        axes.set_yscale("log")
+        _log_axis(axes)
         chart_axes(axes, "Parts of the loss", "epoch", "loss")
     axes.legend()
+
+
+def _log_axis(axes) -> None:
+    """Scale the y axis logarithmically, with plain numbers: the style draws no formulas."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping[str, float] | None) -> None:

@@ -95,8 +95,8 @@ def retrieval_examples(task: Task, rows: list[dict[str, Any]], places: Sequence[
     to_image, to_audio = ranks(similarity), ranks(similarity.T)
     for place in places:
         best = np.argsort(-similarity[place], kind="stable")[:_SHOWN].tolist()
-        samples = clips.__getitems__([rows[k]["index"] for k in (place, *best)])
-        own, *found = task.frames(torch.stack([sample["pixel_values"] for sample in samples]))
+        batch = clips.collate(clips.__getitems__([rows[k]["index"] for k in (place, *best)]))
+        own, *found = task.frames(batch["pixel_values"])
         shown = [ExampleImage(own, "frame")]
         for number, (k, frame) in enumerate(zip(best, found, strict=True), 1):
             shown.append(ExampleImage(frame, f"number {number} for the audio", correct=k == place))
@@ -109,7 +109,7 @@ def retrieval_examples(task: Task, rows: list[dict[str, Any]], places: Sequence[
         if other is not None:
             players.append(("number 1 for the frame", other.waveform, other.sampling_rate))
         text = f"Of {len(rows)}, the frame is number {to_image[place]} for its audio, and the audio number "
-        examples.append(Example(samples[0]["path"], shown, players, f"{text}{to_audio[place]} for its frame"))
+        examples.append(Example(batch["path"][0], shown, players, f"{text}{to_audio[place]} for its frame"))
     return examples
 
 

@@ -15,7 +15,8 @@ from deepavfusion.processors import load_clip
 from deepavfusion.training import evaluate
 from deepavfusion.training.config.recipe import RecipeError
 from deepavfusion.training.experiments.gallery import __main__ as gallery
-from deepavfusion.training.experiments.gallery.choice import MEASURES, PERCENTILES, choose
+from deepavfusion.training.experiments.gallery.choice import MEASURES, PERCENTILES, choose, typical_pair
+from deepavfusion.training.experiments.gallery.figures import StripScene, distribution, strip
 from deepavfusion.training.experiments.gallery.page import MARK
 from deepavfusion.training.experiments.gallery.sources import load_source
 from deepavfusion.training.report.predictions import pack, read_table
@@ -102,7 +103,7 @@ def test_the_page_shows_every_task_with_images_and_audio(runs, page):
         assert load_clip(path.read_bytes(), seconds=60, require="audio").waveform.size
     # The score of each case is that of its clip in the predictions.
     rows, _ = read_table(runs / "scenes_localization" / "predictions" / "clips.parquet")
-    shown = re.findall(r"^\*\*\w+\*\*, cIoU ([\d.]+ %)", sections["Localization"], re.MULTILINE)
+    shown = re.findall(r"^\*\*\w+\*\* .*: cIoU ([\d.]+ %)$", sections["Localization"], re.MULTILINE)
     assert set(shown) <= {f"{100 * row['own']:.1f} %" for row in rows}
     assert shown == sorted(shown, key=lambda text: -float(text.partition(" ")[0]))
     assert Image.open(page.parent.with_name("strip.webp")).size[0] > 500
@@ -189,8 +190,6 @@ def test_things_are_shown_with_the_run_that_was_trained_on_them(one, tmp_path):
 
 
 def test_scores_where_lower_is_better_are_drawn_with_the_best_on_the_right():
-    from deepavfusion.training.experiments.gallery.figures import distribution
-
     scores = np.array([0.1, 0.2, 0.9, np.nan])
     for name, inverted in (("pretraining", True), ("localization", False)):
         measure = MEASURES[name]
@@ -198,3 +197,26 @@ def test_scores_where_lower_is_better_are_drawn_with_the_best_on_the_right():
         assert axes.xaxis_inverted() == inverted
         assert sum(patch.get_height() for patch in axes.patches) == 3
         assert axes.get_title(loc="left") == "3 scores"
+
+
+def test_the_strip_shows_the_typical_pair_on_one_axis():
+    scores = np.array([1.0, 3.0, np.nan, 9.0, 5.0, 5.0, -8.0, 8.0, 7.0, 0.0])  # means 2, none, 5, 0 and 3.5
+    assert typical_pair(scores) == 0
+    assert typical_pair(scores[:8]) == 0
+    assert typical_pair(np.append(scores, [6.0, 6.0])) == 4
+    with pytest.raises(ValueError, match="Expected a pair of clips with scores, got none"):
+        typical_pair(np.array([np.nan, 1.0]))
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    mixture, *separated = generator.normal(size=(3, 16, 48))
+    scenes = [StripScene(f"scene {k}", *parts) for k, parts in enumerate(zip(frames, separated, strict=True))]
+    axes = strip(scenes, mixture, 1.5, 8000.0).axes
+    assert [a.get_title() for a in axes[:3]] == ["0.25 s", "0.75 s", "1.2 s"]
+    for panel, frame in zip(axes, frames.reshape(6, 8, 8, 3), strict=False):
+        np.testing.assert_array_equal(panel.images[0].get_array(), frame)
+    titles = ["mixture", "separated by the frame of scene 0", "separated by the frame of scene 1"]
+    assert [a.get_title(loc="left") for a in axes[6:]] == titles
+    for panel, values in zip(axes[6:], [mixture, *separated], strict=True):
+        np.testing.assert_array_equal(panel.images[0].get_array(), values)
+        assert panel.get_xlim() == (0, 1.5)
+        assert panel.images[0].get_clim() == axes[6].images[0].get_clim()

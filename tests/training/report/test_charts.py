@@ -116,6 +116,19 @@ def test_training_curves_show_the_records(tmp_path, monkeypatch, norms):
     assert not any("$" in label for label in labels)
 
 
+def test_logarithmic_losses_have_plain_numbers(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(charts, "figure_png", lambda figure: figures.append(figure) or figure_png(figure))
+    record = {"image_loss": 0.4, "audio_loss": 0.6, "alignment_loss": 4.0, "learning_rate": 1e-3, "grad_norm": 1.0}
+    train = [{**record, "epoch": 0}, {**record, "epoch": 1}]
+    charts.training_curves(train, [], None, tmp_path / "c.png", "title")
+    loss = figures[0].axes[0]
+    labels = [text.get_text() for text in (*loss.get_yticklabels(), *loss.get_yticklabels(minor=True))]
+    assert loss.get_yscale() == "log"
+    assert any(labels)
+    assert not any("$" in label for label in labels)
+
+
 def test_curves_of_fine_tuning_show_the_records(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(charts, "figure_png", lambda figure: figures.append(figure) or figure_png(figure))

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         gallery.add(name.rpartition("/")[2].replace("_", "-"), source)
     missing = [f"- `{command}`" for name, command in RUNS.items() if name not in sources]
     if missing:
-        gallery.add_text("Not shown, for want of a completed run of", "\n".join(missing))
+        gallery.add_text("Not shown, because there is no completed run of", "\n".join(missing))
     gallery.add_text("## Things")
     for source in things:
         gallery.add(f"things-{source.kind}", source)
@@ -94,7 +94,7 @@ def _write_strip(path: Path, sources: dict[str, Source]) -> None:
     needed = ("scenes_separation", "scenes_localization")
     missing = [RUNS[name] for name in needed if name not in sources]
     if missing:
-        say(f"{path} is left as it is, for want of completed runs of: {', '.join(missing)}", stream=sys.stderr)
+        say(f"{path} is left as it is, because there are no completed runs of: {', '.join(missing)}", stream=sys.stderr)
         return
     write_atomically(path, webp(figure_png(draw_strip(*(sources[name] for name in needed))), quality=80))
     say(str(path))

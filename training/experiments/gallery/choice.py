@@ -55,6 +55,19 @@ def choose(scores: np.ndarray, higher: bool = True) -> list[Case]:
     return [Case(name, place, float(scores[place])) for name, place in places.items()]
 
 
+def typical_pair(scores: np.ndarray) -> int:
+    """The pair of clips, of scores 2k and 2k + 1, whose mean is the median over all pairs in which both have a score.
+
+    Raises:
+        ValueError: If there is no such pair.
+    """
+    means = scores[: len(scores) // 2 * 2].reshape(-1, 2).mean(axis=1)
+    if np.isnan(means).all():
+        raise ValueError("Expected a pair of clips with scores, got none.")
+    order = np.argsort(means, kind="stable")[: int((~np.isnan(means)).sum())]  # NaN comes last
+    return int(order[(len(order) - 1) // 2])
+
+
 def _scores(score: Callable[[dict], float | None]) -> Callable[[list], np.ndarray]:
     """Scores by a function of a row; rows that are text say why a clip was left out."""
     return lambda rows: np.array([np.nan if isinstance(row, str) else score(row) for row in rows], dtype=np.float64)
@@ -84,8 +97,12 @@ def _loss(row: dict[str, Any]) -> float:
 
 
 MEASURES = {
-    "pretraining": Measure("loss of masked patches, image + audio", lambda x: f"loss {x:.3f}", False, _scores(_loss)),
-    "recognition": Measure("probability of the true class", percent, True, _scores(_true_probability)),
+    "pretraining": Measure(
+        "loss of masked patches, image + audio", lambda score: f"loss {score:.3f}", False, _scores(_loss)
+    ),
+    "recognition": Measure(
+        "probability of the true class", lambda score: f"probability {percent(score)}", True, _scores(_true_probability)
+    ),
     "localization": Measure(
         "cIoU, frames with a visible source",
         lambda score: f"cIoU {percent(score)}",
@@ -107,4 +124,4 @@ def measure_of(task: str, rows: Sequence[Any]) -> tuple[str, Measure]:
     return shown, MEASURES[shown]
 
 
-__all__ = ["MEASURES", "PERCENTILES", "Case", "Measure", "choose", "measure_of"]
+__all__ = ["MEASURES", "PERCENTILES", "Case", "Measure", "choose", "measure_of", "typical_pair"]

@@ -33,7 +33,7 @@ _SHOWN = {
     "localization": "Where the model finds the source of the audio; the outline is the true box.",
     "separation": "A mixture of two sounds, and what is separated by the frame of one of them.",
     "segmentation": "The mask of what sounds, beside the true one.",
-    "retrieval": "The three frames that are most similar to the audio; one mark says whether it is the clip's own.",
+    "retrieval": "The three frames most similar to the audio, marked as the clip's own (✓) or not (✗).",
 }
 
 
@@ -70,16 +70,18 @@ class Gallery:
             self._add_case(f"{name}-{case.name.lower()}", case, example, source.measure.text(case.score))
 
     def _add_case(self, name: str, case: Case, example: Example, score: str) -> None:
-        heads, images = [], []
+        heads, frames, charts = [], [], []
         for number, image in enumerate(example.images):
-            mark = {True: "✓ ", False: "✗ ", None: ""}[image.correct]
-            heads.append(mark + markdown_text(image.caption))
-            images.append(self._image(f"{name}-{number}", image))
-        text = f": {markdown_text(example.text)}" if example.text else ""
-        self.add_text(f"**{case.name}**, {score} ({markdown_text(example.title)}){text}")
-        self.add_text("\n".join(_row(cells) for cells in (heads, ["---"] * len(heads), images)))
-        players = (self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio)
-        self.add_text(" ".join(players))
+            shown = self._image(f"{name}-{number}", image)
+            if isinstance(image.image, np.ndarray):
+                heads.append({True: "✓ ", False: "✗ ", None: ""}[image.correct] + markdown_text(image.caption))
+                frames.append(shown)
+            else:
+                charts.append(shown)
+        about = example.text if score in example.text else "; ".join(filter(None, [score, example.text]))
+        self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {markdown_text(about)}")
+        self.add_text("\n".join(_row(cells) for cells in (heads, ["---"] * len(heads), frames)), *charts)
+        self.add_text(" ".join(self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio))
 
     def _image(self, name: str, image: ExampleImage) -> str:
         if isinstance(image.image, np.ndarray):
@@ -97,7 +99,7 @@ class Gallery:
         path = self._keep(name, "m4a", compressed_audio(waveform / np.float32(peak), rate))
         # Where audio elements are not allowed, the link remains.
         player = f'<audio controls preload="metadata" src="{path}">[listen]({path})</audio>'
-        return f"{html.escape(title)}: {player}"
+        return f'<span class="player">{html.escape(title)}: {player}</span>'
 
     def _keep(self, name: str, suffix: str, content: bytes) -> str:
         path = f"{MEDIA}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.{suffix}"
@@ -153,6 +155,8 @@ def _provenance(source: Source) -> str:
         parts += [f"seed {source.recipe.run.seed}", f"{count(training['clips_seen'], 'clip')} seen, from {start}"]
     found = {name: record["metrics"][name] for name in _PRIMARY if name in record["metrics"]}
     scores = [f"{metric_title(name)} {_value(name, value)}" for name, value in found.items()]
+    if (chance := record["metrics"].get("chance_r10")) is not None:
+        scores.append(f"by chance {percent(chance)}")
     number = f"{count(record['num_clips'], 'clip')} of the {record['split']} split"
     about = "; ".join([", ".join(parts), ", ".join([number, *scores])])
     return f"From `evaluation.json` and `predictions/` of the run `{source.folder.name}`: {about}; {record['date']}."

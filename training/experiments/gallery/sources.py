@@ -1,7 +1,7 @@
 """Evaluations whose cases are shown: the folder of a run, or of `deepavfusion evaluate`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from deepavfusion.inference.files import UnreadableError, reading
 from deepavfusion.inference.folder import read_mark
 
 from ...config.recipe import Recipe, load_recipe
-from ...data.clips import collate_clips
 from ...report.predictions import FOLDER, read_table
 from ...report.report import Example
 from ...runs.models import load_task_model
@@ -62,13 +61,13 @@ class Source:
             return self.task.ranked_examples(self.rows, places)
         clips, shown = self.task.clips, []
         for place in places:  # one by one: clips may be chosen twice, and reconstructions are of the first ones
-            batch = collate_clips(clips.__getitems__([place]))
+            batch = clips.collate(clips.__getitems__([place]))
             inputs = {name: batch[name] for name in MODEL_INPUTS[:2]}
             with torch.autocast("cpu", torch.bfloat16, enabled=self.record["mixed_precision"] == "bf16"):
                 found = self.task.examples(self.model, inputs, batch)
             if not found:
                 raise UnreadableError(f"{self.folder}: clip {place} of {clips.card} has nothing to show.")
-            shown += with_media(found, clips, [place])
+            shown += with_media([replace(found[0], title=batch["path"][0])], clips, [place])
         return shown
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from deepavfusion.inference.drawing import heat_overlay
 
 from ...data.scenes.generation import generate_scene
+from .choice import typical_pair
 from .figures import StripScene, strip
 from .sources import Source
 
@@ -27,10 +28,7 @@ def draw_strip(separation: Source, localization: Source) -> Figure:
         separation: Evaluation of separation on scenes.
         localization: Evaluation of localization on scenes.
     """
-    scores = separation.measure.scores(separation.rows)
-    pairs = scores[: len(scores) // 2 * 2].reshape(-1, 2).mean(1)
-    order = np.argsort(pairs, kind="stable")[: int((~np.isnan(pairs)).sum())]  # NaN comes last
-    pair = int(order[(len(order) - 1) // 2])
+    pair = typical_pair(separation.measure.scores(separation.rows))
     clips = separation.task.clips
     samples = clips.__getitems__([2 * pair, 2 * pair + 1])
     extractor = separation.task.processor.feature_extractor
