@@ -84,11 +84,11 @@ def content(path: str) -> str | bytes:
     if not place(path).endswith(".md"):
         return file.read_bytes()
     if file.suffix in (".md", ".ipynb"):
-        return moved(page(path), path)
+        return moved(as_markdown(path), path)
     return f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{file.read_text(encoding='utf-8').rstrip()}\n````\n"
 
 
-def page(path: str) -> str:
+def as_markdown(path: str) -> str:
     """A Markdown file or a notebook of the repository as Markdown, with links as they are there."""
     text = (ROOT / path).read_text(encoding="utf-8")
     if path.endswith(".md"):
@@ -121,7 +121,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         path = min(waiting - done)
         done.add(path)
         if path.endswith((".md", ".ipynb")):
-            waiting |= targets(page(path), path)
+            waiting |= targets(as_markdown(path), path)
         elif (ROOT / path).is_dir():
             waiting |= {f"{path}/{file.name}" for file in (ROOT / path).iterdir() if file.suffix in LANGUAGES}
         if not path.startswith("docs/"):

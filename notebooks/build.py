@@ -50,7 +50,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 COLAB = "https://colab.research.google.com"
-_BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
+_LINK = "[Open in Colab]"
 _AUDIO_BITS = 32_000  # a second
 _COLORS = 256  # of an image: charts look the same at a third of the size
 _QUALITY = 85  # of JPEG
@@ -82,9 +82,9 @@ def head(name: str, address: str | None) -> tuple[str, str]:
     """
     on_github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", address or "")
     if on_github:
-        link = f"{_BADGE}({COLAB}/github/{on_github[1]}/blob/main/notebooks/{name})"
+        link = f"{_LINK}({COLAB}/github/{on_github[1]}/blob/main/notebooks/{name})"
     else:
-        link = f"{_BADGE}({COLAB}/) (upload this file there, and install the package from where you have it)"
+        link = f"{_LINK}({COLAB}/): upload this file there, and let the next line name the place of the package."
     source = f"deepavfusion[train] @ git+{address}" if address else "..[train]"
     return link, f'%pip install --quiet "{source}"'
 
@@ -92,7 +92,7 @@ def head(name: str, address: str | None) -> tuple[str, str]:
 def put_head(notebook: nbformat.NotebookNode, name: str, address: str | None) -> None:
     """Put link and install line at the top of a notebook, in place of those that are there; see `head`."""
     link, install = head(name, address)
-    title, *body = [line for line in notebook.cells[0].source.split("\n") if not line.startswith(_BADGE)]
+    title, *body = [line for line in notebook.cells[0].source.split("\n") if not line.startswith(_LINK)]
     notebook.cells[0].source = f"{title}\n\n{link}\n\n" + "\n".join(body).strip("\n")
     notebook.cells[1].source = install
 
