@@ -1,7 +1,6 @@
 """The notebooks show what an execution of them gives, and `make notebooks` keeps what can be kept."""
 
 import base64
-import copy
 import io
 import json
 import math
@@ -31,13 +30,77 @@ from deepavfusion.inference.media import wav
 from notebooks import build
 
 from .tiny import tiny_config
-from .warm import RUN, warm_python
+from .warm import warm_python
 
 NOTEBOOKS = {path.stem[:2]: path for path in build.NOTEBOOKS}
 TASKS = {
     "scenes_separation": DeepAVFusionForSourceSeparation,
     "scenes_localization": DeepAVFusionForSoundLocalization,
     "scenes_segmentation": DeepAVFusionForSemanticSegmentation,
+}
+# So little that the notebooks run in seconds.
+SMALL = {
+    "DEEPAVFUSION_EPOCHS": "4",
+    "DEEPAVFUSION_STEPS": "4",
+    "DEEPAVFUSION_BATCH": "4",
+    "DEEPAVFUSION_PAIRS": "60",
+}
+# What is asked of each notebook after its last cell.
+PROBES = {
+    "01": "[list(outputs.last_hidden_state.shape), sorted(scenes), int(test.sum())]",
+    "02": """{
+        "losses": {part: losses for part, (_, losses) in compared.items()},
+        "shapes": [list(panels[name][0].shape) for name in NAMES],
+        "visible": visible,
+        "hidden": [int(reconstruct(3, 2)[0][f"{part}_mask"].sum()) for part in ("image", "audio")],
+    }""",
+    "03": """{
+        "lengths": [len(mixture), *(len(result["audio"]) for result in separated)],
+        "rates": [rate, *(result["sampling_rate"] for result in separated)],
+        "apart": float(np.abs(separated[0]["audio"] - separated[1]["audio"]).max()),
+        "improvements": [float(value) for value in improvements],
+        "shown": [
+            [float(np.abs(deepavfusion.load_clip(duet, timestamp).frames[0].astype(float) - source.frames[0]).mean())
+             for source in sources] for timestamp in timestamps
+        ],
+        "objects": [[int(scene.sounding.sum()), len(scene.masks)] for scene in scenes],
+        "targets": [int(target.sum()) for target in targets],
+        "frames": [float(np.abs(result["frame"].astype(float) - scene.frames[0]).mean())
+                   for found in (located, segmented) for result, scene in zip(found, scenes)],
+        "shapes": [located[0]["heat_map"].shape, masks[0].shape, targets[0].shape],
+        "heat": [float(located[0]["heat_map"].min()), float(located[0]["heat_map"].max())],
+        "scores": [result["score"] for result in located],
+        "ious": [float(iou) for iou in ious],
+        "expected": [
+            float((mask * target).sum() / np.maximum(mask, target).sum()) for mask, target in zip(masks, targets)
+        ],
+    }""",
+    "04": """{
+        "files": len(files),
+        "parts": [len(parts["train"]), len(parts["test"])],
+        "steps": trainer.state.global_step,
+        "losses": [loss for _, loss in history],
+        "labels": labels,
+        "names": [model.config.id2label, model.config.label2id],
+        "before": before, "after": after, "truth": parts["test"]["label"][:],
+        "predictions": predictions,
+        "logits": torch.cat([model.eval()(**collate([row])).logits for row in parts["test"]]).tolist(),
+        "saved": sorted(path.name for path in (out / "model").iterdir()),
+    }""",
+    "05": """{
+        "history": history.tolist(),
+        "held out": len(held_out["pixel_values"]),
+        "changed": sum(not torch.equal(a, b) for a, b in zip(
+            model.parameters(), results["random weights"].parameters())),
+        "pushed": In[-2],
+    }""",
+    "06": """{
+        "sizes": [list(part.shape) for part in (*pairs, *gallery)],
+        "correlations": correlations.tolist(),
+        "identity": float((spaces["one space"].diagonal().mean() - spaces["one space"].mean()).item()),
+        "best": best, "ranks": ranks.tolist(),
+        "first": spaces["one space"][:3].argmax(dim=1).tolist(),
+    }""",
 }
 # The command without the seconds in which it loads what it publishes, which tests of publishing do.
 COMMAND = """
@@ -83,47 +146,38 @@ def runs(model_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    """Environment variables by which kernels named "warm" are found, which start at once, and the command."""
-    python = warm_python(
-        *RUN, "accelerate", "datasets", "ipykernel.kernelapp", "matplotlib.pyplot", "sklearn.linear_model"
-    )
-    folder = tmp_path_factory.mktemp("jupyter")
-    (folder / "kernels" / "warm").mkdir(parents=True)
-    words = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--matplotlib=inline"]
-    spec = {"argv": words, "display_name": "warm", "language": "python"}
-    (folder / "kernels" / "warm" / "kernel.json").write_text(json.dumps(spec))
+def executed(runs, tmp_path_factory):
+    """The notebooks after an execution with small models, each ending with a cell that prints its `PROBES`.
+
+    They share a kernel, whose imports take seconds, and which forgets the names of one before it executes the next.
+    """
+    folder = tmp_path_factory.mktemp("kernel")
     (folder / "push.py").write_text(COMMAND)
-    (folder / "deepavfusion").write_text(f'#!/bin/sh\nexec {python} {folder / "push.py"} "$@"\n')
+    (folder / "deepavfusion").write_text(f'#!/bin/sh\nexec {warm_python()} {folder / "push.py"} "$@"\n')
     (folder / "deepavfusion").chmod(0o755)
-    return {
-        "JUPYTER_PATH": str(folder),
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("DEEPAVFUSION_")}
+    variables |= SMALL | {
+        "DEEPAVFUSION_RUNS": str(runs),
         "IPYTHONDIR": str(folder / "ipython"),
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
     }
+    notebooks, joined = {}, new_notebook()
+    for number, path in NOTEBOOKS.items():
+        notebooks[number] = build.code_cells(nbformat.read(path, as_version=4))
+        probe = new_code_cell(f"import json\nprint(json.dumps({PROBES[number]}))")
+        joined.cells += [new_code_cell("%reset -f"), *notebooks[number], probe]
+    cells = iter(build.execute(joined, variables, timeout=300).cells)
+    for number, committed in notebooks.items():
+        next(cells)
+        notebooks[number] = new_notebook(cells=[next(cells) for _ in range(len(committed) + 1)])
+        build.clean(notebooks[number], {})
+    return notebooks
 
 
 @pytest.fixture
-def execute(kernel, runs, monkeypatch):
-    """Executes a notebook, compares its outputs' kinds with those committed, and returns the value of `probe`."""
-    monkeypatch.setenv("JUPYTER_PATH", kernel["JUPYTER_PATH"])
-
-    def run(number, probe, **variables):
-        committed = nbformat.read(NOTEBOOKS[number], as_version=4)
-        notebook = copy.deepcopy(committed)
-        notebook.cells.append(new_code_cell(f"import json\nprint(json.dumps({probe}))"))
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DEEPAVFUSION_")}
-        environment = kept | kernel | {"DEEPAVFUSION_RUNS": str(runs)} | variables
-        executed = build.execute(notebook, environment, kernel_name="warm", timeout=300)
-        build.clean(executed, {})
-        cells, expected = build.code_cells(executed), build.code_cells(committed)
-        found = json.loads(cells.pop().outputs[-1].text)
-        assert [[kind for kind in build.kinds(cell) if kind != "stderr"] for cell in cells] == [
-            build.kinds(cell) for cell in expected
-        ]
-        return found
-
-    return run
+def probed(executed):
+    """What the probe at the end of an executed notebook has found."""
+    return lambda number: json.loads(executed[number].cells[-1].outputs[0].text)
 
 
 def code(number):
@@ -153,19 +207,23 @@ def test_what_is_committed_was_executed(number):
 # Executions with small models.
 
 
-def test_notebook_01(execute):
-    found = execute("01", "[list(outputs.last_hidden_state.shape), sorted(scenes), int(test.sum())]")
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_outputs_are_of_the_kinds_that_are_committed(number, executed):
+    committed = nbformat.read(NOTEBOOKS[number], as_version=4)
+    found = [build.kinds(cell) for cell in executed[number].cells[:-1]]
+    # A kernel of its own may warn of small models, what is committed must not.
+    assert [[kind for kind in kinds if kind != "stderr"] for kinds in found] == [
+        build.kinds(cell) for cell in build.code_cells(committed)
+    ]
+
+
+def test_notebook_01(probed):
+    found = probed("01")
     assert found == [[1, 11, 64], ["falling square", "falling triangle", "rising triangle", "trill square"], 64]
 
 
-def test_notebook_02(execute):
-    probe = """{
-        "losses": {part: losses for part, (_, losses) in compared.items()},
-        "shapes": [list(panels[name][0].shape) for name in NAMES],
-        "visible": visible,
-        "hidden": [int(reconstruct(3, 2)[0][f"{part}_mask"].sum()) for part in ("image", "audio")],
-    }"""
-    found = execute("02", probe)
+def test_notebook_02(probed):
+    found = probed("02")
     for part, other in (("image", "sound"), ("audio", "image")):
         losses = found["losses"][part]
         assert list(losses) == [f"without {other}", f"with its {other}", f"with another {other}"]
@@ -176,29 +234,8 @@ def test_notebook_02(execute):
     assert found["hidden"] == [64 * 61, 64 * 46]
 
 
-def test_notebook_03(execute):
-    probe = """{
-        "lengths": [len(mixture), *(len(result["audio"]) for result in separated)],
-        "rates": [rate, *(result["sampling_rate"] for result in separated)],
-        "apart": float(np.abs(separated[0]["audio"] - separated[1]["audio"]).max()),
-        "improvements": [float(value) for value in improvements],
-        "shown": [
-            [float(np.abs(deepavfusion.load_clip(duet, timestamp).frames[0].astype(float) - source.frames[0]).mean())
-             for source in sources] for timestamp in timestamps
-        ],
-        "objects": [[int(scene.sounding.sum()), len(scene.masks)] for scene in scenes],
-        "targets": [int(target.sum()) for target in targets],
-        "frames": [float(np.abs(result["frame"].astype(float) - scene.frames[0]).mean())
-                   for found in (located, segmented) for result, scene in zip(found, scenes)],
-        "shapes": [located[0]["heat_map"].shape, masks[0].shape, targets[0].shape],
-        "heat": [float(located[0]["heat_map"].min()), float(located[0]["heat_map"].max())],
-        "scores": [result["score"] for result in located],
-        "ious": [float(iou) for iou in ious],
-        "expected": [
-            float((mask * target).sum() / np.maximum(mask, target).sum()) for mask, target in zip(masks, targets)
-        ],
-    }"""
-    found = execute("03", probe)
+def test_notebook_03(probed):
+    found = probed("03")
     length, *lengths = found["lengths"]
     assert all(length <= separated < length + 1024 for separated in lengths)  # AAC's blocks
     assert found["rates"] == [16000] * 3
@@ -217,20 +254,8 @@ def test_notebook_03(execute):
     assert found["ious"] == pytest.approx(found["expected"])
 
 
-def test_notebook_04(execute):
-    probe = """{
-        "files": len(files),
-        "parts": [len(parts["train"]), len(parts["test"])],
-        "steps": trainer.state.global_step,
-        "losses": [loss for _, loss in history],
-        "labels": labels,
-        "names": [model.config.id2label, model.config.label2id],
-        "before": before, "after": after, "truth": parts["test"]["label"][:],
-        "predictions": predictions,
-        "logits": torch.cat([model.eval()(**collate([row])).logits for row in parts["test"]]).tolist(),
-        "saved": sorted(path.name for path in (out / "model").iterdir()),
-    }"""
-    found = execute("04", probe, DEEPAVFUSION_EPOCHS="4")
+def test_notebook_04(probed):
+    found = probed("04")
 
     assert (found["files"], found["parts"]) == (24, [18, 6])
     assert found["steps"] == 8  # five batches of up to four are two steps an epoch
@@ -255,15 +280,8 @@ def test_notebook_04(execute):
     assert complete <= set(found["saved"])
 
 
-def test_notebook_05(execute):
-    probe = """{
-        "history": history.tolist(),
-        "held out": len(held_out["pixel_values"]),
-        "changed": sum(not torch.equal(a, b) for a, b in zip(
-            model.parameters(), results["random weights"].parameters())),
-        "pushed": In[-2],
-    }"""
-    found = execute("05", probe, DEEPAVFUSION_STEPS="4", DEEPAVFUSION_BATCH="4")
+def test_notebook_05(probed):
+    found = probed("05")
     losses = np.array(found["history"])
     assert losses.shape == (4, 2)
     assert losses[-1].sum() < losses[0].sum()
@@ -280,15 +298,8 @@ def test_notebook_05_shows_what_would_be_uploaded():
     assert "nothing was uploaded (--dry-run)" in text
 
 
-def test_notebook_06(execute):
-    probe = """{
-        "sizes": [list(part.shape) for part in (*pairs, *gallery)],
-        "correlations": correlations.tolist(),
-        "identity": float((spaces["one space"].diagonal().mean() - spaces["one space"].mean()).item()),
-        "best": best, "ranks": ranks.tolist(),
-        "first": spaces["one space"][:3].argmax(dim=1).tolist(),
-    }"""
-    found = execute("06", probe, DEEPAVFUSION_PAIRS="60")
+def test_notebook_06(probed):
+    found = probed("06")
     assert found["sizes"] == [[60, 64], [60, 64], [60], [12, 64], [12, 64], [12]]
     assert all(0 <= value <= 1 for value in found["correlations"])
     assert [row[0] for row in found["best"]][:3] == found["first"]
