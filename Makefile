@@ -92,6 +92,10 @@ test-ecosystem: env  ## run the tests with packages of others, which the extra e
 test-install: env  ## test the commands in fresh environments with and without extras (downloads gigabytes)
 	$(BIN)/python -m pytest -m network
 
+# DEEPAVFUSION_RUNS names another folder than runs. NAMES="01 04" builds only those whose names begin so.
+notebooks: env  ## execute the notebooks, with the models in runs, and keep their outputs
+	$(BIN)/python notebooks/build.py $(NAMES)
+
 options: env  ## write the options that --help lists, from the classes that define them
 	$(BIN)/python -c "from deepavfusion.training.config.help import write_options; write_options()"
 
@@ -112,4 +116,4 @@ format: env  ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help env quickstart pretraining results labels objectives ablations gallery test test-lowest test-newest test-slow test-ecosystem test-install options lint docs format
+.PHONY: help env quickstart pretraining results labels objectives ablations gallery test test-lowest test-newest test-slow test-ecosystem test-install notebooks options lint docs format

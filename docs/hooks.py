@@ -1,8 +1,8 @@
 """Hooks of mkdocs: pages that are kept outside of docs/, and files of the repository that pages link to.
 
 Links in README.md and docs/*.md are those of the repository, so that they work where it is browsed. On the site, each
-file that is linked, and is no page of docs/, gets a page of its own: Markdown as it is, notebooks as their cells,
-source as a listing, a folder as a list of its files. All other files are copied.
+file that is linked, and is no page of docs/, gets a page of its own: Markdown as it is, notebooks as their cells
+with the outputs, source as a listing, a folder as a list of its files. All other files are copied.
 """
 
 import json
@@ -38,11 +38,11 @@ def place(path: str) -> str:
 
 
 def targets(markdown: str, origin: str) -> set[str]:
-    """Files and folders of the repository that a Markdown file links to, as paths in it.
+    """Files and folders of the repository that a text links to, as paths in it.
 
     Args:
-        markdown: Text of the file.
-        origin: Path of the file in the repository.
+        markdown: The text, as Markdown.
+        origin: Path in the repository of the file that it is from.
     """
     return {resolve(link, origin) for _, text in _outside_fences(markdown) for link, _ in _LINK.findall(text)} - {None}
 
@@ -86,13 +86,34 @@ def content(path: str) -> str | bytes:
         return "\n".join([f"# {path}", "", *items, ""])
     if not place(path).endswith(".md"):
         return file.read_bytes()
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".md":
-        return moved(text, path)
-    if file.suffix == ".ipynb":
-        cells = ((cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"])
-        return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
-    return f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    if file.suffix in (".md", ".ipynb"):
+        return moved(as_markdown(path), path)
+    return f"# {path}\n\n````{LANGUAGES.get(file.suffix, 'text')}\n{file.read_text(encoding='utf-8').rstrip()}\n````\n"
+
+
+def as_markdown(path: str) -> str:
+    """A Markdown file or a notebook of the repository as Markdown, with links as they are there."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if path.endswith(".md"):
+        return text
+    blocks = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        blocks.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        blocks += [_output(output) for output in cell.get("outputs", ())]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _output(output: dict) -> str:
+    """An output of a notebook's cell: an image, HTML (a player or a table), or text."""
+    data = {kind: "".join(content) for kind, content in output.get("data", {}).items()}
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            return f'<img alt="output" src="data:{kind};base64,{data[kind].strip()}">'
+    if "text/html" in data:
+        # Without blank lines, after which indented HTML would be code.
+        return f"<div>{' '.join(data['text/html'].split())}</div>"
+    return f"````text\n{(''.join(output.get('text', '')) or data.get('text/plain', '')).rstrip()}\n````"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -102,8 +123,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     while waiting - done:
         path = min(waiting - done)
         done.add(path)
-        if path.endswith(".md"):
-            waiting |= targets((ROOT / path).read_text(encoding="utf-8"), path)
+        if path.endswith((".md", ".ipynb")):
+            waiting |= targets(as_markdown(path), path)
         elif (ROOT / path).is_dir():
             waiting |= {f"{path}/{file.name}" for file in (ROOT / path).iterdir() if file.suffix in LANGUAGES}
         if not path.startswith("docs/"):
