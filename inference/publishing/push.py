@@ -17,11 +17,11 @@ from huggingface_hub import HfApi, ModelCard, constants
 from deepavfusion.card_deepavfusion import at_location
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.paths import missing_model
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
-from ..common import missing_model
-from ..files import folder_owner
+from ..jobs.locks import folder_owner
 from ..jobs.progress import plain_output
 from .checks import find_faults, private_paths
 from .contents import CARD, Contents, find_contents

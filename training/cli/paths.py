@@ -1,15 +1,18 @@
 """Paths on a command line, checked before anything is imported, read or written: outputs, and folders of models."""
 
 import difflib
+import json
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
+MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
 
 class FolderError(ValueError):
@@ -82,6 +85,45 @@ def missing_folder(origin: str) -> str | None:
     return f"{what}{suggestion(origin)}"
 
 
+def missing_model(origin: str) -> str | None:
+    """Reason why a folder holds no model, and what else may be meant; None if it holds one, or for a Hub id.
+
+    Args:
+        origin: Folder or Hub id of a model.
+    """
+    path = Path(origin)
+    if not path.is_dir():
+        return missing_folder(origin)
+    if (path / "config.json").is_file():
+        return None
+    if _is_unfinished(path / MARK_FILE):
+        return "the run in that folder has not finished; the command that started it resumes it"
+    return f"there is no model in that folder{suggestion(origin)}"
+
+
+def _is_unfinished(mark: Path) -> bool:
+    """Whether a mark, as `inference.folder` writes it, is that of an unfinished run."""
+    try:
+        return json.loads(mark.read_text(encoding="utf-8"))["finished"] is False
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none, or a damaged one
+        return False
+
+
+def no_data_path(name: str, path: Any) -> str | None:
+    """Sentence that says that a data set on disk lacks its folder, `data.path`; None if it is named."""
+    if str(path or "").strip():
+        return None
+    what = "missing" if path is None else "empty"
+    return f"data.path is {what}: set it to the folder of data set {name!r}, data.path=FOLDER."
+
+
+def no_data(path: str) -> str | None:
+    """Reason why a path holds no data set: it is no folder."""
+    if not os.path.exists(path):
+        return f"there is no such folder{similar(Path(path))}"
+    return None if os.path.isdir(path) else "that is a file, not a folder"
+
+
 def unusable(origin: str, reason: str) -> str:
     """Sentence that says why a model or data cannot be used."""
     return sentence(f"{origin} cannot be used: {reason}")
@@ -135,13 +177,17 @@ def model_folders(parent: Path) -> Iterable[Path]:
 
 
 __all__ = [
+    "MARK_FILE",
     "RUNS",
     "FolderError",
     "check_output_file",
     "check_writable",
     "existing_parent",
     "missing_folder",
+    "missing_model",
     "model_folders",
+    "no_data",
+    "no_data_path",
     "sentence",
     "similar",
     "suggestion",

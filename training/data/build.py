@@ -10,6 +10,7 @@ from deepavfusion import (
 )
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.ranges_deepavfusion import COUNT
+from deepavfusion_cli.paths import no_data_path
 
 from .checked import check_command
 from .clips import ClipDataset
@@ -116,8 +117,8 @@ def build_dataset(
     size = options.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
-    if "path" not in options:
-        raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
+    if reason := no_data_path(name, options.get("path")):
+        raise ValueError(reason)
     clips = DATA_SETS[name].build(Request(with_defaults(options), split, train, seed, task, semantic, size, processor))
     clips.check = check_command(options)
     return clips
