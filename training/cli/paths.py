@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
+_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
 
@@ -19,6 +21,18 @@ class FolderError(ValueError):
     """Raised for a folder that a command cannot write to; the message gives the reason and what to do."""
 
     exit_code = BAD_INPUT
+
+
+class InputError(ValueError):
+    """Raised for an input that is not there; the message names it."""
+
+    exit_code = BAD_INPUT
+
+
+def check_hub_id(name: str) -> None:
+    """Raise `InputError` for a name that no repository of the Hub can have."""
+    if not _HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
+        raise InputError(f"{name}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
 
 
 def existing_parent(path: Path) -> Path:
@@ -180,6 +194,8 @@ __all__ = [
     "MARK_FILE",
     "RUNS",
     "FolderError",
+    "InputError",
+    "check_hub_id",
     "check_output_file",
     "check_writable",
     "existing_parent",

@@ -6,7 +6,6 @@ Commands repeat these checks themselves, as they can also be called from Python.
 import argparse
 import itertools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 from yaml import YAMLError
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
-from .errors import BAD_INPUT
 from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
 from .paths import (
     RUNS,
+    InputError,
+    check_hub_id,
     check_output_file,
     check_writable,
     missing_model,
@@ -31,7 +31,6 @@ from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file,
 from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
-_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
 
 
@@ -39,12 +38,6 @@ def program(command: str, words: Sequence[str]) -> str:
     """Name of a command in messages."""
     action = f" {words[0]}" if command == "data" and words and words[0] in DATA_ACTIONS else ""
     return f"deepavfusion {command}{action}"
-
-
-class InputError(ValueError):
-    """Raised for an input that is not there; the message names it."""
-
-    exit_code = BAD_INPUT
 
 
 def check(command: str, words: Sequence[str]) -> None:
@@ -207,14 +200,17 @@ def _check_conversion(given: argparse.Namespace) -> None:
     check_writable(given.output, "output")
     if given.config and (reason := missing_model(given.config)):
         raise InputError(unusable(f"--config {given.config}", reason))
+    if given.push_to_hub is not None:
+        check_hub_id(given.push_to_hub)
+        if not given.license:
+            raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
 
 
 def _check_push(given: argparse.Namespace) -> None:
     absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
     if reason := missing_model(str(given.folder)) or absent:
         raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
-    if not _HUB_ID.fullmatch(given.repo_id) or re.search(r"--|\.\.|\.git$", given.repo_id):
-        raise InputError(f"{given.repo_id}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
+    check_hub_id(given.repo_id)
     if given.create_pr and given.tag is not None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
