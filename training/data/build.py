@@ -8,6 +8,7 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.inference.jobs.progress import announced
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.ranges_deepavfusion import COUNT
 from deepavfusion_cli.paths import no_data_path
@@ -119,7 +120,9 @@ def build_dataset(
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
     if reason := no_data_path(name, options.get("path")):
         raise ValueError(reason)
-    clips = DATA_SETS[name].build(Request(with_defaults(options), split, train, seed, task, semantic, size, processor))
+    with announced(f"listing the {split} clips of {name} at {options['path']}"):
+        request = Request(with_defaults(options), split, train, seed, task, semantic, size, processor)
+        clips = DATA_SETS[name].build(request)
     clips.check = check_command(options)
     return clips
 
