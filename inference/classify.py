@@ -13,7 +13,7 @@ from deepavfusion_cli.terminal import say, say_json
 
 from .common import load_pipeline, run
 from .files import check_absent, write_files
-from .jobs.records import identity, is_complete, make_record, model_identity, read_record, record_of
+from .jobs.records import identity, is_complete, make_record, model_identity, read_record, record_of, say_written
 
 
 @command("deepavfusion classify")
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 
     def classify(pipeline, file: str, name: str) -> None:
         settings = {"top_k": arguments.top_k, "batch_size": arguments.batch_size, **options}
-        record, about, found = None, {}, None
+        record, about, found, written = None, {}, None, []
         if arguments.out is not None:
             record = record_of(arguments.out, name, "classify")
             about = {"fit": arguments.fit, **settings, "file": identity(file)}
@@ -40,12 +40,14 @@ def main(argv: list[str]) -> int:
             found = pipeline(file, return_timestamps=True, **settings)
             if record is not None:
                 write_files({record: make_record("classify", file, arguments.model, about, [], found)}, overwrite=True)
+                written = [record]
         if arguments.json:
             say_json({"file": file, **found})
             return
         say(file)
         for entry in found["labels"]:
             say(f"  {entry['score']:.3f}  {entry['label']}")
+        say_written(written)
 
     return run(
         "classify",

@@ -19,14 +19,13 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion_cli.boundary import report
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
-from deepavfusion_cli.paths import missing_folder, suggestion, unusable
+from deepavfusion_cli.paths import missing_model, suggestion, unusable
 from deepavfusion_cli.terminal import say
 
 from .files import UnreadableError, damaged_file
-from .folder import MARK_FILE, read_mark
 from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
 from .jobs.progress import Progress, plain_output
-from .jobs.records import RECORDS
+from .jobs.records import RECORDS, say_written
 from .pages.index import check_index, write_index
 from .precision import fast_bfloat16, set_float32_precision, set_threads
 
@@ -58,18 +57,6 @@ def quiet_library():
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def missing_model(origin: str) -> str | None:
-    """Reason why a folder holds no model, and what else may be meant; None if it holds one, or for a Hub id."""
-    path = Path(origin)
-    if not path.is_dir():
-        return missing_folder(origin)
-    if (path / "config.json").is_file():
-        return None
-    if (path / MARK_FILE).is_file() and not read_mark(path, "model")["finished"]:
-        return "the run in that folder has not finished; the command that started it resumes it"
-    return f"there is no model in that folder{suggestion(origin)}"
 
 
 @contextlib.contextmanager
@@ -248,7 +235,7 @@ def run(
     finally:
         page = write_index(out) if paged else None
         if page is not None and not getattr(arguments, "json", False):
-            say(f"written to {page}")
+            say_written([page])
 
 
 def _process(command: str, arguments, pipeline, files: Sequence[tuple[str, str]], work: Callable, counted: bool) -> int:
@@ -283,7 +270,6 @@ __all__ = [
     "check_device",
     "load_model",
     "load_pipeline",
-    "missing_model",
     "mixed_precision",
     "model_fault",
     "quiet_library",

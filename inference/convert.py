@@ -1,7 +1,7 @@
 """Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it to the Hub.
 
 deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/
-deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME
+deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0
 deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder
 """
 
@@ -20,6 +20,9 @@ from .common import reading_model
 from .files import apply_umask, saving, write_atomically
 from .folder import ResultFolder
 from .jobs.progress import plain_output
+from .publishing.hub import Upload
+from .publishing.push import publish
+from .publishing.tables import markdown_table
 
 
 def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
@@ -43,14 +46,15 @@ def _card(model, args) -> str:
     if released:
         details[0][1] = f"converted from {released}, which the authors' repository releases"
         details.append(["training data", f"{CHECKPOINTS[released]}, 200 epochs, by the published code"])
-        columns, rows = results_table(released)
-        cells = [columns, ["---"] * len(columns), *rows]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
         text = "After fine-tuning. Not measured with this package. Source: "
-        sections.append(("Results", f"{text}{SOURCE}.\n\n{table}"))
+        sections.append(("Results", f"{text}{SOURCE}.\n\n{markdown_table(*results_table(released))}"))
         license = "The authors' repository, which releases the weights, is under apache-2.0; the training data are not."
     location = f"path/to/{name}" if args.output.is_absolute() else args.output.as_posix()
-    return str(model_card(model, name, location, details=details, sections=sections, data_license=license))
+    metadata = {"license": args.license} if args.license else {}
+    card = model_card(
+        model, name, location, metadata=metadata, details=details, sections=sections, data_license=license
+    )
+    return str(card)
 
 
 @command("deepavfusion convert")
@@ -85,9 +89,7 @@ def main(argv: list[str]) -> int:
     say(f"{type(model).__name__} with {number / 1e6:.1f} M parameters written to {args.output}")
     say(describe(model.config))
     if args.push_to_hub:
-        url = model.push_to_hub(args.push_to_hub).repo_url
-        processor.push_to_hub(args.push_to_hub)
-        say(f"published at {url}")
+        publish(args.output, Upload(args.push_to_hub), license=args.license)
     return 0
 
 

@@ -18,6 +18,7 @@ from deepavfusion_cli.terminal import say
 
 from .common import STREAMS, load_pipeline, run, timestamp_options
 from .files import check_absent, write_atomically
+from .jobs.records import say_written
 
 
 def load(folder: str, device: str | None = None, fit: str | None = None) -> DeepAVFusionPipeline:
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
         save(streams, output, file, arguments.model)
         for stream in STREAMS:
             say(f"{stream:<7} {tuple(streams[stream].shape) if stream in streams else 'not in the file'}")
-        say(f"written to {output}")
+        say_written([output])
 
     return run("embed", arguments, lambda: load(arguments.model, arguments.device, arguments.fit), work)
 

@@ -1,4 +1,4 @@
-"""Atomic writing of files, locks of folders, strict JSON, and errors that name the file or the folder."""
+"""Atomic writing of files, strict JSON, and errors that name the file or the folder."""
 
 import contextlib
 import errno
@@ -7,16 +7,19 @@ import functools
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import safetensors
 
 from deepavfusion.modeling_deepavfusion import apply_umask
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
 from deepavfusion_cli.paths import FolderError, check_writable, existing_parent
+
+_DRAFT = re.compile(r"\.(.+)\.\d+\.tmp", re.DOTALL)
 
 
 class UnreadableError(ValueError):
@@ -81,7 +84,7 @@ def saving(folder: str | os.PathLike, needed: int) -> Generator[None]:
 
 
 def _disk_full(folder: str | os.PathLike, needed: int, free: int) -> DiskFullError:
-    sizes = f"{size_text(needed)} needed there, {size_text(free)} free"
+    sizes = f"{size_text(needed)} needed there, {size_text(free)} free" if needed else f"{size_text(free)} free there"
     return DiskFullError(f"{os.fspath(folder)}: the disk is full: {sizes}. Free space, or choose another folder.")
 
 
@@ -106,27 +109,65 @@ def size_text(number: int) -> str:
     return f"{number / unit:.3g} {name}"
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, needed: int = 0, locked: bool = False) -> Generator[BinaryIO]:
+    """A binary file to write, which appears at a path once it is whole, atomically, with the permissions of new files.
+
+    Until then it is a draft beside it, whose path is the `name` of the file, for what writes by paths. After a crash,
+    readers find what was there before, or the new file. Whatever error ends the block, the draft is removed; a killed
+    process leaves it, see `draft_of`.
+
+    Args:
+        path: The file.
+        needed: Size of what is written, in bytes, as far as it is known.
+        locked: Whether the process locks the draft, so that others know that it is at work.
+
+    Raises:
+        DiskFullError: If it does not fit on the disk.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with saving(path.parent, needed), _opened(draft, locked) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(draft, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and disk_is_full(error) and error.filename is None:
+            error.filename = str(path)
+        raise
+    sync_folder(path.parent)
+
+
+def _opened(draft: Path, locked: bool) -> BinaryIO:
+    while True:
+        file = open(draft, "wb")  # noqa: SIM115  (closed by the caller)
+        if locked:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        if not locked or draft.exists():
+            return file
+        file.close()  # another process has taken it for a dead one's before it was locked
+
+
+def draft_of(name: str) -> str | None:
+    """Name of the file that a draft of `writing` was to become, by the draft's name; None for other files."""
+    found = _DRAFT.fullmatch(name)
+    return None if found is None else found[1]
+
+
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write a small file atomically: after a crash, readers find the old content or the new one.
+    """Write a small file as `writing` does.
 
     Raises:
         DiskFullError: If it does not fit on the disk; nothing is left of it.
     """
-    path = Path(path)
     content = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with saving(path.parent, len(content)):
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with writing(path, len(content)) as file:
+        file.write(content)
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
@@ -157,62 +198,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def lock_folder(folder: str | os.PathLike) -> IO[str]:
-    """Lock a folder for this process until the returned file is closed or the process dies, however it dies.
-
-    The folder is created if it is absent.
-
-    Raises:
-        BlockingIOError: If another process has locked it; the message names the process.
-    """
-    path = Path(folder) / ".lock"
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  (open for as long as the lock is held)
-        except FileNotFoundError:  # the process that had locked the folder has removed it meanwhile
-            continue
-        try:
-            # A record lock: unlike flock's, processes that read data do not inherit it and hold it beyond a kill.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip()
-            file.close()
-            raise BlockingIOError(_in_use(folder, owner)) from error
-        if _is_at(file, path):
-            break
-        file.close()  # the process that had locked it has removed this file, and others may hold its successor
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _in_use(folder: str | os.PathLike, owner: str) -> str:
-    return f"{folder} is in use by another run (process {owner or 'unknown'}): wait until it ends, or name another one."
-
-
-def folder_owner(folder: str | os.PathLike) -> str | None:
-    """Message about the process that has locked a folder; None if it is not locked. Read-only."""
-    path = Path(folder) / ".lock"
-    if not path.is_file():
-        return None
-    with open(path, encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
-        except OSError:
-            return _in_use(folder, file.read().strip())
-    return None
 
 
 def damaged_file(folder: str | os.PathLike, names: Iterable[str] | None = None) -> str | None:
@@ -275,9 +260,8 @@ __all__ = [
     "check_absent",
     "check_writable",
     "damaged_file",
+    "draft_of",
     "existing_parent",
-    "folder_owner",
-    "lock_folder",
     "plain",
     "reading",
     "reads_file",
@@ -288,4 +272,5 @@ __all__ = [
     "to_json",
     "write_atomically",
     "write_files",
+    "writing",
 ]

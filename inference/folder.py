@@ -22,10 +22,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
-from deepavfusion.modeling_deepavfusion import MARK_FILE
 from deepavfusion_cli.errors import cause
+from deepavfusion_cli.paths import MARK_FILE
 
-from .files import FolderError, check_writable, folder_owner, lock_folder, write_atomically
+from .files import FolderError, check_writable, write_atomically
+from .jobs.locks import folder_owner, lock_folder
 
 _FORMAT = 1
 _MARK = {

@@ -28,7 +28,7 @@ from .films.sources import write_source_films
 from .jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, VIDEO_SUFFIXES, numbered
 from .jobs.progress import Progress, duration
 from .jobs.recording_drafts import RecordingDraft
-from .jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete
+from .jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete, say_written
 from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
@@ -175,8 +175,7 @@ def main(argv: list[str]) -> int:
                 draft.publish(progress.update)
         factor = draft.attenuation
         note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
-        for path in (*(f"{path}{note}" for path in paths), spectrograms, *films):
-            say(f"written to {path}")
+        say_written([*(f"{path}{note}" for path in paths), spectrograms, *films])
 
     suffixes = VIDEO_SUFFIXES if arguments.frame is None else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
     return run("separate", arguments, load, separate, suffixes, counted=False)

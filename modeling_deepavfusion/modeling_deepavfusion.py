@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .card_deepavfusion import replace_placeholder
 from .configuration_deepavfusion import DeepAVFusionConfig
+from .earlier_card_deepavfusion import setting_card_aside
 from .features_deepavfusion import DeepAVFusionFeatures
 from .fusion_deepavfusion import DeepAVFusionFusionLayer, DeepAVFusionPairAttention
 from .outputs_deepavfusion import STREAMS, DeepAVFusionModelOutput, Recorder, requested_fields
@@ -171,7 +172,8 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
         """Save weights, configuration and code.
 
         Without this package, the folder can be loaded by any Auto class and, if the processor is saved next to the
-        model, by any pipeline. The arguments are those of [`~PreTrainedModel.save_pretrained`].
+        model, by any pipeline. The card of a model that this one replaces is kept as README.earlier.md. The arguments
+        are those of [`~PreTrainedModel.save_pretrained`].
 
         Raises:
             ValueError: The folder holds the model of a training run with its card, which would describe another model;
@@ -190,10 +192,11 @@ class DeepAVFusionPreTrainedModel(PreTrainedModel):
                 "save the model before it is quantized, and quantize it in loading."
             )
         self._prepare_to_save()  # ty: ignore[missing-argument]
-        if is_main_process:
+        if not is_main_process:
+            return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        with setting_card_aside(save_directory, at_once=bool(kwargs.get("push_to_hub"))):
             self._save_code(save_directory)  # ty: ignore[missing-argument]
-        saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-        if is_main_process:
+            saved = super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
             apply_umask(Path(save_directory).glob("model*.safetensors"))
         return saved
 

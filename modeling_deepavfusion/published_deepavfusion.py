@@ -55,7 +55,7 @@ def results_table(name: str) -> tuple[Sequence[str], list[list[str]]]:
     """Columns and rows of the published results of one of `CHECKPOINTS`."""
     place = list(CHECKPOINTS).index(name)
     rows = [
-        [result.title, METRICS[metric], result.cells(metric)[place], f"`{recipe}`"]
+        [result.title, METRICS[metric], result.cells(metric)[place], recipe]
         for recipe, result in RESULTS.items()
         for metric in result.metrics
         if result.metrics[metric][place] is not None

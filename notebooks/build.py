@@ -29,10 +29,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from deepavfusion.inference.common import missing_model
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.films.encoding import compressed_audio
 from deepavfusion.inference.media import data_uri
+from deepavfusion_cli.paths import missing_model
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .limits_deepavfusion import LimitError, wrong_format
+from .limits_deepavfusion import LimitError, wrong_format, wrong_scale
 
 try:
     import av
@@ -50,7 +50,31 @@ def place_samples(frames, begin: float):
         yield rate, offset, samples
 
 
-def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
+def wrong_samples(samples: np.ndarray, rate: int, start: float) -> tuple[str, str] | None:
+    """Say what was expected of decoded samples and what they are, if they are not finite, with a full scale of 1.
+
+    Args:
+        samples: (channels, samples) float32, at least one.
+        rate: Sampling rate in Hz.
+        start: Time of the first sample in seconds.
+
+    Returns:
+        The two parts of the message of an error; None for samples that are as expected.
+    """
+    peak = max(float(samples.max()), -float(samples.min()))
+    if not math.isfinite(peak):
+        invalid = ~np.isfinite(samples)
+        first = start + int(invalid.any(0).argmax()) / rate
+        return (
+            "finite samples",
+            f"{invalid.sum():,} {'is' if invalid.sum() == 1 else 'are'} NaN or infinite, the first at {first:.3f} s",
+        )
+    if peak > 1 and (reason := wrong_scale(peak, bool((samples == np.rint(samples)).all()))):
+        return "samples with a full scale of 1", f"it has {reason}"
+    return None
+
+
+def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | None, int | None, int]:
     """Place decoded samples in a window; gaps are silent.
 
     Args:
@@ -59,7 +83,8 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         seconds: Length of the window.
 
     Returns:
-        (channels, samples) float32 and the sampling rate in Hz, or (None, None) without samples in the window.
+        (channels, samples) float32, the sampling rate in Hz, and the place of the first sample in the window; or None,
+        None and 0 without samples in it.
 
     Raises:
         LimitError: If the sampling rate or the number of channels does not exist, or a gap is too long.
@@ -82,8 +107,8 @@ def collect_audio(frames, begin: float, seconds: float) -> tuple[np.ndarray | No
         if offset + samples.shape[1] >= length:
             break
     if buffer is None or high <= low:
-        return None, None
-    return buffer[:, int(low) : high], rate
+        return None, None, 0
+    return buffer[:, int(low) : high], rate, int(low)
 
 
 def follow_audio(frames, begin: float, end: float):
@@ -132,4 +157,4 @@ def check_gap(length: int, rate: int) -> None:
         raise LimitError(f"its timestamps claim a gap of {length / rate:.6g} s")
 
 
-__all__ = ["collect_audio", "follow_audio", "place_samples"]
+__all__ = ["collect_audio", "follow_audio", "place_samples", "wrong_samples"]

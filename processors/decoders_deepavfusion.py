@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .audio_streams_deepavfusion import wrong_samples
 from .limits_deepavfusion import MediaError
 from .sources_deepavfusion import is_audio_decoder
 from .streams_deepavfusion import MediaInfo
@@ -52,15 +53,18 @@ class DecoderSource:
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray, int]:
         """Decode audio: (channels, samples) float32, and its sampling rate in Hz."""
         begin = self._start + start
-        return self._audio(lambda: self._decoder.get_samples_played_in_range(begin, begin + seconds))
+        return self._audio(lambda: self._decoder.get_samples_played_in_range(begin, begin + seconds), start)
 
     def all_audio(self) -> tuple[np.ndarray, int]:
         """Decode the audio from start to end, as `read_audio` does a part of it."""
         return self._audio(self._decoder.get_all_samples)
 
-    def _audio(self, read) -> tuple[np.ndarray, int]:
+    def _audio(self, read, start: float = 0.0) -> tuple[np.ndarray, int]:
         samples = self._decode("audio", read)
-        return samples.data.numpy(force=True), int(samples.sample_rate)
+        waveform, rate = samples.data.numpy(force=True), int(samples.sample_rate)
+        if waveform.size and (wrong := wrong_samples(waveform, rate, start)):
+            raise self.error(*wrong)
+        return waveform, rate
 
     def _decode(self, expected: str, read) -> Any:
         try:

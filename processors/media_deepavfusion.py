@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .audio_streams_deepavfusion import collect_audio
+from .audio_streams_deepavfusion import collect_audio, wrong_samples
 from .containers_deepavfusion import MediaFile, failure_reason
 from .decoders_deepavfusion import DecoderSource
-from .limits_deepavfusion import LimitError, MediaError, wrong_scale
+from .limits_deepavfusion import LimitError, MediaError
 from .numbers_deepavfusion import MAX_FRAMES, is_count, is_number
 from .sources_deepavfusion import is_decoder, is_file, open_file
 from .stills_deepavfusion import is_misfit, read_still
@@ -75,7 +75,8 @@ def load_clip(
         A [`Clip`]. At damaged packets the audio is silent and the previous frame is repeated.
 
     Raises:
-        MediaError: If the file cannot be read, lacks what is required, or ends before the timestamp.
+        MediaError: If the file cannot be read, lacks what is required, or ends before the timestamp; if samples are NaN
+            or infinite, or their full scale is not 1.
         TypeError: If `path` has an unsupported type.
         ValueError: If another argument has an invalid value.
     """
@@ -270,18 +271,17 @@ class _Source(MediaFile):
                 if back is not None and not seek(container, stream, begin - _AUDIO_PREROLL - back):
                     continue
                 frames = decode(container, stream)
-                waveform, rate = collect_audio(frames if back is None else if_in_time(frames, begin), begin, seconds)
+                frames = frames if back is None else if_in_time(frames, begin)
+                waveform, rate, place = collect_audio(frames, begin, seconds)
                 if waveform is not None:
-                    waveform = np.nan_to_num(waveform, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                    self.check_scale(waveform)
+                    self.check_samples(waveform, rate, start + place / rate)
                     return waveform, rate
         return None, None
 
-    def check_scale(self, waveform: np.ndarray) -> None:
-        """Raise `MediaError` if the full scale of samples cannot be 1."""
-        peak = max(float(waveform.max()), -float(waveform.min()))
-        if peak > 1 and (reason := wrong_scale(peak, bool((waveform == np.rint(waveform)).all()))):
-            raise self.error("samples with a full scale of 1", f"it has {reason}")
+    def check_samples(self, waveform: np.ndarray, rate: int, start: float) -> None:
+        """Raise `MediaError` if samples from a time in seconds on are not finite, or their full scale cannot be 1."""
+        if wrong := wrong_samples(waveform, rate, start):
+            raise self.error(*wrong)
 
 
 __all__ = [

@@ -71,18 +71,17 @@ class Recording:
         Gaps are silent, and damaged packets are skipped.
 
         Raises:
-            MediaError: If no audio can be decoded, or its full scale is not 1.
+            MediaError: If no audio can be decoded, its samples are NaN or infinite, or their full scale is not 1.
         """
-        found = False
+        count = 0
         with self._source.open("audio") as container:
             begin = self.info.start + file_start(container)
             end = self.info.end + file_start(container) + _BEYOND
             for rate, samples in follow_audio(decode(container, best_stream(container, "audio")), begin, end):
-                found = True
-                samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-                self._source.check_scale(samples)
+                self._source.check_samples(samples, rate, self.start + count / rate)
+                count += samples.shape[1]
                 yield rate, samples
-        if not found:
+        if not count:
             raise self._source.error("audio", "its audio cannot be decoded")
 
     def frames(self) -> "FrameReader":

@@ -25,7 +25,6 @@ from deepavfusion import (
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
-    DeepAVFusionProcessor,
     processors,
 )
 from deepavfusion.inference import classify, embed, localize, segment, separate
@@ -33,7 +32,7 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.published_deepavfusion import RESULTS
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from tests.media_factory import paint_gradients, write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -62,9 +61,7 @@ def workplace(tmp_path_factory):
     """A folder with the models and files that the page names."""
     folder = tmp_path_factory.mktemp("docs")
     for name, (model_class, overrides) in MODELS.items():
-        model = make_model(model_class, **overrides)
-        model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
+        save_model(folder / name, model_class, **overrides)
     (folder / "runs" / "quickstart").symlink_to(folder / "runs" / "scenes_localization")
     write_kinds(folder, seconds=4.0, sound_seconds=4.0, silent_seconds=1.0, rate=22050, picture="cello.png")
     Image.fromarray(paint_gradients(0.5)).save(folder / "flute.png")

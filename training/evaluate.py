@@ -63,6 +63,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     from .runs.records import evaluation_record, summary, write_report
     from .tasks import TASKS
 
+    recipe.check_data_path()
     settle_precision(recipe)
     set_threads(recipe.data.workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)

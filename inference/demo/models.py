@@ -9,11 +9,11 @@ import torch
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.sentence_transformers_deepavfusion import DeepAVFusionEmbedder
-from deepavfusion_cli.paths import unusable
+from deepavfusion_cli.paths import missing_model, unusable
 from deepavfusion_cli.terminal import printable
 
 from ..benchmarks.embedders import load_embedder
-from ..common import load_model, load_pipeline, missing_model, mixed_precision, reading_model
+from ..common import load_model, load_pipeline, mixed_precision, reading_model
 from ..files import UnreadableError
 from ..jobs.inputs import numbered
 

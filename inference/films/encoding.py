@@ -1,6 +1,5 @@
 """MP4 files with H.264 and AAC, which browsers play: written frame by frame, and joined from parts without a loss."""
 
-import contextlib
 import io
 import math
 import os
@@ -12,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+
+from ..files import writing
 
 SHORT_SIDE = 360  # pixels of the short side of films, at most
 _ENCODERS = ("libx264", "libopenh264")  # of FFmpeg, for H.264
@@ -199,17 +200,9 @@ def join(
         start: Time of the first sample in seconds.
         advance: Called with the seconds of the film that have been written since the last call.
     """
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        with av.open(os.fspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            _mux(container, parts, rate, counts, audio, start, advance)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    options = {"movflags": "+faststart"}
+    with writing(target) as draft, av.open(draft.name, "w", format="mp4", options=options) as container:
+        _mux(container, parts, rate, counts, audio, start, advance)
 
 
 def _mux(container, parts, rate, counts, audio, start, advance) -> None:

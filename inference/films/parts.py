@@ -1,7 +1,6 @@
 """Films in the making: parts of half a minute in the folder of a draft, each of which can be watched and is kept."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -13,11 +12,11 @@ from PIL import Image
 
 from deepavfusion.processors.recordings_deepavfusion import Recording
 
-from ..files import saving, write_atomically
+from ..files import write_atomically, writing
 from .encoding import SHORT_SIDE, FilmWriter, few_channels, film_rate, join, reduced
 
 _SECONDS = 30  # of a part
-PART_FILE = re.compile(r"film-\d{5,}\.(mp4|mp4\.part|json)")
+PART_FILE = re.compile(r"film-\d{5,}\.(mp4|json)")
 
 
 class FilmFrame(NamedTuple):
@@ -100,14 +99,10 @@ class FilmParts:
         reader = self.recording.frames()
         try:
             for part in range(self.done, self.count):
-                temporary, times = self._film(part).with_suffix(".mp4.part"), self.times(part)
-                with saving(self.folder, 0), FilmWriter(temporary, self.rate) as film:
-                    for time in times:
+                with writing(self._film(part)) as draft, FilmWriter(draft.name, self.rate) as film:
+                    for time in self.times(part):
                         film.add(draw(FilmFrame(time, self._fitted(reader.at(time)))))
                         advance(float(1 / self.rate))
-                with open(temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(temporary, self._film(part))
                 write_atomically(self._notes(part), json.dumps(notes()))
         finally:
             reader.close()
@@ -136,9 +131,7 @@ class FilmParts:
             audio = few_channels(self.recording.audio())
         start = info.audio_span[0] - self.start if info.audio_span else 0.0
         counts = [len(self.times(part)) for part in range(self.count)]
-        with saving(target.parent, 0):
-            films = [self._film(part) for part in range(self.count)]
-            join(target, films, self.rate, counts, audio, start, advance)
+        join(target, [self._film(part) for part in range(self.count)], self.rate, counts, audio, start, advance)
 
     def _film(self, part: int) -> Path:
         return self.folder / f"film-{part:05d}.mp4"

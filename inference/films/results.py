@@ -13,7 +13,7 @@ from ..files import check_absent
 from ..jobs.drafts import Draft
 from ..jobs.inputs import DRAFT_SUFFIX, timestamp_names, timestamp_note
 from ..jobs.progress import Progress
-from ..jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete
+from ..jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete, say_written
 from .maps import Overlay, write_map_film
 
 
@@ -98,6 +98,7 @@ class MapResults:
             draft.publish()
         for entry, title in zip(entries, titles, strict=True):
             say(f"{title}: {self.line(entry)}")
+        say_written(outputs)
 
     def _entries(
         self, pipeline: DeepAVFusionPipeline, file: str, name: str

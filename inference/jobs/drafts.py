@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from ..files import lock_folder, sync_folder, write_atomically
+from ..files import draft_of, sync_folder, write_atomically
 from ..films.parts import PART_FILE
+from .locks import lock_folder
 
 _STATE = "state.json"
 _FORMAT = 1
@@ -149,8 +150,11 @@ class Draft:
 
     def _clear(self) -> None:
         """Remove the files of this draft, and of an earlier one in the folder, but for the lock."""
-        for path in [self.folder / Path(name).name for name in (*self._names, _STATE)] + [*self._parts_of_films()]:
-            path.unlink(missing_ok=True)
+        own = {Path(name).name for name in (*self._names, _STATE)}
+        for path in self.folder.glob("*"):
+            name = draft_of(path.name) or path.name  # a killed process leaves what it was writing
+            if name in own or PART_FILE.fullmatch(name):
+                path.unlink(missing_ok=True)
 
     def _remove(self) -> None:
         self._clear()

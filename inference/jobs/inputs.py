@@ -6,6 +6,8 @@ from pathlib import Path
 
 from deepavfusion.processors import MediaError
 
+from .progress import Count
+
 VIDEO_SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg"),
     *(".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ogv", ".mts", ".m2ts"),
@@ -93,16 +95,35 @@ def walk_files(
         left_out: Function of a folder below that says whether it is left out.
         onerror: Function of the error of a folder that cannot be read; by default, it is skipped.
     """
-    seen = set()
-    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
-        # A link may lead back to a parent: visit every folder once.
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not left_out(Path(folder, name)))
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(folder, name) for name in sorted(names))
+    seen, waiting = set(), [root]
+    with Count(f"{root}: listing its files", "entry", "entries") as count:
+        while waiting:
+            folder = waiting.pop()
+            real = os.path.realpath(folder)
+            if real in seen:  # a link may lead back to a parent
+                continue
+            seen.add(real)
+            names: list[str] = []
+            folders: list[str] = []
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        (folders if _is_folder(entry) else names).append(entry.name)
+                        count.add()
+            except OSError as error:
+                if onerror is not None:
+                    onerror(error)
+                continue
+            yield from (Path(folder, name) for name in sorted(names))
+            below = [Path(folder, name) for name in sorted(folders, reverse=True) if not name.startswith(".")]
+            waiting += [path for path in below if not left_out(path)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def has_suffix(name: str, suffixes: Sequence[str]) -> bool:

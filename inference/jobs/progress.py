@@ -1,11 +1,14 @@
 """Progress of phases that may take long: a bar with the remaining time on a terminal, plain lines elsewhere."""
 
+import contextlib
 import datetime
+import math
 import multiprocessing
 import os
 import sys
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -14,6 +17,7 @@ from transformers.utils import logging
 from deepavfusion_cli.terminal import printable, say
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal
+_SHORT_SECONDS = 1.5  # of phases that are not worth a line
 Item = TypeVar("Item")
 
 
@@ -27,6 +31,11 @@ def plain_output() -> None:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # and that of huggingface_hub
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
+
+
+def _is_main() -> bool:
+    """Whether this is the first process of a command, which alone shows progress."""
+    return multiprocessing.parent_process() is None and int(os.environ.get("RANK", 0)) == 0
 
 
 class Progress:
@@ -50,8 +59,7 @@ class Progress:
     ):
         self.title, self.total, self.unit, self.first, self.done = title, total, unit, done, done
         self.plural = plural or f"{unit}s"
-        main = multiprocessing.parent_process() is None and int(os.environ.get("RANK", 0)) == 0
-        self.shown = shown and main
+        self.shown = shown and _is_main()
         self.started = self.said = time.monotonic()
         self.bar = None
         if self.shown and sys.stderr.isatty():
@@ -119,6 +127,70 @@ class Progress:
         return f"{self.done:,} of {self.total:,} {self.unit if self.total == 1 else self.plural}"
 
 
+class Count:
+    """Progress of a phase that is short unless there is much to do, such as the listing of files. A context manager.
+
+    Nothing is shown in the first 1.5 seconds. Then, on a terminal, a line counts until the end; elsewhere a line is
+    printed at once and about every half minute. Processes other than the first show nothing.
+
+    Args:
+        title: Name of the phase.
+        unit: What is counted, in the singular.
+        plural: Plural of the unit; by default with an s.
+        total: Number of all, if it is known.
+    """
+
+    def __init__(self, title: str, unit: str, plural: str | None = None, total: int | None = None):
+        of = "" if total is None else f" of {total:,}"
+        self.title, self.rest, self.count, self.bar = title, f"{of} {plural or f'{unit}s'}", 0, None
+        self._following = time.monotonic() + _SHORT_SECONDS if _is_main() else math.inf
+
+    def __enter__(self) -> "Count":
+        """Return the count itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the line."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def add(self) -> None:
+        """Count one more."""
+        self.count += 1
+        if self.bar is not None:
+            self.bar.update()
+        elif time.monotonic() >= self._following:
+            self._following = time.monotonic() + _LINE_SECONDS
+            if sys.stderr.isatty():
+                shape = f"{{desc}}: {{n_fmt}}{self.rest} [{{elapsed}}]"
+                self.bar = tqdm(
+                    desc=printable(self.title), initial=self.count, leave=False, bar_format=shape, file=sys.stderr
+                )
+            else:
+                say(f"{self.title}: {self.count:,}{self.rest} so far", stream=sys.stderr)
+
+
+def counted(items: Iterable[Item], title: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """Yield items, and show a `Count` of those that are done; the total is that of the collection, or is given."""
+    with Count(title, unit, total=len(items) if isinstance(items, Collection) else total) as count:
+        for item in items:
+            yield item
+            count.add()
+
+
+@contextlib.contextmanager
+def announced(text: str) -> Generator[None]:
+    """Print a line, in the first process, if the block takes more than 1.5 seconds, whatever it does."""
+    timer = threading.Timer(_SHORT_SECONDS, say, [f"{text} ..."], {"stream": sys.stderr})
+    timer.daemon = True
+    if _is_main():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def with_progress(items: Collection[Item] | Any, title: str, unit: str, plural: str | None = None) -> Iterator[Item]:
     """Yield items, showing the progress through them until they end."""
     with Progress(title, len(items), unit, plural=plural) as progress:
@@ -127,4 +199,4 @@ def with_progress(items: Collection[Item] | Any, title: str, unit: str, plural: 
             progress.update()
 
 
-__all__ = ["Progress", "duration", "plain_output", "with_progress"]
+__all__ = ["Count", "Progress", "announced", "counted", "duration", "plain_output", "with_progress"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def say_complete(name: str, record: Path) -> None:
     say(f"{name}: its results are there already, as {record} says", stream=sys.stderr)
 
 
+def say_written(paths: Iterable[str | os.PathLike]) -> None:
+    """Say which files were written, a line for each."""
+    for path in paths:
+        say(f"written to {os.fspath(path)}")
+
+
 __all__ = [
     "RECORDS",
     "has_files",
@@ -106,4 +113,5 @@ __all__ = [
     "read_record",
     "record_of",
     "say_complete",
+    "say_written",
 ]

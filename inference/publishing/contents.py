@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..files import size_text
-from ..folder import files_below
+from ..folder import MARK_FILE, files_below
 from ..jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 CARD = "README.md"
@@ -157,7 +157,7 @@ def _local(links: Iterable[str], parent: Path) -> Iterable[str]:
 
 def _internal(name: str) -> bool:
     """Whether a file is the package's own mark of the folder, which is left out without a word."""
-    return name in (".lock", ".gitignore", ".deepavfusion-run.json")
+    return name in (".lock", ".gitignore", MARK_FILE)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, constants
@@ -17,11 +18,11 @@ from huggingface_hub import HfApi, ModelCard, constants
 from deepavfusion.card_deepavfusion import at_location
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.paths import missing_model
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
-from ..common import missing_model
-from ..files import folder_owner
+from ..jobs.locks import folder_owner
 from ..jobs.progress import plain_output
 from .checks import find_faults, private_paths
 from .contents import CARD, Contents, find_contents
@@ -42,38 +43,63 @@ def main(argv: list[str]) -> int:
     """Run the command; returns 0, 1 if the Hub cannot be reached, 2 for a model that cannot be published."""
     args = parse("push", argv)
     plain_output()
-    folder = args.folder
+    upload = _upload(args)
+    publish(args.folder, upload, args.license, args.include, args.exclude, dry_run=args.dry_run)
+    return 0
+
+
+def publish(
+    folder: Path,
+    upload: Upload,
+    license: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    dry_run: bool = False,
+) -> None:
+    """Check a model, say what is uploaded, and upload it.
+
+    Args:
+        folder: Folder of a run, or of a saved model with its processor and card.
+        upload: Where and how.
+        license: License of the weights, if the card names none.
+        include: Patterns of further files.
+        exclude: Patterns of files that are left out.
+        dry_run: Whether nothing is uploaded, and nobody is contacted.
+
+    Raises:
+        PublishingError: If the model cannot be published.
+        HubError: If the Hub refuses it or cannot be reached.
+    """
     if reason := missing_model(str(folder)) or folder_owner(folder):
         raise PublishingError(f"{folder} cannot be published: {reason}")
-    contents = find_contents(folder, args.include, args.exclude)
+    contents = find_contents(folder, include, exclude)
     card = _read_card(folder)
-    _refuse(folder, find_faults(contents, card, args.license))
-    api, upload, exists = HfApi(), _upload(args), False
-    if not args.dry_run:  # before the model is loaded, which takes longer
-        with hub_errors(args.repo_id):
+    _refuse(folder, find_faults(contents, card, license))
+    api, exists = HfApi(), False
+    if not dry_run:  # before the model is loaded, which takes longer
+        with hub_errors(upload.repo_id):
             check_token(api)
             exists = check_repository(api, upload)
             if exists:
                 check_tag(api, upload)
     with tempfile.TemporaryDirectory(prefix="deepavfusion-push-") as place:
         staged = Path(place, "model")
-        _stage(contents, staged, _published_card(card, args))
+        _stage(contents, staged, _published_card(card, upload, license))
         try:
             loaded = load_alone(staged)
         except LoadingError as error:
             raise PublishingError(f"{folder} cannot be published: {error}") from error
-        say("\n".join([f"{folder} -> {args.repo_id}", *contents.lines()]), kept="\n")
+        say("\n".join([f"{folder} -> {upload.repo_id}", *contents.lines()]), kept="\n")
         say(f"checked: card, results, code; {loaded} loads where this package is not installed")
         if named := private_paths(contents):
             say(f"note: {', '.join(named)} name{'' if len(named) > 1 else 's'} folders of this machine")
-        if args.dry_run:
+        if dry_run:
             say("nothing was uploaded (--dry-run)")
-            return 0
-        with hub_errors(args.repo_id):
+            return
+        with hub_errors(upload.repo_id):
             address, commit, tag = upload_folder(api, staged, upload, exists)
     pinned = f'revision="{tag or commit}"'
-    say(f"{'proposed' if args.create_pr else 'published'} at {address}\n{pinned} names this version", kept="\n")
-    return 0
+    say(f"{'proposed' if upload.create_pr else 'published'} at {address}\n{pinned} names this version", kept="\n")
 
 
 def _upload(args: argparse.Namespace) -> Upload:
@@ -102,14 +128,14 @@ def _refuse(folder: Path, faults: list[str]) -> None:
         raise PublishingError("\n  ".join([f"{folder} cannot be published:", *faults]))
 
 
-def _published_card(text: str, args: argparse.Namespace) -> str:
+def _published_card(text: str, upload: Upload, license: str | None) -> str:
     """The card with the license that was given, and with an example and players that load from the Hub."""
     card = ModelCard(text)
-    if args.license and not card.data.get("license"):
-        card.data["license"] = args.license
+    if license and not card.data.get("license"):
+        card.data["license"] = license
         text = str(card)
-    files = f"{constants.ENDPOINT}/{args.repo_id}/resolve/{args.revision or 'main'}/"
-    return at_location(_PLAYER.sub(rf"\g<1>{files}", text), args.repo_id)
+    files = f"{constants.ENDPOINT}/{upload.repo_id}/resolve/{upload.revision or 'main'}/"
+    return at_location(_PLAYER.sub(rf"\g<1>{files}", text), upload.repo_id)
 
 
 def _stage(contents: Contents, staged: Path, card: str) -> None:

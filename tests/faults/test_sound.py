@@ -1,5 +1,7 @@
 """Audio whose meaning is not certain is refused with what to do, and never taken for something else."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,35 @@ def test_files_with_samples_of_unknown_scale_are_refused(tmp_path, scale):
     for read in (load_clip, lambda path: list(Recording(path).audio())):
         with pytest.raises(MediaError, match=r"loud\.wav: expected samples with a full scale of 1, but it has"):
             read(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["sound.wav", "sound.mkv", "clip.mov"])
+def test_samples_of_files_that_are_no_numbers_are_refused(tmp_path, name, value):
+    """Wherever the window starts, the time of the first is told; windows without any are read."""
+    audio = np.tile(MONO, 3)[None]
+    audio[:, int(2.25 * RATE) : int(2.25 * RATE) + 3] = value
+    codec = "mpeg4" if name == "clip.mov" else None
+    path = write_media(tmp_path / name, codec=codec, seconds=3, audio_codec="pcm_f32le", audio=audio)
+    message = rf"{re.escape(name)}: expected finite samples, but 3 are NaN or infinite, the first at 2\.250 s\.$"
+    processor = DeepAVFusionProcessor.from_config(DeepAVFusionConfig())
+    for read in (
+        lambda: load_clip(path, 2.0, seconds=1.0),
+        lambda: load_clip(path, seconds=99),
+        lambda: list(Recording(path).audio()),
+        lambda: processor(audio=str(path)),
+    ):
+        with pytest.raises(MediaError, match=message):
+            read()
+    np.testing.assert_array_equal(load_clip(path, 1.0, seconds=1.0).waveform[0], MONO[np.arange(RATE) - RATE // 2])
+
+
+def test_samples_of_decoders_that_are_no_numbers_are_refused(tmp_path):
+    path = write_media(tmp_path / "sound.wav", codec=None, audio_codec="pcm_f32le", audio=np.tile(MONO, 3)[None])
+    decoder = AudioDecoder(str(path))
+    decoder._samples[:, 2 * RATE] = np.nan
+    with pytest.raises(MediaError, match=r"expected finite samples, but 1 is NaN or infinite, the first at 2\.000 s"):
+        load_clip(decoder, 2.0, seconds=1.0)
 
 
 def test_files_with_many_channels_are_one_sound(tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deepavfusion_cli as cli
-from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionProcessor
+from deepavfusion import DeepAVFusionForAudioVisualClassification
 from deepavfusion.inference import classify, convert, files
 from deepavfusion.inference.files import DiskFullError, FolderError, saving, write_atomically
 from deepavfusion.inference.folder import ResultFolder, read_mark
@@ -29,7 +29,7 @@ from deepavfusion.training.runs.folder import RunFolder
 from deepavfusion.training.runs.logging import MetricsFile
 from deepavfusion.training.runs.optimization import BatchLayout
 from deepavfusion_cli import boundary, errors
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 WORKER = """Caught OSError in DataLoader worker process 0.
 Original Traceback (most recent call last):
@@ -235,9 +235,7 @@ class Evil:
 def model(tmp_path_factory):
     """Folder of a saved classifier with its processor."""
     path = tmp_path_factory.mktemp("model")
-    model = make_model(DeepAVFusionForAudioVisualClassification, num_labels=3, hidden_size=128)
-    model.save_pretrained(path)
-    DeepAVFusionProcessor.from_model(model).save_pretrained(path)
+    save_model(path, DeepAVFusionForAudioVisualClassification, num_labels=3, hidden_size=128)
     return path
 
 

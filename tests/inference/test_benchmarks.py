@@ -16,7 +16,7 @@ from deepavfusion.inference.benchmarks.mteb import MTEBEncoder
 from deepavfusion.inference.benchmarks.names import match_names
 from deepavfusion.inference.common import load_pipeline
 from tests.media_factory import write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 # VGGSounder's order is not that of the model.
 NAMES = ["dog barking", "air horn", "child speech, kid speaking", "zebra braying"]
@@ -27,9 +27,7 @@ FIRST, SECOND, THIRD = "--U7joUcTCo_000000", "abcdefghijk_000012", "lmnopqrstuv_
 def classifier(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier")
     labels = {0: "air horn", 1: "child speech  kid speaking", 2: "Dog_barking", 3: "other", 4: "zebra braying"}
-    model = make_model(DeepAVFusionForAudioVisualClassification, id2label=labels, num_labels=5)
-    model.save_pretrained(folder)
-    DeepAVFusionProcessor.from_model(model).save_pretrained(folder)
+    save_model(folder, DeepAVFusionForAudioVisualClassification, id2label=labels, num_labels=5)
     return folder
 
 
@@ -141,9 +139,7 @@ def test_names_match_where_that_leaves_no_choice():
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders") / "tiny"
-    model = make_model(DeepAVFusionModel)
-    model.save_pretrained(folder)
-    DeepAVFusionProcessor.from_model(model).save_pretrained(folder)
+    save_model(folder, DeepAVFusionModel)
     return MTEBEncoder(str(folder), device="cpu")
 
 
@@ -184,9 +180,7 @@ def test_other_data_sets_are_refused(encoder):
 def test_pooling_is_that_of_the_saved_encoder(encoder, tmp_path):
     assert encoder.embedder.pooling == "own"
     assert encoder.name.endswith("/tiny")
-    model = make_model(DeepAVFusionModel, pretraining_objective="jepa")
-    model.save_pretrained(tmp_path)
-    DeepAVFusionProcessor.from_model(model).save_pretrained(tmp_path)
+    save_model(tmp_path, DeepAVFusionModel, pretraining_objective="jepa")
     assert MTEBEncoder(str(tmp_path), device="cpu").embedder.pooling == "fusion"
     settings = tmp_path / "sentence_bert_config.json"
     settings.write_text(settings.read_text().replace('"fusion"', '"own"'))

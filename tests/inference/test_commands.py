@@ -16,7 +16,6 @@ from deepavfusion import (
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
-    DeepAVFusionProcessor,
     load_clip,
 )
 from deepavfusion.inference import common as inference
@@ -27,7 +26,7 @@ from deepavfusion.processors.recording_separation_deepavfusion import RecordingS
 from deepavfusion.training.config.recipe import RecipeError
 from deepavfusion.training.runs.models import check_origin
 from tests.media_factory import write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import make_model, save_model
 
 MODELS = {
     "classify": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3, "hidden_size": 128}),
@@ -57,9 +56,7 @@ def folder(tmp_path_factory):
     """A saved model per command, and media files: complete, audio only, video only, text, an image."""
     folder = tmp_path_factory.mktemp("commands")
     for seed, (name, (model_class, overrides)) in enumerate(MODELS.items()):
-        model = make_model(model_class, seed=seed, **overrides)
-        model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
+        save_model(folder / name, model_class, seed=seed, **overrides)
     write_kinds(folder, seconds=2.5, sound_seconds=SECONDS, silent_seconds=1.0, rate=RATE, picture="cello.png")
     return folder
 
@@ -97,6 +94,23 @@ def read_wav(path):
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768, file.getframerate()
+
+
+def printed(out):
+    """Lines of the results, without those on what was written."""
+    return [line for line in out.splitlines() if not line.startswith("written to ")]
+
+
+@pytest.mark.parametrize("name", [*TASKS, "embed"])
+def test_every_command_says_what_it_has_written(command, folder, tmp_path, name):
+    out = tmp_path / "out" / "here"
+    options = ["--out", out] if name == "classify" else []
+    code, said, _, written = command(name, folder / "clip.mov", *options, model=None if name in MODELS else "pretrain")
+    assert code == 0
+    results = {str(path) for path in written.values() if path.suffix != ".json" or name == "classify"}
+    assert {line.removeprefix("written to ") for line in said.splitlines() if line not in printed(said)} == results
+    if name != "embed":  # again: nothing is written
+        assert "written to" not in command(name, folder / "clip.mov", *options)[1]
 
 
 class TestClassify:
@@ -220,18 +234,16 @@ class TestSegment:
         stems = [f"clip{number}_at_{time}s" for number in ("", "_2") for time in ("0.50", "2.00")]
         images = {f"{stem}_{kind}.png" for stem in stems for kind in ("mask", "overlay")}
         assert set(written) == images | {"clip_mask.json", "clip_2_mask.json", "index.html"}
-        assert [line.split(":")[0] for line in out.splitlines()[:-1]] == stems
+        assert [line.split(":")[0] for line in printed(out)] == stems
         assert out.splitlines()[-1] == f"written to {written['index.html']}"
 
     def test_a_single_class(self, command, folder, tmp_path):
-        model = make_model(DeepAVFusionForSemanticSegmentation, hidden_size=128, num_labels=1)
-        model.save_pretrained(tmp_path / "one")
-        DeepAVFusionProcessor.from_model(model).save_pretrained(tmp_path / "one")
+        save_model(tmp_path / "one", DeepAVFusionForSemanticSegmentation, hidden_size=128, num_labels=1)
         code, out, _, written = command("segment", folder / "silent.mp4", "--threshold", 0, model=tmp_path / "one")
         assert code == 0
         mask = np.asarray(Image.open(written["silent_at_0.50s_mask.png"]))
         assert set(np.unique(mask)) == {1, 255}
-        assert out == "silent_at_0.50s: sounding 100.0%\n"
+        assert printed(out) == ["silent_at_0.50s: sounding 100.0%"]
 
 
 class TestLocalize:
@@ -239,7 +251,7 @@ class TestLocalize:
         code, out, _, written = command("localize", folder / "clip.mov", "--num-clips", 2)
         assert code == 0
         found = pipe(folder, "localize")(str(folder / "clip.mov"), num_clips=2)
-        lines = out.splitlines()
+        lines = printed(out)
         assert set(written) == {"clip_heat.json", *(f"{line.split(':')[0]}_heat.png" for line in lines)}
         assert len(lines) == 2
         for line, entry in zip(lines, found, strict=True):
@@ -253,16 +265,15 @@ class TestLocalize:
     def test_silence(self, command, folder):
         code, out, _, written = command("localize", folder / "silent.mp4")
         assert code == 0
-        assert out == "silent_at_0.50s: no maximum of 64 x 48, score 0.00\n"
+        assert printed(out) == ["silent_at_0.50s: no maximum of 64 x 48, score 0.00"]
         assert set(written) == {"silent_at_0.50s_heat.png", "silent_heat.json"}
 
     @pytest.mark.parametrize("kind", ["attention", "similarity"])
     def test_maps_of_an_encoder(self, command, folder, kind):
         code, out, _, written = command("localize", folder / "clip.mov", "--map", kind, model="pretrain")
         assert code == 0
-        assert re.fullmatch(
-            r"clip_at_1\.25s: maximum at x \d+, y \d+ of 64 x 48\n", out
-        )  # no score: it is not calibrated
+        line = r"clip_at_1\.25s: maximum at x \d+, y \d+ of 64 x 48"  # no score: it is not calibrated
+        assert re.fullmatch(line, *printed(out))
         assert set(written) == {"clip_at_1.25s_heat.png", "clip_heat.json"}
 
     def test_an_untrained_head_is_refused(self, command, folder):
@@ -411,9 +422,9 @@ class TestBadInput:
         ("options", "message"),
         [
             (("--at", "soon"), "expected a timestamp in seconds, got 'soon'"),
-            (("--num-clips", "0"), "expected a positive integer of at most 1,000,000, got '0'"),
+            (("--num-clips", "0"), "expected a whole number from 1 to 1,000,000, got '0'"),
             (("--at", "1", "--num-clips", "2"), "not allowed with argument"),
-            (("--top-k", "-1"), "expected a positive integer"),
+            (("--top-k", "-1"), "expected a whole number from 1"),
             (("--topk", "3"), "unrecognized arguments: --topk 3 (did you mean --top-k?)"),
             (("--xyz=3",), "unrecognized arguments: --xyz=3\n"),
         ],

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import deepavfusion_cli as cli
-from deepavfusion import DeepAVFusionProcessor, load_clip
+from deepavfusion import load_clip
 from deepavfusion.inference.films import parts
 from deepavfusion.inference.films.parts import FilmParts
 from deepavfusion.processors import probe_clip
 from tests.inference.test_commands import MEDIA, MODELS
 from tests.isolated import run_python
 from tests.media_factory import turn_mp4, write_kinds, write_media
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
     for seed, name in enumerate(("localize", "segment", "separate")):
         model_class, overrides = MODELS[name]
-        model = make_model(model_class, seed=seed, **overrides)
-        model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
+        save_model(folder / name, model_class, seed=seed, **overrides)
     write_kinds(folder, seconds=1.5, sound_seconds=1.51, silent_seconds=0.5, rate=22050, picture="cello.png")
     return folder
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import deepavfusion_cli as cli
-from deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionProcessor
+from deepavfusion import DeepAVFusionForSourceSeparation
 from deepavfusion.inference import separate
 from deepavfusion.inference.jobs.recording_drafts import RecordingDraft
 from deepavfusion.processors import chunking_deepavfusion, sample_streams_deepavfusion
 from deepavfusion.processors.recording_separation_deepavfusion import RecordingSeparation
 from tests.isolated import run_python
 from tests.media_factory import write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 
 class Killed(BaseException):
@@ -28,9 +28,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("separate")
-    model = make_model(DeepAVFusionForSourceSeparation, seed=1)
-    model.save_pretrained(folder / "model")
-    DeepAVFusionProcessor.from_model(model).save_pretrained(folder / "model")
+    save_model(folder / "model", DeepAVFusionForSourceSeparation, seed=1)
     write_kinds(folder, seconds=3.0, sound_seconds=3.1, silent_seconds=1.0, rate=16000, picture="cello.png")
     return folder
 
@@ -207,9 +205,7 @@ for recording in recordings:
 
 def test_memory_does_not_depend_on_the_length(tmp_path):
     """Four minutes after one, each of which takes more than 60 MiB if it is separated at once."""
-    model = make_model(DeepAVFusionForSourceSeparation, seed=1, spectrogram_length=192, num_mel_bins=32)
-    model.save_pretrained(tmp_path / "model")
-    DeepAVFusionProcessor.from_model(model).save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", DeepAVFusionForSourceSeparation, seed=1, spectrogram_length=192, num_mel_bins=32)
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "image.png")
     second = (3000 * np.random.default_rng(0).standard_normal(44100)).astype("<i2").tobytes()
     for minutes in (1, 4):

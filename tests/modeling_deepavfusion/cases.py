@@ -13,6 +13,7 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
     DeepAVFusionModel,
+    DeepAVFusionProcessor,
 )
 from deepavfusion.objectives_deepavfusion import DeepAVFusionJointEmbedding
 from tests.tiny import WIDE, tiny_config
@@ -93,6 +94,14 @@ def make_model(model_class, seed: int = 0, attn_implementation: str = "sdpa", **
             noise = torch.randn(parameter.shape, generator=generator) * 0.05
             if parameter.ndim < 4:
                 parameter.add_(noise)
+    return model
+
+
+def save_model(folder, model_class, seed: int = 0, **overrides):
+    """Save the model of `make_model` and its processor to a folder, and return the model."""
+    model = make_model(model_class, seed, **overrides)
+    model.save_pretrained(folder)
+    DeepAVFusionProcessor.from_model(model).save_pretrained(folder)
     return model
 
 

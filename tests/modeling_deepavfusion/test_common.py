@@ -7,6 +7,7 @@ import stat
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from deepavfusion import (
     DeepAVFusionForPreTraining,
@@ -391,6 +392,46 @@ def test_no_model_is_saved_under_the_card_of_another(tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path} holds the model of a training run.*name another folder"):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+
+
+OWN_CARD = "---\nlicense: mit\ntags:\n- deepavfusion\n- video\n---\n# A\n"
+OTHER_CARD = "---\ntags:\n- x\n---\n- deepavfusion\n---\n"
+
+
+@pytest.mark.parametrize("save", ["model", "trainer"])
+def test_the_card_of_an_earlier_model_is_kept_under_another_name(tmp_path, save):
+    """By its own metadata, in folders that no command has marked."""
+
+    def saved(seed):
+        model = make_model(DeepAVFusionModel, seed=seed)
+        if save == "model":
+            model.save_pretrained(tmp_path)
+        else:
+            Trainer(model, TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)).save_model()
+        return {path.name: path.read_text() for path in tmp_path.glob("*.md")}
+
+    (tmp_path / "README.md").write_text(OWN_CARD)
+    assert saved(0) == {"README.md": OWN_CARD}  # written before the first model
+    assert saved(0) == {"README.md": OWN_CARD}  # the same model again
+    assert saved(1) == {"README.earlier.md": OWN_CARD}
+    (tmp_path / "README.md").write_text(OWN_CARD + "of the second")
+    assert saved(2) == {"README.earlier.md": OWN_CARD, "README.earlier-2.md": OWN_CARD + "of the second"}
+    (tmp_path / "README.md").write_text(OTHER_CARD)
+    assert saved(3)["README.md"] == OTHER_CARD
+
+
+def test_the_card_is_set_aside_although_saving_fails(tmp_path, monkeypatch):
+    make_model(DeepAVFusionModel).save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text(OWN_CARD)
+
+    def fail(*_):
+        (tmp_path / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", fail)
+    with pytest.raises(KeyboardInterrupt):
+        make_model(DeepAVFusionModel).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.md")] == ["README.earlier.md"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])

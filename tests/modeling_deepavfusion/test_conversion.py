@@ -22,6 +22,7 @@ from deepavfusion import (
     export_original_state_dict,
     load_original_checkpoint,
 )
+from deepavfusion.card_deepavfusion import at_location
 from deepavfusion.conversion_deepavfusion import TASK_CLASSES, infer_config
 from deepavfusion.inference import convert
 from deepavfusion.patches_deepavfusion import sincos_positions
@@ -299,8 +300,8 @@ def test_the_card_of_a_released_checkpoint_has_what_is_published_of_it(tmp_path,
     torch.save(export_original_state_dict(make_model("encoder")), path)
     assert convert.main([str(path), str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert ("| VGGSound-Music | SDR | 6.93 dB | `vggsound_music_separation` |" in text) == released
-    assert ("| VGGSound, fine-tuned | top-1 accuracy | 57.91 % | `vggsound_finetune` |" in text) == released
+    assert ("| VGGSound-Music | SDR | 6.93 dB | vggsound_music_separation |" in text) == released
+    assert ("| VGGSound, fine-tuned | top-1 accuracy | 57.91 % | vggsound_finetune |" in text) == released
     assert ("After fine-tuning. Not measured with this package. Source: README of the auth" in text) == released
     assert ("| training data | AudioSet-2M, 200 epochs, by the published code |" in text) == released
     assert ("converted from the published checkpoint checkpoint_latest.pth" in text) != released
@@ -324,7 +325,7 @@ def test_convert_publishes(tmp_path):
     model = make_model("encoder")
     torch.save(export_original_state_dict(model), tmp_path / "encoder.pth")
     source = "import sys\nfrom deepavfusion.inference import convert\nsys.exit(convert.main(sys.argv[1:]))"
-    arguments = [tmp_path / "encoder.pth", tmp_path / "out", "--push-to-hub", "tester/converted"]
+    arguments = [tmp_path / "encoder.pth", tmp_path / "out", "--push-to-hub", "tester/converted", "--license", "mit"]
     with HubServer() as hub:
         printed = run_python(source, *arguments, home=tmp_path / "home", endpoint=hub.endpoint)
         files = hub.repositories["tester/converted"].files
@@ -332,6 +333,12 @@ def test_convert_publishes(tmp_path):
     for name in ("model.safetensors", "config.json", "processor_config.json"):
         assert files[name].content == (tmp_path / "out" / name).read_bytes()
     assert {"modeling_deepavfusion.py", "processing_deepavfusion.py"} <= set(files)
+    published, written = files["README.md"].content.decode(), (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "converted from the published checkpoint encoder.pth" in published
+    assert "license: mit\n" in published
+    assert "Weights: mit." in published
+    assert published == at_location(written, "tester/converted") != written
+    assert "checked: card, results, code" in printed
 
 
 class NotPlain:

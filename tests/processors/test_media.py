@@ -365,13 +365,7 @@ def test_truncated_files(tmp_path):
     assert clip.timestamp < 3.5, "the middle of the packets, not of the header's duration"
 
 
-def test_invalid_silent_and_loud_samples(tmp_path):
-    audio = tone(16000, 4)
-    audio[:, 1000] = np.nan
-    audio[:, 2000] = np.inf
-    path = write_media(tmp_path / "nan.wav", codec=None, audio=audio, audio_codec="pcm_f32le")
-    clip = load_clip(path, 1.5)
-    assert np.isfinite(clip.waveform).all()
+def test_silent_and_loud_samples(tmp_path):
     zeros = np.zeros((1, 64000), np.float32)
     silence = write_media(tmp_path / "silence.wav", codec=None, audio=zeros, audio_codec="pcm_u8")
     assert np.abs(load_clip(silence).waveform).max() < 0.01

@@ -25,7 +25,7 @@ from deepavfusion import (
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from tests.isolated import OPTIONAL, run_isolated
 from tests.media_factory import paint_gradients, write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import make_model, save_model
 from tests.processors.torchcodec_stand_ins import AudioDecoder, as_datasets_returns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory.*")
@@ -54,9 +54,7 @@ def folder(tmp_path_factory):
     """Models with their processors, and files with both streams, audio alone, images alone, and text."""
     folder = tmp_path_factory.mktemp("pipelines")
     for seed, (task, (model_class, overrides)) in enumerate(MODELS.items()):
-        model = make_model(model_class, seed=seed, **overrides)
-        model.save_pretrained(folder / task)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / task)
+        save_model(folder / task, model_class, seed=seed, **overrides)
     write_kinds(folder, seconds=5.1, sound_seconds=5.13, silent_seconds=2.0, rate=RATE, picture="image.png")
     return folder
 

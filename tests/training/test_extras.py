@@ -17,14 +17,13 @@ from deepavfusion import (
     DeepAVFusionConfig,
     DeepAVFusionForPreTraining,
     DeepAVFusionModel,
-    DeepAVFusionProcessor,
     export_original_state_dict,
 )
 from deepavfusion.training import extras
 from tests.inference.test_commands import MODELS
 from tests.isolated import ROOT, copy_source, declared, hub_environment, run_with_extras
 from tests.media_factory import write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import make_model, save_model
 
 from .stand_in import TINY_RECIPE
 from .test_finetune import SIZES, arguments
@@ -65,9 +64,7 @@ def folder(tmp_path_factory):
     """A saved model for each command, a published checkpoint with its configuration, media files and a recipe."""
     folder = tmp_path_factory.mktemp("extras")
     for name, (model_class, overrides) in MODELS.items():
-        model = make_model(model_class, **overrides)
-        model.save_pretrained(folder / name)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(folder / name)
+        save_model(folder / name, model_class, **overrides)
     write_kinds(folder, seconds=2.5, sound_seconds=2.5, silent_seconds=1.0, rate=22050, picture="cello.png")
     encoder = make_model(DeepAVFusionModel)
     encoder.config.save_pretrained(folder / "config")

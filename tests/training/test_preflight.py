@@ -10,11 +10,20 @@ from pathlib import Path
 import pytest
 
 import deepavfusion_cli as cli
+from deepavfusion import modeling_deepavfusion
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion_cli import arguments, preflight
 from deepavfusion_cli.options import stored, type_and_limits
-from deepavfusion_cli.paths import FolderError, check_output_file, check_writable, missing_folder, suggestion
+from deepavfusion_cli.paths import (
+    MARK_FILE,
+    FolderError,
+    check_output_file,
+    check_writable,
+    missing_folder,
+    missing_model,
+    suggestion,
+)
 from deepavfusion_cli.recipes import maker
 from deepavfusion_cli.values import check_override, load_values
 
@@ -72,7 +81,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             (absent, 2, f"deepavfusion {name}: absent.mp4: expected a media file, but there is no such file.\n"),
             ([*words[:3], "runs/my_modle", *words[4:]], 2, "there is no such folder; did you mean runs/my_model?\n"),
             ([*words, "--bath-size", "3"], 2, "did you mean --batch-size?"),
-            ([*words, "--batch-size", "0"], 2, "expected a positive integer of at most 1,000,000, got '0'"),
+            ([*words, "--batch-size", "0"], 2, "expected a whole number from 1 to 1,000,000, got '0'"),
             ([*words, "--fit", "crops"], 2, "(did you mean crop?)"),
         ]
         if name in OUTPUTS:
@@ -138,7 +147,29 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         (["demo", "runs/my_model", "--max-second", "0"], 2, "expected a positive integer"),
     ]
     Path("own.yaml").write_text("command: pretrain\ndata: {name: folder, path: absent}")
+    Path("runs/begun").mkdir()
+    Path("runs/begun", MARK_FILE).write_text('{"finished": false}')
+    begun, unfinished = ["--model", "runs/begun"], "the run in that folder has not finished; the command that started"
     cases += [
+        (
+            ["finetune", "scenes_recognition", "model.init_from=runs/begun"],
+            2,
+            f"runs/begun cannot be used: {unfinished}",
+        ),
+        (["evaluate", "scenes_retrieval", *begun], 2, f"--model=runs/begun cannot be used: {unfinished}"),
+        (["classify", "clip.mp4", *begun], 2, f"runs/begun cannot be used: {unfinished}"),
+        (["export", "onnx", "runs/begun", "out.onnx"], 2, f"runs/begun cannot be used: {unfinished}"),
+        (["convert", "checkpoint.pth", "out", "--config", "runs/begun"], 2, unfinished),
+        (["push", "runs/begun", "ORG/NAME"], 2, f"runs/begun cannot be published: {unfinished}"),
+        (
+            ["embed", "clip.mp4", "--model", "models", "--out", "out"],
+            2,
+            "models cannot be used: there is no model in that",
+        ),
+        (["pretrain", "own.yaml", "data.path="], 2, "data.path is empty: set it to the folder of data set 'folder'"),
+        (["pretrain", "own.yaml", "data.path=' '"], 2, "data.path is empty: set it to the folder of data set 'folder'"),
+        (["data", "check", "folder", "data.path="], 2, "expected the folder of data set folder, got an empty path"),
+        (["data", "check", "folder", "runs", "--num-workers", "65"], 2, "a whole number from 0 to 64, got '65'"),
         (["pretrain", "own.yaml"], 2, "data.path=absent cannot be used: there is no such folder."),
         (["pretrain", "own.yaml", "data.path=null"], 2, "data.path is missing: set it to the folder of data set"),
         (["evaluate", "vggsound_finetune", *model], 2, "data.path is missing: set it to the folder of data set"),
@@ -155,15 +186,15 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([name, "--seed=3", recipe], 2, f"use `deepavfusion {name} {recipe} run.seed=3`"),
             ([name, recipe, "run.output_dir=clip.mp4/x"], 2, "run.output_dir=clip.mp4/x cannot be written to"),
             ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
-            ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc' (str): expected float."),
+            ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc': expected a number."),
             ([name, recipe, "optim.epochs=nan"], 2, "optim.epochs is nan: expected a number above 0 and at most"),
             (
                 [name, recipe, "optim.betas=[0.9, 1]"],
                 2,
                 "optim.betas is 1.0: expected a number of at least 0 and below",
             ),
-            ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5 (float): expected int."),
-            ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big' (str): expected int."),
+            ([name, recipe, "run.seed=1.5"], 2, "run.seed is 1.5: expected a whole number."),
+            ([name, recipe, "model.hidden_size=big"], 2, "model.hidden_size is 'big': expected a whole number."),
             ([name, recipe, "optim.mixed_precision=bf61"], 2, "no, bf16, fp16. Did you mean bf16?"),
             ([name, recipe, "optim.betas=[0.9"], 2, "is not valid YAML"),
             ([name, recipe, "data.name=folder"], 2, "data.path is missing: set it to the folder of data set 'folder'"),
@@ -242,6 +273,13 @@ def test_a_misspelt_model_is_answered_with_the_closest(origin, hint, place):
         assert missing_folder(origin) is None  # it may be a Hub id
 
 
+@pytest.mark.parametrize("mark", ["", "{", "3", "[]", "{}", '{"finished": 1}', '{"finished": true}', "[" * 9999])
+def test_a_mark_that_says_nothing_of_an_unfinished_run_is_passed_over(mark, place):
+    Path("runs/other").mkdir()
+    Path("runs/other", MARK_FILE).write_text(mark)
+    assert missing_model("runs/other").startswith("there is no model in that folder")
+
+
 def test_runs_of_recipes_and_of_nothing_else_are_known():
     assert maker("scenes_probe") == "deepavfusion probe scenes_probe"
     assert maker("scenes_retrieval") is None
@@ -258,6 +296,7 @@ def test_every_default_passes_the_early_checks(command):
 
 def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
+    assert MARK_FILE == modeling_deepavfusion.MARK_FILE
     assert tuple(DATA_SETS) == arguments.DATA_SETS
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data", "recipes"} == {*cli.COMMANDS}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .environment import usable_cores
 from .exports import convert_parser, demo_parser, evaluate_parser, export_parser, push_parser, verify_parser
-from .parser import FITS, CommandParser, add_precision, fraction, maps_rate, part, positive, rate, seconds
+from .parser import FITS, CommandParser, add_precision, fraction, maps_rate, part, positive, rate, seconds, whole
 
 # Data sets on disk.
 DATA_ACTIONS = ("check", "prepare")
@@ -188,8 +188,7 @@ def data_parser(action: str | None = None) -> CommandParser:
     )
     parser.add_argument(
         "--num-workers",
-        type=int,
-        choices=range(65),
+        type=whole(0, 64),
         metavar="N",
         default=min(usable_cores(), 8),
         help="processes that read clips (one for each core that may be used, at most 8); 0 reads in this one",
@@ -211,7 +210,7 @@ def data_parser(action: str | None = None) -> CommandParser:
         parser.add_argument(
             "--short-side", type=positive, help="largest short side of frames, pixels (256; 360 with --keep-video)"
         )
-        parser.add_argument("--quality", type=positive, choices=range(1, 96), metavar="N", help="of JPEG (90)")
+        parser.add_argument("--quality", type=whole(1, 95), metavar="N", help="of JPEG (90)")
         parser.add_argument("--keep-video", action="store_true", help=_KEEP_VIDEO)
         parser.add_argument("--audio", choices=("flac", "pcm"), default="flac", help=_AUDIO)
         parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")

@@ -14,7 +14,7 @@ def convert_parser() -> CommandParser:
         description="Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it "
         "to the Hub.\n\n"
         "deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/\n"
-        "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME\n"
+        "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0\n"
         "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -25,7 +25,10 @@ def convert_parser() -> CommandParser:
     )
     parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
     parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
-    parser.add_argument("--push-to-hub", metavar="ORG/NAME", help="Hub id of the repository to push to")
+    parser.add_argument(
+        "--push-to-hub", metavar="ORG/NAME", help="repository to publish it in, as deepavfusion push does"
+    )
+    parser.add_argument("--license", help="license of the weights, for the card, e.g. apache-2.0")
     return parser
 
 

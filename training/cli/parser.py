@@ -77,11 +77,18 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """Parse a positive integer."""
-    if not (text.isdecimal() and len(text) <= len(str(_MOST)) and 1 <= int(text) <= _MOST):
-        raise argparse.ArgumentTypeError(f"expected a positive integer of at most {_MOST:,}, got {text[:40]!r}")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high:,}, got {text[:40]!r}")
+        return int(text)
+
+    return parse
+
+
+positive = whole(1, _MOST)
 
 
 def part(text: str) -> tuple[int, int]:
@@ -145,4 +152,5 @@ __all__ = [
     "positive",
     "rate",
     "seconds",
+    "whole",
 ]

@@ -1,15 +1,20 @@
 """Paths on a command line, checked before anything is imported, read or written: outputs, and folders of models."""
 
 import difflib
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
+_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
 
 class FolderError(ValueError):
@@ -22,6 +27,12 @@ class InputError(ValueError):
     """Raised for an input that is not there; the message names it."""
 
     exit_code = BAD_INPUT
+
+
+def check_hub_id(name: str) -> None:
+    """Raise `InputError` for a name that no repository of the Hub can have."""
+    if not _HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
+        raise InputError(f"{name}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
 
 
 def existing_parent(path: Path) -> Path:
@@ -100,6 +111,45 @@ def missing_folder(origin: str) -> str | None:
     return f"{what}{suggestion(origin)}"
 
 
+def missing_model(origin: str) -> str | None:
+    """Reason why a folder holds no model, and what else may be meant; None if it holds one, or for a Hub id.
+
+    Args:
+        origin: Folder or Hub id of a model.
+    """
+    path = Path(origin)
+    if not path.is_dir():
+        return missing_folder(origin)
+    if (path / "config.json").is_file():
+        return None
+    if _is_unfinished(path / MARK_FILE):
+        return "the run in that folder has not finished; the command that started it resumes it"
+    return f"there is no model in that folder{suggestion(origin)}"
+
+
+def _is_unfinished(mark: Path) -> bool:
+    """Whether a mark, as `inference.folder` writes it, is that of an unfinished run."""
+    try:
+        return json.loads(mark.read_text(encoding="utf-8"))["finished"] is False
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # none, or a damaged one
+        return False
+
+
+def no_data_path(name: str, path: Any) -> str | None:
+    """Sentence that says that a data set on disk lacks its folder, `data.path`; None if it is named."""
+    if str(path or "").strip():
+        return None
+    what = "missing" if path is None else "empty"
+    return f"data.path is {what}: set it to the folder of data set {name!r}, data.path=FOLDER."
+
+
+def no_data(path: str) -> str | None:
+    """Reason why a path holds no data set: it is no folder."""
+    if not os.path.exists(path):
+        return f"there is no such folder{similar(Path(path))}"
+    return None if os.path.isdir(path) else "that is a file, not a folder"
+
+
 def unusable(origin: str, reason: str) -> str:
     """Sentence that says why a model or data cannot be used."""
     return sentence(f"{origin} cannot be used: {reason}")
@@ -153,15 +203,20 @@ def model_folders(parent: Path) -> Iterable[Path]:
 
 
 __all__ = [
+    "MARK_FILE",
     "RUNS",
     "FolderError",
     "InputError",
     "check_empty",
+    "check_hub_id",
     "check_output_file",
     "check_writable",
     "existing_parent",
     "missing_folder",
+    "missing_model",
     "model_folders",
+    "no_data",
+    "no_data_path",
     "sentence",
     "similar",
     "suggestion",

@@ -6,7 +6,6 @@ Commands repeat these checks themselves, as they can also be called from Python.
 import argparse
 import itertools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from .options import check_order, closest_option, command_help, overview, recipe
 from .paths import (
     RUNS,
     InputError,
+    check_hub_id,
     check_output_file,
     check_writable,
-    missing_folder,
+    missing_model,
+    no_data,
+    no_data_path,
     sentence,
-    similar,
     suggestion,
     unusable,
 )
@@ -31,7 +32,6 @@ from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file,
 from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
-_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
 
 
@@ -79,7 +79,7 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
     for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
         section, name, value = parse_override(word, following, command)
         check_override(f"{section}.{name}", value, *type_and_limits(section, name, command))
-        given[f"{section}.{name}"] = value
+        given[f"{section}.{name}"] = "" if word == "data.path=" else value
     _check_data(given.get("data.name"), given.get("data.path"))
     out = str(given.get("run.output_dir") or f"{RUNS}/{Path(words[0]).stem}")
     if command == "evaluate" or os.path.exists(out):
@@ -89,7 +89,7 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
         if (out := paths.get(argument)) is not None:
             check_writable(Path(out), argument)
     for argument in ("--model", "model.init_from"):
-        if (origin := paths.get(argument)) is not None and (reason := missing_folder(str(origin))):
+        if (origin := paths.get(argument)) is not None and (reason := missing_model(str(origin))):
             raise InputError(unusable(f"{argument}={origin}", reason))
 
 
@@ -108,17 +108,10 @@ def _of_recipe(recipe: str) -> dict[str, Any]:
 
 def _check_data(name: Any, path: Any) -> None:
     """Check that a data set on disk has a folder that exists."""
-    if path is None and name in DATA_SETS:
-        raise InputError(f"data.path is missing: set it to the folder of data set {name!r}, data.path=FOLDER.")
-    if path is not None and "://" not in str(path) and (reason := _no_data(str(path))):
+    if name in DATA_SETS and (reason := no_data_path(name, path)):
+        raise InputError(reason)
+    if path and "://" not in str(path) and (reason := no_data(str(path))):
         raise InputError(unusable(f"data.path={path}", reason))
-
-
-def _no_data(path: str) -> str | None:
-    """Reason why a path holds no data set: it is no folder."""
-    if not os.path.exists(path):
-        return f"there is no such folder{similar(Path(path))}"
-    return None if os.path.isdir(path) else "that is a file, not a folder"
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
@@ -161,11 +154,13 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         _check_conversion(given)
         return given
     if command == "export" and given.format == "onnx":
-        _check_export(given)
+        if reason := missing_model(given.model):
+            raise InputError(unusable(given.model, reason))
+        check_output_file(given.output, "output")
         return given
     if command == "verify":
-        if not given.folder.is_dir():
-            raise InputError(unusable(str(given.folder), f"there is no such folder{similar(given.folder)}"))
+        if reason := no_data(str(given.folder)):
+            raise InputError(unusable(str(given.folder), reason))
         return given
     if command == "push":
         _check_push(given)
@@ -182,9 +177,13 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         check_output_file(output, "--output")
     if (out := getattr(given, "out", None)) is not None:
         check_writable(out, "--out")
-        if hasattr(given, "film") and any(os.path.isdir(item) and _same(out, item) for item in given.files):
+        if (
+            hasattr(given, "film")
+            and out.exists()
+            and any(os.path.isdir(item) and os.path.samefile(out, item) for item in given.files)
+        ):
             raise InputError(f"--out={out} is a folder of input files, among which results would be: name another.")
-    if reason := missing_folder(given.model):
+    if reason := missing_model(given.model):
         raise InputError(unusable(given.model, reason))
     if not any(map(os.path.lexists, given.files)):
         one = len(given.files) == 1
@@ -198,31 +197,24 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     return given
 
 
-def _same(out: Path, folder: str) -> bool:
-    return out.exists() and os.path.samefile(out, folder)
-
-
 def _check_conversion(given: argparse.Namespace) -> None:
     if not given.checkpoint.is_file():
         what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
         raise InputError(f"the file {given.checkpoint} {what}.")
     check_writable(given.output, "output")
-    if given.config and (reason := missing_folder(given.config)):
+    if given.config and (reason := missing_model(given.config)):
         raise InputError(unusable(f"--config {given.config}", reason))
-
-
-def _check_export(given: argparse.Namespace) -> None:
-    if reason := missing_folder(given.model):
-        raise InputError(unusable(given.model, reason))
-    check_output_file(given.output, "output")
+    if given.push_to_hub is not None:
+        check_hub_id(given.push_to_hub)
+        if not given.license:
+            raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
 
 
 def _check_push(given: argparse.Namespace) -> None:
-    if not given.folder.is_dir():
-        what = missing_folder(str(given.folder)) or f"there is no such folder{suggestion(str(given.folder))}"
-        raise InputError(unusable(str(given.folder), what))
-    if not _HUB_ID.fullmatch(given.repo_id) or re.search(r"--|\.\.|\.git$", given.repo_id):
-        raise InputError(f"{given.repo_id}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
+    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
+    if reason := missing_model(str(given.folder)) or absent:
+        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
+    check_hub_id(given.repo_id)
     if given.create_pr and given.tag is not None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
@@ -266,6 +258,8 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         found = f"several, {' and '.join(paths)}" if paths else "none"
         raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")
     given.path = paths[0]
+    if not given.path.strip():
+        raise InputError(f"expected the folder of data set {given.name}, got an empty path. Usage: {usage}")
     if action == "prepare":
         if len(outs) != 1:
             raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
@@ -277,7 +271,7 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
         if (file := getattr(given, argument)) is not None:
             check_output_file(file, f"--{argument}")
     expected = f"expected the data set {given.name} at {given.path}"
-    if "://" not in given.path and (reason := _no_data(given.path)):
+    if "://" not in given.path and (reason := no_data(given.path)):
         raise InputError(sentence(f"{expected}, but {reason}"))
     return given, options
 

@@ -18,6 +18,26 @@ MAX_VALUES = 10_000  # of a file, with what aliases repeat
 VALUES_SETTING = "DEEPAVFUSION_MAX_RECIPE_VALUES"  # environment variable with another limit
 _CHARACTERS = 100  # per value, of the longest file
 _MAX_DEPTH = 50  # of lists and mappings in each other
+# Types of options, and of values, in words.
+_EXPECTED = {
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "list of dict": "a list of objects",
+    "list of float": "a list of numbers",
+    "list of int": "a list of whole numbers",
+    "list of str": "a list of words",
+}
+_FOUND = {
+    "NoneType": "nothing",
+    "bool": "true or false",
+    "dict": "an object",
+    "float": "a number",
+    "int": "a number",
+    "list": "a list",
+    "str": "text",
+}
 
 
 class ValuesError(yaml.YAMLError):
@@ -140,7 +160,13 @@ def convert(value: Any, kinds: str, key: str) -> Any:
             return value
         elif kind == "str" and isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
-    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}): expected {kinds}.")
+    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else repr(value)
+    raise RecipeError(f"{key} is {text}: expected {' or '.join(_EXPECTED.get(kind, kind) for kind in allowed)}.")
+
+
+def kind_of(value: Any) -> str:
+    """What a value of YAML or JSON is, in words for messages."""
+    return _FOUND.get(type(value).__name__, type(value).__name__)
 
 
 def as_choice(value: Any, choices: Sequence[str]) -> Any:
@@ -198,4 +224,4 @@ def _ranges() -> ModuleType:
     return module
 
 
-__all__ = ["as_choice", "check_override", "check_value", "convert", "load_values", "parse_override"]
+__all__ = ["as_choice", "check_override", "check_value", "convert", "kind_of", "load_values", "parse_override"]

@@ -13,6 +13,7 @@ import yaml
 
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.options import unknown_option
+from deepavfusion_cli.paths import no_data_path
 from deepavfusion_cli.recipes import (
     SUFFIXES,
     check_command,
@@ -23,7 +24,7 @@ from deepavfusion_cli.recipes import (
     recipe_goal,
     recipe_names,
 )
-from deepavfusion_cli.values import load_values, parse_override
+from deepavfusion_cli.values import kind_of, load_values, parse_override
 
 from ..data import data_sets
 from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
@@ -102,6 +103,11 @@ class Recipe:
                 f"data.name is {self.data.name!r}: expected {_one_of(suitable)} for task {self.task.name!r}."
             )
 
+    def check_data_path(self) -> None:
+        """Raise `RecipeError` if the data set needs a folder, and none is named."""
+        if self.data.name != "scenes" and (reason := no_data_path(self.data.name, self.data.path)):
+            raise RecipeError(reason)
+
     def _check_combinations(self) -> None:
         if len(self.optim.betas) != 2:
             raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
@@ -167,7 +173,7 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
     except (ValueError, RecursionError, OverflowError) as error:  # dates and numbers that do not exist, deep nesting
         raise RecipeError(f"Recipe {recipe}: a value cannot be read ({cause(error)}).") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"Recipe {recipe} holds {type(values).__name__}: expected sections {', '.join(SECTIONS)}.")
+        raise RecipeError(f"Recipe {recipe} holds {kind_of(values)}: expected sections {', '.join(SECTIONS)}.")
     own_command = _check_command(command, recipe, values.pop("command", None))
     sections = {section: {} for section in SECTIONS}
     sections["task"]["name"] = COMMANDS[own_command][0]

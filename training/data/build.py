@@ -8,8 +8,10 @@ from deepavfusion import (
     DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.inference.jobs.progress import announced
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.ranges_deepavfusion import COUNT
+from deepavfusion_cli.paths import no_data_path
 
 from .checked import check_command
 from .clips import ClipDataset
@@ -116,9 +118,11 @@ def build_dataset(
     size = options.get("train_size" if split == "train" else "eval_size")
     if name == "scenes":
         return _build_scenes(options, processor, model_config, split, size, train, seed, task, semantic, foreign_sounds)
-    if "path" not in options:
-        raise ValueError(f"data.path is missing: set it to the folder of dataset {name!r}.")
-    clips = DATA_SETS[name].build(Request(with_defaults(options), split, train, seed, task, semantic, size, processor))
+    if reason := no_data_path(name, options.get("path")):
+        raise ValueError(reason)
+    with announced(f"listing the {split} clips of {name} at {options['path']}"):
+        request = Request(with_defaults(options), split, train, seed, task, semantic, size, processor)
+        clips = DATA_SETS[name].build(request)
     clips.check = check_command(options)
     return clips
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepavfusion.inference.jobs.progress import counted
 from deepavfusion.processors.streams_deepavfusion import window_times
 
 from ..wording import count
@@ -88,7 +89,8 @@ def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
         return end - start
 
     with ThreadPoolExecutor() as pool:
-        return [max(1, round(value / seconds)) for value in pool.map(length, rows)]
+        lengths = counted(pool.map(length, rows), "reading the lengths of clips", "clip", total=len(rows))
+        return [max(1, round(value / seconds)) for value in lengths]
 
 
 class FileClips(ClipDataset):
@@ -137,7 +139,7 @@ class FileClips(ClipDataset):
         super().__init__(seed)
         self.reader = reader or FileReader()
         if size is not None and size < len(rows):
-            rows = rows.select(sorted(order_by_name(rows["path"])[:size]))
+            rows = rows.select(sorted(order_by_name(rows["path"][:])[:size]))
         if windows_per_clip is not None and seconds_per_window is not None:
             given = f"{windows_per_clip} and {seconds_per_window}"
             raise ValueError(f"Expected either windows_per_clip or seconds_per_window, got both: {given}.")

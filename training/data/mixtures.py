@@ -59,9 +59,9 @@ class MixtureClips(FileClips):
     ):
         if len(rows) < 2:
             raise ValueError(f"{name}: expected at least two clips to mix, got {len(rows)}.")
-        groups = list(rows["path"]) if groups is None else list(groups)
+        groups = rows["path"][:] if groups is None else list(groups)
         if train and size is not None and size < len(rows):
-            chosen = sorted(order_by_name(rows["path"])[:size])
+            chosen = sorted(order_by_name(rows["path"][:])[:size])
             rows, groups = rows.select(chosen), [groups[i] for i in chosen]
         windows = (temporal_jitter, windows_per_clip, seconds_per_window)
         super().__init__(rows, processor, train, seed, None, name, *windows, reader)

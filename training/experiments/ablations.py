@@ -14,7 +14,6 @@ training/experiments/results/ablations.json, their tables to training/experiment
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from deepavfusion.inference.common import quiet_library
-from deepavfusion.inference.files import to_json, write_atomically
+from deepavfusion.inference.files import to_json, write_atomically, writing
 from deepavfusion_cli.boundary import run_module
 
 from ..config.recipe import load_recipe
@@ -93,9 +92,8 @@ def write_towers(folder: Path) -> None:
     for tower in ("image", "audio"):
         prefix = f"{tower}."
         weights = {name.removeprefix(prefix): value for name, value in published.items() if name.startswith(prefix)}
-        path = folder / f"{tower}_tower.pth"
-        torch.save({"model": weights}, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        with writing(folder / f"{tower}_tower.pth") as file:
+            torch.save({"model": weights}, file)
 
 
 def probe_scores(metrics: dict[str, Any]) -> dict[str, float]:

@@ -4,8 +4,8 @@ import torch
 from accelerate.utils import set_seed
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.common import load_model, missing_model, model_fault, quiet_library, reading_model
-from deepavfusion_cli.paths import unusable
+from deepavfusion.inference.common import load_model, model_fault, quiet_library, reading_model
+from deepavfusion_cli.paths import missing_model, unusable
 
 from ..config.recipe import RecipeError
 from ..tasks import Task

@@ -68,6 +68,7 @@ class Run:
             self._build_trainer()
 
     def _check(self) -> None:
+        self.recipe.check_data_path()
         check_combinations(self.recipe)
         try:
             self.trackers = tracker_callbacks(self.recipe.run.trackers)

@@ -3,21 +3,19 @@
 import numpy as np
 import pytest
 
-from deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionProcessor
+from deepavfusion import DeepAVFusionForSoundLocalization
 from deepavfusion.inference.common import load_pipeline
 from deepavfusion.inference.films import parts
 from deepavfusion.inference.films.maps import MapTrack, Overlay, map_timestamps, small_map, write_map_film
 from deepavfusion.processors import load_clip
 from tests.media_factory import write_kinds, write_media
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("maps")
-    model = make_model(DeepAVFusionForSoundLocalization, seed=3)
-    model.save_pretrained(folder / "model")
-    DeepAVFusionProcessor.from_model(model).save_pretrained(folder / "model")
+    save_model(folder / "model", DeepAVFusionForSoundLocalization, seed=3)
     write_kinds(folder, seconds=2.5, sound_seconds=2.51, silent_seconds=1.0, rate=22050, picture="cello.png")
     return folder
 

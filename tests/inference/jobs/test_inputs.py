@@ -4,12 +4,14 @@ import os
 
 import pytest
 
+from deepavfusion.inference.jobs import progress
 from deepavfusion.inference.jobs.inputs import (
     AUDIO_SUFFIXES,
     VIDEO_SUFFIXES,
     find_files,
     numbered,
     timestamp_names,
+    walk_files,
 )
 from deepavfusion.processors import MediaError
 
@@ -93,3 +95,30 @@ def test_names_stay_apart():
     assert [name for _, name in found] == ["x", "x_2", "x_2_2", "x_3"]
     assert numbered(["deep/x", "deep/x", "x"]) == ["deep/x", "deep/x_2", "x"]
     assert timestamp_names("deep/x", [1.001, 1.004]) == ["deep/x_at_1.00s", "deep/x_at_1.00s_2"]
+
+
+def test_folders_are_walked_in_order_and_each_once(folder):
+    (folder / "deep" / "back").symlink_to(folder)
+    (folder / "deep" / "gone").symlink_to(folder / "absent")
+    (folder / "other").symlink_to(folder / "deep" / "er")
+    expected = [
+        ".a.mp4",
+        "a.mp4",
+        "a.mp4.txt",
+        "b.MP4",
+        "a.unfinished/a.mp4",
+        "deep/a.wav",
+        "deep/gone",
+        "deep/er/a.mp4",
+    ]
+    assert [path.relative_to(folder).as_posix() for path in walk_files(folder)] == [*expected, "out/a.mp4"]
+
+
+def test_many_files_are_counted_while_they_are_listed(tmp_path, monkeypatch, capsys):
+    """Even those of a single folder, before the first of them is known."""
+    for number in range(10):
+        (tmp_path / f"{number}.mp4").touch()
+    times = iter(range(100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    assert len(list(walk_files(tmp_path))) == 10
+    assert capsys.readouterr().err == f"{tmp_path}: listing its files: 2 entries so far\n"

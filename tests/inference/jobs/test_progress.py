@@ -3,12 +3,21 @@
 import io
 import re
 import sys
+import threading
 
 import pytest
 from transformers.utils import logging
 
 from deepavfusion.inference.jobs import progress as module
-from deepavfusion.inference.jobs.progress import Progress, duration, plain_output, with_progress
+from deepavfusion.inference.jobs.progress import (
+    Count,
+    Progress,
+    announced,
+    counted,
+    duration,
+    plain_output,
+    with_progress,
+)
 from deepavfusion_cli.terminal import say
 
 
@@ -136,3 +145,46 @@ def test_bars_of_libraries_are_left_to_terminals(stream, monkeypatch):
 def test_durations():
     assert duration(59.6) == "0:01:00"
     assert duration(90000) == "1 day, 1:00:00"
+
+
+def test_what_is_counted_is_shown_once_it_takes_long(clock, capsys):
+    with Count("big: listing its files", "entry", "entries") as count:
+        for seconds in (1.0, 0.4, 0.2, 20.0, 20.0, 1.0):
+            clock[0] += seconds
+            count.add()
+    for _ in counted(range(2000), "x", "file"):
+        clock[0] += 0.001
+    line = "big: listing its files: {} entries so far\n"
+    assert capsys.readouterr().err == line.format(3) + line.format(5) + "x: 1,500 of 2,000 files so far\n"
+
+
+def test_on_a_terminal_one_line_counts(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Count("big", "file", total=3) as count:
+        count.add()
+        assert sys.stderr.getvalue() == ""
+        clock[0] += 2
+        count.add()
+        count.bar.refresh()
+        assert "big: 2 of 3 files [" in sys.stderr.getvalue()
+    assert sys.stderr.getvalue().endswith("\r")
+
+
+def test_other_processes_count_nothing(clock, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    for _ in counted(range(3), "x", "file"):
+        clock[0] += 60
+    with announced("x"):
+        clock[0] += 60
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_takes_long_is_announced(capsys, monkeypatch):
+    with announced("short"):
+        pass
+    monkeypatch.setattr(module, "_SHORT_SECONDS", 0.0)
+    with announced("listing the clips"):
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join()
+    assert capsys.readouterr().err == "listing the clips ...\n"

@@ -11,11 +11,10 @@ from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSourceSeparation,
-    DeepAVFusionProcessor,
 )
 from deepavfusion.inference.pages.index import IndexExistsError, check_index, write_index
 from tests.media_factory import write_kinds
-from tests.modeling_deepavfusion.cases import make_model
+from tests.modeling_deepavfusion.cases import save_model
 from tests.training.report.test_report import Page
 
 ODD = "50% <b>\"'&#x?; é " + "long" * 20
@@ -32,9 +31,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("pages")
     for seed, (name, (model_class, overrides)) in enumerate(MODELS.items()):
         names = {"id2label": {0: "<i>", 1: "cello", 2: "c"}} if name == "classify" else {}
-        model = make_model(model_class, seed=seed, **overrides, **names)
-        model.save_pretrained(place / name)
-        DeepAVFusionProcessor.from_model(model).save_pretrained(place / name)
+        save_model(place / name, model_class, seed=seed, **overrides, **names)
     (place / "media").mkdir()
     write_kinds(place / "media", seconds=1.5, sound_seconds=1.51, silent_seconds=0.5, rate=16000, picture="cello.png")
     (place / "videos" / "sub # folder").mkdir(parents=True)

@@ -19,7 +19,7 @@ from deepavfusion.inference.publishing.loading import LoadingError, load_alone
 from deepavfusion.inference.publishing.push import _published_card
 from tests.hub_server import ORGANIZATION, READ_TOKEN, HubServer, Repository
 from tests.isolated import run_isolated, run_python
-from tests.modeling_deepavfusion.cases import make_inputs, make_labels, make_model
+from tests.modeling_deepavfusion.cases import make_inputs, make_labels, make_model, save_model
 
 # Runs commands one after another in one process, for importing torch takes seconds: prints code and output of each.
 COMMANDS = """
@@ -77,9 +77,7 @@ LEFT_OUT = (
 def saved(tmp_path_factory):
     """A classifier with its processor, card and results, and what else lies in folders of runs."""
     folder = tmp_path_factory.mktemp("saved") / "tiny"
-    model = make_model(DeepAVFusionForAudioVisualClassification, seed=3)
-    model.save_pretrained(folder)
-    DeepAVFusionProcessor.from_model(model).save_pretrained(folder)
+    model = save_model(folder, DeepAVFusionForAudioVisualClassification, seed=3)
     result = EvalResult(
         task_type="video-classification",
         dataset_type="scenes",

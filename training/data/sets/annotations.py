@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion.ranges_deepavfusion import SECONDS
+from deepavfusion_cli.values import kind_of
 
 from .tables import read_records, read_text
 
@@ -91,7 +92,7 @@ def _clean(row: Any, where: str) -> dict:
             given.setdefault(_ALIASES.get(key, key), value)
     file = given.get("file")
     if not isinstance(file, str) or not file.strip():
-        found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        found = ", ".join(map(str, row)) if isinstance(row, dict) else kind_of(row)
         raise ValueError(f"{where}: expected a path as the value for 'file' (or 'file_name'), got the columns {found}.")
     clean = {key: given[key] for key in COLUMNS if key in given}
     clean["file"] = file.strip()

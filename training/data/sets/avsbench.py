@@ -23,6 +23,7 @@ from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
 from deepavfusion.inference.jobs.inputs import walk_files
+from deepavfusion.inference.jobs.progress import counted
 
 from ..frames import Still
 from .annotations import split_name
@@ -126,7 +127,7 @@ def read_avsbench(
 def _read_semantic(root: Path, subset: str, split: str) -> list[Still]:
     videos = [v for v in read_metadata(root / "metadata.csv") if v["split"] == split and v["label"] in SUBSETS[subset]]
     rows, missing = [], []
-    for video in videos:
+    for video in counted(videos, f"{root}: listing the masks", "video"):
         folder = root / video["label"] / video["uid"]
         if not is_inside(root, folder):
             raise ValueError(f"{root / 'metadata.csv'} names a video outside of {root}: {video['uid']}.")
@@ -151,7 +152,7 @@ def _read_objects(root: Path, subset: str, split: str, listed: str | Path | None
     top = root / "gt_masks" / split
     folders = [folder for folder in sorted(top.glob("*/*" if subset == "s4" else "*")) if folder.is_dir()]
     rows, missing, taken = [], [], set()
-    for folder in folders:
+    for folder in counted(folders, f"{root}: listing the masks", "video"):
         inner = folder.relative_to(top)  # [<class>/]<video>
         for number, name in _masks(folder):
             key = f"{folder.name}_{number}"

@@ -182,10 +182,10 @@ def divide(rows, split: str, fraction: float, root: str):
     """
     note = ""
     own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
-    groups = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
+    groups = [name or recording_of(path) for name, path in zip(own, rows["path"][:], strict=True)]
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
     rows = rows.add_column("recording", groups)
-    splits = Counter(rows["split"])
+    splits = Counter(given := rows["split"][:])
     for name in [name for name in splits if name is not None and not is_split(name)]:
         _report(
             f"{root}: {count(splits[name], 'clip')} of the split {name!r} not used: expected train, validation or test"
@@ -193,7 +193,7 @@ def divide(rows, split: str, fraction: float, root: str):
     if unknown := splits.pop(None, 0) if len(splits) > 1 else 0:
         logger.warning("%s: %d of %d clips have no split and are not used", root, unknown, len(rows))
     if set(splits) != {None}:
-        chosen = [i for i, value in enumerate(rows["split"]) if value == split]
+        chosen = [i for i, value in enumerate(given) if value == split]
         found = f"clips of the splits {', '.join(sorted(splits))}"
     elif fraction == WHOLE:
         chosen, note, found = list(range(len(rows) if split != "train" else 0)), WHOLE_FOLDER, "no split"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, has_suffix, other_media, walk_files
+from deepavfusion.inference.jobs.progress import counted
 
 from ...wording import count
 
@@ -54,7 +55,7 @@ def clip_key(name: str) -> str:
 
 def recording_of(path: str) -> str:
     """The recording that a file is part of: the YouTube id in its name if there is one, else the path itself."""
-    part = _PART_OF_VIDEO.match(Path(path).stem)
+    part = _PART_OF_VIDEO.match(os.path.splitext(os.path.basename(path))[0])  # as of Path, ten times as fast
     return path if part is None else part[1]
 
 
@@ -243,7 +244,7 @@ def find_listed(root: Path, names: Sequence[str], source: str | Path, allow_outs
             "relative to that folder, or set data.allow_outside=true to read them."
         )
     files = ListedFiles(root)
-    found = [files.find(name) for name in names]
+    found = [files.find(name) for name in counted(names, f"{source}: looking for its files", "file")]
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
         raise FileNotFoundError(

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deepavfusion.inference.files import write_atomically
+from deepavfusion.inference.files import write_atomically, writing
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +55,10 @@ def local_copy(path: str, cache: str | None = None, limit: float | None = None) 
             return str(target)
         if limit is not None and target.match(_KEPT):
             make_room(folder, limit * 1e9 - files.size(remote))
-        temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
-        try:
-            files.get_file(remote, str(temporary))
+        with writing(target) as draft:
+            files.get_file(remote, draft.name)
             mark.unlink(missing_ok=True)  # or a copy that is replaced by another would have its mark for an instant
-            os.replace(temporary, target)
-            write_atomically(mark, str(version))
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(mark, str(version))
     return str(target)
 
 

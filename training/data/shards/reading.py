@@ -15,6 +15,7 @@ from deepavfusion.processors.media_deepavfusion import Clip
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
 from deepavfusion_cli.errors import cause
+from deepavfusion_cli.values import kind_of
 
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
@@ -86,7 +87,7 @@ def check_fields(found: Any, fields: dict[str, type | UnionType], advice: str, n
     """
     expected = f"{name}: expected a JSON object with {', '.join(fields)}"
     if not isinstance(found, dict):
-        raise ValueError(f"{expected}, got {type(found).__name__}; {advice}.")
+        raise ValueError(f"{expected}, got {kind_of(found)}; {advice}.")
     for field, kind in fields.items():
         if field not in found or not isinstance(found[field], kind):
             reason = f"{field} is {json.dumps(found[field])[:40]}" if field in found else f"it has no {field}"

@@ -517,7 +517,7 @@ def test_versions_and_missing_folders_are_answered(prepared, tmp_path):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     for text, message in {
         "{": "expected a JSON object, but it is not valid JSON",
-        "[]": "expected a JSON object with version, got list",
+        "[]": "expected a JSON object with version, got a list",
         '{"version": 2}': "expected a JSON object with data, kind, .*, but it has no data",
         json.dumps(about | {"tasks": None}): "but tasks is null",
         json.dumps(about | {"kind": []}): r"but kind is \[\]",

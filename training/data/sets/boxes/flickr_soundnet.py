@@ -14,6 +14,8 @@ boxes), `flickr_sup_train.txt` (training with boxes).
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from deepavfusion.inference.jobs.progress import counted
+
 from ...views import Box
 from .vggss import clean_boxes
 
@@ -53,4 +55,5 @@ def read_annotations(root: str | Path, keys: list[str] | None = None) -> dict[st
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected Flickr-SoundNet's annotations at {folder}, found none.")
     files = {path.stem: path for path in sorted(folder.glob("*.xml"))}
-    return {key: read_boxes(files[key]) for key in (files if keys is None else keys) if key in files}
+    chosen = [key for key in (files if keys is None else keys) if key in files]
+    return {key: read_boxes(files[key]) for key in counted(chosen, f"{folder}: reading the boxes", "file")}

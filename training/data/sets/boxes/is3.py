@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
 from deepavfusion.inference.jobs.inputs import walk_files
+from deepavfusion.inference.jobs.progress import counted
 
 from ...stills import BoxClips, Still
 from ...views import Box
@@ -94,7 +95,7 @@ def read_stills(root: str | Path, annotations: str | Path | None = None) -> list
     for entry in entries:
         visible[entry.scene] = (*visible.get(entry.scene, ()), entry.source)
     rows, missing = [], []
-    for entry in entries:
+    for entry in counted(entries, f"{root}: looking for its files", "frame"):
         image, audio = images / entry.image, root / "audio_wav" / entry.audio
         if image.is_file() and audio.is_file():
             about = {"scene": entry.scene, "source": entry.source, "visible": visible[entry.scene]}

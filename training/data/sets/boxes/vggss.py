@@ -16,10 +16,11 @@ vggss_144k contains 11,163 clips of VGGSound's test split.
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
+from deepavfusion.inference.jobs.progress import counted
 
 from ...frames import Still
 from ...views import Box
@@ -137,7 +138,7 @@ def locator(
 
 def make_stills(
     what: str,
-    pairs: Iterable[ImageAudioPair],
+    pairs: Sequence[ImageAudioPair],
     find: Callable[[str, str], tuple[str, str, float | None] | None],
     boxes: dict[str, tuple[Box, ...] | None] | None,
     sources: Mapping[str, str] | None = None,
@@ -159,9 +160,8 @@ def make_stills(
         FileNotFoundError: None of them is on disk.
         ValueError: A frame has no annotation.
     """
-    rows, missing, unusable, count = [], [], 0, 0
-    for pair in pairs:
-        count += 1
+    rows, missing, unusable = [], [], 0
+    for pair in counted(pairs, f"{what}: looking for its files", "frame"):
         if boxes is not None and not pair.negative and pair.image not in boxes:
             raise ValueError(f"{what}: {pair.image} has no annotation.")
         inside = None if boxes is None else () if pair.negative else boxes[pair.image]
@@ -176,10 +176,10 @@ def make_stills(
         shown, heard = ((sources or {}).get(key, "") for key in (pair.image, pair.audio))
         about = {"source": heard, "visible": (shown,), "recording": (recordings or {}).get(pair.image, "")}
         rows.append(Still(*found, boxes=inside, name=name, **about))
-    report_missing(what, count, missing, 0)
+    report_missing(what, len(pairs), missing, 0)
     if unusable:
         logger.warning("%s: %d frames are left out: all of their boxes are without area", what, unusable)
     if not rows:
         example = f", e.g. {missing[0]}" if missing else ""
-        raise FileNotFoundError(f"{what}: none of the {count} pairs of image and audio is on disk{example}.")
+        raise FileNotFoundError(f"{what}: none of the {len(pairs)} pairs of image and audio is on disk{example}.")
     return rows
