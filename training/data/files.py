@@ -11,8 +11,9 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 
 from ..wording import count
 from .clips import ClipDataset, ClipMedia
+from .frames import FileReader
 from .random import Stream, generator
-from .sets.folder import annotated_end, clip_time, label_info, order_by_name
+from .sets.folder import clip_time, label_info, order_by_name
 
 
 def training_window(
@@ -49,22 +50,6 @@ def training_window(
         return middle, first + frame_at * (last - first)
 
     return place
-
-
-class FileReader:
-    """Decodes the files of rows, by their `path`."""
-
-    def info(self, row: dict):
-        """`MediaInfo` of a row's file."""
-        from deepavfusion.processors import probe_clip
-
-        return probe_clip(row["path"])
-
-    def load(self, row: dict, window, num_frames: int, seconds: float):
-        """Decode a `Clip` of a row's file, which must have images and audio; see `load_clip`."""
-        from deepavfusion.processors import load_clip
-
-        return load_clip(row["path"], window, num_frames, seconds, require="both")
 
 
 def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
@@ -276,16 +261,10 @@ class DenseClips(ClipDataset):
 
     def read(self, i: int) -> dict:
         """The windows of item i, and its `label` where there are labels."""
-        from deepavfusion.processors import dense_timestamps
-
         row, processor = self.clips.rows[i], self.clips.processor
-        extractor = processor.feature_extractor
-        start, end = self.clips.reader.info(row).span
-        start = max(start, row.get("start") or start)
-        end = min(end, annotated_end(row, extractor.seconds) or end)
-        pixels, features = [], []
-        for time in dense_timestamps(start, max(start, end), self.num_windows, extractor.seconds):
-            clip = self.clips.reader.load(row, time, processor.num_frames, extractor.seconds)
+        extractor, pixels, features = processor.feature_extractor, [], []
+        windows = (row, self.num_windows, processor.num_frames, extractor.seconds)
+        for clip in self.clips.reader.load_windows(*windows):
             pixels.append(self.clips.pixel_values(clip, None))
             features.append(extractor([clip.waveform], sampling_rate=clip.sampling_rate)["input_features"][0])
         sample = {"pixel_values": torch.stack(pixels), "input_features": torch.stack(features)}

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,6 +17,7 @@ from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
 from deepavfusion_cli.errors import cause
 
+from ..frames import spread_windows
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
 from .encoding import clip_info, nearest_frames, row_array
@@ -167,6 +169,11 @@ class ShardReader:
             times = [frame_time]
         frames = self._stored_frames(row, times) if self.video == "jpeg" else self._video_frames(row, times)
         return Clip(np.stack(frames), self._waveform(row, begin, seconds), self.rate, timestamp, row["path"])
+
+    def load_windows(self, row: dict, num_windows: int, num_frames: int, seconds: float) -> Iterator[Clip]:
+        """Decode `num_windows` windows that are spread over a clip, each as `load` does; see `FileReader`."""
+        for time in spread_windows(row, clip_info(row).span, num_windows, seconds):
+            yield self.load(row, time, num_frames, seconds)
 
     def frame(self, row: dict, number: int) -> np.ndarray:
         """Decode the stored JPEG file of a number, (H, W, 3) uint8.
