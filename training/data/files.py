@@ -13,7 +13,8 @@ from ..wording import count
 from .clips import ClipDataset, ClipMedia
 from .frames import FileReader
 from .random import Stream, generator
-from .sets.folder import clip_time, label_info, order_by_name
+from .sets.folder import clip_time, label_info
+from .sets.groups import arrow_column, name_order
 
 
 def training_window(
@@ -122,14 +123,14 @@ class FileClips(ClipDataset):
         super().__init__(seed)
         self.reader = reader or FileReader()
         if size is not None and size < len(rows):
-            rows = rows.select(sorted(order_by_name(rows["path"])[:size]))
+            rows = rows.select(np.sort(name_order(arrow_column(rows, "path"))[:size]))
         if windows_per_clip is not None and seconds_per_window is not None:
             given = f"{windows_per_clip} and {seconds_per_window}"
             raise ValueError(f"Expected either windows_per_clip or seconds_per_window, got both: {given}.")
-        self.size_text, self.windows = count(len(rows), "clip"), [1] * len(rows)
+        self.size_text, self.windows = count(len(rows), "clip"), np.ones(len(rows), np.int32)
         if train and (windows_per_clip, seconds_per_window) != (None, None):
-            several = [windows_per_clip] * len(rows)
-            self.windows = several if windows_per_clip else num_windows(rows, seconds_per_window, self.reader)
+            several = windows_per_clip or num_windows(rows, seconds_per_window, self.reader)
+            self.windows = np.broadcast_to(np.asarray(several, np.int32), len(rows))
             rows = rows.select(np.repeat(np.arange(len(rows)), self.windows))
             self.size_text += f" in {count(len(rows), 'window')}"
         self.temporal_jitter = temporal_jitter

@@ -26,9 +26,10 @@ from .video import VIDEO_FORMATS
 
 INDEX, ABOUT = "index.arrow", "dataset.json"
 VERSION = 2
-_AGAIN = "prepare the data set again, in another folder"
+AGAIN = "prepare the data set again, in another folder"
 _VALUES = {"kind": ("videos", "masks", "boxes"), "audio": tuple(AUDIO_FORMATS), "video": tuple(VIDEO_FORMATS)}
-_FIELDS = dict.fromkeys(("data", *_VALUES), str) | {"tasks": list, "options": dict, "sampling_rate": int}
+_FIELDS = dict.fromkeys(("data", *_VALUES), str)
+_FIELDS |= {"tasks": list, "options": dict, "splits": dict, "sampling_rate": int}
 _FIELDS_OF: dict[str, dict] = {"masks": {"classes": list | NoneType}, "boxes": {"required_boxes": int}}
 
 
@@ -41,12 +42,12 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
     """
     try:
         file = local_copy(f"{root}/{ABOUT}", cache)
-        about = read_json(file, {"version": int}, _AGAIN, name=f"{root}/{ABOUT}")
+        about = read_json(file, {"version": int}, AGAIN, name=f"{root}/{ABOUT}")
         if about["version"] != VERSION:
             expected = f"expected a prepared data set of version {VERSION}"
-            raise ValueError(f"{root}/{ABOUT}: {expected}, got version {about['version']}; {_AGAIN}.")
-        check_fields(about, _FIELDS, _AGAIN, name=f"{root}/{ABOUT}")
-        check_fields(about, _FIELDS_OF.get(about["kind"], {}), _AGAIN, name=f"{root}/{ABOUT}")
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got version {about['version']}; {AGAIN}.")
+        check_fields(about, _FIELDS, AGAIN, name=f"{root}/{ABOUT}")
+        check_fields(about, _FIELDS_OF.get(about["kind"], {}), AGAIN, name=f"{root}/{ABOUT}")
     except FileNotFoundError:
         unfinished = Path(root, "parts").is_dir()
         hint = "its preparation is not finished: run the same `deepavfusion data prepare` again" if unfinished else None
@@ -56,7 +57,7 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
     for field, values in _VALUES.items():
         if about[field] not in values:
             expected = f"expected {field} {' or '.join(map(json.dumps, values))}"
-            raise ValueError(f"{root}/{ABOUT}: {expected}, got {json.dumps(about[field])}; {_AGAIN}.")
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got {json.dumps(about[field])}; {AGAIN}.")
     return about
 
 
@@ -93,29 +94,6 @@ def check_fields(found: Any, fields: dict[str, type | UnionType], advice: str, n
         if field not in found or not isinstance(found[field], kind):
             reason = f"{field} is {json.dumps(found[field])[:40]}" if field in found else f"it has no {field}"
             raise ValueError(f"{expected}, but {reason}; {advice}.")
-
-
-def read_shards(root: str, cache: str | None = None):
-    """The index of a prepared data set as a `datasets.Dataset`, mapped into memory and shared between processes.
-
-    Raises:
-        FileNotFoundError: See `read_about`; also if there is no index.
-    """
-    from datasets import Dataset
-
-    read_about(root, cache)
-    return Dataset.from_file(local_copy(f"{root}/{INDEX}", cache))
-
-
-def rows_of_split(rows, split: str):
-    """The rows of an index that are of a split, without reading those of the others."""
-    from pyarrow import compute
-
-    equal = compute.call_function("equal", [rows.data.column("split"), split])
-    chosen = np.flatnonzero(equal.to_numpy(zero_copy_only=False))
-    if len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen):
-        return rows.select(range(chosen[0], chosen[-1] + 1))
-    return rows.select(chosen)
 
 
 def place_of(row: dict, offset: str, ends: str, number: int) -> Place:
@@ -253,12 +231,11 @@ class ShardReader:
 
 __all__ = [
     "ABOUT",
+    "AGAIN",
     "INDEX",
     "VERSION",
     "ShardReader",
     "place_of",
     "read_about",
     "read_json",
-    "read_shards",
-    "rows_of_split",
 ]

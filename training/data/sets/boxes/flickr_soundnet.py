@@ -15,6 +15,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from ...views import Box
+from ..tables import note_read
 from .vggss import clean_boxes
 
 REQUIRED_BOXES = 2
@@ -30,6 +31,7 @@ def read_boxes(path: str | Path) -> tuple[Box, ...] | None:
     Raises:
         ValueError: Not an annotation file of Flickr-SoundNet.
     """
+    note_read(path)
     try:
         root = ElementTree.parse(path).getroot()
         found = [[float(child.text) / _SIDE for child in list(box)[1:]] for box in root.findall("./*/bbox")]
