@@ -41,7 +41,7 @@ def test_the_page_evaluates_with_the_benchmark(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         write_media(path)
     monkeypatch.chdir(tmp_path)
-    (line,) = re.findall(r"^deepavfusion (export vggsounder .*)$", (DOCS / "benchmarks.md").read_text(), re.MULTILINE)
+    line, _ = re.findall(r"^deepavfusion (export vggsounder .*)$", (DOCS / "benchmarks.md").read_text(), re.MULTILINE)
     assert main([*line.split(), "--device", "cpu"]) == 0
     stored = pickle.loads((tmp_path / "predictions" / "deepavfusion.pkl").read_bytes())
     assert set(stored) == set(ids)

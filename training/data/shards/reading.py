@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
 from deepavfusion_cli.errors import cause
 
+from ..augmentation import SMALLEST_CROP
 from ..frames import spread_windows
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
@@ -24,6 +26,7 @@ from .encoding import clip_info, nearest_frames, row_array
 from .members import Place, ShardFiles
 from .video import VIDEO_FORMATS
 
+_MARGIN = 1.2  # size of a crop of a reduced frame, relative to that of the model's input
 INDEX, ABOUT = "index.arrow", "dataset.json"
 VERSION = 2
 AGAIN = "prepare the data set again, in another folder"
@@ -109,8 +112,9 @@ class ShardReader:
     Args:
         root: Folder of the data set, or its address for fsspec.
         cache: Folder for downloaded files.
-        size: Smallest (height, width) in pixels that the model needs of a whole frame: JPEG files are decoded at a
-            half, quarter or eighth of their size if that is not smaller. None decodes them at theirs.
+        size: (height, width) in pixels to which `ClipAugmentation` resizes crops: JPEG files are decoded at a half,
+            quarter or eighth of their size if the smallest crop is then still 1.2 times as large. None decodes them at
+            theirs.
         limit: Largest size of the folder of downloaded tar files in GB; see `local_copy`.
     """
 
@@ -221,8 +225,8 @@ class ShardReader:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 if self.size is not None:
-                    height, width = self.size
-                    scale = max(height / image.height, width / image.width)
+                    sides = [own / needed for own, needed in zip((image.height, image.width), self.size, strict=True)]
+                    scale = min(1.0, _MARGIN / min(math.sqrt(SMALLEST_CROP * math.prod(sides)), *sides))
                     image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...

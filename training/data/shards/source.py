@@ -44,8 +44,7 @@ def build_shards(request, held_out: Callable[[Any, bool], Any]) -> ClipDataset:
     about = read_about(root, cache)
     _check(about, request, root)
     rows = read_shards(root, cache)
-    # Crops are of at least half of the area, and up to a third wider than high, or higher than wide.
-    size = tuple(2 * side for side in request.processor.visual_processor.output_size)
+    size = request.processor.visual_processor.output_size if request.train else None
     reader = ShardReader(root, cache, size, request.get("cache_gb"))
     title = f"shards, split {request.split}, prepared from {about['data']}"
     build = _build_videos if about["kind"] == "videos" else _build_stills

@@ -20,6 +20,7 @@ from PIL import Image
 
 from deepavfusion.inference.jobs import progress
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
+from deepavfusion.processors.pixels_deepavfusion import resize
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
@@ -740,3 +741,43 @@ def test_a_damaged_copy_of_a_remote_index_is_replaced(prepared, tmp_path):
         assert f"delete its copy {copy}, and it is downloaded again" in told
     finally:
         memory.rm("/damaged", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "reduced"),
+    [
+        ((64, 64), (256, 256), (128, 128)),
+        ((66, 66), (256, 256), (256, 256)),
+        ((80, 80), (256, 456), (128, 228)),
+        ((96, 96), (256, 456), (256, 456)),
+        ((30, 30), (256, 256), (64, 64)),
+        ((64, 64), (256, 4000), (128, 2000)),
+        (None, (256, 256), (256, 256)),
+    ],
+)
+def test_frames_are_reduced_where_crops_stay_larger_than_the_input(prepared, monkeypatch, size, shape, reduced):
+    """The same part of a reduced frame differs by less than a level of 255 on average."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    image = np.stack([127 + 90 * np.sin(rows / 20 + columns / k) for k in (15, 25, 60)], -1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="jpeg", quality=90)
+    reader = ShardReader(str(prepared[1]), size=size)
+    monkeypatch.setattr(reader.files, "read", lambda shard, place: file.getvalue())
+    row = {"shard": "a.tar", "path": "a.mp4"}
+    found = reader._frame(row, Place(0, 0))
+    assert found.shape == (*reduced, 3)
+    if size is None or reduced == shape:
+        return
+    reader.size = None
+    whole, factor = reader._frame(row, Place(0, 0)), shape[0] // reduced[0]
+    side = int(np.sqrt(0.375 * shape[0] * min(shape[1], 456))) // 8 * 8  # of about the smallest crop
+    parts = [whole[8 : 8 + side, 16 : 16 + side], found[8 // factor : (8 + side) // factor, 16 // factor :]]
+    parts[1] = parts[1][:, : side // factor]
+    pixels = [resize(torch.from_numpy(part.copy()).movedim(-1, 0), size, exact=False).float() for part in parts]
+    assert (pixels[0] - pixels[1]).abs().mean() < 1
+
+
+def test_evaluation_reads_whole_frames(prepared):
+    options = {"name": "shards", "path": str(prepared[1])}
+    assert build_dataset(options, MODEL, "test", False, 0).reader.size is None
+    assert build_dataset(options, MODEL, "train", True, 0).reader.size == (32, 32)
