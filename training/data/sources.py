@@ -261,7 +261,7 @@ class DataSet(NamedTuple):
 
 
 _LABELS, _MAPS = ("recognition", "separation"), ("segmentation", "localization")
-_HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter", _LISTING})
+_HELD_OUT, _FRAMES = frozenset({"validation_fraction"}), frozenset({"temporal_jitter", _LISTING})
 _CHECKED = _HELD_OUT | {_LISTING}
 DATA_SETS = {
     "folder": DataSet(_LABELS, _CHECKED | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
@@ -274,8 +274,8 @@ DATA_SETS = {
         _HELD_OUT | {"cache_dir", "cache_gb", "subset", "annotations"} | _LISTS | WINDOWS,
         _build_shards,
     ),
-    "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
-    "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
-    "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
+    "avsbench": DataSet(_MAPS, _FRAMES | {"subset", "train_list", "test_list"}, _build_masks),
+    "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _FRAMES, _build_boxes),
+    "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _FRAMES, _build_boxes),
     "is3": DataSet(("localization",), frozenset({"annotations", _LISTING}), _build_boxes),
 }
