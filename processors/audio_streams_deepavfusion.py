@@ -17,6 +17,41 @@ _FIRST_SAMPLES = 2**20
 _MAX_GAP = 2**28
 
 
+# Decoders that need no more of a stream than its extra data.
+_RESTARTED = ("aac", "opus", "vorbis", "mp3float", "flac")
+# Seconds from the start of a stream on within which a window needs its first packets: these say that samples are to be
+# dropped, which a stream's own decoder alone accounts for.
+_PRIMING = 0.6
+
+
+class AudioDecoders:
+    """A new decoder for each window of a stream: that of an earlier window would add other noise to AAC and Opus."""
+
+    def __init__(self):
+        self._container, self._since = None, math.inf
+
+    def used_up(self, container, start: float) -> bool:
+        """Whether there is no new decoder for a window at `start` seconds of file time, unless the file is reopened."""
+        return container is not None and container is self._container and start < self._since
+
+    def new(self, container, stream, origin: float):
+        """Return a decoder for the next window, or None for the stream's own one.
+
+        Args:
+            container: Open file.
+            stream: Its audio.
+            origin: Stream time in seconds of the file's start.
+        """
+        if container is self._container:
+            decoder = av.CodecContext.create(stream.codec_context.name, "r")
+            decoder.extradata = stream.codec_context.extradata
+            return decoder
+        begin = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base) - origin
+        restarted = stream.codec_context.name in _RESTARTED
+        self._container, self._since = container, begin + _PRIMING if restarted else math.inf
+        return None
+
+
 def place_samples(frames, begin: float):
     """Yield decoded audio with its place in the stream.
 
@@ -157,4 +192,4 @@ def check_gap(length: int, rate: int) -> None:
         raise LimitError(f"its timestamps claim a gap of {length / rate:.6g} s")
 
 
-__all__ = ["collect_audio", "follow_audio", "place_samples", "wrong_samples"]
+__all__ = ["AudioDecoders", "collect_audio", "follow_audio", "place_samples", "wrong_samples"]

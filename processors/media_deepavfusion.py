@@ -6,10 +6,11 @@ memory than seconds. Packets are decoded one by one, so that a damaged one does 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
-from .audio_streams_deepavfusion import collect_audio, wrong_samples
+from .audio_streams_deepavfusion import AudioDecoders, collect_audio, wrong_samples
 from .containers_deepavfusion import MediaFile, failure_reason
 from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import LimitError, MediaError
@@ -24,11 +25,14 @@ from .streams_deepavfusion import (
     dense_timestamps,
     file_start,
     header_span,
+    holds_stated_audio,
     if_in_time,
+    note_time,
     packet_spans,
     pick_frames,
     seek,
     set_limits,
+    split_runs,
     steps_back,
     upright,
     window_times,
@@ -48,6 +52,10 @@ _BEYOND = 0.05
 _STILL = 0.1
 # Seconds that an image file covers, as in FFmpeg.
 _IMAGE_SPAN = (0.0, 0.04)
+# Formats that begin or end with a whole index; those of others grow with what is read.
+_INDEXED = {"mov", "mp4", "avi"}
+# Frames of windows that are decoded together.
+_FRAMES_AT_ONCE = 32
 _REQUIRE = ("any", "both", "image", "audio")
 
 
@@ -94,8 +102,7 @@ def load_clip(
         if not complete:  # headers can state more than the packets contain
             info = source.probe(exact=True)
             clip, _ = _load(source, info, timestamp, num_frames, seconds)
-    missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
-    if len(missing) == 2 or require in missing or (require == "both" and missing):
+    if missing := _missing(clip, require):
         exists = {"image": info.has_image, "audio": info.has_audio}
         names = {"image": "images", "audio": "audio"}
         reasons = [
@@ -104,6 +111,12 @@ def load_clip(
         expected = {"any": "images or audio", "both": "images and audio", "image": "images"}.get(require, require)
         raise source.error(f"{expected} around {clip.timestamp:.2f} s", " and ".join(reasons))
     return clip
+
+
+def _missing(clip: Clip, require: str) -> list[str]:
+    """Kinds of data that a clip lacks, if it lacks what is required."""
+    missing = [kind for kind, data in (("image", clip.frames), ("audio", clip.waveform)) if data is None]
+    return missing if len(missing) == 2 or require in missing or require == "both" else []
 
 
 def load_clips(
@@ -120,10 +133,79 @@ def load_clips(
     Raises:
         ValueError: If there are both timestamps and `num_clips`, or no windows.
     """
+    path, seconds = open_file(path), options.get("seconds", 3.0)
+    if num_clips is None:
+        times = window_timestamps(tuple, timestamps, None, seconds)
+        if len(times) == 1:
+            yield load_clip(path, times[0], **options)
+            return
+    yield from load_windows(
+        path, lambda info: window_timestamps(lambda: info.span, timestamps, num_clips, seconds), **options
+    )
+
+
+def load_windows(
+    path, place: Callable[[MediaInfo], Sequence], num_frames: int = 1, seconds: float = 3.0, require: str = "any"
+) -> Iterator[Clip]:
+    """Decode several windows of a file, each bit for bit as [`load_clip`] does.
+
+    MP4, QuickTime and AVI files are opened once for every 32 frames, each of which is decoded once where windows are
+    close together.
+
+    Args:
+        path: A file, as in [`load_clip`].
+        place: Function from the file's [`MediaInfo`] to the `timestamp` of each window.
+        num_frames: See [`load_clip`], as all below.
+        seconds: Length of a window.
+        require: What the file must have.
+
+    Raises:
+        MediaError: If a window cannot be read.
+    """
     path = open_file(path)
-    times = window_timestamps(lambda: probe_clip(path).span, timestamps, num_clips, options.get("seconds", 3.0))
-    for time in times:
-        yield load_clip(path, time, **options)
+    source = _source(path)
+    with source.kept_open():
+        info = source.probe()
+        times = [sum(info.span) / 2 if time is None else time for time in place(info)]
+        # What is unusual, also in the arguments, is left to `load_clip`.
+        usual = isinstance(source, _Source) and len(times) > 1 and source.is_indexed
+        usual = usual and is_count(num_frames, MAX_FRAMES) and is_number(seconds, 1e-6, 1e9)
+        usual = usual and all(is_number(time, 0.0, info.end) for time in times)
+        size = max(1, _FRAMES_AT_ONCE // num_frames) if usual else 1
+        found = _decode_windows(source, info, times[:size], num_frames, seconds) if usual else []
+    for number, time in enumerate(times):
+        if usual and number and number % size == 0:
+            with source.kept_open():
+                found = _decode_windows(source, info, times[number : number + size], num_frames, seconds)
+        clip = found[number % size](time) if usual else None
+        if clip is None or _missing(clip, require):
+            clip = load_clip(path, time, num_frames, seconds, require)
+        yield clip
+
+
+def _decode_windows(
+    source: "_Source", info: MediaInfo, times: list[float], num_frames: int, seconds: float
+) -> list[Callable[[float], Clip | None]]:
+    """Decode windows; returns a function of its timestamp for each, of which the result is None if it is incomplete."""
+    placed = [window_times(info.start, info.end, time, num_frames, seconds) for time in times]
+    shown = source.pick_frames([images for _, images in placed]) if info.has_image else [None] * len(times)
+    heard: dict[float, tuple] = {}
+    for begin, _ in placed if info.has_audio else ():
+        if begin not in heard:
+            heard[begin] = source.read_audio(begin, seconds)
+
+    def make(k: int, time: float) -> Clip | None:
+        waveform, rate = heard.get(placed[k][0], (None, None))
+        if info.has_image and shown[k] is None:
+            return None
+        try:
+            frames = upright(*shown[k]) if info.has_image else None
+        except LimitError:
+            return None
+        complete = holds_stated_audio(info, placed[k][0], seconds, waveform, rate)
+        return Clip(frames, waveform, rate, time, source.name) if complete else None
+
+    return [partial(make, k) for k in range(len(times))]
 
 
 def probe_clip(path) -> MediaInfo:
@@ -164,16 +246,8 @@ def _load(source: "_Source | DecoderSource", info: MediaInfo, timestamp, num_fra
         complete = frames is not None and lag < 1.0
     if info.has_audio:
         waveform, rate = source.read_audio(window_start, seconds)
-        stated = min(window_start + seconds, info.audio_span[1]) - max(window_start, info.audio_span[0])
-        complete = complete and waveform is not None and waveform.shape[1] / rate > stated - 0.25
+        complete = complete and holds_stated_audio(info, window_start, seconds, waveform, rate)
     return Clip(frames, waveform, rate, timestamp, source.name, source.still is not None), complete
-
-
-def _note_time(frames, last: list):
-    """Yield the frames, and keep the time of the latest in the list `last`, if it has one."""
-    for frame in frames:
-        last[:] = [] if frame.time is None else [frame.time]
-        yield frame
 
 
 class _Source(MediaFile):
@@ -181,7 +255,12 @@ class _Source(MediaFile):
 
     def __init__(self, path):
         super().__init__(path)
-        self.still = None
+        self.still, self._decoders = None, AudioDecoders()
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the file, which is kept open, is a video in which seeking does not depend on what was read before."""
+        return self._kept is not None and not _INDEXED.isdisjoint(self._kept.format.name.split(","))
 
     def probe(self, exact: bool = False) -> MediaInfo:
         """Read streams and their spans; with `exact`, from all packets (without decoding) instead of the headers."""
@@ -245,6 +324,11 @@ class _Source(MediaFile):
         """
         if self.still is not None:
             return np.repeat(self.still[None], len(times), axis=0), 0.0
+        chosen, ratio, lag = self._pick(times)
+        return (upright(chosen, ratio), lag) if chosen else (None, 0.0)
+
+    def _pick(self, times: list[float]) -> tuple[list, float, float]:
+        """Decode frames at ascending times; returns them, the width of a pixel divided by its height, and the lag."""
         for back in steps_back(times[0]):
             with self.open(f"images at {times[0]:.2f} s", seeks=back == 0.0) as container:
                 stream = best_stream(container, "video")
@@ -253,24 +337,43 @@ class _Source(MediaFile):
                 if back is not None and not seek(container, stream, stream_times[0] - back):
                     continue
                 decoded = []  # time of the last frame, chosen or not
-                frames = _note_time(decode(container, stream), decoded)
+                frames = note_time(decode(container, stream), decoded)
                 chosen = pick_frames(frames if back is None else if_in_time(frames, stream_times[0]), stream_times)
                 if chosen:
                     lag = stream_times[-1] - decoded[0] if decoded else 0.0
                     # The container overrides the codec, as in players.
                     ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
-                    return upright(chosen, float(ratio)), lag
-        return None, 0.0
+                    return chosen, float(ratio), lag
+        return [], 1.0, 0.0
+
+    def pick_frames(self, windows: list[list[float]]) -> list[tuple[list, float] | None]:
+        """Decode the frames of windows, of each the arguments of `upright`; None for one that ends before its last.
+
+        Where the next frame is close, decoding goes on instead of starting at the key frame before it.
+        """
+        times = sorted({time for window in windows for time in window})
+        with self.open(f"images at {times[0]:.2f} s", seeks=True) as container:
+            runs = list(split_runs(container, best_stream(container, "video"), times))
+        found: dict[float, tuple] = {}
+        for run in runs:
+            chosen, ratio, lag = self._pick(run)
+            found |= {time: (frame, ratio) for time, frame in zip(run, chosen) if time - run[-1] + lag < 1.0}
+        return [
+            ([found[time][0] for time in window], found[window[0]][1]) if all(map(found.get, window)) else None
+            for window in windows
+        ]
 
     def read_audio(self, start: float, seconds: float) -> tuple[np.ndarray | None, int | None]:
         """Decode audio from `start` in seconds: (channels, samples) float32 and Hz, or (None, None) without any."""
+        if self._decoders.used_up(self._kept, start):
+            self._close()
         for back in steps_back(start):
             with self.open(f"audio from {start:.2f} s", seeks=back == 0.0) as container:
                 stream = best_stream(container, "audio")
                 begin = start + file_start(container)
                 if back is not None and not seek(container, stream, begin - _AUDIO_PREROLL - back):
                     continue
-                frames = decode(container, stream)
+                frames = decode(container, stream, self._decoders.new(container, stream, begin - start))
                 frames = frames if back is None else if_in_time(frames, begin)
                 waveform, rate, place = collect_audio(frames, begin, seconds)
                 if waveform is not None:
@@ -292,5 +395,6 @@ __all__ = [
     "is_file",
     "load_clip",
     "load_clips",
+    "load_windows",
     "probe_clip",
 ]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ except ImportError:
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 # Assumed duration in seconds of a frame that has none.
 _FRAME_LENGTH = 0.04
+# Seconds up to which decoding goes on to a later frame, where no key frame is known to be closer to it.
+_GO_ON = 5.0
 # Decoding stops after this many damaged packets in a row.
 _MAX_BAD_PACKETS = 500
 
@@ -164,12 +166,12 @@ def _packets(container, streams):
         yield packet
 
 
-def decode(container, stream):
-    """Yield the frames of a stream, skipping packets that cannot be decoded."""
+def decode(container, stream, decoder=None):
+    """Yield the frames of a stream, skipping packets that cannot be decoded; by default with the stream's decoder."""
     bad = 0
     for packet in _packets(container, [stream]):
         try:
-            frames = packet.decode()
+            frames = packet.decode() if decoder is None else decoder.decode(packet)
             bad = 0
         except (av.FFmpegError, ValueError):
             bad += 1
@@ -225,6 +227,34 @@ def pick_frames(frames, times: list[float]) -> list:
     return chosen
 
 
+def note_time(frames, last: list):
+    """Yield the frames, and keep the time of the latest in the list `last`, if it has one."""
+    for frame in frames:
+        last[:] = [] if frame.time is None else [frame.time]
+        yield frame
+
+
+def holds_stated_audio(info: MediaInfo, start: float, seconds: float, waveform, rate) -> bool:
+    """Whether the audio of a window from `start` is as long as `info` states."""
+    if not info.has_audio:
+        return True
+    stated = min(start + seconds, info.audio_span[1]) - max(start, info.audio_span[0])
+    return waveform is not None and waveform.shape[1] / rate > stated - 0.25
+
+
+def split_runs(container, stream, times: list[float]) -> Iterator[list[float]]:
+    """Yield the ascending times, in seconds from the file's start, that decoding in one go reaches soonest."""
+    index, origin, run, keys = getattr(stream, "index_entries", None), file_start(container), [], []
+    for time in times:
+        # The key frame before it; -1 if the index, which may not hold all, has none.
+        keys.append(-1 if index is None else index.search_timestamp(int((time + origin) / stream.time_base)))
+        if run and (time - run[-1] > _GO_ON or keys[-1] != keys[-2]):
+            yield run
+            run = []
+        run.append(time)
+    yield run
+
+
 def frame_matrix(frame) -> np.ndarray | None:
     """Read the display matrix of a decoded frame, (3, 3); None without one."""
     try:
@@ -248,6 +278,8 @@ def set_limits(stream) -> None:
     context = stream.codec_context
     if reason := too_many_pixels(context.width, context.height):
         raise LimitError(reason)
+    if context.is_open:  # of a file that is kept open
+        return
     context.options = {**context.options, **decoder_options()}
     context.thread_count = torch.get_num_threads()  # by default, one for each core, in every worker of a loader
 
@@ -342,11 +374,14 @@ __all__ = [
     "dense_timestamps",
     "file_start",
     "header_span",
+    "holds_stated_audio",
     "if_in_time",
+    "note_time",
     "set_limits",
     "packet_spans",
     "pick_frames",
     "seek",
+    "split_runs",
     "steps_back",
     "timed",
     "upright",

@@ -28,7 +28,7 @@ from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .data.build import SPLITS, build_dataset
-from .data.checked import Finding, inspect_clips, write_listing
+from .data.checked import Finding, inspect_clips, still_rows, write_listing
 from .data.clips import ClipDataset
 from .data.files import FileClips
 from .data.loading import naming_dead_workers
@@ -37,22 +37,21 @@ from .data.sets.tables import collecting_reads
 from .data.sets.vggsound import Missing, collecting_missing
 from .data.shards import read_about
 from .data.sources import DATA_SETS, with_defaults
+from .data.stills import MaskClips, StillClips
 from .wording import count, listing, with_path
 
 _FEW_CLASSES = 12  # whose numbers of clips are shown one by one
 
 
-def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, ClipDataset | Exception]]:
+def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
     """The splits of a data set with all their clips, or why they cannot be used.
 
     Args:
         options: Section `data` of a recipe.
-        repeated: Whether to yield splits whose clips are all in earlier ones.
 
     Raises:
         OSError: The machine fails, such as by an error of a disk.
     """
-    seen: set[str] = set()
     name, every = options["name"], {}
     if "temporal_jitter" in DATA_SETS[name].options:
         every["temporal_jitter"] = False  # every frame of a clip is an item
@@ -70,10 +69,7 @@ def splits_of(options: dict, repeated: bool = False) -> Iterator[tuple[str, Clip
                 raise  # a failure of the machine says nothing about the split
             yield split, error
             continue
-        paths = {clips.describe(i) for i in range(len(clips))}
-        if repeated or not paths <= seen:
-            yield split, clips
-        seen |= paths
+        yield split, clips
 
 
 @dataclass
@@ -171,9 +167,19 @@ def overlap(splits: list[Split]) -> list[str]:
     return sorted(by_name.get("train", set()) & by_name.get("test", set()))
 
 
-def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Split], dict[str, Exception]]:
-    """Inspect all clips of all splits and print what is found; also why splits cannot be used."""
-    found, failed = [], {}
+def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Split], list[Split], dict[str, Exception]]:
+    """Inspect all clips and print what is found.
+
+    Args:
+        options: Section `data` of a recipe.
+        num_workers: See `inspect_clips`.
+        decode: See `inspect_clips`.
+
+    Returns:
+        The splits; those of which all clips are in earlier ones, too; and why splits cannot be used.
+    """
+    found, repeated, failed = [], [], {}
+    known: dict[str, Finding] = {}
     with collecting_missing() as reports, naming_dead_workers():
         for name, clips in splits_of(options):
             missing = reports[-1] if reports else Missing(0, [], 0)
@@ -181,7 +187,13 @@ def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Spl
             if not isinstance(clips, ClipDataset):
                 failed[name] = clips
                 continue
-            found.append(split := Split(name, clips, missing, []))
+            split = Split(name, clips, missing, [])
+            names = [clips.describe(i) for i in range(len(clips))]
+            if known.keys() >= set(names):
+                split.findings += [known[path]._replace(index=i) for i, path in enumerate(names)]
+                repeated.append(split)
+                continue
+            found.append(split)
             say(described(clips, name))
             for note in annotation_notes(missing, first=len(found) == 1):
                 say(note)
@@ -189,16 +201,24 @@ def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Spl
                 for findings in inspect_clips(clips, num_workers, decode):
                     split.findings += findings
                     progress.update(len(findings))
+            known |= {finding.path: finding for finding in split.findings}
             for note in clip_notes(split):
                 say(note)
-    return found, failed
+    return found, repeated, failed
 
 
 def write_list(path: Path, options: dict, splits: list[Split], files: set[Path], started: float) -> None:
     """Write the list of the usable clips, and print what to do with it."""
-    rows = {split.key: (split.clips.annotations(), split.findings) for split in splits}
+    rows, classes = {}, None
+    for split in splits:
+        clips = split.clips
+        rows[split.key] = (
+            still_rows(clips.rows) if isinstance(clips, StillClips) else clips.annotations(),
+            split.findings,
+        )
+        classes = clips.mask_classes if isinstance(clips, MaskClips) else None
     notes = {split.name: split.clips.card.partition(":")[0].partition(f"split {split.name}, ")[2] for split in splits}
-    number = write_listing(path, with_defaults(options), rows, sorted(files), started, notes)
+    number = write_listing(path, with_defaults(options), rows, sorted(files), started, notes, classes)
     say(f"list of {count(number, 'usable clip')} written to {path}; train with data.checked_list={path}")
 
 
@@ -216,13 +236,13 @@ def main(argv: list[str]) -> int:
         return BAD_INPUT
     started = time.time()
     with collecting_reads() as files:
-        splits, failed = read_splits(options, given.num_workers, given.decode)
+        splits, repeated, failed = read_splits(options, given.num_workers, given.decode)
     if not splits:
         raise [*failed.values()][-1]
     for name, error in failed.items():
         if name != "validation" and given.name != "folder":
             say(f"split {name} is not checked: {outcome(error)[1]}")
-    common = overlap(splits)
+    common = overlap([*splits, *repeated])
     if common:
         say(f"overlap: {count(len(common), 'recording')} of the test split also in training, first: {common[0]}")
     if given.report is not None:
@@ -232,7 +252,7 @@ def main(argv: list[str]) -> int:
         say(f"report written to {given.report}")
     total, broken = (sum(len(part) for part in parts) for parts in zip(*((s.findings, s.unusable) for s in splits)))
     if given.out is not None and broken < total:
-        write_list(given.out, options, splits, files, started)
+        write_list(given.out, options, [*splits, *repeated], files, started)
     kinds = Counter(finding.lacks for split in splits for finding in split.unusable if finding.lacks)
     detail = ", ".join(f"{number:,} without {kind}" for kind, number in kinds.items())
     found = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"

@@ -62,7 +62,7 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
     rows, reasons = {}, []
     given = chosen_options(with_defaults(options))
     about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}
-    for split, clips in splits_of(options, repeated=True):
+    for split, clips in splits_of(options):
         if isinstance(clips, FileClips):
             whole = name == "folder" and set(clips.rows["split"]) == {None}
             rows[None if whole else split] = clips.rows

@@ -1,10 +1,11 @@
 """Predictions of a classifier for VGGSounder, the re-annotated test set of VGGSound with labels for each modality.
 
     deepavfusion export vggsounder runs/vggsound_finetune CLIPS --output predictions/deepavfusion.pkl
+    deepavfusion export vggsounder MODEL CLIPS --output predictions/deepavfusion.pkl --labels vggsounder.csv
 
 The file is what `vggsounder.benchmark` reads: a pickled dictionary from the id of each video to its logits with audio
 alone ("a"), with images alone ("v") and with both ("av"). With one modality, the other one is absent from the input of
-the model, as in clips that lack it.
+the model, as in clips that lack it. With the benchmark's labels, they are scored, too (`vggsounder_scores`).
 """
 
 import csv
@@ -20,9 +21,10 @@ from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipel
 from deepavfusion_cli.terminal import say
 
 from ..common import load_pipeline, run
-from ..files import UnreadableError, check_absent, reading, write_atomically
+from ..files import UnreadableError, check_absent, reading, to_json, write_atomically
 from ..jobs.inputs import VIDEO_SUFFIXES
 from .names import match_names
+from .vggsounder_scores import read_labels, score, summary
 
 # Names of files as VGGSound's tools make them: id of the video, start and, in some, end of the clip.
 _CLIP_NAME = re.compile(r"(.{11}_\d{6})(_\d{6})?")
@@ -126,13 +128,17 @@ def export(arguments) -> int:
         ImportError: If the order of the classes is not known.
         ValueError: If the model cannot be used.
     """
-    check_absent([arguments.output], arguments.overwrite)
+    scores = arguments.output.with_suffix(".json")
+    check_absent([arguments.output, *([scores] if arguments.labels else [])], arguments.overwrite)
+    labels: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {}
     files: dict[str, str] = {}
     positions: list[int] = []
 
     def load() -> DeepAVFusionPipeline:
         names = class_order(arguments.classes)
+        if arguments.labels is not None:
+            labels.update(read_labels(arguments.labels, names))
         pipeline = load_pipeline("audio-visual-classification", arguments.model, arguments.device, fit=arguments.fit)
         positions.extend(class_positions(names, pipeline.model.config.id2label))
         return pipeline
@@ -152,6 +158,13 @@ def export(arguments) -> int:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.output, pickle.dumps(found))
         say(f"logits of {len(found)} clips written to {arguments.output}")
+    if found and labels:
+        result = score({key: row["logits"] for key, row in found.items()}, labels)
+        write_atomically(scores, to_json(result).encode())
+        unknown = sum(key not in labels for key in found)
+        for line in summary(result):
+            say(line)
+        say(f"scores written to {scores}" + (f"; {unknown} clips have no labels" if unknown else ""))
     return code
 
 

@@ -1,5 +1,6 @@
 """Forms of public benchmarks, without their packages; with them: tests/ecosystem."""
 
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -77,6 +78,25 @@ def test_predictions_per_modality_for_vggsounder(classifier, clips, classes, tmp
     windows = pipe.processor(videos=str(clips / f"{FIRST}_000010.mp4"), num_clips=3)
     with torch.no_grad():
         assert several == pytest.approx(model(**windows).logits.mean(0)[order].tolist(), abs=1e-5)
+
+
+def test_predictions_are_scored_with_labels(classifier, clips, classes, tmp_path, capsys):
+    out, labels = tmp_path / "predictions.pkl", tmp_path / "labels.csv"
+    labels.write_text(f"video_id,label,modality\n{FIRST},air horn,AV\n{FIRST},dog barking,A\nother,air horn,V\n")
+    words = ["export", "vggsounder", str(classifier), str(clips), "--output", str(out), "--classes", str(classes)]
+    words += ["--device", "cpu", "--labels", str(labels)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert f"scores written to {out.with_suffix('.json')}; 1 clips have no labels" in printed
+    assert "v only: 0 clips\n" in printed
+    found = json.loads(out.with_suffix(".json").read_text())
+    stored = pickle.loads(out.read_bytes())[FIRST]["logits"]
+    assert found["av"]["hit_rate@1"] == float(np.argmax(stored["av"]) == 1)
+    assert found["a"]["hit_rate@1"] == float(np.argmax(stored["a"]) in (0, 1))
+    assert found["mu"]["clips"] == 1
+    out.unlink()
+    assert cli.main(words) == 2
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_named(classifier, clips, classes, tmp_path, capsys, monkeypatch):

@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from deepavfusion.processors import media_deepavfusion
-from deepavfusion.processors.media_deepavfusion import MediaError, dense_timestamps, load_clip, probe_clip
+from deepavfusion.processors.media_deepavfusion import (
+    MediaError,
+    dense_timestamps,
+    load_clip,
+    load_clips,
+    load_windows,
+    probe_clip,
+)
 from tests.isolated import run_python
 from tests.media_factory import damage, gray_at, media_bytes, tone, turn_mp4, write_media
 from tests.warm import warm_python
@@ -471,3 +478,82 @@ def test_a_file_that_is_no_media_file_or_was_cut_off_is_called_so(tmp_path):
     path.write_bytes(b"hello, this is no video" * 20)
     with pytest.raises(MediaError, match="expected images or audio, but it is damaged, cut off, or no media file"):
         load_clip(path)
+
+
+NOISE = np.random.default_rng(0).uniform(-0.4, 0.4, (1, 5 * 16000)).astype(np.float32)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files that are opened."""
+    names, open_media = [], av.open
+
+    def count(target, *arguments, **options):
+        names.append(target)
+        return open_media(target, *arguments, **options)
+
+    monkeypatch.setattr("deepavfusion.processors.containers_deepavfusion.av.open", count)
+    return names
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.frames, other.frames)
+        assert np.array_equal(one.waveform, other.waveform)
+        assert (one.sampling_rate, one.timestamp, one.path) == (other.sampling_rate, other.timestamp, other.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "opens"),
+    [
+        # Noise: decoders of AAC make it up, and go on with it where an earlier window has ended.
+        ("a.mp4", {"audio": NOISE, "video_options": {"g": "10"}}, 1),
+        ("one_key_frame.mp4", {"audio": NOISE, "video_options": {"g": "999"}}, 1),
+        ("late.mp4", {"audio_start": 1.3, "image_start": 0.4}, 1),
+        ("opus.mp4", {"audio_codec": "libopus", "audio": NOISE[:, ::2], "rate": 8000}, 1),
+        # The file is opened again for each window: its decoder cannot be made anew, or where seeking arrives depends on
+        # what was read before.
+        ("adpcm.avi", {"audio_codec": "adpcm_ms", "audio": NOISE}, 20),
+        ("opus.mkv", {"audio_codec": "libopus", "audio": NOISE[:, ::2], "rate": 8000}, 20),
+    ],
+)
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_several_windows_are_those_that_are_decoded_one_by_one(tmp_path, opened, name, options, opens, num_frames):
+    file = write_media(tmp_path / name, seconds=5.0, **options)
+    times = dense_timestamps(*probe_clip(file).span, 6, 1.0)
+    expected = [load_clip(file, time, num_frames, 1.0) for time in times]
+    opened.clear()
+    assert_same(list(load_clips(file, num_clips=6, num_frames=num_frames, seconds=1.0)), expected)
+    assert len(opened) <= opens
+    mixed = [times[4], times[0], times[0]]
+    assert_same(list(load_clips(file, mixed, num_frames=num_frames, seconds=1.0)), [expected[4], *expected[:1] * 2])
+
+
+def test_many_frames_are_decoded_in_parts(tmp_path, opened):
+    file = write_media(tmp_path / "a.mp4", seconds=5.0, audio=NOISE)
+    expected = [load_clip(file, time, 16, 1.0) for time in dense_timestamps(*probe_clip(file).span, 5, 1.0)]
+    opened.clear()
+    assert_same(list(load_clips(file, num_clips=5, num_frames=16, seconds=1.0)), expected)
+    assert len(opened) == 3
+
+
+def test_windows_that_lack_something_are_read_as_ever(tmp_path):
+    silent = write_media(tmp_path / "silent.mp4", audio_codec=None)
+    assert [clip.waveform for clip in load_windows(silent, lambda info: [1.0, 2.0])] == [None, None]
+    with pytest.raises(MediaError, match=r"silent.mp4: expected images and audio around 1.00 s, but it has no audio"):
+        list(load_windows(silent, lambda info: [1.0, 2.0], require="both"))
+    with pytest.raises(MediaError, match=r"a timestamp within 0.00 to 4.00 s, but got 9.00 s"):
+        list(load_windows(silent, lambda info: [1.0, 9.0]))
+    whole = write_media(tmp_path / "whole.mp4", seconds=5.0, audio=NOISE)
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        pairs = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None and packet.pts * packet.time_base < 2.5:
+                packet.stream = pairs[packet.stream_index]
+                target.mux(packet)
+    data = bytearray(cut.read_bytes())
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    times = [0.6, 1.2, 1.8]
+    assert_same(list(load_clips(cut, times, seconds=1.0)), [load_clip(cut, time, 1, 1.0) for time in times])

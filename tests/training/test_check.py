@@ -7,10 +7,11 @@ import signal
 import pytest
 
 import deepavfusion_cli as cli
+from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.files import FileClips
 from tests.media_factory import write_media
 
-from .data.disk import make_clips, put, write
+from .data.disk import MODEL, SHARED, make_clips, put, write
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,20 @@ def test_the_death_of_a_worker_names_its_clips(clip, tmp_path, capsys, monkeypat
     assert "resumes" not in error
     held = f" {names[1]}\n" if decode else "".join(f"\n  {name}" for name in names) + "\n"
     assert error.endswith(f"it held:{held}")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real clips in ../shared/media")
+def test_real_clips_are_checked(tmp_path, capsys):
+    """Of VAS, which is a folder for each class, and of VGGSound, for its own data set, VGG-SS and as a folder."""
+    vas, vggsound = SHARED / "media" / "vas", SHARED / "media" / "vggsound"
+    out = tmp_path / "usable.parquet"
+    line = ["data", "check", "folder", str(vas), "--num-workers", "0", "--out", str(out)]
+    assert cli.main(line) == 0
+    printed = capsys.readouterr().out
+    assert "clips per class: baby 1; dog 1; drum 1; fireworks 1; gun 1\n" in printed
+    assert "5 clips checked: all can be read" in printed
+    options = {"name": "folder", "path": str(vas), "checked_list": str(out)}
+    assert len(build_dataset(options, MODEL, "train", True, 0)) == 4
+    for name, number in (("vggsound", 9), ("vggss", 4), ("folder", 9)):
+        assert cli.main(["data", "check", name, str(vggsound), "--num-workers", "0", "--no-decode"]) == 0
+        assert f"{number} clips checked: all can be read" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -14,7 +15,7 @@ from deepavfusion.training.config.recipe import load_recipe, recipe_command, rec
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.files import FileClips
 from deepavfusion.training.data.sources import DATA_SETS
-from deepavfusion.training.data.stills import BoxClips
+from deepavfusion.training.data.stills import BoxClips, StillClips
 from tests.tiny import WIDE
 
 from .data.copies import COPIES, Clips
@@ -26,7 +27,8 @@ QUICK = {
     *("avsbench_avss", "vggss_localization", "is3_localization"),
 }
 LAYOUTS = [(name, layout) for name, layouts in COPIES.items() for layout in range(len(layouts))]
-VIDEOS = [name for name in COPIES if "checked_list" in DATA_SETS[name].options]
+FRAMES = [(name, layout) for name, layout in LAYOUTS if not {"recognition"} & {*DATA_SETS[name].tasks}]
+VIDEOS = sorted({*COPIES} - {name for name, _ in FRAMES})
 SIZES = {**WIDE, "spectrogram_length": 64}
 MODEL = DeepAVFusionConfig(**SIZES)
 STEP = (
@@ -146,9 +148,48 @@ def test_the_list_of_a_copy_gives_the_same_clips(name, copy_of, tmp_path):
                 assert found.rows.select_columns(columns).to_list() == expected.rows.select_columns(columns).to_list()
                 assert (found.card, found.label_names) == (expected.card, expected.label_names)
                 assert getattr(found, "pairs", None) == getattr(expected, "pairs", None)
-                assert getattr(found, "groups", None) == getattr(expected, "groups", None)
+                assert np.array_equal(getattr(found, "groups", []), getattr(expected, "groups", []))
                 compared += len(found)
     assert compared > 10
+
+
+@pytest.mark.parametrize(("name", "layout"), FRAMES)
+def test_the_list_of_frames_gives_the_same_samples(name, layout, copy_of, tmp_path, monkeypatch):
+    copy, out = copy_of(name, layout), tmp_path / "usable.parquet"
+    words = [word for word in words_of(copy) if not word.startswith("data.validation_fraction")]
+    assert cli.main(["data", "check", name, *words, "--out", str(out)]) == 0
+    options = {key: value for key, value in copy.options.items() if key != "validation_fraction"}
+    source = {"name": name, "path": str(copy.path), **options}
+    held = [{}] if name in ("avsbench", "is3") else [{}, {"validation_fraction": 0.5}]
+    compared = 0
+    for more in held:
+        for split in ("train", "validation", "test"):
+            for task in DATA_SETS[name].tasks:
+                arguments = (MODEL, split, split == "train", 0, task)
+                try:
+                    expected = build_dataset(source | more, *arguments)
+                except ValueError:
+                    with pytest.raises(ValueError, match="split"):
+                        build_dataset(source | more | {"checked_list": str(out)}, *arguments)
+                    continue
+                with monkeypatch.context() as patch:
+                    for search in ("avsbench.os.scandir", "boxes.vggss.locator"):
+                        patch.setattr(f"deepavfusion.training.data.sets.{search}", None)  # folders are not searched
+                    found = build_dataset(source | more | {"checked_list": str(out)}, *arguments)
+                assert isinstance(found, StillClips)
+                assert isinstance(expected, StillClips)
+                assert (found.card, found.label_names) == (expected.card, expected.label_names)
+                assert getattr(found, "mask_classes", None) == getattr(expected, "mask_classes", None)
+                assert [found.describe(i) for i in range(len(found))] == [
+                    expected.describe(i) for i in range(len(expected))
+                ]
+                for still, other in zip(found.rows, expected.rows, strict=True):
+                    assert still._replace(name="") == other._replace(name="")
+                sample, other = found[len(found) - 1], expected[len(expected) - 1]
+                assert sample.keys() == other.keys()
+                assert all(torch.equal(sample[key], value) for key, value in other.items() if torch.is_tensor(value))
+                compared += 1
+    assert compared >= 1
 
 
 def data_options(recipe, copy_of):

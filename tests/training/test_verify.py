@@ -270,6 +270,8 @@ def test_folders_without_predictions_are_refused_in_one_line(folder, tmp_path, c
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     assert re.fullmatch(r"deepavfusion verify: \S+clips.parquet.* Evaluate the model again\.\n", told())
+    file.write_bytes(content[:20] + bytes(100) + content[120:])
+    assert re.fullmatch(r"deepavfusion verify: \S+clips.parquet.* Evaluate the model again\.\n", told())
     pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), file)
     assert "clips.parquet holds no predictions of this package" in told()
     file.unlink()

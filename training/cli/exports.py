@@ -76,6 +76,9 @@ def _add_vggsounder(formats) -> None:
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="VGGSounder's classes.csv (default: of the installed package)"
     )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="VGGSounder's csv of labels: also print scores, and write NAME.json"
+    )
     parser.add_argument("--num-clips", type=positive, help="windows spread over each clip, averaged (default: one)")
     parser.add_argument("--device", help="device such as cpu or cuda:1 (default: the first accelerator, else the CPU)")
     parser.add_argument("--fit", choices=FITS, help="how wide and upright frames are fitted (default: as saved; crop)")

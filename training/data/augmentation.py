@@ -9,6 +9,9 @@ import torch
 from deepavfusion.processors.pixels_deepavfusion import resize, to_pixels
 
 _ATTEMPTS = 10
+_AREA, _ASPECT = (0.5, 1.0), (3 / 4, 4 / 3)
+# Square of the short side of the smallest crop, relative to the area of the image and for a square output.
+SMALLEST_CROP = _AREA[0] * _ASPECT[0]
 
 
 def draw_crop(
@@ -76,8 +79,8 @@ class ClipAugmentation:
     def __init__(
         self,
         visual_processor,
-        area: tuple[float, float] = (0.5, 1.0),
-        aspect: tuple[float, float] = (3 / 4, 4 / 3),
+        area: tuple[float, float] = _AREA,
+        aspect: tuple[float, float] = _ASPECT,
         flip: float = 0.5,
         decibels: float = 6.0,
     ):
@@ -141,4 +144,4 @@ def _decoded(frames: Any) -> torch.Tensor | None:
     return torch.from_numpy(frames).movedim(-1, 1) if usable and frames.shape[-1] == 3 < frames.shape[1] else None
 
 
-__all__ = ["ClipAugmentation", "draw_crop"]
+__all__ = ["SMALLEST_CROP", "ClipAugmentation", "draw_crop"]

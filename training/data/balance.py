@@ -4,15 +4,17 @@ import numpy as np
 import torch
 
 from .clips import ClipDataset
+from .files import FileClips
+from .sets.groups import Labels, label_arrays, labels_of
 
 
-def _labels(clips: ClipDataset) -> tuple[np.ndarray, np.ndarray]:
+def _labels(clips: ClipDataset) -> Labels:
     """(clip, class) of every label of every clip, two arrays of equal length."""
     if clips.label_names is None:
         raise ValueError(f"Expected clips with labels, got {clips.card}.")
-    classes = [sorted(set(row)) for row in clips.classes()]
-    owners = np.repeat(np.arange(len(classes)), [len(row) for row in classes])
-    return owners, np.fromiter((label for row in classes for label in row), np.int64, len(owners))
+    if isinstance(clips, FileClips):
+        return label_arrays(clips.rows)
+    return labels_of(clips.classes())
 
 
 def label_frequencies(clips: ClipDataset) -> torch.Tensor:

@@ -78,7 +78,7 @@ def build_dataset(
             - vggss: `annotations` (vggss.json), `validation_fraction`, `train_list`, `test_list`, `drop_overlap`;
             - shards: `validation_fraction`, `cache_dir` and `cache_gb` (folder of downloads, and its largest size);
             - flickr_soundnet: as vggss, without `annotations`;
-            - all of videos but shards: `checked_list` (list of usable clips that `deepavfusion data check` wrote);
+            - all of files but shards: `checked_list` (list of usable clips that `deepavfusion data check` wrote);
             - all of files: `temporal_jitter` (True: training draws windows and frames in every epoch); where clips are
               videos also `windows_per_clip`, `seconds_per_window` (number of windows in an epoch).
         model_config: A `DeepAVFusionConfig`, which determines image size, frames, mel bins and spectrogram length.

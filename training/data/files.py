@@ -12,8 +12,10 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 
 from ..wording import count
 from .clips import ClipDataset, ClipMedia
+from .frames import FileReader
 from .random import Stream, generator
-from .sets.folder import annotated_end, clip_time, label_info, order_by_name
+from .sets.folder import clip_time, label_info
+from .sets.groups import arrow_column, name_order
 
 
 def training_window(
@@ -50,22 +52,6 @@ def training_window(
         return middle, first + frame_at * (last - first)
 
     return place
-
-
-class FileReader:
-    """Decodes the files of rows, by their `path`."""
-
-    def info(self, row: dict):
-        """`MediaInfo` of a row's file."""
-        from deepavfusion.processors import probe_clip
-
-        return probe_clip(row["path"])
-
-    def load(self, row: dict, window, num_frames: int, seconds: float):
-        """Decode a `Clip` of a row's file, which must have images and audio; see `load_clip`."""
-        from deepavfusion.processors import load_clip
-
-        return load_clip(row["path"], window, num_frames, seconds, require="both")
 
 
 def num_windows(rows, seconds: float, reader: FileReader) -> list[int]:
@@ -139,14 +125,14 @@ class FileClips(ClipDataset):
         super().__init__(seed)
         self.reader = reader or FileReader()
         if size is not None and size < len(rows):
-            rows = rows.select(sorted(order_by_name(rows["path"][:])[:size]))
+            rows = rows.select(np.sort(name_order(arrow_column(rows, "path"))[:size]))
         if windows_per_clip is not None and seconds_per_window is not None:
             given = f"{windows_per_clip} and {seconds_per_window}"
             raise ValueError(f"Expected either windows_per_clip or seconds_per_window, got both: {given}.")
-        self.size_text, self.windows = count(len(rows), "clip"), [1] * len(rows)
+        self.size_text, self.windows = count(len(rows), "clip"), np.ones(len(rows), np.int32)
         if train and (windows_per_clip, seconds_per_window) != (None, None):
-            several = [windows_per_clip] * len(rows)
-            self.windows = several if windows_per_clip else num_windows(rows, seconds_per_window, self.reader)
+            several = windows_per_clip or num_windows(rows, seconds_per_window, self.reader)
+            self.windows = np.broadcast_to(np.asarray(several, np.int32), len(rows))
             rows = rows.select(np.repeat(np.arange(len(rows)), self.windows))
             self.size_text += f" in {count(len(rows), 'window')}"
         self.temporal_jitter = temporal_jitter
@@ -278,16 +264,10 @@ class DenseClips(ClipDataset):
 
     def read(self, i: int) -> dict:
         """The windows of item i, and its `label` where there are labels."""
-        from deepavfusion.processors import dense_timestamps
-
         row, processor = self.clips.rows[i], self.clips.processor
-        extractor = processor.feature_extractor
-        start, end = self.clips.reader.info(row).span
-        start = max(start, row.get("start") or start)
-        end = min(end, annotated_end(row, extractor.seconds) or end)
-        pixels, features = [], []
-        for time in dense_timestamps(start, max(start, end), self.num_windows, extractor.seconds):
-            clip = self.clips.reader.load(row, time, processor.num_frames, extractor.seconds)
+        extractor, pixels, features = processor.feature_extractor, [], []
+        windows = (row, self.num_windows, processor.num_frames, extractor.seconds)
+        for clip in self.clips.reader.load_windows(*windows):
             pixels.append(self.clips.pixel_values(clip, None))
             features.append(extractor([clip.waveform], sampling_rate=clip.sampling_rate)["input_features"][0])
         sample = {"pixel_values": torch.stack(pixels), "input_features": torch.stack(features)}

@@ -1,9 +1,44 @@
-"""Frames with annotations: what is known of each, and how they are read from files."""
+"""How clips are read from files, and frames with annotations: what is known of each."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from .sets.folder import annotated_end
 from .sets.names import is_video
 from .views import Box, Frame, read_class_map, read_image, read_mask
+
+
+class FileReader:
+    """Decodes the files of rows, by their `path`."""
+
+    def info(self, row: dict):
+        """`MediaInfo` of a row's file."""
+        from deepavfusion.processors import probe_clip
+
+        return probe_clip(row["path"])
+
+    def load(self, row: dict, window, num_frames: int, seconds: float):
+        """Decode a `Clip` of a row's file, which must have images and audio; see `load_clip`."""
+        from deepavfusion.processors import load_clip
+
+        return load_clip(row["path"], window, num_frames, seconds, require="both")
+
+    def load_windows(self, row: dict, num_windows: int, num_frames: int, seconds: float) -> Iterator:
+        """Decode a `Clip` for each of `num_windows` windows that are spread over a row's file, which is opened once."""
+        from deepavfusion.processors.media_deepavfusion import load_windows
+
+        def place(info) -> list[float]:
+            return spread_windows(row, info.span, num_windows, seconds)
+
+        return load_windows(row["path"], place, num_frames, seconds, require="both")
+
+
+def spread_windows(row: dict, span: tuple[float, float], num_windows: int, seconds: float) -> list[float]:
+    """Middles of windows spread evenly over the annotated part of a row, or over the `span` of its file."""
+    from deepavfusion.processors import dense_timestamps
+
+    start, end = max(span[0], row.get("start") or span[0]), min(span[1], annotated_end(row, seconds) or span[1])
+    return dense_timestamps(start, max(start, end), num_windows, seconds)
 
 
 class Still(NamedTuple):
@@ -61,4 +96,4 @@ class StillFiles:
         return read_mask(row.mask, frame) if num_classes is None else read_class_map(row.mask, num_classes, frame)
 
 
-__all__ = ["Still", "StillFiles"]
+__all__ = ["FileReader", "Still", "StillFiles", "spread_windows"]

@@ -11,6 +11,7 @@ from .clips import BrokenClip
 from .files import FileClips
 from .random import Stream, generator
 from .sets.folder import order_by_name, row_classes
+from .sets.groups import arrow_column, group, name_order
 
 _PARTNER_TRIALS = 100
 
@@ -35,7 +36,8 @@ class MixtureClips(FileClips):
         size: Maximum number of items: clips in training, twice the number of pairs in evaluation.
         name: Name of the dataset in its card.
         pairs: Positions in `rows` of evaluation's pairs. None forms pairs, each of different classes where possible.
-        groups: Group of each row, such as the recording it is a part of. None puts every row into its own group.
+        groups: `Groups`, or the name of each row's group, such as the recording it is a part of. None puts every file
+            into a group of its own.
         temporal_jitter, windows_per_clip, seconds_per_window, reader: See [`FileClips`].
 
     Raises:
@@ -51,7 +53,7 @@ class MixtureClips(FileClips):
         size: int | None = None,
         name: str = "mixtures",
         pairs: Sequence[tuple[int, int]] | None = None,
-        groups: Sequence[str] | None = None,
+        groups: Any = None,
         temporal_jitter: bool = True,
         windows_per_clip: int | None = None,
         seconds_per_window: float | None = None,
@@ -59,14 +61,14 @@ class MixtureClips(FileClips):
     ):
         if len(rows) < 2:
             raise ValueError(f"{name}: expected at least two clips to mix, got {len(rows)}.")
-        groups = rows["path"][:] if groups is None else list(groups)
+        own = group(arrow_column(rows, "path") if groups is None else groups).numbers
         if train and size is not None and size < len(rows):
-            chosen = sorted(order_by_name(rows["path"][:])[:size])
-            rows, groups = rows.select(chosen), [groups[i] for i in chosen]
+            chosen = np.sort(name_order(arrow_column(rows, "path"))[:size])
+            rows, own = rows.select(chosen), own[chosen]
         windows = (temporal_jitter, windows_per_clip, seconds_per_window)
         super().__init__(rows, processor, train, seed, None, name, *windows, reader)
-        self.groups = groups = np.repeat(groups, self.windows).tolist()
-        if train and len(set(groups)) < 2:
+        self.groups = np.repeat(own, self.windows)  # numbers
+        if train and (self.groups == self.groups[0]).all():
             raise ValueError(f"{name}: expected clips of at least two recordings, got {len(rows)} clips of one.")
         self.in_pairs = not train
         self.pairs = []
@@ -75,7 +77,7 @@ class MixtureClips(FileClips):
             note = ""
             if pairs is None:
                 classes = self._class_sets()
-                pairs = form_pairs(self.rows["path"], classes, groups)
+                pairs = form_pairs(self.rows["path"], classes, self.groups.tolist())
                 same = sum(bool(classes[a] & classes[b]) for a, b in pairs)
                 note = f", {same} of them of one class" if same else ""
             self.pairs = _first_pairs(list(pairs), self.rows["path"], size)
@@ -110,8 +112,8 @@ class MixtureClips(FileClips):
             if self.groups[other] != self.groups[i]:
                 return i, other
         # Nearly all clips are of one recording: choose among the few others.
-        others = [j for j, group in enumerate(self.groups) if group != self.groups[i]]
-        return i, others[int(torch.randint(len(others), (), generator=draws))]
+        others = np.flatnonzero(self.groups != self.groups[i])
+        return i, int(others[int(torch.randint(len(others), (), generator=draws))])
 
     def __getitems__(self, items: Sequence[int]) -> list[dict | BrokenClip]:
         from deepavfusion.processors import MediaError
@@ -154,7 +156,7 @@ class MixtureClips(FileClips):
         return sample if self.train else sample | {"waveforms": waveforms}
 
 
-def form_pairs(paths: Sequence[str], classes: Sequence[frozenset[int]], groups: Sequence[str]) -> list[tuple[int, int]]:
+def form_pairs(paths: Sequence[str], classes: Sequence[frozenset[int]], groups: Sequence[Any]) -> list[tuple[int, int]]:
     """Form pairs of clips that depend on the clips' names alone.
 
     Each clip of the first half of `order_by_name` is paired with the first free clip of the second half that shares

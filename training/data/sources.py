@@ -9,14 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
+from .frames import Still
 from .mixtures import MixtureClips
 from .sets.boxes.is3 import build_is3
-from .sets.folder import HELD_OUT, divide, hold_out, read_folder
+from .sets.folder import HELD_OUT, divide, read_folder
+from .sets.groups import Groups, arrow_column, group
 from .sets.lists import ImageAudioPair, read_list, read_test_pairs, report_overlap
 from .sets.names import published_name, youtube_id
+from .sets.requests import Request, held_out
 from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
@@ -31,28 +36,6 @@ def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"subset": _SUBSETS[name], **options} if name in _SUBSETS else dict(options)
 
 
-class Request(NamedTuple):
-    """The arguments of `build_dataset`."""
-
-    options: dict
-    split: str
-    train: bool
-    seed: int
-    task: str
-    semantic: bool
-    size: int | None
-    processor: object
-
-    @property
-    def path(self) -> Path:
-        """Folder of the data set."""
-        return Path(self.options["path"])
-
-    def get(self, key: str, default=None):
-        """An option, or its default."""
-        return self.options.get(key, default)
-
-
 class Videos(NamedTuple):
     """Clips of a split."""
 
@@ -60,47 +43,29 @@ class Videos(NamedTuple):
     """A `datasets.Dataset` of `make_rows`."""
     note: str = ""
     """A note for the card."""
-    groups: list[str] | None = None
-    """Group of each row; parts of one recording form a group."""
+    groups: Groups | None = None
+    """Groups of the rows; parts of one recording form a group."""
     pairs: list[tuple[int, int]] | None = None
     """Positions in `rows` of pairs to mix."""
 
 
-def held_out(keys: Sequence[str], request: Request, divided: bool) -> list[int]:
-    """Positions of the clips of a split, given `validation_fraction`.
-
-    Args:
-        keys: Group of each clip; clips of a group stay together.
-        request: Split and options.
-        divided: Whether validation is taken out of these clips.
-
-    Raises:
-        ValueError: The validation split is requested without `validation_fraction`.
-    """
-    fraction = request.get("validation_fraction")
-    if fraction is None and request.split == "validation":
-        raise ValueError(
-            f"Dataset {request.options['name']!r} has no validation split. Use train or test, or hold out a part of "
-            "the training clips with data.validation_fraction."
-        )
-    if fraction is None or not divided:
-        return list(range(len(keys)))
-    if len(set(keys)) < 2:
-        raise ValueError(f"data.validation_fraction needs at least two recordings, got one ({keys[0]}).")
-    return hold_out(keys, fraction, request.split == "validation")
-
-
-def _select(videos: Videos, chosen: list[int]) -> Videos:
+def _select(videos: Videos, chosen: Sequence[int] | np.ndarray) -> Videos:
     if len(chosen) == len(videos.rows):
         return videos
-    groups = None if videos.groups is None else [videos.groups[i] for i in chosen]
+    groups = videos.groups
+    if isinstance(groups, Groups):
+        groups = groups._replace(numbers=groups.numbers[chosen])
     return videos._replace(rows=videos.rows.select(chosen), groups=groups)
 
 
 def _folder(request: Request) -> Videos:
     rows = read_folder(request.path, request.get("annotations"), bool(request.get("allow_outside")))
     rows, note = divide(rows, request.split, request.get("validation_fraction", HELD_OUT), str(request.path))
-    return Videos(rows, note, rows["recording"][:])
+    return Videos(rows, note, _recordings(rows))
+
+
+def _recordings(rows) -> Groups:
+    return group(arrow_column(rows, "recording"))
 
 
 def _vggsound(request: Request) -> Videos:
@@ -126,7 +91,7 @@ def _vggsound(request: Request) -> Videos:
         chosen, overlap = report_overlap("VGGSound", keys, test, bool(request.get("drop_overlap")))
         rows = rows.select(chosen)
         note = ", ".join(part for part in (note, overlap) if part)
-    groups = rows["recording"][:]
+    groups = _recordings(rows)
     videos = Videos(rows, note, groups)
     return _select(videos, held_out(groups, request, side == "train"))
 
@@ -138,7 +103,7 @@ def _audioset(request: Request) -> Videos:
     if subset not in TRAINING:
         raise ValueError(f"data.subset of audioset must be one of {', '.join(TRAINING)}, got {subset!r}.")
     rows = read_audioset(request.path, ("eval",) if test else TRAINING[subset])
-    groups = rows["recording"][:]
+    groups = _recordings(rows)
     note = "" if test or subset == "all" else f"{subset} subset"
     return _select(Videos(rows, note, groups), held_out(groups, request, not test))
 
@@ -148,7 +113,7 @@ def _music(request: Request) -> Videos:
 
     side, subset = "test" if request.split == "test" else "train", request.get("subset")
     rows = read_music(request.path, subset, side)
-    groups = rows["recording"][:]
+    groups = _recordings(rows)
     return _select(Videos(rows, f"subset {subset}", groups), held_out(groups, request, side == "train"))
 
 
@@ -167,7 +132,7 @@ def _vggsound_music(request: Request) -> Videos:
     drop = bool(request.get("drop_overlap"))
     tests = music.read_test_keys(request.path, request.get("annotations"), request.get("test_list"), drop)
     chosen, note = report_overlap("VGGSound-Music", keys, tests, drop)
-    videos = _select(Videos(training, note, training["recording"][:]), chosen)
+    videos = _select(Videos(training, note, _recordings(training)), chosen)
     return _select(videos, held_out(videos.groups, request, True))
 
 
@@ -203,12 +168,24 @@ def _build_videos(request: Request) -> ClipDataset:
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
 
 
+def _checked_stills(request: Request) -> tuple[list[Still], str, list[str] | None]:
+    from .checked.source import read_checked_stills
+
+    def divide(groups: Any, divided: bool) -> np.ndarray:
+        return held_out(groups, request, divided)
+
+    return read_checked_stills(request.get(_LISTING), request.options, request.split, divide)
+
+
 def _build_masks(request: Request) -> ClipDataset:
     from .sets.avsbench import read_avsbench
 
     subset = request.get("subset")
     frames = request.get(f"{request.split}_list")
-    rows, names = read_avsbench(request.path, subset, request.split, frames)
+    if request.get(_LISTING):
+        rows, _, names = _checked_stills(request)
+    else:
+        rows, names = read_avsbench(request.path, subset, request.split, frames)
     if request.semantic and names is None:
         raise ValueError(
             f"task.semantic needs AVSBench with metadata.csv; {request.path} is the older release, without classes."
@@ -228,12 +205,21 @@ def _build_boxes(request: Request) -> ClipDataset:
 
     name, root, split = request.options["name"], request.path, request.split
     flickr = name == "flickr_soundnet"
+    required = flickr_soundnet.REQUIRED_BOXES if flickr else 1
+    jitter = request.get("temporal_jitter", True)
+    if request.get(_LISTING):
+        rows, note, _ = _checked_stills(request)
+        common = (rows, request.processor, request.train, request.seed, request.size)
+        title = ", ".join(filter(None, (f"{name}, split {split}", note)))
+        return BoxClips(*common, title, required_boxes=required, temporal_jitter=jitter)
+    if name == "is3":
+        return build_is3(request)
     if flickr:
-        boxes, required = flickr_soundnet.read_annotations(root), flickr_soundnet.REQUIRED_BOXES
+        boxes = flickr_soundnet.read_annotations(root)
         sources = {key: key for key in boxes}
     else:
         annotations = vggss.find_annotations(root, request.get("annotations"))
-        boxes, sources, required = vggss.read_vggss(annotations), vggss.read_classes(annotations), 1
+        boxes, sources = vggss.read_vggss(annotations), vggss.read_classes(annotations)
     listed = request.get("test_list")
     tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)
     training = [entry.key for entry in read_list(request.get("train_list"))] if request.get("train_list") else []
@@ -257,7 +243,7 @@ def _build_boxes(request: Request) -> ClipDataset:
     recordings = {pair.image: group for pair, group in zip(pairs, groups, strict=True)}
     rows = vggss.make_stills(title, [pairs[i] for i in chosen], find, boxes, sources, recordings)
     common = (rows, request.processor, request.train, request.seed, request.size, title)
-    return BoxClips(*common, required_boxes=required, temporal_jitter=request.get("temporal_jitter", True))
+    return BoxClips(*common, required_boxes=required, temporal_jitter=jitter)
 
 
 def _build_shards(request: Request) -> ClipDataset:
@@ -275,7 +261,7 @@ class DataSet(NamedTuple):
 
 
 _LABELS, _MAPS = ("recognition", "separation"), ("segmentation", "localization")
-_HELD_OUT, _JITTER = frozenset({"validation_fraction"}), frozenset({"temporal_jitter"})
+_HELD_OUT, _FRAMES = frozenset({"validation_fraction"}), frozenset({"temporal_jitter", _LISTING})
 _CHECKED = _HELD_OUT | {_LISTING}
 DATA_SETS = {
     "folder": DataSet(_LABELS, _CHECKED | {"annotations", "allow_outside"} | WINDOWS, _build_videos),
@@ -288,8 +274,8 @@ DATA_SETS = {
         _HELD_OUT | {"cache_dir", "cache_gb", "subset", "annotations"} | _LISTS | WINDOWS,
         _build_shards,
     ),
-    "avsbench": DataSet(_MAPS, _JITTER | {"subset", "train_list", "test_list"}, _build_masks),
-    "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _JITTER, _build_boxes),
-    "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _JITTER, _build_boxes),
-    "is3": DataSet(("localization",), frozenset({"annotations"}), build_is3),
+    "avsbench": DataSet(_MAPS, _FRAMES | {"subset", "train_list", "test_list"}, _build_masks),
+    "vggss": DataSet(("localization",), _HELD_OUT | {"annotations"} | _LISTS | _FRAMES, _build_boxes),
+    "flickr_soundnet": DataSet(("localization",), _HELD_OUT | _LISTS | _FRAMES, _build_boxes),
+    "is3": DataSet(("localization",), frozenset({"annotations", _LISTING}), _build_boxes),
 }

@@ -1,14 +1,19 @@
 """Samples per second that a core reads: from video files as they are, and from what was prepared of them.
 
     python -m deepavfusion.training.experiments.benchmark_data VIDEOS --out benchmark_data.json
+    python -m deepavfusion.training.experiments.benchmark_data VIDEOS --only windows --out clip_windows.json
+    python -m deepavfusion.training.experiments.benchmark_data VIDEOS --only reduction --out reduced_frames.json
 
 A folder is prepared in a temporary folder in each way. Samples of training (a random window and frame, augmentation,
 log-mel) are read in one process with one thread, from all of them in turns of a second; CPU seconds are compared, which
 other programs on the machine disturb less than wall time. Beside them are what decoding alone takes with PyAV, the
-steps of a sample, and memory over many samples.
+steps of a sample, and memory over many samples. `--only windows` compares windows of a clip that are decoded together
+with those that are decoded one by one, `--only reduction` crops of JPEG files decoded at half their size with those of
+whole ones.
 """
 
 import argparse
+import io
 import json
 import shutil
 import tempfile
@@ -20,18 +25,25 @@ from statistics import mean, median
 from typing import Any
 
 import av
+import numpy as np
 import torch
+from PIL import Image
 
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.processors import probe_clip
+from deepavfusion.processors.pixels_deepavfusion import resize
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser, positive
 
 from ..data import BrokenClip, ClipDataset, build_dataset
+from ..data.augmentation import draw_crop
 from ..data.files import FileClips, training_window
+from ..data.frames import FileReader
 from ..data.random import Stream, generator
+from ..data.sets.folder import read_folder
 from ..data.shards import Encoding, finish, prepare
+from ..data.shards.video import encode_frame
 from ..prepare import preparation_of
 from .measurement import describe_machine, in_fresh_process, resident_set
 
@@ -40,6 +52,7 @@ ENCODINGS = {
     "pcm": Encoding(audio="pcm"),
     "h264": Encoding(short_side=360, video="h264"),
 }
+_SIZES = (48, 64, 80, 96, 112, 128, 224)  # of models, in pixels
 _TURN = 1.0  # CPU seconds
 _EPOCHS = 1_000_000  # more than are read in a turn
 _WARM = 10  # memory is measured first after one of so many samples
@@ -157,7 +170,6 @@ def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any
         repeats: Number of turns of each.
         samples: Number of samples over which memory is measured.
     """
-    torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     try:
         sources, preparations = {"files": {"name": "folder", "path": videos}}, {}
@@ -196,6 +208,63 @@ def measure(videos: str, size: int, repeats: int, samples: int) -> dict[str, Any
         shutil.rmtree(folder)
 
 
+def measure_windows(videos: str, num_windows: int, repeats: int) -> dict[str, Any]:
+    """CPU seconds of a clip's windows, decoded together and one by one in turns; an error if they differ by a bit."""
+    rows, seconds = read_folder(videos), 3.0
+    found: dict[str, list[float]] = {"together": [], "one_by_one": []}
+    for row in [row for row in rows for _ in range(repeats)]:
+        times = [time.process_time()]
+        clips = list(FileReader().load_windows(row, num_windows, 1, seconds))
+        times.append(time.process_time())
+        others = [FileReader().load(row, clip.timestamp, 1, seconds) for clip in clips]
+        for values, after, before in zip(found.values(), [times[1], time.process_time()], times, strict=True):
+            values.append(after - before)
+        for clip, other in zip(clips, others, strict=True):
+            if not (np.array_equal(clip.frames, other.frames) and np.array_equal(clip.waveform, other.waveform)):
+                raise RuntimeError(f"{row['path']}: expected the same windows, decoded together and one by one.")
+    ratios = sorted(map(_ratio, found["one_by_one"], found["together"]))
+    return {
+        "clips": len(rows),
+        "windows": num_windows,
+        "seconds_per_clip": {name: round(mean(values), 3) for name, values in found.items()},
+        "ratio": {"lowest": round(ratios[0], 2), "median": round(median(ratios), 2), "highest": round(ratios[-1], 2)},
+        **describe_machine("cpu", 1),
+    }
+
+
+def measure_reduction(videos: str, sizes: tuple[int, ...], crops: int) -> dict[str, Any]:
+    """Mean change in levels of 255 of crops, at even pixels, of frames decoded at half their size, if they suffice."""
+    draws = torch.Generator().manual_seed(0)
+    files, images, milliseconds, found = [], {}, {}, {}
+    for row in read_folder(videos):
+        clips = FileReader().load_windows(row, 4, 1, 3.0)
+        files += [encode_frame(clip.frames[0], ENCODINGS["flac"]) for clip in clips]
+    for half in (False, True):
+        start = time.process_time()
+        images[half] = [_decode(file, half) for file in files]
+        milliseconds[("whole", "half")[half]] = round(1000 * (time.process_time() - start) / len(files), 2)
+    for size in sizes:
+        levels = []
+        for whole, half in zip(images[False], images[True], strict=True):
+            for _ in range(crops):
+                part = draw_crop(*whole.shape[1:], (size, size), (0.5, 1.0), (3 / 4, 4 / 3), draws)
+                top, left, height, width = (value // 2 for value in part)
+                if min(height, width) >= size:
+                    small = half[:, top : top + height, left : left + width]
+                    large = whole[:, 2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+                    pair = [resize(image, (size, size), exact=False).float() for image in (small, large)]
+                    levels.append(float((pair[0] - pair[1]).abs().mean()))
+        about = {"levels": round(mean(levels), 2), "most": round(max(levels), 2)} if levels else {}
+        found[str(size)] = {"fraction_of_crops": round(len(levels) / len(files) / crops, 2), **about}
+    return {"frames": len(files), "decoding_milliseconds": milliseconds, "sizes": found, **describe_machine("cpu", 1)}
+
+
+def _decode(file: bytes, half: bool) -> torch.Tensor:
+    with Image.open(io.BytesIO(file)) as image:
+        image.draft("RGB", (image.width // 2, image.height // 2) if half else image.size)
+        return torch.from_numpy(np.array(image)).movedim(-1, 0)
+
+
 def _ratio(seconds: float, others: float) -> float:
     return seconds / others
 
@@ -211,9 +280,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=positive, default=224, help="height and width of the frames in pixels (224)")
     parser.add_argument("--repeats", type=positive, default=5, help="turns of a second of each (5)")
     parser.add_argument("--samples", type=positive, default=20_000, help="over which memory is measured (20,000)")
+    parser.add_argument("--only", choices=("windows", "reduction"), help="measure this alone")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args(argv)
-    text = json.dumps(measure(given.videos, given.size, given.repeats, given.samples), indent=1)
+    torch.set_num_threads(1)
+    measures = {
+        "windows": partial(measure_windows, given.videos, 10, given.repeats),
+        "reduction": partial(measure_reduction, given.videos, _SIZES, given.repeats),
+        None: partial(measure, given.videos, given.size, given.repeats, given.samples),
+    }
+    text = json.dumps(measures[given.only](), indent=1)
     print(text)
     if given.out is not None:
         write_atomically(given.out, text + "\n")

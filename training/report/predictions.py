@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from deepavfusion_cli.errors import error_number, raised_by_package
+
 FOLDER = "predictions"  # in the folder of evaluation.json
 NEIGHBORS = "nearest_neighbours"  # scores that `probe` writes, and the predictions that they follow from
 _META = b"deepavfusion"
@@ -88,8 +90,12 @@ def read_table(path: Path) -> tuple[list[dict[str, Any] | str], dict[str, Any]]:
                 if columns[name][index] is not None:
                     _put(row, json.loads(name), _restored(columns[name][index], kind))
             rows.append(row[_TEXT] if _TEXT in row else _lists(row))
-    except (pyarrow.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} holds no predictions of this package: {error}. Evaluate the model again.") from error
+    except Exception as error:  # pyarrow raises a dozen kinds
+        if error_number(error) is not None:
+            raise
+        own = isinstance(error, ValueError) and raised_by_package(error)
+        reason = str(error) if own else "it is damaged, incomplete or another file"
+        raise ValueError(f"{path} holds no predictions of this package: {reason}. Evaluate the model again.") from error
     return rows, meta["about"]
 
 

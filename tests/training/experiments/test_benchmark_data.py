@@ -47,3 +47,27 @@ def test_what_the_results_say_of_memory_and_rates_holds():
     assert found["files_to_pyav"] >= 0.9
     assert found["memory"]["samples"] >= 20_000
     assert found["memory"]["megabytes"] <= found["memory"]["megabytes_early"] * 1.02
+
+
+def test_windows_and_reduced_frames_are_compared(tmp_path, capsys):
+    make_clips(tmp_path / "videos", 2, 2.0)
+    for only in ("windows", "reduction"):
+        out = tmp_path / f"{only}.json"
+        assert benchmark_data.main([str(tmp_path / "videos"), "--only", only, "--repeats", "1", "--out", str(out)]) == 0
+    found = json.loads((tmp_path / "windows.json").read_text())
+    assert (found["clips"], found["windows"]) == (2, 10)
+    assert 0 < found["ratio"]["lowest"] <= found["ratio"]["median"] <= found["ratio"]["highest"]
+    found = json.loads((tmp_path / "reduction.json").read_text())
+    assert found["frames"] == 8
+    assert all(about["fraction_of_crops"] == 0 for about in found["sizes"].values())  # of frames of 48 pixels
+
+
+def test_what_the_results_say_of_windows_and_reduced_frames_holds():
+    """The target: at most a level of 255 on average where frames are reduced."""
+    results = Path(benchmark_data.__file__).parent / "results"
+    windows = json.loads((results / "clip_windows_cpu.json").read_text(encoding="utf-8"))
+    assert windows["ratio"]["median"] > 2
+    sizes = json.loads((results / "reduced_frames_cpu.json").read_text(encoding="utf-8"))["sizes"]
+    assert all(sizes[str(size)]["levels"] <= 1 for size in (48, 64, 80))
+    assert all(sizes[str(size)]["levels"] > 1 for size in (112, 128))
+    assert sizes["224"] == {"fraction_of_crops": 0}

@@ -2,5 +2,6 @@
 
 from .inspection import Finding, inspect_clips
 from .listing import Listing, check_command, read_listing, write_listing
+from .stills import still_rows
 
-__all__ = ["Finding", "Listing", "check_command", "inspect_clips", "read_listing", "write_listing"]
+__all__ = ["Finding", "Listing", "check_command", "inspect_clips", "read_listing", "still_rows", "write_listing"]

@@ -12,6 +12,7 @@ from deepavfusion_cli.errors import DATA_ADVICE
 from ..clips import BrokenClip, ClipDataset
 from ..files import FileClips
 from ..loading.loaders import ClipLoader
+from ..stills import StillClips
 
 _HEADERS = 8  # headers of files that are read at a time
 
@@ -28,7 +29,7 @@ class Finding(NamedTuple):
     seconds: float | None = None
     """Length of the part that images and audio cover and that is annotated; None for frames with masks or boxes."""
     size: int = 0
-    """Size of its file in bytes."""
+    """Size of its file, or of its image, in bytes."""
 
 
 class _Inspector(Dataset):
@@ -53,7 +54,8 @@ class _Inspector(Dataset):
         clips, path = self.clips, self.clips.describe(i)
         if not isinstance(clips, FileClips):
             sample = clips[i]
-            return Finding(i, path, sample.reason if isinstance(sample, BrokenClip) else None)
+            size = _size(clips.frame(i).image) if isinstance(clips, StillClips) else 0
+            return Finding(i, path, sample.reason if isinstance(sample, BrokenClip) else None, size=size)
         row, info, reason, lacks, seconds = clips.rows[i], None, None, None, None
         try:
             info = clips.reader.info(row)
@@ -68,7 +70,11 @@ class _Inspector(Dataset):
             seconds = max(0.0, stop - max(start, row.get("start") or 0.0))
         if lacks and not reason:
             reason = f"{path}: expected images and audio, but it has no {lacks}."
-        return Finding(i, path, reason, lacks, seconds, os.path.getsize(path) if os.path.isfile(path) else 0)
+        return Finding(i, path, reason, lacks, seconds, _size(path))
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def inspect_clips(clips: ClipDataset, num_workers: int, decode: bool = True) -> Iterator[list[Finding]]:

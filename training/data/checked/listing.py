@@ -1,8 +1,8 @@
 """Lists of usable clips: parquet files that `deepavfusion data check --out` writes, and that training reads.
 
-A list holds the rows of all splits of a data set of videos (`make_rows`), without those that cannot be read; paths are
-relative to the data set's folder. With it, a run does not search the folder. What the rows depend on is stored and
-compared: the options of the data set and the contents of its annotation files.
+A list holds the rows of all splits of a data set (`make_rows`, or `still_rows` of frames with masks or boxes), without
+those that cannot be read; paths are relative to the data set's folder. With it, a run does not search the folder. What
+the rows depend on is stored and compared: the options of the data set and the contents of its annotation files.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 _KEY, _VERSION = b"deepavfusion", 1
 _FILES = ("annotations", "train_list", "test_list")  # options that name files, whose contents count
 _CLIP_OPTIONS = (*_FILES, "allow_outside", "subset", "drop_overlap", "cache_dir")
+_PATHS = ("path", "audio", "mask")  # columns of files
 _LOOKED_UP = 32  # clips whose files are looked up when a list is read
 
 
@@ -31,10 +32,12 @@ class Listing(NamedTuple):
     """Rows of a list."""
 
     rows: Any
-    """A `datasets.Dataset` of `make_rows` with `recording`, `seconds` (of the clip's usable part) and `bytes`; `split`
-    is that of `build_dataset`, or None for folders without splits."""
+    """A `datasets.Dataset` of `make_rows` with `recording`, or of `still_rows`; with `seconds` (of the clip's usable
+    part) and `bytes`; `split` is that of `build_dataset`, or None for folders without splits."""
     notes: dict[str, str]
     """Split -> note for its card."""
+    classes: list[str] | None = None
+    """Names of the values of masks, if they have any."""
 
 
 def check_command(options: Mapping[str, Any], out: str | Path | None = None) -> str:
@@ -66,6 +69,7 @@ def write_listing(
     annotation_files: Iterable[Path],
     started: float,
     notes: Mapping[str, str],
+    classes: Sequence[str] | None = None,
 ) -> int:
     """Write the list of the usable clips of a data set; returns their number.
 
@@ -76,6 +80,7 @@ def write_listing(
         annotation_files: Files that the rows depend on.
         started: Time at which the data set was read, in seconds since the epoch.
         notes: Split -> note for its card.
+        classes: Names of the values of masks, if they have any.
 
     Raises:
         ValueError: There are no usable clips.
@@ -85,13 +90,14 @@ def write_listing(
     from datasets import Dataset, Features, Value, concatenate_datasets
 
     root, tables = str(options["path"]), []
-    added = Features({"path": Value("string"), "split": Value("string")})
-    added |= {"seconds": Value("float64"), "bytes": Value("int64")}
+    added = Features({"split": Value("string"), "seconds": Value("float64"), "bytes": Value("int64")})
     for split, (rows, findings) in splits.items():
         usable = [finding for finding in findings if finding.reason is None]
         own = rows.select([finding.index for finding in usable]).flatten_indices()
+        files = {name: own[name][:] for name in _PATHS if name in own.column_names}
+        added |= {name: Value("string") for name in files}
         columns = {
-            "path": [_inside(root, finding.path) for finding in usable],
+            **{name: [file and _inside(root, file) for file in paths] for name, paths in files.items()},
             "split": [split] * len(usable),
             "seconds": [finding.seconds for finding in usable],
             "bytes": [finding.size for finding in usable],
@@ -109,6 +115,7 @@ def write_listing(
         "files": {name: value for name, value in inside.items() if not os.path.isabs(name)},
         "started": started,
         "notes": dict(notes),
+        "classes": None if classes is None else list(classes),
     }
     table = rows.data.table.combine_chunks()
     metadata = {**(rows.features.arrow_schema.metadata or {}), _KEY: json.dumps(about).encode()}
@@ -149,8 +156,10 @@ def read_listing(path: str | Path, options: Mapping[str, Any]) -> Listing:
     try:
         table = pq.read_table(pa.BufferReader(content))
         about = json.loads((table.schema.metadata or {})[_KEY])
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+    except KeyError as error:
         raise ValueError(f"{path} is no list of usable clips; {again}.") from error
+    except Exception as error:  # pyarrow raises a dozen kinds
+        raise ValueError(f"{path} is damaged, or no list of usable clips; {again}.") from error
     if about.get("version") != _VERSION:
         raise ValueError(f"{path}: expected a list of version {_VERSION}, got version {about.get('version')}; {again}.")
     if reason := _mismatch(about, options, root):
@@ -159,12 +168,14 @@ def read_listing(path: str | Path, options: Mapping[str, Any]) -> Listing:
     if reason := _stale(names, table.column("bytes").to_pylist(), root):
         raise ValueError(f"{path} is out of date: {reason}; {again}.")
     _report_changes(path, names, root, about["started"], again)
-    place = table.column_names.index("path")
-    table = table.set_column(place, "path", pa.array([os.path.join(root, name) for name in names]))
+    for place, column in enumerate(table.column_names):
+        if column in _PATHS:
+            files = [name and os.path.join(root, name) for name in table.column(column).to_pylist()]
+            table = table.set_column(place, column, pa.array(files, pa.string()))
     features = Features.from_arrow_schema(table.schema)
     fingerprint = hashlib.sha256(content + root.encode()).hexdigest()[:16]
     rows = Dataset(InMemoryTable(table), info=DatasetInfo(features=features), fingerprint=fingerprint)
-    return Listing(rows, about["notes"])
+    return Listing(rows, about["notes"], about.get("classes"))
 
 
 def _mismatch(about: dict, options: Mapping[str, Any], root: str) -> str | None:

@@ -40,8 +40,26 @@ class SceneCache:
         if self._arrays is None:
             if not self.path.exists():
                 self._create()
-            self._arrays = {name: np.lib.format.open_memmap(self.path / f"{name}.npy", "r+") for name in self._names}
+            self._arrays = {name: self._open(name) for name in self._names}
         return self._arrays
+
+    def _open(self, name: str) -> np.ndarray:
+        """Map an array of the cache into memory.
+
+        Raises:
+            ValueError: Its file is missing or damaged; numpy would fill up one that was cut off with zeros.
+        """
+        file, shape = self.path / f"{name}.npy", self.shapes.get(name, (self._rows,))[0]
+        try:
+            with open(file, "rb") as opened:
+                np.lib.format.read_magic(opened)
+                found, _, dtype = np.lib.format.read_array_header_1_0(opened)
+                whole = opened.tell() + math.prod(found) * dtype.itemsize
+            if found == tuple(shape) and file.stat().st_size == whole:
+                return np.lib.format.open_memmap(file, "r+")
+        except (FileNotFoundError, ValueError):
+            pass
+        raise ValueError(f"{file} is missing or damaged: delete {self.path}, and its scenes are generated again.")
 
     @property
     def size(self) -> int:
@@ -52,14 +70,17 @@ class SceneCache:
     def _names(self) -> list[str]:
         return [*self.shapes, "filled"]
 
+    @property
+    def _rows(self) -> tuple[int]:
+        return next(iter(self.shapes.values()))[0][:1]
+
     def _create(self) -> None:
-        rows = next(iter(self.shapes.values()))[0][0]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Memory maps take their space as they are filled; where it has gone by then, the process is killed.
         require_space(self.path.parent, self.size)
         draft = Path(tempfile.mkdtemp(prefix=".scenes_", dir=self.path.parent))
         apply_umask([draft])
-        for name, (shape, dtype) in {**self.shapes, "filled": ((rows,), np.uint8)}.items():
+        for name, (shape, dtype) in {**self.shapes, "filled": (self._rows, np.uint8)}.items():
             np.lib.format.open_memmap(draft / f"{name}.npy", "w+", dtype, shape)
         (draft / "about.json").write_text(self.text)
         try:

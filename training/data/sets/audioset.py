@@ -16,7 +16,7 @@ from .annotations import read_times
 from .folder import make_rows
 from .names import ClipFiles
 from .tables import read_records, read_table
-from .vggsound import clip_name, report_missing
+from .vggsound import clip_name, report_missing, without_repeats
 
 SUBSETS = ("balanced_train", "unbalanced_train", "eval")
 TRAINING = {"balanced": SUBSETS[:1], "unbalanced": SUBSETS[1:2], "all": SUBSETS[:2]}
@@ -53,7 +53,7 @@ def read_segments(path: str | Path) -> list[dict]:
             raise ValueError(f"{path}: expected id, start, end, labels, got {fields}: {error}") from None
         mids = [mid.strip().strip('"') for field in fields[3:] for mid in field.split(",")]
         segments.append({"id": fields[0], **times, "mids": [mid for mid in mids if mid]})
-    return segments
+    return without_repeats(path, segments)
 
 
 def _find(root: Path, name: str) -> Path:

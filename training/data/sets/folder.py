@@ -11,16 +11,19 @@ Three layouts:
 """
 
 import functools
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk_files
 
 from ...wording import count
 from .annotations import ANNOTATION_SUFFIXES, is_split, read_annotations, split_name
+from .groups import Labels, arrow_column, equals, group, held_out_groups, label_arrays, labels_of, name_order
 from .names import contents, find_listed, is_video, recording_of
 
 logger = logging.getLogger(__name__)
@@ -180,12 +183,10 @@ def divide(rows, split: str, fraction: float, root: str):
     Raises:
         ValueError: There are no clips of the split.
     """
-    note = ""
-    own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
-    groups = [name or recording_of(path) for name, path in zip(own, rows["path"][:], strict=True)]
-    rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
-    rows = rows.add_column("recording", groups)
-    splits = Counter(given := rows["split"][:])
+    note, chosen = "", None
+    rows = _with_recordings(rows)
+    given = arrow_column(rows, "split")
+    splits = {entry["values"].as_py(): entry["counts"].as_py() for entry in given.value_counts()}
     for name in [name for name in splits if name is not None and not is_split(name)]:
         _report(
             f"{root}: {count(splits[name], 'clip')} of the split {name!r} not used: expected train, validation or test"
@@ -193,23 +194,36 @@ def divide(rows, split: str, fraction: float, root: str):
     if unknown := splits.pop(None, 0) if len(splits) > 1 else 0:
         logger.warning("%s: %d of %d clips have no split and are not used", root, unknown, len(rows))
     if set(splits) != {None}:
-        chosen = [i for i, value in enumerate(given) if value == split]
+        chosen = equals(given, split)
         found = f"clips of the splits {', '.join(sorted(splits))}"
     elif fraction == WHOLE:
-        chosen, note, found = list(range(len(rows) if split != "train" else 0)), WHOLE_FOLDER, "no split"
+        chosen, note, found = np.full(len(rows), split != "train"), WHOLE_FOLDER, "no split"
     else:
-        classes = None if label_info(rows)[0] is None else row_classes(rows)
-        held = hold_out(groups, fraction, True, classes)
-        if not held:  # every class is a single recording, as in folders of one video each
-            held, classes = hold_out(groups, fraction, True), None
-        note = f"{len(held)} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
-        chosen = held if split != "train" else sorted(set(range(len(rows))).difference(held))
-        found = f"{count(len(rows), 'clip')} of {count(len(set(groups)), 'recording')} in all"
-        if len(set(groups)) == 1:
+        groups = group(arrow_column(rows, "recording"))
+        classes = None if label_info(rows)[0] is None else label_arrays(rows)
+        held = held_out_clips(groups, fraction, classes)
+        if not held.any():  # every class is a single recording, as in folders of one video each
+            held, classes = held_out_clips(groups, fraction), None
+        note = f"{held.sum()} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
+        chosen = held if split != "train" else ~held
+        found = f"{count(len(rows), 'clip')} of {count(len(groups.names), 'recording')} in all"
+        if len(groups.names) == 1:
             found += ", and clips of one recording stay together: add clips of other recordings"
-    if not chosen:
+    if not chosen.any():
         raise ValueError(f"Expected clips of the split {split!r} in {root}, found {found}.")
-    return rows.select(chosen), note
+    return rows.select(np.flatnonzero(chosen)), note
+
+
+def _with_recordings(rows):
+    """The rows with the recording of each: where none is given, that of `recording_of`."""
+    if "recording" in rows.column_names:
+        column = arrow_column(rows, "recording")
+        if not column.null_count and not equals(column, "").any():
+            return rows
+    own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
+    recordings = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
+    rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
+    return rows.add_column("recording", recordings)
 
 
 def _is_annotation_file(path: Path) -> bool:
@@ -221,48 +235,30 @@ def order_by_name(paths: Iterable[str]) -> list[int]:
 
     The order depends on each clip's name and folder alone, neither on the machine nor on the other clips.
     """
-    keys = [
-        hashlib.sha256("/".join(Path(path).parts[-2:]).encode("utf-8", "surrogateescape")).digest() for path in paths
-    ]
-    return sorted(range(len(keys)), key=lambda i: (keys[i], i))
+    return name_order(list(paths)).tolist()
 
 
-def hold_out(
-    groups: Sequence[str], fraction: float, held_out: bool, classes: Sequence[Sequence[int]] | None = None
-) -> list[int]:
-    """Positions of the clips that are held out, or of the others.
+def hold_out(groups: Any, fraction: float, held_out: bool, classes: Any = None) -> list[int]:
+    """Positions of the clips that are held out, or of the others; see `held_out_clips`."""
+    return np.flatnonzero(held_out_clips(groups, fraction, classes) == held_out).tolist()
+
+
+def held_out_clips(groups: Any, fraction: float, classes: Any = None) -> np.ndarray:
+    """Whether each clip is held out, (N,) bool.
 
     Held out are the first groups in `order_by_name`: of two or more, at least one, and at least one is not. With
     classes, this holds for the groups of each class, as far as their clips have no other classes.
 
     Args:
-        groups: Group of each clip; clips of a group stay together.
+        groups: `Groups`, or the name of each clip's group; clips of a group stay together.
         fraction: Fraction of the groups to hold out, above 0 and below 1.
-        held_out: Whether to return the clips that are held out.
-        classes: Classes of each clip.
+        classes: `Labels`, or a list of the classes of each clip.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"Expected a fraction of held-out clips between 0 and 1, got {fraction}.")
-    names = sorted(set(groups))
-    labels: dict[str, set] = {names[i]: set() for i in order_by_name(names)}
-    for group, found in zip(groups, classes if classes is not None else [()] * len(groups), strict=True):
-        labels[group].update(found)
-    members: dict[int | None, list[str]] = {}
-    for group, found in labels.items():
-        for label in found or {None}:
-            members.setdefault(label, []).append(group)
-    left, chosen = {label: len(found) for label, found in members.items()}, set()
-    for label in sorted(members, key=lambda label: (len(members[label]), label is None, label or 0)):  # rarest first
-        total = len(members[label])
-        for group in members[label]:
-            own = labels[group] or {None}
-            if total - left[label] >= max(1, round(fraction * total)):
-                break
-            if group not in chosen and all(left[other] > 1 for other in own):
-                chosen.add(group)
-                for other in own:
-                    left[other] -= 1
-    return [i for i, group in enumerate(groups) if (group in chosen) == held_out]
+    groups = group(groups)
+    labels = classes if classes is None or isinstance(classes, Labels) else labels_of(classes)
+    return held_out_groups(groups, fraction, labels)[groups.numbers]
 
 
 def annotated_end(row: dict, seconds: float) -> float | None:

@@ -23,14 +23,19 @@ def collecting_reads() -> Generator[set[Path]]:
         _READ.reset(token)
 
 
+def note_read(path: str | Path) -> None:
+    """Note that an annotation file is read."""
+    if (collected := _READ.get()) is not None:
+        collected.add(Path(path))
+
+
 def read_text(path: str | Path) -> str:
     """Read a text file: UTF-8, UTF-16, or, which is logged, Windows-1252.
 
     Raises:
         ValueError: The file is not text, such as a spreadsheet of Excel.
     """
-    if (collected := _READ.get()) is not None:
-        collected.add(Path(path))
+    note_read(path)
     data = Path(path).read_bytes()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]

@@ -51,6 +51,8 @@ def class_folder(label: str) -> str:
 def read_vggsound_csv(path: str | Path) -> list[dict]:
     """Read the annotations as dictionaries of `id`, `start` (int seconds), `label` and `split`.
 
+    Of a clip that is named twice, which is logged, the first line is used.
+
     Raises:
         ValueError: A line does not have four fields, or its start is not a whole number.
     """
@@ -63,7 +65,19 @@ def read_vggsound_csv(path: str | Path) -> list[dict]:
         if not whole:
             raise ValueError(f"{path}, line {line}: expected id,start,label,split, got {fields}.")
         rows.append({"id": fields[0], "start": int(whole[1]), "label": fields[2], "split": split_name(fields[3])})
-    return rows
+    return without_repeats(path, rows)
+
+
+def without_repeats(path: str | Path, rows: list[dict]) -> list[dict]:
+    """The rows of an annotation file without those of clips that an earlier row names, which are logged."""
+    first: dict[str, dict] = {}
+    again = [row for row in rows if first.setdefault(clip_name(row), row) is not row]
+    if again:
+        others = [row for row in again if row != first[clip_name(row)]]
+        name = clip_name((others or again)[0])
+        about = f", {len(others)} of them with something else, first: " if others else ", first: "
+        logger.warning("%s: %d lines name a clip again and are not used%s%s", path, len(again), about, name)
+    return list(first.values())
 
 
 def clip_name(row: dict) -> str:

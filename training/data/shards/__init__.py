@@ -16,9 +16,9 @@ whole; `reading` and `source` give clips to training.
 """
 
 from .encoding import Encoding
-from .index import finish
+from .index import finish, read_shards
 from .preparation import FolderTakenError, Preparation, claim, is_claimed
-from .reading import ShardReader, read_about, read_shards
+from .reading import ShardReader, read_about
 from .source import chosen_options
 from .stills import still_rows
 from .writing import estimate_bytes, free_bytes, prepare

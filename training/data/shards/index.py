@@ -1,4 +1,4 @@
-"""The index of a prepared data set, made of the parts of its shards."""
+"""The index of a prepared data set: made of the parts of its shards, and read by training."""
 
 import json
 from dataclasses import dataclass
@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from deepavfusion_cli.errors import error_number
+
+from ...wording import count
+from ..sets.groups import equals
+from .downloads import is_remote, local_copy
 from .drafts import writing
 from .encoding import ARRAYS
 from .preparation import Preparation
-from .reading import ABOUT, INDEX
+from .reading import ABOUT, AGAIN, INDEX, read_about
 from .writing import read_part
 
 # Columns of the index beside those of the rows; binary ones are the bytes of arrays of ARRAYS, which need no parsing.
@@ -38,6 +43,7 @@ _STILLS = {
 }
 
 _NAMES = ("path", "split", "recording")
+_NEEDED = (*_NAMES, "shard", "video_offset", "audio_offset")
 
 
 @dataclass
@@ -118,4 +124,77 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     return Prepared(len(index), broken, size)
 
 
-__all__ = ["Prepared", "finish"]
+def read_shards(root: str, cache: str | None = None):
+    """The index of a prepared data set as a `datasets.Dataset`, mapped into memory and shared between processes.
+
+    Raises:
+        FileNotFoundError: See `read_about`; also if there is no index, or shards are missing.
+        ValueError: The index is damaged, does not fit `dataset.json`, or names a clip twice.
+    """
+    from datasets import Dataset
+
+    about, name = read_about(root, cache), f"{root}/{INDEX}"
+    file = local_copy(name, cache)
+    again = f"copy it again from where it was prepared, or {AGAIN}"
+    if file != name.removeprefix("file://"):
+        again = f"delete its copy {file}, and it is downloaded again"
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"Expected the index of a prepared data set at {name}, found none; {again}.")
+    try:
+        rows = Dataset.from_file(file)
+        rows.data.table.validate()
+    except Exception as error:  # pyarrow and datasets raise a dozen kinds
+        if error_number(error) is not None or isinstance(error, MemoryError):
+            raise
+        raise ValueError(f"{name} is damaged or incomplete; {again}.") from error
+    if lacks := [column for column in _NEEDED if column not in rows.column_names]:
+        raise ValueError(f"{name} is not the index of a prepared data set: it has no column {lacks[0]!r}; {again}.")
+    expected = sum(about["splits"].values())
+    if len(rows) != expected:
+        raise ValueError(f"{name} has {len(rows):,} clips, expected {expected:,}, as {ABOUT} says; {again}.")
+    _check_places(rows, root, again)
+    return rows
+
+
+def _check_places(rows, root: str, again: str) -> None:
+    """Check that every clip of an index has a place of its own, and that the shards are there if they are local.
+
+    Raises:
+        FileNotFoundError: Shards are missing.
+        ValueError: A clip is named twice.
+    """
+    columns = [rows.data.column(name) for name in ("shard", "audio_offset")]
+    names, before, ascending = {}, (-1, 0), True  # names in their order, and the place of the last clip
+    for shards, offsets in zip(*(column.chunks for column in columns), strict=True):
+        encoded, offsets = shards.dictionary_encode(), offsets.to_numpy()
+        numbers = np.array([names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()])
+        numbers = numbers[encoded.indices.to_numpy()]
+        later = (np.diff(numbers) > 0) | ((np.diff(numbers) == 0) & (np.diff(offsets) > 0))
+        ascending = ascending and bool(later.all()) and before < (numbers[0], offsets[0])
+        before = (numbers[-1], offsets[-1])
+    if not ascending:  # not as it was written
+        numbers = np.array([names[name] for name in columns[0].to_pylist()])
+        places = np.stack([numbers, columns[1].to_numpy()])
+        _, first, times = np.unique(places, axis=1, return_index=True, return_counts=True)
+        if (times > 1).any():
+            twice = rows[int(first[times > 1].min())]["path"]
+            raise ValueError(f"{root}/{INDEX} names the clip {twice} twice; {again}.")
+    if is_remote(root):
+        return
+    folder = Path(root.removeprefix("file://"), "shards")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise FileNotFoundError(
+            f"{len(missing):,} of {count(len(names), 'shard')} are missing in {folder}, first: {missing[0]}; copy them "
+            f"again from where they were prepared, or {AGAIN}."
+        )
+
+
+def rows_of_split(rows, split: str):
+    """The rows of an index that are of a split, without reading those of the others."""
+    chosen = np.flatnonzero(equals(rows.data.column("split"), split))
+    if len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen):
+        return rows.select(range(chosen[0], chosen[-1] + 1))
+    return rows.select(chosen)
+
+
+__all__ = ["Prepared", "finish", "read_shards", "rows_of_split"]

@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,17 +19,21 @@ from deepavfusion.processors.streams_deepavfusion import window_times
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.values import kind_of
 
+from ..augmentation import SMALLEST_CROP
+from ..frames import spread_windows
 from .audio import AUDIO_FORMATS
 from .downloads import local_copy
 from .encoding import clip_info, nearest_frames, row_array
 from .members import Place, ShardFiles
 from .video import VIDEO_FORMATS
 
+_MARGIN = 1.2  # size of a crop of a reduced frame, relative to that of the model's input
 INDEX, ABOUT = "index.arrow", "dataset.json"
 VERSION = 2
-_AGAIN = "prepare the data set again, in another folder"
+AGAIN = "prepare the data set again, in another folder"
 _VALUES = {"kind": ("videos", "masks", "boxes"), "audio": tuple(AUDIO_FORMATS), "video": tuple(VIDEO_FORMATS)}
-_FIELDS = dict.fromkeys(("data", *_VALUES), str) | {"tasks": list, "options": dict, "sampling_rate": int}
+_FIELDS = dict.fromkeys(("data", *_VALUES), str)
+_FIELDS |= {"tasks": list, "options": dict, "splits": dict, "sampling_rate": int}
 _FIELDS_OF: dict[str, dict] = {"masks": {"classes": list | NoneType}, "boxes": {"required_boxes": int}}
 
 
@@ -40,12 +46,12 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
     """
     try:
         file = local_copy(f"{root}/{ABOUT}", cache)
-        about = read_json(file, {"version": int}, _AGAIN, name=f"{root}/{ABOUT}")
+        about = read_json(file, {"version": int}, AGAIN, name=f"{root}/{ABOUT}")
         if about["version"] != VERSION:
             expected = f"expected a prepared data set of version {VERSION}"
-            raise ValueError(f"{root}/{ABOUT}: {expected}, got version {about['version']}; {_AGAIN}.")
-        check_fields(about, _FIELDS, _AGAIN, name=f"{root}/{ABOUT}")
-        check_fields(about, _FIELDS_OF.get(about["kind"], {}), _AGAIN, name=f"{root}/{ABOUT}")
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got version {about['version']}; {AGAIN}.")
+        check_fields(about, _FIELDS, AGAIN, name=f"{root}/{ABOUT}")
+        check_fields(about, _FIELDS_OF.get(about["kind"], {}), AGAIN, name=f"{root}/{ABOUT}")
     except FileNotFoundError:
         unfinished = Path(root, "parts").is_dir()
         hint = "its preparation is not finished: run the same `deepavfusion data prepare` again" if unfinished else None
@@ -55,7 +61,7 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
     for field, values in _VALUES.items():
         if about[field] not in values:
             expected = f"expected {field} {' or '.join(map(json.dumps, values))}"
-            raise ValueError(f"{root}/{ABOUT}: {expected}, got {json.dumps(about[field])}; {_AGAIN}.")
+            raise ValueError(f"{root}/{ABOUT}: {expected}, got {json.dumps(about[field])}; {AGAIN}.")
     return about
 
 
@@ -94,29 +100,6 @@ def check_fields(found: Any, fields: dict[str, type | UnionType], advice: str, n
             raise ValueError(f"{expected}, but {reason}; {advice}.")
 
 
-def read_shards(root: str, cache: str | None = None):
-    """The index of a prepared data set as a `datasets.Dataset`, mapped into memory and shared between processes.
-
-    Raises:
-        FileNotFoundError: See `read_about`; also if there is no index.
-    """
-    from datasets import Dataset
-
-    read_about(root, cache)
-    return Dataset.from_file(local_copy(f"{root}/{INDEX}", cache))
-
-
-def rows_of_split(rows, split: str):
-    """The rows of an index that are of a split, without reading those of the others."""
-    from pyarrow import compute
-
-    equal = compute.call_function("equal", [rows.data.column("split"), split])
-    chosen = np.flatnonzero(equal.to_numpy(zero_copy_only=False))
-    if len(chosen) and chosen[-1] - chosen[0] + 1 == len(chosen):
-        return rows.select(range(chosen[0], chosen[-1] + 1))
-    return rows.select(chosen)
-
-
 def place_of(row: dict, offset: str, ends: str, number: int) -> Place:
     """The place of one of the images that follow each other, given the columns of their offset and ends."""
     bounds = row_array(row, ends)
@@ -130,8 +113,9 @@ class ShardReader:
     Args:
         root: Folder of the data set, or its address for fsspec.
         cache: Folder for downloaded files.
-        size: Smallest (height, width) in pixels that the model needs of a whole frame: JPEG files are decoded at a
-            half, quarter or eighth of their size if that is not smaller. None decodes them at theirs.
+        size: (height, width) in pixels to which `ClipAugmentation` resizes crops: JPEG files are decoded at a half,
+            quarter or eighth of their size if the smallest crop is then still 1.2 times as large. None decodes them at
+            theirs.
         limit: Largest size of the folder of downloaded tar files in GB; see `local_copy`.
     """
 
@@ -168,6 +152,11 @@ class ShardReader:
             times = [frame_time]
         frames = self._stored_frames(row, times) if self.video == "jpeg" else self._video_frames(row, times)
         return Clip(np.stack(frames), self._waveform(row, begin, seconds), self.rate, timestamp, row["path"])
+
+    def load_windows(self, row: dict, num_windows: int, num_frames: int, seconds: float) -> Iterator[Clip]:
+        """Decode `num_windows` windows that are spread over a clip, each as `load` does; see `FileReader`."""
+        for time in spread_windows(row, clip_info(row).span, num_windows, seconds):
+            yield self.load(row, time, num_frames, seconds)
 
     def frame(self, row: dict, number: int) -> np.ndarray:
         """Decode the stored JPEG file of a number, (H, W, 3) uint8.
@@ -237,8 +226,8 @@ class ShardReader:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 if self.size is not None:
-                    height, width = self.size
-                    scale = max(height / image.height, width / image.width)
+                    sides = [own / needed for own, needed in zip((image.height, image.width), self.size, strict=True)]
+                    scale = min(1.0, _MARGIN / min(math.sqrt(SMALLEST_CROP * math.prod(sides)), *sides))
                     image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
                 return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, struct.error ...
@@ -247,12 +236,11 @@ class ShardReader:
 
 __all__ = [
     "ABOUT",
+    "AGAIN",
     "INDEX",
     "VERSION",
     "ShardReader",
     "place_of",
     "read_about",
     "read_json",
-    "read_shards",
-    "rows_of_split",
 ]

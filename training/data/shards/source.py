@@ -1,6 +1,6 @@
 """The splits of a prepared data set, for `build_dataset`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from ..files import FileClips
 from ..frames import Still
 from ..mixtures import MixtureClips
 from ..sets.folder import HELD_OUT, divide
+from ..sets.groups import arrow_column, group
 from ..stills import BoxClips, MaskClips
-from .reading import ShardReader, read_about, read_shards, rows_of_split
+from .index import read_shards, rows_of_split
+from .reading import ShardReader, read_about
 from .stills import FRAME_COLUMNS, ShardStills, stills_of
 
 # Options that choose clips when a data set is prepared. Later, they say what is expected.
@@ -25,7 +27,7 @@ def chosen_options(options: dict) -> dict[str, Any]:
     return {key: Path(value).name if key in _FILES else value for key, value in given.items()}
 
 
-def build_shards(request, held_out: Callable[[Sequence[str], bool], list[int]]) -> ClipDataset:
+def build_shards(request, held_out: Callable[[Any, bool], Any]) -> ClipDataset:
     """Build the clips of a split of a prepared data set.
 
     Args:
@@ -42,8 +44,7 @@ def build_shards(request, held_out: Callable[[Sequence[str], bool], list[int]]) 
     about = read_about(root, cache)
     _check(about, request, root)
     rows = read_shards(root, cache)
-    # Crops are of at least half of the area, and up to a third wider than high, or higher than wide.
-    size = tuple(2 * side for side in request.processor.visual_processor.output_size)
+    size = request.processor.visual_processor.output_size if request.train else None
     reader = ShardReader(root, cache, size, request.get("cache_gb"))
     title = f"shards, split {request.split}, prepared from {about['data']}"
     build = _build_videos if about["kind"] == "videos" else _build_stills
@@ -98,7 +99,7 @@ def _build_videos(request, about: dict, rows, reader: ShardReader, title: str, h
     fraction = request.get("validation_fraction")
     rows, note, divided = choose_split(rows, request.split, fraction, reader.files.root)
     if divided:
-        chosen = held_out(rows["recording"][:], True)
+        chosen = held_out(group(arrow_column(rows, "recording")), True)
         rows = rows if len(chosen) == len(rows) else rows.select(chosen)
     common = {key: request.options[key] for key in ("temporal_jitter", *_WINDOWS) if key in request.options}
     common |= {"train": request.train, "seed": request.seed, "size": request.size, "reader": reader}
@@ -106,7 +107,42 @@ def _build_videos(request, about: dict, rows, reader: ShardReader, title: str, h
     if request.task == "recognition":
         return FileClips(rows, request.processor, **common)
     pairs = about.get("pairs", {}).get(request.split)
-    return MixtureClips(rows, request.processor, **common, pairs=pairs, groups=rows["recording"][:])
+    return MixtureClips(rows, request.processor, **common, pairs=pairs, groups=arrow_column(rows, "recording"))
+
+
+def stills_of_split(
+    stills: dict[str, list[Still]],
+    split: str,
+    boxes: bool,
+    held_out: Callable[[Any, bool], Any],
+    root: str,
+) -> tuple[list[Still], str]:
+    """Choose the frames of a split.
+
+    Args:
+        stills: Frames by the split that they are given as.
+        split: `"train"`, `"validation"` or `"test"`.
+        boxes: Whether they have boxes: validation is then held out of the clips of training, or, where these have no
+            boxes, of those of the test.
+        held_out: See `build_shards`.
+        root: Where they are from, for messages.
+
+    Returns:
+        The frames, and the split that they are given as.
+
+    Raises:
+        ValueError: There are none.
+    """
+    source, labeled = split, False
+    if boxes:
+        labeled = "train" in stills and stills["train"][0].boxes is not None
+        source = "train" if split == "train" or (split == "validation" and labeled) else "test"
+    found = stills.get(source, [])
+    if boxes and found:
+        found = [found[i] for i in held_out([still.recording for still in found], labeled == (source == "train"))]
+    if not found:
+        raise ValueError(f"Expected frames of the split {split!r} in {root}, found none.")
+    return found, source
 
 
 def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, held_out) -> ClipDataset:
@@ -115,23 +151,15 @@ def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, h
     stills: dict[str, list[Still]] = {}
     for i, row in enumerate(rows.select_columns(["split", "path", "recording", *FRAME_COLUMNS])):
         stills.setdefault(row["split"], []).extend(stills_of(row, i))
-    source, labeled = request.split, False
-    if about["kind"] == "boxes":
-        # Validation is held out of the clips of training, or, where these have no boxes, of those of the test.
-        labeled = "train" in stills and stills["train"][0].boxes is not None
-        source = "train" if request.split == "train" or (request.split == "validation" and labeled) else "test"
-    found = stills.get(source, [])
-    if about["kind"] == "boxes" and found:
-        found = [found[i] for i in held_out([still.recording for still in found], labeled == (source == "train"))]
-    if not found:
-        raise ValueError(f"Expected frames of the split {request.split!r} in {reader.files.root}, found none.")
+    boxes = about["kind"] == "boxes"
+    found, _ = stills_of_split(stills, request.split, boxes, held_out, reader.files.root)
     common = (found, request.processor, request.train, request.seed, request.size, title)
     more = {"temporal_jitter": request.get("temporal_jitter", True), "reader": ShardStills(reader, rows)}
-    if about["kind"] == "boxes":
+    if boxes:
         return BoxClips(*common, required_boxes=about["required_boxes"], **more)
     if request.semantic and about["classes"] is None:
         raise ValueError(f"task.semantic needs masks with classes; {reader.files.root} was prepared without.")
     return MaskClips(*common, label_names=about["classes"] if request.semantic else None, task=request.task, **more)
 
 
-__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options"]
+__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options", "stills_of_split"]

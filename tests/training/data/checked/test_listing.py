@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,9 @@ import deepavfusion_cli as cli
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.checked import Finding, read_listing, write_listing
 from deepavfusion.training.data.sets.folder import make_rows
+from deepavfusion.training.data.sources import DATA_SETS
 from tests.training.data.disk import MODEL, make_clips, put, write
+from tests.training.data.sets.test_avsbench import make_semantic
 
 LABELS = ("dog barking", "cat, meowing")
 
@@ -89,8 +92,12 @@ def refusal(options):
 def test_lists_that_do_not_fit_are_refused_with_the_command_that_makes_one(vggsound, tmp_path):
     assert "found none" in refusal(vggsound | {"checked_list": str(tmp_path / "none.parquet")})
     other = write(tmp_path / "other.parquet", "no list")
-    assert "is no list of usable clips" in refusal(vggsound | {"checked_list": str(other)})
+    assert "is damaged, or no list of usable clips" in refusal(vggsound | {"checked_list": str(other)})
     assert "is of the data set vggsound, expected folder" in refusal(vggsound | {"name": "folder"})
+    content = Path(vggsound["checked_list"]).read_bytes()
+    for damaged in (content[: len(content) // 2], content[:100] + bytes(400) + content[500:], content[:-9] + bytes(9)):
+        other.write_bytes(damaged)
+        assert f"{other} is damaged, or no list of usable clips; `" in refusal(vggsound | {"checked_list": str(other)})
     listed = write(tmp_path / "train.txt", "video000000_000000\n")
     assert "with another data.train_list" in refusal(vggsound | {"train_list": str(listed)})
     assert "data.drop_overlap=None, expected True" in refusal(vggsound | {"drop_overlap": True})
@@ -132,10 +139,59 @@ def test_a_list_is_written_whole_or_not_at_all(vggsound, capsys):
     assert read_listing(vggsound["checked_list"], vggsound).rows["path"][:] == before
 
 
-def test_data_sets_of_frames_have_no_list(tmp_path, capsys):
-    write(tmp_path / "metadata.csv", "uid,split,label\n")
-    assert cli.main(["data", "check", "avsbench", str(tmp_path), "--out", str(tmp_path / "x.parquet")]) == 2
-    assert "--out is for folder, vggsound, audioset, music, vggsound_music, not avsbench" in capsys.readouterr().err
+def test_every_data_set_has_a_list():
+    for name, data_set in DATA_SETS.items():
+        assert ("checked_list" in data_set.options) == (name != "shards")
+
+
+@pytest.fixture
+def frames(made, tmp_path):
+    """Frames with masks in two splits, one of which cannot be read, and their list."""
+    root = tmp_path / "set"
+    make_semantic(root)
+    broken = next((root / "v1m").glob("*/frames/*.jpg"))
+    write(broken, "no image")
+    out = tmp_path / "usable.parquet"
+    words = ["data", "check", "avsbench", str(root), "data.subset=avss", "--num-workers", "0", "--out", str(out)]
+    assert cli.main(words) == 1
+    return {"name": "avsbench", "path": str(root), "subset": "avss", "checked_list": str(out)}, str(broken)
+
+
+def test_lists_of_frames_leave_out_what_cannot_be_read(frames, tmp_path):
+    options, broken = frames
+    files = {key: value for key, value in options.items() if key != "checked_list"}
+    found, expected = [], []
+    for split in ("train", "validation", "test"):
+        found += build_dataset(options, MODEL, split, False, 0, task="segmentation", semantic=True).rows
+        expected += build_dataset(files, MODEL, split, False, 0, task="segmentation", semantic=True).rows
+    assert [still.mask for still in found] == [still.mask for still in expected if still.image != broken]
+    assert len(found) == len(expected) - 1
+    with pytest.raises(ValueError, match=r"data.subset=avss, expected s4; `deepavfusion data check avsbench"):
+        build_dataset(options | {"subset": "s4"}, MODEL, "test", False, 0, task="segmentation")
+    there = tmp_path / "there"
+    shutil.move(options["path"], there)
+    clips = build_dataset(options | {"path": str(there)}, MODEL, "test", False, 0, task="segmentation", semantic=True)
+    assert clips[0]["labels"].shape == (32, 32)
+    os.remove(clips.rows[0].image)
+    with pytest.raises(ValueError, match=r"is out of date: of \d+ files looked up, 1 differ, first: .* is not there"):
+        build_dataset(options | {"path": str(there)}, MODEL, "test", False, 0, task="segmentation")
+
+
+def test_splits_whose_clips_are_all_in_others_are_in_the_list(made, tmp_path, capsys):
+    """They are not read twice."""
+    root, lines = tmp_path / "set", ["file,split"]
+    put(made[0], root / "a.mp4")
+    put(made[1], root / "b.mp4")
+    lines += ["a.mp4,train", "b.mp4,train", "b.mp4,test"]
+    write(root / "list.csv", "\n".join(lines))
+    out = tmp_path / "usable.parquet"
+    assert cli.main(["data", "check", "folder", str(root), "--num-workers", "0", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 clips checked: all can be read" in printed
+    assert "overlap: 1 recording of the test split also in training, first: " in printed
+    options = {"name": "folder", "path": str(root), "checked_list": str(out)}
+    assert build_dataset(options, MODEL, "test", False, 0).rows["path"][:] == [str(root / "b.mp4")]
+    assert len(build_dataset(options, MODEL, "train", True, 0)) == 2
 
 
 def opening(root, number):

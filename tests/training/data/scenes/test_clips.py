@@ -163,6 +163,23 @@ def test_unfinished_cache_rows_are_generated_again(tmp_path):
     assert equal(build(cache_dir=str(tmp_path))[5], expected)
 
 
+@pytest.mark.parametrize("name", ["frames", "filled"])
+def test_damaged_caches_are_named(tmp_path, name):
+    """numpy would fill up a file that was cut off with zeros, and training would see them."""
+    clips = build(cache_dir=str(tmp_path))
+    expected = clips[5]
+    file = clips.cache.path / f"{name}.npy"
+    content = file.read_bytes()
+    for damaged in (content[:-30], b"no array", b""):
+        file.unlink()  # the file that is mapped stays whole
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{name}\.npy is missing or damaged: delete {clips.cache.path}, and its"):
+            build(cache_dir=str(tmp_path))[5]
+        assert file.read_bytes() == damaged
+    file.write_bytes(content)
+    assert equal(build(cache_dir=str(tmp_path))[5], expected)
+
+
 def test_the_place_and_the_size_of_caches_are_said(tmp_path):
     train, held_out = build(train=True, cache_dir=tmp_path, train_size=200), build(split="test", cache_dir=tmp_path)
     for clips in (train, held_out):

@@ -447,6 +447,21 @@ def test_vggsound_as_it_is_downloaded(tmp_path, name, header, start):
     assert train.describe(0) == str(tmp_path / name)
 
 
+def test_clips_that_are_named_twice_are_used_once(tmp_path, caplog):
+    path = tmp_path / "vggsound.csv"
+    path.write_text("a,1,dog,train\nb,2,cat,test\na,1,dog,train\nb,2,cat,train\nc,1,dog,test\n")
+    rows = read_vggsound_csv(path)
+    assert [(row["id"], row["split"]) for row in rows] == [("a", "train"), ("b", "test"), ("c", "test")]
+    assert f"{path}: 2 lines name a clip again and are not used, 1 of them with something else, first: b_000002" in (
+        caplog.text
+    )
+    caplog.clear()
+    path = tmp_path / "segments.csv"
+    path.write_text("a,1.0,9.0,/m/1\na,1.0,9.0,/m/1\n")
+    assert len(read_segments(path)) == 1
+    assert f"{path}: 1 lines name a clip again and are not used, first: a_000001" in caplog.text
+
+
 def test_missing_vggsound_raises(clip, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"vggsound\.csv"):
         read_vggsound(tmp_path)

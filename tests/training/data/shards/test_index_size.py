@@ -55,19 +55,26 @@ def small(tmp_path_factory) -> Path:
 
 
 def enlarge(small: Path, out: Path, count: int) -> int:
-    """Writes an index whose entries are those of the small one, again and again; gives its size in bytes."""
+    """Writes an index whose entries are those of the small one, again and again; gives its size in bytes.
+
+    Only the last entry of a split has the place of its audio; those of the others ascend to it.
+    """
     table = Dataset.from_file(str(small / "index.arrow")).data.table.combine_chunks()
     split = table.column("split").to_pylist()
-    batch = 1000
+    batch, place = 1000, table.column_names.index("audio_offset")
     out.mkdir()
-    for name in ("dataset.json", "shards"):
-        (out / name).symlink_to(small / name)
+    (out / "shards").symlink_to(small / "shards")
+    about = json.loads((small / "dataset.json").read_text())
+    about["splits"] = {"train": count - batch, "test": batch}
+    (out / "dataset.json").write_text(json.dumps(about))
     with pa.OSFile(str(out / "index.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-        for name, number in (("train", count - batch), ("test", batch)):
+        for name, number in about["splits"].items():
             own = np.flatnonzero(np.asarray(split) == name)
-            rows = table.take(pa.array(np.resize(own, batch))).combine_chunks().to_batches()
-            for _ in range(number // batch):
-                for part in rows:
+            rows = table.take(pa.array(np.resize(own, batch))).combine_chunks()
+            last = rows.column(place)[-1].as_py() + 1
+            for k in range(0, number, batch):
+                offsets = pa.array(np.arange(batch) + last + k - number)
+                for part in rows.set_column(place, "audio_offset", offsets).to_batches():
                     writer.write_batch(part)
     return (out / "index.arrow").stat().st_size
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from deepavfusion.inference.jobs import progress
 from deepavfusion.processors import DeepAVFusionProcessor, MediaError, load_clip
+from deepavfusion.processors.pixels_deepavfusion import resize
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.training.data import BrokenClip, build_dataset
 from deepavfusion.training.data.files import DenseClips
@@ -40,7 +41,7 @@ from deepavfusion.training.data.shards import writing as shard_writing
 from deepavfusion.training.data.shards.audio import AUDIO_FORMATS, BLOCK, read_flac
 from deepavfusion.training.data.shards.downloads import local_copy
 from deepavfusion.training.data.shards.encoding import EncodedClip, encode_clip, row_array
-from deepavfusion.training.data.shards.index import _NAMES, _PLACES
+from deepavfusion.training.data.shards.index import _NAMES, _PLACES, read_shards
 from deepavfusion.training.data.shards.members import Place, ShardFiles, TarWriter
 from deepavfusion_cli.errors import BAD_INPUT, outcome
 from tests.media_factory import tone, write_media
@@ -654,3 +655,129 @@ def test_splits_labels_and_recordings_travel(tmp_path):
     assert {tuple(row) for row in moved.classes()} == {(1,)}
     assert moved[0]["label"] == 1
     assert DeepAVFusionProcessor.from_config(MODEL).num_frames == 1
+
+
+def copy_of(out, tmp_path) -> Path:
+    """A copy of a prepared data set that a test may damage."""
+    return Path(shutil.copytree(out, tmp_path / "copy"))
+
+
+def refusal(root, **options) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        build_dataset({"name": "shards", "path": str(root), **options}, MODEL, "train", True, 0)
+    assert outcome(caught.value)[0] == BAD_INPUT
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.6, 0.97])
+def test_a_truncated_index_is_named(prepared, tmp_path, fraction):
+    root = copy_of(prepared[1], tmp_path)
+    content = (root / "index.arrow").read_bytes()
+    (root / "index.arrow").write_bytes(content[: int(len(content) * fraction)])
+    told = refusal(root)
+    assert told.startswith(f"{root}/index.arrow is damaged or incomplete; copy it again from where it was prepared, or")
+
+
+def test_an_index_of_other_bytes_clips_or_columns_is_named(prepared, tmp_path):
+    import pyarrow as pa
+
+    root = copy_of(prepared[1], tmp_path)
+    path = root / "index.arrow"
+    table = pa.ipc.open_stream(path.read_bytes()).read_all()
+
+    def write_index(table):
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+
+    path.write_bytes(b"no index at all")
+    assert f"{path} is damaged or incomplete; " in refusal(root)
+    write_index(table.slice(0, len(table) - 1))
+    assert f"{path} has {len(table) - 1} clips, expected {len(table)}, as dataset.json says" in refusal(root)
+    write_index(pa.concat_tables([table.slice(0, len(table) - 1), table.slice(1, 1)]))
+    assert f"{path} names the clip {table['path'][1]} twice; " in refusal(root)
+    write_index(table.drop_columns(["shard"]))
+    assert "is not the index of a prepared data set: it has no column 'shard'" in refusal(root)
+    path.unlink()
+    assert f"Expected the index of a prepared data set at {path}, found none" in refusal(root)
+
+
+def test_missing_shards_are_named_at_the_start(prepared, tmp_path):
+    root = copy_of(prepared[1], tmp_path)
+    shards = sorted((root / "shards").iterdir())
+    shards[-1].unlink()
+    told = refusal(root)
+    assert f"1 of {len(shards)} shards are missing in {root}/shards, first: {shards[-1].name}; copy them again" in told
+
+
+def test_a_broken_shard_names_its_clips(prepared, tmp_path):
+    root = copy_of(prepared[1], tmp_path)
+    clips = build_dataset({"name": "shards", "path": str(root)}, MODEL, "train", True, 0)
+    shard = root / "shards" / clips.rows[0]["shard"]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:1000])
+    assert f"{shard}: expected at least " in clips[0].reason
+    shard.write_bytes(bytes(len(content)))
+    assert clips[0].path == clips.rows[0]["path"]
+    assert f" in {root}/shards/{shard.name}, but " in clips[0].reason
+
+
+def test_a_damaged_copy_of_a_remote_index_is_replaced(prepared, tmp_path):
+    """Of another size, by downloading it again; of the same size, it is named with what to do."""
+    import fsspec
+
+    memory, cache = fsspec.filesystem("memory"), tmp_path / "cache"
+    memory.put(str(prepared[1]), "/damaged", recursive=True)
+    try:
+        read_shards("memory://damaged", str(cache))
+        (copy,) = cache.glob("*/index.arrow")
+        whole = copy.read_bytes()
+        copy.write_bytes(whole[:-100])
+        read_shards("memory://damaged", str(cache))
+        assert copy.read_bytes() == whole
+        copy.write_bytes(bytes(len(whole)))
+        told = refusal("memory://damaged", cache_dir=str(cache))
+        assert told.startswith("memory://damaged/index.arrow is damaged or incomplete; delete its copy ")
+        assert f"delete its copy {copy}, and it is downloaded again" in told
+    finally:
+        memory.rm("/damaged", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "reduced"),
+    [
+        ((64, 64), (256, 256), (128, 128)),
+        ((66, 66), (256, 256), (256, 256)),
+        ((80, 80), (256, 456), (128, 228)),
+        ((96, 96), (256, 456), (256, 456)),
+        ((30, 30), (256, 256), (64, 64)),
+        ((64, 64), (256, 4000), (128, 2000)),
+        (None, (256, 256), (256, 256)),
+    ],
+)
+def test_frames_are_reduced_where_crops_stay_larger_than_the_input(prepared, monkeypatch, size, shape, reduced):
+    """The same part of a reduced frame differs by less than a level of 255 on average."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    image = np.stack([127 + 90 * np.sin(rows / 20 + columns / k) for k in (15, 25, 60)], -1).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="jpeg", quality=90)
+    reader = ShardReader(str(prepared[1]), size=size)
+    monkeypatch.setattr(reader.files, "read", lambda shard, place: file.getvalue())
+    row = {"shard": "a.tar", "path": "a.mp4"}
+    found = reader._frame(row, Place(0, 0))
+    assert found.shape == (*reduced, 3)
+    if size is None or reduced == shape:
+        return
+    reader.size = None
+    whole, factor = reader._frame(row, Place(0, 0)), shape[0] // reduced[0]
+    side = int(np.sqrt(0.375 * shape[0] * min(shape[1], 456))) // 8 * 8  # of about the smallest crop
+    parts = [whole[8 : 8 + side, 16 : 16 + side], found[8 // factor : (8 + side) // factor, 16 // factor :]]
+    parts[1] = parts[1][:, : side // factor]
+    pixels = [resize(torch.from_numpy(part.copy()).movedim(-1, 0), size, exact=False).float() for part in parts]
+    assert (pixels[0] - pixels[1]).abs().mean() < 1
+
+
+def test_evaluation_reads_whole_frames(prepared):
+    options = {"name": "shards", "path": str(prepared[1])}
+    assert build_dataset(options, MODEL, "test", False, 0).reader.size is None
+    assert build_dataset(options, MODEL, "train", True, 0).reader.size == (32, 32)

@@ -17,6 +17,7 @@ from pathlib import Path
 from deepavfusion.inference.jobs.progress import counted
 
 from ...views import Box
+from ..tables import note_read
 from .vggss import clean_boxes
 
 REQUIRED_BOXES = 2
@@ -32,6 +33,7 @@ def read_boxes(path: str | Path) -> tuple[Box, ...] | None:
     Raises:
         ValueError: Not an annotation file of Flickr-SoundNet.
     """
+    note_read(path)
     try:
         root = ElementTree.parse(path).getroot()
         found = [[float(child.text) / _SIDE for child in list(box)[1:]] for box in root.findall("./*/bbox")]
