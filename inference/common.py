@@ -69,6 +69,8 @@ def reading_model(origin: str) -> Generator[None]:
         fault = None if named else damaged_file(origin)
         if named or (fault is None and machine_failure(error)):
             raise
+        if fault is None and "no file named" in str(error) and Path(origin).is_dir():
+            fault = "it holds no weights: expected model.safetensors"
         text = fault or cause(error, origin)
         hint = "" if Path(origin).exists() else suggestion(origin)  # a Hub id, or a misspelt folder
         raise UnreadableError(f"{origin} cannot be used: {text.rstrip('.') + hint if hint else text}") from error

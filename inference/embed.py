@@ -5,6 +5,7 @@ deepavfusion embed --model ORG/NAME --num-clips 10 videos/ --out streams
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -46,11 +47,10 @@ def embed(pipeline: DeepAVFusionPipeline, clip: str, batch_size: int = 8, **opti
 
 def save(streams: dict[str, torch.Tensor], path: str | Path, clip: str, model: str) -> None:
     """Write the streams and their timestamps atomically, with the names of clip and model as metadata."""
-    metadata = {
-        "clip": Path(clip).name,
-        "model": model,
-        "shapes": json.dumps({k: list(v.shape) for k, v in streams.items()}),
-    }
+    # Names of files may be any bytes, text in safetensors is UTF-8.
+    names = {"clip": Path(clip).name, "model": model}
+    metadata = {key: os.fsencode(name).decode("utf-8", "replace") for key, name in names.items()}
+    metadata["shapes"] = json.dumps({k: list(v.shape) for k, v in streams.items()})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, safetensors.torch.save(streams, metadata=metadata))
 

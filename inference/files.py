@@ -216,6 +216,8 @@ def damaged_file(folder: str | os.PathLike, names: Iterable[str] | None = None) 
         except (OSError, ValueError, RecursionError) as error:
             return f"{file.name}: {cause(error, file)}"
     for file in (file for file in files if file.suffix == ".safetensors"):
+        if not file.is_file():
+            return f"{file.name} is {'a folder, not a file' if file.exists() else 'a link to nothing'}"
         try:
             with safetensors.safe_open(file, "pt"):
                 pass

@@ -1,5 +1,6 @@
 """Locks of folders, which end with the process that holds them, however it ends."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
         BlockingIOError: If another process has locked it; the message names the process.
     """
     path = Path(folder) / ".lock"
+    made = [parent for parent in path.parents if not parent.exists()]
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -32,9 +34,17 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
         if _is_at(file, path):
             break
         file.close()  # the process that had locked it has removed this file, and others may hold its successor
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    try:
+        file.truncate(0)
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
+    except OSError as error:  # the disk is full
+        error.filename = str(path)
+        path.unlink()
+        file.close()
+        with contextlib.suppress(OSError):  # until one is not empty
+            for parent in made:
+                parent.rmdir()
+        raise
     return file
 
 

@@ -486,3 +486,31 @@ def test_every_command_is_inside_the_boundary(name):
     source = source if source.is_file() else source.with_suffix("") / "__init__.py"
     program = {"data": "deepavfusion data check"}.get(name, f"deepavfusion {name}")
     assert f'@command("{program}")\ndef main(' in source.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Validation error for field 'depth': TypeError: Field 'depth' expected int, got str (value: 'x')",
+            "depth is 'x': expected a whole number",
+        ),
+        (
+            "Error: Field 'size' with value 'x' doesn't match any type in (<class 'int'>, list[int], tuple[int]). E",
+            "size is 'x': expected a whole number or a list of whole numbers",
+        ),
+        ("invalid literal for int() with base 10: 'a'", "'a' is no whole number"),
+        ("could not convert string to float: 'a'", "'a' is no number"),
+        ("Class validation error for validator 'validate_x': ValueError: x is 3: expected 4.", "x is 3: expected 4."),
+    ],
+)
+def test_types_are_told_in_words(text, expected):
+    assert errors.cause(ValueError(text)) == expected
+
+
+def test_weights_that_are_no_file_are_named(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    assert files.damaged_file(tmp_path) == "model.safetensors is a folder, not a file"
+    (tmp_path / "model.safetensors").rmdir()
+    (tmp_path / "model.safetensors").symlink_to("nowhere")
+    assert files.damaged_file(tmp_path) == "model.safetensors is a link to nothing"

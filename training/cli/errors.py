@@ -7,6 +7,27 @@ from collections.abc import Iterator, Sequence
 
 FAILED, BAD_INPUT = 1, 2
 TRACEBACK = "--traceback"
+# Types of options and of fields, in words.
+EXPECTED = {
+    "NoneType": "null",
+    "None": "null",
+    "bool": "true or false",
+    "dict": "an object",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "list of dict": "a list of objects",
+    "list of float": "a list of numbers",
+    "list of int": "a list of whole numbers",
+    "list of str": "a list of words",
+    "str": "text",
+}
+# How libraries say that a value is of another type.
+_FIELD = re.compile(r".*: Field '(\w+)' expected (.+), got \w+ \(value: (.*)\)")
+_UNION = re.compile(r".*: Field '(\w+)' with value (.*) doesn't match any type in \((.*?)\).*")
+_KIND = re.compile(r"<class '(\w+)'>|(list)\[(\w+)\]")
+_VALIDATOR = re.compile(r"(?:\w+: )?Class validation error for validator '\w+': \w+: ")
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base \d+: ('.*')|could not convert string to float: ('.*')")
 _PACKAGES = ("deepavfusion", "deepavfusion_cli")
 
 
@@ -106,6 +127,7 @@ def cause(error: BaseException, *named: str | os.PathLike) -> str:
         text = "it is nested too deeply"
     elif not text or not isinstance(error, ValueError | RuntimeError | OSError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = _in_words(text)
     names = [os.fspath(name) for name in named]
     file = getattr(error, "filename", None)
     if number is not None and isinstance(file, str | bytes) and os.fsdecode(file) not in names:
@@ -113,6 +135,19 @@ def cause(error: BaseException, *named: str | os.PathLike) -> str:
     for name in sorted(filter(None, names), key=len, reverse=True):
         text = re.sub(rf"(?<![\w/.=-])(['\"]?){re.escape(name)}\1(?![\w/-])", "it", text)
     return text
+
+
+def _in_words(text: str) -> str:
+    """What libraries say of values of another type, without the names of their classes and types."""
+    if found := _FIELD.fullmatch(text):
+        kinds = [EXPECTED.get(kind, kind) for kind in re.split(r" \| | or ", found[2])]
+        return f"{found[1]} is {found[3]}: expected {' or '.join(kinds)}"
+    if found := _UNION.fullmatch(text):
+        kinds = [kind or f"{several} of {entry}" for kind, several, entry in _KIND.findall(found[3])]
+        return f"{found[1]} is {found[2]}: expected {' or '.join(EXPECTED.get(kind, kind) for kind in kinds)}"
+    if found := _NO_NUMBER.fullmatch(text):
+        return f"{found[1]} is no whole number" if found[1] else f"{found[2]} is no number"
+    return _VALIDATOR.sub("", text, count=1)
 
 
 def one_line(error: BaseException) -> str:
@@ -205,6 +240,7 @@ def ended_process(how: str, held: Sequence[str], advice: str, kind: str = "clip"
 __all__ = [
     "BAD_INPUT",
     "DATA_ADVICE",
+    "EXPECTED",
     "FAILED",
     "RUN_ADVICE",
     "TRACEBACK",

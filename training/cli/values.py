@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from .errors import EXPECTED
 from .options import split_override
 from .recipes import RecipeError, package_folder
 
@@ -18,17 +19,7 @@ MAX_VALUES = 10_000  # of a file, with what aliases repeat
 VALUES_SETTING = "DEEPAVFUSION_MAX_RECIPE_VALUES"  # environment variable with another limit
 _CHARACTERS = 100  # per value, of the longest file
 _MAX_DEPTH = 50  # of lists and mappings in each other
-# Types of options, and of values, in words.
-_EXPECTED = {
-    "bool": "true or false",
-    "float": "a number",
-    "int": "a whole number",
-    "str": "text",
-    "list of dict": "a list of objects",
-    "list of float": "a list of numbers",
-    "list of int": "a list of whole numbers",
-    "list of str": "a list of words",
-}
+# Types of values in words.
 _FOUND = {
     "NoneType": "nothing",
     "bool": "true or false",
@@ -161,7 +152,7 @@ def convert(value: Any, kinds: str, key: str) -> Any:
         elif kind == "str" and isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else repr(value)
-    raise RecipeError(f"{key} is {text}: expected {' or '.join(_EXPECTED.get(kind, kind) for kind in allowed)}.")
+    raise RecipeError(f"{key} is {text}: expected {' or '.join(EXPECTED.get(kind, kind) for kind in allowed)}.")
 
 
 def kind_of(value: Any) -> str:

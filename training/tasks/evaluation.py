@@ -240,4 +240,27 @@ def evaluate_task(
     )
 
 
-__all__ = ["ABOUT", "MODEL_INPUTS", "Evaluation", "evaluate_task", "score_clips", "whole_parameters", "with_media"]
+def check_classes(clips, least: int = 1) -> None:
+    """Raise `ValueError` if clips have no classes, or fewer than `least` of which each clip has one."""
+    if clips.label_names is None:
+        raise ValueError(
+            f"recognition needs classes, but these clips have none ({clips.card}). Put them into one subfolder per "
+            "class, or name their classes in a list (data.annotations)."
+        )
+    if len(clips.label_names) < least and not clips.multi_label:
+        raise ValueError(
+            f"recognition needs at least {least} classes, but all clips are of one, {clips.label_names[0]!r} "
+            f"({clips.card}): add clips of others."
+        )
+
+
+__all__ = [
+    "ABOUT",
+    "MODEL_INPUTS",
+    "Evaluation",
+    "check_classes",
+    "evaluate_task",
+    "score_clips",
+    "whole_parameters",
+    "with_media",
+]

@@ -27,19 +27,10 @@ from ..report import charts
 from ..report.report import Example, ExampleImage, Table
 from ..wording import count, listing, metric_title, percent
 from .base import Task
-from .evaluation import evaluate_task
+from .evaluation import check_classes, evaluate_task
 
 MOST_FREQUENT = "most frequent class"
 STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
-
-
-def _check_labels(clips) -> None:
-    """Raise `ValueError` if clips have no classes."""
-    if clips.label_names is None:
-        raise ValueError(
-            f"recognition needs classes, but these clips have none ({clips.card}). Put them into one subfolder per "
-            "class, or name their classes in a list (data.annotations)."
-        )
 
 
 _UNKNOWN_CLASSES = "clips of classes that the model does not know"  # kind of what is left out
@@ -66,7 +57,7 @@ class Recognition(Task):
 
     @classmethod
     def head_config(cls, clips, recipe):
-        _check_labels(clips)
+        check_classes(clips, 2)
         names = dict(enumerate(clips.label_names))
         kind = "multi_label_classification" if clips.multi_label else "single_label_classification"
         return {"id2label": names, "label2id": {name: i for i, name in names.items()}, "problem_type": kind}
@@ -149,7 +140,7 @@ class Recognition(Task):
         return matched, notes, {_UNKNOWN_CLASSES: len(clips) - len(matched)} if extra else {}
 
     def check_model(self, model):
-        _check_labels(self.clips)
+        check_classes(self.clips)
         names = self.clips.label_names
         own = [model.config.id2label[i] for i in range(model.config.num_labels)]
         if list(names) != own:

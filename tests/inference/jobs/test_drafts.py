@@ -1,5 +1,6 @@
 """Drafts of separated recordings: continued after a kill at any point, published whole."""
 
+import errno
 import json
 import os
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from deepavfusion.inference.jobs import drafts
+from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.inference.jobs.recording_drafts import RecordingDraft
 from deepavfusion.inference.media import wav
 from deepavfusion.processors import load_clip
@@ -202,3 +204,23 @@ def test_files_of_others_in_a_draft_stay(make, tmp_path):
     work(make())
     assert (tmp_path / "duet.unfinished" / "mine.wav").read_text() == "mine"
     assert names(tmp_path / "duet.unfinished") == ["mine.wav"]
+
+
+def test_a_full_disk_is_named_and_no_lock_is_left(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"duet\.unfinished/\.lock"):
+        lock_folder(tmp_path / "out" / "duet.unfinished")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_were_writing_is_removed_with_the_draft(make, tmp_path):
+    with pytest.raises(Killed):
+        work(make(), stop=2)
+    folder = tmp_path / "duet.unfinished"
+    for name in (".state.json.7.tmp", ".film-00000.mp4.7.tmp", ".duet.png.8.tmp"):
+        (folder / name).touch()
+    work(make())
+    check(tmp_path)

@@ -1,6 +1,5 @@
 """`deepavfusion push`: what is uploaded, what is refused, and the real client against a stand-in of the Hub."""
 
-import argparse
 import json
 import shutil
 
@@ -15,6 +14,7 @@ from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionP
 from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.inference.publishing.checks import find_faults, private_paths
 from deepavfusion.inference.publishing.contents import find_contents, referred_files
+from deepavfusion.inference.publishing.hub import Upload
 from deepavfusion.inference.publishing.loading import LoadingError, load_alone
 from deepavfusion.inference.publishing.push import _published_card
 from tests.hub_server import ORGANIZATION, READ_TOKEN, HubServer, Repository
@@ -172,7 +172,7 @@ def test_links_of_cards_and_reports(tmp_path):
 @pytest.mark.parametrize(("revision", "branch"), [(None, "main"), ("next", "next")])
 def test_players_of_a_card_load_from_the_hub(revision, branch):
     card = '<video src="scene/clip.mp4" controls></video> <img src="https://x.org/a.png"> ![b](b.png)'
-    text = _published_card(card, argparse.Namespace(license=None, repo_id="me/tiny", revision=revision))
+    text = _published_card(card, Upload("me/tiny", revision=revision), None)
     place = f"{constants.ENDPOINT}/me/tiny/resolve/{branch}/scene/clip.mp4"
     assert text == card.replace("scene/clip.mp4", place)
 

@@ -20,7 +20,7 @@ from deepavfusion.training.data.clips import ClipMedia, collate_clips
 from deepavfusion.training.report.report import Example, Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
-from deepavfusion.training.tasks.evaluation import with_media
+from deepavfusion.training.tasks.evaluation import check_classes, with_media
 from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
 from deepavfusion.training.tasks.probing import ALONE
 from deepavfusion.training.tasks.recognition import STREAMS
@@ -477,3 +477,11 @@ def test_the_terminal_names_tables_where_there_are_several(tmp_path):
     evaluation.tables = tables
     text = summary(evaluation, tmp_path)
     assert text.index("Recognition:") < text.index("joint") < text.index("Mean over 10:")
+
+
+def test_a_single_class_cannot_be_learned():
+    clips = SimpleNamespace(label_names=["dog"], multi_label=False, card="folder, split train: 2 clips, 1 class")
+    with pytest.raises(ValueError, match=r"at least 2 classes, but all clips are of one, 'dog' \(folder, split train"):
+        check_classes(clips, 2)
+    check_classes(clips)
+    check_classes(SimpleNamespace(label_names=["dog"], multi_label=True, card=""), 2)

@@ -92,8 +92,8 @@ def _clean(row: Any, where: str) -> dict:
             given.setdefault(_ALIASES.get(key, key), value)
     file = given.get("file")
     if not isinstance(file, str) or not file.strip():
-        found = ", ".join(map(str, row)) if isinstance(row, dict) else kind_of(row)
-        raise ValueError(f"{where}: expected a path as the value for 'file' (or 'file_name'), got the columns {found}.")
+        found = f"the columns {', '.join(map(str, row))}" if isinstance(row, dict) else kind_of(row)
+        raise ValueError(f"{where}: expected a path as the value for 'file' (or 'file_name'), got {found}.")
     clean = {key: given[key] for key in COLUMNS if key in given}
     clean["file"] = file.strip()
     clean |= read_times({key: clean[key] for key in ("start", "end") if key in clean}, where)

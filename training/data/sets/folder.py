@@ -12,6 +12,7 @@ Three layouts:
 
 import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,7 +50,7 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
         label_names: All classes in order; None takes those of the rows, sorted: numbers by their values.
 
     Raises:
-        ValueError: No rows; labels on some rows only; names not in `label_names`.
+        ValueError: No rows; labels on some rows only; names not in `label_names`; names of files that are not UTF-8.
     """
     from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -83,7 +84,16 @@ def make_rows(rows: list[dict], label_names: list[str] | None = None):
         if any(column in row for row in rows):
             features[column] = Value("string")
             columns[column] = [row.get(column) for row in rows]
-    return Dataset.from_dict(columns, features=Features(features))
+    try:
+        return Dataset.from_dict(columns, features=Features(features))
+    except UnicodeEncodeError:
+        wrong = next(path for path in columns["path"] if _as_utf8(path) != path)
+        raise ValueError(f"Expected names of files in UTF-8, but that of {wrong} is not: rename it.") from None
+
+
+def _as_utf8(path: str) -> str:
+    """A path whose bytes that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def label_info(dataset) -> tuple[list[str] | None, bool]:

@@ -57,7 +57,7 @@ def test_times_are_seconds(tmp_path, key, value):
         ({"video": "a.mp4"}, r"'file' \(or 'file_name'\), got the columns video"),
         ({"file": 3}, "'file'"),
         ({"file": " "}, "'file'"),
-        (["a.mp4"], "got the columns list"),
+        (["a.mp4"], "got a list"),
         ({"file": "a.mp4", "label": True}, "expected a name as label, got True"),
         ({"file": "a.mp4", "label": {"name": "dog"}}, "expected a name as label"),
         ({"file": "a.mp4", "label": 0.5}, "expected a name as label, got 0.5"),

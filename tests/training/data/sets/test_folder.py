@@ -547,3 +547,10 @@ def test_videos_beside_folders_of_classes_are_answered_with_what_to_do(clip, tmp
         shutil.copy(clip, tmp_path / f"y{index}.mp4")
     with pytest.raises(ValueError, match=f"{tmp_path} 1 video is in folders and .*{advice}"):
         read_folder(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_named(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    open(os.fsencode(tmp_path) + b"/caf\xe9.mp4", "wb").close()
+    with pytest.raises(ValueError, match=r"names of files in UTF-8, but that of .*/caf\udce9\.mp4 is not: rename it"):
+        read_folder(tmp_path)
