@@ -9,6 +9,7 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature, FeatureExtractionMixin
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionImageProcessorKwargs
@@ -40,13 +41,6 @@ class DeepAVFusionProcessorKwargs(ProcessingKwargs, total=False):
     timestamps: Any
     num_clips: int | None
     return_presence: bool
-
-
-class _SpecialTokens:
-    """What transformers reads from the tokenizer of every processor, of which this one has none."""
-
-    eos_token_id = bos_token_id = pad_token_id = None
-    init_kwargs: ClassVar[dict[str, Any]] = {}
 
 
 class _PartNames:
@@ -156,9 +150,9 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         return other
 
     @property
-    def tokenizer(self) -> _SpecialTokens:
-        """The special tokens, none, which transformers' `Trainer` reads from `processing_class.tokenizer`."""
-        return _SpecialTokens()
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """A tokenizer without tokens: transformers' `Trainer` reads the special tokens of every processor."""
+        return PreTrainedTokenizerBase()
 
     @property
     def num_frames(self) -> int:

@@ -1,5 +1,7 @@
 """Processes that are forked after the imports behave as new ones do."""
 
+import gc
+import multiprocessing
 import subprocess
 import sys
 
@@ -30,6 +32,15 @@ def test_code(code, tmp_path):
         run(p, "-c", code, "a", "b c", **options) for p in (warm_python(*BESIDE_TRANSFORMERS), sys.executable)
     )
     assert found == expected
+
+
+def test_forked_processes_leave_it_in_place():
+    python = warm_python(*BESIDE_TRANSFORMERS)
+    process = multiprocessing.get_context("fork").Process(target=gc.collect)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert run(python, "-c", "print('there')") == (0, "there\n", [])
 
 
 def test_scripts_and_modules(tmp_path):

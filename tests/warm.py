@@ -10,6 +10,7 @@ import atexit
 import functools
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,8 +97,9 @@ os._exit(code)
 @functools.cache
 def warm_python(*modules: str) -> str:
     """Path of the interpreter that has imported `modules`; starts its server on the first call."""
-    scratch = tempfile.TemporaryDirectory(prefix="warm-")  # short, for addresses of sockets have at most 107 bytes
-    folder = Path(scratch.name)
+    # The name is short, for addresses of sockets have at most 107 bytes. Not a `TemporaryDirectory` that `atexit` alone
+    # refers to: forked processes would remove it, as multiprocessing clears `atexit` there since Python 3.13.
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
     for name, text in (("server.py", _SERVER), ("client.py", _CLIENT)):
         (folder / name).write_text(text)
     with socket.socket(socket.AF_UNIX) as listener, open(folder / "log.txt", "w") as log:
@@ -120,7 +122,7 @@ def warm_python(*modules: str) -> str:
     def stop():
         server.stdin.close()
         server.wait()
-        scratch.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(stop)
     return str(python)

@@ -5,7 +5,6 @@ tasks of this package are its own, tested by tests/processors/test_pipelines.py.
 """
 
 import copy
-import unittest
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ from tests.modeling_deepavfusion.cases import (
 )
 from tests.tiny import tiny_config
 
-from .transformers_suite import load_model_tester, missing_source
+from .transformers_suite import build_tests, load_mixin, missing_source
 
 pytestmark = pytest.mark.ecosystem
 
@@ -99,9 +98,6 @@ def common_tests(model_class: type, base: type) -> type:
             inputs = {name: drawn[name] for name in drawn if name.endswith("noise")} | inputs
         return inputs
 
-    def no_test(reason):
-        return lambda self: self.skipTest(reason)
-
     reasons = NOT_APPLICABLE | NOT_APPLICABLE_TO.get(model_class, {})
     fields = {
         "all_model_classes": (model_class,),
@@ -110,9 +106,8 @@ def common_tests(model_class: type, base: type) -> type:
         "test_all_params_have_gradient": not idle_parameters(make_model(model_class)),
         "setUp": set_up,
         "_prepare_for_class": prepare_for_class,
-        **{name: no_test(reason) for name, reason in reasons.items()},
     }
-    return type(f"Test{model_class.__name__}", (base, unittest.TestCase), fields)
+    return build_tests(f"Test{model_class.__name__}", base, fields, reasons)
 
 
 if reason := missing_source():
@@ -123,5 +118,5 @@ if reason := missing_source():
 
 else:
     for _model_class in MODEL_CLASSES:
-        _tests = common_tests(_model_class, load_model_tester())
+        _tests = common_tests(_model_class, load_mixin("test_modeling_common", "ModelTesterMixin"))
         globals()[_tests.__name__] = _tests

@@ -7,19 +7,23 @@ distribution, which `make test-ecosystem` downloads.
 import importlib
 import os
 import sys
+import unittest
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import transformers
 
 VARIABLE = "TRANSFORMERS_SOURCE"
 _PACKAGE = "transformers_suite"
-# What `test_modeling_common` imports from folders that the source distribution lacks.
+# What the common tests import from folders that the source distribution lacks.
 _LEFT_OUT = {
     # Exports are tested by test_onnx.py and, with dynamic shapes, by `make test`.
-    "exporters.test_export": "ExportTesterMixin",
+    f"{_PACKAGE}.exporters.test_export": "ExportTesterMixin",
     # No model of the package generates.
-    "generation.test_utils": "GenerationTesterMixin",
+    f"{_PACKAGE}.generation.test_utils": "GenerationTesterMixin",
+    # Copies of files of the Hub, of which none is needed.
+    "fetch_hub_objects_for_ci": "url_to_local_path",
 }
 
 
@@ -33,17 +37,38 @@ def missing_source() -> str | None:
     return None
 
 
-def load_model_tester() -> type:
-    """Import `ModelTesterMixin`."""
-    package = ModuleType(_PACKAGE)
-    package.__path__ = [str(Path(os.environ[VARIABLE]) / "tests")]
-    sys.modules[_PACKAGE] = package
-    for name, mixin in _LEFT_OUT.items():
-        folder, _, _ = name.partition(".")
-        sys.modules[f"{_PACKAGE}.{folder}"] = ModuleType(folder)
-        sys.modules[f"{_PACKAGE}.{name}"] = module = ModuleType(name)
-        setattr(module, mixin, type(mixin, (), {}))
-    return importlib.import_module(f"{_PACKAGE}.test_modeling_common").ModelTesterMixin
+def load_mixin(module: str, name: str) -> Any:
+    """Import a class or function of common tests, such as `ModelTesterMixin` of `test_modeling_common`."""
+    if _PACKAGE not in sys.modules:
+        package = ModuleType(_PACKAGE)
+        package.__path__ = [str(Path(os.environ[VARIABLE]) / "tests")]
+        sys.modules[_PACKAGE] = package
+        for path, content in _LEFT_OUT.items():
+            folder = path.rpartition(".")[0]
+            if folder:
+                sys.modules[folder] = ModuleType(folder)
+            sys.modules[path] = left_out = ModuleType(path)
+            setattr(left_out, content, str if content.islower() else type(content, (), {}))
+    return getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
 
 
-__all__ = ["VARIABLE", "load_model_tester", "missing_source"]
+def build_tests(name: str, base: type, fields: dict[str, Any], reasons: dict[str, str]) -> type:
+    """Build a test case.
+
+    Args:
+        name: Name of the class.
+        base: Class of common tests.
+        fields: What they ask of a test case.
+        reasons: Tests that do not apply -> why. They are skipped; each must exist.
+    """
+    if unknown := [test for test in reasons if not hasattr(base, test)]:
+        raise ValueError(f"Expected names of tests of {base.__name__}, got {', '.join(unknown)}.")
+
+    def skip(reason):
+        return lambda self: self.skipTest(reason)
+
+    skipped = {test: skip(reason) for test, reason in reasons.items()}
+    return type(name, (base, unittest.TestCase), {**fields, **skipped})
+
+
+__all__ = ["VARIABLE", "build_tests", "load_mixin", "missing_source"]

@@ -40,6 +40,13 @@ def inputs():
     }
 
 
+def test_the_main_input_is_what_is_separated_or_seen():
+    """transformers counts samples by it, in batches that may lack the others."""
+    assert DeepAVFusionForSourceSeparation.main_input_name == "input_features"
+    others = (DeepAVFusionModel, DeepAVFusionForPreTraining, DeepAVFusionForSemanticSegmentation)
+    assert {cls.main_input_name for cls in others} == {"pixel_values"}
+
+
 def test_classification_logits_are_the_mean_of_the_streams(inputs):
     model = make(DeepAVFusionForAudioVisualClassification, num_labels=5)
     outputs = model(**inputs, labels=torch.tensor([0, 4, 2]))

@@ -134,6 +134,16 @@ def test_separation_by_a_model_that_does_not_look():
     assert found.metrics["both_sources_improved"] == 0
 
 
+def test_mixtures_with_a_silent_estimate_are_left_out_and_counted():
+    clips = build("separation", max_objects=1)
+    samples = clips.__getitems__(range(SIZE))
+    masks = [torch.full((1, 64, 64), -1e4), *[torch.zeros(1, 64, 64)] * (SIZE - 1)]
+    found = evaluate("separation", clips, Answers(samples, masks))
+    # The first mixture, and that of the second source of the pair, whose control is separated by the first frame.
+    assert found.left_out == {"mixtures with a silent estimate": 2}
+    assert found.num_scored == SIZE - 2
+
+
 @pytest.mark.parametrize("batch_size", [2, 8])
 @pytest.mark.parametrize("deaf", [False, True])
 def test_localization_with_its_controls(deaf, batch_size):
