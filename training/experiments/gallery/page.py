@@ -146,10 +146,8 @@ def _row(cells: Sequence[str]) -> str:
 def _provenance(source: Source) -> str:
     """From which run the cases are, as Markdown."""
     record, training = source.record, source.record.get("training")
-    parts = [f"recipe `{record['recipe']}`"]
-    if training is None:
-        parts.append(f"model `{record['model']}`")
-    else:
+    parts = [f"recipe `{record['recipe']}`", f"model `{record['model']}`"]
+    if training:
         start = training["initial_weights"]
         start = "random weights" if start == "random" else f"`{Path(start).name}`"
         parts += [f"seed {source.recipe.run.seed}", f"{count(training['clips_seen'], 'clip')} seen, from {start}"]
@@ -159,7 +157,7 @@ def _provenance(source: Source) -> str:
         scores.append(f"by chance {percent(chance)}")
     number = f"{count(record['num_clips'], 'clip')} of the {record['split']} split"
     about = "; ".join([", ".join(parts), ", ".join([number, *scores])])
-    return f"From `evaluation.json` and `predictions/` of the run `{source.folder.name}`: {about}; {record['date']}."
+    return f"From `evaluation.json` and `predictions/` of a run: {about}; {record['date']}."
 
 
 def _value(name: str, value: float) -> str:
