@@ -29,7 +29,7 @@ _PRIMARY = ("top1", "ciou_50", "si_sdri", "miou", "audio_to_image_r10", "image_s
 _TITLES = {"pretraining": "Reconstruction"}
 _SHOWN = {
     "pretraining": "What is visible of a frame and of a spectrogram, what the model makes of it, and the original.",
-    "recognition": "The most likely classes; the true one is below.",
+    "recognition": "The most likely classes of a clip, and the true one.",
     "localization": "Where the model finds the source of the audio; the outline is the true box.",
     "separation": "A mixture of two sounds, and what is separated by the frame of one of them.",
     "segmentation": "The mask of what sounds, beside the true one.",
