@@ -29,7 +29,7 @@ _PRIMARY = ("top1", "ciou_50", "si_sdri", "miou", "audio_to_image_r10", "image_s
 _TITLES = {"pretraining": "Reconstruction"}
 _SHOWN = {
     "pretraining": "What is visible of a frame and of a spectrogram, what the model makes of it, and the original.",
-    "recognition": "The most likely classes; the true one is below.",
+    "recognition": "The most likely classes of a clip, and the true one.",
     "localization": "Where the model finds the source of the audio; the outline is the true box.",
     "separation": "A mixture of two sounds, and what is separated by the frame of one of them.",
     "segmentation": "The mask of what sounds, beside the true one.",
@@ -146,10 +146,8 @@ def _row(cells: Sequence[str]) -> str:
 def _provenance(source: Source) -> str:
     """From which run the cases are, as Markdown."""
     record, training = source.record, source.record.get("training")
-    parts = [f"recipe `{record['recipe']}`"]
-    if training is None:
-        parts.append(f"model `{record['model']}`")
-    else:
+    parts = [f"recipe `{record['recipe']}`", f"model `{record['model']}`"]
+    if training:
         start = training["initial_weights"]
         start = "random weights" if start == "random" else f"`{Path(start).name}`"
         parts += [f"seed {source.recipe.run.seed}", f"{count(training['clips_seen'], 'clip')} seen, from {start}"]
@@ -159,7 +157,7 @@ def _provenance(source: Source) -> str:
         scores.append(f"by chance {percent(chance)}")
     number = f"{count(record['num_clips'], 'clip')} of the {record['split']} split"
     about = "; ".join([", ".join(parts), ", ".join([number, *scores])])
-    return f"From `evaluation.json` and `predictions/` of the run `{source.folder.name}`: {about}; {record['date']}."
+    return f"From `evaluation.json` and `predictions/` of a run: {about}; {record['date']}."
 
 
 def _value(name: str, value: float) -> str:
