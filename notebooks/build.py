@@ -25,6 +25,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import yaml
+from matplotlib import font_manager  # noqa: F401  (builds its cache, which a kernel would report)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
@@ -276,7 +277,6 @@ def build(path: Path, runs: Path) -> int:
             "DEEPAVFUSION_RUNS": str(runs),
             "HF_HUB_OFFLINE": "1",
             "IPYTHONDIR": home,  # no settings of the user's
-            "MPLCONFIGDIR": home,
             "OMP_NUM_THREADS": "1",  # sums do not depend on the number of cores
             "PYTHONWARNINGS": "ignore:IProgress not found",  # progress bars are left out
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
