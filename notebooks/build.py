@@ -25,6 +25,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import yaml
+from matplotlib import font_manager  # noqa: F401  (builds its cache, which a kernel would report)
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
@@ -57,7 +58,8 @@ _QUALITY = 85  # of JPEG
 _WAV = re.compile(r"data:audio/wav;base64,([A-Za-z0-9+/=]+)\"( type=\")audio/wav")
 # The bar of transformers' Trainer, with its duration; the table of losses below it is kept.
 _BAR = re.compile(r"\s*<div>\s*<progress.*?</div>\s*", re.DOTALL)
-_PROGRESS = re.compile(r"\d+%\|.*\||\r")
+_PROGRESS = re.compile(r"\d+%\|.*\|")
+_OVERWRITTEN = re.compile(r"[^\n]*\r|\x1b\[[0-9;]*[A-Za-z]")  # of lines on a terminal, and its colors
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
 _PATH = re.compile(r"(?<![\w./:~-])/(?:home|root|tmp|usr|var|opt|mnt|work|workspace|content|Users|private)/[\w./-]+")
 
@@ -159,7 +161,7 @@ def clean(notebook: nbformat.NotebookNode, places: dict[str, str]) -> None:
 def _cleaned(output: nbformat.NotebookNode, places: dict[str, str]) -> bool:
     """Clean an output in place; returns whether anything remains."""
     if output.output_type == "stream":
-        output.text = _anonymous(output.text.replace("\r\n", "\n"), places)
+        output.text = _anonymous(_OVERWRITTEN.sub("", output.text.replace("\r\n", "\n")), places)
         if output.name == "stderr":
             output.text = "".join(line for line in output.text.splitlines(True) if not _PROGRESS.search(line))
         return bool(output.text.strip())
@@ -275,7 +277,6 @@ def build(path: Path, runs: Path) -> int:
             "DEEPAVFUSION_RUNS": str(runs),
             "HF_HUB_OFFLINE": "1",
             "IPYTHONDIR": home,  # no settings of the user's
-            "MPLCONFIGDIR": home,
             "OMP_NUM_THREADS": "1",  # sums do not depend on the number of cores
             "PYTHONWARNINGS": "ignore:IProgress not found",  # progress bars are left out
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
