@@ -1,10 +1,13 @@
 """Command lines of what is done with a trained model: conversion, export, verification, publishing, a demo."""
 
 import argparse
+import re
 from pathlib import Path
 
 from .parser import FITS, CommandParser, add_precision, positive
-from .paths import InputError, check_empty, check_writable, missing_folder, similar, unusable
+from .paths import InputError, check_empty, check_writable, missing_folder, similar, suggestion, unusable
+
+_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 
 
 def convert_parser() -> CommandParser:
@@ -196,8 +199,32 @@ def check_demo(given: argparse.Namespace) -> None:
         check_empty(given.export_space, "--export-space")
 
 
+def check_conversion(given: argparse.Namespace) -> None:
+    """Raise `InputError` for files that are not there, `FolderError` for a folder that cannot be written."""
+    if not given.checkpoint.is_file():
+        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
+        raise InputError(f"the file {given.checkpoint} {what}.")
+    check_writable(given.output, "output")
+    if given.config and (reason := missing_folder(given.config)):
+        raise InputError(unusable(f"--config {given.config}", reason))
+
+
+def check_push(given: argparse.Namespace) -> None:
+    """Raise `InputError` for a folder that is not there, or an id that the Hub does not take."""
+    if not given.folder.is_dir():
+        what = missing_folder(str(given.folder)) or f"there is no such folder{suggestion(str(given.folder))}"
+        raise InputError(unusable(str(given.folder), what))
+    if not _HUB_ID.fullmatch(given.repo_id) or re.search(r"--|\.\.|\.git$", given.repo_id):
+        raise InputError(f"{given.repo_id}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
+    if given.create_pr and given.tag is not None:
+        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
+
+
+# What is checked of a parsed command line, by command.
+CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push}
+
 __all__ = [
-    "check_demo",
+    "CHECKS",
     "convert_parser",
     "demo_parser",
     "evaluate_parser",

@@ -6,7 +6,6 @@ Commands repeat these checks themselves, as they can also be called from Python.
 import argparse
 import itertools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from yaml import YAMLError
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
-from .exports import check_demo
+from .exports import CHECKS
 from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
 from .paths import (
     RUNS,
@@ -24,14 +23,12 @@ from .paths import (
     missing_folder,
     sentence,
     similar,
-    suggestion,
     unusable,
 )
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
 from .values import check_override, load_values, parse_override
 
 HELP = frozenset({"-h", "--help"})
-_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _SHOWN = 3  # names of files in a message
 
 
@@ -157,9 +154,6 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         InputError: If there is no such model, or none of the input files.
     """
     given = PARSERS[command]().parse_args(words)
-    if command == "convert":
-        _check_conversion(given)
-        return given
     if command == "export" and given.format == "onnx":
         _check_export(given)
         return given
@@ -167,11 +161,8 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         if not given.folder.is_dir():
             raise InputError(unusable(str(given.folder), f"there is no such folder{similar(given.folder)}"))
         return given
-    if command == "push":
-        _check_push(given)
-        return given
-    if command == "demo":
-        check_demo(given)
+    if command in CHECKS:
+        CHECKS[command](given)
         return given
     output = getattr(given, "output", None)
     single = command != "export"
@@ -202,29 +193,10 @@ def _same(out: Path, folder: str) -> bool:
     return out.exists() and os.path.samefile(out, folder)
 
 
-def _check_conversion(given: argparse.Namespace) -> None:
-    if not given.checkpoint.is_file():
-        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
-        raise InputError(f"the file {given.checkpoint} {what}.")
-    check_writable(given.output, "output")
-    if given.config and (reason := missing_folder(given.config)):
-        raise InputError(unusable(f"--config {given.config}", reason))
-
-
 def _check_export(given: argparse.Namespace) -> None:
     if reason := missing_folder(given.model):
         raise InputError(unusable(given.model, reason))
     check_output_file(given.output, "output")
-
-
-def _check_push(given: argparse.Namespace) -> None:
-    if not given.folder.is_dir():
-        what = missing_folder(str(given.folder)) or f"there is no such folder{suggestion(str(given.folder))}"
-        raise InputError(unusable(str(given.folder), what))
-    if not _HUB_ID.fullmatch(given.repo_id) or re.search(r"--|\.\.|\.git$", given.repo_id):
-        raise InputError(f"{given.repo_id}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
-    if given.create_pr and given.tag is not None:
-        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
