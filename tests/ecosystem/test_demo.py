@@ -182,7 +182,7 @@ def test_the_other_tabs(page):
     run(page, "Reconstruct", "#reconstruct_button", "#reconstruction img")
     assert page.locator("#reconstruction img").count() == 6
     before = page.locator("#reconstruction img").first.get_attribute("src")
-    page.locator("input[type=range][aria-label*='frame']").last.focus()
+    page.locator("input[type=range][aria-label*='Frame hidden']").focus()
     page.keyboard.press("Home")
     page.locator("#reconstruct_button").click()
     page.wait_for_function(f"document.querySelector('#reconstruction img').src.length != {len(before)}")
