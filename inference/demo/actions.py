@@ -171,11 +171,18 @@ def outlined(path: str, time: float, thing: Thing) -> np.ndarray:
 
 
 def cut_out(path: str, time: float, thing: Thing) -> Image.Image:
-    """The square of a frame that shows a thing, at the resolution of the video."""
+    """A thing in its place and size, at the resolution of the video; all outside of its square has the mean color.
+
+    Of wide and upright frames, the square of their short side around the thing: models may see no more than that.
+    """
     frame = as_frame(load_clip(path, time, require="image").frames)
-    scale = frame.shape[0] / thing.mask.shape[0]
-    left, top, right, bottom = (round(edge * scale) for edge in thing.box)
-    return Image.fromarray(frame[top:bottom, left:right])
+    height, width = frame.shape[:2]
+    left, top, right, bottom = (round(edge * height / thing.mask.shape[0]) for edge in thing.box)
+    alone = np.empty_like(frame)
+    alone[:] = frame.mean((0, 1))
+    alone[top:bottom, left:right] = frame[top:bottom, left:right]
+    x1, y1, x2, y2 = _square((left, top, right, bottom), height, width, min(height, width))
+    return Image.fromarray(alone[y1:y2, x1:x2])
 
 
 def separated(model: DemoModel, path: str, image: Image.Image, folder: Path, advance: Advance) -> Path:

@@ -97,21 +97,23 @@ class Page:
         @in_a_sentence
         def opened(path):
             blank = [None] * len(results)
-            if path is None:
-                return [gr.skip(), *([] if frame is None else [None]), *blank]
-            info = self.limits.check(path)
-            first, last = info.image_span
-            time = round(sum(info.span) / 2, 2)
-            shown = [] if frame is None else [actions.frame_at(path, time)]
-            return [gr.Slider(minimum=round(first, 2), maximum=round(last, 2), value=time), *shown, *blank]
+            yield [gr.skip(), *([] if frame is None else [None]), *blank]  # also if the video cannot be read
+            if path is not None:
+                info = self.limits.check(path)
+                first, last = info.image_span
+                time = round(sum(info.span) / 2, 2)
+                shown = [] if frame is None else [actions.frame_at(path, time)]
+                yield [gr.Slider(minimum=round(first, 2), maximum=round(last, 2), value=time), *shown, *blank]
 
         outputs = [self.time, *([] if frame is None else [frame]), *results]
-        self._on(self.video.change, opened, [self.video], outputs, light=True)
+        self._on(self.video.change, opened, [self.video], outputs, light=True, shown_on=self.video)
         if frame is not None:
             moved = in_a_sentence(lambda path, time: None if path is None else actions.frame_at(path, time))
             self._on(self.time.input, moved, [self.video, self.time], [frame], light=True)
 
-    def _on(self, event: Callable, handler: Callable, inputs: list, outputs: list, light: bool = False) -> None:
+    def _on(
+        self, event: Callable, handler: Callable, inputs: list, outputs: list, light: bool = False, shown_on=None
+    ) -> None:
         """Connect an event; models compute one at a time, whatever a visitor starts."""
         shared = {} if light else {"concurrency_id": "models", "concurrency_limit": 1}
         trigger = "always_last" if light else "once"
@@ -121,7 +123,7 @@ class Page:
             outputs,
             trigger_mode=trigger,
             show_progress="minimal" if light else "full",
-            show_progress_on=outputs[:1],
+            show_progress_on=outputs[0] if shown_on is None else shown_on,
             api_visibility="private",
             **shared,
         )
@@ -137,7 +139,7 @@ class Page:
         finders = self.able.get("localize", {}) | self.able.get("segment", {})
         separators = self.able.get("separate", {})
         alone = "and hear it alone" if separators else "to see whether it sounds"
-        with gr.Tab("Click and hear" if separators else "Click"):
+        with gr.Tab("Click"):
             gr.HTML(paragraph(f"Click a thing in the frame {alone}."))
             self.frame = gr.Image(
                 label="Frame", show_label=False, interactive=False, elem_id="frame", buttons=[], format="png"
@@ -217,10 +219,10 @@ class Page:
         config = next(iter(models.values())).pretrained.config
         with gr.Tab("Reconstruct"):
             chosen = self._choose(models, "Model")
-            values = (("the frame", config.image_mask_ratio), ("the spectrogram", config.audio_mask_ratio))
+            values = (("Frame", config.image_mask_ratio), ("Spectrogram", config.audio_mask_ratio))
             with gr.Row():
                 sliders = [
-                    gr.Slider(0, 100, round(100 * value), step=1, label=f"Hidden part of {name}, in %", buttons=[])
+                    gr.Slider(0, 100, round(100 * value), step=1, label=f"{name} hidden, in %", buttons=[])
                     for name, value in values
                 ]
             button = gr.Button("Hide and reconstruct", variant="primary", elem_id="reconstruct_button")

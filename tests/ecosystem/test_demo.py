@@ -147,7 +147,7 @@ def click(page, x, y):
 def listen(page):
     """Wait for the sound of what was clicked; its length in seconds."""
     page.wait_for_selector("#alone a[download], #alone [aria-label=Download]", state="attached")
-    page.wait_for_function("document.querySelector('#alone #duration')?.textContent.match(/0:0[1-9]/)")
+    page.wait_for_function(r"document.querySelector('#alone #duration')?.textContent.match(/0:(0[1-9]|[1-5]\d)/)")
     return page.locator("#alone #duration").inner_text()
 
 
@@ -171,7 +171,7 @@ def test_a_thing_is_clicked_and_heard(page):
 
 def test_the_other_tabs(page):
     tabs = [tab.inner_text() for tab in page.get_by_role("tab").all()]
-    assert tabs == ["Click and hear", "What sounds", "Mask", "Labels", "Reconstruct", "Search"]
+    assert tabs == ["Click", "What sounds", "Mask", "Labels", "Reconstruct", "Search"]
     page.locator("#examples button").first.click()
     for tab, name in (("What sounds", "film"), ("Mask", "mask")):
         run(page, tab, f"#{name}_button", f"#{name} video")
@@ -182,7 +182,7 @@ def test_the_other_tabs(page):
     run(page, "Reconstruct", "#reconstruct_button", "#reconstruction img")
     assert page.locator("#reconstruction img").count() == 6
     before = page.locator("#reconstruction img").first.get_attribute("src")
-    page.locator("input[type=range][aria-label*='frame']").last.focus()
+    page.locator("input[type=range][aria-label*='Frame hidden']").focus()
     page.keyboard.press("Home")
     page.locator("#reconstruct_button").click()
     page.wait_for_function(f"document.querySelector('#reconstruction img').src.length != {len(before)}")
@@ -211,16 +211,14 @@ def test_a_video_of_ones_own(page, folder, name):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("text.mp4", "text.mp4"),
+        ("text.mp4", "text.mp4: expected images or audio, but it is damaged, cut off, or no media file."),
         ("minutes.mp4", "minutes.mp4: expected a video of at most 60 s, got 90 s; cut it first."),
     ],
 )
 def test_an_error_is_a_sentence(page, folder, name, text):
     give(page, folder / name)
-    toast = page.locator(".toast-body")
-    toast.wait_for()
-    shown = toast.inner_text()
-    assert text in shown
+    page.locator(".toast-body", has_text=text).wait_for()  # beside the browser's own, of a video that does not play
+    shown = page.locator(".toast-body").inner_text()
     assert "Traceback" not in shown
     assert str(folder) not in shown
     assert "/tmp" not in shown
@@ -233,9 +231,7 @@ def test_nothing_is_cut_off_on_a_phone(browser, server, folder, scheme):
     )
     page.locator("#examples button").first.click()
     page.wait_for_selector("#frame img")
-    page.get_by_role("tab", name="Click and hear").wait_for()
-    click_tab = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert click_tab
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     ground = page.evaluate("getComputedStyle(document.querySelector('.gradio-container')).backgroundColor")
     levels = [int(part) for part in ground[ground.index("(") + 1 : -1].split(",")[:3]]
     assert (max(levels) < 60) == (scheme == "dark")
@@ -247,7 +243,7 @@ def test_the_space_serves_the_same_page(browser, folder):
     export_space(folder / "space", [str(folder / "localize"), str(folder / "separate")])
     with Server("-c", APP, "app.py", folder=folder / "space") as server:
         page = open_page(browser, server.address)
-        assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == ["Click and hear", "What sounds"]
+        assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == ["Click", "What sounds"]
         page.locator("#examples button").first.click()
         click(page, 0.5, 0.5)
         assert listen(page) == "0:03"

@@ -4,7 +4,17 @@ import argparse
 from pathlib import Path
 
 from .parser import FITS, CommandParser, add_precision, positive
-from .paths import InputError, check_empty, check_writable, missing_folder, similar, unusable
+from .paths import (
+    InputError,
+    check_empty,
+    check_hub_id,
+    check_writable,
+    missing_model,
+    sentence,
+    similar,
+    suggestion,
+    unusable,
+)
 
 
 def convert_parser() -> CommandParser:
@@ -190,7 +200,7 @@ def demo_parser() -> CommandParser:
 def check_demo(given: argparse.Namespace) -> None:
     """Raise `InputError` for models or clips that are not there, `FolderError` for a folder that cannot be written."""
     for origin in given.models:
-        if reason := missing_folder(origin):
+        if reason := missing_model(origin):
             raise InputError(unusable(origin, reason))
     if given.clips is not None and not given.clips.is_dir():
         what = "that is a file, not a folder" if given.clips.exists() else "there is no such folder"
@@ -202,8 +212,35 @@ def check_demo(given: argparse.Namespace) -> None:
         check_empty(given.export_space, "--export-space")
 
 
+def check_conversion(given: argparse.Namespace) -> None:
+    """Raise `InputError` for files that are not there, `FolderError` for a folder that cannot be written."""
+    if not given.checkpoint.is_file():
+        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
+        raise InputError(f"the file {given.checkpoint} {what}.")
+    check_writable(given.output, "output")
+    if given.config and (reason := missing_model(given.config)):
+        raise InputError(unusable(f"--config {given.config}", reason))
+    if given.push_to_hub is not None:
+        check_hub_id(given.push_to_hub)
+        if not given.license:
+            raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
+
+
+def check_push(given: argparse.Namespace) -> None:
+    """Raise `InputError` for a folder that is not there, or an id that the Hub does not take."""
+    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
+    if reason := missing_model(str(given.folder)) or absent:
+        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
+    check_hub_id(given.repo_id)
+    if given.create_pr and given.tag is not None:
+        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
+
+
+# What is checked of a parsed command line, by command.
+CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push}
+
 __all__ = [
-    "check_demo",
+    "CHECKS",
     "convert_parser",
     "demo_parser",
     "evaluate_parser",

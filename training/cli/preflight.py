@@ -13,19 +13,17 @@ from typing import Any
 from yaml import YAMLError
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
-from .exports import check_demo
+from .exports import CHECKS
 from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
 from .paths import (
     RUNS,
     InputError,
-    check_hub_id,
     check_output_file,
     check_writable,
     missing_model,
     no_data,
     no_data_path,
     sentence,
-    suggestion,
     unusable,
 )
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
@@ -150,9 +148,6 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         InputError: If there is no such model, or none of the input files.
     """
     given = PARSERS[command]().parse_args(words)
-    if command == "convert":
-        _check_conversion(given)
-        return given
     if command == "export" and given.format == "onnx":
         if reason := missing_model(given.model):
             raise InputError(unusable(given.model, reason))
@@ -162,11 +157,8 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         if reason := no_data(str(given.folder)):
             raise InputError(unusable(str(given.folder), reason))
         return given
-    if command == "push":
-        _check_push(given)
-        return given
-    if command == "demo":
-        check_demo(given)
+    if command in CHECKS:
+        CHECKS[command](given)
         return given
     output = getattr(given, "output", None)
     single = command != "export"
@@ -195,28 +187,6 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
             expected = "expected a timestamp in seconds, an image or a video"
             raise InputError(f"--frame {item}: {expected}, but there is no such file.")
     return given
-
-
-def _check_conversion(given: argparse.Namespace) -> None:
-    if not given.checkpoint.is_file():
-        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
-        raise InputError(f"the file {given.checkpoint} {what}.")
-    check_writable(given.output, "output")
-    if given.config and (reason := missing_model(given.config)):
-        raise InputError(unusable(f"--config {given.config}", reason))
-    if given.push_to_hub is not None:
-        check_hub_id(given.push_to_hub)
-        if not given.license:
-            raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
-
-
-def _check_push(given: argparse.Namespace) -> None:
-    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
-    if reason := missing_model(str(given.folder)) or absent:
-        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
-    check_hub_id(given.repo_id)
-    if given.create_pr and given.tag is not None:
-        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:

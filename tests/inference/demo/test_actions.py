@@ -156,7 +156,10 @@ def test_without_a_model_a_square_stands_for_the_thing(clip):
     thing = actions.thing_at(None, clip, 0.5, (0.5, 0.5))
     assert (thing.sounding, thing.box) == (None, (23, 15, 42, 34))
     assert thing.mask.sum() == 19 * 19
-    assert actions.cut_out(clip, 0.5, thing).size == (19, 19)
+    alone, frame = np.asarray(actions.cut_out(clip, 0.5, thing)), actions.frame_at(clip, 0.5)
+    assert alone.shape == (48, 48, 3)  # of 48 x 64, around the thing: from column 8 on
+    assert (alone[15:34, 15:34] == frame[15:34, 23:42]).all()
+    assert (alone[0, 0] == frame.mean((0, 1)).astype(np.uint8)).all()
     assert actions.outlined(clip, 0.5, thing).shape == (48, 64, 3)
 
 
