@@ -58,6 +58,8 @@ _QUALITY = 85  # of JPEG
 _WAV = re.compile(r"data:audio/wav;base64,([A-Za-z0-9+/=]+)\"( type=\")audio/wav")
 # The bar of transformers' Trainer, with its duration; the table of losses below it is kept.
 _BAR = re.compile(r"\s*<div>\s*<progress.*?</div>\s*", re.DOTALL)
+# Of what Trainer prints.
+_TIMING = re.compile(r"'\w+_(?:runtime|per_second|preparation_time)': '[^']*'(?:, )?")
 _PROGRESS = re.compile(r"\d+%\|.*\|")
 _OVERWRITTEN = re.compile(r"[^\n]*\r|\x1b\[[0-9;]*[A-Za-z]")  # of lines on a terminal, and its colors
 _ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}")
@@ -162,6 +164,7 @@ def _cleaned(output: nbformat.NotebookNode, places: dict[str, str]) -> bool:
     """Clean an output in place; returns whether anything remains."""
     if output.output_type == "stream":
         output.text = _anonymous(_OVERWRITTEN.sub("", output.text.replace("\r\n", "\n")), places)
+        output.text = _TIMING.sub("", output.text)
         if output.name == "stderr":
             output.text = "".join(line for line in output.text.splitlines(True) if not _PROGRESS.search(line))
         return bool(output.text.strip())

@@ -418,7 +418,8 @@ BAR = "<div>\n <progress value='2' max='2'></progress>\n [2/2 00:01, Epoch 1/1]\
 
 def test_what_changes_is_left_out_and_the_rest_is_kept():
     outputs = [
-        stream("one\r\n"),
+        stream("waiting\rone\r\n"),
+        stream("{'eval_loss': '0.5', 'eval_runtime': '1.2', 'eval_steps_per_second': '3', 'epoch': '1'}\n"),
         stream(
             "Loading weights:  50%|##   | 1/2 [00:00<00:00]\rLoading weights: 100%|####| 2/2 [00:00<00:00]", "stderr"
         ),
@@ -432,7 +433,7 @@ def test_what_changes_is_left_out_and_the_rest_is_kept():
     build.clean(notebook, {"/home/me/work/runs": "../runs", "/home/me/work": ".."})
     cell = notebook.cells[2]
     assert build.kinds(cell) == ["text", "table", "text", "text"]
-    assert cell.outputs[0].text == "one\n../runs/quickstart/model in ..\n"
+    assert cell.outputs[0].text == "one\n{'eval_loss': '0.5', 'epoch': '1'}\n../runs/quickstart/model in ..\n"
     assert cell.outputs[1].data["text/html"].strip() == "<table><tr><td>0.5</td></tr></table>"
     assert cell.outputs[2].data["text/plain"] == "<object>"
     assert cell.metadata == {}
