@@ -3,6 +3,8 @@
 The precision is the same in all commands so that `evaluate` reproduces a training's numbers.
 """
 
+import warnings
+
 import torch
 
 from deepavfusion_cli.environment import threads_beside
@@ -10,7 +12,9 @@ from deepavfusion_cli.environment import threads_beside
 
 def set_float32_precision() -> None:
     """Let GPUs multiply float32 matrices as TF32, with 10 bits of mantissa, as their convolutions do by default."""
-    torch.set_float32_matmul_precision("high")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)  # of torch 2.9 alone
+        torch.set_float32_matmul_precision("high")
 
 
 def float32_precision() -> str:

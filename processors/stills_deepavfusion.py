@@ -113,7 +113,8 @@ def decode_image(image: Any) -> np.ndarray:
 
 
 def _pixels(image: Any, orientation: Orientation) -> np.ndarray:
-    if image.mode.startswith("I;16"):
+    # Older versions of pillow open PNG files of 16 bits in the mode of 32 bits, which that format does not have.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         levels = np.round(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
     elif image.mode == "F":
         levels = _checked(np.asarray(image), 1.0, "a floating-point image in 0..1")

@@ -203,6 +203,7 @@ def fake_device(device_type: str, count: int = 1):
             "is_bf16_supported": lambda including_emulation=True: True,
             "device_count": lambda: count,
             "current_device": lambda: 0,
+            "is_current_stream_capturing": lambda: False,
             "device": lambda device: contextlib.nullcontext(),
             "set_device": lambda device: None,
             "get_device_name": lambda device=None: NAME,

@@ -1,5 +1,6 @@
 """Audio of stored clips, mono, 16 bits: FLAC in blocks of one length, or PCM. Windows are read by place alone."""
 
+import itertools
 import wave
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -113,13 +114,21 @@ def read_flac(read: Callable[[int, int], bytes], ends: np.ndarray, first: int, l
     import av
 
     low, high = first // BLOCK, -(-last // BLOCK)
-    begin = int(ends[low - 1]) if low else 0
-    blocks = av.Packet(read(begin, int(ends[high - 1]) - begin))
+    edges = [int(ends[low - 1]) if low else 0, *map(int, ends[low:high])]
+    content = read(edges[0], edges[-1] - edges[0])
     decoder = av.CodecContext.create("flac", "r")
     decoder.thread_count = 1
     decoder.options = {"err_detect": "crccheck+explode"}
     decoder.extradata = _stream_info(rate)
-    found = [np.frombuffer(frame.planes[0], np.int16, frame.samples) for frame in decoder.decode(blocks)]
+    found = []
+    for begin, end in itertools.pairwise(edges):
+        try:
+            frames = decoder.decode(av.Packet(content[begin - edges[0] : end - edges[0]]))
+        except av.FFmpegError:
+            if not found:
+                raise
+            break
+        found += [np.frombuffer(frame.planes[0], np.int16, frame.samples) for frame in frames]
     samples = np.concatenate(found) if found else np.zeros(0, np.int16)
     return _to_float(samples[first - low * BLOCK : last - low * BLOCK])
 
