@@ -50,7 +50,7 @@ PROBES = {
     "01": "[list(outputs.last_hidden_state.shape), sorted(scenes), int(test.sum())]",
     "02": """{
         "losses": {part: losses for part, (_, losses) in compared.items()},
-        "shapes": [list(panels[name][0].shape) for name in NAMES],
+        "shapes": [list(first[name][0].shape) for name in NAMES],
         "visible": visible,
         "hidden": [int(reconstruct(3, 2)[0][f"{part}_mask"].sum()) for part in ("image", "audio")],
     }""",

@@ -19,6 +19,7 @@ EXTRAS = {
     "prepare": "train",
     "experiments.ablations": "train",
     "experiments.benchmark_data": "train",
+    "experiments.gallery": "train",
     "experiments.label_efficiency": "train",
     "experiments.objectives": "train",
     "experiments.pretraining": "train",
