@@ -22,7 +22,7 @@ def draw_strip(separation: Source, localization: Source) -> Figure:
     """Draw the strip of the pair of scenes with the typical score: the median over pairs of their mean improvement.
 
     The sound of each scene is separated from the mixture by its middle frame; the maps show where the frames, in which
-    objects move, answer to the separated sound.
+    objects move, answer to the scene's own sound.
 
     Args:
         separation: Evaluation of separation on scenes.
@@ -36,9 +36,10 @@ def draw_strip(separation: Source, localization: Source) -> Figure:
     inputs = {name: torch.stack([sample[name] for sample in samples]) for name in ("pixel_values", "input_features")}
     separated = extractor.separate(separation.model(**inputs).logits.float(), mixture.expand(2, -1))
     scenes = []
-    for title, scene, sound in zip(_NAMES, clips.mixed_scenes(2 * pair), separated, strict=True):
-        frames = _moving_frames(clips.config, clips.scene_index(scene))
-        scenes.append(StripScene(title, _overlays(localization, frames, sound), extractor.log_mel(sound).numpy()))
+    mixed = zip(_NAMES, clips.mixed_scenes(2 * pair), samples, separated, strict=True)
+    for title, scene, sample, sound in mixed:
+        frames, own = _moving_frames(clips.config, clips.scene_index(scene)), sample["waveforms"][0]
+        scenes.append(StripScene(title, _overlays(localization, frames, own), extractor.log_mel(sound).numpy()))
     rate = extractor.sampling_rate
     return strip(scenes, extractor.log_mel(mixture).numpy(), len(mixture) / rate, rate / 2)
 
