@@ -20,6 +20,8 @@ from ..files import UnreadableError
 KEPT_SECONDS = 3600  # for which results can be watched and downloaded
 _SHOWN = 48  # characters of the name of a file
 EXAMPLES = 6  # scenes
+# As the recipes of localization and segmentation generate them.
+_LIKE_RECIPES = ["--difficulty", "easy", "--max-objects", "2", "--max-sounding", "1", "--coupling", "0.97"]
 
 
 class Workspace:
@@ -124,7 +126,7 @@ class ExampleScenes:
     def __init__(self, folder: Path, seed: int = 0, count: int = EXAMPLES):
         self.folder, self.count = folder, count
         numbers = list(map(str, range(count)))
-        options = ["--split", "test", "--seed", str(seed), "--out", str(folder), "--index", *numbers]
+        options = ["--split", "test", "--seed", str(seed), "--out", str(folder), *_LIKE_RECIPES, "--index", *numbers]
         # -P: modules that happen to lie in the working directory are not imported.
         command = [sys.executable, "-P", "-m", "deepavfusion.training.data.scenes", *options]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
