@@ -338,7 +338,7 @@ def test_a_dry_run_contacts_nobody(push, hub, folder):
     assert not hub.requests
     assert before == {path: path.stat().st_mtime for path in folder.rglob("*")}
     assert refused == 2
-    assert message == f"deepavfusion push: {folder.parent} cannot be published: there is no model in that folder\n"
+    assert message == f"deepavfusion push: {folder.parent} cannot be published: there is no model in that folder.\n"
 
 
 def test_push_and_pull(push, hub, folder, tmp_path):
