@@ -41,7 +41,7 @@ TASKS = {
 # So little that the notebooks run in seconds.
 SMALL = {
     "DEEPAVFUSION_EPOCHS": "4",
-    "DEEPAVFUSION_STEPS": "4",
+    "DEEPAVFUSION_STEPS": "8",
     "DEEPAVFUSION_BATCH": "4",
     "DEEPAVFUSION_PAIRS": "60",
 }

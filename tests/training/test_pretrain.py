@@ -286,7 +286,11 @@ def test_a_tower_from_a_unimodal_model_starts_slowly(run, tmp_path, capsys):
 
 
 def test_data_that_cannot_be_used_are_refused(tmp_path, capsys):
-    assert main(["folder", f"run.output_dir={tmp_path / 'out'}", "model.hidden_size=48", "run.cpu=true"]) == 2
+    (tmp_path / "clips").mkdir()
+    words = ["folder", f"run.output_dir={tmp_path / 'out'}", "model.hidden_size=48", "run.cpu=true"]
+    assert main(words) == 2
+    assert "data.path is missing" in capsys.readouterr().err
+    assert main([*words, f"data.path={tmp_path / 'clips'}"]) == 2
     assert "The recipe's data cannot be used" in capsys.readouterr().err
 
 

@@ -228,12 +228,12 @@ def check_conversion(given: argparse.Namespace) -> None:
 
 def check_push(given: argparse.Namespace) -> None:
     """Raise `InputError` for a folder that is not there, or an id that the Hub does not take."""
-    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
-    if reason := missing_model(str(given.folder)) or absent:
-        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
     check_hub_id(given.repo_id)
     if given.create_pr and given.tag is not None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
+    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
+    if reason := missing_model(str(given.folder)) or absent:
+        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
 
 
 # What is checked of a parsed command line, by command.

@@ -494,7 +494,7 @@ def test_a_hub_that_is_down_or_out_of_reach(push, hub, folder):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["absent", "a/b"], "absent cannot be used: there is no such folder"),
+        (["absent", "a/b"], "absent cannot be published: there is no such folder"),
         ([".", "name"], "name: expected ORG/NAME"),
         ([".", "a/b/c"], "a/b/c: expected ORG/NAME"),
         ([".", "a--b/c"], "a--b/c: expected ORG/NAME"),
