@@ -203,6 +203,7 @@ sys.meta_path.insert(0, Finder())
 def test_what_happens_while_modules_are_imported(tmp_path, module, action, code, message):
     where = "transformers" if module else "deepavfusion"
     (tmp_path / "sitecustomize.py").write_text(_SIGNAL_AT.format(module=where, action=action))
+    (tmp_path / "config.json").write_text("{}")  # a model, as far as is looked before imports
     package = str(Path(cli.__file__).parent)
     entry = "import sys, deepavfusion_cli as c; sys.exit(c.main())"
     how = ["-m", module, "x"] if module else ["-c", entry, "classify", __file__, "--model", "."]
@@ -400,7 +401,7 @@ def test_lists_that_cannot_be_read_are_named(tmp_path, name, content):
         (b"[" * 100_000, "not valid YAML (is nested too deeply, in more than 50 lists or mappings)"),
         (b"run: {seed: 2024-13-45}\n", "not valid YAML (has a value that cannot be read: month must be in 1..12)"),
         (b"\x00\x07", "not valid YAML"),
-        (b"3", "holds int: expected sections"),
+        (b"3", "holds a number: expected sections"),
     ],
 )
 def test_recipes_that_cannot_be_read(tmp_path, content, message):

@@ -18,8 +18,8 @@ def decoded(monkeypatch):
     counts = {"video": 0, "audio": 0}
     original = media_deepavfusion.decode
 
-    def counting(container, stream):
-        for frame in original(container, stream):
+    def counting(container, stream, decoder=None):
+        for frame in original(container, stream, decoder):
             counts[stream.type] += 1
             yield frame
 
