@@ -108,8 +108,9 @@ sys.exit(deepavfusion_cli.main(["classify", sys.executable, "--model", "."]))
 """
 
 
-def test_ctrl_c_during_imports_is_answered_in_one_word():
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
+def test_ctrl_c_during_imports_is_answered_in_one_word(tmp_path):
+    (tmp_path / "config.json").write_text("{}")  # a model, as far as is looked before imports
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "deepavfusion classify: loading ...\ninterrupted\n")
 
 
