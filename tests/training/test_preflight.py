@@ -144,7 +144,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             "--export-space=runs is not empty: name a new folder.",
         ),
         (["demo", "runs/my_model", "--export-space", "x", "--clips", "runs"], 2, "expected no --clips"),
-        (["demo", "runs/my_model", "--max-second", "0"], 2, "expected a positive integer"),
+        (["demo", "runs/my_model", "--max-second", "0"], 2, "--max-seconds: expected a whole number from 1"),
     ]
     Path("own.yaml").write_text("command: pretrain\ndata: {name: folder, path: absent}")
     Path("runs/begun").mkdir()
