@@ -90,7 +90,7 @@ def head(name: str, address: str | None) -> tuple[str, str]:
     else:
         link = f"{_LINK}({COLAB}/): upload this file there, and let the next line name the place of the package."
     source = f"deepavfusion[train] @ git+{address}" if address else "..[train]"
-    return link, f'%pip install --quiet "{source}"'
+    return link, f'%pip install --quiet {"" if address else "--editable "}"{source}"'
 
 
 def put_head(notebook: nbformat.NotebookNode, name: str, address: str | None) -> None:

@@ -521,7 +521,7 @@ def test_heads_follow_the_address_of_the_repository():
     assert install == '%pip install --quiet "deepavfusion[train] @ git+https://github.com/lab/repo"'
     link, install = build.head("01_a.ipynb", None)
     assert link.startswith("[Open in Colab](https://colab.research.google.com/): upload this file there")
-    assert install == '%pip install --quiet "..[train]"'
+    assert install == '%pip install --quiet --editable "..[train]"'
     notebook = finished()
     for address in ("https://github.com/lab/repo", None, "https://github.com/lab/repo"):
         for _ in range(2):

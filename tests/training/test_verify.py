@@ -273,7 +273,7 @@ def test_folders_without_predictions_are_refused_in_one_line(folder, tmp_path, c
     file.write_bytes(content[:20] + bytes(100) + content[120:])
     assert re.fullmatch(r"deepavfusion verify: \S+clips.parquet.* Evaluate the model again\.\n", told())
     pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), file)
-    assert "clips.parquet holds no predictions of this package" in told()
+    assert "clips.parquet holds no predictions that can be read" in told()
     file.unlink()
     assert "holds no predictions/clips.parquet: it was evaluated by an earlier version" in told()
     (folder / "evaluation.json").write_text("{}")

@@ -79,7 +79,7 @@ def read_table(path: Path) -> tuple[list[dict[str, Any] | str], dict[str, Any]]:
         table = pyarrow.parquet.read_table(path)
         meta = json.loads((table.schema.metadata or {})[_META])
         if meta["format"] != _FORMAT:
-            raise ValueError("it is of another version of this package")
+            raise ValueError(f"they have the format {meta['format']} of another version, expected {_FORMAT}")
         columns = {name: table.column(_title(name)).to_pylist() for name in meta["kinds"]}
         rows = []
         for index in range(meta["rows"]):
@@ -95,7 +95,9 @@ def read_table(path: Path) -> tuple[list[dict[str, Any] | str], dict[str, Any]]:
             raise
         own = isinstance(error, ValueError) and raised_by_package(error)
         reason = str(error) if own else "it is damaged, incomplete or another file"
-        raise ValueError(f"{path} holds no predictions of this package: {reason}. Evaluate the model again.") from error
+        raise ValueError(
+            f"{path} holds no predictions that can be read: {reason}. Evaluate the model again."
+        ) from error
     return rows, meta["about"]
 
 

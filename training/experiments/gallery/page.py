@@ -33,7 +33,9 @@ _SHOWN = {
     "localization": "Where the model finds the source of the audio; the outline is the true box.",
     "separation": "A mixture of two sounds, and what is separated by the frame of one of them.",
     "segmentation": "The mask of what sounds, beside the true one.",
-    "retrieval": "The three frames most similar to the audio, marked as the clip's own (✓) or not (✗).",
+    "retrieval": "The three frames most similar to the audio, marked as the clip's own (✓) or not (✗). Masked "
+    "reconstruction alone does not put images and sounds into one space: the scores are those of chance. The "
+    "objectives `align` and `jepa` do.",
 }
 
 
