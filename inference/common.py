@@ -128,6 +128,12 @@ def load_model(
                 f"first, e.g. deepavfusion {training or example_run(wanted)} model.init_from={origin}"
                 f"{alternative and f', or {alternative}'}."
             )
+        if stored in _TASKS and wanted in _TASKS and stored != wanted:
+            raise ValueError(
+                f"{origin} holds a model for {_TASKS[stored]} ({stored}): expected one for {_TASKS[wanted]} "
+                f"({wanted}), which deepavfusion {training or example_run(wanted)} makes, e.g. with "
+                f"model.init_from={origin}."
+            )
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
             f"Expected a {wanted} in {origin}, found a {stored} that lacks {len(lacking)} of its "
