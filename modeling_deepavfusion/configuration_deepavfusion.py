@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -237,8 +238,11 @@ class DeepAVFusionConfig(PreTrainedConfig):
     localization_threshold: float = number(0.5, above=0, below=1)
 
     def __post_init__(self, **kwargs):
-        """Raise `ValueError` for a model larger than allowed, before labels are named and weights are allocated."""
+        """Raise `ValueError` for a model larger than allowed, or an unknown dtype, before weights are allocated."""
         check_size(self, kwargs.get("num_labels"))
+        dtype = self.dtype or kwargs.get("torch_dtype")
+        if isinstance(dtype, str) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ValueError(f"dtype is {dtype!r}: expected a dtype of torch, such as 'float32' or 'bfloat16'.")
         super().__post_init__(**kwargs)
 
     @classmethod

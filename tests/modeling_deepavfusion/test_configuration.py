@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
@@ -121,6 +122,14 @@ def test_types_are_checked(name, value):
     config = tiny_config()
     with pytest.raises(StrictDataclassError, match=name):
         setattr(config, name, value)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_unknown_dtypes_are_named(name):
+    for value in ("flaot32", "nn"):
+        with pytest.raises(ValueError, match=f"dtype is '{value}': expected a dtype of torch"):
+            DeepAVFusionConfig.from_dict({name: value})
+    assert DeepAVFusionConfig.from_dict({name: "bfloat16"}).dtype == torch.bfloat16
 
 
 def test_changed_values_are_checked_when_saved(tmp_path):
