@@ -71,14 +71,22 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
     Raises:
         ValueError: If there are no columns, or a row has another number of cells.
     """
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(markdown_text, cells))} |"
-
     texts = format_rows(columns, rows)
     numeric = numeric_columns(texts) or [False] * len(columns)
-    rule = "|" + "|".join("---:" if number else "---" for number in numeric) + "|"
-    return "\n".join([line(columns), rule, *map(line, texts)])
+    return markup_table(*([*map(markdown_text, cells)] for cells in (columns, *texts)), numeric=numeric)
 
 
-__all__ = ["format_cell", "format_rows", "markdown_table", "markdown_text", "numeric_columns"]
+def markup_table(columns: Sequence[str], *rows: Sequence[str], numeric: Sequence[bool] = ()) -> str:
+    """Render a Markdown table of cells that are Markdown already.
+
+    Args:
+        columns: Headings.
+        rows: Cells of each row, as many as there are headings.
+        numeric: Which columns are right-aligned; none by default.
+    """
+    rule = "|" + "|".join("---:" if number else "---" for number in numeric or [False] * len(columns)) + "|"
+    lines = [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+__all__ = ["format_cell", "format_rows", "markdown_table", "markdown_text", "markup_table", "numeric_columns"]

@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.films.encoding import compressed_audio
 from deepavfusion.inference.folder import FolderError
 from deepavfusion.inference.media import as_waveform, png, webp
+from deepavfusion.inference.publishing.tables import markdown_text, markup_table
 
 from ...report.report import Example, ExampleImage
 from ...report.style import figure_png
-from ...report.tables import markdown_text
 from ...wording import count, metric_title, percent
 from .choice import PERCENTILES, Case
 from .figures import distribution
@@ -82,7 +81,7 @@ class Gallery:
                 charts.append(shown)
         about = example.text if score in example.text else "; ".join(filter(None, [score, example.text]))
         self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {markdown_text(about)}")
-        self.add_text("\n".join(_row(cells) for cells in (heads, ["---"] * len(heads), frames)), *charts)
+        self.add_text(markup_table(heads, frames), *charts)
         self.add_text(" ".join(self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio))
 
     def _image(self, name: str, image: ExampleImage) -> str:
@@ -139,10 +138,6 @@ def rule() -> str:
 def _title(name: str, kind: str) -> str:
     title = _TITLES.get(kind, kind.capitalize())
     return f"{title} on things" if name.startswith("things") else title
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _provenance(source: Source) -> str:
