@@ -1,6 +1,8 @@
 """The index of a prepared data set: made of the parts of its shards, and read by training."""
 
 import json
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,7 +144,8 @@ def read_shards(root: str, cache: str | None = None):
         raise FileNotFoundError(f"Expected the index of a prepared data set at {name}, found none; {again}.")
     try:
         rows = Dataset.from_file(file)
-        rows.data.table.validate()
+        for batch in _batches(file):
+            batch.validate()
     except Exception as error:  # pyarrow and datasets raise a dozen kinds
         if error_number(error) is not None or isinstance(error, MemoryError):
             raise
@@ -152,29 +155,46 @@ def read_shards(root: str, cache: str | None = None):
     expected = sum(about["splits"].values())
     if len(rows) != expected:
         raise ValueError(f"{name} has {len(rows):,} clips, expected {expected:,}, as {ABOUT} says; {again}.")
-    _check_places(rows, root, again)
+    _check_places(rows, file, root, again)
     return rows
 
 
-def _check_places(rows, root: str, again: str) -> None:
+def _batches(file: str | Path) -> Iterator:
+    """The record batches of an index, each in memory until the next one is asked for.
+
+    What has been read of a mapped file stays in memory as long as its mapping; columns that are read once, at every
+    start, are therefore not read from the mapping of the training's rows.
+    """
+    import pyarrow as pa
+
+    with open(file, "rb") as source:
+        mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+    for batch in pa.ipc.open_stream(pa.py_buffer(mapped)):
+        yield batch
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _check_places(rows, file: str | Path, root: str, again: str) -> None:
     """Check that every clip of an index has a place of its own, and that the shards are there if they are local.
 
     Raises:
         FileNotFoundError: Shards are missing.
         ValueError: A clip is named twice.
     """
-    columns = [rows.data.column(name) for name in ("shard", "audio_offset")]
     names, before, ascending = {}, (-1, 0), True  # names in their order, and the place of the last clip
-    for shards, offsets in zip(*(column.chunks for column in columns), strict=True):
-        encoded, offsets = shards.dictionary_encode(), offsets.to_numpy()
+    for batch in _batches(file):
+        if not len(batch):
+            continue
+        encoded, offsets = batch.column("shard").dictionary_encode(), batch.column("audio_offset").to_numpy()
         numbers = np.array([names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()])
         numbers = numbers[encoded.indices.to_numpy()]
         later = (np.diff(numbers) > 0) | ((np.diff(numbers) == 0) & (np.diff(offsets) > 0))
         ascending = ascending and bool(later.all()) and before < (numbers[0], offsets[0])
         before = (numbers[-1], offsets[-1])
     if not ascending:  # not as it was written
-        numbers = np.array([names[name] for name in columns[0].to_pylist()])
-        places = np.stack([numbers, columns[1].to_numpy()])
+        numbers = np.array([names[name] for name in rows["shard"]])
+        places = np.stack([numbers, rows.data.column("audio_offset").to_numpy()])
         _, first, times = np.unique(places, axis=1, return_index=True, return_counts=True)
         if (times > 1).any():
             twice = rows[int(first[times > 1].min())]["path"]

@@ -690,6 +690,10 @@ def test_an_index_of_other_bytes_clips_or_columns_is_named(prepared, tmp_path):
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
 
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for part in (table.slice(0, 1), table.slice(0, 0), table.slice(1)):
+            writer.write_batch(pa.RecordBatch.from_pylist(part.to_pylist(), table.schema))
+    assert len(read_shards(str(root))) == len(table)  # the same clips in other batches, one of them empty
     path.write_bytes(b"no index at all")
     assert f"{path} is damaged or incomplete; " in refusal(root)
     write_index(table.slice(0, len(table) - 1))
