@@ -1,6 +1,7 @@
 """What the demo does with a video, without the page that shows it: films, a clicked thing, labels over time."""
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -53,8 +54,14 @@ class Thing:
 
 
 def frame_at(path: str, time: float) -> np.ndarray:
-    """The frame (H, W, 3) uint8 of a video at a time in seconds, at most 360 pixels at its short side."""
-    return np.asarray(reduced(as_frame(load_clip(path, time, require="image").frames), SHORT_SIDE))
+    """The frame (H, W, 3) uint8 of a video at a time in seconds, to be clicked.
+
+    Its short side is at most 360 pixels long; those of small frames are doubled or more until it is that, as the page
+    enlarges no image.
+    """
+    frame = reduced(as_frame(load_clip(path, time, require="image").frames), SHORT_SIDE)
+    times = math.ceil(SHORT_SIDE / min(frame.size))
+    return np.asarray(frame.resize((frame.width * times, frame.height * times), Image.Resampling.BICUBIC))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 
 from . import actions, reconstruction
-from .events import in_a_sentence
+from .events import hidden, in_a_sentence, result, visible
 from .markup import about_maps, label_strips, panels, paragraph, verdict
 from .models import DemoModel, able_to
 from .search import ClipSearch, thumbnail
@@ -20,6 +20,9 @@ _CLEANING = 300  # seconds from one removal of old files to the next
 _WAITING = 32  # visitors in the queue, at most
 _KINDS = {"its image": "image", "its sound": "audio"}
 _AMONG = {"images of the clips": "image", "sounds of the clips": "audio"}
+_GALLERY = {
+    "show_label": False, "columns": 3, "height": "auto", "object_fit": "contain", "allow_preview": False, "buttons": [],
+}  # fmt: skip
 
 
 class Page:
@@ -79,10 +82,7 @@ class Page:
         if self.examples:
             gr.HTML(paragraph("Examples:"))
             thumbnails = [(thumbnail(path), Path(path).stem.replace("_", " ")) for path in self.examples]
-            gallery = gr.Gallery(
-                thumbnails, label="Examples", show_label=False, columns=3, height="auto", object_fit="contain",
-                allow_preview=False, elem_id="examples", buttons=[], interactive=False,
-            )  # fmt: skip
+            gallery = gr.Gallery(thumbnails, label="Examples", elem_id="examples", interactive=False, **_GALLERY)
             gallery.select(self._take_example, None, self.video, api_visibility="private")
         self.time = gr.Slider(0, 1, 0.5, step=0.05, label="Time in the video, in seconds", buttons=[])
         self.frame, self.results = None, []
@@ -96,13 +96,13 @@ class Page:
 
         @in_a_sentence
         def opened(path):
-            blank = [None] * len(results)
-            yield [gr.skip(), *([] if frame is None else [None]), *blank]  # also if the video cannot be read
+            blank = [None if isinstance(each, gr.HTML) else hidden() for each in results]
+            yield [gr.skip(), *([] if frame is None else [hidden()]), *blank]  # also if the video cannot be read
             if path is not None:
                 info = self.limits.check(path)
                 first, last = info.image_span
                 time = round(sum(info.span) / 2, 2)
-                shown = [] if frame is None else [actions.frame_at(path, time)]
+                shown = [] if frame is None else [visible(actions.frame_at(path, time))]
                 yield [gr.Slider(minimum=round(first, 2), maximum=round(last, 2), value=time), *shown, *blank]
 
         outputs = [self.time, *([] if frame is None else [frame]), *results]
@@ -141,38 +141,33 @@ class Page:
         alone = "and hear it alone" if separators else "to see whether it sounds"
         with gr.Tab("Click"):
             gr.HTML(paragraph(f"Click a thing in the frame {alone}."))
-            self.frame = gr.Image(
-                label="Frame", show_label=False, interactive=False, elem_id="frame", buttons=[], format="png"
-            )
+            self.frame = result(gr.Image, "frame", label="Frame", show_label=False, buttons=[], format="png")
+            about = gr.HTML(elem_id="verdict")
+            with gr.Row():
+                shown = result(gr.Image, "thing", label="The thing", show_label=False, buttons=[], format="png")
+                audio = None
+                if separators:
+                    audio = result(gr.Audio, "alone", label="It alone", type="filepath", buttons=["download"])
             with gr.Row():
                 finder = self._choose(finders, "Find things with")
                 separator = self._choose(separators, "Separate with")
-            about = gr.HTML(elem_id="verdict")
-            with gr.Row():
-                shown = gr.Image(
-                    label="The thing", show_label=False, interactive=False, elem_id="thing", buttons=[], format="png"
-                )
-                audio = None
-                if separators:
-                    audio = gr.Audio(
-                        label="It alone", interactive=False, elem_id="alone", type="filepath", buttons=["download"]
-                    )
 
         @in_a_sentence
         def clicked(path, time, found_by, separated_by, event: gr.SelectData, progress=gr.Progress()):  # noqa: B008
             self.limits.check(path)
             height, width = actions.frame_at(path, time).shape[:2]
             place = (event.index[0] / width, event.index[1] / height)
+            yield [visible(), None, *([] if audio is None else [visible()])]
             progress(0, desc="Looking")
             thing = actions.thing_at(finders.get(found_by), path, time, place)
-            first = [actions.outlined(path, time, thing), paragraph(verdict(thing, bool(finders)))]
+            first = [visible(actions.outlined(path, time, thing)), paragraph(verdict(thing, bool(finders)))]
             yield [*first, *([] if audio is None else [None])]
             if audio is not None:
                 image, folder = actions.cut_out(path, time, thing), self.workspace.folder()
                 found = actions.separated(
                     separators[separated_by], path, image, folder, lambda done, what: progress(done, desc=what)
                 )
-                yield [*first, str(found)]
+                yield [*first, visible(str(found))]
 
         outputs = [shown, about, *([] if audio is None else [audio])]
         self._on(self.frame.select, clicked, [self.video, self.time, finder, separator], outputs)
@@ -183,16 +178,17 @@ class Page:
         with gr.Tab(title):
             chosen = self._choose(models, "Model")
             button = gr.Button(action, variant="primary", elem_id=f"{name}_button")
-            film = gr.Video(label=title, interactive=False, elem_id=name, buttons=["download"], autoplay=True)
+            film = result(gr.Video, name, label=title, buttons=["download"], autoplay=True)
             about = gr.HTML(elem_id=f"{name}_about")
 
         @in_a_sentence
         def filmed(path, model, progress=gr.Progress()):  # noqa: B008
             self.limits.check(path)
+            yield [visible(), None]
             found, maps = actions.map_film(
                 models[model], path, self.workspace.folder(), lambda done, what: progress(done, desc=what)
             )
-            return [str(found), paragraph(about_maps(maps), "demo-soft")]
+            yield [visible(str(found)), paragraph(about_maps(maps), "demo-soft")]
 
         self._on(button.click, filmed, [self.video, chosen], [film, about])
         self.results += [film, about]
@@ -255,18 +251,17 @@ class Page:
                 paragraph(f"Search {count} clip{'' if count == 1 else 's'} by the video, or by a file of your own.")
             )
             chosen = self._choose(models, "Model")
-            query = gr.File(label="An image, a sound or a video instead", file_types=["image", "audio", "video"])
+            query = gr.File(
+                label="An image, a sound or a video instead", file_types=["image", "audio", "video"], height=120
+            )
             with gr.Row():
                 kind = gr.Radio(list(_KINDS), value="its image", label="Search by", buttons=[])
                 among = gr.State(None)
                 if across:
                     among = gr.Radio(list(_AMONG), value="sounds of the clips", label="Among the", buttons=[])
             button = gr.Button("Search", variant="primary", elem_id="search_button")
-            hits = gr.Gallery(
-                label="Most similar clips", show_label=False, columns=3, height="auto", object_fit="contain",
-                allow_preview=False, elem_id="hits", buttons=[], interactive=False,
-            )  # fmt: skip
-            player = gr.Video(label="Clip", interactive=False, elem_id="hit", buttons=[], autoplay=True)
+            hits = result(gr.Gallery, "hits", label="Most similar clips", **_GALLERY)
+            player = result(gr.Video, "hit", label="Clip", buttons=[], autoplay=True)
             paths = gr.State([])
 
         @in_a_sentence
@@ -275,19 +270,20 @@ class Page:
                 self.limits.check(video)
             elif os.path.getsize(file) > self.limits.megabytes * 1e6:
                 raise ValueError(f"Expected a file of at most {self.limits.megabytes} MB, got a larger one.")
+            yield [visible(), [], hidden()]
             sought = _KINDS[by]
             compared = _AMONG[where] if models[model].across and where else sought
             found = self.clips.search(
                 models[model], file or video, sought, compared, lambda done, what: progress(done, desc=what)
             )
             images = [(thumbnail(hit.path), f"{hit.name}, {hit.similarity:.2f}") for hit in found]
-            return [images, [hit.path for hit in found], None]
+            yield [visible(images), [hit.path for hit in found], hidden()]
 
         @in_a_sentence
         def watched(found, event: gr.SelectData):
             target = self.workspace.folder() / Path(found[event.index]).name
             shutil.copyfile(found[event.index], target)  # only what is watched is served
-            return str(target)
+            return visible(str(target))
 
         self._on(button.click, searched, [self.video, query, chosen, kind, among], [hits, paths, player])
         self._on(hits.select, watched, [paths], [player], light=True)

@@ -1,4 +1,4 @@
-"""Handlers of the events of the page."""
+"""Handlers of the events of the page, and the components of their results."""
 
 import functools
 import html
@@ -43,4 +43,25 @@ def in_a_sentence(handler: Callable) -> Callable:
     return guarded
 
 
-__all__ = ["in_a_sentence"]
+def result(component: Callable, name: str, **options):
+    """A component that is hidden until it has something to show, or will have.
+
+    Args:
+        component: Class of the component.
+        name: Its id in the page.
+        **options: More of its arguments.
+    """
+    return component(interactive=False, elem_id=name, visible=False, **options)
+
+
+def hidden() -> dict[str, Any]:
+    """Update that empties and hides a component."""
+    return gr.update(value=None, visible=False)
+
+
+def visible(value: Any = None) -> dict[str, Any]:
+    """Update that shows a component with a value; without one, the progress of what will be its value."""
+    return gr.update(value=value, visible=True)
+
+
+__all__ = ["hidden", "in_a_sentence", "result", "visible"]

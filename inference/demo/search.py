@@ -1,5 +1,7 @@
 """Search of a folder of clips by an image or by a sound, with the vectors of an encoder."""
 
+import filecmp
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +62,7 @@ class ClipSearch:
     def search(
         self, model: DemoModel, query: str, kind: str, among: str, advance: Advance, count: int = 6
     ) -> list[Hit]:
-        """Find the clips whose images or sounds are most similar to a file.
+        """Find the clips whose images or sounds are most similar to a file; the file itself is no answer.
 
         Args:
             model: Model that can search.
@@ -77,8 +79,10 @@ class ClipSearch:
         sought = _vector(model, query, kind)
         files, vectors = self._compared(model, among, advance)
         similarities = vectors @ sought
-        best = similarities.argsort(descending=True)[:count].tolist()
-        return [Hit(*files[index], float(similarities[index])) for index in best]
+        best = similarities.argsort(descending=True).tolist()
+        # Of sounds found by an image, and of images found by a sound, the file's own is an answer.
+        others = (k for k in best if kind != among or not filecmp.cmp(query, files[k][0], shallow=False))
+        return [Hit(*files[k], float(similarities[k])) for k in itertools.islice(others, count)]
 
     def _compared(self, model: DemoModel, kind: str, advance: Advance) -> tuple[list[tuple[str, str]], torch.Tensor]:
         """The clips that have images, or sounds, and their vectors."""
