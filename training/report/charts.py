@@ -22,6 +22,7 @@ from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
 _ANNOTATED = 20  # number of classes up to which cells are annotated
+_MARKER = {"marker": "o", "markersize": 4}
 # Parts of the loss of pre-training, in the order of drawing.
 _LOSSES = {
     "image": COLORS["image"],
@@ -136,9 +137,10 @@ def training_curves(
     epochs = [record["epoch"] for record in train]
     _loss_panel(losses, train, evaluations)
     _probe_panel(probe, evaluations, chance)
-    rate.plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"])
+    few = _few(epochs)
+    rate.plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"], **few)
     chart_axes(rate, "Learning rate", "epoch", "learning rate")
-    norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0)
+    norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0, **few)
     if any(record["grad_norm"] > 0 for record in train):
         _log_axis(norm)
     chart_axes(norm, "Gradient norm", "epoch", "norm")
@@ -171,8 +173,10 @@ def finetuning_curves(
     )
     for axes, (heading, name, records, label) in zip(figure.subplots(1, 3), panels, strict=True):
         points = [(record["epoch"], record[name]) for record in records if name in record]
-        marker = {"marker": "o", "markersize": 4} if len(points) < 30 else {}
-        axes.plot(*zip(*points, strict=True) if points else ((), ()), color=COLORS["total"], **marker)
+        if points:
+            axes.plot(*zip(*points, strict=True), color=COLORS["total"], **_few(points))
+        else:
+            _note_absence(axes)
         chart_axes(axes, heading, "epoch", label)
     write_atomically(path, figure_png(figure))
 
@@ -182,8 +186,8 @@ def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[
     names = [name for name in _LOSSES if any(f"{name}_loss" in record for record in train)]
     for name in names:
         for records, style, origin in (
-            (train, {}, "training"),
-            (evaluations, {"linestyle": "--", "marker": "o", "markersize": 4}, "held out"),
+            (train, _few(train), "training"),
+            (evaluations, {"linestyle": "--", **_MARKER}, "held out"),
         ):
             points = [(record["epoch"], record[f"{name}_loss"]) for record in records if f"{name}_loss" in record]
             if points:
@@ -198,6 +202,15 @@ def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[
     axes.legend()
 
 
+def _few(points: Sequence[Any]) -> dict[str, Any]:
+    """Style of a line: its points are marked if they are few, as a single one has no line."""
+    return _MARKER if len(points) < 30 else {}
+
+
+def _note_absence(axes) -> None:
+    axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
+
+
 def _log_axis(axes) -> None:
     """Scale the y axis logarithmically, with plain numbers: the style draws no formulas."""
     axes.set_yscale("log")
@@ -209,13 +222,13 @@ def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping
     probed = [record for record in evaluations if record.get("probe")]
     if not probed:
         chart_axes(axes, "Nearest-neighbor probe", "epoch", "score")
-        axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        _note_absence(axes)
         return
     metric = next(iter(probed[0]["probe"]["fusion"]))
     epochs = [record["epoch"] for record in probed]
     for name in probed[0]["probe"]:
         scores = [100 * record["probe"][name][metric] for record in probed]
-        axes.plot(epochs, scores, color=COLORS[name], marker="o", markersize=4, label=name)
+        axes.plot(epochs, scores, color=COLORS[name], label=name, **_MARKER)
     if chance is not None:
         axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label=RANDOM_NEIGHBOR)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend

@@ -142,7 +142,22 @@ def test_curves_of_fine_tuning_show_the_records(tmp_path, monkeypatch):
     assert score.get_ylabel() == "top-1 accuracy"
     assert list(rate.get_lines()[0].get_xdata()) == [record["epoch"] for record in train]
     charts.finetuning_curves(train, [], "top1", tmp_path / "none.png", "title")
-    assert len(figures[1].axes[1].get_lines()[0].get_xdata()) == 0
+    assert not figures[1].axes[1].get_lines()
+    assert [text.get_text() for text in figures[1].axes[1].texts] == ["no scores"]
+
+
+@pytest.mark.parametrize(("records", "marked"), [(1, True), (50, False)])
+def test_curves_of_few_records_mark_them(tmp_path, monkeypatch, records, marked):
+    """A single record has no line that could be seen."""
+    figures = []
+    monkeypatch.setattr(charts, "figure_png", lambda figure: figures.append(figure) or figure_png(figure))
+    losses = {"loss": 1.0, "image_loss": 0.4, "audio_loss": 0.6}
+    train = [{**losses, "epoch": i, "learning_rate": 1e-3, "grad_norm": 1.0} for i in range(records)]
+    charts.training_curves(train, [], None, tmp_path / "pretraining.png", "title")
+    charts.finetuning_curves(train, [], "top1", tmp_path / "finetuning.png", "title")
+    drawn = [line for figure in figures for axes in figure.axes for line in axes.get_lines()]
+    assert len(drawn) == 6
+    assert all((line.get_marker() not in ("", "None", None)) == marked for line in drawn)
 
 
 def test_the_process_keeps_its_own_style():
