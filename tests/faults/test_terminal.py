@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+import time
 import warnings
 
 import pytest
@@ -19,7 +20,7 @@ from deepavfusion.training.tasks import Evaluation
 from deepavfusion_cli.boundary import guard
 from deepavfusion_cli.options import check_order
 from deepavfusion_cli.parser import CommandParser
-from deepavfusion_cli.terminal import printable, say, say_json
+from deepavfusion_cli.terminal import printable, say, say_again, say_json
 from tests.training.runs.test_card import record
 
 HOSTILE = (
@@ -227,3 +228,17 @@ def test_unknown_options(words, hint, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(words)
     assert hint in capsys.readouterr().err
+
+
+def test_what_takes_long_is_said_again_until_it_ends(capsys):
+    said = ""
+    with say_again("a command: loading ...", seconds=0.02):
+        end = time.monotonic() + 60
+        while said.count("\n") < 3 and time.monotonic() < end:
+            time.sleep(0.02)
+            said += capsys.readouterr().err
+    assert said.splitlines()[:3] == ["a command: loading ...", *(f"a command: loading ... {s} s" for s in (0.02, 0.04))]
+    time.sleep(0.2)
+    capsys.readouterr()
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -4,13 +4,14 @@ It is installed as a package of its own, `deepavfusion_cli`, because any module 
 That takes seconds, for which help, version and misspelled commands do not wait.
 """
 
+import contextlib
 import importlib
 import sys
 
 from .boundary import guard, own_process, report_and_exit
 from .environment import module_run_by_python, wait_passively
 from .errors import BAD_INPUT, TRACEBACK
-from .terminal import say
+from .terminal import say, say_again
 
 COMMANDS = {
     "pretrain": "pre-train an encoder by masked reconstruction, from a recipe",
@@ -116,17 +117,17 @@ def _dispatch(argv: list[str]) -> int:
     action = (lambda: say(recipes_page(words), kept="\n")) if listing else (lambda: check(name, words))
     if (code := guard(program(name, words), action, TRACEBACK in argv + flags, stops=False)) or listing:
         return code
-    if "torch" not in sys.modules:
-        say(f"{_PROGRAM} {name}: loading ...", stream=sys.stderr)  # imports take seconds
-    from deepavfusion.training.extras import missing_extra
+    loading = say_again(f"{_PROGRAM} {name}: loading ...")  # imports take seconds, and on busy machines a minute
+    with contextlib.nullcontext() if "torch" in sys.modules else loading:
+        from deepavfusion.training.extras import missing_extra
 
-    if message := missing_extra(argv[0]):
-        say(message, stream=sys.stderr)
-        return BAD_INPUT
-    package = "inference" if argv[0] in INFERENCE else "training"
-    module = "prepare" if argv[:2] == ["data", "prepare"] else MODULES.get(argv[0], argv[0])
-    module = f"deepavfusion.{package}.{module}"
-    return importlib.import_module(module).main(argv[1:] + flags) or 0
+        if message := missing_extra(argv[0]):
+            say(message, stream=sys.stderr)
+            return BAD_INPUT
+        package = "inference" if argv[0] in INFERENCE else "training"
+        module = "prepare" if argv[:2] == ["data", "prepare"] else MODULES.get(argv[0], argv[0])
+        imported = importlib.import_module(f"deepavfusion.{package}.{module}")
+    return imported.main(argv[1:] + flags) or 0
 
 
 __all__ = ["COMMANDS", "INFERENCE", "MODULES", "main", "prepare_module", "usage"]

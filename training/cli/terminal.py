@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sys
+import threading
 from collections.abc import Generator
 from typing import Any, TextIO
 
@@ -36,6 +37,30 @@ def say(text: str, kept: str = "", stream: TextIO | None = None) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with _above_bars(stream):
         print(printable(text, kept).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+@contextlib.contextmanager
+def say_again(text: str, seconds: float = 30.0) -> Generator[None]:
+    """Print a line to standard error, and until the block ends again and again with the time that has passed.
+
+    Args:
+        text: The line.
+        seconds: Time between two lines.
+    """
+    ended = threading.Event()
+
+    def wait() -> None:
+        passed = 0.0
+        while not ended.wait(seconds):
+            passed += seconds
+            say(f"{text} {passed:g} s", stream=sys.stderr)
+
+    say(text, stream=sys.stderr)
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _above_bars(stream: TextIO) -> contextlib.AbstractContextManager:
@@ -85,4 +110,4 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
-__all__ = ["printable", "printable_messages", "say", "say_json"]
+__all__ = ["printable", "printable_messages", "say", "say_again", "say_json"]
