@@ -1,101 +1,44 @@
 """DeepAVFusion: early-fusion audio-visual transformers for Hugging Face transformers.
 
-Importing this package registers its classes with the Auto classes, and the model cards of its models with `Trainer`.
+Importing this package registers its classes with the Auto classes, and the model cards of its models with `Trainer`. It
+takes no time: they are imported with the first use of one of them, or once transformers has imported its Auto classes.
 """
 
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
 if sys.argv[:1] == ["-m"]:  # `python -m deepavfusion...` is a command, prepared before torch is imported
     from deepavfusion_cli import prepare_module
 
     prepare_module()
 
-import transformers
-from transformers import AutoConfig
+from .version import __version__ as __version__
+from .watch_deepavfusion import watch
 
-# Imported from their modules: `transformers` exports placeholders for some of them without torchvision or PIL.
-from transformers.models.auto.feature_extraction_auto import AutoFeatureExtractor
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
-from transformers.models.auto.processing_auto import AutoProcessor
-from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+if TYPE_CHECKING:
+    from .registration_deepavfusion import *  # noqa: F403
 
-from deepavfusion.processors import (
-    DeepAVFusionFeatureExtractor,
-    DeepAVFusionImageProcessor,
-    DeepAVFusionProcessor,
-    DeepAVFusionVideoProcessor,
-    MediaError,
-    load_clip,
-)
-from deepavfusion.processors.auto_processing_deepavfusion import register_pipelines
-
-from .auto_deepavfusion import AUTO_MODELS
-from .classification_deepavfusion import DeepAVFusionClassifierOutput, DeepAVFusionForAudioVisualClassification
-from .configuration_deepavfusion import DeepAVFusionConfig
-from .conversion_deepavfusion import export_original_state_dict, load_original_checkpoint
-from .localization_deepavfusion import DeepAVFusionForSoundLocalization, DeepAVFusionSoundLocalizationOutput
-from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
-from .outputs_deepavfusion import DeepAVFusionModelOutput
-from .pretraining_deepavfusion import DeepAVFusionForPreTraining, DeepAVFusionForPreTrainingOutput
-from .segmentation_deepavfusion import DeepAVFusionForSemanticSegmentation, DeepAVFusionSemanticSegmentationOutput
-from .separation_deepavfusion import DeepAVFusionForSourceSeparation, DeepAVFusionSourceSeparationOutput
-from .trainer_card_deepavfusion import register_trainer_card
-from .unimodal_deepavfusion import load_unimodal
-from .version import __version__
-
-AutoConfig.register("deepavfusion", DeepAVFusionConfig)
-for _auto_class, _model_class in AUTO_MODELS.items():
-    getattr(transformers, _auto_class).register(DeepAVFusionConfig, _model_class)
-AutoProcessor.register(DeepAVFusionConfig, DeepAVFusionProcessor)
-AutoFeatureExtractor.register(DeepAVFusionConfig, DeepAVFusionFeatureExtractor)
-AutoVideoProcessor.register(DeepAVFusionConfig, DeepAVFusionVideoProcessor)
-# One class for both backends: it needs neither.
-AutoImageProcessor.register(
-    DeepAVFusionConfig,
-    image_processor_classes={"torchvision": DeepAVFusionImageProcessor, "pil": DeepAVFusionImageProcessor},
-)
-register_pipelines()
-register_trainer_card()
+_REGISTRATION = f"{__name__}.registration_deepavfusion"
 
 
-class _RegisteredPipelines:
-    """Hide `config.custom_pipelines` from `pipeline`, which would otherwise ask to trust the code of a checkpoint.
-
-    The tasks are already registered here; the entries of a checkpoint are kept for saving.
-    """
-
-    def __get__(self, config, owner=None) -> dict:
-        return {}
-
-    def __set__(self, config, value: dict) -> None:
-        config.__dict__["custom_pipelines"] = value
+def _register() -> None:
+    """Import all public names, which registers the classes, and make them attributes of this package."""
+    registered = importlib.import_module(_REGISTRATION)
+    globals().update({name: getattr(registered, name) for name in registered.__all__})
+    globals()["__all__"] = [*registered.__all__, "__version__"]
 
 
-DeepAVFusionConfig.custom_pipelines = _RegisteredPipelines()  # ty: ignore[missing-attribute]
+def __getattr__(name: str) -> Any:
+    if (name == "__all__" or not name.startswith("__")) and _REGISTRATION not in sys.modules:
+        _register()
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
 
-__all__ = [
-    "DeepAVFusionClassifierOutput",
-    "DeepAVFusionConfig",
-    "DeepAVFusionFeatureExtractor",
-    "DeepAVFusionForAudioVisualClassification",
-    "DeepAVFusionForPreTraining",
-    "DeepAVFusionForPreTrainingOutput",
-    "DeepAVFusionForSemanticSegmentation",
-    "DeepAVFusionForSoundLocalization",
-    "DeepAVFusionForSourceSeparation",
-    "DeepAVFusionImageProcessor",
-    "DeepAVFusionModel",
-    "DeepAVFusionModelOutput",
-    "DeepAVFusionPreTrainedModel",
-    "DeepAVFusionProcessor",
-    "DeepAVFusionSemanticSegmentationOutput",
-    "DeepAVFusionSoundLocalizationOutput",
-    "DeepAVFusionSourceSeparationOutput",
-    "DeepAVFusionVideoProcessor",
-    "MediaError",
-    "__version__",
-    "export_original_state_dict",
-    "load_clip",
-    "load_original_checkpoint",
-    "load_unimodal",
-]
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+watch(_register)

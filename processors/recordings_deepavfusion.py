@@ -172,7 +172,8 @@ class FrameReader:
                 set_limits(stream)
                 if back is not None and not seek(container, stream, first + origin - back):
                     continue
-                frames, self.rate = decode(container, stream), stream.average_rate or stream.guessed_rate or self.rate
+                frames, rate = decode(container, stream), stream.average_rate or stream.guessed_rate or self.rate
+                self.rate = Fraction(rate.numerator, rate.denominator)  # PyAV 19 has numbers of its own kind
                 ratio = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
                 yield from self._shown(frames if back is None else if_in_time(frames, first + origin), origin, ratio)
         raise self._source.error("images", "its images cannot be decoded")
