@@ -1,4 +1,4 @@
-"""`import deepavfusion` takes no time, and registers its classes however transformers is imported after it or before."""
+"""`import deepavfusion` takes no time, and registers its classes whether transformers is imported before it or after."""
 
 import os
 import subprocess
