@@ -1,4 +1,4 @@
-"""`import deepavfusion` takes no time, and registers its classes whether transformers is imported before it or after."""
+"""Importing the package takes no time, and registers its classes, be it before or after transformers is imported."""
 
 import os
 import subprocess
