@@ -1,7 +1,7 @@
 """Entry point of the `deepavfusion` command, which dispatches to the `main` of each command's module.
 
-It is installed as a package of its own, `deepavfusion_cli`, because any module of `deepavfusion` imports transformers.
-That takes seconds, for which help, version and misspelled commands do not wait.
+Importing the classes of `deepavfusion` takes seconds, for which help, version and misspelled commands do not wait: what
+they need is a package of its own, `deepavfusion_cli`, which never imports torch or transformers.
 """
 
 import contextlib

@@ -1,19 +1,18 @@
 """Values of recipes and overrides: YAML within limits, types, choices and ranges, checked before anything is built."""
 
 import difflib
-import functools
-import importlib.util
 import os
 import re
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import yaml
 
+from deepavfusion.ranges_deepavfusion import Range
+
 from .errors import EXPECTED
 from .options import split_override
-from .recipes import RecipeError, package_folder
+from .recipes import RecipeError
 
 MAX_VALUES = 10_000  # of a file, with what aliases repeat
 VALUES_SETTING = "DEEPAVFUSION_MAX_RECIPE_VALUES"  # environment variable with another limit
@@ -203,16 +202,7 @@ def check_override(key: str, value: Any, kinds: str, limits: dict[str, Any]) -> 
     """
     choices, bounds = limits.get("choices", ()), limits.get("range")
     value = convert(as_choice(value, choices), kinds, key)
-    check_value(value, key, choices, None if bounds is None else _ranges().Range(**bounds))
-
-
-@functools.cache
-def _ranges() -> ModuleType:
-    """The ranges of the main package, by their file: importing that package takes seconds."""
-    spec = importlib.util.spec_from_file_location(f"{__package__}._ranges", package_folder() / "ranges_deepavfusion.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    check_value(value, key, choices, None if bounds is None else Range(**bounds))
 
 
 __all__ = ["as_choice", "check_override", "check_value", "convert", "kind_of", "load_values", "parse_override"]
