@@ -14,12 +14,12 @@ if sys.argv[:1] == ["-m"]:  # `python -m deepavfusion...` is a command, prepared
     prepare_module()
 
 from .version import __version__ as __version__
-from .watch_deepavfusion import watch
+from .watch import watch
 
 if TYPE_CHECKING:
-    from .registration_deepavfusion import *  # noqa: F403
+    from .registration import *  # noqa: F403
 
-_REGISTRATION = f"{__name__}.registration_deepavfusion"
+_REGISTRATION = f"{__name__}.registration"
 
 
 def _register() -> None:

@@ -59,7 +59,7 @@ for name, model in AUTO_MODELS.items():
 assert deepavfusion.DeepAVFusionModel._prepare_to_save.__module__ == "deepavfusion.auto_deepavfusion"
 assert deepavfusion.DeepAVFusionModel is AUTO_MODELS["AutoModel"]
 assert "DeepAVFusionModel" in dir(deepavfusion) and "DeepAVFusionModel" in deepavfusion.__all__
-assert not any("watch_deepavfusion" in type(finder).__module__ for finder in sys.meta_path)
+assert not any(type(finder).__module__ == "deepavfusion.watch" for finder in sys.meta_path)
 """
 
 

@@ -1,6 +1,6 @@
 """All public names, and what importing them registers with transformers: Auto classes, pipelines, model cards.
 
-Importing this module takes seconds, of which nearly all are those of torch and transformers; see `watch_deepavfusion`.
+Importing this module takes seconds, of which nearly all are those of torch and transformers; see `watch`.
 """
 
 import transformers
