@@ -23,8 +23,9 @@ TASK_PARTS = r"deepavfusion\.training\.(data|metrics|report)\b"
 ENTRY_POINTS = r"deepavfusion\.training\.(pretrain|finetune|probe|evaluate|verify|check|command|cli)$"
 # Modules (of which name matches) and those that they must not import.
 ARROWS = [
-    (rf"{MODELS}\.", r"deepavfusion\.(processors|inference|training)\b"),
-    (r"deepavfusion$", r"deepavfusion\.(inference|training)\b"),
+    (rf"{MODELS}\.(?!registration$)", r"deepavfusion\.(processors|inference|training)\b"),
+    (r"deepavfusion(\.registration)?$", r"deepavfusion\.(inference|training)\b"),
+    (rf"{MODELS}\.", r"deepavfusion\.registration$"),
     (r"deepavfusion\.processors", rf"{MODELS}|deepavfusion\.(inference|training)\b"),
     (r"deepavfusion\.inference", r"deepavfusion\.training\b"),
     (TASK_PARTS, r"deepavfusion\.training\.(config|tasks|runs|experiments)\b"),

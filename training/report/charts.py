@@ -18,11 +18,10 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import as_array
 
 from ..wording import NEIGHBOR_METRICS, RANDOM_NEIGHBOR, metric_title
-from .style import COLORS, CYCLE, chart_axes, figure_png, own_style, shorten
+from .style import COLORS, CYCLE, MARKED, chart_axes, figure_png, markers, note_absence, own_style, shorten
 
 MAX_CLASSES = 40  # of a legible confusion matrix
 _ANNOTATED = 20  # number of classes up to which cells are annotated
-_MARKER = {"marker": "o", "markersize": 4}
 # Parts of the loss of pre-training, in the order of drawing.
 _LOSSES = {
     "image": COLORS["image"],
@@ -137,7 +136,7 @@ def training_curves(
     epochs = [record["epoch"] for record in train]
     _loss_panel(losses, train, evaluations)
     _probe_panel(probe, evaluations, chance)
-    few = _few(epochs)
+    few = markers(epochs)
     rate.plot(epochs, [record["learning_rate"] for record in train], color=COLORS["total"], **few)
     chart_axes(rate, "Learning rate", "epoch", "learning rate")
     norm.plot(epochs, [record["grad_norm"] for record in train], color=COLORS["total"], linewidth=1.0, **few)
@@ -174,9 +173,9 @@ def finetuning_curves(
     for axes, (heading, name, records, label) in zip(figure.subplots(1, 3), panels, strict=True):
         points = [(record["epoch"], record[name]) for record in records if name in record]
         if points:
-            axes.plot(*zip(*points, strict=True), color=COLORS["total"], **_few(points))
+            axes.plot(*zip(*points, strict=True), color=COLORS["total"], **markers(points))
         else:
-            _note_absence(axes)
+            note_absence(axes)
         chart_axes(axes, heading, "epoch", label)
     write_atomically(path, figure_png(figure))
 
@@ -186,8 +185,8 @@ def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[
     names = [name for name in _LOSSES if any(f"{name}_loss" in record for record in train)]
     for name in names:
         for records, style, origin in (
-            (train, _few(train), "training"),
-            (evaluations, {"linestyle": "--", **_MARKER}, "held out"),
+            (train, markers(train), "training"),
+            (evaluations, {"linestyle": "--", **MARKED}, "held out"),
         ):
             points = [(record["epoch"], record[f"{name}_loss"]) for record in records if f"{name}_loss" in record]
             if points:
@@ -202,15 +201,6 @@ def _loss_panel(axes, train: Sequence[Mapping[str, Any]], evaluations: Sequence[
     axes.legend()
 
 
-def _few(points: Sequence[Any]) -> dict[str, Any]:
-    """Style of a line: its points are marked if they are few, as a single one has no line."""
-    return _MARKER if len(points) < 30 else {}
-
-
-def _note_absence(axes) -> None:
-    axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
-
-
 def _log_axis(axes) -> None:
     """Scale the y axis logarithmically, with plain numbers: the style draws no formulas."""
     axes.set_yscale("log")
@@ -222,13 +212,13 @@ def _probe_panel(axes, evaluations: Sequence[Mapping[str, Any]], chance: Mapping
     probed = [record for record in evaluations if record.get("probe")]
     if not probed:
         chart_axes(axes, "Nearest-neighbor probe", "epoch", "score")
-        _note_absence(axes)
+        note_absence(axes)
         return
     metric = next(iter(probed[0]["probe"]["fusion"]))
     epochs = [record["epoch"] for record in probed]
     for name in probed[0]["probe"]:
         scores = [100 * record["probe"][name][metric] for record in probed]
-        axes.plot(epochs, scores, color=COLORS[name], label=name, **_MARKER)
+        axes.plot(epochs, scores, color=COLORS[name], label=name, **MARKED)
     if chance is not None:
         axes.axhline(100 * chance[metric], color="0.4", linestyle=":", label=RANDOM_NEIGHBOR)
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend

@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 DPI = 144  # 1.5 pixels per CSS pixel of the page, so that text is sharp on high-density displays
 # Distinguishable under the common forms of color blindness (Okabe and Ito).
 COLORS = {"fusion": "#0072B2", "image": "#E69F00", "audio": "#009E73", "all": "#CC79A7", "total": "#333333"}
+MARKED = {"marker": "o", "markersize": 4}  # points of a line
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
 _STYLE = {
     "font.size": 10,
@@ -71,9 +72,30 @@ def chart_axes(axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def markers(points: Sequence[Any]) -> dict[str, Any]:
+    """Style of a line: its points are marked if they are few, as a single one has no line."""
+    return MARKED if len(points) < 30 else {}
+
+
+def note_absence(axes) -> None:
+    """Say in a chart that there is nothing to draw."""
+    axes.text(0.5, 0.5, "no scores", ha="center", va="center", transform=axes.transAxes, color="0.4")
+
+
 def shorten(name: str, length: int = 24) -> str:
     """The name, or its beginning and an ellipsis if it is longer than `length`."""
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-__all__ = ["COLORS", "CYCLE", "DPI", "chart_axes", "figure_png", "own_style", "shorten"]
+__all__ = [
+    "COLORS",
+    "CYCLE",
+    "DPI",
+    "MARKED",
+    "chart_axes",
+    "figure_png",
+    "markers",
+    "note_absence",
+    "own_style",
+    "shorten",
+]
