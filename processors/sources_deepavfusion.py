@@ -100,7 +100,9 @@ def _open(find: Callable[[], Any], name: str) -> Any:
     except ImportError as error:  # fsspec says what to install
         raise ImportError(f"{name}: expected the package for this kind of address: {error}") from error
     except FileNotFoundError as error:
-        raise MediaError(f"{name}: expected a media file, but there is no such file.") from error
+        reason = unreachable(error)
+        found = "there is no such file" if reason is None else f"its address cannot be reached ({reason})"
+        raise MediaError(f"{name}: expected a media file, but {found}.") from error
     except Exception as error:  # each file system has its own kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MediaError(f"{name}: expected an address that fsspec can open, but: {reason}.") from error
@@ -109,6 +111,14 @@ def _open(find: Callable[[], Any], name: str) -> Any:
         if not isinstance(getattr(file, "name", None), str):
             file.name = name
     return file
+
+
+def unreachable(error: BaseException) -> str | None:
+    """Why an address cannot be reached, of an error for which fsspec has raised `FileNotFoundError`; else None."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or cause is None or getattr(cause, "status", None) in (404, 410):
+        return None
+    return " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
 
 
 def as_items(values: Any) -> list | None:
@@ -140,4 +150,4 @@ def _is_missing(item: Any) -> bool:
     return item is None or (isinstance(item, float) and item != item) or type(item).__name__ == "NAType"
 
 
-__all__ = ["as_items", "is_address", "is_audio_decoder", "is_decoder", "is_file", "open_file"]
+__all__ = ["as_items", "is_address", "is_audio_decoder", "is_decoder", "is_file", "open_file", "unreachable"]

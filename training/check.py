@@ -6,7 +6,7 @@
     deepavfusion pretrain vggsound_base data.path=VGGSOUND data.checked_list=vggsound.parquet
 
 Options of the data set are given as in recipes; data.path=PATH may stand for PATH. Exit codes: 0 all clips can be read;
-1 some cannot; 2 for an unusable data set.
+1 some cannot; 2 for an unusable data set, or a split whose clips an option names and that is unusable.
 """
 
 import statistics
@@ -40,6 +40,7 @@ from .data.sources import DATA_SETS, with_defaults
 from .data.stills import MaskClips, StillClips
 from .wording import count, listing, with_path
 
+_NAMED_BY = {"train": "train_list", "test": "test_list"}  # options that name the clips of a split
 _FEW_CLASSES = 12  # whose numbers of clips are shown one by one
 
 
@@ -70,6 +71,11 @@ def splits_of(options: dict) -> Iterator[tuple[str, ClipDataset | Exception]]:
             yield split, error
             continue
         yield split, clips
+
+
+def asks_for(options: dict, split: str) -> bool:
+    """Whether an option names the clips of a split, so that it is an error if that split cannot be used."""
+    return split in _NAMED_BY and options.get(_NAMED_BY[split]) is not None
 
 
 @dataclass
@@ -167,6 +173,14 @@ def overlap(splits: list[Split]) -> list[str]:
     return sorted(by_name.get("train", set()) & by_name.get("test", set()))
 
 
+def places_of(clips: ClipDataset) -> list[tuple]:
+    """What each item of a data set is read from: items for which it is the same are read alike."""
+    names = [clips.describe(i) for i in range(len(clips))]
+    rows = clips.rows if isinstance(clips, FileClips) else None
+    parts = [] if rows is None else [rows[name][:] for name in ("start", "end") if name in rows.column_names]
+    return list(zip(names, *parts, strict=True))
+
+
 def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Split], list[Split], dict[str, Exception]]:
     """Inspect all clips and print what is found.
 
@@ -179,7 +193,7 @@ def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Spl
         The splits; those of which all clips are in earlier ones, too; and why splits cannot be used.
     """
     found, repeated, failed = [], [], {}
-    known: dict[str, Finding] = {}
+    known: dict[tuple, Finding] = {}
     with collecting_missing() as reports, naming_dead_workers():
         for name, clips in splits_of(options):
             missing = reports[-1] if reports else Missing(0, [], 0)
@@ -188,20 +202,24 @@ def read_splits(options: dict, num_workers: int, decode: bool) -> tuple[list[Spl
                 failed[name] = clips
                 continue
             split = Split(name, clips, missing, [])
-            names = [clips.describe(i) for i in range(len(clips))]
-            if known.keys() >= set(names):
-                split.findings += [known[path]._replace(index=i) for i, path in enumerate(names)]
+            places = places_of(clips)
+            again = known.keys() >= set(places)
+            if not again or split.key is not None:
+                say(described(clips, name))
+                for note in annotation_notes(missing, first=not found):
+                    say(note)
+            if again:
+                split.findings += [known[place]._replace(index=i) for i, place in enumerate(places)]
                 repeated.append(split)
+                if split.key is not None:
+                    say("all of these clips are above, too")
                 continue
             found.append(split)
-            say(described(clips, name))
-            for note in annotation_notes(missing, first=len(found) == 1):
-                say(note)
             with Progress("clips read", len(clips), "clip") as progress:
                 for findings in inspect_clips(clips, num_workers, decode):
                     split.findings += findings
                     progress.update(len(findings))
-            known |= {finding.path: finding for finding in split.findings}
+            known |= {places[finding.index]: finding for finding in split.findings}
             for note in clip_notes(split):
                 say(note)
     return found, repeated, failed
@@ -242,11 +260,13 @@ def main(argv: list[str]) -> int:
     for name, error in failed.items():
         if name != "validation" and given.name != "folder":
             say(f"split {name} is not checked: {outcome(error)[1]}")
+    asked = any(asks_for(options, name) for name in failed)
     common = overlap([*splits, *repeated])
     if common:
         say(f"overlap: {count(len(common), 'recording')} of the test split also in training, first: {common[0]}")
     if given.report is not None:
-        report = {split.key or "clips": split.report() for split in splits}
+        report = {split.key or "clips": split.report() for split in [*repeated, *splits]}
+        report = {name: report[name] for name in (*SPLITS, "clips") if name in report}
         content = {"data": options, "splits": report, "recordings_in_training_and_test": common}
         write_files({given.report: to_json(content).encode("utf-8", "surrogateescape")}, overwrite=True)
         say(f"report written to {given.report}")
@@ -257,7 +277,7 @@ def main(argv: list[str]) -> int:
     detail = ", ".join(f"{number:,} without {kind}" for kind, number in kinds.items())
     found = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"
     say(f"{count(total, 'clip')} checked: {found}")
-    return FAILED if broken else 0
+    return BAD_INPUT if asked else FAILED if broken else 0
 
 
 if __name__ == "__main__":

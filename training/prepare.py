@@ -5,7 +5,8 @@
     deepavfusion pretrain vggsound_base data.name=shards data.path=PREPARED
 
 An interrupted preparation goes on when the same command is run again. With --part K/N, several machines share the work.
-Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or folder.
+Exit codes: 0 all clips are stored; 1 some could not be read, and are left out; 2 for an unusable data set or folder, or
+a split whose clips an option names and that is unusable.
 """
 
 import os
@@ -15,11 +16,11 @@ from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
-from deepavfusion_cli.errors import BAD_INPUT, FAILED
+from deepavfusion_cli.errors import BAD_INPUT, FAILED, outcome
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
-from .check import splits_of
+from .check import asks_for, splits_of
 from .data.files import FileClips
 from .data.shards import (
     Encoding,
@@ -29,6 +30,7 @@ from .data.shards import (
     finish,
     free_bytes,
     is_claimed,
+    list_digests,
     prepare,
     still_rows,
 )
@@ -52,14 +54,15 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
 
     Raises:
         OSError: A file of the data set is missing or cannot be read.
-        ValueError: The data set has no clips, or is prepared already.
+        ValueError: The data set has no clips, or is prepared already; or a split whose clips an option names cannot be
+            used.
     """
     name, root = options["name"], str(options["path"])
     if name == "shards":
         raise ValueError(f"{root} is named as a prepared data set; only others can be prepared.")
     if options.get("validation_fraction") is not None:
         raise ValueError("All clips are prepared: give data.validation_fraction to the training, which holds them out.")
-    rows, reasons = {}, []
+    rows, reasons = {}, {}
     given = chosen_options(with_defaults(options))
     about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}
     for split, clips in splits_of(options):
@@ -75,10 +78,17 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> P
                 about |= {"kind": "masks", "classes": clips.mask_classes}
             elif isinstance(clips, BoxClips):
                 about |= {"kind": "boxes", "required_boxes": clips.required_boxes}
-        else:
-            reasons.append(clips)
+        elif isinstance(clips, Exception):
+            if asks_for(options, split):
+                raise clips
+            reasons[split] = clips
     if not rows:
-        raise reasons[-1]
+        raise [*reasons.values()][-1]
+    for split, reason in reasons.items():
+        if split != "validation" and name != "folder":
+            say(f"split {split} is not prepared: {outcome(reason)[1]}", stream=sys.stderr)
+    if digests := list_digests(options):
+        about["digests"] = digests
     return Preparation(rows, root, about, encoding, clips_per_shard)
 
 
@@ -123,16 +133,16 @@ def main(argv: list[str]) -> int:
         say(f"part {number} of {parts}: {count(len(shards), 'shard')} in {given.out}")
         say("\nWhen all parts are there, the same command without --part writes their index.", kept="\n")
         return 0
-    outcome = finish(preparation, given.out)
-    for path, reason in outcome.broken:
+    prepared = finish(preparation, given.out)
+    for path, reason in prepared.broken:
         say(f"left out: {with_path(path, reason)}")
-    left_out = f"; {len(outcome.broken):,} could not be read" if outcome.broken else ""
-    say(f"{count(outcome.clips, 'clip')} stored in {given.out}, {outcome.bytes / _GB:,.2f} GB{left_out}")
+    left_out = f"; {len(prepared.broken):,} could not be read" if prepared.broken else ""
+    say(f"{count(prepared.clips, 'clip')} stored in {given.out}, {prepared.bytes / _GB:,.2f} GB{left_out}")
     if (line := next_command(preparation, given.out)) is not None:
         model = ", with a model in place of MODEL" if line.endswith((" MODEL", "=MODEL")) else ""
         say(f"\nnext{model}:", kept="\n")
         say(f"  {line}")
-    return FAILED if outcome.broken else 0
+    return FAILED if prepared.broken else 0
 
 
 if __name__ == "__main__":

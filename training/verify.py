@@ -23,6 +23,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from deepavfusion.inference.files import UnreadableError, reading
+from deepavfusion.inference.publishing.checks import metric_key
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import FAILED
 from deepavfusion_cli.preflight import parse
@@ -165,10 +166,11 @@ def _published(folder: Path, metrics: dict[str, float]) -> Iterator[Difference]:
     if card.is_file():
         with reading(card):
             results = ModelCard.load(card).data.eval_results or []
-        names = {round(value, CARD_DIGITS) for value in metrics.values()}
         for result in results:
-            if result.metric_value not in names:
-                yield Difference(result.metric_name or result.metric_type, "README.md", result.metric_value, None)
+            key = metric_key(result)
+            value = metrics.get(key)
+            if value is None or result.metric_value != round(value, CARD_DIGITS):
+                yield Difference(key, "README.md", result.metric_value, value)
 
 
 @command("deepavfusion verify")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard, parse_eval_result_entries
+from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from safetensors import safe_open
 
 from ..files import damaged_file
@@ -136,8 +136,7 @@ def _numbers(contents: Contents, card: str) -> Iterator[str]:
     measured = _measured(contents)
     where = ", ".join(sorted(measured)) or "evaluation.json, eval_results.json or trainer_state.json"
     for result in results:
-        stream = _STREAM.search(result.metric_name or "")  # as in "1-NN accuracy (fusion)", fusion_accuracy
-        key = f"{stream[1]}_{result.metric_type}" if stream else result.metric_type
+        key = metric_key(result)
         values = [value for numbers in measured.values() for name, value in numbers if _names(name, key)]
         if not _is_number(result.metric_value) or not any(_equal(result.metric_value, value) for value in values):
             found = f"found {_shown(values)}" if values else "found none"
@@ -154,6 +153,12 @@ def _numbers(contents: Contents, card: str) -> Iterator[str]:
                 # Leaderboards ask for fractions or for percentages.
                 if not any(_equal(entry.value, scale * value) for value in everything for scale in (1, 100)):
                     yield f"{name} gives {entry.task_id} = {entry.value}: expected this result in {where}, found none"
+
+
+def metric_key(result: EvalResult) -> str:
+    """Name in evaluation.json of a result in a card: fusion_accuracy of "1-NN accuracy (fusion)"."""
+    stream = _STREAM.search(result.metric_name or "")
+    return f"{stream[1]}_{result.metric_type}" if stream else result.metric_type
 
 
 def _measured(contents: Contents) -> dict[str, list[tuple[str, float]]]:
@@ -205,4 +210,4 @@ def private_paths(contents: Contents) -> list[str]:
     return found
 
 
-__all__ = ["find_faults", "private_paths"]
+__all__ = ["find_faults", "metric_key", "private_paths"]

@@ -24,13 +24,14 @@ _MODEL = (
     "config_sentence_transformers.json",
     "sentence_*_config.json",
     "[0-9]_*/*",
-    "onnx/*.onnx",
+    "*.onnx",
+    "*.onnx.data",  # weights beside a file that would be too large with them
 )
 _CODE = ("*_deepavfusion.py",)
 _RESULTS = (
     "evaluation.json",
-    "predictions*.parquet",
-    "predictions*.safetensors",
+    "predictions/*.parquet",
+    "nearest_neighbours.json",
     ".eval_results/*.yaml",
     "metrics.jsonl",
     "report.html",

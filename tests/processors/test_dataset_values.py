@@ -364,6 +364,7 @@ class TestAddresses:
             ("memory://absent.mp4", "there is no such file"),
             ("zip://absent.mp4::{archive}", "there is no such file|absent.mp4"),
             ("nowhere://clip.mp4", "Protocol not known: nowhere"),
+            ("http://127.0.0.1:9/clip.mp4", r"its address cannot be reached \(.*127\.0\.0\.1:?'?,? "),
         ],
     )
     def test_addresses_that_cannot_be_opened_are_named(self, processor, files, address, reason):

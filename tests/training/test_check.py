@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from datasets import Dataset
 
 import deepavfusion_cli as cli
 from deepavfusion.training.data import build_dataset
@@ -125,6 +126,60 @@ def test_everything_found_is_reported(vggsound, tmp_path, capsys):
     assert [os.path.basename(path)[:11] for path, _ in train["shorter_than_window"]] == ["video000000", "video000006"]
     assert train["clips_per_class"] == {"a": 3, "b": 0}
     assert found["recordings_in_training_and_test"] == ["video000000"]
+
+
+@pytest.mark.parametrize("columns", ["split", "no split"])
+def test_parts_of_one_file_are_checked_each(tmp_path, columns, capsys):
+    """The same files in other parts, or in another split, are not the same clips."""
+    make_clips(tmp_path / "set", 2, seconds=3.0)
+    names = sorted(path.name for path in (tmp_path / "set").iterdir())
+    spans = ["0,2", "500,502", "500,502", "0,2"]
+    rows = [f"{names[k % 2]},{'ab'[k % 2]},{spans[k]}" for k in range(4)]
+    rows = [f"{row},{('train', 'test')[k // 2]}" if columns == "split" else row for k, row in enumerate(rows)]
+    heads = "file,label,start,end" + (",split" if columns == "split" else "")
+    write(tmp_path / "set" / "clips.csv", "\n".join([heads, *rows]) + "\n")
+    out, report = tmp_path / "list.parquet", tmp_path / "report.json"
+    words = ["data", "check", "folder", str(tmp_path / "set"), "--num-workers", "0"]
+    assert cli.main([*words, "--out", str(out), "--report", str(report)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.endswith("4 clips checked: 2 cannot be read\n")
+    assert "list of 2 usable clips" in printed
+    splits = json.loads(report.read_text())["splits"]
+    assert {name: split["found"] for name, split in splits.items()} == (
+        {"train": 2, "test": 2} if columns == "split" else {"clips": 4}
+    )
+    assert sum(len(split["unreadable"]) for split in splits.values()) == 2
+    listed = Dataset.from_parquet(str(out))
+    assert sorted(zip(listed["path"], listed["start"], strict=True)) == [(names[0], 0.0), (names[1], 0.0)]
+
+
+def test_a_split_of_clips_that_are_above_is_reported(vggsound, clip, tmp_path, capsys):
+    """Clips that are training and test clips are read once."""
+    ids = "".join(f"video{i:06d}_{i:06d}\n" for i in (0, 4, 6))
+    write(tmp_path / "some.txt", ids)
+    report = tmp_path / "report.json"
+    options = [f"data.train_list={tmp_path / 'some.txt'}", f"data.test_list={tmp_path / 'some.txt'}"]
+    words = ["data", "check", "vggsound", str(vggsound), *options, "--num-workers", "0", "--report", str(report)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "vggsound, split test" in printed
+    assert "all of these clips are above, too\n" in printed
+    assert printed.endswith("3 clips checked: all can be read\n")
+    assert [split["found"] for split in json.loads(report.read_text())["splits"].values()] == [3, 3]
+
+
+def test_a_list_that_fits_no_clip_is_an_error(vggsound, tmp_path, capsys):
+    write(tmp_path / "typo.txt", "nothing_000001\n")
+    option = f"data.train_list={tmp_path / 'typo.txt'}"
+    assert cli.main(["data", "check", "vggsound", str(vggsound), option, "--num-workers", "0"]) == 2
+    printed = capsys.readouterr().out
+    assert "split train is not checked: " in printed
+    assert "2 clips checked: " in printed
+    out = tmp_path / "prepared"
+    words = ["data", "prepare", "vggsound", str(vggsound), str(out), option, "--num-workers", "0"]
+    assert cli.main(words) == 2
+    assert "typo.txt names 1 clip" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_headers_alone_tell_what_is_missing_but_not_what_is_damaged(vggsound, clip, capsys):

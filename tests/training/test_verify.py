@@ -242,6 +242,10 @@ def test_what_is_published_is_compared(folder):
     (folder / "README.md").write_text(readme.replace(f"value: {card[0].metric_value}", "value: 0.4321", 1))
     (found,) = verify.verify(folder).differences
     assert (found.file, found.stored) == ("README.md", 0.4321)
+    for other in {result.metric_value for result in card} - {card[0].metric_value}:  # the number of another metric
+        (folder / "README.md").write_text(readme.replace(f"value: {card[0].metric_value}", f"value: {other}", 1))
+        (found,) = verify.verify(folder).differences
+        assert (found.file, found.stored, round(found.derived, 4)) == ("README.md", other, card[0].metric_value)
 
 
 def test_windows_of_files_are_derived_too(tmp_path):

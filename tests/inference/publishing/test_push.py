@@ -149,6 +149,23 @@ def test_contents(folder):
         assert text in lines
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "predictions/clips.parquet",
+        "predictions/nearest_neighbours.parquet",
+        "nearest_neighbours.json",
+        "onnx/model.onnx",
+        "onnx/model.onnx.data",
+        "tiny.onnx",
+    ],
+)
+def test_what_verifies_and_what_runs_a_model_is_published(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"content")
+    assert set(find_contents(folder).published) == published(folder) | {name}
+
+
 def test_patterns_add_and_remove_files(folder):
     contents = find_contents(folder, ["notes.txt", "clips/"], ["figures/*"])
     assert set(contents.published) == published(folder) - {"figures/curve.png"} | {"notes.txt", "clips/clip.mp4"}

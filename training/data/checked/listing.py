@@ -52,14 +52,15 @@ def check_command(options: Mapping[str, Any], out: str | Path | None = None) -> 
     return shlex.join([*words, *([] if out is None else ["--out", str(out), "--overwrite"])])
 
 
-def _digest(path: str | Path) -> str:
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _decisive(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that decide which clips there are; of files, digests."""
     given = {key: options[key] for key in _CLIP_OPTIONS if options.get(key) not in (None, False)}
-    return {key: _digest(value) if key in _FILES else value for key, value in given.items()}
+    return {key: digest(value) if key in _FILES else value for key, value in given.items()}
 
 
 def write_listing(
@@ -107,7 +108,7 @@ def write_listing(
     rows = concatenate_datasets([table for table in tables if len(table)] or tables)
     if not len(rows):
         raise ValueError(f"Expected usable clips of {options['name']} in {root}, found none.")
-    inside = {_inside(root, str(file)): _digest(file) for file in annotation_files}
+    inside = {_inside(root, str(file)): digest(file) for file in annotation_files}
     about = {
         "version": _VERSION,
         "data": options["name"],
@@ -188,9 +189,9 @@ def _mismatch(about: dict, options: Mapping[str, Any], root: str) -> str | None:
             if key in _FILES:
                 return f"was made with another data.{key}"
             return f"was made with data.{key}={was.get(key)}, expected {now.get(key)}"
-    for name, digest in about["files"].items():
+    for name, known in about["files"].items():
         file = Path(root, name)
-        if file.is_file() and _digest(file) != digest:
+        if file.is_file() and digest(file) != known:
             return f"is out of date: {file} has changed since"
     return None
 
@@ -225,4 +226,4 @@ def _report_changes(path: Path, names: Sequence[str], root: str, started: float,
         logger.warning("%s; files that were added since are not used: %s", what, again)
 
 
-__all__ = ["Listing", "check_command", "read_listing", "write_listing"]
+__all__ = ["Listing", "check_command", "digest", "read_listing", "write_listing"]

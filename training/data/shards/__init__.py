@@ -19,7 +19,7 @@ from .encoding import Encoding
 from .index import finish, read_shards
 from .preparation import FolderTakenError, Preparation, claim, is_claimed
 from .reading import ShardReader, read_about
-from .source import chosen_options
+from .source import chosen_options, list_digests
 from .stills import still_rows
 from .writing import estimate_bytes, free_bytes, prepare
 
@@ -34,6 +34,7 @@ __all__ = [
     "finish",
     "free_bytes",
     "is_claimed",
+    "list_digests",
     "prepare",
     "read_about",
     "read_shards",

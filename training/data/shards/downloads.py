@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion.inference.files import write_atomically, writing
+from deepavfusion.processors.sources_deepavfusion import unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def local_copy(path: str, cache: str | None = None, limit: float | None = None) 
 
     Raises:
         FileNotFoundError: There is no such file at the address.
+        ConnectionError: The address cannot be reached, and there is no copy.
     """
     if not is_remote(path):
         return path.removeprefix("file://")
@@ -56,7 +58,7 @@ def local_copy(path: str, cache: str | None = None, limit: float | None = None) 
             os.utime(target)
             return str(target)
         if limit is not None and target.match(_KEPT):
-            make_room(folder, limit * 1e9 - files.size(remote))
+            make_room(folder, limit * 1e9 - (files.size(remote) or 0))
         with writing(target) as draft:
             files.get_file(remote, draft.name)
             mark.unlink(missing_ok=True)  # or a copy that is replaced by another would have its mark for an instant
@@ -70,6 +72,8 @@ def _version(files: Any, remote: str, path: str, there: bool) -> str | None:
         return str(files.checksum(remote))
     except Exception as error:  # of any kind, as the libraries of addresses differ
         if not there:
+            if reason := unreachable(error):
+                raise ConnectionError(f"{path} cannot be reached: {reason}.") from error
             raise
         logger.warning("%s cannot be reached (%s): its copy is used", path, error or type(error).__name__)
         return None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..checked import digest
 from ..clips import ClipDataset
 from ..files import FileClips
 from ..frames import Still
@@ -25,6 +26,11 @@ def chosen_options(options: dict) -> dict[str, Any]:
     """The options that choose clips, as a prepared data set repeats them: of files, their names."""
     given = {key: options[key] for key in CHOSEN if options.get(key) is not None}
     return {key: Path(value).name if key in _FILES else value for key, value in given.items()}
+
+
+def list_digests(options: dict) -> dict[str, str]:
+    """Digests of the files among the options that choose clips, by which lists of one name are told apart."""
+    return {key: digest(options[key]) for key in _FILES if options.get(key) is not None}
 
 
 def build_shards(request, held_out: Callable[[Any, bool], Any]) -> ClipDataset:
@@ -65,6 +71,12 @@ def _check(about: dict, request, root: str) -> None:
             raise ValueError(
                 f"data.{key}={value}, but {root} was prepared from {about['data']} {found}. Prepare it with that "
                 f"option, or set data.{key}=null to use the clips that are there."
+            )
+        known, file = about.get("digests", {}).get(key), request.options[key]
+        if known is not None and Path(file).is_file() and digest(file) != known:
+            raise ValueError(
+                f"data.{key}={file} has changed since {root} was prepared with a file of that name. "
+                f"Prepare it again, or set data.{key}=null to use the clips that are there."
             )
 
 
@@ -162,4 +174,4 @@ def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, h
     return MaskClips(*common, label_names=about["classes"] if request.semantic else None, task=request.task, **more)
 
 
-__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options", "stills_of_split"]
+__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options", "list_digests", "stills_of_split"]

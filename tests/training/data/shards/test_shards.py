@@ -589,6 +589,26 @@ def test_files_that_changed_at_their_address_are_downloaded_again(tmp_path, capl
             memory.rm("/changing", recursive=True)
 
 
+def test_an_address_that_cannot_be_reached_is_not_an_absent_data_set(tmp_path):
+    with pytest.raises(ConnectionError, match=r"^http://127.0.0.1:9/set/dataset.json cannot be reached: "):
+        read_shards("http://127.0.0.1:9/set", str(tmp_path))
+
+
+def test_files_of_unknown_size_are_downloaded(tmp_path, monkeypatch):
+    """As by servers that tell no length."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/unknown/shards/0.tar", b"content")
+    try:
+        monkeypatch.setattr(type(memory), "size", lambda self, path: None)
+        for _ in range(2):
+            copy = local_copy("memory://unknown/shards/0.tar", str(tmp_path), 1e-3)
+            assert Path(copy).read_bytes() == b"content"
+    finally:
+        memory.rm("/unknown", recursive=True)
+
+
 def test_downloads_are_removed_to_make_room(tmp_path):
     import fsspec
 
