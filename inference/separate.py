@@ -28,7 +28,17 @@ from .films.sources import write_source_films
 from .jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, VIDEO_SUFFIXES, numbered
 from .jobs.progress import Progress, duration
 from .jobs.recording_drafts import RecordingDraft
-from .jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete, say_written
+from .jobs.records import (
+    identity,
+    is_complete,
+    make_record,
+    model_identity,
+    read_record,
+    record_of,
+    remove_earlier,
+    say_complete,
+    say_written,
+)
 from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
@@ -172,7 +182,9 @@ def main(argv: list[str]) -> int:
                 files = draft.outputs[:-1]
                 draft.add_file(record, make_record("separate", file, arguments.model, about, files, found))
             with Progress(f"write {name}", draft.samples * len(paths), "sample") as progress:
+                earlier = read_record(record)
                 draft.publish(progress.update)
+                remove_earlier(out, earlier, draft.outputs)
         factor = draft.attenuation
         note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
         say_written([*(f"{path}{note}" for path in paths), spectrograms, *films])

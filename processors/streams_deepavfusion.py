@@ -18,6 +18,7 @@ try:
     import av
     import av.sidedata.sidedata
     import av.stream
+    import av.video.reformatter
 except ImportError:
     av = None
 
@@ -356,12 +357,14 @@ def upright(frames: list, ratio: float) -> np.ndarray:
     orientation = Orientation() if matrix is None else matrix_orientation(matrix)
     shape = (width, height) if orientation.transpose else (height, width)
     result, last = np.empty((len(frames), *shape, 3), dtype=np.uint8), None
+    # Not `frame.reformat`: threads belong to what converts, a frame or, since PyAV 19, any frame of a thread that others
+    # have used, too. A forked process, which lacks them, waits forever when it frees them.
+    converter = av.video.reformatter.VideoReformatter()
     for i, frame in enumerate(frames):
         if frame is last:
             result[i] = result[i - 1]
             continue
-        # More threads would belong to the frame: a forked process, which lacks them, waits forever when it frees it.
-        stored = frame.reformat(width=width, height=height, format="rgb24", threads=1).to_ndarray()
+        stored = converter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
         result[i], last = orientation.apply(stored), frame
     return result
 

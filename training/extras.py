@@ -1,5 +1,6 @@
 """Extras that commands need, and the message if one is not installed."""
 
+import shlex
 from importlib import metadata
 
 from packaging.requirements import Requirement
@@ -28,17 +29,17 @@ EXTRAS = {
 }
 
 
-def packages(extra: str) -> list[str]:
-    """Names of the packages of an extra, from the metadata of the installed distribution.
+def packages(extra: str) -> dict[str, str]:
+    """Packages of an extra, and the versions of each that will do, from the metadata of the installed distribution.
 
     Empty if the package is used without being installed, and therefore without metadata.
     """
     try:
         requirements = [Requirement(text) for text in metadata.requires("deepavfusion") or []]
     except metadata.PackageNotFoundError:
-        return []
+        return {}
     required = [r for r in requirements if r.marker and r.marker.evaluate({"extra": extra})]
-    return [r.name for r in required if not r.marker.evaluate({"extra": ""})]
+    return {r.name: str(r.specifier) for r in required if not r.marker.evaluate({"extra": ""})}
 
 
 def missing_extra(name: str) -> str | None:
@@ -48,13 +49,23 @@ def missing_extra(name: str) -> str | None:
         name: Name of a command, or of a module in `training`, such as "experiments.ablations".
     """
     extra = EXTRAS.get(MODULES.get(name, name))
-    for package in packages(extra) if extra else ():
-        try:
-            metadata.distribution(package)
-        except metadata.PackageNotFoundError:
-            command = f"python -m deepavfusion.training.{name}" if "." in name else f"deepavfusion {name}"
-            return f"{command}: needs the package {package}; install it by `pip install 'deepavfusion[{extra}]'`"
-    return None
+    needed = packages(extra) if extra else {}
+    missing = [package for package in needed if not _is_installed(package)]
+    if not missing:
+        return None
+    command = f"python -m deepavfusion.training.{name}" if "." in name else f"deepavfusion {name}"
+    install = shlex.join(["pip", "install", *(f"{package}{needed[package]}" for package in missing)])
+    several = len(missing) > 1
+    named = f"package{'s' if several else ''} {', '.join(missing)}"
+    return f"{command}: needs the {named}; install {'them' if several else 'it'} by `{install}`"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 __all__ = ["EXTRAS", "missing_extra", "packages"]

@@ -154,15 +154,18 @@ class Page:
 
         @in_a_sentence
         def clicked(path, time, found_by, separated_by, event: gr.SelectData, progress=gr.Progress()):  # noqa: B008
-            self.limits.check(path)
+            info = self.limits.check(path)
+            heard = audio is not None and info.has_audio
             height, width = actions.frame_at(path, time).shape[:2]
             place = (event.index[0] / width, event.index[1] / height)
-            yield [visible(), None, *([] if audio is None else [visible()])]
+            yield [visible(), None, *([] if audio is None else [visible() if heard else hidden()])]
             progress(0, desc="Looking")
             thing = actions.thing_at(finders.get(found_by), path, time, place)
-            first = [visible(actions.outlined(path, time, thing)), paragraph(verdict(thing, bool(finders)))]
-            yield [*first, *([] if audio is None else [None])]
-            if audio is not None:
+            mute = audio is not None and not heard
+            said = verdict(thing, bool(finders)) + (" The video has no sound to separate." if mute else "")
+            first = [visible(actions.outlined(path, time, thing)), paragraph(said)]
+            yield [*first, *([] if audio is None else [gr.skip()])]
+            if heard:
                 image, folder = actions.cut_out(path, time, thing), self.workspace.folder()
                 found = actions.separated(
                     separators[separated_by], path, image, folder, lambda done, what: progress(done, desc=what)

@@ -112,8 +112,11 @@ def _vector(model: DemoModel, path: str, kind: str) -> torch.Tensor:
 
 
 def thumbnail(path: str) -> Image.Image:
-    """The frame in the middle of a clip, reduced."""
-    return reduced(as_frame(load_clip(path, require="image").frames), _THUMBNAIL)
+    """The frame in the middle of a clip, reduced; a gray one if it has no images or they cannot be read."""
+    try:
+        return reduced(as_frame(load_clip(path, require="image").frames), _THUMBNAIL)
+    except MediaError:
+        return Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "gray")
 
 
 __all__ = ["KINDS", "ClipSearch", "Hit", "thumbnail"]

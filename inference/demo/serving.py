@@ -37,6 +37,8 @@ def serve(arguments: argparse.Namespace, stopped: threading.Event | None = None)
     check_device(arguments.device)
     with Workspace() as workspace:
         os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=str(workspace.cache))
+        for name in ("NO_PROXY", "no_proxy"):  # gradio looks whether its page is there, which no proxy can tell
+            os.environ[name] = ",".join(filter(None, (os.environ.get(name), arguments.host, "127.0.0.1", "localhost")))
         scenes = ExampleScenes(workspace.root / "scenes", arguments.seed)
         try:
             clips = None if arguments.clips is None else ClipSearch.of_folder(str(arguments.clips))

@@ -56,8 +56,8 @@ def export(arguments: argparse.Namespace) -> int:
     plain_output()
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        install = "install it by `pip install 'deepavfusion[onnx]'`"
-        say(f"deepavfusion export onnx: needs the package {missing[0]}; {install}", stream=sys.stderr)
+        install = f"install it by `pip install {' '.join(missing)}`"
+        say(f"deepavfusion export onnx: needs {' and '.join(missing)}; {install}", stream=sys.stderr)
         return BAD_INPUT
     check_absent([arguments.output], arguments.overwrite)
     try:

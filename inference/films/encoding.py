@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from ..files import writing
@@ -79,7 +80,7 @@ class FilmWriter:
         if encoder == "libx264":
             options |= {"preset": "veryfast", "crf": str(quality), "x264-params": "colormatrix=smpte170m"}
         self._video = self._container.add_stream(encoder, rate=rate, options=options)
-        self._video.pix_fmt = "yuv420p"
+        self._video.pix_fmt, self._converter = "yuv420p", VideoReformatter()
         context = self._video.codec_context
         context.gop_size, context.max_b_frames, context.time_base = round(_KEY_SECONDS * rate), 0, 1 / rate
         self._audio = None if sampling_rate is None else AudioEncoder(self._container, sampling_rate, channels)
@@ -102,9 +103,9 @@ class FilmWriter:
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if not self.frames:
             self._video.height, self._video.width = frame.shape[:2]
-        # One thread, as in decoding: others would not survive a fork.
         video_frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        video_frame = video_frame.reformat(format=self._video.pix_fmt, threads=1)
+        # In one thread, as in decoding (`upright`): others would not survive a fork.
+        video_frame = self._converter.reformat(video_frame, format=self._video.pix_fmt, threads=1)
         video_frame.pts, video_frame.time_base, video_frame.duration = self.frames, 1 / self.rate, 1
         self._container.mux(self._video.encode(video_frame))
         self.frames += 1

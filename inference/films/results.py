@@ -13,7 +13,17 @@ from ..files import check_absent
 from ..jobs.drafts import Draft
 from ..jobs.inputs import DRAFT_SUFFIX, timestamp_names, timestamp_note
 from ..jobs.progress import Progress
-from ..jobs.records import identity, is_complete, make_record, model_identity, record_of, say_complete, say_written
+from ..jobs.records import (
+    identity,
+    is_complete,
+    make_record,
+    model_identity,
+    read_record,
+    record_of,
+    remove_earlier,
+    say_complete,
+    say_written,
+)
 from .maps import Overlay, write_map_film
 
 
@@ -95,7 +105,9 @@ class MapResults:
                 for path, image in images.items():
                     draft.add_file(path, image)
                 draft.add_file(record, make_record(self.command, file, given.model, about, outputs, content))
+            earlier = read_record(record)
             draft.publish()
+            remove_earlier(out, earlier, outputs)
         for entry, title in zip(entries, titles, strict=True):
             say(f"{title}: {self.line(entry)}")
         say_written(outputs)

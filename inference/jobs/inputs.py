@@ -58,7 +58,11 @@ def find_files(
         elif left_out:
             kinds = "videos" if suffixes == VIDEO_SUFFIXES else "videos and audio files"
             notes.append(f"{item}: {left_out} left out: a folder stands for its {kinds}; name others one by one")
-    return list(zip(files, numbered(names), strict=True)), errors, notes
+    once: dict[str, tuple[str, str]] = {}
+    for file, name in zip(files, names, strict=True):  # a file of a folder may be named beside that folder
+        once.setdefault(os.path.abspath(file), (file, name))
+    files, names = [file for file, _ in once.values()], numbered([name for _, name in once.values()])
+    return list(zip(files, names, strict=True)), errors, notes
 
 
 def other_media(paths: Iterable[Path], suffixes: Sequence[str]) -> str:

@@ -92,6 +92,19 @@ def has_files(path: Path, record: dict[str, Any]) -> bool:
     return all((path.parent / Path(name).name).is_file() for name in record["files"])
 
 
+def remove_earlier(folder: Path, record: dict[str, Any] | None, files: Iterable[Path]) -> None:
+    """Remove the files that an earlier record in a folder lists, once they have been replaced by others.
+
+    Args:
+        folder: The folder.
+        record: What the record was before; None if there was none.
+        files: The files of the results that are there now.
+    """
+    names = {path.name for path in files}
+    for name in () if record is None else {Path(name).name for name in record["files"]} - names:
+        (folder / name).unlink(missing_ok=True)
+
+
 def say_complete(name: str, record: Path) -> None:
     """Say that the results of a file are complete, so that nothing is done."""
     say(f"{name}: its results are there already, as {record} says", stream=sys.stderr)
@@ -112,6 +125,7 @@ __all__ = [
     "model_identity",
     "read_record",
     "record_of",
+    "remove_earlier",
     "say_complete",
     "say_written",
 ]

@@ -103,7 +103,7 @@ def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
     if record["command"] == "separate":
         named = [(_source_name(source), source) for source in record["sources"]]
         films = [(name, source["film"]) for name, source in named if source["film"]]
-        card["audio"] = [(name, _link(out, place / source["audio"])) for name, source in named if not source["film"]]
+        card["audio"] = [(name, _link(out, place / source["audio"])) for name, source in named]
         images, poster = [(record["spectrograms"], "spectrograms")], None
         if record["attenuation"] > 1:
             card["gain"] = f"Attenuated by a factor of {record['attenuation']:.2f} to avoid clipping."

@@ -466,6 +466,18 @@ def test_files_that_exist_are_replaced_only_on_request(name, command, folder):
     assert all(path.stat().st_size > 60 for path in written.values())
 
 
+@pytest.mark.parametrize("name", ["segment", "localize"])
+def test_results_that_are_replaced_by_others_do_not_stay(name, command, folder, tmp_path):
+    _, _, _, first = command(name, folder / "clip.mov", "--at", "0.2")
+    other = tmp_path / "out" / "here" / "of the user.png"
+    other.write_text("user content")
+    _, _, _, second = command(name, folder / "clip.mov", "--at", "0.7", "--overwrite")
+    images = {key for key in first if key.endswith(".png")}
+    assert images
+    assert not images & second.keys()
+    assert other.read_text() == "user content"
+
+
 @pytest.mark.parametrize(
     ("precision", "fast", "lower"), [("auto", True, True), ("auto", False, False), ("bfloat16", False, True)]
 )

@@ -284,11 +284,15 @@ gc.disable()
 with av.open(sys.argv[1]) as container:
     frames = list(container.decode(video=0))[:2]
 upright(frames, 1.5)
+if sys.argv[2] == "others":  # convert frames in threads of their own
+    frames.pop(0).to_ndarray(format="rgb24")
 frames.append(frames)  # garbage that only a collection frees
 del frames
 process = os.fork()
 if process == 0:
     gc.collect()
+    with av.open(sys.argv[1]) as container:
+        upright(list(container.decode(video=0))[:2], 1.5)
     os._exit(0)
 for _ in range(200):
     ended, status = os.waitpid(process, os.WNOHANG)
@@ -302,9 +306,10 @@ else:
 """
 
 
-def test_a_forked_process_can_free_decoded_frames(tmp_path):
+@pytest.mark.parametrize("before", ["nothing", "others"])
+def test_a_forked_process_can_free_and_convert_frames(tmp_path, before):
     write_media(tmp_path / "clip.mp4", seconds=1.0, size=(480, 640))
-    assert run_python(FORK, tmp_path / "clip.mp4", home=tmp_path / "home").strip() == "ended 0"
+    assert run_python(FORK, tmp_path / "clip.mp4", before, home=tmp_path / "home").strip() == "ended 0"
 
 
 def test_an_image_has_no_timestamps(tmp_path):

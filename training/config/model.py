@@ -1,6 +1,7 @@
 """Section `model` of a recipe."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
@@ -10,6 +11,14 @@ from .options import RecipeError, option
 
 # Keys of `model` that affect how a model computes, but not its results.
 COMPUTATION = ("gradient_checkpointing", "attn_implementation")
+
+
+ORIGINS = ("init_from", "init_image", "init_audio")  # options that name where weights are from
+
+
+def public_origin(path: str) -> str:
+    """A folder or Hub id; of absolute paths, which may be private, the name."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 @dataclass

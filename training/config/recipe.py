@@ -29,7 +29,7 @@ from deepavfusion_cli.values import kind_of, load_values, parse_override
 from ..data import data_sets
 from .arguments import DataArguments, OptimArguments, RunArguments, TaskArguments
 from .commands import COMMANDS
-from .model import ModelArguments
+from .model import ORIGINS, ModelArguments, public_origin
 from .options import Option, RecipeError, Scope, check_value, convert, field_options, unknown
 from .sections import SECTIONS, config_options, section_options
 
@@ -143,6 +143,8 @@ class Recipe:
                 local = {option.name for option in section_options(section) if option.local}
                 entries = content[section].items()
                 content[section] = {k: v for k, v in entries if v is not None and k not in local}
+            origins = content["model"].keys() & set(ORIGINS)
+            content["model"] |= {name: public_origin(content["model"][name]) for name in origins}
         comment = "".join(f"# {line}".rstrip() + "\n" for line in lines)
         return comment + yaml.safe_dump(content, sort_keys=False)
 

@@ -52,7 +52,7 @@ def load(name: str, config_name: str | None = None, **options):
     try:
         import evaluate
     except ImportError as error:
-        raise ImportError(f"The metric {name} requires `evaluate`: pip install 'deepavfusion[eval]'") from error
+        raise ImportError(f"The metric {name} requires `evaluate`: pip install evaluate scikit-learn") from error
     if options.get("num_process", 1) == 1:
         # Concurrent runs must not wait for each other's files, nor leave locks behind.
         options.setdefault("keep_in_memory", True)

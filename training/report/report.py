@@ -117,7 +117,7 @@ class Report:
 
     def add_figure(self, title: str, image: Any, caption: str | None = None, *, alt: str) -> None:
         """Add a matplotlib figure, the file of one (PNG), or a frame (H, W, 3) uint8, with alternative text."""
-        self._add(title, "figure", image=self._image(image, title, alt), caption=caption)
+        self._add(title, "figure", image=self._image(image, title, alt, compressed=True), caption=caption)
 
     def add_gallery(self, title: str, examples: Sequence[Example], caption: str | None = None) -> None:
         """Add a card for each example."""

@@ -23,6 +23,7 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
 
+from ..config.model import public_origin
 from ..report.example import write_example
 from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
@@ -194,7 +195,7 @@ def _details(record: dict[str, Any], kind: str) -> str:
     steps = count(training["steps"], "step")
     rows = [
         *architecture_rows(record["architecture"]),
-        ["initial weights", ", ".join(map(_public, training["initial_weights"].split(", ")))],
+        ["initial weights", ", ".join(map(public_origin, training["initial_weights"].split(", ")))],
         ["training data", _data(record["data"], kind)],
         ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
         ["training time", f"{speed}, {training['device']}"],
@@ -202,11 +203,6 @@ def _details(record: dict[str, Any], kind: str) -> str:
         ["precision", training["mixed_precision"] if training["mixed_precision"] != "no" else "float32"],
     ]
     return markdown_table(["", ""], rows)
-
-
-def _public(path: str) -> str:
-    """A folder or Hub id; of absolute paths, which may be private, the name."""
-    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _data(data: dict[str, Any], kind: str) -> str:

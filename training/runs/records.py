@@ -16,6 +16,7 @@ from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
 from deepavfusion_cli.environment import own_command
 
+from ..config.model import ORIGINS, public_origin
 from ..report.predictions import FOLDER, write_table
 from ..report.report import Report
 from ..report.tables import aligned
@@ -51,11 +52,11 @@ def training_record(trainer) -> dict[str, Any]:
     """Build the entries of evaluation.json on the run: training, training data and model."""
     recipe, averages, clips, model = trainer.recipe, trainer.averages, trainer.train_dataset, trainer.model
     given, accelerator = recipe.model, trainer.accelerator
-    origins = [given.init_from, given.init_image, given.init_audio]
+    origins = [getattr(given, name) for name in ORIGINS]
     held_out = {} if trainer.evaluation_broken is None else trainer.evaluation_broken.reasons
     return {
         "training": {
-            "initial_weights": ", ".join(origin for origin in origins if origin) or "random",
+            "initial_weights": ", ".join(public_origin(origin) for origin in origins if origin) or "random",
             "steps": trainer.state.global_step,
             "effective_batch": trainer.schedule.effective_batch,
             "clips_seen": averages.clips,
@@ -126,6 +127,8 @@ def write_report(
     for name, figure, caption, alt in evaluation.figures:
         report.add_figure(name, figure, caption, alt=alt)
     for name, (heading, alt) in _FIGURES.items():
+        if name == "reconstructions.png" and evaluation.examples:
+            continue  # which show the same clips, with sound
         found = [path / name for path in (folder, work) if path is not None and (path / name).is_file()]
         if found:
             report.add_figure(heading, found[0], alt=alt)

@@ -91,7 +91,7 @@ def test_folders_that_cannot_be_read_are_named(folder, monkeypatch):
 
 
 def test_names_stay_apart():
-    found, *_ = find_files(["a/x.mp4", "b/x.mp4", "x_2.mp4", "x.wav"], ())
+    found, *_ = find_files(["a/x.mp4", "b/x.mp4", "a/../a/x.mp4", "x_2.mp4", "x.wav", "a/x.mp4"], ())
     assert [name for _, name in found] == ["x", "x_2", "x_2_2", "x_3"]
     assert numbered(["deep/x", "deep/x", "x"]) == ["deep/x", "deep/x_2", "x"]
     assert timestamp_names("deep/x", [1.001, 1.004]) == ["deep/x_at_1.00s", "deep/x_at_1.00s_2"]

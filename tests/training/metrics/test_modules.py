@@ -115,7 +115,7 @@ except ImportError as error:
     print(error)
 """
     text = run_python(source, home=tmp_path, hidden=("evaluate",))
-    assert text.strip() == "The metric source_separation requires `evaluate`: pip install 'deepavfusion[eval]'"
+    assert text.strip() == "The metric source_separation requires `evaluate`: pip install evaluate scikit-learn"
 
 
 def test_names_and_files():

@@ -34,7 +34,7 @@ def test_scene_files(tmp_path, capsys):
     assert np.abs(mixture - scene.waveform).max() < 1e-4
     with av.open(str(tmp_path / "clip.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 25
-        container.seek(0)
+    with av.open(str(tmp_path / "clip.mp4")) as container:  # after seeking, FFmpeg drops what decoders need to start
         decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert len(decoded) >= 16000
     assert np.corrcoef(decoded[: len(mixture)], mixture)[0, 1] > 0.9
