@@ -357,7 +357,7 @@ def upright(frames: list, ratio: float) -> np.ndarray:
     orientation = Orientation() if matrix is None else matrix_orientation(matrix)
     shape = (width, height) if orientation.transpose else (height, width)
     result, last = np.empty((len(frames), *shape, 3), dtype=np.uint8), None
-    # Not `frame.reformat`: its threads belong to the frame or, since PyAV 19, to what converts all frames of a thread. A
+    # Not `frame.reformat`: its threads belong to the frame, or since PyAV 19 to what converts all frames of a thread. A
     # forked process, which lacks them, waits forever when it frees them.
     converter = av.video.reformatter.VideoReformatter()
     for i, frame in enumerate(frames):
