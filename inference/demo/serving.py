@@ -37,7 +37,7 @@ def serve(arguments: argparse.Namespace, stopped: threading.Event | None = None)
     check_device(arguments.device)
     with Workspace() as workspace:
         os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=str(workspace.cache))
-        for name in ("NO_PROXY", "no_proxy"):  # gradio looks whether its page is there, which no proxy can tell
+        for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server, which no proxy reaches
             os.environ[name] = ",".join(filter(None, (os.environ.get(name), arguments.host, "127.0.0.1", "localhost")))
         scenes = ExampleScenes(workspace.root / "scenes", arguments.seed)
         try:
@@ -68,6 +68,7 @@ def _launch(models, examples, clips, workspace, limits, arguments, stopped: thre
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            _frontend=False,  # or gradio gives up where its page takes three seconds, on a busy machine
             enable_monitoring=False,
             footer_links=[],
             max_file_size=f"{limits.megabytes}mb",

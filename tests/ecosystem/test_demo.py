@@ -63,6 +63,7 @@ class Server:
             self.port = str(free.getsockname()[1])
         self.place = tempfile.TemporaryDirectory()
         environment = {**hub_environment(folder / "home"), "TMPDIR": self.place.name}
+        environment |= {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # nothing is there
         self.process = subprocess.Popen(
             [sys.executable, *command, "--host", "127.0.0.1", "--port", self.port],
             cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -225,6 +226,14 @@ def test_a_video_of_ones_own(page, folder, name):
     click(page, 0.9, 0.9)
     listen(page)
     assert page.locator("b").filter(has_text="name").count() == 0
+
+
+def test_a_video_without_sound_is_clicked(page, folder):
+    give(page, folder / "silent.mp4")
+    click(page, 0.5, 0.5)
+    page.wait_for_selector("#thing img")
+    page.locator("#verdict", has_text="The video has no sound to separate.").wait_for()
+    assert page.locator("#alone").is_hidden() or page.locator("#alone").count() == 0
 
 
 @pytest.mark.parametrize(
