@@ -21,6 +21,7 @@ from deepavfusion import (
 from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import evaluate, finetune, probe, verify
+from deepavfusion.training.data.scenes import CLASS_NAMES
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
 from deepavfusion.training.tasks.recognition import Recognition
@@ -76,6 +77,18 @@ def test_half_precision_without_an_accelerator(pretrained, tmp_path, capsys):
     assert "optim.mixed_precision=fp16" in capsys.readouterr().err
 
 
+def test_scenes_have_classes_of_pixels(pretrained, tmp_path):
+    """That of the background is the first."""
+    out = tmp_path / "out"
+    given = arguments(pretrained, out, "optim.epochs=1", "task.semantic=true")
+    assert finetune.main(["scenes_segmentation", *given]) == 0
+    assert DeepAVFusionConfig.from_pretrained(out).id2label == dict(enumerate(["background", *CLASS_NAMES]))
+    assert math.isfinite(json.loads((out / "evaluation.json").read_text())["metrics"]["miou"])
+    page = (out / "report.html").read_text()
+    assert ">Classes</h2>" in page
+    assert '<th scope="row">background</th>' in page
+
+
 @pytest.mark.parametrize(
     ("task", "metric"),
     [("recognition", "top1"), ("separation", "si_sdri"), ("segmentation", "miou"), ("localization", "ciou_50")],
@@ -108,7 +121,8 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     card = (out / "README.md").read_text()
     assert card.startswith("---\n")
     assert "library_name: transformers" in card
-    assert str(tmp_path) not in card
+    published = (card, page, (out / "evaluation.json").read_text())
+    assert not [text for text in published for path in (tmp_path, pretrained) if str(path) in text]
     assert "Selected the checkpoint of step" in card
     assert ": the metrics are uncertain." in card
     if task == "localization":  # of 8 frames, some show no source

@@ -122,14 +122,22 @@ def class_totals(
 
 def class_scores(totals: np.ndarray) -> dict[str, float]:
     """`miou` and `f`, averaged over the classes in targets or predictions, from `class_totals` summed over images."""
+    each = scores_per_class(totals)
+    if np.isnan(each["iou"]).all():
+        raise ValueError("Nothing to score: every pixel is ignored.")
+    return {"miou": float(np.nanmean(each["iou"])), "f": float(np.nanmean(each["f"]))}
+
+
+def scores_per_class(totals: np.ndarray) -> dict[str, np.ndarray]:
+    """`iou` and `f` of each class, (C,), NaN for those neither in targets nor in predictions; see `class_scores`."""
     totals = np.asarray(totals)
     if totals.ndim != 2 or len(totals) != 3:
         raise ValueError(f"Expected totals (3, classes), got shape {totals.shape}.")
-    if not totals.any():
-        raise ValueError("Nothing to score: every pixel is ignored.")
-    hits, target, predicted = totals[:, totals[1:].any(0)]
+    hits, target, predicted = totals
+    union = target + predicted - hits
     f = f_measure(hits / np.maximum(predicted, 1), hits / np.maximum(target, 1))
-    return {"miou": float((hits / (target + predicted - hits)).mean()), "f": float(f.mean())}
+    seen = union > 0
+    return {"iou": np.where(seen, hits / np.maximum(union, 1), np.nan), "f": np.where(seen, f, np.nan)}
 
 
 __all__ = [
@@ -143,6 +151,7 @@ __all__ = [
     "foreground_curve",
     "image_iou",
     "max_f",
+    "scores_per_class",
     "precision_recall",
     "probability_map",
 ]

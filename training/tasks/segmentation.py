@@ -16,6 +16,7 @@ from ..metrics.segmentation import (
     image_iou,
     precision_recall,
     probability_map,
+    scores_per_class,
 )
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
@@ -152,6 +153,19 @@ class Segmentation(Task):
                 f"{percent(metrics['silent_coverage'])} of those of silent ones."
             )
         return metrics, [Table("Segmentation", ["with", metric_title("miou"), metric_title("f")], table, note)], {}
+
+    def details(self, rows):
+        """A table of the classes, worst first, where there are classes."""
+        if not self.semantic:
+            return []
+        totals, names = sum(row["own"] for row in rows), segmentation_names(self.clips)
+        frames = sum((row["own"][1] > 0).astype(int) for row in rows)
+        each = zip(*scores_per_class(totals).values(), names, frames.tolist(), strict=True)
+        found = sorted(each, key=lambda row: (np.isnan(row[0]), *row))
+        shown = [(name, None if np.isnan(iou) else iou, None if np.isnan(f) else f, n) for iou, f, name, n in found]
+        table = [[name, percent(iou), percent(f), number] for name, iou, f, number in shown]
+        note = "Of all pixels together; the worst classes come first, those neither there nor predicted last."
+        return [Table("Classes", ["class", "IoU", "F", "frames"], table, note)]
 
     def examples(self, model, inputs, batch):
         logits = model(**inputs).logits.float().cpu()

@@ -13,6 +13,7 @@ from deepavfusion.training.metrics.segmentation import (
     image_iou,
     max_f,
     precision_recall,
+    scores_per_class,
 )
 
 
@@ -152,3 +153,13 @@ def test_refusals(maps):
         class_scores(np.ones((2, 4)))
     with pytest.raises(ValueError, match="every pixel is ignored"):
         class_scores(class_totals(np.full((4, 4), 255), np.zeros((4, 4)), 3))
+
+
+def test_scores_of_each_class():
+    target = np.array([[0, 0, 1, 1], [0, 0, 1, 3]])
+    predicted = np.array([[0, 0, 1, 0], [0, 0, 1, 1]])
+    totals = class_totals(target, predicted, 5)
+    found = scores_per_class(totals)
+    np.testing.assert_allclose(found["iou"], [4 / 5, 2 / 4, np.nan, 0, np.nan])
+    assert np.isnan(found["f"]).tolist() == [False, False, True, False, True]
+    assert class_scores(totals) == pytest.approx({"miou": np.nanmean(found["iou"]), "f": np.nanmean(found["f"])})

@@ -74,8 +74,9 @@ class SceneTask(SceneClips):
         super().__init__(config, processor, split, size, train, seed, cache_dir, augment)
         self.card = f"{self.card}, {task}"
         self.ceilings = None
-        if task == "segmentation" and not semantic:
-            self.label_names, self.multi_label = None, False
+        if task == "segmentation":
+            self.label_names = ["background", *self.label_names] if semantic else None
+            self.multi_label = False
         self.in_pairs = task == "separation" or (foreign_sounds and (train or task == "localization"))
         if self.in_pairs and size < 2:
             raise ValueError(f"{task} uses pairs of scenes: expected a size of at least 2, got {size}.")

@@ -9,7 +9,7 @@ import torch
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.scenes import CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES, generate_scene
+from deepavfusion.training.data.scenes import CLASS_NAMES, CLASS_SHAPE, CLASS_TIMBRE, COMPATIBLE_SHAPES, generate_scene
 from deepavfusion.training.data.scenes.tasks import boxes_of
 from deepavfusion.training.tasks.segmentation import coverage
 
@@ -81,7 +81,7 @@ def test_masks_cover_sounding_objects_only():
         assert torch.equal(clips[i]["silent_objects"], silent & ~torch.from_numpy(source[0]))
         assert silent.any()
         assert set(classes[i]["labels"].unique().tolist()) == {0, scene.label + 1}
-    assert classes.label_names is not None
+    assert classes.label_names == ["background", *CLASS_NAMES]
 
 
 def test_localization_labels_are_tight_boxes():
