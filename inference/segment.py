@@ -48,10 +48,17 @@ def mask_film(count: int, threshold: float = 0.5) -> Overlay:
         threshold: Probability threshold of a single label.
     """
     colors = None if count == 1 else class_colors(count)
+
+    def describe(entry: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {"labels": fractions(entry)}
+        if colors is not None:
+            found["colors"] = {text: f"#{bytes(colors[index]).hex()}" for index, text in entry["labels"].items()}
+        return found
+
     return Overlay(
         lambda entry: small_map(entry["mask"], SHORT_SIDE, smooth=False),
         lambda frame, mask: mask_overlay(frame, mask, colors),
-        lambda entry: {"labels": fractions(entry)},
+        describe,
         False,
         {"threshold": threshold},
     )

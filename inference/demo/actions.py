@@ -54,12 +54,13 @@ class Thing:
 
 
 def frame_at(path: str, time: float) -> np.ndarray:
-    """The frame (H, W, 3) uint8 of a video at a time in seconds, to be clicked.
+    """The frame (H, W, 3) uint8 of a video at a time in seconds, at most 360 pixels at its short side."""
+    return np.asarray(reduced(as_frame(load_clip(path, time, require="image").frames), SHORT_SIDE))
 
-    Its short side is at most 360 pixels long; those of small frames are doubled or more until it is that, as the page
-    enlarges no image.
-    """
-    frame = reduced(as_frame(load_clip(path, time, require="image").frames), SHORT_SIDE)
+
+def shown_frame(path: str, time: float) -> np.ndarray:
+    """The frame of `frame_at`, to be clicked: several times as large if it is small, as the page enlarges no image."""
+    frame = Image.fromarray(frame_at(path, time))
     times = math.ceil(SHORT_SIDE / min(frame.size))
     return np.asarray(frame.resize((frame.width * times, frame.height * times), Image.Resampling.BICUBIC))
 
@@ -170,8 +171,8 @@ def _square(box: tuple[int, int, int, int], height: int, width: int, side: float
 
 
 def outlined(path: str, time: float, thing: Thing) -> np.ndarray:
-    """The frame with the outline of a thing, as `frame_at` reduces it."""
-    frame = frame_at(path, time)
+    """The frame with the outline of a thing, as large as `shown_frame` gives it."""
+    frame = shown_frame(path, time)
     height, width = frame.shape[:2]
     mask = F.interpolate(torch.from_numpy(thing.mask).float()[None, None], size=(height, width), mode="nearest-exact")
     return outline(frame, mask[0, 0].numpy() > 0.5)
@@ -255,5 +256,6 @@ __all__ = [
     "map_film",
     "outlined",
     "separated",
+    "shown_frame",
     "thing_at",
 ]

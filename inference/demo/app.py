@@ -102,13 +102,13 @@ class Page:
                 info = self.limits.check(path)
                 first, last = info.image_span
                 time = round(sum(info.span) / 2, 2)
-                shown = [] if frame is None else [visible(actions.frame_at(path, time))]
+                shown = [] if frame is None else [visible(actions.shown_frame(path, time))]
                 yield [gr.Slider(minimum=round(first, 2), maximum=round(last, 2), value=time), *shown, *blank]
 
         outputs = [self.time, *([] if frame is None else [frame]), *results]
         self._on(self.video.change, opened, [self.video], outputs, light=True, shown_on=self.video)
         if frame is not None:
-            moved = in_a_sentence(lambda path, time: None if path is None else actions.frame_at(path, time))
+            moved = in_a_sentence(lambda path, time: None if path is None else actions.shown_frame(path, time))
             self._on(self.time.input, moved, [self.video, self.time], [frame], light=True)
 
     def _on(
@@ -156,7 +156,7 @@ class Page:
         def clicked(path, time, found_by, separated_by, event: gr.SelectData, progress=gr.Progress()):  # noqa: B008
             info = self.limits.check(path)
             heard = audio is not None and info.has_audio
-            height, width = actions.frame_at(path, time).shape[:2]
+            height, width = actions.shown_frame(path, time).shape[:2]
             place = (event.index[0] / width, event.index[1] / height)
             yield [visible(), None, *([] if audio is None else [visible() if heard else hidden()])]
             progress(0, desc="Looking")
@@ -191,7 +191,7 @@ class Page:
             found, maps = actions.map_film(
                 models[model], path, self.workspace.folder(), lambda done, what: progress(done, desc=what)
             )
-            yield [visible(str(found)), paragraph(about_maps(maps), "demo-soft")]
+            yield [visible(str(found)), about_maps(maps)]
 
         self._on(button.click, filmed, [self.video, chosen], [film, about])
         self.results += [film, about]

@@ -74,16 +74,22 @@ def verdict(thing: Thing, looked: bool) -> str:
 
 
 def about_maps(maps: Sequence[Mapping[str, Any]]) -> str:
-    """What is said of a film of maps."""
+    """What is said of a film of maps, as a paragraph, in which labels have the colors of the film."""
     if "score" in maps[0]:
         scores = [entry["score"] for entry in maps]
-        return f"Probability that anything in the frame sounds: {min(scores):.2f} to {max(scores):.2f}."
+        range_of = f"{min(scores):.2f} to {max(scores):.2f}"
+        return paragraph(f"Probability that anything in the frame sounds: {range_of}.", "demo-soft")
     areas: dict[str, float] = {}
+    colors: dict[str, str] = {}
     for entry in maps:
+        colors |= entry.get("colors", {})
         for label, fraction in entry["labels"].items():
             areas[label] = areas.get(label, 0.0) + fraction / len(maps)
-    parts = sorted(areas.items(), key=lambda entry: entry[1], reverse=True)
-    return "Mean fraction of the frame: " + ", ".join(f"{label} {fraction:.1%}" for label, fraction in parts) + "."
+    parts = [
+        f'<span class="demo-swatch" style="background: {colors.get(label, "none")}"></span>{text(label)} {fraction:.1%}'
+        for label, fraction in sorted(areas.items(), key=lambda entry: entry[1], reverse=True)
+    ]
+    return f'<p class="demo-text demo-soft">Mean fraction of the frame: {", ".join(parts)}.</p>'
 
 
 __all__ = ["about_maps", "label_strips", "panels", "paragraph", "text", "verdict"]

@@ -121,11 +121,16 @@ def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
 def _areas(record: dict[str, Any]) -> dict[str, Any] | None:
     """Table of the fractions of labels; None for results without labels."""
     rows = [
-        [_time(entry), printable(label), f"{fraction:.1%}"]
+        [_time(entry), _swatch(entry.get("colors", {}).get(label)) + printable(label), f"{fraction:.1%}"]
         for entry in record["images"]
         for label, fraction in entry.get("labels", {}).items()
     ]
     return _table("Areas of labels", ["time", "label", "area"], rows, tall=len(rows) > 8) if rows else None
+
+
+def _swatch(color: str | None) -> Markup:
+    """A square in the color of a label, if it has one."""
+    return Markup("") if color is None else Markup('<span class="swatch" style="background: {}"></span> ').format(color)
 
 
 def _images(out: Path, place: Path, images: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:

@@ -76,7 +76,10 @@ def test_a_folder_of_videos(place, run, tmp_path):
         assert (tmp_path / "out" / unquote(link)).is_file(), link
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
     assert "media-src 'self' file:" in policy
-    assert {"LABEL_0", "LABEL_1", "LABEL_2"} & set(page.text("th", "td"))
+    shown = [label.strip() for label in page.text("th", "td") if label.strip().startswith("LABEL_")]
+    swatches = [span["style"] for span in page.all("span") if span.get("class") == "swatch"]
+    assert len(swatches) == len(shown) > 0
+    assert len(set(zip(shown, swatches, strict=True))) == len(set(shown)) == len(set(swatches))  # a color for each label
     # Again, nothing is computed, and the page is the same but for its date.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.name != "index.html"}
     code, said = run("segment", place / "videos")
@@ -89,14 +92,14 @@ def test_a_folder_of_videos(place, run, tmp_path):
     assert read(tmp_path / "out")[1].text("h3") == [ODD]
 
 
-def test_players_of_what_has_no_film_and_a_table_of_labels(place, run, tmp_path):
+def test_films_and_players_of_sources_and_a_table_of_labels(place, run, tmp_path):
     media = place / "media"
     assert run("separate", media / "sound.wav", media / "clip.mov", "--frame", media / "cello.png")[0] == 0
     assert run("classify", place / "media" / "sound.wav", place / "media" / "clip.mov")[0] == 0
     _, page = read(tmp_path / "out")
     assert page.text("h2") == ["Source separation", "Classification"]
     assert [film["src"] for film in page.all("video")] == ["clip_cello.mp4"]
-    assert [player["src"] for player in page.all("audio")] == ["sound_cello.wav"]
+    assert [player["src"] for player in page.all("audio")] == ["clip_cello.wav", "sound_cello.wav"]
     assert {"sound", "clip", "<i>", "cello"} & set(page.text("th", "td")) >= {"sound", "clip"}
     stored = json.loads((tmp_path / "out" / "sound_labels.json").read_text())
     assert {entry["label"] for entry in stored["labels"]} == {"<i>", "cello", "c"}

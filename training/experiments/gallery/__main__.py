@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     if not sources and not things:
         say(f"No completed run in {given.runs}; `{RUNS['quickstart']}` makes the first one.", stream=sys.stderr)
         return 2
-    gallery.add_text("# Gallery", "What the models of README answer for held-out clips, to be seen and heard.", rule())
+    gallery.add_text("# Gallery", "What trained models answer for held-out clips, to be seen and heard.", rule())
     gallery.add_text("Rebuilt by `make gallery` from the runs in `runs/`.", "## Scenes")
     for name, source in sources.items():
         gallery.add(name.rpartition("/")[2].replace("_", "-"), source)
