@@ -79,7 +79,7 @@ def test_a_folder_of_videos(place, run, tmp_path):
     shown = [label.strip() for label in page.text("th", "td") if label.strip().startswith("LABEL_")]
     swatches = [span["style"] for span in page.all("span") if span.get("class") == "swatch"]
     assert len(swatches) == len(shown) > 0
-    assert len(set(zip(shown, swatches, strict=True))) == len(set(shown)) == len(set(swatches))  # a color for each label
+    assert len(set(zip(shown, swatches, strict=True))) == len(set(shown)) == len(set(swatches))  # one for each label
     # Again, nothing is computed, and the page is the same but for its date.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*") if path.name != "index.html"}
     code, said = run("segment", place / "videos")
