@@ -79,6 +79,7 @@ def test_the_time_of_an_interrupted_run_is_added_up(tmp_path):
     assert once < cost(run)["seconds"] <= once + time.time() - started
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_results_train_each_task_from_both_origins_and_rewrite_the_page(pretrained, tmp_path, capsys):  # noqa: F811
     page, results, out = tmp_path / "results.md", tmp_path / "results.json", tmp_path / "runs"
@@ -207,6 +208,7 @@ def test_median_with_std():
     assert median_with_std([6.0, 8.0], digits=2) == "7.00 ± 1.41"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_ablations_start_towers_from_those_trained_without_fusion(tmp_path):
     out, results = tmp_path / "runs", tmp_path / "results"

@@ -10,6 +10,7 @@ from tests.training.test_finetune import SIZES
 from tests.warm import warm  # noqa: F401  (a fixture)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("warm")
 def test_objectives_train_for_equal_time_and_the_page_is_rewritten(tmp_path, capsys, monkeypatch):
     seconds = {"model.pretraining_objective=jepa": 0.03}

@@ -111,6 +111,7 @@ def test_every_record_is_there_once(runs):
     ]
 
 
+@pytest.mark.slow
 def test_processes_and_shards_change_nothing_but_rounding(tmp_path):
     codes, log = run(tmp_path, "layouts", "pretrain", "optim.epochs=2")
     assert codes == {"one": [0], "two": [0, 0], "sharded": [0, 0], "begun": [143], "moved": [0, 0]}, log
