@@ -56,7 +56,7 @@ def export(arguments: argparse.Namespace) -> int:
     plain_output()
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        install = f"install it by `pip install {' '.join(missing)}`"
+        install = f"install {'them' if len(missing) > 1 else 'it'} by `pip install {' '.join(missing)}`"
         say(f"deepavfusion export onnx: needs {' and '.join(missing)}; {install}", stream=sys.stderr)
         return BAD_INPUT
     check_absent([arguments.output], arguments.overwrite)

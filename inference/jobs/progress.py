@@ -106,6 +106,12 @@ class Progress:
         """Count half a minute to the next line from now, because another line has just reported the progress."""
         self.said = time.monotonic()
 
+    def start_again(self) -> None:
+        """Measure the remaining time from now on: what has passed was no work of this progress."""
+        self.started = time.monotonic()
+        if self.bar is not None:
+            self.bar.unpause()
+
     def reach(self, done: float) -> None:
         """Say how much is done in total."""
         self.update(done - self.done)

@@ -203,7 +203,7 @@ class ProgressLog(TrainerCallback):
     def __init__(self, metrics: MetricsFile, main: bool, name: str, headline: Sequence[str] = ()):
         self.metrics, self.main, self.name, self.headline = metrics, main, name, headline
         self.progress: Progress | None = None
-        self.waiting = WaitingNotes()
+        self.waiting, self.stepping = WaitingNotes(), False
 
     def print(self, text: str) -> None:
         """Print lines, above the bar if there is one."""
@@ -223,6 +223,11 @@ class ProgressLog(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.progress = Progress(self.name, state.max_steps, "step", done=state.global_step, shown=self.main)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if not self.stepping:  # steps do not take as long as what came before them, such as an evaluation
+            self.stepping = True
+            self.progress.start_again()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not self.main or logs is None or "train_runtime" in logs:

@@ -98,8 +98,8 @@ class Recognition(Task):
         if not (trained & tested).any():
             names = [name for name, there in zip(clips.label_names, tested.tolist(), strict=True) if there]
             raise ValueError(
-                f"none of the classes that are held out has training clips ({listing(names)}): every class needs two "
-                "recordings, or give the splits."
+                f"none of the classes that are held out has training clips ({listing(names)}): at least one class "
+                "needs two recordings, one to train on and one to hold out; or give the splits."
             )
 
     @classmethod
@@ -147,6 +147,8 @@ class Recognition(Task):
             different = [f"{i}: {a!r} and {b!r}" for i, (a, b) in enumerate(zip(own, names, strict=False)) if a != b]
             first = f"; the first difference is {different[0]}" if different else ""
             shown = ", ".join([*map(printable, own[:4]), *["..."] * (len(own) > 4)])
+            if not match_names(names, own):
+                first = f" ({listing(list(names))}), none of which it knows"
             raise ValueError(f"it has {count(len(own), 'class', 'classes')} ({shown}), the data {len(names)}{first}.")
 
     def evaluate(self, model, accelerator, full, broken=None):

@@ -80,6 +80,16 @@ def test_lines_count_what_is_not_seconds(clock, capsys):
     ]
 
 
+def test_what_came_before_the_work_does_not_count(clock, capsys):
+    """As an evaluation before the first step of a training."""
+    progress = Progress("pretrain", 10, "step")
+    clock[0] += 3600
+    progress.start_again()
+    clock[0] += 2
+    progress.update(2)
+    assert capsys.readouterr().err == "pretrain: 2 of 10 steps (20%), eta 0:00:08\n"
+
+
 def test_no_line_follows_another_that_tells_as_much(clock, capsys):
     progress = Progress("finetune", 100, "step")
     for note in ("loss 2.0000", "loss 1.0000", "loss 0.5000"):
