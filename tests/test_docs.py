@@ -282,13 +282,16 @@ def test_the_keys_of_all_outputs_are_those_of_the_table(here, tmp_path, capsys, 
     assert names == {f"{name}.safetensors", f"{name}_mask.json", f"{name}_heat.json", *images, *films}
 
 
+_BY_LABEL = ("labels", "colors")
+
+
 def keys_of(value):
     """All keys in a record, but for names of labels."""
     if isinstance(value, list):
         return {key for item in value for key in keys_of(item)}
     if not isinstance(value, dict):
         return set()
-    return set(value) | {key for name, item in value.items() if name != "labels" for key in keys_of(item)}
+    return set(value) | {key for name, item in value.items() if name not in _BY_LABEL for key in keys_of(item)}
 
 
 @pytest.mark.parametrize("command", ["localize", "segment", "separate", "classify"])
