@@ -161,6 +161,20 @@ class Dying(StandInClips):
         return f"clip-{i}.mp4"
 
 
+def test_the_death_of_a_worker_while_others_start_names_its_clips(monkeypatch):
+    clips = Dying(Sizes, 10, train=False)
+    loader = evaluation_loader(clips, 4, 1, 0, 2)
+    loader.noted.notes[0, :3] = torch.tensor([123456, 1, 5])
+
+    def fail(self):
+        raise RuntimeError("DataLoader worker (pid 123456) is killed by signal: Killed.")
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail)
+    with pytest.raises(DeadWorkerError, match="The clips that it held:") as caught:
+        list(loader)
+    assert clips.describe(5) in str(caught.value)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_death_of_a_worker_names_the_clips_that_it_held(training):
     clips = Dying(Sizes, 10, train=training)

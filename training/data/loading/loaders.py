@@ -110,7 +110,8 @@ class ClipLoader(DataLoader):
         _LOADERS.add(self)
 
     def __iter__(self) -> Iterator[Any]:
-        batches = super().__iter__()
+        with naming_dead_workers():  # the first may die while others are started
+            batches = super().__iter__()
         self._batches = weakref.ref(batches)
         return _named(batches)
 
