@@ -170,7 +170,7 @@ def test_the_death_of_a_worker_while_others_start_names_its_clips(monkeypatch):
         raise RuntimeError("DataLoader worker (pid 123456) is killed by signal: Killed.")
 
     monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail)
-    with pytest.raises(DeadWorkerError, match="The clips that it held:") as caught:
+    with pytest.raises(DeadWorkerError, match="The clip that it held:") as caught:
         list(loader)
     assert clips.describe(5) in str(caught.value)
 
