@@ -33,9 +33,8 @@ from .jobs.records import (
     is_complete,
     make_record,
     model_identity,
-    read_record,
     record_of,
-    remove_earlier,
+    replacing,
     say_complete,
     say_written,
 )
@@ -181,10 +180,11 @@ def main(argv: list[str]) -> int:
                 found = describe(draft, separation, [path.name for path in films], arguments.frame)
                 files = draft.outputs[:-1]
                 draft.add_file(record, make_record("separate", file, arguments.model, about, files, found))
-            with Progress(f"write {name}", draft.samples * len(paths), "sample") as progress:
-                earlier = read_record(record)
+            with (
+                Progress(f"write {name}", draft.samples * len(paths), "sample") as progress,
+                replacing(record, draft.outputs),
+            ):
                 draft.publish(progress.update)
-                remove_earlier(out, earlier, draft.outputs)
         factor = draft.attenuation
         note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
         say_written([*(f"{path}{note}" for path in paths), spectrograms, *films])

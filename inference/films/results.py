@@ -18,9 +18,8 @@ from ..jobs.records import (
     is_complete,
     make_record,
     model_identity,
-    read_record,
     record_of,
-    remove_earlier,
+    replacing,
     say_complete,
     say_written,
 )
@@ -105,9 +104,8 @@ class MapResults:
                 for path, image in images.items():
                     draft.add_file(path, image)
                 draft.add_file(record, make_record(self.command, file, given.model, about, outputs, content))
-            earlier = read_record(record)
-            draft.publish()
-            remove_earlier(out, earlier, outputs)
+            with replacing(record, outputs):
+                draft.publish()
         for entry, title in zip(entries, titles, strict=True):
             say(f"{title}: {self.line(entry)}")
         say_written(outputs)

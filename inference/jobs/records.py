@@ -1,10 +1,11 @@
 """Records of results: a JSON file for each media file, written last, that says what was found and in which files."""
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,19 @@ def has_files(path: Path, record: dict[str, Any]) -> bool:
     return all((path.parent / Path(name).name).is_file() for name in record["files"])
 
 
-def remove_earlier(folder: Path, record: dict[str, Any] | None, files: Iterable[Path]) -> None:
-    """Remove the files that an earlier record in a folder lists, once they have been replaced by others.
+@contextlib.contextmanager
+def replacing(path: Path, files: Iterable[Path]) -> Generator[None]:
+    """Put new results in the place of earlier ones: at the end, those of their files that are no more are removed.
 
     Args:
-        folder: The folder.
-        record: What the record was before; None if there was none.
-        files: The files of the results that are there now.
+        path: Path of the record, beside which all files lie.
+        files: The files of the new results.
     """
-    names = {path.name for path in files}
-    for name in () if record is None else {Path(name).name for name in record["files"]} - names:
-        (folder / name).unlink(missing_ok=True)
+    earlier = read_record(path)
+    yield
+    names = {file.name for file in files}
+    for name in () if earlier is None else {Path(name).name for name in earlier["files"]} - names:
+        (path.parent / name).unlink(missing_ok=True)
 
 
 def say_complete(name: str, record: Path) -> None:
@@ -125,7 +128,7 @@ __all__ = [
     "model_identity",
     "read_record",
     "record_of",
-    "remove_earlier",
+    "replacing",
     "say_complete",
     "say_written",
 ]

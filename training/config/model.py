@@ -11,8 +11,6 @@ from .options import RecipeError, option
 
 # Keys of `model` that affect how a model computes, but not its results.
 COMPUTATION = ("gradient_checkpointing", "attn_implementation")
-
-
 ORIGINS = ("init_from", "init_image", "init_audio")  # options that name where weights are from
 
 
