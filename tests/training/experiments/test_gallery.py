@@ -207,16 +207,18 @@ def test_the_strip_shows_the_typical_pair_on_one_axis():
     with pytest.raises(ValueError, match="Expected a pair of clips with scores, got none"):
         typical_pair(np.array([np.nan, 1.0]))
     generator = np.random.default_rng(0)
-    frames = generator.integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    frames, overlays = generator.integers(0, 256, (2, 2, 3, 8, 8, 3), dtype=np.uint8)
     mixture, *separated = generator.normal(size=(3, 16, 48))
-    scenes = [StripScene(f"scene {k}", *parts) for k, parts in enumerate(zip(frames, separated, strict=True))]
-    axes = strip(scenes, mixture, 1.5, 8000.0).axes
+    parts = zip(frames, overlays, separated, strict=True)
+    axes = strip([StripScene(f"scene {k}", *each) for k, each in enumerate(parts)], mixture, 1.5, 8000.0).axes
     assert [a.get_title() for a in axes[:3]] == ["0.25 s", "0.75 s", "1.2 s"]
-    for panel, frame in zip(axes, frames.reshape(6, 8, 8, 3), strict=False):
-        np.testing.assert_array_equal(panel.images[0].get_array(), frame)
+    assert [a.get_ylabel() for a in axes[:12:3]] == ["scene 0", "what sounds", "scene 1", "what sounds"]
+    images = np.stack([frames, overlays], 1).reshape(12, 8, 8, 3)  # each scene's frames, below them its overlays
+    for panel, image in zip(axes, images, strict=False):
+        np.testing.assert_array_equal(panel.images[0].get_array(), image)
     titles = ["mixture", "separated by the frame of scene 0", "separated by the frame of scene 1"]
-    assert [a.get_title(loc="left") for a in axes[6:]] == titles
-    for panel, values in zip(axes[6:], [mixture, *separated], strict=True):
+    assert [a.get_title(loc="left") for a in axes[12:]] == titles
+    for panel, values in zip(axes[12:], [mixture, *separated], strict=True):
         np.testing.assert_array_equal(panel.images[0].get_array(), values)
         assert panel.get_xlim() == (0, 1.5)
-        assert panel.images[0].get_clim() == axes[6].images[0].get_clim()
+        assert panel.images[0].get_clim() == axes[12].images[0].get_clim()

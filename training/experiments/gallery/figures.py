@@ -18,12 +18,14 @@ class StripScene(NamedTuple):
 
     Attributes:
         title: Name of the scene.
-        frames: (T, H, W, 3) uint8 each, frames over time with what sounds overlaid.
+        frames: T frames over time, (H, W, 3) uint8 each.
+        overlays: The same frames with what sounds overlaid.
         separated: (mels, time), log-mel of what was separated by its frame.
     """
 
     title: str
     frames: Sequence[np.ndarray]
+    overlays: Sequence[np.ndarray]
     separated: np.ndarray
 
 
@@ -51,7 +53,7 @@ def distribution(scores: np.ndarray, cases: Sequence[Case], measure: Measure) ->
 
 @own_style
 def strip(scenes: Sequence[StripScene], mixture: np.ndarray, seconds: float, max_frequency: float) -> Figure:
-    """Draw scenes over time, and on the same axis spectrograms of the mixture of their audio and of what was separated.
+    """Draw scenes over time, without and with what sounds, and on the same axis spectrograms of the mixture of their audio and of what was separated.
 
     Args:
         scenes: The scenes, each with as many frames.
@@ -60,26 +62,31 @@ def strip(scenes: Sequence[StripScene], mixture: np.ndarray, seconds: float, max
         max_frequency: Upper edge of the mel filters in Hz.
     """
     count = len(scenes[0].frames)
+    rows = [
+        (label, images)
+        for scene in scenes
+        for label, images in ((scene.title, scene.frames), ("what sounds", scene.overlays))
+    ]
     separated = [(f"separated by the frame of {scene.title}", scene.separated) for scene in scenes]
     panels = [("mixture", mixture), *separated]
-    heights = [1.0] * len(scenes) + [0.75] * len(panels)
-    figure = Figure(figsize=(1.42 * count, 1.5 * sum(heights)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.0, hspace=0.02)  # ty: ignore[unknown-argument]
+    heights = [1.0] * len(rows) + [1.0] * len(panels)
+    figure = Figure(figsize=(8.5, 8.5 / count * sum(heights)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # ty: ignore[unknown-argument]
     grid = figure.add_gridspec(len(heights), count, height_ratios=heights)
-    for row, scene in enumerate(scenes):
-        for column, frame in enumerate(scene.frames):
+    for row, (label, images) in enumerate(rows):
+        for column, image in enumerate(images):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(frame)
+            axes.imshow(image)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if column == 0:
-                axes.set_ylabel(scene.title)
+                axes.set_ylabel(label, fontsize=9)
             if row == 0:
                 axes.set_title(f"{(column + 0.5) / count * seconds:.2g} s", fontsize=9, loc="center")
     low, high = np.percentile(mixture, [1, 99.7])
     high = max(high, low + 0.1)  # silence has no range of its own
     colormap = matplotlib.colormaps["magma"]
-    for row, (title, values) in enumerate(panels, len(scenes)):
+    for row, (title, values) in enumerate(panels, len(rows)):
         axes = figure.add_subplot(grid[row, :])
         extent = (0, seconds, 0, max_frequency / 1000)
         axes.imshow(values, origin="lower", aspect="auto", extent=extent, cmap=colormap, vmin=low, vmax=high)

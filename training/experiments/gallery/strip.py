@@ -13,7 +13,7 @@ from .choice import typical_pair
 from .figures import StripScene, strip
 from .sources import Source
 
-FRAMES = 6
+FRAMES = 8
 _NAMES = ("scene A", "scene B")
 
 
@@ -39,7 +39,8 @@ def draw_strip(separation: Source, localization: Source) -> Figure:
     mixed = zip(_NAMES, clips.mixed_scenes(2 * pair), samples, separated, strict=True)
     for title, scene, sample, sound in mixed:
         frames, own = _moving_frames(clips.config, clips.scene_index(scene)), sample["waveforms"][0]
-        scenes.append(StripScene(title, _overlays(localization, frames, own), extractor.log_mel(sound).numpy()))
+        overlays = _overlays(localization, frames, own)
+        scenes.append(StripScene(title, list(frames), overlays, extractor.log_mel(sound).numpy()))
     rate = extractor.sampling_rate
     return strip(scenes, extractor.log_mel(mixture).numpy(), len(mixture) / rate, rate / 2)
 
