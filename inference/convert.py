@@ -3,13 +3,14 @@
 deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/
 deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0
 deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder
+deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4
 """
 
 import sys
 
 import deepavfusion
 from deepavfusion.card_deepavfusion import model_card
-from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.processors import DeepAVFusionProcessor, load_clip
 from deepavfusion.published_deepavfusion import CHECKPOINTS, SOURCE, checkpoint_name, results_table
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT, cause, machine_failure
@@ -20,7 +21,9 @@ from .common import reading_model
 from .files import apply_umask, saving, write_atomically
 from .folder import ResultFolder
 from .jobs.progress import plain_output
+from .publishing.example import write_clip_example
 from .publishing.hub import Upload
+from .publishing.latency import forward_time, latency_rows
 from .publishing.push import publish
 from .publishing.tables import markdown_table
 
@@ -38,14 +41,15 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
     )
 
 
-def _card(model, args) -> str:
-    """Text of the model card, with what is published of a released checkpoint."""
+def _card(model, args, example: str) -> str:
+    """Text of the model card, with what is published of a released checkpoint, and an example as Markdown."""
     name, released = args.output.resolve().name, checkpoint_name(args.checkpoint.resolve())
     details = [["initial weights", f"converted from the published checkpoint {args.checkpoint.name}"]]
-    sections, license = [], None
+    details += latency_rows(forward_time(model, model.device))
+    sections, license = [("Example", example)] if example else [], None
     if released:
         details[0][1] = f"converted from {released}, which the authors' repository releases"
-        details.append(["training data", f"{CHECKPOINTS[released]}, 200 epochs, by the published code"])
+        details.insert(1, ["training data", f"{CHECKPOINTS[released]}, 200 epochs, by the published code"])
         text = "After fine-tuning. Not measured with this package. Source: "
         sections.append(("Results", f"{text}{SOURCE}.\n\n{markdown_table(*results_table(released))}"))
         license = "The authors' repository, which releases the weights, is under apache-2.0; the training data are not."
@@ -63,7 +67,8 @@ def main(argv: list[str]) -> int:
     args = parse("convert", argv)
     plain_output()
     folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
-    folder.plan({"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config})
+    plan = {"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config}
+    folder.plan(plan | ({"example": str(args.example.resolve())} if args.example else {}))
     config = None
     if args.config:
         with reading_model(args.config):
@@ -76,12 +81,15 @@ def main(argv: list[str]) -> int:
         say(f"deepavfusion convert: {args.checkpoint}: {cause(error, args.checkpoint)}", stream=sys.stderr)
         return BAD_INPUT
     processor = DeepAVFusionProcessor.from_model(model)
+    if args.example:
+        load_clip(args.example, require="both")  # before anything is written
     with folder.claimed():
         folder.begin()
         with saving(folder.path, sum(p.numel() * p.element_size() for p in model.parameters())):
             model.save_pretrained(folder.draft)
             processor.save_pretrained(folder.draft)
-            write_atomically(folder.draft / "README.md", _card(model, args))
+            example = write_clip_example(folder.draft, model, processor, args.example) if args.example else ""
+            write_atomically(folder.draft / "README.md", _card(model, args, example))
         apply_umask(file for file in folder.draft.rglob("*") if file.is_file())
         folder.publish()
     folder.close()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from . import actions, reconstruction
+from ..pages.reconstructions import KINDS, reconstruct
+from . import actions
 from .events import hidden, in_a_sentence, result, visible
 from .markup import about_maps, label_strips, panels, paragraph, verdict
 from .models import DemoModel, able_to
@@ -230,13 +231,15 @@ class Page:
         @in_a_sentence
         def reconstructed(path, time, model, *ratios):
             self.limits.check(path)
-            found = reconstruction.reconstruct(models[model], path, time, tuple(ratio / 100 for ratio in ratios))
+            hidden_parts = tuple(ratio / 100 for ratio in ratios)
+            given = models[model]
+            found = reconstruct(given.pretrained, given.processor, path, time, hidden_parts)
             names = ("Frame", "Spectrogram")
             titles = [
                 f"{name}: {visible} of {total} patches are visible"
                 for name, visible, total in zip(names, found.visible, found.total, strict=True)
             ]
-            rows = dict(zip(titles, (list(zip(reconstruction.KINDS, images)) for images in found[:2]), strict=True))
+            rows = dict(zip(titles, (list(zip(KINDS, images)) for images in found[:2]), strict=True))
             note = "The model predicts standardized patches: mean and contrast of each are those of the true one."
             return panels(rows) + (paragraph(note, "demo-soft") if found.restored else "")
 

@@ -25,11 +25,13 @@ from deepavfusion import (
 from deepavfusion.card_deepavfusion import at_location
 from deepavfusion.conversion_deepavfusion import TASK_CLASSES, infer_config
 from deepavfusion.inference import convert
+from deepavfusion.inference.publishing.contents import find_contents
 from deepavfusion.patches_deepavfusion import sincos_positions
 from deepavfusion.published_deepavfusion import checkpoint_name
 from tests.golden_files import golden_path
 from tests.hub_server import HubServer
 from tests.isolated import run_python
+from tests.media_factory import write_media
 from tests.tiny import INFERABLE, INFERABLE_DECODER, tiny_config
 
 WIDE = {**INFERABLE, "hidden_size": 128, "num_attention_heads": 2, "num_fusion_attention_heads": 2}
@@ -306,6 +308,56 @@ def test_the_card_of_a_released_checkpoint_has_what_is_published_of_it(tmp_path,
     assert ("| training data | AudioSet-2M, 200 epochs, by the published code |" in text) == released
     assert ("converted from the published checkpoint checkpoint_latest.pth" in text) != released
     assert "No license is stated for the weights." in text
+
+
+def converted_with_example(variant, tmp_path, clip):
+    model = make_model(variant)
+    torch.save(export_original_state_dict(model), tmp_path / "published.pth")
+    model.config.save_pretrained(tmp_path / "config")
+    arguments = [tmp_path / "published.pth", tmp_path / "out", "--config", tmp_path / "config", "--example", clip]
+    code = convert.main([str(argument) for argument in arguments])
+    card = tmp_path / "out" / "README.md"
+    return code, card.read_text(encoding="utf-8") if card.is_file() else None
+
+
+@pytest.mark.parametrize(
+    ("variant", "files", "text"),
+    [
+        ("pretraining", {"frame.png", "spectrogram.png"}, r"with \d+ of \d+ patches visible: masked | reconstructed"),
+        ("encoder", set(), "## Example"),
+        ("classification", set(), r"Its label, and how probable it is: LABEL_\d \(0\.\d\d\)"),
+        ("separation", {"separated.wav"}, "separated from its sound: <audio "),
+        ("segmentation", {"mask.png"}, "What sounds in its middle frame"),
+    ],
+)
+def test_the_card_plays_an_example_and_shows_what_the_model_makes_of_it(variant, files, text, tmp_path):
+    write_media(tmp_path / "My Clip.MP4", seconds=1.5)
+    code, card = converted_with_example(variant, tmp_path, tmp_path / "My Clip.MP4")
+    assert code == 0
+    folder = tmp_path / "out" / "example"
+    assert {file.name for file in folder.iterdir()} == {"clip.mp4", *files}
+    assert (folder / "clip.mp4").read_bytes() == (tmp_path / "My Clip.MP4").read_bytes()
+    assert all(f'src="example/{name}"' in card for name in ("clip.mp4", *files))
+    assert re.search(text, card)
+    assert re.search(r"\| latency \| [\d.e+]+ ms for a forward pass, batch of 1, float32, cpu", card)
+    contents = find_contents(tmp_path / "out")
+    assert {f"example/{name}" for name in ("clip.mp4", *files)} <= set(contents.published)
+    assert not contents.missing
+
+
+def test_an_example_that_cannot_be_shown_leaves_nothing(tmp_path, capsys):
+    write_media(tmp_path / "silent.mp4", seconds=0.5, audio_codec=None)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    write_media(tmp_path / "clip.avi", seconds=0.5)
+    for name, text in (
+        ("silent.mp4", "silent.mp4: expected images and audio around 0.25 s, but it has no audio"),
+        ("broken.mp4", "broken.mp4"),
+        ("clip.avi", "clip.avi: expected an MP4 or WebM file, which browsers play."),
+        ("absent.mp4", "absent.mp4 cannot be used: there is no such file"),
+    ):
+        assert converted_with_example("encoder", tmp_path, tmp_path / name) == (2, None)
+        assert text in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_leaves
 
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.inference.publishing.latency import device_name
 from deepavfusion.training import evaluate, finetune, pretrain, probe
 from deepavfusion.training.data.loading import evaluation_loader
 from deepavfusion.training.experiments import benchmark
 from deepavfusion.training.runs import trainer
-from deepavfusion.training.runs.records import device_name
 from deepavfusion.training.tasks import base, evaluation, pretraining
 from deepavfusion.training.wording import count
 from tests.fake_device import NAME, DeviceTensor, fake_device, host_waits

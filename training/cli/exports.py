@@ -16,6 +16,9 @@ from .paths import (
     unusable,
 )
 
+_PLAYED = (".mp4", ".webm")  # examples in model cards
+_EXAMPLE_MEGABYTES = 20
+
 
 def convert_parser() -> CommandParser:
     """Build the parser of `deepavfusion convert`."""
@@ -25,7 +28,8 @@ def convert_parser() -> CommandParser:
         "to the Hub.\n\n"
         "deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/\n"
         "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0\n"
-        "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder",
+        "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder\n"
+        "deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
@@ -34,6 +38,12 @@ def convert_parser() -> CommandParser:
         "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
     )
     parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
+    parser.add_argument(
+        "--example",
+        type=Path,
+        metavar="CLIP",
+        help="MP4 or WebM file, published with the model: the card plays it, and shows what the model makes of it",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace another converted model in that folder")
     parser.add_argument(
         "--push-to-hub", metavar="ORG/NAME", help="repository to publish it in, as deepavfusion push does"
@@ -220,10 +230,25 @@ def check_conversion(given: argparse.Namespace) -> None:
     check_writable(given.output, "output")
     if given.config and (reason := missing_model(given.config)):
         raise InputError(unusable(f"--config {given.config}", reason))
+    if given.example is not None:
+        check_example(given.example)
     if given.push_to_hub is not None:
         check_hub_id(given.push_to_hub)
         if not given.license:
             raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
+
+
+def check_example(path: Path) -> None:
+    """Raise `InputError` for an example that is not there, or that browsers do not play."""
+    if not path.is_file():
+        what = "that is a folder" if path.is_dir() else f"there is no such file{similar(path)}"
+        raise InputError(unusable(f"--example={path}", what))
+    if path.suffix.lower() not in _PLAYED:
+        raise InputError(f"--example={path}: expected an MP4 or WebM file, which browsers play.")
+    if (size := path.stat().st_size / 1e6) > _EXAMPLE_MEGABYTES:
+        raise InputError(
+            f"--example={path}: expected a file of at most {_EXAMPLE_MEGABYTES} MB, got {size:.0f} MB; cut it first."
+        )
 
 
 def check_push(given: argparse.Namespace) -> None:

@@ -8,11 +8,10 @@ import numpy as np
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import png, wav
+from deepavfusion.inference.publishing.example import FOLDER
 
 from .report import Example
 from .style import figure_png
-
-FOLDER = "example"
 
 
 def write_example(folder: Path, example: Example) -> str:

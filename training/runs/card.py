@@ -21,6 +21,7 @@ from deepavfusion.card_deepavfusion import (
 )
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
+from deepavfusion.inference.publishing.latency import latency_rows
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
 
 from ..config.model import public_origin
@@ -199,7 +200,7 @@ def _details(record: dict[str, Any], kind: str) -> str:
         ["training data", _data(record["data"], kind)],
         ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
         ["training time", f"{speed}, {training['device']}"],
-        *([["latency", _forward(training["forward"])]] if training.get("forward") else []),
+        *latency_rows(training.get("forward")),
         ["precision", training["mixed_precision"] if training["mixed_precision"] != "no" else "float32"],
     ]
     return markdown_table(["", ""], rows)
@@ -209,10 +210,6 @@ def _data(data: dict[str, Any], kind: str) -> str:
     """What the clips are, in words, and their description."""
     words = _DATA_WORDS.get(kind)
     return f"{words} ({data['description']})" if words else data["description"]
-
-
-def _forward(forward: dict[str, Any]) -> str:
-    return f"{1000 * forward['seconds']:.3g} ms for a forward pass, batch of 1, float32, {forward['device']}"
 
 
 def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, str, str | None]]:

@@ -3,17 +3,15 @@
 import datetime
 import importlib.metadata
 import platform
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.card_deepavfusion import architecture
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
+from deepavfusion.inference.publishing.latency import device_name, forward_time
 from deepavfusion_cli.environment import own_command
 
 from ..config.model import ORIGINS, public_origin
@@ -71,34 +69,6 @@ def training_record(trainer) -> dict[str, Any]:
         "data": {"name": recipe.data.name, "description": clips.card, "train_clips": len(clips)},
         "architecture": architecture(model),
     }
-
-
-_FORWARD_RUNS = 5
-
-
-def forward_time(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
-    """Time of a forward pass for one clip of zeros, in float32; of a model for pre-training, that of its encoder.
-
-    Args:
-        model: A model of this package, on the device.
-        device: The device.
-
-    Returns:
-        `seconds`, the median of a few runs, and `device`.
-    """
-    part = model.deepavfusion if isinstance(model, DeepAVFusionForPreTraining) else model
-    inputs = {name: torch.zeros(1, *shape, device=device) for name, shape in part.config.input_shapes.items()}
-    training, seconds = part.training, []
-    part.eval()
-    with torch.no_grad():
-        for _ in range(1 + _FORWARD_RUNS):  # the first one prepares
-            start = time.perf_counter()
-            type(part).forward(part, **inputs)  # that of the instance may be under autocast
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-            seconds.append(time.perf_counter() - start)
-    part.train(training)
-    return {"seconds": statistics.median(seconds[1:]), "device": device_name(device)}
 
 
 # Figures that a run leaves in its folder: file -> title and alternative text.
@@ -188,17 +158,8 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def device_name(device: torch.device) -> str:
-    """Return the name of a device for reports: the GPU's model, or the CPU with its number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({count(torch.get_num_threads(), 'thread')})" if device.type == "cpu" else device.type
-
-
 __all__ = [
-    "device_name",
     "evaluation_record",
-    "forward_time",
     "package_versions",
     "summary",
     "training_record",

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from deepavfusion import DeepAVFusionProcessor, load_clip
-from deepavfusion.inference.demo import actions, markup, reconstruction, workspace
+from deepavfusion.inference.demo import actions, markup, workspace
 from deepavfusion.inference.demo.models import DemoModel, abilities_of, able_to, load_models
 from deepavfusion.inference.demo.search import ClipSearch, thumbnail
 from deepavfusion.inference.demo.workspace import ExampleScenes, Limits, Workspace, error_sentence, shown_name
 from deepavfusion.inference.files import UnreadableError
+from deepavfusion.inference.pages.reconstructions import KINDS, reconstruct
 from deepavfusion.processors import MediaError
 from tests.inference.test_commands import MODELS
 from tests.media_factory import paint_gradients, write_kinds, write_media
@@ -213,10 +214,11 @@ def test_labels_over_time(models, clip):
 
 
 def test_patches_are_hidden_and_reconstructed(models, clip):
-    few = reconstruction.reconstruct(models["pretrain"], clip, 0.75, (0.5, 0.25))
-    assert few.total == models["pretrain"].pretrained.config.num_patches
+    network, processor = models["pretrain"].pretrained, models["pretrain"].processor
+    few = reconstruct(network, processor, clip, 0.75, (0.5, 0.25))
+    assert few.total == network.config.num_patches
     assert few.visible == tuple(round(count * part) for count, part in zip(few.total, (0.5, 0.75), strict=True))
-    assert len(few.frame) == len(few.spectrogram) == len(reconstruction.KINDS)
+    assert len(few.frame) == len(few.spectrogram) == len(KINDS)
 
     def hidden(images):
         return (images[0] == 128).all(-1)
@@ -224,13 +226,13 @@ def test_patches_are_hidden_and_reconstructed(models, clip):
     assert hidden(few.frame).mean() == pytest.approx(0.5, abs=0.02)
     assert (few.frame[1] == few.frame[2])[~hidden(few.frame)].all()
     assert (few.frame[1] != few.frame[2])[hidden(few.frame)].any()
-    more = reconstruction.reconstruct(models["pretrain"], clip, 0.75, (0.75, 1.0))
+    more = reconstruct(network, processor, clip, 0.75, (0.75, 1.0))
     assert more.visible[1] == 0
     assert hidden(more.frame)[hidden(few.frame)].mean() > 0.99
     with pytest.raises(ValueError, match="Expected a visible patch"):
-        reconstruction.reconstruct(models["pretrain"], clip, 0.75, (1.0, 1.0))
+        reconstruct(network, processor, clip, 0.75, (1.0, 1.0))
     with pytest.raises(MediaError, match="audio"):
-        reconstruction.reconstruct(models["pretrain"], clip.replace("clip.mov", "silent.mp4"), 0.25, (0.5, 0.5))
+        reconstruct(network, processor, clip.replace("clip.mov", "silent.mp4"), 0.25, (0.5, 0.5))
     text = markup.panels({"<i>": [("a", few.frame[0])]})
     assert "<i>" not in text
     assert "data:image/png;base64," in text

@@ -14,11 +14,12 @@ from huggingface_hub import ModelCard
 from deepavfusion import DeepAVFusionForPreTraining
 from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.inference.publishing.contents import referred_files
+from deepavfusion.inference.publishing.latency import device_name, forward_time
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.report.report import Example, ExampleImage
 from deepavfusion.training.report.tables import Table
 from deepavfusion.training.runs.card import TEMPLATE, write_card
-from deepavfusion.training.runs.records import device_name, forward_time, package_versions
+from deepavfusion.training.runs.records import package_versions
 from deepavfusion.training.tasks import Evaluation
 from tests.tiny import tiny_config
 

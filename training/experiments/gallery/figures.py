@@ -53,7 +53,7 @@ def distribution(scores: np.ndarray, cases: Sequence[Case], measure: Measure) ->
 
 @own_style
 def strip(scenes: Sequence[StripScene], mixture: np.ndarray, seconds: float, max_frequency: float) -> Figure:
-    """Draw scenes over time, without and with what sounds, and on the same axis spectrograms of the mixture of their audio and of what was separated.
+    """Draw scenes over time, without and with what sounds, and spectrograms of their mixture and what was separated.
 
     Args:
         scenes: The scenes, each with as many frames.
