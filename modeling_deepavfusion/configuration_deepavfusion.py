@@ -126,6 +126,9 @@ class DeepAVFusionConfig(PreTrainedConfig):
             predicts a block of bins; by default up to single bins (published).
         unet_norm (`str`, *optional*, defaults to `"batch"`):
             Norm of the U-Nets of separation and segmentation: `"batch"` (published) or `"group"`, for small batches.
+        segmentation_width (`int`, *optional*, defaults to 128):
+            Channels of the head of segmentation, and fewest channels of a scale of its U-Net, at most `hidden_size`;
+            128 as published.
         semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
             Label of pixels that the segmentation loss ignores.
         localization_map (`str`, *optional*, defaults to `"head"`):
@@ -232,6 +235,7 @@ class DeepAVFusionConfig(PreTrainedConfig):
     separation_condition: str = "image"
     separation_scales: int | None = number(None, at_least=1, at_most=10)
     unet_norm: str = "batch"
+    segmentation_width: int = number(128, at_least=4, at_most=65536)
     semantic_loss_ignore_index: int = number(255, at_least=-1000, at_most=65535)
     localization_map: str = "head"
     localization_loss: str = "supervised"

@@ -194,7 +194,7 @@ def _separation(layout: Layout, model) -> None:
 
 
 def _segmentation(layout: Layout, model) -> None:
-    _require_published(model, unet_norm="batch")
+    _require_published(model, unet_norm="batch", segmentation_width=128)
     scales = len(model.tap_layers)
     layout.double_conv("top", "unet.top")
     for index in range(scales):

@@ -54,15 +54,17 @@ class DeepAVFusionForSemanticSegmentation(DeepAVFusionPreTrainedModel):
             )
         self.deepavfusion = DeepAVFusionModel(config)
         self.tap_layers = tap_layers(config.num_hidden_layers, num_scales + 1)
-        widths = [max(128, dim // 2**scale) for scale in range(num_scales + 1)]
+        widths = [max(config.segmentation_width, dim // 2**scale) for scale in range(num_scales + 1)]
         if widths[0] != dim:
-            raise ValueError(f"hidden_size is {dim}: segmentation expects at least 128.")
+            raise ValueError(
+                f"hidden_size is {dim}: expected at least the segmentation_width {config.segmentation_width}."
+            )
         self.tap_norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-5) for _ in self.tap_layers)
         self.condition_projections = nn.ModuleList(nn.Linear(dim, width) for width in widths)
         self.condition_norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-5) for width in widths)
         self.unet = DeepAVFusionUNet(dim, widths, config.unet_norm)
-        self.head = nn.Conv2d(widths[-1], 128, kernel_size=3, padding=1)
-        self.predictor = nn.Conv2d(128, config.num_labels, kernel_size=3, padding=1)
+        self.head = nn.Conv2d(widths[-1], config.segmentation_width, kernel_size=3, padding=1)
+        self.predictor = nn.Conv2d(config.segmentation_width, config.num_labels, kernel_size=3, padding=1)
         self.post_init()
 
     @torch.no_grad()

@@ -415,6 +415,7 @@ def test_pickles_with_code_are_refused(tmp_path):
         (DeepAVFusionForSourceSeparation, {"separation_scales": 1}),
         (DeepAVFusionForSourceSeparation, {"unet_norm": "group"}),
         (DeepAVFusionForSemanticSegmentation, {"unet_norm": "group"}),
+        (DeepAVFusionForSemanticSegmentation, {"segmentation_width": 64}),
     ],
 )
 def test_heads_with_other_settings_than_the_published_ones_are_not_exported(cls, setting):

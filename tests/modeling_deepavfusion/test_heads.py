@@ -226,6 +226,19 @@ def test_positions_of_a_coarse_separation_mask_predict_the_bins_that_they_cover(
     assert model.predictor.bias.grad.shape == (side**2,)
 
 
+@pytest.mark.parametrize("width", [16, 48])
+def test_a_narrow_segmentation_head_has_the_channels_of_its_width_at_least(inputs, width):
+    model = make(DeepAVFusionForSemanticSegmentation, segmentation_width=width)  # hidden size 128
+    assert model.unet.widths == [128, 64, max(width, 32)]
+    assert (model.head.out_channels, model.predictor.in_channels) == (width, width)
+    labels = torch.zeros(inputs["pixel_values"].shape[0], *inputs["pixel_values"].shape[2:], dtype=torch.long)
+    outputs = model(**inputs, labels=labels)
+    assert outputs.logits.shape[2:] == inputs["pixel_values"].shape[2:]
+    outputs.loss.backward()
+    with pytest.raises(ValueError, match="hidden_size is 128: expected at least the segmentation_width 256"):
+        make(DeepAVFusionForSemanticSegmentation, segmentation_width=256)
+
+
 @pytest.mark.parametrize("cls", [DeepAVFusionForSourceSeparation, DeepAVFusionForSemanticSegmentation])
 def test_group_norm_keeps_the_samples_of_a_training_batch_apart(inputs, cls):
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ _FREE_OF_SHAPE = {
     "localization_threshold",
     "pretraining_masked_views",
     "pretraining_objective",
+    "segmentation_width",
     "semantic_loss_ignore_index",
     "separation_condition",
     "separation_mask",
