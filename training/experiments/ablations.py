@@ -2,7 +2,7 @@
 
     python -m deepavfusion.training.experiments.ablations
 
-Each run pre-trains the quickstart's model with one change, for 30,000 of its 100,000 clips, and evaluates its streams
+Each run pre-trains the quickstart's model with one change, for 30,000 of its 60,000 clips, and evaluates its streams
 along the way (paper, sections 4.4 and 4.5):
 
 - where fusion happens: in all layers (early), in the upper half (mid), in the last layer (late), or not at all;
