@@ -119,10 +119,10 @@ def reconstruct(
         MediaError: If the video cannot be read, or lacks images or audio.
         ValueError: If nothing would be visible.
     """
-    config = model.config
-    extractor, total = processor.feature_extractor, config.num_patches
-    ratios = ratios or (config.image_mask_ratio, config.audio_mask_ratio)
-    visible = tuple(count - round(ratio * count) for ratio, count in zip(ratios, total, strict=True))
+    extractor, total = processor.feature_extractor, model.config.num_patches
+    visible = (model.image_masker.num_kept, model.audio_masker.num_kept)
+    if ratios is not None:
+        visible = tuple(count - round(ratio * count) for ratio, count in zip(ratios, total, strict=True))
     if not any(visible):
         raise ValueError("Expected a visible patch of the frame or of the spectrogram: hide less of one of them.")
     clip = load_clip(path, time, processor.num_frames, extractor.seconds, require="both")

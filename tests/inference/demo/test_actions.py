@@ -229,6 +229,8 @@ def test_patches_are_hidden_and_reconstructed(models, clip):
     more = reconstruct(network, processor, clip, 0.75, (0.75, 1.0))
     assert more.visible[1] == 0
     assert hidden(more.frame)[hidden(few.frame)].mean() > 0.99
+    published = reconstruct(network, processor, clip)
+    assert published.visible == (network.image_masker.num_kept, network.audio_masker.num_kept)
     with pytest.raises(ValueError, match="Expected a visible patch"):
         reconstruct(network, processor, clip, 0.75, (1.0, 1.0))
     with pytest.raises(MediaError, match="audio"):
