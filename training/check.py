@@ -28,7 +28,7 @@ from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
 
 from .data.build import SPLITS, build_dataset
-from .data.checked import Finding, inspect_clips, still_rows, write_listing
+from .data.checked import Finding, class_notes, inspect_clips, notable_classes, still_rows, write_listing
 from .data.clips import ClipDataset
 from .data.files import FileClips
 from .data.loading import naming_dead_workers
@@ -117,6 +117,11 @@ class Split:
         """Recording of each clip, as far as it is known."""
         rows = self.clips.rows if isinstance(self.clips, FileClips) else None
         return rows["recording"][:] if rows is not None and "recording" in rows.column_names else []
+
+    @property
+    def usable(self) -> list[int]:
+        """The clips that can be read, by number."""
+        return [finding.index for finding in self.findings if finding.reason is None]
 
     def report(self) -> dict[str, Any]:
         """All that was found."""
@@ -264,10 +269,16 @@ def main(argv: list[str]) -> int:
     common = overlap([*splits, *repeated])
     if common:
         say(f"overlap: {count(len(common), 'recording')} of the test split also in training, first: {common[0]}")
+    named = given.name == "folder" and not files  # classes by their folders
+    usable = [(split.clips, split.usable) for split in (*splits, *repeated)]
+    single, folders = notable_classes(usable, given.path if named else None)
+    for note in class_notes(single, folders):
+        say(note)
     if given.report is not None:
         report = {split.key or "clips": split.report() for split in [*repeated, *splits]}
         report = {name: report[name] for name in (*SPLITS, "clips") if name in report}
         content = {"data": options, "splits": report, "recordings_in_training_and_test": common}
+        content |= {"classes_with_one_recording": single, "classes_in_several_folders": folders}
         write_files({given.report: to_json(content).encode("utf-8", "surrogateescape")}, overwrite=True)
         say(f"report written to {given.report}")
     total, broken = (sum(len(part) for part in parts) for parts in zip(*((s.findings, s.unusable) for s in splits)))

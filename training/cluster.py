@@ -16,11 +16,12 @@ any executor calls it; this module does not import datatrove.
 import logging
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from .data.shards import Encoding, Preparation, finish, prepare
+from .data.shards import Encoding, Preparation, begun_shard_size, finish, pending_shards, prepare
 from .prepare import preparation_of
 from .wording import count, with_path
 
@@ -37,7 +38,7 @@ class _Step:
         out: Folder of the prepared data set; new, empty, or with an unfinished preparation of the same data.
         options: Other options that choose clips, as in section `data` of recipes.
         encoding: How clips are stored.
-        clips_per_shard: Number of clips per tar file.
+        clips_per_shard: Number of clips per tar file; by default that of the folder, or see `Preparation`.
     """
 
     name: str
@@ -45,12 +46,12 @@ class _Step:
     out: str
     options: dict[str, Any] = field(default_factory=dict)
     encoding: Encoding = field(default_factory=Encoding)
-    clips_per_shard: int = 256
+    clips_per_shard: int | None = None
 
     def preparation(self) -> Preparation:
         """What is prepared, the same in all tasks."""
         options = {"name": self.name, "path": self.path, **self.options}
-        return preparation_of(options, self.encoding, self.clips_per_shard)
+        return preparation_of(options, self.encoding, self.clips_per_shard or begun_shard_size(Path(self.out)))
 
 
 class WriteShards(_Step):
@@ -64,7 +65,9 @@ class WriteShards(_Step):
             ValueError: The data set has no clips.
         """
         torch.set_num_threads(1)  # a task has one processor
-        deque(prepare(self.preparation(), self.out, 1, (rank, world_size)), maxlen=0)
+        preparation = self.preparation()
+        shards = pending_shards(preparation, self.out, (rank, world_size))
+        deque(prepare(preparation, self.out, 1, shards), maxlen=0)
 
 
 class WriteIndex(_Step):

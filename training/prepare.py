@@ -25,12 +25,15 @@ from .data.files import FileClips
 from .data.shards import (
     Encoding,
     Preparation,
+    begun_shard_size,
     chosen_options,
     estimate_bytes,
     finish,
     free_bytes,
     is_claimed,
+    is_finished,
     list_digests,
+    pending_shards,
     prepare,
     still_rows,
 )
@@ -44,13 +47,13 @@ _GB = 1e9
 _VIDEO_SIDE = 360  # short side of H.264 in pixels, as of the published training's videos
 
 
-def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int) -> Preparation:
+def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int | None = None) -> Preparation:
     """What is prepared of a data set: all clips of all splits, each once.
 
     Args:
         options: Section `data` of a recipe.
         encoding: How clips are stored.
-        clips_per_shard: Number of clips per tar file.
+        clips_per_shard: Number of clips per tar file; see `Preparation`.
 
     Raises:
         OSError: A file of the data set is missing or cannot be read.
@@ -107,42 +110,64 @@ def main(argv: list[str]) -> int:
     given, options = parse_data(argv)
     plain_output()
     preparation = preparation_of(
-        {"name": given.name, "path": given.path, **options}, encoding_of(given), given.clips_per_shard
+        {"name": given.name, "path": given.path, **options},
+        encoding_of(given),
+        given.clips_per_shard or begun_shard_size(given.out),
     )
     begun = is_claimed(preparation, given.out)
-    if given.check_space:
-        need, free = estimate_bytes(preparation), free_bytes(given.out)
-        have = sum(path.stat().st_size for path in (given.out / "shards").glob("*.tar"))
-        clips, place = count(preparation.num_clips, "clip"), f"in {given.out}, where {free / _GB:,.2f} GB are free"
-        say(f"{clips}: about {need / _GB:,.2f} GB {place}")
-        if need - have > free:
-            smaller = "--short-side" if given.keep_video else "--fps, --short-side or --quality"
-            # What was begun holds on to its settings.
-            advice = "free space there" if begun else f"choose another folder, or a lower {smaller}"
-            say(f"deepavfusion data prepare: the disk is too small; {advice}", stream=sys.stderr)
-            return BAD_INPUT
-    number, parts = given.part
-    shards = preparation.shards()[number::parts]
+    (number, parts), shards = given.part, preparation.shards()[given.part[0] :: given.part[1]]
+    pending = pending_shards(preparation, given.out, given.part)
+    if given.check_space and pending and not has_space(preparation, given, begun):
+        return BAD_INPUT
+    total, left = (sum(len(shard.rows) for shard in some) for some in (shards, pending))
+    if 0 < left < total:
+        say(f"{total - left:,} of {count(total, 'clip')} are there already; the others follow")
     with (
-        Progress("clips stored", sum(len(places) for _, _, places in shards), "clip") as progress,
-        closing(prepare(preparation, given.out, given.num_workers, given.part)) as written,
+        Progress("clips stored", total, "clip", done=total - left) as progress,
+        closing(prepare(preparation, given.out, given.num_workers, pending)) as written,
     ):
         for clips in written:
             progress.update(clips)
     if parts > 1:
-        say(f"part {number} of {parts}: {count(len(shards), 'shard')} in {given.out}")
+        there = "" if pending else " was there already, nothing is left to do"
+        say(f"part {number} of {parts}{there}: {count(len(shards), 'shard')} in {given.out}")
         say("\nWhen all parts are there, the same command without --part writes their index.", kept="\n")
         return 0
+    whole = not pending and is_finished(given.out)
     prepared = finish(preparation, given.out)
     for path, reason in prepared.broken:
         say(f"left out: {with_path(path, reason)}")
     left_out = f"; {len(prepared.broken):,} could not be read" if prepared.broken else ""
-    say(f"{count(prepared.clips, 'clip')} stored in {given.out}, {prepared.bytes / _GB:,.2f} GB{left_out}")
+    done, stored = count(prepared.clips, "clip"), f"in {given.out}, {prepared.bytes / _GB:,.2f} GB{left_out}"
+    if whole:
+        done = f"everything was there already, nothing is left to do: {done} in {count(len(shards), 'shard')}"
+    say(f"{done} {'' if whole else 'stored '}{stored}")
     if (line := next_command(preparation, given.out)) is not None:
         model = ", with a model in place of MODEL" if line.endswith((" MODEL", "=MODEL")) else ""
         say(f"\nnext{model}:", kept="\n")
         say(f"  {line}")
     return FAILED if prepared.broken else 0
+
+
+def has_space(preparation: Preparation, given, begun: bool) -> bool:
+    """Whether the disk has space for all shards, as estimated; says so, and what to do if not.
+
+    Args:
+        preparation: What is to be written.
+        given: Arguments of the command.
+        begun: Whether the folder holds a part of it.
+    """
+    need, free = estimate_bytes(preparation), free_bytes(given.out)
+    have = sum(path.stat().st_size for path in (given.out / "shards").glob("*.tar"))
+    clips, place = count(preparation.num_clips, "clip"), f"in {given.out}, where {free / _GB:,.2f} GB are free"
+    say(f"{clips}: about {need / _GB:,.2f} GB {place}")
+    if need - have <= free:
+        return True
+    smaller = "--short-side" if given.keep_video else "--fps, --short-side or --quality"
+    # What was begun holds on to its settings.
+    advice = "free space there" if begun else f"choose another folder, or a lower {smaller}"
+    say(f"deepavfusion data prepare: the disk is too small; {advice}", stream=sys.stderr)
+    return False
 
 
 if __name__ == "__main__":

@@ -126,6 +126,41 @@ def test_everything_found_is_reported(vggsound, tmp_path, capsys):
     assert [os.path.basename(path)[:11] for path, _ in train["shorter_than_window"]] == ["video000000", "video000006"]
     assert train["clips_per_class"] == {"a": 3, "b": 0}
     assert found["recordings_in_training_and_test"] == ["video000000"]
+    assert "with one recording: 1 class, which cannot be in both training and test: b\n" in printed
+    assert found["classes_with_one_recording"] == ["b"]
+    assert found["classes_in_several_folders"] == {}
+    assert "in several folders" not in printed
+
+
+@pytest.mark.parametrize(
+    ("folders", "several"),
+    [
+        (["train/dog", "extra/dog", "extra/cat"], {"dog": ["extra/dog", "train/dog"]}),
+        (["a/dog", "b/dog", "b/c/cat"], {"dog": ["a/dog", "b/dog"]}),
+        (["train/dog", "test/dog", "train/cat"], {}),
+        (["train/a/dog", "train/b/dog", "test/dog", "train/cat"], {"dog": ["train/a/dog", "train/b/dog"]}),
+        (["dog", "a/dog", "cat"], {"dog": ["a/dog", "dog"]}),
+    ],
+)
+def test_classes_of_one_recording_and_of_several_folders_are_told(clip, tmp_path, capsys, folders, several):
+    put(clip, *(tmp_path / "set" / folder / f"{k}.mp4" for k, folder in enumerate(folders)))
+    report = tmp_path / "report.json"
+    words = ["data", "check", "folder", str(tmp_path / "set"), "--num-workers", "0", "--no-decode"]
+    assert cli.main([*words, "--report", str(report)]) == 0
+    printed, found = capsys.readouterr().out, json.loads(report.read_text())
+    assert printed.count("with one recording: 1 class, which cannot be in both training and test: cat\n") == 1
+    assert found["classes_with_one_recording"] == ["cat"]
+    assert found["classes_in_several_folders"] == several
+    said = [f"{name} ({', '.join(places)})" for name, places in several.items()]
+    line = f"in several folders of one name: 1 class, whose clips are taken together: {', '.join(said)}\n"
+    assert printed.count(line if several else "in several folders") == len(several)
+
+
+def test_classes_of_annotations_have_any_folders(clip, tmp_path, capsys):
+    put(clip, *(tmp_path / folder / "dog" / "0.mp4" for folder in "ab"))
+    write(tmp_path / "clips.csv", "file,label\na/dog/0.mp4,dog\nb/dog/0.mp4,dog\n")
+    assert cli.main(["data", "check", "folder", str(tmp_path), "--num-workers", "0", "--no-decode"]) == 0
+    assert "in several folders" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("columns", ["split", "no split"])

@@ -64,6 +64,8 @@ def test_parts_of_the_command(videos, whole, tmp_path, capsys):
         assert prepare.main([*line, "--part", part]) == 0
         assert not (tmp_path / "out" / "index.arrow").exists()
     assert "part 0 of 2: 3 shards in" in capsys.readouterr().out
+    assert prepare.main([*line, "--part", "0/2"]) == 0
+    assert "part 0 of 2 was there already, nothing is left to do: 3 shards in" in capsys.readouterr().out
     assert prepare.main(line) == FAILED  # one clip cannot be read
     assert files(tmp_path / "out") == whole
     assert len(build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)) == 2

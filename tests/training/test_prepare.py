@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deepavfusion.inference.jobs import progress
 from deepavfusion.training import check as check_data
 from deepavfusion.training import prepare, suggestions
 from deepavfusion.training.config.recipe import load_recipe
@@ -55,11 +56,58 @@ def test_a_folder_is_prepared_and_trained_on(videos, tmp_path, capsys):
     assert clips.label_names == ["a", "b"]
     assert clips[0]["pixel_values"].shape == (3, 32, 32)
     before = files(tmp_path / "out")
-    assert prepare.main([*arguments, "--num-workers", "0", "--no-check-space"]) == 0  # nothing is left to do
+    assert prepare.main([*arguments, "--num-workers", "0"]) == 0
+    again = capsys.readouterr().out
+    done = "everything was there already, nothing is left to do: 4 clips in 2 shards in"
+    assert again.startswith(f"{done} {tmp_path / 'out'}, 0.00 GB\n")
+    assert again[again.index("\nnext") :] == said[said.index("\nnext") :]
     assert files(tmp_path / "out") == before
     other = [*arguments[:3], str(tmp_path / "again"), *SETTINGS, "--num-workers", "0"]
     assert prepare.main(other) == 0
     assert files(tmp_path / "again") == before
+
+
+def test_progress_is_that_of_clips(videos, tmp_path, capsys, monkeypatch):
+    """Of one shard in one process, and of clips that are there already, which say nothing of the time left."""
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
+    arguments = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS[:4], "--no-check-space"]
+    assert prepare.main([*arguments, "--clips-per-shard", "4", "--num-workers", "0"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" (")[0] for line in lines] == [f"clips stored: {k} of 4 clips" for k in (1, 2, 3, 4)]
+    assert prepare.main([*arguments[:3], str(tmp_path / "two"), *SETTINGS, "--num-workers", "0"]) == 0
+    (tmp_path / "two" / "shards" / "clips-000001.tar").unlink()
+    capsys.readouterr()
+    assert prepare.main([*arguments[:3], str(tmp_path / "two"), *SETTINGS, "--num-workers", "2"]) == 0
+    said, shown = capsys.readouterr()
+    assert "2 of 4 clips are there already; the others follow\n" in said
+    assert "clips stored: 4 of 4 clips" in shown
+    assert "clips stored: 2 of" not in shown
+
+
+def test_what_was_begun_goes_on_with_its_own_shards(videos, tmp_path, capsys):
+    arguments = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS[:4], "--num-workers", "0"]
+    assert prepare.main([*arguments, "--clips-per-shard", "3"]) == 0
+    before = files(tmp_path / "out")
+    shards = tmp_path / "out" / "shards"
+    (shards / "clips-000001.tar").unlink()
+    assert prepare.main(arguments) == 0
+    assert files(tmp_path / "out") == before
+    shutil.rmtree(tmp_path / "out")
+    assert prepare.main(arguments) == 0
+    assert len(list(shards.iterdir())) == 4  # a clip in each
+    assert prepare.main([*arguments, "--clips-per-shard", "2"]) == BAD_INPUT
+    assert "with clips_per_shard=1, now 2; choose another folder" in capsys.readouterr().err
+
+
+def test_an_index_that_is_missing_is_written(videos, tmp_path, capsys):
+    arguments = ["prepare", "folder", str(videos), str(tmp_path / "out"), *SETTINGS, "--num-workers", "0"]
+    assert prepare.main(arguments) == 0
+    before = files(tmp_path / "out")
+    (tmp_path / "out" / "index.arrow").unlink()
+    capsys.readouterr()
+    assert prepare.main(arguments) == 0
+    assert capsys.readouterr().out.startswith("4 clips stored in")
+    assert files(tmp_path / "out") == before
 
 
 def test_videos_and_pcm_are_stored_on_request(videos, tmp_path, capsys):

@@ -213,7 +213,12 @@ def data_parser(action: str | None = None) -> CommandParser:
         parser.add_argument("--quality", type=whole(1, 95), metavar="N", help="of JPEG (90)")
         parser.add_argument("--keep-video", action="store_true", help=_KEEP_VIDEO)
         parser.add_argument("--audio", choices=("flac", "pcm"), default="flac", help=_AUDIO)
-        parser.add_argument("--clips-per-shard", type=positive, default=256, help="clips in each tar file (256)")
+        parser.add_argument(
+            "--clips-per-shard",
+            type=positive,
+            metavar="N",
+            help="clips in each tar file (a hundredth of all, at most 256); what is begun goes on with its own number",
+        )
         parser.add_argument(
             "--part",
             type=part,

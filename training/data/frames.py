@@ -1,9 +1,12 @@
 """How clips are read from files, and frames with annotations: what is known of each."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .sets.folder import annotated_end
+from .sets.groups import Groups, group
 from .sets.names import is_video
 from .views import Box, Frame, read_class_map, read_image, read_mask
 
@@ -68,6 +71,44 @@ class Still(NamedTuple):
     """What is visible that may sound, where it is known."""
 
 
+class Stills(Sequence):
+    """Frames, of which what concerns all of them is read as arrays.
+
+    Args:
+        rows: The frames.
+    """
+
+    def __init__(self, rows: Sequence[Still]):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> Still:
+        return self._rows[i]
+
+    def select(self, places: np.ndarray) -> "Stills":
+        """The frames at some places (n,), in their order."""
+        return Stills([self._rows[i] for i in places.tolist()])
+
+    def names(self) -> Any:
+        """Name of each frame, as `name_order` takes them."""
+        return [name_of(row) for row in self._rows]
+
+    def groups(self, field: str) -> Groups:
+        """Groups of the frames with the same `audio` or `recording`."""
+        return group([getattr(row, field) for row in self._rows])
+
+    def num_boxes(self) -> np.ndarray:
+        """Number of boxes of each frame, (N,); -1 where they are unknown."""
+        return np.array([-1 if row.boxes is None else len(row.boxes) for row in self._rows], np.int64)
+
+
+def name_of(row: Still) -> str:
+    """Name of a frame in messages, by which frames are ordered, too."""
+    return row.name or row.image
+
+
 class StillFiles:
     """Reads frames, their audio and their masks from files."""
 
@@ -96,4 +137,4 @@ class StillFiles:
         return read_mask(row.mask, frame) if num_classes is None else read_class_map(row.mask, num_classes, frame)
 
 
-__all__ = ["FileReader", "Still", "StillFiles", "spread_windows"]
+__all__ = ["FileReader", "Still", "StillFiles", "Stills", "name_of", "spread_windows"]

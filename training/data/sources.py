@@ -14,7 +14,7 @@ import numpy as np
 from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
-from .frames import Still
+from .frames import Stills
 from .mixtures import MixtureClips
 from .sets.boxes.is3 import build_is3
 from .sets.folder import HELD_OUT, divide, read_folder
@@ -168,7 +168,7 @@ def _build_videos(request: Request) -> ClipDataset:
     return MixtureClips(videos.rows, request.processor, **common, pairs=videos.pairs, groups=videos.groups)
 
 
-def _checked_stills(request: Request) -> tuple[list[Still], str, list[str] | None]:
+def _checked_stills(request: Request) -> tuple[Stills, str, list[str] | None]:
     from .checked.source import read_checked_stills
 
     def divide(groups: Any, divided: bool) -> np.ndarray:

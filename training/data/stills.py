@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..wording import count
 from .clips import ClipDataset, ClipMedia
 from .files import training_window
-from .frames import Still, StillFiles
+from .frames import Still, StillFiles, Stills, name_of
 from .random import Stream, generator
-from .sets.folder import order_by_name
+from .sets.groups import name_order
 from .views import View, evaluation_view, training_view
 
 # Largest shift of the audio's window against the frame in training, as a fraction of the window's length.
 _MAX_SHIFT = 0.33
-
-
-def _name(row: Still) -> str:
-    return row.name or row.image
 
 
 class StillClips(ClipDataset):
@@ -32,7 +29,7 @@ class StillClips(ClipDataset):
     up to a third of its length; of videos without annotations, a random window and frame are drawn.
 
     Args:
-        rows: The frames.
+        rows: The frames, or `Stills`.
         processor: A `DeepAVFusionProcessor` of the model's sizes.
         train: Whether to augment.
         seed: Seed of the augmentations.
@@ -70,33 +67,37 @@ class StillClips(ClipDataset):
                 f"{name} holds single frames: expected a model with num_frames=1, got {processor.num_frames}."
             )
         self.jitter = train and temporal_jitter
-        items: dict[object, list[Still]] = {}
-        for i, row in enumerate(rows):
-            items.setdefault(row.audio if self.jitter and self.draws_frames else i, []).append(row)
-        self.items = list(items.values())
-        if size is not None and size < len(self.items):
-            chosen = order_by_name(_name(frames[0]) for frames in self.items)[:size]
-            self.items = [self.items[i] for i in sorted(chosen)]
-        self.rows, self.processor, self.train = [row for frames in self.items for row in frames], processor, train
+        # The frames of item i are `rows` from starts[i] to starts[i + 1].
+        self.rows, self.starts = rows if isinstance(rows, Stills) else Stills(rows), np.arange(len(rows) + 1)
+        if self.jitter and self.draws_frames:
+            order, self.starts = _by_first(self.rows.groups("audio").numbers)
+            self.rows = self.rows.select(order)
+        if size is not None and size < len(self):
+            chosen = np.sort(name_order(self.rows.select(self.starts[:-1]).names())[:size])
+            lengths = np.diff(self.starts)
+            kept = np.isin(np.repeat(np.arange(len(lengths)), lengths), chosen)
+            self.rows = self.rows.select(np.flatnonzero(kept))
+            self.starts = np.append(0, np.cumsum(lengths[chosen]))
+        self.processor, self.train = processor, train
         self.augmentation = ClipAugmentation(processor.visual_processor)
         self.card = f"{name}: {count(len(self.rows), 'frame')}"
-        if len(self.items) < len(self.rows):
-            self.card += f" of {count(len(self.items), 'clip')}"
+        if len(self) < len(self.rows):
+            self.card += f" of {count(len(self), 'clip')}"
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.starts) - 1
 
     def frame(self, i: int) -> Still:
         """The frame of item i in this epoch."""
-        frames = self.items[int(i)]
-        if len(frames) == 1:
-            return frames[0]
+        start, stop = (int(place) for place in self.starts[int(i) : int(i) + 2])
+        if stop - start == 1:
+            return self.rows[start]
         draws = generator(self.seed, Stream.LABELED_FRAMES, self.epoch, int(i))
-        return frames[int(torch.randint(len(frames), (), generator=draws))]
+        return self.rows[start + int(torch.randint(stop - start, (), generator=draws))]
 
     def describe(self, i: int) -> str:
         """The name of item i's frame."""
-        return _name(self.frame(i))
+        return name_of(self.frame(i))
 
     def annotations(self):
         """The items as a `datasets.Dataset` with `path`, `image`, `audio`, `timestamp`, `mask` and `boxes`."""
@@ -105,9 +106,9 @@ class StillClips(ClipDataset):
         text, number = Value("string"), Value("float64")
         features = {"path": text, "image": text, "audio": text, "timestamp": number, "mask": text}
         features["boxes"] = List(List(number))
-        rows = [self.frame(i) for i in range(len(self))]
+        rows = list(self.rows) if len(self) == len(self.rows) else [self.frame(i) for i in range(len(self))]
         columns = {name: [getattr(row, name) for row in rows] for name in features if name != "path"}
-        columns["path"] = [_name(row) for row in rows]
+        columns["path"] = [name_of(row) for row in rows]
         return Dataset.from_dict({name: columns[name] for name in features}, features=Features(features))
 
     def target(self, row: Still, view: View, shape: tuple[int, int]) -> torch.Tensor | None:
@@ -161,6 +162,19 @@ class StillClips(ClipDataset):
             return min(max(frame + shift, 0.0), last), frame
 
         return place
+
+
+def _by_first(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order of rows by groups, in that of the first row of each, and where each of these starts and the last one ends.
+
+    Args:
+        numbers: (N,) group of each row.
+    """
+    _, first, own, lengths = np.unique(numbers, return_index=True, return_inverse=True, return_counts=True)
+    groups = np.argsort(first)
+    rank = np.empty(len(groups), np.int64)
+    rank[groups] = np.arange(len(groups))
+    return np.argsort(rank[own], kind="stable"), np.append(0, np.cumsum(lengths[groups]))
 
 
 class MaskClips(StillClips):
@@ -236,14 +250,15 @@ class BoxClips(StillClips):
         reader: Any = None,
     ):
         super().__init__(rows, processor, train, seed, size, name, temporal_jitter, reader)
-        without = [row for row in rows if row.boxes is None]
-        if without and (len(without) < len(rows) or not train):
-            first = without[0].name or without[0].image
+        rows = rows if isinstance(rows, Stills) else Stills(rows)
+        without = np.flatnonzero(rows.num_boxes() < 0)
+        if len(without) and (len(without) < len(rows) or not train):
+            first = name_of(rows[int(without[0])])
             raise ValueError(f"{name}: {len(without)} of {len(rows)} frames have no annotation, first: {first}.")
-        self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not without
-        self._places: tuple[list[int], dict[int, int]] | None = None  # order of the items by name, when it is needed
-        negatives = sum(row.boxes == () for row in self.rows)
-        self.card += ", no boxes" if without else f", {negatives} of them without a visible sounding object"
+        self.required_boxes, self.has_sounding, self.annotated = required_boxes, not train, not len(without)
+        self._order: tuple[np.ndarray, np.ndarray] | None = None  # of the items by name, and the place of each in it
+        negatives = np.count_nonzero(self.rows.num_boxes() == 0)
+        self.card += ", no boxes" if len(without) else f", {negatives} of them without a visible sounding object"
 
     def read(self, i: int) -> dict:
         """The inputs of item i and its map; in evaluation also its `scene`, where items have it."""
@@ -255,14 +270,17 @@ class BoxClips(StillClips):
 
         It is the next one, in an order by names, whose source is not visible in the image.
         """
-        if self._places is None:
-            order = order_by_name(_name(row) for row in self.rows)
-            self._places = order, {item: place for place, item in enumerate(order)}
-        order, places = self._places
+        if self._order is None:
+            order = name_order(self.rows.names())
+            places = np.empty_like(order)
+            places[order] = np.arange(len(order))
+            self._order = order, places
+        order, places = self._order
         visible = set(self.rows[i].visible) - {""}
         for step in range(1, len(order) if visible else 0):
-            other = order[(places[i] + step) % len(order)]
-            if self.rows[other].source and self.rows[other].source not in visible:
+            other = int(order[(places[i] + step) % len(order)])
+            source = self.rows[other].source
+            if source and source not in visible:
                 return other
         return None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..frames import Still
+from ..frames import Still, Stills
 from ..sets import vggsound_music as music
 from ..sets.folder import divide
 from ..sets.groups import arrow_column, group
@@ -45,7 +45,7 @@ def read_checked(path: str, options: Mapping[str, Any], split: str, fraction: fl
 
 def read_checked_stills(
     path: str, options: Mapping[str, Any], split: str, held_out: Callable[[Any, bool], Any]
-) -> tuple[list[Still], str, list[str] | None]:
+) -> tuple[Stills, str, list[str] | None]:
     """Read the frames of a split, with masks or boxes, from a list of usable clips.
 
     Args:
@@ -66,7 +66,8 @@ def read_checked_stills(
     stills: dict[str, list[Still]] = {}
     for name, still in zip(listing.rows["split"][:], stills_of(listing.rows), strict=True):
         stills.setdefault(name, []).append(still)
-    found, source = stills_of_split(stills, split, options["name"] != "avsbench", held_out, str(options["path"]))
+    tables = {name: Stills(rows) for name, rows in stills.items()}
+    found, source = stills_of_split(tables, split, options["name"] != "avsbench", held_out, str(options["path"]))
     return found, listing.notes.get(source, ""), listing.classes
 
 

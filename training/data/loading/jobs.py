@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import Any
@@ -18,24 +19,26 @@ from deepavfusion_cli.terminal import printable
 from .loaders import DeadWorkerError, leave_signals_to_parent
 
 _STOPS = {signal.SIGINT, signal.SIGTERM}
-_do: Callable[..., Any]
+_COUNT_SECONDS = 0.5  # between counts of the steps of jobs that are not done
+_do: Callable[..., Iterable]
 _notes: torch.Tensor
+_steps: torch.Tensor
 
 
 def run_jobs(
-    do: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], num_workers: int, advice: str, kind: str
-) -> Iterator[str]:
+    do: Callable[..., Iterable], jobs: Mapping[str, Sequence[Any]], num_workers: int, advice: str, kind: str
+) -> Iterator[int]:
     """Run jobs in processes. If this process stops waiting for them, for whatever reason, they are killed at once.
 
     Args:
-        do: Function of the arguments of a job.
+        do: Function of the arguments of a job, which yields after each of its steps.
         jobs: Name of each job -> its arguments.
         num_workers: Number of processes.
         advice: What to do if a process ends.
         kind: What the names are of, such as "shard".
 
     Yields:
-        Names of jobs that are done, as they are.
+        Numbers of steps that have been done since the last one, in jobs that are done or not.
 
     Raises:
         DeadWorkerError: A process ended; the message names its job.
@@ -43,21 +46,32 @@ def run_jobs(
     if not jobs:
         return
     others = set(multiprocessing.active_children())
-    notes = torch.zeros(len(jobs), dtype=torch.long).share_memory_()  # process that runs each job
-    pool = ProcessPoolExecutor(min(num_workers, len(jobs)), initializer=_begin, initargs=(do, notes))
+    # Process that runs each job, and the number of its steps that are done.
+    notes, steps = (torch.zeros(len(jobs), dtype=torch.long).share_memory_() for _ in range(2))
+    pool = ProcessPoolExecutor(min(num_workers, len(jobs)), initializer=_begin, initargs=(do, notes, steps))
     workers: set[multiprocessing.process.BaseProcess] = set()
+    ready: queue.SimpleQueue[Future] = queue.SimpleQueue()
     done = False
     try:
         # Processes inherit what is blocked: signals find none of them before it ignores them.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
-            names = {pool.submit(_run, k, *jobs[name]): name for k, name in enumerate(jobs)}
+            for k, arguments in enumerate(jobs.values()):
+                pool.submit(_run, k, *arguments).add_done_callback(ready.put)
             workers = set(multiprocessing.active_children()) - others
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for job in as_completed(names):
-            job.result()
-            yield names[job]
+        left, counted = len(jobs), 0
+        while left:
+            try:
+                ready.get(timeout=_COUNT_SECONDS).result()
+                left -= 1
+            except queue.Empty:
+                pass
+            total = int(steps.sum())
+            if total > counted:
+                yield total - counted
+            counted = total
         done = True
     except BrokenProcessPool as error:
         ended = connection.wait([worker.sentinel for worker in workers], timeout=0)
@@ -80,10 +94,10 @@ def _kill(workers: Collection[multiprocessing.process.BaseProcess]) -> None:
         worker.kill()  # they ignore other signals
 
 
-def _begin(do: Callable[..., Any], notes: torch.Tensor) -> None:
+def _begin(do: Callable[..., Iterable], notes: torch.Tensor, steps: torch.Tensor) -> None:
     """Start a worker."""
-    global _do, _notes
-    _do, _notes = do, notes
+    global _do, _notes, _steps
+    _do, _notes, _steps = do, notes, steps
     leave_signals_to_parent(0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -96,7 +110,8 @@ def _end_with_parent() -> None:
 
 def _run(number: int, *arguments: Any) -> None:
     _notes[number] = os.getpid()
-    _do(*arguments)
+    for _ in _do(*arguments):
+        _steps[number] += 1
     _notes[number] = 0
 
 

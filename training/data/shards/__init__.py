@@ -16,25 +16,28 @@ whole; `reading` and `source` give clips to training.
 """
 
 from .encoding import Encoding
-from .index import finish, read_shards
-from .preparation import FolderTakenError, Preparation, claim, is_claimed
+from .index import finish, is_finished, read_shards
+from .preparation import FolderTakenError, Preparation, begun_shard_size, claim, is_claimed
 from .reading import ShardReader, read_about
 from .source import chosen_options, list_digests
 from .stills import still_rows
-from .writing import estimate_bytes, free_bytes, prepare
+from .writing import estimate_bytes, free_bytes, pending_shards, prepare
 
 __all__ = [
     "Encoding",
     "FolderTakenError",
     "Preparation",
     "ShardReader",
+    "begun_shard_size",
     "chosen_options",
     "claim",
     "estimate_bytes",
     "finish",
     "free_bytes",
     "is_claimed",
+    "is_finished",
     "list_digests",
+    "pending_shards",
     "prepare",
     "read_about",
     "read_shards",

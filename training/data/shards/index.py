@@ -63,6 +63,11 @@ class Prepared:
     bytes: int
 
 
+def is_finished(out: str | Path) -> bool:
+    """Whether a folder holds the index of a prepared data set, and what it says of itself."""
+    return all(Path(out, name).is_file() for name in (INDEX, ABOUT))
+
+
 def finish(preparation: Preparation, out: str | Path) -> Prepared:
     """Write the index of all shards and `dataset.json`, with which the preparation is complete.
 
@@ -217,4 +222,4 @@ def rows_of_split(rows, split: str):
     return rows.select(chosen)
 
 
-__all__ = ["Prepared", "finish", "read_shards", "rows_of_split"]
+__all__ = ["Prepared", "finish", "is_finished", "read_shards", "rows_of_split"]

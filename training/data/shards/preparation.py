@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..sets.names import recording_of
 from .drafts import writing
@@ -17,10 +17,19 @@ from .reading import VERSION, read_json
 from .stills import EncodedStills, encode_stills, stills_of
 
 _MARK = "preparation.json"  # in the folder `parts`
+_SHARDS, _MOST_CLIPS = 100, 256  # shards of a data set by default, and clips of each at most
 
 
 class FolderTakenError(ValueError):
     """The folder holds something else than this preparation."""
+
+
+class Shard(NamedTuple):
+    """A tar file to write: its name without a suffix, the split of its clips, and their rows."""
+
+    name: str
+    split: str | None
+    rows: range
 
 
 @dataclass(frozen=True)
@@ -35,14 +44,14 @@ class Preparation:
             videos `pairs`, split -> positions of clips to mix, if they are given; of masks `classes`, their names by
             pixel value, or None; of boxes `required_boxes`, the number of them required for consensus.
         encoding: How clips are stored.
-        clips_per_shard: Number of clips per tar file.
+        clips_per_shard: Number of clips per tar file; by default a hundredth of all, at least 1 and at most 256.
     """
 
     rows: dict[str | None, Any]
     root: str
     about: dict[str, Any]
     encoding: Encoding = field(default_factory=Encoding)
-    clips_per_shard: int = 256
+    clips_per_shard: int | None = None
 
     def name(self, path: str) -> str:
         """Name of a file in the prepared data set: its path from the folder above `root`; of others, all of it."""
@@ -74,14 +83,18 @@ class Preparation:
         classes = self.about.get("classes")
         return encode_stills(stills_of(row, path=self.path), self.encoding, classes and len(classes), folder, seconds)
 
-    def shards(self) -> list[tuple[str, str | None, range]]:
-        """Name, split and rows of each shard."""
-        found = []
+    def shards(self) -> list[Shard]:
+        """All shards."""
+        found, size = [], self.shard_size
         for split, rows in self.rows.items():
-            for k, first in enumerate(range(0, len(rows), self.clips_per_shard)):
-                name = f"{split or 'clips'}-{k:06d}"
-                found.append((name, split, range(first, min(first + self.clips_per_shard, len(rows)))))
+            for k, first in enumerate(range(0, len(rows), size)):
+                found.append(Shard(f"{split or 'clips'}-{k:06d}", split, range(first, min(first + size, len(rows)))))
         return found
+
+    @property
+    def shard_size(self) -> int:
+        """Number of clips per tar file: few of a small data set, which loses what is being written if it is killed."""
+        return self.clips_per_shard or min(max(1, -(-self.num_clips // _SHARDS)), _MOST_CLIPS)
 
     @property
     def num_clips(self) -> int:
@@ -104,7 +117,7 @@ class Preparation:
     def settings(self) -> dict[str, Any]:
         """What the bytes of the shards depend on, beside the rows."""
         encoding = asdict(self.encoding) | {"fps": float(self.encoding.fps)}
-        return {"version": VERSION, **encoding, "clips_per_shard": self.clips_per_shard}
+        return {"version": VERSION, **encoding, "clips_per_shard": self.shard_size}
 
 
 def stored_name(path: str, root: str) -> str:
@@ -151,11 +164,25 @@ def is_claimed(preparation: Preparation, out: Path) -> bool:
     expected = _mark_of(preparation)
     if mark.read_bytes() == expected.encode():
         return True
-    settings = read_json(mark, {"settings": dict}, f"choose another folder, or delete {out}")["settings"]
+    settings = _begun_with(out)
     now = json.loads(expected)["settings"]
     changed = [f"{key}={settings.get(key)}, now {now[key]}" for key in now if settings.get(key) != now[key]]
     reason = f"with {'; '.join(changed)}" if changed else "of other clips"
     raise FolderTakenError(f"{out} holds a preparation {reason}; choose another folder, or delete it.")
+
+
+def begun_shard_size(out: Path) -> int | None:
+    """Number of clips per tar file of the preparation that a folder holds, with which it goes on; None without one.
+
+    Raises:
+        ValueError: The mark of the preparation is damaged.
+    """
+    return _begun_with(out).get("clips_per_shard") if (out / "parts" / _MARK).is_file() else None
+
+
+def _begun_with(out: Path) -> dict[str, Any]:
+    advice = f"choose another folder, or delete {out}"
+    return read_json(out / "parts" / _MARK, {"settings": dict}, advice)["settings"]
 
 
 def _mark_of(preparation: Preparation) -> str:
@@ -170,4 +197,4 @@ def _is_empty(out: Path) -> bool:
     return all(file.suffix == ".tmp" or file.name == _MARK for file in out.glob("*/*"))
 
 
-__all__ = ["FolderTakenError", "Preparation", "claim", "is_claimed", "stored_name"]
+__all__ = ["FolderTakenError", "Preparation", "Shard", "begun_shard_size", "claim", "is_claimed", "stored_name"]

@@ -1,16 +1,19 @@
 """The splits of a prepared data set, for `build_dataset`."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..checked import digest
 from ..clips import ClipDataset
 from ..files import FileClips
-from ..frames import Still
+from ..frames import Still, Stills
 from ..mixtures import MixtureClips
 from ..sets.folder import HELD_OUT, divide
-from ..sets.groups import arrow_column, group
+from ..sets.groups import Groups, arrow_column, equals, group
 from ..stills import BoxClips, MaskClips
 from .index import read_shards, rows_of_split
 from .reading import ShardReader, read_about
@@ -19,6 +22,7 @@ from .stills import FRAME_COLUMNS, ShardStills, stills_of
 # Options that choose clips when a data set is prepared. Later, they say what is expected.
 CHOSEN = ("subset", "annotations", "train_list", "test_list", "drop_overlap")
 _FILES = ("annotations", "train_list", "test_list")
+_AT_ONCE = 1000  # frames that are Python objects at a time
 _WINDOWS = ("windows_per_clip", "seconds_per_window")
 
 
@@ -122,13 +126,100 @@ def _build_videos(request, about: dict, rows, reader: ShardReader, title: str, h
     return MixtureClips(rows, request.processor, **common, pairs=pairs, groups=arrow_column(rows, "recording"))
 
 
+class ShardFrames(Stills):
+    """Frames of prepared clips, each read from the index when it is asked for.
+
+    Args:
+        rows: The index, mapped into memory, all frames of which are taken.
+    """
+
+    def __init__(self, rows: Any):
+        super().__init__(rows)
+        self._table = rows.data
+        self._read = rows.select_columns(["path", "recording", *FRAME_COLUMNS])
+        lengths = _lengths(self._table.column("image"))
+        self._firsts = np.cumsum(lengths) - lengths  # where the frames of each row start among those of all
+        self._number = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)
+        self._frame = (np.arange(len(self._number)) - self._firsts[self._number]).astype(np.int32)
+        self._last: tuple[int, list[Still]] = (-1, [])  # a row, and its frames
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def __getitem__(self, i: int) -> Still:
+        number, frame = int(self._number[i]), int(self._frame[i])
+        last, stills = self._last
+        if number != last:
+            stills = stills_of(self._read[number], number)
+            self._last = number, stills
+        return stills[frame]
+
+    def __iter__(self) -> Iterator[Still]:
+        for start in range(0, len(self), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            numbers = np.unique(self._number[part]).tolist()
+            read = dict(zip(numbers, map(stills_of, self._read.select(numbers), numbers), strict=True))
+            for number, frame in zip(self._number[part].tolist(), self._frame[part].tolist(), strict=True):
+                yield read[number][frame]
+
+    def select(self, places: np.ndarray) -> "ShardFrames":
+        """The frames at some places (n,), in their order."""
+        found = copy.copy(self)
+        found._number, found._frame = self._number[places], self._frame[places]
+        return found
+
+    def of_rows(self, chosen: np.ndarray) -> "ShardFrames":
+        """The frames of rows, given which of all rows they are, (R,) bool."""
+        return self.select(np.flatnonzero(chosen[self._number]))
+
+    def names(self) -> Any:
+        """Name of each frame, as an Arrow array."""
+        return _taken(_flat(self._table.column("name")), self._places())
+
+    def groups(self, field: str) -> Groups:
+        """Groups of the frames with the same `audio` or `recording`."""
+        rows, own = np.unique(self._number, return_inverse=True)
+        column = self._table.column("path" if field == "audio" else field)
+        groups = group(_taken(column, rows))
+        return groups._replace(numbers=groups.numbers[own])
+
+    def num_boxes(self) -> np.ndarray:
+        """Number of boxes of each frame, (N,); -1 where they are unknown."""
+        return _lengths(_flat(self._table.column("boxes")))[self._places()]
+
+    def _places(self) -> np.ndarray:
+        """Places (N,) of the frames among those of all rows."""
+        return self._firsts[self._number] + self._frame
+
+
+def _flat(column: Any) -> Any:
+    """The entries of the lists of an Arrow array."""
+    from pyarrow import compute
+
+    return compute.call_function("list_flatten", [column])
+
+
+def _lengths(column: Any) -> np.ndarray:
+    """Lengths (N,) of the lists of an Arrow array; -1 where there is none."""
+    from pyarrow import compute
+
+    return compute.call_function("list_value_length", [column]).fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _taken(column: Any, places: np.ndarray) -> Any:
+    """Entries of an Arrow array, without a copy if they follow each other."""
+    if len(places) and places[-1] - places[0] + 1 == len(places) and (np.diff(places) == 1).all():
+        return column.slice(int(places[0]), len(places))
+    return column.take(places)
+
+
 def stills_of_split(
-    stills: dict[str, list[Still]],
+    stills: dict[str, Stills],
     split: str,
     boxes: bool,
     held_out: Callable[[Any, bool], Any],
     root: str,
-) -> tuple[list[Still], str]:
+) -> tuple[Stills, str]:
     """Choose the frames of a split.
 
     Args:
@@ -149,9 +240,9 @@ def stills_of_split(
     if boxes:
         labeled = "train" in stills and stills["train"][0].boxes is not None
         source = "train" if split == "train" or (split == "validation" and labeled) else "test"
-    found = stills.get(source, [])
+    found = stills.get(source)
     if boxes and found:
-        found = [found[i] for i in held_out([still.recording for still in found], labeled == (source == "train"))]
+        found = found.select(held_out(found.groups("recording"), labeled == (source == "train")))
     if not found:
         raise ValueError(f"Expected frames of the split {split!r} in {root}, found none.")
     return found, source
@@ -160,9 +251,8 @@ def stills_of_split(
 def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, held_out) -> ClipDataset:
     if given := [f"data.{key}" for key in _WINDOWS if key in request.options]:
         raise ValueError(f"{given[0]} is for videos; {reader.files.root} was prepared from {about['data']}.")
-    stills: dict[str, list[Still]] = {}
-    for i, row in enumerate(rows.select_columns(["split", "path", "recording", *FRAME_COLUMNS])):
-        stills.setdefault(row["split"], []).extend(stills_of(row, i))
+    frames, column = ShardFrames(rows), rows.data.column("split")
+    stills = {name: frames.of_rows(equals(column, name)) for name in column.unique().to_pylist()}
     boxes = about["kind"] == "boxes"
     found, _ = stills_of_split(stills, request.split, boxes, held_out, reader.files.root)
     common = (found, request.processor, request.train, request.seed, request.size, title)
@@ -174,4 +264,4 @@ def _build_stills(request, about: dict, rows, reader: ShardReader, title: str, h
     return MaskClips(*common, label_names=about["classes"] if request.semantic else None, task=request.task, **more)
 
 
-__all__ = ["CHOSEN", "build_shards", "choose_split", "chosen_options", "list_digests", "stills_of_split"]
+__all__ = ["CHOSEN", "ShardFrames", "build_shards", "choose_split", "chosen_options", "list_digests", "stills_of_split"]

@@ -17,7 +17,7 @@ from .audio import AUDIO_FORMATS
 from .drafts import remove_dead_drafts, writing
 from .encoding import EncodedClip
 from .members import TarWriter
-from .preparation import Preparation, claim
+from .preparation import Preparation, Shard, claim
 from .reading import read_json
 from .stills import FRAME_COLUMNS, EncodedStills
 
@@ -41,19 +41,34 @@ def estimate_bytes(preparation: Preparation) -> int:
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
+def pending_shards(preparation: Preparation, out: str | Path, part: tuple[int, int] = (0, 1)) -> list[Shard]:
+    """The shards of a preparation that are not in its folder, or not whole.
+
+    Args:
+        preparation: What is prepared.
+        out: Its folder.
+        part: (k, n) stands for shards k, k + n, k + 2 n ..., so that n machines share the work.
+
+    Raises:
+        ValueError: The part of the index of a shard is damaged.
+    """
+    return [shard for shard in preparation.shards()[part[0] :: part[1]] if read_part(Path(out), shard.name) is None]
+
+
 def prepare(
-    preparation: Preparation, out: str | Path, num_workers: int = 1, part: tuple[int, int] = (0, 1)
+    preparation: Preparation, out: str | Path, num_workers: int = 1, shards: Sequence[Shard] | None = None
 ) -> Iterator[int]:
-    """Write the shards; the same files, whether or not it was interrupted, and with any `num_workers` and parts.
+    """Write shards; the same files, whether or not it was interrupted, and with any `num_workers` and parts.
 
     Args:
         preparation: What to write.
         out: Folder; new, empty, or with an unfinished preparation of the same data.
         num_workers: Number of processes.
-        part: (k, n) writes shards k, k + n, k + 2 n ..., so that n machines share the work.
+        shards: Those of `pending_shards`, which are all by default.
 
     Yields:
-        Numbers of clips that have just been written, or were found written.
+        Numbers of clips that have been written, or could not be read, since the last one. A shard appears once all of
+        its clips have been written.
 
     Raises:
         FolderTakenError: The folder holds something else; nothing is written.
@@ -62,23 +77,16 @@ def prepare(
     out = Path(out)
     claim(preparation, out)
     _remove_dead_drafts(out)
-    pending = {}
-    for shard in preparation.shards()[part[0] :: part[1]]:
-        if read_part(out, shard[0]) is not None:
-            yield len(shard[2])
-        else:
-            pending[shard[0]] = shard
+    pending = {shard.name: shard for shard in (pending_shards(preparation, out) if shards is None else shards)}
     write = partial(write_shard, preparation, out)
     if num_workers <= 1:
         for shard in pending.values():
-            write(*shard)
-            yield len(shard[2])
+            yield from write(*shard)
         return
     advice = f"{DATA_ADVICE}. The same command goes on where this one ended"
     try:
         with closing(run_jobs(write, pending, num_workers, advice, "shard")) as done:
-            for name in done:
-                yield len(pending[name][2])
+            yield from done
     except BaseException:
         _remove_dead_drafts(out)  # of processes that were killed
         raise
@@ -89,33 +97,45 @@ def _remove_dead_drafts(out: Path) -> None:
         remove_dead_drafts(folder)
 
 
-def write_shard(preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]) -> None:
-    """Write one shard and its part of the index, each atomically."""
-    rows, index, broken = preparation.rows[split], [], []
-    shard = f"{name}.tar"
-    with writing(out / "shards" / shard) as file:
+def write_shard(
+    preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]
+) -> Iterator[int]:
+    """Write one shard and its part of the index, each atomically; yields 1 after each clip."""
+    index, broken = [], []
+    with writing(out / "shards" / f"{name}.tar") as file:
         tar = TarWriter(file)
         for i in places:
-            row = rows[i]
-            try:
-                found = preparation.encode(row, str(out / "shards"))
-            except MediaError as error:
-                broken += [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
-                continue
-            with closing(found):
-                entry: dict[str, Any] = {"row": i, "shard": shard}
-                if isinstance(found, EncodedStills):
-                    broken += found.broken
-                    if found.clip is None:
-                        continue
-                    entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
-                about = _about(row, rows.features, preparation)
-                suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
-                index.append(entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix))
+            entry, unreadable = _write_clip(preparation, out, tar, f"{name}.tar", split, i)
+            broken += unreadable
+            if entry is not None:
+                index.append(entry)
+            yield 1
         tar.close()
         size = file.tell()
     with writing(_part(out, name)) as file:
         file.write((json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n").encode())
+
+
+def _write_clip(
+    preparation: Preparation, out: Path, tar: TarWriter, shard: str, split: str | None, i: int
+) -> tuple[dict[str, Any] | None, list]:
+    """Write a clip; returns its entry of the index, if there is one, and (name, reason) of what cannot be read."""
+    rows, broken = preparation.rows[split], []
+    row = rows[i]
+    try:
+        found = preparation.encode(row, str(out / "shards"))
+    except MediaError as error:
+        return None, [[name, str(error)] for name in row.get("name", [preparation.name(row["path"])])]
+    with closing(found):
+        entry: dict[str, Any] = {"row": i, "shard": shard}
+        if isinstance(found, EncodedStills):
+            broken += found.broken
+            if found.clip is None:
+                return None, broken
+            entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
+        about = _about(row, rows.features, preparation)
+        suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
+        return entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix), broken
 
 
 def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
@@ -186,4 +206,4 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-__all__ = ["estimate_bytes", "free_bytes", "prepare", "read_part", "write_shard"]
+__all__ = ["estimate_bytes", "free_bytes", "pending_shards", "prepare", "read_part", "write_shard"]

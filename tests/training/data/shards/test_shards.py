@@ -33,6 +33,7 @@ from deepavfusion.training.data.shards import (
     ShardReader,
     estimate_bytes,
     finish,
+    pending_shards,
     prepare,
 )
 from deepavfusion.training.data.shards import encoding as encoding_files
@@ -369,16 +370,31 @@ def test_dense_windows_and_mixtures_of_shards(prepared):
 def test_an_interrupted_preparation_ends_with_the_same_bytes(prepared, tmp_path, num_workers):
     videos, expected = prepared
     preparation = preparation_of(videos, clips_per_shard=3)
-    next(prepare(preparation, tmp_path / "out", num_workers=1))  # and no further
+    with closing(prepare(preparation, tmp_path / "out", num_workers=1)) as written:
+        assert [next(written) for _ in range(5)] == [1] * 5  # the fifth is of the second shard
     assert not (tmp_path / "out" / "index.arrow").exists()
     with pytest.raises(FileNotFoundError, match="its preparation is not finished: run the same"):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     (shard,) = [path for path in (tmp_path / "out" / "shards").iterdir() if path.suffix == ".tar"]
     kept = shard.stat().st_mtime_ns
-    assert sum(prepare(preparation, tmp_path / "out", num_workers)) == 8
+    pending = pending_shards(preparation, tmp_path / "out")
+    assert [shard.name for shard in pending] == ["clips-000001", "clips-000002"]
+    assert sum(prepare(preparation, tmp_path / "out", num_workers)) == 5
+    assert pending_shards(preparation, tmp_path / "out") == []
     finish(preparation, tmp_path / "out")
     assert shard.stat().st_mtime_ns == kept
     assert contents(tmp_path / "out") == contents(expected)
+
+
+@pytest.mark.parametrize(("number", "size"), [(1, 1), (100, 1), (101, 2), (9_000, 90), (26_000, 256), (10**6, 256)])
+def test_small_data_sets_have_small_shards(number, size):
+    """A preparation that is killed loses what its processes were writing: a hundredth of the clips each, at most."""
+    preparation = Preparation({"train": range(number)}, "set", ABOUT)
+    assert preparation.shard_size == preparation.settings()["clips_per_shard"] == size
+    shards = preparation.shards()
+    assert [k for shard in shards for k in shard.rows] == list(range(number))
+    assert max(len(shard.rows) for shard in shards) == size
+    assert Preparation({"train": range(number)}, "set", ABOUT, clips_per_shard=7).shard_size == 7
 
 
 def test_columns_of_the_index_have_a_fixed_order(prepared):
@@ -394,7 +410,7 @@ def test_damaged_shards_are_written_again(prepared, tmp_path):
     damaged = tmp_path / "out" / "shards" / "clips-000001.tar"
     damaged.write_bytes(damaged.read_bytes()[:5000])
     preparation = preparation_of(videos, clips_per_shard=3)
-    assert sum(prepare(preparation, tmp_path / "out")) == 8
+    assert sum(prepare(preparation, tmp_path / "out")) == 3
     finish(preparation, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(expected)
 
