@@ -423,7 +423,7 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         (["verify", "run"], "run holds no evaluation.json: expected the folder of a run or of an evaluation."),
     ]
     Path("old").mkdir()
-    Path("old", "evaluation.json").write_text("{}")
+    Path("old", "evaluation.json").write_text('{"task": "recognition"}')
     cases.append((["verify", "old"], "old holds no predictions/clips.parquet: it was evaluated by an earlier version"))
     answered(cases, place)
     used = "is in use by another run (process "

@@ -156,7 +156,11 @@ def missing_evaluation(folder: Path) -> str | None:
     """Sentence that says that a folder holds no evaluation, or none with predictions; None if it does."""
     if not (folder / EVALUATION_FILE).is_file():
         return f"{folder} holds no {EVALUATION_FILE}: expected the folder of a run or of an evaluation."
-    if not (folder / PREDICTIONS / CLIPS_FILE).is_file():
+    try:
+        named = "task" in json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        named = False  # it is damaged, or of something else, which is answered later
+    if named and not (folder / PREDICTIONS / CLIPS_FILE).is_file():
         return (
             f"{folder} holds no {PREDICTIONS}/{CLIPS_FILE}: it was evaluated by an earlier version, so evaluate the "
             "model again."

@@ -159,7 +159,7 @@ def test_a_folder_of_which_files_are_left_out_is_named_once(tmp_path):
     lines = find_contents(tmp_path).lines()
     assert lines[-2:] == [
         "  logs: a.log, b.log (2 files, 2 bytes)",
-        "  others, media, weights in another format: scene/ (4 files, 1 kB)",
+        "  others, weights in another format, media: scene/ (4 files, 1 kB)",
     ]
     assert sum("scene/" in line for line in lines) == 1
 

@@ -15,7 +15,7 @@ AUDIOSET_LABELS = "class_labels_indices.csv"
 AUDIOSET_TEST, AUDIOSET_TRAINING = "eval", ("balanced_train", "unbalanced_train")
 AUDIOSET_SUBSETS = {"balanced": AUDIOSET_TRAINING[:1], "unbalanced": AUDIOSET_TRAINING[1:], "all": AUDIOSET_TRAINING}
 MUSIC_SUBSETS = {"solo": ("solo",), "solo21": ("solo21",), "music": ("solo", "duet")}
-_MUSIC_LISTS = {
+MUSIC_LISTS = {
     "solo": ("music_solo.csv", "MUSIC_solo_videos.json"),
     "solo21": ("music21_solo.csv", "MUSIC21_solo_videos.json"),
     "duet": ("music21_duet.csv", "MUSIC_duet_videos.json"),
@@ -51,7 +51,7 @@ def audioset_segments(subset: str) -> str:
 
 def music_list(root: Path, kind: str) -> Path:
     """A list of MUSIC, "solo", "solo21" or "duet", in the root or its folder anno or annotations."""
-    names, folders = _MUSIC_LISTS[kind], (root / "anno", root / "annotations", root)
+    names, folders = MUSIC_LISTS[kind], (root / "anno", root / "annotations", root)
     expected = f"Expected MUSIC's list {' or '.join(names)} in {root / 'anno'} or {root}, found none."
     return _first([folder / name for name in names for folder in folders], expected)
 
@@ -178,6 +178,7 @@ __all__ = [
     "AUDIOSET_TEST",
     "AUDIOSET_TRAINING",
     "IS3_ANNOTATIONS",
+    "MUSIC_LISTS",
     "MUSIC_SUBSETS",
     "PAIR_LIST",
     "SHARDS",
