@@ -17,7 +17,9 @@ import deepavfusion
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.tasks_deepavfusion import HEADS
 from deepavfusion_cli.boundary import report
+from deepavfusion_cli.early.models import head_fault, type_fault
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
 from deepavfusion_cli.paths import missing_model, suggestion, unusable
 from deepavfusion_cli.terminal import say
@@ -30,14 +32,6 @@ from .pages.index import check_index, write_index
 from .precision import fast_bfloat16, set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
-_TASKS = {
-    "DeepAVFusionForAudioVisualClassification": "recognition",
-    "DeepAVFusionForSourceSeparation": "separation",
-    "DeepAVFusionForSemanticSegmentation": "segmentation",
-    "DeepAVFusionForSoundLocalization": "localization",
-}
-# Models without the head of a task.
-_ENCODERS = ("DeepAVFusionModel", "DeepAVFusionForPreTraining")
 
 
 @contextlib.contextmanager
@@ -111,8 +105,8 @@ def load_model(
     with quiet_library(), reading_model(origin):
         # transformers would look for the code of an unknown model, and ask on the terminal whether to run it.
         kind = deepavfusion.DeepAVFusionConfig.get_config_dict(origin)[0].get("model_type")
-        if kind != "deepavfusion":
-            raise ValueError(f"{origin} holds a model of type {kind!r}: expected 'deepavfusion'.")
+        if fault := type_fault(origin, kind):
+            raise ValueError(fault)
         model, info = auto_class.from_pretrained(
             origin, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -122,29 +116,14 @@ def load_model(
     if lacking:
         stored, wanted = ", ".join(model.config.architectures or ["model"]), type(model).__name__
         headless = not any(name.startswith("deepavfusion.") for name in lacking)
-        if headless and stored in _ENCODERS and wanted in _TASKS:
-            raise ValueError(
-                f"{origin} holds a pre-trained encoder ({stored}) without the weights of a {wanted}: fine-tune it "
-                f"first, e.g. deepavfusion {training or example_run(wanted)} model.init_from={origin}"
-                f"{alternative and f', or {alternative}'}."
-            )
-        if stored in _TASKS and wanted in _TASKS and stored != wanted:
-            raise ValueError(
-                f"{origin} holds a model for {_TASKS[stored]} ({stored}): expected one for {_TASKS[wanted]} "
-                f"({wanted}), which deepavfusion {training or example_run(wanted)} makes, e.g. with "
-                f"model.init_from={origin}."
-            )
+        if (stored in HEADS or headless) and (fault := head_fault(origin, stored, wanted, training, alternative)):
+            raise ValueError(fault)
         more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
         raise ValueError(
             f"Expected a {wanted} in {origin}, found a {stored} that lacks {len(lacking)} of its "
             f"weights: {', '.join(lacking[:4])}{more}."
         )
     return model
-
-
-def example_run(model_class: str) -> str:
-    """Command and packaged recipe that train models of a class on the built-in scenes."""
-    return f"finetune scenes_{_TASKS[model_class]}"
 
 
 def load_pipeline(

@@ -13,6 +13,7 @@ from deepavfusion.card_deepavfusion import model_card
 from deepavfusion.processors import DeepAVFusionProcessor, load_clip
 from deepavfusion.published_deepavfusion import CHECKPOINTS, SOURCE, checkpoint_name, results_table
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.early.marks import conversion_fingerprint
 from deepavfusion_cli.errors import BAD_INPUT, cause, machine_failure
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
@@ -67,8 +68,7 @@ def main(argv: list[str]) -> int:
     args = parse("convert", argv)
     plain_output()
     folder = ResultFolder(args.output, "convert", "output", overwrite=args.overwrite)
-    plan = {"checkpoint": str(args.checkpoint.resolve()), "task": args.task, "config": args.config}
-    folder.plan(plan | ({"example": str(args.example.resolve())} if args.example else {}))
+    folder.plan(conversion_fingerprint(args.checkpoint, args.task, args.config, args.example))
     config = None
     if args.config:
         with reading_model(args.config):

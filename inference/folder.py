@@ -16,30 +16,19 @@ it lists are removed, and earlier results stay until the new ones, written to a 
 import contextlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
+from deepavfusion_cli.early.marks import DRAFT, OVERWRITE, check_results, make_record, open_folder, read_mark
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.paths import MARK_FILE
 
-from .files import FolderError, check_writable, write_atomically
-from .jobs.locks import folder_owner, lock_folder
+from .files import FolderError, write_atomically
+from .jobs.locks import lock_folder
 
-_FORMAT = 1
-_MARK = {
-    "command": str,
-    "fingerprint": dict,
-    "finished": bool,
-    "replaces": bool,
-    "files": list,
-    "publishing": list | None,
-}
-_DRAFT = ".draft"
-_MODEL_FILE = re.compile(r"config\.json|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
-_IGNORED = f".lock\n{MARK_FILE}\n{_DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\nruns/\n"
+_IGNORED = f".lock\n{MARK_FILE}\n{DRAFT}/\ncheckpoints/\ntensorboard/\nwandb/\ndeepavfusion/\nruns/\n"
 
 
 class OneProcess:
@@ -70,7 +59,7 @@ class ResultFolder:
             another process is using.
     """
 
-    OVERWRITE = "--overwrite"  # option that allows replacing results, for messages
+    OVERWRITE = OVERWRITE  # option that allows replacing results, for messages
 
     def __init__(
         self, path: str | os.PathLike, command: str, argument: str, *, overwrite: bool = False, processes: Any = None
@@ -80,15 +69,12 @@ class ResultFolder:
         self.replaces = False
         self._made: list[Path] = []
         self.lock: IO[str] | None = None
-        check_writable(self.path, argument)
-        self.mark = read_mark(self.path, argument)
-        if owner := folder_owner(self.path):
-            raise FolderError(owner)
+        self.mark = open_folder(self.path, argument)
 
     @property
     def draft(self) -> Path:
         """Folder for results until `publish` moves them."""
-        return self.path / _DRAFT
+        return self.path / DRAFT
 
     def plan(self, fingerprint: dict[str, Any]) -> None:
         """Check that the results may be written, without changing anything.
@@ -99,21 +85,10 @@ class ResultFolder:
         Raises:
             FolderError: If the folder holds results of another command, or other results and `overwrite` is False.
         """
-        self._record = self._make_record(fingerprint)
-        mark = self.mark
-        if mark is None:
-            return
-        if mark["command"] != self.command:
-            raise FolderError(
-                f"{self.argument}={self.path} holds the results of `deepavfusion {mark['command']}`: name another "
-                "folder."
-            )
-        changed = differences(mark["fingerprint"], self._record["fingerprint"])
-        self.replaces = self._holds_results()
-        if self.replaces and changed and not self.overwrite:
-            raise FolderError(
-                f"{self.path} holds other results (before -> now):\n  " + "\n  ".join(changed) + "\n"
-                f"Name another {self.argument}, or replace what is there with {self.OVERWRITE}."
+        self._record = make_record(self.command, fingerprint)
+        if self.mark is not None:
+            self.replaces = check_results(
+                self.path, self.argument, self.mark, self._record, self.overwrite, self.OVERWRITE
             )
 
     def claim(self) -> None:
@@ -201,9 +176,6 @@ class ResultFolder:
             self.lock.close()
             self.lock = None
 
-    def _make_record(self, fingerprint: dict[str, Any]) -> dict[str, Any]:
-        return {"format": _FORMAT, "command": self.command, "fingerprint": json.loads(json.dumps(fingerprint))}
-
     def _start(self, keep_draft: bool = False) -> None:
         if self.draft.is_dir() and not keep_draft:
             shutil.rmtree(self.draft)
@@ -235,66 +207,10 @@ class ResultFolder:
         self.mark = {**(self.mark or self._record), **entries}
         write_atomically(self.path / MARK_FILE, json.dumps(self.mark, indent=1) + "\n")
 
-    def _holds_results(self) -> bool:
-        return self.mark["finished"] or any(_MODEL_FILE.fullmatch(entry.name) for entry in self.path.iterdir())
-
-
-def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
-    """Read the marker of a folder; None for a folder that is absent or empty.
-
-    Args:
-        path: Folder.
-        argument: Name of the argument that gives the folder, for messages.
-
-    Raises:
-        FolderError: For a file, or a folder that is not empty and has no readable marker.
-    """
-    if path.exists() and not path.is_dir():
-        raise FolderError(f"{argument}={path} is a file: expected a folder, or nothing.")
-    file = path / MARK_FILE
-    if file.is_file():
-        try:
-            mark = json.loads(file.read_text(encoding="utf-8"))
-            known = mark["format"] == _FORMAT
-            whole = not known or all(isinstance(mark[key], kind) for key, kind in _MARK.items())
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise FolderError(f"{file} cannot be read ({cause(error, file)}): name another {argument}.") from error
-        if not known:
-            raise FolderError(f"{file} is of another version of this package: name another {argument}.")
-        if not whole:
-            raise FolderError(f"{file} is damaged: name another {argument}.")
-        return mark
-    if not path.is_dir() or all(entry.name == ".lock" for entry in path.iterdir()):
-        return None
-    raise FolderError(
-        f"{argument}={path} is not empty and has no {MARK_FILE}: it is a folder of your own, or was written by an "
-        f"earlier version. Name another folder."
-    )
-
 
 def files_below(folder: Path) -> list[str]:
     """Files in a folder and below, as paths relative to it."""
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines "key: old -> new", with values as in a recipe, for every entry in which two nested dictionaries differ."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            texts = [_as_in_recipe(value) for value in (before, after)]
-            texts = texts if texts[0] != texts[1] else [repr(before), repr(after)]
-            lines.append(f"{prefix}{key}: {' -> '.join(texts)}")
-    return lines
-
-
-def _as_in_recipe(value: Any) -> str:
-    """A value in JSON; fractions without the last digits, which arithmetic leaves."""
-    value = float(f"{value:.12g}") if isinstance(value, float) else value
-    return json.dumps(value, ensure_ascii=False, default=repr)
-
-
-__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "differences", "lock_folder", "read_mark"]
+__all__ = ["MARK_FILE", "FolderError", "ResultFolder", "lock_folder"]

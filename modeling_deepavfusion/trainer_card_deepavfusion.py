@@ -17,8 +17,9 @@ import yaml
 from huggingface_hub import EvalResult
 from transformers.modelcard import TrainingSummary
 
-from .card_deepavfusion import ENCODER, HEADS, escape_markdown, model_card
+from .card_deepavfusion import escape_markdown, model_card
 from .modeling_deepavfusion import DeepAVFusionPreTrainedModel
+from .tasks_deepavfusion import ENCODER, HEADS
 
 _NOT_METRICS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 _PACKAGES = ("deepavfusion", "torch", "torchaudio", "transformers", "accelerate", "safetensors", "numpy", "av")

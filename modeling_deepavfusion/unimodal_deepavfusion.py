@@ -9,6 +9,7 @@ import zipfile
 import torch
 from transformers.utils import logging
 
+from .formats_deepavfusion import checkpoint_fault
 from .weights_deepavfusion import check_weights
 
 # Names in autoencoder files that the towers do not use.
@@ -26,6 +27,8 @@ def read_state_dict(source) -> dict[str, torch.Tensor]:
     """
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
+        if fault := checkpoint_fault(path):
+            raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors: {fault}")
         try:
             if path.endswith(".safetensors"):
                 from safetensors.torch import load_file

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import set_float32_precision
-from deepavfusion_cli.errors import BAD_INPUT
-from deepavfusion_cli.options import check_order
+from deepavfusion_cli.options import check_order, without_recipe
 from deepavfusion_cli.preflight import HELP
 from deepavfusion_cli.terminal import say
 
@@ -41,12 +40,13 @@ def train_from_recipe(command: str, argv: list[str], description: str, **hooks) 
         The exit code.
 
     Raises:
-        RecipeError: For a recipe that cannot be used.
+        RecipeError: For a recipe that cannot be used, or if none is named.
     """
-    if not argv or HELP & set(argv):
+    if not argv:
+        raise without_recipe(command)
+    if HELP & set(argv):
         words = [word for word in argv if word not in HELP]
-        code = print_help(command, words, lambda recipe: help_text(command, description, recipe))
-        return code if argv else BAD_INPUT
+        return print_help(command, words, lambda recipe: help_text(command, description, recipe))
     check_order(command, argv)
     set_float32_precision()
     plain_output()

@@ -4,8 +4,8 @@
     deepavfusion evaluate vggsound_finetune --model ORG/NAME data.path=/data/vggsound
 
 RECIPE determines task and data, and from its training settings precision and attention. evaluation.json (metrics,
-protocol, versions, skipped clips) and report.html (self-contained, with images and audio) are written to --out, where
-the evaluation of another model or recipe is replaced only with --overwrite.
+protocol, versions, skipped clips) and report.html (self-contained, with images and audio) are written to --out, by
+default a folder of recipe and model, where another evaluation is replaced only with --overwrite.
 
 A folder without given splits is scored as a whole, unless the model was trained on it: then what was held out is. Its
 classes are matched with those of the model by name; classes of only one of them are named.
@@ -26,9 +26,10 @@ from deepavfusion.inference.folder import ResultFolder
 from deepavfusion.inference.jobs.progress import plain_output
 from deepavfusion.inference.precision import computing, set_float32_precision, set_threads
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.early.marks import evaluation_fingerprint
 from deepavfusion_cli.errors import cause
-from deepavfusion_cli.options import check_order
-from deepavfusion_cli.preflight import HELP, parse_evaluation, recipe_words
+from deepavfusion_cli.options import check_order, without_recipe
+from deepavfusion_cli.preflight import HELP, evaluation_place, parse_evaluation, recipe_words
 from deepavfusion_cli.terminal import say
 from deepavfusion_cli.values import load_values
 
@@ -68,9 +69,8 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
     set_threads(recipe.data.workers)
     accelerator = Accelerator(mixed_precision=recipe.optim.mixed_precision, cpu=recipe.run.cpu)
     folder = ResultFolder(out, "evaluate", "--out", overwrite=overwrite, processes=accelerator)
-    is_folder, sections = Path(origin).is_dir(), recipe.to_dict()
-    where = str(Path(origin).resolve()) if is_folder else origin
-    folder.plan({"model": where, "task": sections["task"], "data": sections["data"]})
+    is_folder = Path(origin).is_dir()
+    folder.plan(evaluation_fingerprint(origin, recipe.to_dict()))
     task_class = TASKS[recipe.task.name]
     model = load_task_model(task_class, recipe, origin).to(accelerator.device)
     whole, notes = scores_whole_folder(recipe, origin)
@@ -82,6 +82,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         clips, matching, left_out = task_class.match_clips(clips, model.config)
         task = task_class(clips, task_class.build_processor(model.config), recipe)
         task.check_model(model)
+        clips.reading = f"evaluation on the {recipe.data.eval_split} split"
     except ValueError as error:
         raise RecipeError(f"model {origin} does not fit the data: {error}") from error
     notes = [*(notes if WHOLE_FOLDER in clips.card else []), *matching]
@@ -100,7 +101,7 @@ def evaluate_model(recipe: Recipe, origin: str, out: Path, overwrite: bool = Fal
         if accelerator.is_main_process:
             name = Path(origin).resolve().name if is_folder else origin
             record = evaluation_record(evaluation, recipe, name, accelerator.device)
-            record["notes"] = notes
+            record["notes"] = [*notes, *evaluation.remarks]
             write_report(folder.draft, evaluation, record, f"{task.NAME.capitalize()}: {name}", notes)
             folder.publish()
             say(summary(evaluation, out), kept="\n")
@@ -147,6 +148,8 @@ def _training_data(origin: str) -> dict[str, Any]:
 @command("deepavfusion evaluate")
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code (see the module's docstring)."""
+    if not argv:
+        raise without_recipe("evaluate")
     if HELP & set(argv):
         return print_help("evaluate", recipe_words(argv), lambda recipe: help_text("evaluate", __doc__, recipe))
     given = parse_evaluation(argv)
@@ -154,10 +157,8 @@ def main(argv: list[str]) -> int:
     set_float32_precision()
     plain_output()
     recipe = load_recipe("evaluate", given.recipe, given.overrides)
-    # As of other commands, the folder may be given as run.output_dir; that of the recipe is the model's.
-    folder = recipe.run.output_dir if any(word.startswith("run.output_dir=") for word in given.overrides) else None
-    default = Path(folder) if folder else Path("runs") / "evaluations" / recipe.name
-    evaluate_model(recipe, given.model, given.out or default, given.overwrite)
+    out, _ = evaluation_place(given, recipe.run.output_dir)
+    evaluate_model(recipe, given.model, out, given.overwrite)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Derive every number of an evaluation anew from its stored predictions, and compare.
 
     deepavfusion verify runs/scenes_recognition
-    deepavfusion verify runs/evaluations/scenes_retrieval
+    deepavfusion verify runs/evaluations/scenes_retrieval/quickstart
 
 DIR holds evaluation.json and the folder predictions/ that evaluations of this version write. The metrics are computed
 again by the protocol that evaluation.json names, from what the model answered for each clip; where a row also holds the
@@ -26,11 +26,12 @@ from deepavfusion.inference.files import UnreadableError, reading
 from deepavfusion.inference.publishing.checks import metric_key
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import FAILED
+from deepavfusion_cli.paths import EVALUATION_FILE, PREDICTIONS, missing_evaluation
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
 from .metrics.knn import neighbor_scores
-from .report.predictions import FOLDER, NEIGHBORS, differences, read_table
+from .report.predictions import NEIGHBORS, differences, read_table
 from .runs.card import CARD_DIGITS, EVAL_RESULTS
 from .tasks import TASKS
 from .wording import count
@@ -91,6 +92,8 @@ def verify(folder: Path) -> Verification:
         OSError: If a file cannot be read.
         UnreadableError: If there is no evaluation, or none with predictions, or a file is damaged.
     """
+    if reason := missing_evaluation(folder):
+        raise UnreadableError(reason)
     record = _read_record(folder)
     tables, about = _read_tables(folder)
     task = TASKS[record["task"]](SimpleNamespace(**about["data"]), None)
@@ -103,7 +106,7 @@ def verify(folder: Path) -> Verification:
             again = {} if isinstance(row, str) else task.rescore(row)
             scores += len(again)
             for key, stored, derived in differences({name: row[name] for name in again}, again, TOLERANCE):
-                found.append(Difference(f"{key} of clip {index}", f"{FOLDER}/{name}.parquet", stored, derived))
+                found.append(Difference(f"{key} of clip {index}", f"{PREDICTIONS}/{name}.parquet", stored, derived))
     metrics, left_out = task.rederive(tables, about["data"])
     left_out = {what: number for what, number in left_out.items() if number}
     derived: dict[str, Any] = {
@@ -128,9 +131,7 @@ def verify(folder: Path) -> Verification:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / "evaluation.json"
-    if not path.is_file():
-        raise UnreadableError(f"{folder} holds no evaluation.json: expected the folder of a run or of an evaluation.")
+    path = folder / EVALUATION_FILE
     with reading(path):
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or record.get("task") not in TASKS:
@@ -140,14 +141,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _read_tables(folder: Path) -> tuple[dict[str, list], dict[str, Any]]:
     """Rows of each file of predictions, and what is stored with the clips."""
-    files = sorted((folder / FOLDER).glob("*.parquet"))
-    if not any(file.stem == "clips" for file in files):
-        raise UnreadableError(
-            f"{folder} holds no {FOLDER}/clips.parquet: it was evaluated by an earlier version, so evaluate the model "
-            "again."
-        )
     tables, about = {}, {}
-    for file in files:
+    for file in sorted((folder / PREDICTIONS).glob("*.parquet")):
         with reading(file):
             tables[file.stem], about[file.stem] = read_table(file)
     return tables, about["clips"]

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from deepavfusion import DeepAVFusionConfig, DeepAVFusionForPreTraining
-from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.sentence_transformers_deepavfusion import DeepAVFusionEmbedder
+from deepavfusion.tasks_deepavfusion import HEADS
+from deepavfusion_cli.early.models import PRETRAINED, class_fault, stored_class, type_fault
+from deepavfusion_cli.early.models import TASKS as COMMANDS
 from deepavfusion_cli.paths import missing_model, unusable
 from deepavfusion_cli.terminal import printable
 
@@ -17,14 +19,7 @@ from ..common import load_model, load_pipeline, mixed_precision, reading_model
 from ..files import UnreadableError
 from ..jobs.inputs import numbered
 
-# Class of a saved model -> what the demo offers with it.
-_ABILITIES = {
-    "DeepAVFusionForSoundLocalization": "localize",
-    "DeepAVFusionForSemanticSegmentation": "segment",
-    "DeepAVFusionForSourceSeparation": "separate",
-    "DeepAVFusionForAudioVisualClassification": "classify",
-}
-_PRETRAINED, _ENCODER = "DeepAVFusionForPreTraining", "DeepAVFusionModel"
+_ABILITIES = {task: command for command, task in COMMANDS.items()}  # task of a model -> what the demo offers with it
 
 
 @dataclass(frozen=True)
@@ -70,20 +65,14 @@ def abilities_of(origin: str) -> tuple[str, ...]:
         raise OSError(unusable(origin, reason))
     with reading_model(origin):
         config = DeepAVFusionConfig.get_config_dict(origin)[0]
-        names = config.get("architectures") or []
-        if config.get("model_type") != "deepavfusion":
-            raise UnreadableError(
-                f"{origin} holds a model of type {config.get('model_type')!r}: expected 'deepavfusion'."
-            )
-    name = names[0] if names else None
-    if name in _ABILITIES:
-        return (_ABILITIES[name],)
-    if name == _PRETRAINED and config.get("pretraining_objective") != "jepa":
+        name = stored_class(config)
+        if fault := type_fault(origin, config.get("model_type")) or class_fault(origin, name):
+            raise UnreadableError(fault)
+    if name in HEADS:
+        return (_ABILITIES[HEADS[name].name],)
+    if name == PRETRAINED and config.get("pretraining_objective") != "jepa":
         return ("reconstruct", "search")
-    if name in (_PRETRAINED, _ENCODER):
-        return ("search",)
-    known = ", ".join((*_ABILITIES, _PRETRAINED, _ENCODER))
-    raise UnreadableError(f"{origin} holds a model of class {name}: expected one of {known}.")
+    return ("search",)
 
 
 def load_models(
@@ -109,10 +98,9 @@ def load_models(
 def _load(
     origin: str, name: str, abilities: tuple[str, ...], device: str | None, fit: str | None, precision: str
 ) -> DemoModel:
-    tasks = {cls.model_name: task for task, cls in pipelines().items()}
-    for model_name, ability in _ABILITIES.items():
-        if ability in abilities:
-            pipeline = load_pipeline(tasks[model_name], origin, device, fit=fit)
+    for task in HEADS.values():
+        if task.pipeline is not None and _ABILITIES[task.name] in abilities:
+            pipeline = load_pipeline(task.pipeline, origin, device, fit=fit)
             pipeline.mixed_precision = mixed_precision(precision, pipeline.device)
             return DemoModel(name, abilities, pipeline)
     place = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")

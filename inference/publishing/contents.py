@@ -97,13 +97,26 @@ class Contents:
         lines.append(f"  {total:>{width}}  in {len(sizes)} files")
         if self.left_out:
             lines.append("left out (--include GLOB adds files):")
+        reasons: dict[str, list[str]] = {}  # of each place: a file of the folder itself, or a folder in it
         for reason, names in self.left_out.items():
-            places = list(dict.fromkeys(re.sub("/.*", "/", name) for name in names))
+            for place in dict.fromkeys(map(_place, names)):
+                reasons.setdefault(place, []).append(reason)
+        grouped: dict[str, list[str]] = {}
+        for place, found in reasons.items():
+            grouped.setdefault(", ".join(found), []).append(place)
+        names = [name for part in self.left_out.values() for name in part]
+        for found, places in grouped.items():
             shown = ", ".join(places[:_SHOWN])
             shown += f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-            size = size_text(sum((self.folder / name).lstat().st_size for name in names))
-            lines.append(f"  {reason}: {shown} ({size})")
+            own = [name for name in names if _place(name) in places]
+            size = size_text(sum((self.folder / name).lstat().st_size for name in own))
+            lines.append(f"  {found}: {shown} ({len(own)} file{'s' * (len(own) > 1)}, {size})")
         return lines
+
+
+def _place(name: str) -> str:
+    """A file of the folder itself; of files further down, the folder that they are in, with a slash."""
+    return re.sub("/.*", "/", name)
 
 
 _SHOWN = 3  # files and folders that are left out, for each reason

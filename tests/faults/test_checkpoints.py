@@ -20,7 +20,7 @@ from deepavfusion.training.runs.checkpoints import (
     restore_training_state,
 )
 from deepavfusion.training.runs.folder import RunFolder
-from deepavfusion.training.runs.optimization import BatchLayout
+from deepavfusion_cli.early.runs import BatchLayout
 from tests.faults.test_surroundings import FAKE
 from tests.training.runs.test_checkpoints import save, trained
 

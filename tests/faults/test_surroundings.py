@@ -20,15 +20,16 @@ import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForAudioVisualClassification
 from deepavfusion.inference import classify, convert, files
 from deepavfusion.inference.files import DiskFullError, FolderError, saving, write_atomically
-from deepavfusion.inference.folder import ResultFolder, read_mark
+from deepavfusion.inference.folder import ResultFolder
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.data.sets import audioset, avsbench, folder, lists, vggsound, vggsound_music
 from deepavfusion.training.data.sets.boxes import vggss
 from deepavfusion.training.runs.checkpoints import COMPLETE
 from deepavfusion.training.runs.folder import RunFolder
 from deepavfusion.training.runs.logging import MetricsFile
-from deepavfusion.training.runs.optimization import BatchLayout
 from deepavfusion_cli import boundary, errors
+from deepavfusion_cli.early.marks import read_mark
+from deepavfusion_cli.early.runs import BatchLayout
 from tests.modeling_deepavfusion.cases import save_model
 
 WORKER = """Caught OSError in DataLoader worker process 0.

@@ -6,7 +6,9 @@ import subprocess
 import pytest
 
 from deepavfusion.inference import files
-from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, differences, folder_owner, lock_folder
+from deepavfusion.inference.folder import MARK_FILE, FolderError, ResultFolder, lock_folder
+from deepavfusion.inference.jobs.locks import folder_owner
+from deepavfusion_cli.early.marks import differences
 from tests.warm import warm_python
 
 

@@ -11,8 +11,6 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionForPreTraining, DeepAVFusionModel
 from deepavfusion.card_deepavfusion import (
-    HEADS,
-    TASKS,
     at_location,
     model_card,
     multiply_accumulates,
@@ -21,6 +19,7 @@ from deepavfusion.card_deepavfusion import (
 )
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.tasks_deepavfusion import HEADS, TASKS
 from deepavfusion.trainer_card_deepavfusion import last_evaluation
 
 from .cases import MODEL_CLASSES, make_inputs, make_labels, make_model

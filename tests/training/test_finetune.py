@@ -18,14 +18,17 @@ from deepavfusion import (
     DeepAVFusionForPreTraining,
     DeepAVFusionForSourceSeparation,
 )
-from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.processors import DeepAVFusionProcessor
+from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training import evaluate, finetune, probe, verify
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
+from deepavfusion.training.tasks import evaluation
 from deepavfusion.training.tasks.recognition import Recognition
 from deepavfusion.training.wording import metric_title
+from deepavfusion_cli import preflight
+from deepavfusion_cli.paths import FolderError
 from tests.media_factory import write_media
 from tests.tiny import WIDE
 from tests.warm import warm_python
@@ -340,8 +343,13 @@ def test_a_finished_run_is_not_trained_again_and_another_recipe_is_refused(pretr
     assert finetune.main(command) == 0
     assert (out / "model.safetensors").read_bytes() == weights
     capsys.readouterr()
+    preflight.check("finetune", command)  # without torch
     assert finetune.main([*command, "optim.base_lr=0.1"]) == 2
-    assert "optim.base_lr" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "optim.base_lr" in error
+    with pytest.raises(FolderError) as early:
+        preflight.check("finetune", [*command, "optim.base_lr=0.1"])
+    assert error == f"deepavfusion finetune: {early.value}\n"
 
 
 def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monkeypatch, capsys):
@@ -353,11 +361,18 @@ def test_of_equally_good_checkpoints_the_last_is_kept(pretrained, tmp_path, monk
             found.metrics["top1"] = next(scores)
         return found
 
+    def followed(loader, title, *units, **options):
+        titles.append(title)
+        return with_progress(loader, title, *units, **options)
+
+    titles, with_progress = [], evaluation.with_progress
+    monkeypatch.setattr(evaluation, "with_progress", followed)
     monkeypatch.setattr(Recognition, "evaluate", scored)
     out = tmp_path / "run"
     given = arguments(pretrained, out, "optim.epochs=4", "run.keep_checkpoints=4")
     assert finetune.main(["scenes_recognition", *given]) == 0
     assert "Selected the checkpoint of step 9, the best on the validation split" in capsys.readouterr().out
+    assert titles == [*["selection on the validation split"] * 4, "evaluation on the test split"]
     assert "(top-1 accuracy 0.5 on 4 clips)" in (out / "report.html").read_text()
     kept = DeepAVFusionForAudioVisualClassification.from_pretrained(out / "checkpoints" / "checkpoint-9").state_dict()
     found = DeepAVFusionForAudioVisualClassification.from_pretrained(out).state_dict()

@@ -1,30 +1,44 @@
 """What is wrong with a command line is answered before torch is imported."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import deepavfusion_cli as cli
 from deepavfusion import modeling_deepavfusion
+from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.data.sources import DATA_SETS
+from deepavfusion.unimodal_deepavfusion import read_state_dict
 from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli.early import models
+from deepavfusion_cli.early.marks import evaluation_fingerprint, make_record
+from deepavfusion_cli.early.models import TASKS
+from deepavfusion_cli.early.recipes import settings
+from deepavfusion_cli.early.runs import COMPLETE, BatchLayout, decisive
 from deepavfusion_cli.options import stored, type_and_limits
 from deepavfusion_cli.paths import (
     MARK_FILE,
     FolderError,
     check_output_file,
     check_writable,
+    evaluation_folder,
     missing_folder,
     missing_model,
     suggestion,
 )
-from deepavfusion_cli.recipes import maker
+from deepavfusion_cli.recipes import maker, recipe_names
 from deepavfusion_cli.values import check_override, load_values
 
 RECIPES = ("pretrain", "finetune", "probe", "evaluate")
@@ -37,7 +51,7 @@ def place(tmp_path, monkeypatch):
     """A folder with a media file, a model's folder and a file of text, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("clip.mp4").write_bytes(b"no video")
-    Path("checkpoint.pth").write_bytes(b"no checkpoint")
+    Path("checkpoint.pth").write_bytes(b"\x80\2no checkpoint, but it may be one")
     for name in ("runs/my_model", "models/other_model"):
         Path(name).mkdir(parents=True)
         Path(name, "config.json").write_text("{}")
@@ -73,7 +87,10 @@ def test_help_and_mistakes_are_answered_without_torch(place):
     out = {name: ["--out", "out"] for name in OUTPUTS} | {"classify": []}
     right = {name: [name, "clip.mp4", *model, *out[name]] for name in out}
     cases = [([name, "--help"], 0, "") for name in cli.COMMANDS]
-    cases += [([name], 2, "") for name in RECIPES]
+    cases += [
+        ([name], 2, f"deepavfusion {name}: expected a recipe, got none.\n\nusage: deepavfusion {name} ")
+        for name in RECIPES
+    ]
     cases += [(["fine-tune"], 2, "Did you mean finetune?")]
     for name, words in right.items():
         absent = [name, "absent.mp4", *words[2:]]
@@ -205,6 +222,305 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         assert (found, text in error) == (code, True), (words, found, error)
         assert "Traceback" not in error
     assert sorted(path.name for path in place.iterdir()) == ["checkpoint.pth", "clip.mp4", "models", "own.yaml", "runs"]
+
+
+def test_a_command_line_without_recipe_is_answered_in_a_few_lines(capsys):
+    for name in RECIPES:
+        assert cli.main([name]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert len(err.splitlines()) < 20
+        assert f"`deepavfusion recipes` says what each does, needs and costs; `deepavfusion {name} --help`" in err
+        assert all(recipe in err for recipe in recipe_names(name))
+
+
+CLASSES = {
+    "recognition": "DeepAVFusionForAudioVisualClassification",
+    "separation": "DeepAVFusionForSourceSeparation",
+    "pretrained": "DeepAVFusionForPreTraining",
+}
+
+
+def write_model(folder, model_class, model_type="deepavfusion"):
+    folder.mkdir(parents=True)
+    config = {"model_type": model_type, "architectures": [model_class]}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_models_for_something_else_are_told_without_torch(place):
+    """A class of its own, which may well hold the weights, is loaded before it is judged."""
+    for name, model_class in CLASSES.items():
+        write_model(place / name, model_class)
+    write_model(place / "vit", "ViTModel", "vit")
+    write_model(place / "own", "OwnModel")
+    head, other = (
+        "holds a pre-trained encoder (DeepAVFusionForPreTraining) without the weights of a",
+        "holds a model for",
+    )
+    cases = []
+    for command, task in TASKS.items():
+        words = [command, "clip.mp4", *([] if command == "classify" else ["--out", "out"]), "--model"]
+        wrong = next(name for name in CLASSES if name != task)
+        cases += [
+            (
+                [*words, wrong],
+                f"deepavfusion {command}: {wrong} {other} {wrong} ({CLASSES[wrong]}): expected one for {task} (",
+            ),
+            (
+                [*words, "pretrained"],
+                f"deepavfusion {command}: pretrained {head} {models.CLASSES[task]}: fine-tune it first",
+            ),
+        ]
+    cases += [(["localize", "clip.mp4", "--out", "out", "--model", "pretrained"], "or pass --map attention.")]
+    cases += [
+        (["export", "vggsounder", "separation", "clip.mp4", "--output", "x.pkl"], f"separation {other} separation"),
+        (["evaluate", "scenes_separation", "--model", "recognition"], f"for separation: it {other} recognition"),
+        (["evaluate", "scenes_recognition", "--model", "pretrained"], f"for recognition: it {head}"),
+        (["demo", "own"], "own holds a model of class OwnModel: expected one of DeepAVFusionFor"),
+    ]
+    kind = "holds a model of type 'vit': expected 'deepavfusion'."
+    for words in (["embed", "clip.mp4", "--out", "out", "--model"], ["export", "onnx"], ["demo"]):
+        cases.append(([*words, "vit", *(["out.onnx"] if "onnx" in words else [])], f"vit {kind}"))
+    cases += [
+        (["convert", "checkpoint.pth", "out", "--config", "vit"], f"--config vit cannot be used: it {kind}"),
+        (["finetune", "scenes_recognition", "model.init_from=vit"], f"model.init_from=vit cannot be used: it {kind}"),
+        (["evaluate", "scenes_retrieval", "--model", "vit"], f"--model=vit cannot be used: it {kind}"),
+    ]
+    answered(cases, place)
+    for words in (["own"], ["pretrained", "--map", "attention"]):
+        assert preflight.parse("localize", ["clip.mp4", "--out", "out", "--model", *words])
+
+
+def answered(cases, folder):
+    """Check that command lines end with code 2 and an error that holds a text, in a process without torch."""
+    for (words, text), (code, _, error) in zip(cases, run_all([words for words, _ in cases], folder), strict=True):
+        assert (code, text in error) == (2, True), (words, code, error)
+        assert "Traceback" not in error
+
+
+BOXES = ("vggss", "flickr_soundnet", "is3")
+
+
+def test_missing_files_of_data_sets_are_told_without_torch(place):
+    for name in ("data", "csv"):
+        Path(name).mkdir()
+    for name in ("list.txt", "csv/vggsound.csv"):
+        Path(name).touch()
+    expected = {
+        "vggsound": "Expected VGGSound's annotations at data/annotations/vggsound.csv, found none: put vggsound.csv",
+        "audioset": "Expected AudioSet's class_labels_indices.csv in data or data/annotations, found none.",
+        "music": "Expected MUSIC's list music_solo.csv or MUSIC_solo_videos.json in data/anno or data, found none.",
+        "vggsound_music": "Expected the list vggmusic_train.txt at data/annotations/vggmusic_train.txt, found none.",
+        "vggss": "Expected VGG-SS's annotations at data/annotations/vggss.json, found none.",
+        "flickr_soundnet": "Expected Flickr-SoundNet's annotations at data/Annotations, found none.",
+        "is3": "Expected IS3's annotations at data/IS3_annotation.json; found none.",
+        "shards": "Expected a prepared data set with dataset.json at data; `deepavfusion data prepare` makes one.",
+    }
+    recipes = {"music": "music_separation", "vggsound_music": "vggsound_music_separation"}
+    cases = []
+    for name, text in expected.items():
+        recipe = recipes.get(name, "scenes_localization" if name in BOXES else "folder_recognition")
+        words = ["finetune", recipe, f"data.name={name}", "data.path=data", "model.init_from=runs/my_model"]
+        cases.append((words, f"deepavfusion finetune: The recipe's data cannot be used: {text}"))
+        if name != "vggsound_music":  # whose splits have a list each
+            cases.append((["data", "check", name, "data"], f"deepavfusion data check: {text}"))
+    pairs = ["evaluate", "vggsound_music_separation", "--model", "runs/my_model", "data.path=data"]
+    cases += [
+        (pairs, "Expected the list vggmusic_eval_ss.csv at data/annotations/vggmusic_eval_ss.csv, found none."),
+        (
+            ["pretrain", "vggsound_base", "data.path=data", "data.annotations=lst.txt"],
+            "no such file; did you mean list.txt?",
+        ),
+        (
+            ["data", "check", "folder", "data", "annotations=data"],
+            "data.annotations=data cannot be used: that is a folder, not",
+        ),
+        (
+            ["probe", "vggsound_probe", "model.init_from=runs/my_model", "data.path=data", "data.checked_list=x"],
+            "data.checked_list=x cannot be used",
+        ),
+        (["pretrain", "scenes_tiny", "data.things=x"], "data.things=x cannot be used: there is no such folder."),
+        (["pretrain", "vggsound_base", "data.path=csv", "model.init_audio=list.txt"], "got an empty file."),
+    ]
+    answered(cases, place)
+    preflight.check("pretrain", ["vggsound_base", "data.path=models", "data.checked_list=list.txt"])  # no csv is needed
+    preflight.check("pretrain", ["folder", "data.name=shards", "data.path=s3://bucket/shards"])
+
+
+def mark(folder, command, fingerprint, finished=True, **entries):
+    """Mark a folder as that of a command."""
+    folder.mkdir(parents=True)
+    record = {
+        **make_record(command, fingerprint),
+        "finished": finished,
+        "replaces": False,
+        "files": [],
+        "publishing": None,
+    }
+    (folder / MARK_FILE).write_text(json.dumps({**record, **entries}))
+
+
+def begun(folder, command, recipe, *words, finished=False, step=2):
+    """A run folder with a checkpoint."""
+    _, sections = settings(recipe, words)
+    optim = sections["optim"] = sections["optim"] | {"mixed_precision": "no"}  # as runs on this machine have it
+    layout = BatchLayout(optim["batch_size"], optim["gradient_accumulation"], 1)
+    made = decisive(sections, False, command != "pretrain")
+    mark(folder, command, made, finished, batch=dataclasses.asdict(layout))
+    checkpoint = folder / "checkpoints" / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / COMPLETE).touch()
+
+
+def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
+    begun(place / "run", "pretrain", "scenes_tiny", "run.seed=3")
+    begun(place / "done", "finetune", "scenes_recognition", finished=True)
+    Path("foreign").mkdir()
+    Path("foreign", "notes.txt").touch()
+    model, given = "runs/my_model", ["evaluate", "scenes_retrieval", "--model", "runs/my_model"]
+    _, sections = settings("scenes_retrieval", [])
+    default = place / "runs" / "evaluations" / "scenes_retrieval" / "my_model"
+    with contextlib.chdir(place):
+        mark(default, "evaluate", evaluation_fingerprint(model, sections))
+    mark(place / "converted", "convert", {"checkpoint": "other.pth", "task": None, "config": None})
+    pretrain, finetune = ["pretrain", "scenes_tiny"], ["finetune", "scenes_recognition", "model.init_from=null"]
+    other = f"{default.relative_to(place)} holds other results (before -> now):\n  data.eval_size: "
+    cases = [
+        (
+            [*pretrain, "run.output_dir=run"],
+            "run holds a run of another recipe (before -> now):\n  run.seed: 3 -> 0\nName another",
+        ),
+        (
+            [*pretrain, "run.output_dir=run", "run.seed=3", "optim.batch_size=64"],
+            "\n  effective batch: 32 = optim.batch_size=32",
+        ),
+        (
+            [*pretrain, "run.output_dir=run", "run.seed=3", "optim.epochs=2"],
+            "\n  optim.epochs: 5.0 -> 2.0\n  optim.warmup_epochs: ",
+        ),
+        ([*pretrain, "run.output_dir=run", "run.seed=3", "model.hidden_size=64"], "\n  model.hidden_size: 128 -> 64\n"),
+        (
+            [*finetune, "run.output_dir=run"],
+            "run holds a run of another recipe (before -> now):\n  command: pretrain -> finetune",
+        ),
+        (
+            [*finetune, "run.output_dir=done"],
+            "done holds a finished model of another recipe (before -> now):\n  model.init_from: ",
+        ),
+        (
+            ["finetune", "scenes_recognition", "run.output_dir=done", "run.resume=false"],
+            "done holds a finished model. Name another",
+        ),
+        (
+            [*pretrain, "run.output_dir=foreign"],
+            "run.output_dir=foreign is not empty and has no .deepavfusion-run.json",
+        ),
+        ([*given, "--out", "foreign"], "--out=foreign is not empty and has no .deepavfusion-run.json"),
+        ([*given, "--out", "run"], "--out=run holds the results of `deepavfusion pretrain`: name another folder."),
+        ([*given, "data.eval_size=7"], other),
+        ([*given[:3], "models/other_model", "--out", str(default)], "\n  model: "),
+        (["convert", "checkpoint.pth", "converted"], "converted holds other results (before -> now):\n  checkpoint: "),
+        (["verify", "run"], "run holds no evaluation.json: expected the folder of a run or of an evaluation."),
+    ]
+    Path("old").mkdir()
+    Path("old", "evaluation.json").write_text('{"task": "recognition"}')
+    cases.append((["verify", "old"], "old holds no predictions/clips.parquet: it was evaluated by an earlier version"))
+    answered(cases, place)
+    used = "is in use by another run (process "
+    with lock_folder("run"), lock_folder("converted"), lock_folder("runs/my_model"):
+        cases = [
+            ([*pretrain, "run.output_dir=run", "run.seed=3"], f"run {used}"),
+            ([*given, "--out", "run"], f"run {used}"),
+            (["convert", "checkpoint.pth", "converted", "--overwrite"], f"converted {used}"),
+            (["push", "runs/my_model", "ORG/NAME"], f"runs/my_model cannot be published: runs/my_model {used}"),
+        ]
+        answered(cases, place)
+    for words in (
+        ["run.seed=3"],
+        ["run.allow_changed_recipe=true"],
+        ["run.resume=false"],
+        ["run.seed=3", "run.log_steps=1"],
+    ):
+        preflight.check("pretrain", ["scenes_tiny", "run.output_dir=run", *words])
+    preflight.check("finetune", ["scenes_recognition", "run.output_dir=done"])
+    preflight.check("finetune", [*finetune[1:], "run.output_dir=done", "run.overwrite=true"])
+    for words in ([], ["data.eval_size=7", "--overwrite"]):
+        preflight.check("evaluate", [*given[1:], *words])
+
+
+def test_several_processes_wait_with_the_comparison_of_the_recipe(place, monkeypatch):
+    """How many clips a batch has depends on their number."""
+    begun(place / "run", "pretrain", "scenes_tiny", "run.seed=3")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    preflight.check("pretrain", ["scenes_tiny", "run.output_dir=run"])
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ("runs/my_model", "my_model"),
+        ("./runs/my_model/", "my_model"),
+        ("models/other_model", "models-other_model"),
+        ("runs/my_model/checkpoints/checkpoint-20", "my_model-checkpoints-checkpoint-20"),
+        ("ORG/NAME", "ORG-NAME"),
+        ("runs/../models/other_model", "models-other_model"),
+    ],
+)
+def test_evaluations_of_different_models_are_in_different_folders(origin, name, place):
+    Path("runs/my_model/checkpoints/checkpoint-20").mkdir(parents=True)
+    assert evaluation_folder("RECIPE", origin) == Path("runs/evaluations/RECIPE", name)
+    given = preflight.parse_evaluation(["scenes_retrieval", "--model", origin, "run.output_dir=x"])
+    assert preflight.evaluation_place(given, "x") == (Path("x"), "run.output_dir")
+    given = preflight.parse_evaluation(["own/scenes_retrieval.yaml", "--model", origin])
+    assert preflight.evaluation_place(given, "x") == (Path("runs/evaluations/scenes_retrieval", name), "--out")
+
+
+def test_models_elsewhere_are_named_with_the_folder_above(place, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "first" / "final"
+    elsewhere.mkdir(parents=True)
+    assert evaluation_folder("RECIPE", str(elsewhere)).name == "first-final"
+
+
+MEDIA = {
+    b"\0\0\0\x18ftypmp42": "an MP4 or QuickTime file",
+    b"RIFF\x24\0\0\0WAVEfmt ": "a WAV file",
+    b"\x89PNG\r\n\x1a\n": "an image (PNG)",
+    b"id,start,label\n": "text",
+    b"": "an empty file",
+}
+
+
+@pytest.mark.parametrize(("content", "kind"), MEDIA.items())
+@pytest.mark.parametrize("suffix", [".mp4", ".pth", ".safetensors"])
+def test_what_is_no_checkpoint_is_named(content, kind, suffix, place, capsys):
+    Path(f"clip{suffix}").write_bytes(content)
+    assert cli.main(["convert", f"clip{suffix}", "out"]) == 2
+    expected = f"clip{suffix}: expected a checkpoint, .pth or .safetensors, got {kind}.\n"
+    assert capsys.readouterr().err == f"deepavfusion convert: {expected}"
+    assert not Path("out").exists()
+
+
+def test_what_may_be_a_checkpoint_passes(tmp_path):
+    """Also damaged ones, of which there is more to say than what they are not."""
+    tensors = {"a": torch.zeros(3)}
+    torch.save(tensors, tmp_path / "new.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / "x.safetensors")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "new.pth").read_bytes()[:200])
+    for file in tmp_path.iterdir():
+        assert checkpoint_fault(file) is None, file
+    (tmp_path / "x.safetensors").rename(tmp_path / "x.pth")
+    (tmp_path / "new.pth").rename(tmp_path / "new.safetensors")
+    with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
+        archive.writestr("notes.txt", "notes")
+    faults = {file.name: checkpoint_fault(file) for file in tmp_path.iterdir()}
+    assert faults["x.pth"].endswith("got a safetensors file: name it .safetensors")
+    assert faults["new.safetensors"].endswith("got a file as torch.save writes it: name it .pth")
+    assert faults["other.pth"].endswith("got a zip archive of other files")
+    with pytest.raises(
+        ValueError, match="x.pth cannot be read as a checkpoint of plain tensors: expected a checkpoint, "
+    ):
+        read_state_dict(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", [*OUTPUTS, "convert", "evaluate", "pretrain"])

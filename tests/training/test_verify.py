@@ -72,7 +72,12 @@ def run_pretraining(folder):
     """By alignment, which is evaluated by losses, retrieval, nearest neighbors and probes."""
     (folder / "recipe.yaml").write_text(TINY_RECIPE)
     out = folder / "run"
-    words = ["optim.epochs=1", "model.pretraining_objective=align", "task.probe_labels=[8, 16]", "data.max_objects=1"]
+    words = [
+        "optim.epochs=1",
+        "model.pretraining_objective=align",
+        "task.probe_labels=[8, 16, 2000]",
+        "data.max_objects=1",
+    ]
     assert pretrain.main([str(folder / "recipe.yaml"), f"run.output_dir={out}", *words]) == 0
     return out
 
@@ -95,6 +100,18 @@ def made(tmp_path_factory):
 def folder(made, request, tmp_path):
     """A copy of the folder of a run, which the test may change."""
     return shutil.copytree(made(request.param), tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+
+
+def test_probes_on_fewer_labels_than_the_recipe_says_are_named(made):
+    folder = made("pretraining")
+    record = json.loads((folder / "evaluation.json").read_text())
+    (note,) = record["notes"]
+    assert note.startswith(
+        "Linear probes are fitted on 8 and 16 labels, not on 2,000, as task.probe_labels says: there are "
+    )
+    assert f"there are {record['data']['train_clips']} training clips (data.train_size)" in note
+    for page in ("README.md", "report.html"):
+        assert "not on 2,000, as task.probe_labels says" in (folder / page).read_text()
 
 
 @pytest.mark.parametrize(("folder", "name"), [(name, name) for name in RUNS], indirect=["folder"])
@@ -248,7 +265,7 @@ def test_what_is_published_is_compared(folder):
         assert (found.file, found.stored, round(found.derived, 4)) == ("README.md", other, card[0].metric_value)
 
 
-def test_windows_of_files_are_derived_too(tmp_path):
+def test_windows_of_files_are_derived_too(tmp_path, capsys):
     """A folder of files, whose clips are also scored by several windows."""
     for label in ("one", "two"):
         for index in range(4):
@@ -262,6 +279,10 @@ def test_windows_of_files_are_derived_too(tmp_path):
     assert any(name.startswith("dense_") for name in json.loads((out / "evaluation.json").read_text())["metrics"])
     assert (out / "predictions" / "dense.parquet").is_file()
     assert verify.verify(out).differences == []
+    alone = (
+        "evaluated once, at the end: as run.keep_best=false, run.eval_epochs only says how often checkpoints are saved"
+    )
+    assert f"held out: 4 clips of data.eval_split=test, {alone}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["recognition"], indirect=True)

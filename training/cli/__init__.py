@@ -112,7 +112,7 @@ def _dispatch(argv: list[str]) -> int:
     name, words = argv[0], [word for word in argv[1:] if word != TRACEBACK]
     if (text := help_without_recipe(name, words)) is not None:
         say(text, kept="\n")
-        return 0 if words else BAD_INPUT
+        return 0
     listing = name == "recipes"
     action = (lambda: say(recipes_page(words), kept="\n")) if listing else (lambda: check(name, words))
     if (code := guard(program(name, words), action, TRACEBACK in argv + flags, stops=False)) or listing:

@@ -3,13 +3,20 @@
 import argparse
 from pathlib import Path
 
+from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs.locks import folder_owner
+
+from .early.marks import OVERWRITE, check_results, conversion_fingerprint, make_record, open_folder
+from .early.models import check_model
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
     InputError,
     check_empty,
     check_hub_id,
     check_writable,
+    missing_evaluation,
     missing_model,
+    no_data,
     sentence,
     similar,
     suggestion,
@@ -124,7 +131,7 @@ def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> Co
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
     parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    place = f"runs/evaluations/{recipe}"
+    place = f"runs/evaluations/{recipe}/MODEL"
     parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return parser
@@ -210,8 +217,7 @@ def demo_parser() -> CommandParser:
 def check_demo(given: argparse.Namespace) -> None:
     """Raise `InputError` for models or clips that are not there, `FolderError` for a folder that cannot be written."""
     for origin in given.models:
-        if reason := missing_model(origin):
-            raise InputError(unusable(origin, reason))
+        check_model(origin, known=True)
     if given.clips is not None and not given.clips.is_dir():
         what = "that is a file, not a folder" if given.clips.exists() else "there is no such folder"
         raise InputError(unusable(f"--clips={given.clips}", f"{what}{similar(given.clips)}"))
@@ -227,15 +233,30 @@ def check_conversion(given: argparse.Namespace) -> None:
     if not given.checkpoint.is_file():
         what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
         raise InputError(f"the file {given.checkpoint} {what}.")
-    check_writable(given.output, "output")
-    if given.config and (reason := missing_model(given.config)):
-        raise InputError(unusable(f"--config {given.config}", reason))
+    mark = open_folder(given.output, "output")
+    if mark is not None:
+        record = make_record(
+            "convert", conversion_fingerprint(given.checkpoint, given.task, given.config, given.example)
+        )
+        check_results(given.output, "output", mark, record, given.overwrite, OVERWRITE)
+    if given.config:
+        check_model(given.config, f"--config {given.config}")
     if given.example is not None:
         check_example(given.example)
     if given.push_to_hub is not None:
         check_hub_id(given.push_to_hub)
         if not given.license:
             raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
+    if fault := checkpoint_fault(given.checkpoint):
+        raise InputError(f"{given.checkpoint}: {fault}.")
+
+
+def check_verify(given: argparse.Namespace) -> None:
+    """Raise `InputError` for a folder that is not there, or that holds no evaluation with predictions."""
+    if reason := no_data(str(given.folder)):
+        raise InputError(unusable(str(given.folder), reason))
+    if reason := missing_evaluation(given.folder):
+        raise InputError(reason)
 
 
 def check_example(path: Path) -> None:
@@ -257,12 +278,12 @@ def check_push(given: argparse.Namespace) -> None:
     if given.create_pr and given.tag is not None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
     absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
-    if reason := missing_model(str(given.folder)) or absent:
+    if reason := missing_model(str(given.folder)) or absent or folder_owner(given.folder):
         raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
 
 
 # What is checked of a parsed command line, by command.
-CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push}
+CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push, "verify": check_verify}
 
 __all__ = [
     "CHECKS",

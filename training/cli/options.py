@@ -44,7 +44,8 @@ ALIASES = {
 def stored() -> dict[str, list]:
     """Command -> its sections, as (title, options).
 
-    An option is (key, type and default, description, limits), where limits are `choices` and the bounds of the `range`.
+    An option is (key, type and default, description, limits), where limits are `choices`, the bounds of the `range`,
+    the `tasks` and `data_sets` that it is restricted to, and `configuration`, true for fields of the model's.
     """
     return json.loads(FILE.read_text(encoding="utf-8"))
 
@@ -153,6 +154,20 @@ def command_help(command: str) -> str:
     return assembled(command, description, recipes_text(command), options_text(command, stored()[command]))
 
 
+def without_recipe(command: str) -> RecipeError:
+    """Build the error for a command line that names no recipe: a usage, and what there is to name."""
+    usage = evaluate_parser("", "").format_usage().strip() if command == "evaluate" else _usage(command)
+    names = fill(f"recipes: {', '.join(recipe_names(command))}", rest="  ")
+    more = (
+        f"`deepavfusion recipes` says what each does, needs and costs; `deepavfusion {command} --help` lists options."
+    )
+    return RecipeError("\n\n".join(["expected a recipe, got none.", usage, names, fill(more)]))
+
+
+def _usage(command: str, recipe: str = "RECIPE") -> str:
+    return f"usage: deepavfusion {command} {recipe} [section.key=value ...] [--traceback]"
+
+
 def assembled(command: str, description: str, recipes: str, options: str, recipe: str = "RECIPE") -> str:
     """Text of `--help` from its parts.
 
@@ -165,8 +180,7 @@ def assembled(command: str, description: str, recipes: str, options: str, recipe
     """
     if command == "evaluate":
         return evaluate_parser(description, f"{recipes}\n\n{options}", recipe).format_help()
-    usage = f"usage: deepavfusion {command} {recipe} [section.key=value ...] [--traceback]"
-    return "\n\n".join([usage, description.strip(), recipes, options])
+    return "\n\n".join([_usage(command, recipe), description.strip(), recipes, options])
 
 
 def recipes_text(command: str) -> str:
@@ -250,4 +264,5 @@ __all__ = [
     "stored",
     "type_and_limits",
     "unknown_option",
+    "without_recipe",
 ]

@@ -14,6 +14,7 @@ from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
 _HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+EVALUATION_FILE, PREDICTIONS, CLIPS_FILE = "evaluation.json", "predictions", "clips.parquet"  # of an evaluation
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
 
@@ -135,6 +136,38 @@ def _is_unfinished(mark: Path) -> bool:
         return False
 
 
+def evaluation_folder(recipe: str, origin: str) -> Path:
+    """Folder in which `deepavfusion evaluate` writes its report by default: one for each recipe and model.
+
+    Args:
+        recipe: Name of the recipe.
+        origin: Folder of the model, by which it is named, from the current folder or with the one above; or Hub id.
+    """
+    path = Path(origin)
+    parts = path.parts
+    if path.is_dir():
+        path, here = path.resolve(), Path.cwd()
+        parts = path.relative_to(here).parts if path.is_relative_to(here) else path.parts[-2:]
+    named = [part for part in parts if part not in (RUNS, path.anchor)]
+    return Path(RUNS, "evaluations", recipe, "-".join(named or [path.name]))
+
+
+def missing_evaluation(folder: Path) -> str | None:
+    """Sentence that says that a folder holds no evaluation, or none with predictions; None if it does."""
+    if not (folder / EVALUATION_FILE).is_file():
+        return f"{folder} holds no {EVALUATION_FILE}: expected the folder of a run or of an evaluation."
+    try:
+        named = "task" in json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        named = False  # it is damaged, or of something else, which is answered later
+    if named and not (folder / PREDICTIONS / CLIPS_FILE).is_file():
+        return (
+            f"{folder} holds no {PREDICTIONS}/{CLIPS_FILE}: it was evaluated by an earlier version, so evaluate the "
+            "model again."
+        )
+    return None
+
+
 def no_data_path(name: str, path: Any) -> str | None:
     """Sentence that says that a data set on disk lacks its folder, `data.path`; None if it is named."""
     if str(path or "").strip():
@@ -180,10 +213,10 @@ def suggestion(origin: str) -> str:
     return ""
 
 
-def similar(path: Path) -> str:
-    """What else an absent folder may be, as a part of a sentence, from the folders beside it: as `suggestion`."""
+def similar(path: Path, folders: bool = True) -> str:
+    """What else an absent folder, or file, may be, as a part of a sentence, from those beside it: as `suggestion`."""
     try:
-        return _closest(path, [folder for folder in path.parent.iterdir() if folder.is_dir()])
+        return _closest(path, [entry for entry in path.parent.iterdir() if entry.is_dir() == folders])
     except (OSError, ValueError):
         return ""
 
@@ -203,7 +236,9 @@ def model_folders(parent: Path) -> Iterable[Path]:
 
 
 __all__ = [
+    "EVALUATION_FILE",
     "MARK_FILE",
+    "PREDICTIONS",
     "RUNS",
     "FolderError",
     "InputError",
@@ -211,7 +246,9 @@ __all__ = [
     "check_hub_id",
     "check_output_file",
     "check_writable",
+    "evaluation_folder",
     "existing_parent",
+    "missing_evaluation",
     "missing_folder",
     "missing_model",
     "model_folders",

@@ -10,24 +10,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
+from .early.data import check_data_files, check_data_folder, check_things
+from .early.marks import OVERWRITE, check_results, evaluation_fingerprint, make_record, open_folder
+from .early.models import TASKS, check_model, check_tower
+from .early.recipes import settings
+from .early.runs import check_run
 from .exports import CHECKS
-from .options import check_order, closest_option, command_help, overview, recipes_parser, type_and_limits
+from .options import (
+    check_order,
+    closest_option,
+    command_help,
+    overview,
+    recipes_parser,
+    type_and_limits,
+    without_recipe,
+)
 from .paths import (
     RUNS,
     InputError,
     check_output_file,
     check_writable,
-    missing_model,
+    evaluation_folder,
     no_data,
-    no_data_path,
     sentence,
-    unusable,
 )
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
-from .values import check_override, load_values, parse_override
+from .values import check_override, parse_override
 
 HELP = frozenset({"-h", "--help"})
 _SHOWN = 3  # names of files in a message
@@ -54,62 +63,79 @@ def check(command: str, words: Sequence[str]) -> None:
         parse(command, words)
     elif command == "data":
         parse_data(words)
+    elif command in ACCEPTED and not words:
+        raise without_recipe(command)
     elif command in ACCEPTED and not HELP & set(words):
         _check_recipe_command(command, words)
 
 
 def help_without_recipe(command: str, words: Sequence[str]) -> str | None:
     """`--help` of a command that takes a recipe, if the command line asks for it and names none; else None."""
-    if command not in ACCEPTED or (words and not HELP & set(words)):
+    if command not in ACCEPTED or not HELP & set(words):
         return None
     named = recipe_words(words) if command == "evaluate" else [word for word in words if word not in HELP]
     return None if named else command_help(command)
 
 
 def _check_recipe_command(command: str, words: Sequence[str]) -> None:
-    paths: dict[str, str | Path | None] = {}
+    evaluation = None
     if command == "evaluate":
-        given = parse_evaluation(words)
-        paths, words = {"--model": given.model, "--out": given.out}, [given.recipe, *given.overrides]
+        evaluation = parse_evaluation(words)
+        words = [evaluation.recipe, *evaluation.overrides]
     check_order(command, words)
     check_recipe(command, words[0])
-    given = _of_recipe(words[0])
     for word, following in itertools.zip_longest(words[1:], words[2:], fillvalue=""):
         section, name, value = parse_override(word, following, command)
         check_override(f"{section}.{name}", value, *type_and_limits(section, name, command))
-        given[f"{section}.{name}"] = "" if word == "data.path=" else value
-    _check_data(given.get("data.name"), given.get("data.path"))
-    out = str(given.get("run.output_dir") or f"{RUNS}/{Path(words[0]).stem}")
-    if command == "evaluate" or os.path.exists(out):
-        given.pop("model.init_from", None)  # nothing starts from it, or a run that has begun
-    paths |= {name: str(given[name]) for name in ("model.init_from", "run.output_dir") if given.get(name) is not None}
-    for argument in ("--out", "run.output_dir"):
-        if (out := paths.get(argument)) is not None:
-            check_writable(Path(out), argument)
-    for argument in ("--model", "model.init_from"):
-        if (origin := paths.get(argument)) is not None and (reason := missing_model(str(origin))):
-            raise InputError(unusable(f"{argument}={origin}", reason))
+    found = settings(words[0], words[1:])
+    if found is None or found[0] not in ACCEPTED[command]:
+        return  # which is answered later
+    own, sections = found
+    data, on_disk = sections["data"], sections["data"]["name"] in DATA_SETS
+    if "data.path=" in words:
+        data["path"] = ""  # which YAML reads as null
+    if on_disk:
+        check_data_folder(data["name"], data["path"])
+    check_things(data.get("things"))
+    if evaluation is None:
+        _check_training(command, words[0], sections)
+    else:
+        _check_evaluation(evaluation, own, sections)
+    if on_disk:
+        splits = ["train"] * (evaluation is None) + ["test"] * (data["eval_split"] == "test")
+        check_data_files(data["name"], data, splits, "The recipe's data cannot be used: ")
 
 
-def _of_recipe(recipe: str) -> dict[str, Any]:
-    """What a recipe that `check_recipe` passed says of data and initial model, by option.
+def _check_training(command: str, recipe: str, sections: dict[str, dict[str, Any]]) -> None:
+    for name in ("init_image", "init_audio"):
+        check_tower(sections["model"].get(name), f"model.{name}")
+    path = Path(sections["run"]["output_dir"] or f"{RUNS}/{Path(recipe).stem}")
+    check_run(command, sections, path)
+    origin = sections["model"]["init_from"]
+    if origin is not None and not path.exists():  # nothing starts from it in a run that has begun
+        check_model(origin, f"model.init_from={origin}")
 
-    Empty if it cannot be read, which is answered later.
+
+def _check_evaluation(given: argparse.Namespace, own: str, sections: dict[str, dict[str, Any]]) -> None:
+    origin, task = given.model, sections["task"]["name"]
+    path, argument = evaluation_place(given, sections["run"].get("output_dir"))
+    check_writable(path, argument)
+    check_model(origin, f"--model={origin}", task, training=f"{own} {given.recipe}")
+    if (mark := open_folder(path, argument)) is not None:
+        record = make_record("evaluate", evaluation_fingerprint(origin, sections))
+        check_results(path, argument, mark, record, given.overwrite, OVERWRITE)
+
+
+def evaluation_place(given: argparse.Namespace, output_dir: str | None) -> tuple[Path, str]:
+    """Folder of the report of `deepavfusion evaluate`, and the argument that gives it.
+
+    Args:
+        given: What `parse_evaluation` returns.
+        output_dir: Value of `run.output_dir`, which is that of the model unless an override names it.
     """
-    try:
-        values = load_values((recipe_file(recipe) or Path(recipe)).read_text(encoding="utf-8"))
-        found = {f"data.{name}": value for name, value in dict(values["data"]).items()}
-        return found | {"model.init_from": dict(values.get("model") or {}).get("init_from")}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError, YAMLError):
-        return {}
-
-
-def _check_data(name: Any, path: Any) -> None:
-    """Check that a data set on disk has a folder that exists."""
-    if name in DATA_SETS and (reason := no_data_path(name, path)):
-        raise InputError(reason)
-    if path and "://" not in str(path) and (reason := no_data(str(path))):
-        raise InputError(unusable(f"data.path={path}", reason))
+    if given.out is None and output_dir and any(word.startswith("run.output_dir=") for word in given.overrides):
+        return Path(output_dir), "run.output_dir"
+    return given.out or evaluation_folder(Path(given.recipe).stem, given.model), "--out"
 
 
 def parse_evaluation(words: Sequence[str]) -> argparse.Namespace:
@@ -149,13 +175,8 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     """
     given = PARSERS[command]().parse_args(words)
     if command == "export" and given.format == "onnx":
-        if reason := missing_model(given.model):
-            raise InputError(unusable(given.model, reason))
+        check_model(given.model)
         check_output_file(given.output, "output")
-        return given
-    if command == "verify":
-        if reason := no_data(str(given.folder)):
-            raise InputError(unusable(str(given.folder), reason))
         return given
     if command in CHECKS:
         CHECKS[command](given)
@@ -175,8 +196,7 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
             and any(os.path.isdir(item) and os.path.samefile(out, item) for item in given.files)
         ):
             raise InputError(f"--out={out} is a folder of input files, among which results would be: name another.")
-    if reason := missing_model(given.model):
-        raise InputError(unusable(given.model, reason))
+    _check_task_model(command, given)
     if not any(map(os.path.lexists, given.files)):
         one = len(given.files) == 1
         names = ", ".join(given.files[:_SHOWN]) + ("" if len(given.files) <= _SHOWN else ", ...")
@@ -187,6 +207,13 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
             expected = "expected a timestamp in seconds, an image or a video"
             raise InputError(f"--frame {item}: {expected}, but there is no such file.")
     return given
+
+
+def _check_task_model(command: str, given: argparse.Namespace) -> None:
+    task = "recognition" if command == "export" else TASKS.get(command)
+    if command == "localize" and given.map is not None:
+        task = None  # such maps need no head
+    check_model(given.model, task=task, alternative="pass --map attention" if command == "localize" else "")
 
 
 def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -243,6 +270,7 @@ def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]
     expected = f"expected the data set {given.name} at {given.path}"
     if "://" not in given.path and (reason := no_data(given.path)):
         raise InputError(sentence(f"{expected}, but {reason}"))
+    check_data_files(given.name, {"path": given.path, **options})
     return given, options
 
 

@@ -6,6 +6,7 @@ Keys of `model` that are not fields of [`ModelArguments`] are fields of `DeepAVF
 from dataclasses import dataclass
 
 from deepavfusion.ranges_deepavfusion import COUNT
+from deepavfusion_cli.early.recipes import warmup
 
 from .commands import FINETUNING, TASKS, TRAINING
 from .data import DataArguments
@@ -157,9 +158,7 @@ class OptimArguments:
     @property
     def warmup(self) -> float:
         """Length of the warm-up in epochs."""
-        if self.warmup_epochs is not None:
-            return self.warmup_epochs
-        return self.epochs * (0.2 if self.warmup_fraction is None else self.warmup_fraction)
+        return warmup(vars(self))
 
 
 @dataclass
@@ -173,14 +172,15 @@ class RunArguments:
     )
     eval_epochs: float = option(
         5.0,
-        "Epochs between two evaluations; the last step is always evaluated.",
+        "Epochs between two evaluations, each with a checkpoint; the last step is always evaluated. With "
+        "run.keep_best=false, fine-tuning and probes are evaluated once, at the end, and this is of checkpoints alone.",
         above=0,
         at_most=1_000_000,
         commands=TRAINING,
     )
     save_epochs: float | None = option(
         None,
-        "Epochs between two checkpoints; null for one at each evaluation.",
+        "Epochs between two checkpoints, besides those every run.eval_epochs; null for these alone.",
         above=0,
         at_most=1_000_000,
         commands=TRAINING,

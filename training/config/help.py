@@ -90,6 +90,15 @@ def _entry(section: str, option: Option, default: str, scope: Scope, recipe: Rec
         limits["choices"] = list(choices)
     if option.range is not None:
         limits["range"] = {name: limit for name, limit in vars(option.range).items() if limit is not None}
+    scopes = (
+        ("tasks", option.tasks, COMMANDS[scope.command]),
+        ("data_sets", option.data_sets, data_sets_of(scope.command)),
+    )
+    for kind, names, possible in scopes:
+        if names and not {*possible} <= {*names}:
+            limits[kind] = [name for name in possible if name in names]
+    if section == "model" and option in config_options():
+        limits["configuration"] = True
     return [key, f"{type_name(option.type)}, default {default}", text, limits]
 
 

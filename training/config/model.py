@@ -9,8 +9,6 @@ from deepavfusion import DeepAVFusionConfig
 from .commands import TRAINING
 from .options import RecipeError, option
 
-# Keys of `model` that affect how a model computes, but not its results.
-COMPUTATION = ("gradient_checkpointing", "attn_implementation")
 ORIGINS = ("init_from", "init_image", "init_audio")  # options that name where weights are from
 
 
@@ -85,4 +83,4 @@ class ModelArguments:
             model.activation_checkpointing_enable()
 
 
-__all__ = ["COMPUTATION", "ModelArguments"]
+__all__ = ["ORIGINS", "ModelArguments", "public_origin"]

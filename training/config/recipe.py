@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from deepavfusion_cli.early.recipes import override_warmup
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.options import unknown_option
 from deepavfusion_cli.paths import no_data_path
@@ -191,8 +192,10 @@ def load_recipe(command: str, recipe: str, overrides: list[str] | tuple[str, ...
         overridden[section][key] = value
     _leave_out_other_data(sections, overridden["data"], own_command)
     for section, entries in overridden.items():
-        merge = _override_warmup if section == "optim" else dict.__or__
-        sections[section] = merge(sections[section], entries)
+        if section == "optim":
+            sections[section] = override_warmup(sections[section], entries, OptimArguments.epochs)
+        else:
+            sections[section] |= entries
     built = {section: _build(section, sections[section], own_command) for section in SECTIONS}
     return Recipe(name=name, goal=first_comment(text), command=own_command, source=recipe, **built)
 
@@ -226,24 +229,6 @@ def _leave_out_other_data(sections: dict[str, dict], overridden: dict[str, Any],
     for option in section_options("data", command):
         if scope.mismatch(option):
             data.pop(option.name, None)
-
-
-def _override_warmup(optim: dict[str, Any], overridden: dict[str, Any]) -> dict[str, Any]:
-    """Values of `optim`, with the warm-up of the recipe replaced by an override of either of its forms.
-
-    Without such an override, a warm-up in epochs follows an override of their number: it stays the same fraction.
-    """
-    names = ("warmup_fraction", "warmup_epochs")
-    if "epochs" not in overridden and not overridden.keys() & set(names):
-        return optim | overridden
-    others = {name: value for name, value in optim.items() if name not in names}
-    if overridden.keys() & set(names):
-        return others | overridden
-    try:
-        fraction = float(optim["warmup_epochs"]) / float(optim.get("epochs", OptimArguments.epochs))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):  # in other forms; wrong values are reported later
-        return optim | overridden
-    return others | {"warmup_fraction": fraction} | overridden if 0 <= fraction < 1 else optim | overridden
 
 
 def _build(section: str, values: dict[str, Any], command: str):

@@ -241,13 +241,12 @@ class DenseClips(ClipDataset):
         num_windows: Number of windows K; 10 is the published number, for clips of 10 s.
     """
 
-    reading = "evaluation of all windows"
-
     def __init__(self, clips: FileClips, num_windows: int = 10):
         if num_windows < 1:
             raise ValueError(f"Expected num_windows of at least 1, got {num_windows}.")
         super().__init__(clips.seed)
         self.clips, self.num_windows = clips, num_windows
+        self.reading = f"{clips.reading}, {num_windows} windows each"
         self.label_names, self.multi_label = clips.label_names, clips.multi_label
         self.card = f"{clips.card}, {num_windows} windows each"
 

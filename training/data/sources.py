@@ -11,6 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepavfusion_cli.early.data import (
+    AUDIOSET_SUBSETS,
+    AUDIOSET_TEST,
+    SUBSETS,
+    TRAIN_LIST,
+    vggsound_music_list,
+    vggss_json,
+)
+
 from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
@@ -26,14 +35,13 @@ from .stills import BoxClips, MaskClips
 
 _LISTS = {"train_list", "test_list", "drop_overlap"}
 _LISTING = "checked_list"
-_SUBSETS = {"audioset": "all", "music": "solo", "avsbench": "s4"}  # by default
 WINDOWS = frozenset({"temporal_jitter", "windows_per_clip", "seconds_per_window"})
 
 
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     """Section `data` of a recipe with the part that is taken by default, for data sets of several parts."""
     name = options["name"]
-    return {"subset": _SUBSETS[name], **options} if name in _SUBSETS else dict(options)
+    return {"subset": SUBSETS[name], **options} if name in SUBSETS else dict(options)
 
 
 class Videos(NamedTuple):
@@ -97,12 +105,12 @@ def _vggsound(request: Request) -> Videos:
 
 
 def _audioset(request: Request) -> Videos:
-    from .sets.audioset import TRAINING, read_audioset
+    from .sets.audioset import read_audioset
 
     test, subset = request.split == "test", request.get("subset")
-    if subset not in TRAINING:
-        raise ValueError(f"data.subset of audioset must be one of {', '.join(TRAINING)}, got {subset!r}.")
-    rows = read_audioset(request.path, ("eval",) if test else TRAINING[subset])
+    if subset not in AUDIOSET_SUBSETS:
+        raise ValueError(f"data.subset of audioset must be one of {', '.join(AUDIOSET_SUBSETS)}, got {subset!r}.")
+    rows = read_audioset(request.path, (AUDIOSET_TEST,) if test else AUDIOSET_SUBSETS[subset])
     groups = _recordings(rows)
     note = "" if test or subset == "all" else f"{subset} subset"
     return _select(Videos(rows, note, groups), held_out(groups, request, not test))
@@ -123,7 +131,7 @@ def _vggsound_music(request: Request) -> Videos:
     if request.split == "test":
         names = None
         if request.task == "recognition":  # the classes of training
-            listed = music.find_list(request.path, request.get("train_list"), music.TRAIN_LIST)
+            listed = vggsound_music_list(request.path, request.get("train_list"), TRAIN_LIST)
             names = sorted(set(music.read_instruments(listed).values()))
         rows, pairs = music.read_evaluation_pairs(request.path, request.get("test_list"), names)
         return Videos(rows, pairs=pairs)
@@ -218,7 +226,7 @@ def _build_boxes(request: Request) -> ClipDataset:
         boxes = flickr_soundnet.read_annotations(root)
         sources = {key: key for key in boxes}
     else:
-        annotations = vggss.find_annotations(root, request.get("annotations"))
+        annotations = vggss_json(root, request.get("annotations"))
         boxes, sources = vggss.read_vggss(annotations), vggss.read_classes(annotations)
     listed = request.get("test_list")
     tests = [ImageAudioPair(key, key, False) for key in boxes] if listed is None else read_test_pairs(listed)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from deepavfusion_cli.errors import error_number, raised_by_package
+from deepavfusion_cli.paths import PREDICTIONS as FOLDER
 
-FOLDER = "predictions"  # in the folder of evaluation.json
 NEIGHBORS = "nearest_neighbours"  # scores that `probe` writes, and the predictions that they follow from
 _META = b"deepavfusion"
 _FORMAT = 2

@@ -10,8 +10,6 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from deepavfusion.card_deepavfusion import (
     CITATION,
-    ENCODER,
-    TASKS,
     architecture_rows,
     card_tags,
     intended_use,
@@ -23,8 +21,8 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.publishing.latency import latency_rows
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
+from deepavfusion.tasks_deepavfusion import ENCODER, TASKS
 
-from ..config.model import public_origin
 from ..report.example import write_example
 from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
@@ -196,7 +194,7 @@ def _details(record: dict[str, Any], kind: str) -> str:
     steps = count(training["steps"], "step")
     rows = [
         *architecture_rows(record["architecture"]),
-        ["initial weights", ", ".join(map(public_origin, training["initial_weights"].split(", ")))],
+        ["initial weights", training["initial_weights"]],
         ["training data", _data(record["data"], kind)],
         ["clips seen", f"{training['clips_seen']:,} (repeats counted), in {steps} of {training['effective_batch']}"],
         ["training time", f"{speed}, {training['device']}"],

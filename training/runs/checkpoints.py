@@ -27,36 +27,25 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from deepavfusion.inference.files import apply_umask, reading, sync_folder, write_atomically
+from deepavfusion_cli.early.runs import CHECKPOINT, COMPLETE, checkpoint_step, complete_checkpoints
 
-COMPLETE, CHECKSUMS = "complete", "checksums.json"
+CHECKSUMS = "checksums.json"
 TRAINING_STATE = "training_state.pt"
 INITIAL_MODEL = ".writing-initial-model"  # of a sharded run, while it starts
-_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-_REMOVING = re.compile(rf"\.removing-{_NAME.pattern}")
+_REMOVING = re.compile(rf"\.removing-{CHECKPOINT.pattern}")
 
 
 def own_entries(folder: str | os.PathLike) -> list[Path]:
     """List the checkpoints in a folder, including remains of killed processes, by name; other entries are foreign."""
     folder = Path(folder)
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    own = [e for e in entries if _NAME.fullmatch(e.name) or _REMOVING.fullmatch(e.name) or e.name == INITIAL_MODEL]
+    own = [e for e in entries if CHECKPOINT.fullmatch(e.name) or _REMOVING.fullmatch(e.name) or e.name == INITIAL_MODEL]
     return [entry for entry in own if entry.is_dir() and not entry.is_symlink()]
 
 
 def checkpoint_path(folder: str | os.PathLike, step: int) -> Path:
     """Path of the checkpoint of an optimizer step."""
     return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
-
-
-def checkpoint_step(path: Path) -> int:
-    """Optimizer step of a checkpoint, by its name."""
-    return int(path.name.rpartition("-")[2])
-
-
-def complete_checkpoints(folder: str | os.PathLike) -> list[Path]:
-    """List the complete checkpoints in a folder, oldest first."""
-    found = [entry for entry in own_entries(folder) if _NAME.fullmatch(entry.name)]
-    return sorted((entry for entry in found if (entry / COMPLETE).is_file()), key=checkpoint_step)
 
 
 def mark_complete(path: Path) -> None:
@@ -139,7 +128,7 @@ def _damage_of_best(path: Path) -> str | None:
 
 def remove_entry(path: Path) -> None:
     """Remove a checkpoint, atomically: a process killed meanwhile leaves none that looks complete."""
-    if _NAME.fullmatch(path.name):
+    if CHECKPOINT.fullmatch(path.name):
         path = path.replace(path.with_name(f".removing-{path.name}"))
     shutil.rmtree(path)
 

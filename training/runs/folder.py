@@ -13,7 +13,6 @@ entries with names of this package are ever removed, one by one, and a finished 
 """
 
 import contextlib
-import dataclasses
 import os
 import shutil
 from collections.abc import Generator
@@ -24,10 +23,10 @@ import torch
 from accelerate import Accelerator, PartialState
 
 from deepavfusion.inference.files import apply_umask, require_space, saving, write_atomically
-from deepavfusion.inference.folder import FolderError, ResultFolder, differences, files_below
+from deepavfusion.inference.folder import FolderError, ResultFolder, files_below
+from deepavfusion_cli.early.runs import ARGUMENT, OVERWRITE, BatchLayout, decisive, plan_run, run_record
 from deepavfusion_cli.terminal import say
 
-from ..config.model import COMPUTATION
 from ..config.recipe import Recipe
 from ..report.predictions import NEIGHBORS
 from ..tasks import Task
@@ -42,7 +41,6 @@ from .checkpoints import (
     remove_entry,
 )
 from .logging import MetricsFile
-from .optimization import BatchLayout
 
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
@@ -57,19 +55,7 @@ def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
         recipe: Recipe of the run.
         config: Configuration of the encoder.
     """
-    sections, free = recipe.to_dict(), {"cache_dir", "cache_gb", "num_workers", "max_unreadable_fraction"}
-    optim = {k: v for k, v in sections["optim"].items() if k not in ("batch_size", "gradient_accumulation", "fsdp")}
-    optim |= {"warmup_epochs": recipe.optim.warmup, "warmup_fraction": None}
-    if task.depends_on_batch(recipe, config):
-        optim["batch_size"] = recipe.optim.batch_size
-    decisive = ("seed", "eval_epochs", "keep_best") if task.SELECTS else ("seed",)
-    return {
-        "task": sections["task"],
-        "model": {k: v for k, v in sections["model"].items() if k not in COMPUTATION},
-        "data": {k: v for k, v in sections["data"].items() if k not in free},
-        "optim": optim,
-        "run": {k: v for k, v in sections["run"].items() if k in decisive},
-    }
+    return decisive(recipe.to_dict(), task.depends_on_batch(recipe, config), task.SELECTS)
 
 
 class RunFolder(ResultFolder):
@@ -90,7 +76,7 @@ class RunFolder(ResultFolder):
         damaged: Set by `plan`: name -> reason, of newer checkpoints, which are damaged and trained again.
     """
 
-    OVERWRITE = "run.overwrite=true"
+    OVERWRITE = OVERWRITE
 
     def __init__(
         self,
@@ -102,7 +88,7 @@ class RunFolder(ResultFolder):
         allow_changed: bool = False,
         overwrite: bool = False,
     ):
-        super().__init__(path, command, "run.output_dir", overwrite=overwrite, processes=processes)
+        super().__init__(path, command, ARGUMENT, overwrite=overwrite, processes=processes)
         self.resume, self.allow_changed = resume, allow_changed
         self.finished, self.resume_from = False, None
         self.damaged: dict[str, str] = {}
@@ -134,28 +120,14 @@ class RunFolder(ResultFolder):
         Raises:
             FolderError: If the folder holds another run, or a finished model that is not to be overwritten.
         """
-        self._record = {**self._make_record(fingerprint), "batch": dataclasses.asdict(batch)}
-        mark = self.mark
+        self._record, mark = run_record(self.command, fingerprint, batch), self.mark
         if mark is None:
             return
-        changed = self._changes()
-        complete = complete_checkpoints(self.checkpoints)
-        same_command = mark["command"] == self.command
-        stands = self._holds_results()
-        whole = mark["finished"] and all(self._exists(name) for name in mark["files"])
-        self.finished = whole and self.resume and not (changed or self.overwrite)
-        if self.resume and complete and same_command and (self.allow_changed or not changed) and not self.finished:
+        options = {"resume": self.resume, "allow_changed": self.allow_changed, "overwrite": self.overwrite}
+        self.finished, resumes, stands = plan_run(self.path, mark, self._record, **options)
+        if resumes:
             self._resume(newest_whole(self.checkpoints))
-        if stands and not (self.overwrite or self.finished or (self.resume_from is not None and not changed)):
-            raise FolderError(self._finished_message(changed))
-        if complete and changed and self.resume and not (self.resume_from or self.overwrite):
-            raise FolderError(
-                f"{self.path} holds a run of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n"
-                f"Name another {self.argument}, start over with run.resume=false, or resume it anyway with "
-                "run.allow_changed_recipe=true."
-            )
-        resumes_unfinished = self.resume_from is not None and not mark["finished"]
-        self.replaces = mark["replaces"] if resumes_unfinished else stands
+        self.replaces = mark["replaces"] if resumes and not mark["finished"] else stands
 
     def _resume(self, found: Resumable) -> None:
         self.resume_from, self.damaged = found
@@ -172,25 +144,6 @@ class RunFolder(ResultFolder):
             return []
         lines = [f"{name} is damaged ({reason}): passed over" for name, reason in self.damaged.items()]
         return [*lines, f"resumed after step {checkpoint_step(self.resume_from)} from {self.resume_from}"]
-
-    def _changes(self) -> list[str]:
-        """Describe how this run differs from that of the marker, one line per difference."""
-        mark, now = self.mark, self._record
-        if mark["command"] != now["command"]:
-            return [f"command: {mark['command']} -> {now['command']}"]
-        lines = differences(mark["fingerprint"], now["fingerprint"])
-        before, after = BatchLayout(**mark["batch"]), BatchLayout(**now["batch"])
-        if before.effective != after.effective:
-            lines.append(f"effective batch: {before} -> {after}; {after.keeping(before.effective)}")
-        return lines
-
-    def _finished_message(self, changed: list[str]) -> str:
-        of = " of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n" if changed else ". "
-        text = f"{self.path} holds a finished model{of}Name another {self.argument}, or replace what is there with "
-        text += self.OVERWRITE
-        if changed:
-            text += " (together with run.allow_changed_recipe=true from its last checkpoint)"
-        return text + "."
 
     def report_finished(self) -> None:
         """Complete the publishing of a killed process, and print that there is nothing to do."""
@@ -288,10 +241,6 @@ class RunFolder(ResultFolder):
     def _results(self) -> set[str]:
         working = () if self.replaces else [name for name in _WORKING_FILES if (self.path / name).is_file()]
         return self._published.union(working)
-
-    def _exists(self, name: str) -> bool:
-        waiting = self.mark["publishing"] is not None and (self.draft / name).is_file()
-        return waiting or (self.path / name).is_file()
 
 
 __all__ = ["METRICS_FILE", "RECIPE_FILE", "RunFolder", "fingerprint"]

@@ -114,7 +114,7 @@ def load_task_model(task: type[Task], recipe, origin: str):
         model = load_model(task.MODEL, origin, training=f"{recipe.command} {recipe.source}")
     except (OSError, ValueError) as error:
         fault = model_fault(error, origin)
-        raise RecipeError(f"--model {origin} cannot be used for {task.NAME}: {fault}") from error
+        raise RecipeError(f"--model={origin} cannot be used for {task.NAME}: {fault}") from error
     recipe.model.set_attention(model)
     return model.eval()
 

@@ -110,38 +110,6 @@ def slow_start_factor(epoch: float, slow_start_epochs: float) -> float:
 
 
 @dataclass(frozen=True)
-class BatchLayout:
-    """Division of an optimizer step's clips into batches; only their total number affects the results of a run."""
-
-    batch_size: int
-    gradient_accumulation: int
-    processes: int
-
-    @property
-    def effective(self) -> int:
-        """Number of clips per optimizer step."""
-        return self.batch_size * self.gradient_accumulation * self.processes
-
-    def __str__(self) -> str:
-        return (
-            f"{self.effective} = optim.batch_size={self.batch_size} x optim.gradient_accumulation="
-            f"{self.gradient_accumulation} x {self.processes} process{'es' if self.processes > 1 else ''}"
-        )
-
-    def keeping(self, effective: int) -> str:
-        """Settings with which as many processes have a given effective batch, or a condition on their number."""
-        for key, rest in (
-            ("gradient_accumulation", self.batch_size * self.processes),
-            ("batch_size", self.gradient_accumulation * self.processes),
-        ):
-            if effective % rest == 0:
-                return f"optim.{key}={effective // rest} keeps it"
-        if effective % self.processes == 0:
-            return f"optim.batch_size={effective // self.processes} optim.gradient_accumulation=1 keeps it"
-        return f"a number of processes that divides {effective} can keep it"
-
-
-@dataclass(frozen=True)
 class Schedule:
     """Length and learning rate of a run in optimizer steps.
 
@@ -269,7 +237,6 @@ def build_scheduler(optimizer: torch.optim.Optimizer, schedule: Schedule) -> Ste
 
 
 __all__ = [
-    "BatchLayout",
     "Schedule",
     "build_optimizer",
     "build_scheduler",

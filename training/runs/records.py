@@ -39,6 +39,7 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
         "skipped": len(evaluation.skipped),
         "skipped_clips": evaluation.skipped,
         "left_out": evaluation.left_out,
+        "notes": evaluation.remarks,
         "device": device_name(device),
         "mixed_precision": recipe.optim.mixed_precision,
         "float32_matmul_precision": float32_precision(),
@@ -49,12 +50,11 @@ def evaluation_record(evaluation: Evaluation, recipe, model_name: str, device: t
 def training_record(trainer) -> dict[str, Any]:
     """Build the entries of evaluation.json on the run: training, training data and model."""
     recipe, averages, clips, model = trainer.recipe, trainer.averages, trainer.train_dataset, trainer.model
-    given, accelerator = recipe.model, trainer.accelerator
-    origins = [getattr(given, name) for name in ORIGINS]
+    accelerator = trainer.accelerator
     held_out = {} if trainer.evaluation_broken is None else trainer.evaluation_broken.reasons
     return {
         "training": {
-            "initial_weights": ", ".join(public_origin(origin) for origin in origins if origin) or "random",
+            "initial_weights": initial_weights(recipe.model),
             "steps": trainer.state.global_step,
             "effective_batch": trainer.schedule.effective_batch,
             "clips_seen": averages.clips,
@@ -69,6 +69,12 @@ def training_record(trainer) -> dict[str, Any]:
         "data": {"name": recipe.data.name, "description": clips.card, "train_clips": len(clips)},
         "architecture": architecture(model),
     }
+
+
+def initial_weights(model) -> str:
+    """What a run starts from, by the section `model` of its recipe, without paths that may be private."""
+    origins = (getattr(model, name) for name in ORIGINS)
+    return ", ".join(public_origin(origin) for origin in origins if origin) or "random"
 
 
 # Figures that a run leaves in its folder: file -> title and alternative text.
@@ -160,6 +166,7 @@ def package_versions() -> dict[str, str]:
 
 __all__ = [
     "evaluation_record",
+    "initial_weights",
     "package_versions",
     "summary",
     "training_record",

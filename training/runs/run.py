@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.precision import computing, set_threads
+from deepavfusion_cli.early.runs import BatchLayout
 from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
@@ -21,7 +22,7 @@ from .checkpoints import checkpoint_step
 from .folder import RunFolder, fingerprint
 from .logging import ProgressLog, tracker_callbacks
 from .models import build_model, encoder_config, shard
-from .optimization import BatchLayout, Schedule
+from .optimization import Schedule
 from .records import evaluation_record, summary, training_record, training_summary, write_report
 from .steps import StopRequest
 from .trainer import AudioVisualTrainer
@@ -86,6 +87,8 @@ class Run:
                 if task.SELECTS and recipe.run.keep_best:
                     held_out = (data.selection_split, False, data.selection_size)
                     self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
+                    self.evaluation.clips.reading = f"selection on the {data.selection_split} split"
+                self.final.clips.reading = f"evaluation on the {data.eval_split} split"
             task.check_split(self.train_clips, self.final.clips)
         except (OSError, ValueError) as error:
             raise RecipeError(f"The recipe's data cannot be used: {cause(error)}") from error
@@ -166,7 +169,10 @@ class Run:
                 f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
-        task_notes = self.task.training_notes(self.train_clips, self.final.clips)
+        elif self.evaluation is None:
+            reason = "as run.keep_best=false, run.eval_epochs only says how often checkpoints are saved"
+            held_out += f", evaluated once, at the end: {reason}"
+        task_notes = self.task.training_notes(self.train_clips, self.final.clips, recipe)
         kept = cache_notes(
             [self.train_clips, *(task.clips for task in (self.final, self.evaluation) if task is not None)]
         )

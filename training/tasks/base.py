@@ -107,7 +107,7 @@ class Task:
         return None
 
     @classmethod
-    def training_notes(cls, clips, held_out=None) -> list[str]:
+    def training_notes(cls, clips, held_out=None, recipe=None) -> list[str]:
         """Notes on the training clips, and on those that are held out, for the start of a run."""
         return []
 

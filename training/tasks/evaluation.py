@@ -41,6 +41,7 @@ class Evaluation:
         predictions: Rows of all clips of a full evaluation, from which `Task.rederive` computes the metrics: "clips",
             and others by task.
         about: What that needs to know of the data, as JSON values.
+        remarks: Sentences on what was evaluated otherwise than the recipe says.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Evaluation:
     reconstructions: Any = None
     predictions: dict[str, list] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def clip_count(self) -> str:
@@ -67,12 +69,12 @@ class Evaluation:
 
     @property
     def notes(self) -> list[str]:
-        """Caveats of the metrics: clips that were left out, and small numbers of clips, frames or mixtures."""
+        """Caveats of the metrics: clips that were left out, small numbers of clips, frames or mixtures, and remarks."""
         notes = [f"Left out: {what} ({number})." for what, number in self.left_out.items()]
         scored = self.num_clips if self.num_scored is None else self.num_scored
         if 0 < scored < _FEW:
             notes.append(f"Few {self.units} ({scored}): the metrics are uncertain.")
-        return notes
+        return notes + self.remarks
 
 
 @contextlib.contextmanager
@@ -105,6 +107,7 @@ def score_clips(
     batch_size: int,
     num_workers: int,
     broken: BrokenClips,
+    title: str | None = None,
 ) -> list:
     """Score every clip of a data set, on all processes together.
 
@@ -116,6 +119,7 @@ def score_clips(
         batch_size: Clips per batch and process.
         num_workers: Data loading workers per process.
         broken: Unreadable clips found earlier, to which those of `clips` are added.
+        title: What the progress is called; by default as the data set says.
 
     Returns:
         The rows of all readable clips, in the order of the data set.
@@ -136,7 +140,7 @@ def score_clips(
     rows, unreadable = {}, []
     try:
         with whole_parameters(model), naming_dead_workers():
-            for batch in with_progress(loader, clips.reading, "batch", plural="batches"):
+            for batch in with_progress(loader, title or clips.reading, "batch", plural="batches"):
                 unreadable += batch["broken"]
                 if "pixel_values" not in batch:
                     continue

@@ -13,7 +13,7 @@ from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
 from .pretraining_tables import nested_scores, not_scored, pretraining_tables
-from .probing import probe_features, probe_metrics
+from .probing import fewer_labels, probe_features, probe_metrics
 from .reconstruction import (
     NUM_CLIPS,
     bound_errors,
@@ -86,6 +86,11 @@ class Pretraining(Task):
             except (OSError, ValueError) as error:
                 raise ValueError(f"model.init_image / model.init_audio cannot be used: {error}") from error
             model.deepavfusion.load_state_dict(encoder.state_dict())
+
+    @classmethod
+    def training_notes(cls, clips, held_out=None, recipe=None):
+        """Say which probes the training clips are too few for."""
+        return [] if recipe is None else fewer_labels(recipe.task.probe_labels, len(clips))
 
     @classmethod
     def training_inputs(cls, inputs, config, place, recipe):
@@ -180,7 +185,7 @@ class Pretraining(Task):
             rows = []
             size = min(max(counts), recipe.data.train_size or max(counts))
             train = self.build_clips(recipe, model.config, "train", train=False, size=size)
-            for clips in (train, self.clips):
+            for clips, title in ((train, "probes, training clips"), (self.clips, "probes, held-out clips")):
                 rows.append(
                     score_clips(
                         clips,
@@ -190,12 +195,14 @@ class Pretraining(Task):
                         batch_size=recipe.optim.batch_size,
                         num_workers=recipe.data.workers,
                         broken=BrokenClips.of(clips, recipe.data.max_unreadable_fraction),
+                        title=title,
                     )
                 )
             evaluation.metrics |= probe_metrics(*rows, counts)
             if evaluation.predictions:
                 evaluation.predictions |= dict(zip(("probe_train", "probe_test"), rows, strict=True))
             evaluation.about["probe_labels"] = list(counts)
+            evaluation.remarks += fewer_labels(counts, len(rows[0]))
         evaluation.tables = self._tables(evaluation.metrics, None, evaluation.tables[0].note)
         return evaluation
 

@@ -10,7 +10,7 @@ from deepavfusion.inference.common import STREAMS
 
 from ..metrics.probes import linear_probe, linear_probes, whitened_knn_probe
 from ..report.tables import Table
-from ..wording import percent
+from ..wording import count, percent
 
 ALONE = {"image_alone": "frame alone", "audio_alone": "sound alone"}
 # Properties that a data set may label beside the class, each shown by one modality: (key, features, title).
@@ -57,7 +57,7 @@ def probe_metrics(train: list[dict], test: list[dict], num_labels: Sequence[int]
     Args:
         train: Rows of `probe_features` of the training split.
         test: Rows of held-out clips.
-        num_labels: Numbers of labels of the linear probes; larger ones than there are clips are left out.
+        num_labels: Numbers of labels of the linear probes; see `label_counts`.
 
     Raises:
         ValueError: If clips have no labels.
@@ -66,7 +66,7 @@ def probe_metrics(train: list[dict], test: list[dict], num_labels: Sequence[int]
         raise ValueError("task.probe_labels needs data with labels, and these clips have none: set it to [].")
     given, held_out = _columns(train), _columns(test)
     labels, test_labels = _labels(train, "labels"), _labels(test, "labels")
-    counts = [count for count in num_labels if count <= len(train)] or [len(train)]
+    counts = label_counts(num_labels, len(train))
     metrics = {}
     for names in (STREAMS, *((name,) for name in ALONE)):
         streams = ({name: part[name] for name in names} for part in (given, held_out))
@@ -80,6 +80,31 @@ def probe_metrics(train: list[dict], test: list[dict], num_labels: Sequence[int]
             score = linear_probe(given[name], _labels(train, key), held_out[name], _labels(test, key))
             metrics[f"{key.removesuffix('_label')}_{name}_linear"] = next(iter(score.values()))
     return metrics
+
+
+def label_counts(wanted: Sequence[int], available: int) -> list[int]:
+    """Numbers of labels on which probes are fitted: those for which there are clips, or else the number of clips."""
+    return [number for number in wanted if number <= available] or [available]
+
+
+def fewer_labels(wanted: Sequence[int], available: int) -> list[str]:
+    """A sentence, if any, that says that there are too few training clips for some of the probes.
+
+    Args:
+        wanted: Numbers of labels, `task.probe_labels`.
+        available: Number of training clips.
+    """
+    absent = [number for number in wanted if number > available]
+    if not absent:
+        return []
+    fitted, left_out = _listed(label_counts(wanted, available)), _listed(absent)
+    why = f"there are {count(available, 'training clip')} (data.train_size)"
+    return [f"Linear probes are fitted on {fitted} labels, not on {left_out}, as task.probe_labels says: {why}."]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *others, last = (f"{number:,}" for number in numbers)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def probe_tables(metrics: dict[str, Any], before: dict[str, Any] | None) -> list[Table]:
@@ -110,4 +135,4 @@ def _labels(rows: list[dict], key: str) -> np.ndarray:
     return np.stack([row["labels"][key] for row in rows])
 
 
-__all__ = ["ALONE", "probe_features", "probe_metrics", "probe_tables"]
+__all__ = ["ALONE", "fewer_labels", "label_counts", "probe_features", "probe_metrics", "probe_tables"]

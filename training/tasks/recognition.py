@@ -73,7 +73,7 @@ class Recognition(Task):
         return class_balanced_weights(clips) if recipe.task.class_balanced else None
 
     @classmethod
-    def training_notes(cls, clips, held_out=None):
+    def training_notes(cls, clips, held_out=None, recipe=None):
         """Name the classes without training clips, and those without clips that are held out."""
         names = clips.label_names
         trained = label_frequencies(clips).tolist()

@@ -145,8 +145,23 @@ def test_contents(folder):
     assert left_out["notes.txt"] == "others"
     lines = "\n".join(contents.lines())
     assert f"{len(code_files(folder))} files of code" in lines
-    for text in (" 7 bytes  LICENSE", "checkpoints of the training: checkpoint-4/, checkpoints/", "notes.txt"):
+    for text in (" 7 bytes  LICENSE", "checkpoints of the training: checkpoint-4/, checkpoints/ (", "notes.txt"):
         assert text in lines
+
+
+def test_a_folder_of_which_files_are_left_out_is_named_once(tmp_path):
+    """Whatever they are, with their number and size."""
+    for name, size in {"config.json": 1, "scene/clip.wav": 900, "scene/clip.npz": 90, "scene/frame/0.png": 9}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    for name in ("scene/clip.safetensors", "a.log", "b.log"):
+        (tmp_path / name).write_bytes(b"x")
+    lines = find_contents(tmp_path).lines()
+    assert lines[-2:] == [
+        "  logs: a.log, b.log (2 files, 2 bytes)",
+        "  others, weights in another format, media: scene/ (4 files, 1 kB)",
+    ]
+    assert sum("scene/" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from deepavfusion.training.config.recipe import load_recipe, recipe_command, rec
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion.training.runs.optimization import scaled_learning_rate
 from deepavfusion.training.tasks import TASKS
+from deepavfusion_cli.early.recipes import settings, warmup
+from deepavfusion_cli.recipes import all_recipes
 
 PRETRAINING = recipe_names("pretrain")
 FINETUNING = recipe_names("evaluate")
@@ -95,6 +97,20 @@ def test_a_recipe_reads_back_as_it_is_written(name, tmp_path):
     path = tmp_path / f"{name}.yaml"
     path.write_text(recipe.to_yaml())
     assert load_recipe(recipe.command, str(path)) == recipe
+
+
+@pytest.mark.parametrize("name", all_recipes())
+def test_settings_that_are_known_without_torch_are_those_of_the_recipe(name):
+    command, task = recipe_command(name), load(name).task.name
+    lines = [[], ["run.seed=3", "optim.batch_size=4", "data.eval_size=5"]]
+    lines += [["data.name=folder", "data.path=videos"]] * (task not in ("segmentation", "localization"))
+    lines += [["optim.epochs=7", "model.hidden_size=64"], ["optim.warmup_epochs=1"]] * (command != "evaluate")
+    for words in lines:
+        recipe, known = load_recipe(command, name, words), settings(name, words)
+        if command != "evaluate":
+            known[1]["run"]["output_dir"] = recipe.run.output_dir  # named after the recipe by default
+            assert warmup(known[1]["optim"]) == recipe.optim.warmup
+        assert {"command": known[0], **known[1]} == recipe.to_dict()
 
 
 @pytest.mark.parametrize("name", ON_DISK)

@@ -12,14 +12,14 @@ import torch
 from huggingface_hub import ModelCard
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.card_deepavfusion import TASKS
 from deepavfusion.inference.publishing.contents import referred_files
 from deepavfusion.inference.publishing.latency import device_name, forward_time
+from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.report.report import Example, ExampleImage
 from deepavfusion.training.report.tables import Table
 from deepavfusion.training.runs.card import TEMPLATE, write_card
-from deepavfusion.training.runs.records import package_versions
+from deepavfusion.training.runs.records import initial_weights, package_versions
 from deepavfusion.training.tasks import Evaluation
 from tests.tiny import tiny_config
 
@@ -200,9 +200,11 @@ def test_an_example_of_scenes_is_shown_and_none_of_others(tmp_path, name, option
 
 
 def test_absolute_paths_of_initial_weights_are_not_shown(tmp_path):
-    content = record("recognition")
-    content["training"] |= {"initial_weights": "/home/me/first, ORG/second"}
-    _, text = written(tmp_path, content, load_recipe("finetune", "scenes_recognition", []))
+    recipe = load_recipe("pretrain", "scenes_tiny", ["model.init_image=/home/me/first", "model.init_audio=ORG/second"])
+    content = record("pretraining", metrics={})
+    content["training"] |= {"initial_weights": initial_weights(recipe.model)}
+    _, text = written(tmp_path, content, recipe)
+    assert "/home/me" not in text
     assert "| initial weights | first, ORG/second |" in text
 
 

@@ -26,8 +26,8 @@ from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
 from deepavfusion.training.runs.checkpoints import COMPLETE
 from deepavfusion.training.runs.folder import RunFolder
-from deepavfusion.training.runs.optimization import BatchLayout
 from deepavfusion.training.tasks import TASKS, Recognition, base, pretraining
+from deepavfusion_cli.early.runs import BatchLayout
 from tests.training.stand_in import TINY_RECIPE, StandInClips
 from tests.training.test_finetune import SIZES, arguments
 

@@ -1,11 +1,14 @@
 """Probes of a pre-trained encoder in evaluations."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from deepavfusion import DeepAVFusionModel
-from deepavfusion.training.tasks.probing import probe_features, probe_metrics, probe_tables
+from deepavfusion.training.tasks.pretraining import Pretraining
+from deepavfusion.training.tasks.probing import fewer_labels, probe_features, probe_metrics, probe_tables
 from tests.modeling_deepavfusion.cases import make_inputs, make_model
 
 
@@ -48,6 +51,16 @@ def test_metrics_say_which_stream_knows_what():
     assert metrics["audio_whitened"] > 0.9
     assert metrics["shape_image_alone_linear"] > 0.95
     assert not [name for name in metrics if "10000" in name or "timbre" in name]  # more labels than there are clips
+
+
+def test_numbers_of_labels_for_which_there_are_no_clips_are_told():
+    assert fewer_labels([100, 500], 500) == fewer_labels([], 3) == []
+    (note,) = fewer_labels([100, 500, 2000], 64)
+    expected = "Linear probes are fitted on 64 labels, not on 100, 500 and 2,000, as task.probe_labels says: "
+    assert note == f"{expected}there are 64 training clips (data.train_size)."
+    recipe = SimpleNamespace(task=SimpleNamespace(probe_labels=[100, 500]))
+    (note,) = Pretraining.training_notes(range(1200)[:200], None, recipe)  # at the start of a run
+    assert "fitted on 100 labels, not on 500" in note
 
 
 def test_clips_without_labels_are_refused():

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepavfusion_cli.early.data import PAIR_LIST, vggsound_music_list
+
 from ..frames import Still, Stills
 from ..sets import vggsound_music as music
 from ..sets.folder import divide
@@ -38,7 +40,7 @@ def read_checked(path: str, options: Mapping[str, Any], split: str, fraction: fl
     rows, divided_by, divided = choose_split(listing.rows, split, fraction, root)
     note, groups = ", ".join(filter(None, (note, divided_by))), rows["recording"][:]
     if options["name"] == "vggsound_music" and split == "test":
-        listed = music.read_pairs(music.find_list(Path(root), options.get("test_list"), music.PAIR_LIST))
+        listed = music.read_pairs(vggsound_music_list(Path(root), options.get("test_list"), PAIR_LIST))
         return rows, note, None, music.place_pairs(listed, rows["clip"][:]), False
     return rows, note, groups, None, divided
 

@@ -11,6 +11,13 @@ quoted labels or not. All are read.
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
+from deepavfusion_cli.early.data import (
+    AUDIOSET_LABELS,
+    AUDIOSET_TEST,
+    AUDIOSET_TRAINING,
+    audioset_file,
+    audioset_segments,
+)
 
 from .annotations import read_times
 from .folder import make_rows
@@ -18,8 +25,7 @@ from .names import ClipFiles
 from .tables import read_records, read_table
 from .vggsound import clip_name, report_missing, without_repeats
 
-SUBSETS = ("balanced_train", "unbalanced_train", "eval")
-TRAINING = {"balanced": SUBSETS[:1], "unbalanced": SUBSETS[1:2], "all": SUBSETS[:2]}
+SUBSETS = (*AUDIOSET_TRAINING, AUDIOSET_TEST)
 
 
 @reads_file
@@ -56,14 +62,7 @@ def read_segments(path: str | Path) -> list[dict]:
     return without_repeats(path, segments)
 
 
-def _find(root: Path, name: str) -> Path:
-    for path in (root / name, root / "annotations" / name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"Expected AudioSet's {name} in {root} or {root / 'annotations'}, found none.")
-
-
-def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train", "unbalanced_train")):
+def read_audioset(root: str | Path, subsets: tuple[str, ...] = AUDIOSET_TRAINING):
     """Read AudioSet as a dataset of `make_rows`; a label is a list of classes, `split` the subset.
 
     Annotated clips that are not on disk are left out, and their number is logged.
@@ -78,9 +77,9 @@ def read_audioset(root: str | Path, subsets: tuple[str, ...] = ("balanced_train"
     root = Path(root)
     if not subsets or set(subsets) - set(SUBSETS):
         raise ValueError(f"Expected subsets of {', '.join(SUBSETS)}, got {subsets}.")
-    names = read_class_labels(_find(root, "class_labels_indices.csv"))
+    names = read_class_labels(audioset_file(root, AUDIOSET_LABELS))
     clips = root / "clips" if (root / "clips").is_dir() else root
-    segments = {subset: read_segments(_find(root, f"{subset}_segments.csv")) for subset in subsets}
+    segments = {subset: read_segments(audioset_file(root, audioset_segments(subset))) for subset in subsets}
     files = ClipFiles(clips)
     found, _ = files.match({clip_name(row): row["id"][:2] for rows in segments.values() for row in rows})
     rows, missing = [], []

@@ -19,18 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.jobs.inputs import walk_files
+from deepavfusion_cli.early.data import MUSIC_SUBSETS, music_list
 
 from .folder import make_rows
 from .lists import Listed, read_list
 from .names import contents, is_video
 from .vggsound import report_missing
 
-SUBSETS = {"solo": ("solo",), "solo21": ("solo21",), "music": ("solo", "duet")}
-_LISTS = {
-    "solo": ("music_solo.csv", "MUSIC_solo_videos.json"),
-    "solo21": ("music21_solo.csv", "MUSIC21_solo_videos.json"),
-    "duet": ("music21_duet.csv", "MUSIC_duet_videos.json"),
-}
 _EVALUATION_SOLOS, _ASIDE_DUETS = 130, 85
 _ID_LENGTH = 11
 _IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$", re.ASCII)  # as yt-dlp names files by default
@@ -57,15 +52,8 @@ def published_split(solos: set[str], duets: set[str]) -> MusicSplit:
 
 
 def _read_videos(root: Path, kind: str) -> list[Listed]:
-    folders = [folder for folder in (root / "anno", root / "annotations", root) if folder.is_dir()]
-    for name in _LISTS[kind]:
-        for folder in folders:
-            if (folder / name).is_file():
-                entries = read_list(folder / name)
-                return entries[_is_header(entries[0]) :]
-    raise FileNotFoundError(
-        f"Expected MUSIC's list {' or '.join(_LISTS[kind])} in {root / 'anno'} or {root}, found none."
-    )
+    entries = read_list(music_list(root, kind))
+    return entries[_is_header(entries[0]) :]
 
 
 def _is_header(entry: Listed) -> bool:
@@ -125,11 +113,11 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
         FileNotFoundError: No lists, no clips, or none of the listed clips.
     """
     root = Path(root)
-    if subset not in SUBSETS:
-        raise ValueError(f"Expected a subset of {', '.join(SUBSETS)}, got {subset!r}.")
+    if subset not in MUSIC_SUBSETS:
+        raise ValueError(f"Expected a subset of {', '.join(MUSIC_SUBSETS)}, got {subset!r}.")
     if split not in (None, "train", "test"):
         raise ValueError(f"Expected the split train or test of MUSIC, got {split!r}.")
-    lists = {kind: _read_videos(root, kind) for kind in SUBSETS[subset]}
+    lists = {kind: _read_videos(root, kind) for kind in MUSIC_SUBSETS[subset]}
     clips = next((root / name for name in ("clips_360p_segm", "clips") if (root / name).is_dir()), root)
     ids = {kind: {entry.key for entry in entries} for kind, entries in lists.items()}
     duets = ids.pop("duet", set())

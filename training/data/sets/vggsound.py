@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
+from deepavfusion_cli.early.data import vggsound_csv
 
 from .annotations import split_name
 from .folder import make_rows
@@ -90,15 +91,14 @@ def read_test_keys(path: str | Path) -> set[str]:
     return {clip_name(row) for row in read_vggsound_csv(path) if row["split"] == "test"}
 
 
-def find_csv(root: Path) -> Path:
-    """The csv in the root, or else that in its folder annotations, which may be absent."""
-    return root / "vggsound.csv" if (root / "vggsound.csv").is_file() else root / "annotations" / "vggsound.csv"
-
-
 def find_test_keys(root: Path, given: str | Path | None = None) -> set[str]:
     """Read the keys of the test split from the csv that was given, or from that of the data set if there is one."""
-    path = find_csv(root) if given is None else Path(given)
-    return read_test_keys(path) if given is not None or path.is_file() else set()
+    try:
+        return read_test_keys(vggsound_csv(root, given))
+    except FileNotFoundError:
+        if given is not None:
+            raise
+        return set()
 
 
 @contextlib.contextmanager
@@ -138,12 +138,7 @@ def read_vggsound(root: str | Path, split: str | None = None, annotations: str |
         FileNotFoundError: No annotations, no clips, or none of the annotated clips.
     """
     root = Path(root)
-    annotations = find_csv(root) if annotations is None else Path(annotations)
-    if not annotations.is_file():
-        raise FileNotFoundError(
-            f"Expected VGGSound's annotations at {annotations}, found none: put vggsound.csv there, or give "
-            "data.annotations=FILE."
-        )
+    annotations = vggsound_csv(root, annotations)
     clips = root / "clips" if (root / "clips").is_dir() else root
     table = read_vggsound_csv(annotations)
     names = sorted({row["label"] for row in table})

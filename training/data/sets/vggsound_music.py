@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
+from deepavfusion_cli.early.data import PAIR_LIST, TRAIN_LIST, vggsound_music_list
 
 from .folder import make_rows
 from .lists import read_list
@@ -21,7 +22,6 @@ from .names import ClipFiles, clip_key, youtube_id
 from .tables import read_records
 from .vggsound import class_folder, find_test_keys, report_missing
 
-TRAIN_LIST, PAIR_LIST = "vggmusic_train.txt", "vggmusic_eval_ss.csv"
 _FULL_NAMES = {"violin": "violin__fiddle", "steel_guitar": "steel_guitar__slide_guitar"}
 _PAIR_COLUMNS = ("source_1", "source_2", "class_1", "class_2")
 
@@ -80,21 +80,6 @@ def read_instruments(path: str | Path) -> dict[str, str]:
     return {entry.key: instrument_name(entry.label) for entry in entries}
 
 
-def find_list(root: Path, given: str | Path | None, name: str) -> Path:
-    """The list that was given, or `name` in the root or its folder annotations or metadata.
-
-    Raises:
-        FileNotFoundError: The list does not exist.
-    """
-    candidates = [root / folder / name for folder in ("annotations", "metadata", "")]
-    if given is not None:
-        candidates = [Path(given)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"Expected the list {name} at {candidates[0]}, found none.")
-
-
 def read_test_keys(root: Path, annotations: str | None, test_list: str | None, required: bool) -> set[str]:
     """Read the keys of the clips of the pairs and of VGGSound's test split, as far as their lists are found.
 
@@ -109,7 +94,7 @@ def read_test_keys(root: Path, annotations: str | None, test_list: str | None, r
     """
     tests = find_test_keys(root, annotations)
     try:
-        pairs = find_list(root, test_list, PAIR_LIST)
+        pairs = vggsound_music_list(root, test_list, PAIR_LIST)
     except FileNotFoundError:
         if test_list or (required and not tests):
             raise
@@ -139,7 +124,7 @@ def read_training_clips(root: str | Path, train_list: str | Path | None = None):
         FileNotFoundError: No list, no clips, or none of the listed clips.
     """
     root = Path(root)
-    instruments = read_instruments(find_list(root, train_list, TRAIN_LIST))
+    instruments = read_instruments(vggsound_music_list(root, train_list, TRAIN_LIST))
     on_disk, files = _find_clips(root, instruments)
     missing = [key for key in instruments if key not in on_disk]
     report_missing("VGGSound-Music, train", len(instruments), missing, 0)
@@ -170,7 +155,7 @@ def read_evaluation_pairs(root: str | Path, test_list: str | Path | None = None,
         FileNotFoundError: No list, no clips, or none of the pairs.
     """
     root = Path(root)
-    pairs = read_pairs(find_list(root, test_list, PAIR_LIST))
+    pairs = read_pairs(vggsound_music_list(root, test_list, PAIR_LIST))
     on_disk, files = _find_clips(
         root, {key: name for pair in pairs for key, name in zip(pair.keys, pair.instruments, strict=True)}
     )

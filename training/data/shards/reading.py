@@ -16,6 +16,7 @@ from deepavfusion.processors import MediaError, MediaInfo
 from deepavfusion.processors.media_deepavfusion import Clip
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
 from deepavfusion.processors.streams_deepavfusion import window_times
+from deepavfusion_cli.early.data import SHARDS, missing_shards
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.values import kind_of
 
@@ -28,7 +29,7 @@ from .members import Place, ShardFiles
 from .video import VIDEO_FORMATS
 
 _MARGIN = 1.2  # size of a crop of a reduced frame, relative to that of the model's input
-INDEX, ABOUT = "index.arrow", "dataset.json"
+INDEX, ABOUT = "index.arrow", SHARDS
 VERSION = 2
 AGAIN = "prepare the data set again, in another folder"
 _VALUES = {"kind": ("videos", "masks", "boxes"), "audio": tuple(AUDIO_FORMATS), "video": tuple(VIDEO_FORMATS)}
@@ -53,11 +54,7 @@ def read_about(root: str, cache: str | None = None) -> dict[str, Any]:
         check_fields(about, _FIELDS, AGAIN, name=f"{root}/{ABOUT}")
         check_fields(about, _FIELDS_OF.get(about["kind"], {}), AGAIN, name=f"{root}/{ABOUT}")
     except FileNotFoundError:
-        unfinished = Path(root, "parts").is_dir()
-        hint = "its preparation is not finished: run the same `deepavfusion data prepare` again" if unfinished else None
-        raise FileNotFoundError(
-            f"Expected a prepared data set with {ABOUT} at {root}; {hint or '`deepavfusion data prepare` makes one'}."
-        ) from None
+        raise FileNotFoundError(missing_shards(root)) from None
     for field, values in _VALUES.items():
         if about[field] not in values:
             expected = f"expected {field} {' or '.join(map(json.dumps, values))}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deepavfusion.inference.files import UnreadableError, reading
-from deepavfusion.inference.folder import read_mark
+from deepavfusion_cli.early.marks import read_mark
 
 from ...config.recipe import Recipe, load_recipe
 from ...report.predictions import FOLDER, read_table

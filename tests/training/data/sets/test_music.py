@@ -11,6 +11,7 @@ from deepavfusion.training.data.sets.folder import label_info
 from deepavfusion.training.data.sets.lists import read_list
 from deepavfusion.training.data.sets.music import instruments_of, published_split, read_music, video_of
 from deepavfusion.training.data.sets.vggsound_music import Pair, instrument_name, read_instruments, read_pairs
+from deepavfusion_cli.early.data import MUSIC_LISTS
 from tests.training.data.disk import MODEL, SAMPLES, make_clips, put, write
 
 
@@ -36,7 +37,7 @@ def test_the_published_split():
 @pytest.mark.parametrize("header", ["youtube_url,instrument", "youtube_id,class", "id,label"])
 def test_headers_of_lists_are_no_videos(tmp_path, header):
     lines = [f"video-{i:05d},flute" for i in range(3)]
-    (tmp_path / music._LISTS["solo"][0]).write_text("\n".join([header, *lines]))
+    (tmp_path / MUSIC_LISTS["solo"][0]).write_text("\n".join([header, *lines]))
     assert [entry.key for entry in music._read_videos(tmp_path, "solo")] == [f"video-{i:05d}" for i in range(3)]
 
 

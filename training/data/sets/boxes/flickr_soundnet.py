@@ -15,6 +15,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from deepavfusion.inference.jobs.progress import counted
+from deepavfusion_cli.early.data import flickr_folder
 
 from ...views import Box
 from ..tables import note_read
@@ -53,9 +54,7 @@ def read_annotations(root: str | Path, keys: list[str] | None = None) -> dict[st
     Raises:
         FileNotFoundError: The folder does not exist.
     """
-    folder = Path(root) / "Annotations"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"Expected Flickr-SoundNet's annotations at {folder}, found none.")
+    folder = flickr_folder(Path(root))
     files = {path.stem: path for path in sorted(folder.glob("*.xml"))}
     chosen = [key for key in (files if keys is None else keys) if key in files]
     return {key: read_boxes(files[key]) for key in counted(chosen, f"{folder}: reading the boxes", "file")}

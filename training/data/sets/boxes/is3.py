@@ -17,6 +17,7 @@ from typing import NamedTuple
 from deepavfusion.inference.files import reads_file
 from deepavfusion.inference.jobs.inputs import walk_files
 from deepavfusion.inference.jobs.progress import counted
+from deepavfusion_cli.early.data import is3_json
 
 from ...stills import BoxClips, Still
 from ...views import Box
@@ -25,7 +26,6 @@ from ..tables import read_text
 from ..vggsound import report_missing
 from .vggss import clean_boxes
 
-ANNOTATIONS = ("IS3_annotation.json", "synthetic3240_bbox.json")
 _IMAGES = ("images", "visual_frames")
 _SIDE = 224
 
@@ -85,10 +85,7 @@ def read_stills(root: str | Path, annotations: str | Path | None = None) -> list
         FileNotFoundError: No annotations, or none of the frames.
     """
     root = Path(root)
-    candidates = [root / name for name in ANNOTATIONS] if annotations is None else [Path(annotations)]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"Expected IS3's annotations at {candidates[0]}; {contents(walk_files(root), 'json')}.")
+    path = is3_json(root, annotations, lambda: contents(walk_files(root), "json"))
     images = next((root / name for name in _IMAGES if (root / name).is_dir()), root / _IMAGES[0])
     entries = [entry for entry in read_is3(path) if entry.boxes]
     visible: dict[str, tuple[str, ...]] = {}

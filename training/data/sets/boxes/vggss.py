@@ -86,19 +86,6 @@ def read_classes(path: str | Path) -> dict[str, str]:
     return {clip_key(row["file"]): row["class"] for row in json.loads(read_text(path)) if row.get("class")}
 
 
-def find_annotations(root: Path, given: str | Path | None) -> Path:
-    """The json that was given, or vggss.json in the root or its folder annotations.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-    """
-    candidates = [root / "annotations" / "vggss.json", root / "vggss.json"] if given is None else [Path(given)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"Expected VGG-SS's annotations at {candidates[0]}, found none.")
-
-
 def locator(
     root: Path, timestamp: float | None, keys: Iterable[str]
 ) -> Callable[[str, str], tuple[str, str, float | None] | None]:
