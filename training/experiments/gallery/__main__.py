@@ -30,7 +30,7 @@ RUNS = {
     "scenes_localization": "deepavfusion finetune scenes_localization",
     "scenes_separation": "deepavfusion finetune scenes_separation",
     "scenes_segmentation": "deepavfusion finetune scenes_segmentation",
-    "evaluations/scenes_retrieval": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
+    "evaluations/scenes_retrieval/quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
 }
 _THINGS = """
 Scenes of things, made of cut-outs and their own sounds ([how](../data.md#scenes-of-things)), are not shown here: images
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     gallery.add_text("# Gallery", "What trained models answer for held-out clips, to be seen and heard.", rule())
     gallery.add_text("Rebuilt by `make gallery` from the runs in `runs/`.", "## Scenes")
     for name, source in sources.items():
-        gallery.add(name.rpartition("/")[2].replace("_", "-"), source)
+        gallery.add(Path(name).parts[-2 if "/" in name else 0].replace("_", "-"), source)
     missing = [f"- `{command}`" for name, command in RUNS.items() if name not in sources]
     if missing:
         gallery.add_text("Not shown, because there is no completed run of", "\n".join(missing))
