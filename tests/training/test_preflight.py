@@ -396,7 +396,7 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ),
         (
             [*pretrain, "run.output_dir=run", "run.seed=3", "optim.epochs=2"],
-            "\n  optim.epochs: 5.0 -> 2.0\n  optim.warmup_epochs: ",
+            "\n  optim.epochs: 3.0 -> 2.0\n  optim.warmup_epochs: ",
         ),
         ([*pretrain, "run.output_dir=run", "run.seed=3", "model.hidden_size=64"], "\n  model.hidden_size: 128 -> 64\n"),
         (
