@@ -102,7 +102,7 @@ def test_models_of_one_name_are_told_apart_and_others_are_refused(folder, tmp_pa
     with pytest.raises(UnreadableError, match=r"vit holds a model of type 'vit': expected 'deepavfusion'\."):
         abilities_of(str(tmp_path / "vit"))
     (tmp_path / "vit" / "config.json").write_text('{"model_type": "deepavfusion", "architectures": ["Mine"]}')
-    with pytest.raises(UnreadableError, match="class Mine: expected one of DeepAVFusionForSoundLocalization, "):
+    with pytest.raises(UnreadableError, match="class Mine: expected one of DeepAVFusionForAudioVisual"):
         abilities_of(str(tmp_path / "vit"))
     with pytest.raises(OSError, match="there is no model in that folder"):
         abilities_of(str(tmp_path))
