@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,9 +93,12 @@ def _parts(names: Any) -> Iterator[list[str]]:
 
 def _digest(path: str) -> bytes:
     """Digest of the last two parts of a path."""
-    parts = str(path).rsplit("/", 2)
+    path = str(path)
+    parts = path.rsplit("/", 2)
     if len(parts) < 3 or parts[1] in ("", ".") or parts[2] in ("", "."):
-        parts = Path(path).parts
+        # As pathlib, which would keep every name in memory for good (Python 3.12 interns the parts of paths).
+        root = "" if not path.startswith("/") else "//" if path.startswith("//") and path[2:3] != "/" else "/"
+        parts = [*filter(None, [root]), *(part for part in path.split("/") if part not in ("", "."))]
     return hashlib.sha256("/".join(parts[-2:]).encode("utf-8", "surrogateescape")).digest()
 
 

@@ -53,6 +53,7 @@ def earlier_hold_out(groups, fraction, held_out, classes=None):
 
 
 ODD = ["a", "/a", "a/b", "/a/b", "x/a//b", "x/./b", "x/b/", "a\udce9/b", "../b", "x/../b", "é/ü", "//b", "c/a/b", "./b"]
+ODD += ["", "/", "..", "a/..", "///a", "//a/b", "/c/b/a/", "c/b/./a"]
 
 
 def test_the_order_by_name_is_the_earlier_one(monkeypatch):
