@@ -7,6 +7,7 @@ deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4
 """
 
 import sys
+from pathlib import Path
 
 import deepavfusion
 from deepavfusion.card_deepavfusion import model_card
@@ -62,6 +63,11 @@ def _card(model, args, example: str) -> str:
     return str(card)
 
 
+def _cause(error: Exception, checkpoint: Path) -> str:
+    """Cause of an error, with the option of the command in place of the argument of the function."""
+    return cause(error, checkpoint).replace("pass `config`", "pass --config FOLDER")
+
+
 @command("deepavfusion convert")
 def main(argv: list[str]) -> int:
     """Run the command; returns 0, or 2 for an unusable checkpoint or argument."""
@@ -78,7 +84,7 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         if machine_failure(error):
             raise
-        say(f"deepavfusion convert: {args.checkpoint}: {cause(error, args.checkpoint)}", stream=sys.stderr)
+        say(f"deepavfusion convert: {args.checkpoint}: {_cause(error, args.checkpoint)}", stream=sys.stderr)
         return BAD_INPUT
     processor = DeepAVFusionProcessor.from_model(model)
     if args.example:

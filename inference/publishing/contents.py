@@ -11,7 +11,7 @@ from ..files import size_text
 from ..folder import MARK_FILE, files_below
 from ..jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
-CARD = "README.md"
+CARD, REPORT = "README.md", "report.html"
 # Files of the folder itself, unless a pattern names a subfolder; "*" also matches "/".
 _MODEL = (
     "config.json",
@@ -34,7 +34,7 @@ _RESULTS = (
     "nearest_neighbours.json",
     ".eval_results/*.yaml",
     "metrics.jsonl",
-    "report.html",
+    REPORT,
     "trainer_state.json",
     "all_results.json",
     "train_results.json",
@@ -144,10 +144,15 @@ def find_contents(folder: Path, include: Sequence[str] = (), exclude: Sequence[s
     return contents
 
 
+def shows_clips(report: Path) -> bool:
+    """Whether a report shows clips of the evaluation: their audio, and with it their frames, is in the page."""
+    return "data:audio/" in report.read_text(encoding="utf-8", errors="replace")
+
+
 def referred_files(folder: Path) -> set[str]:
     """Files that the card shows or links, and those that pages among them do, as paths relative to the folder."""
     found: set[str] = set()
-    waiting = [CARD, "report.html"]
+    waiting = [CARD, REPORT]
     while waiting:
         name = waiting.pop()
         if not (folder / name).is_file():
@@ -187,4 +192,4 @@ def _reason(name: str) -> str:
     return next((reason for reason, patterns in _LEFT_OUT.items() if _matches(name, patterns)), _OTHERS)
 
 
-__all__ = ["CARD", "PUBLISHED", "Contents", "find_contents", "referred_files"]
+__all__ = ["CARD", "PUBLISHED", "REPORT", "Contents", "find_contents", "referred_files", "shows_clips"]

@@ -25,7 +25,7 @@ from deepavfusion_cli.terminal import say
 from ..jobs.locks import folder_owner
 from ..jobs.progress import plain_output
 from .checks import find_faults, private_paths
-from .contents import CARD, Contents, find_contents
+from .contents import CARD, REPORT, Contents, find_contents, shows_clips
 from .hub import Upload, check_repository, check_tag, check_token, hub_errors, upload_folder
 from .loading import LoadingError, load_alone
 
@@ -91,6 +91,8 @@ def publish(
             raise PublishingError(f"{folder} cannot be published: {error}") from error
         say("\n".join([f"{folder} -> {upload.repo_id}", *contents.lines()]), kept="\n")
         say(f"checked: card, results, code; {loaded} loads where this package is not installed")
+        if REPORT in contents.published and shows_clips(contents.folder / REPORT):
+            say(f"note: {REPORT} shows frames and audio of clips; --exclude {REPORT} leaves it out")
         if named := private_paths(contents):
             say(f"note: {', '.join(named)} name{'' if len(named) > 1 else 's'} folders of this machine")
         if dry_run:

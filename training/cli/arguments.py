@@ -242,7 +242,8 @@ def frame(text: str) -> float | str:
 
 
 _DATA_DESCRIPTIONS = {
-    None: "Check a data set, or prepare its clips for training: see deepavfusion data check --help, data prepare -h",
+    None: "Check a data set, or prepare its clips for training: `deepavfusion data check --help` and\n"
+    "`deepavfusion data prepare --help` say how.",
     "check": "Check a data set: read every clip as training does, and name those that cannot be read. For each split,\n"
     "clips that are missing, too short or without audio or images, and clips per class are counted.\n\n"
     "    deepavfusion data check folder VIDEOS\n"

@@ -231,8 +231,12 @@ def check_demo(given: argparse.Namespace) -> None:
 def check_conversion(given: argparse.Namespace) -> None:
     """Raise `InputError` for files that are not there, `FolderError` for a folder that cannot be written."""
     if not given.checkpoint.is_file():
-        what = "is a folder" if given.checkpoint.is_dir() else "does not exist"
-        raise InputError(f"the file {given.checkpoint} {what}.")
+        what = (
+            "is a folder: expected a checkpoint, .pth or .safetensors"
+            if given.checkpoint.is_dir()
+            else "does not exist"
+        )
+        raise InputError(f"{'' if given.checkpoint.is_dir() else 'the file '}{given.checkpoint} {what}.")
     mark = open_folder(given.output, "output")
     if mark is not None:
         record = make_record(

@@ -108,7 +108,7 @@ def write_card(
         source=SOURCE,
         remarks=" ".join([read, *evaluation.notes]),
         intended_use=intended_use(task),
-        limits=_limits(record, kind),
+        limits=_limits(record, kind, recipe),
         license=license_text(recipe.run.license, _DATA_LICENSES.get(kind)),
         command=recipe.command,
         date=record["date"],
@@ -228,10 +228,12 @@ def _tables(record: dict[str, Any], evaluation: Evaluation) -> list[tuple[str, s
     return tables
 
 
-def _limits(record: dict[str, Any], kind: str) -> list[str]:
+def _limits(record: dict[str, Any], kind: str, recipe) -> list[str]:
     training, data = record["training"], record["data"]
     limits = [TASKS[record["task"]].limit]
-    if record["task"] == "pretraining":
+    if record["task"] == "pretraining" and not any(
+        0 in (mask.get("image"), mask.get("audio")) for mask in recipe.task.masks
+    ):
         limits.append("Both modalities were always present in training.")
     limits.append(f"Trained on {markdown_text(_data(data, kind))}. Do not expect it to generalize far beyond.")
     if data["name"] == "scenes":

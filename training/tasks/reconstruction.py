@@ -10,7 +10,7 @@ from ..report.tables import Table
 from ..wording import percent
 
 NUM_CLIPS = 256  # the first held-out clips
-MASKS = {"recipe": "as in training", "few": "few", "hidden": "none"}
+MASKS = {"recipe": "by the mask ratios", "few": "few", "hidden": "none"}
 OTHERS = {"true": "matching", "shuffled": "mismatched", "none": "absent"}
 _FEW = (0.05, 0.02)  # fraction of image and audio patches that are few, but at least one patch
 _MODALITIES = ("image", "audio")

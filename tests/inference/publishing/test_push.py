@@ -365,12 +365,25 @@ def test_a_dry_run_contacts_nobody(push, hub, folder):
         loading="with loading",
     )
     assert (code, err) == (0, "")
+    assert "shows frames and audio" not in out
     for text in ("model.safetensors", "DeepAVFusionForAudioVisualClassification loads where", "nothing was uploaded"):
         assert text in out
     assert not hub.requests
     assert before == {path: path.stat().st_mtime for path in folder.rglob("*")}
     assert refused == 2
     assert message == f"deepavfusion push: {folder.parent} cannot be published: there is no model in that folder.\n"
+
+
+def test_clips_in_a_report_are_noted(push, folder):
+    (folder / "report.html").write_text('<audio src="data:audio/mp4;base64,AAAA">')
+    (code, out, _), (_, without, _) = push(
+        [folder, "tester/tiny", "--dry-run"],
+        [folder, "tester/tiny", "--dry-run", "--exclude", "report.html"],
+        loading="with loading",
+    )
+    assert code == 0
+    note = "report.html shows frames and audio of clips; --exclude report.html leaves it out"
+    assert (note in " ".join(out.split()), note in " ".join(without.split())) == (True, False)
 
 
 def test_push_and_pull(push, hub, folder, tmp_path):

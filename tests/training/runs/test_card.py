@@ -257,3 +257,12 @@ def test_versions_name_absent_packages(monkeypatch):
         "jinja2": importlib.metadata.version("jinja2"),
         "no-such-package": "absent",
     }
+
+
+@pytest.mark.parametrize(
+    ("masks", "always"), [("[]", True), ("[{audio: 2}]", True), ("[{image: 0, weight: 1}, {}]", False)]
+)
+def test_modalities_are_always_present_unless_masks_hide_one(tmp_path, masks, always):
+    recipe = load_recipe("pretrain", "scenes_tiny", [f"task.masks={masks}"])
+    _, text = written(tmp_path, record("pretraining", metrics={}), recipe)
+    assert ("Both modalities were always present in training." in text) == always

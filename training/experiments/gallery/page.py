@@ -79,7 +79,9 @@ class Gallery:
                 frames.append(shown)
             else:
                 charts.append(shown)
-        about = example.text if score in example.text else "; ".join(filter(None, [score, example.text]))
+        measured = re.split(r" -?\d", score)[0]  # anew, for the images: differs in the last digit
+        others = [part for part in example.text.split("; ") if part and not part.startswith(measured)]
+        about = "; ".join([score, *others])
         self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {markdown_text(about)}")
         self.add_text(markup_table(heads, frames), *charts)
         self.add_text(" ".join(self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio))
