@@ -17,7 +17,7 @@ from deepavfusion.training.config.recipe import RecipeError
 from deepavfusion.training.experiments.gallery import __main__ as gallery
 from deepavfusion.training.experiments.gallery.choice import MEASURES, PERCENTILES, choose, typical_pair
 from deepavfusion.training.experiments.gallery.figures import StripScene, distribution, strip
-from deepavfusion.training.experiments.gallery.page import MARK
+from deepavfusion.training.experiments.gallery.page import MARK, with_score
 from deepavfusion.training.experiments.gallery.sources import load_source
 from deepavfusion.training.report.predictions import pack, read_table
 from tests.training.data.scenes.thing_factory import write_things
@@ -222,3 +222,16 @@ def test_the_strip_shows_the_typical_pair_on_one_axis():
         np.testing.assert_array_equal(panel.images[0].get_array(), values)
         assert panel.get_xlim() == (0, 1.5)
         assert panel.images[0].get_clim() == axes[12].images[0].get_clim()
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "shown"),
+    [
+        ("cIoU 89.2 %; of two objects", "cIoU 89.1 %", "cIoU 89.1 %; of two objects"),
+        ("SI-SDR improvement -0.06 dB", "-0.07 dB", "SI-SDR improvement -0.07 dB"),
+        ("true: a", "probability 100 %", "probability 100 %; true: a"),
+        ("", "IoU 5.9 %", "IoU 5.9 %"),
+    ],
+)
+def test_a_case_has_its_stored_score_once(text, score, shown):
+    assert with_score(text, score) == shown

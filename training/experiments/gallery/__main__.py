@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     gallery.add_text("# Gallery", "What trained models answer for held-out clips, to be seen and heard.", rule())
     gallery.add_text("Rebuilt by `make gallery` from the runs in `runs/`.", "## Scenes")
     for name, source in sources.items():
-        gallery.add(Path(name).parts[-2 if "/" in name else 0].replace("_", "-"), source)
+        gallery.add(_section(name), source)
     missing = [f"- `{command}`" for name, command in RUNS.items() if name not in sources]
     if missing:
         gallery.add_text("Not shown, because there is no completed run of", "\n".join(missing))
@@ -84,6 +84,12 @@ def main(argv: list[str] | None = None) -> int:
     if given.strip is not None:
         _write_strip(given.strip, sources)
     return 0
+
+
+def _section(name: str) -> str:
+    """Name of the section of a folder of `RUNS`; of an evaluation, that of its recipe."""
+    first, *others = Path(name).parts
+    return (others[0] if first == "evaluations" else first).replace("_", "-")
 
 
 def _is_evaluated(folder: Path) -> bool:

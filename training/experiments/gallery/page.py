@@ -22,6 +22,7 @@ from .sources import Source
 PAGE = "index.md"
 MEDIA = "media"
 MARK = "<!-- written by deepavfusion.training.experiments.gallery -->"
+_NUMBER = r"-?\d+(?:\.\d+)?"
 _OWN_FILE = re.compile(r"[a-z0-9_-]+\.(webp|png|m4a)")
 _QUALITY = 80  # of WebP
 _PRIMARY = ("top1", "ciou_50", "si_sdri", "miou", "audio_to_image_r10", "image_saved_few", "audio_saved_few")
@@ -79,10 +80,8 @@ class Gallery:
                 frames.append(shown)
             else:
                 charts.append(shown)
-        measured = re.split(r" -?\d", score)[0]  # anew, for the images: differs in the last digit
-        others = [part for part in example.text.split("; ") if part and not part.startswith(measured)]
-        about = "; ".join([score, *others])
-        self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {markdown_text(about)}")
+        about = markdown_text(with_score(example.text, score))
+        self.add_text(f"**{case.name}** ({markdown_text(example.title)}): {about}")
         self.add_text(markup_table(heads, frames), *charts)
         self.add_text(" ".join(self._player(f"{name}-{title}", title, *sound) for title, *sound in example.audio))
 
@@ -126,6 +125,18 @@ class Gallery:
             if _OWN_FILE.fullmatch(old.name) and f"{MEDIA}/{old.name}" not in self._media:
                 old.unlink()
         return self.folder / PAGE, len(text.encode()) + sum(map(len, self._media.values()))
+
+
+def with_score(text: str, score: str) -> str:
+    """The text of an example with the stored score: in place of the one that was computed anew for it, or before it.
+
+    Args:
+        text: Text of the example; what is computed anew may differ in the last digit.
+        score: The score with its name or unit.
+    """
+    statement = _NUMBER.join(map(re.escape, re.split(_NUMBER, score)))
+    replaced, found = re.subn(statement, lambda _: score, text, count=1)
+    return replaced if found else "; ".join(filter(None, [score, text]))
 
 
 def rule() -> str:
