@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from deepavfusion import DeepAVFusionForPreTraining
-from deepavfusion.card_deepavfusion import HEADS, escape_markdown
+from deepavfusion.card_deepavfusion import escape_markdown
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
+from deepavfusion.tasks_deepavfusion import HEADS
 
 from ..drawing import class_colors, heat_overlay, mask_overlay
 from ..media import png, wav
@@ -46,12 +47,21 @@ def write_clip_example(folder: Path, model: Any, processor: DeepAVFusionProcesso
             continue
         path = f"{FOLDER}/{file}"
         (folder / path).write_bytes(content)
-        caption = html.escape(title)
-        if path.endswith(".wav"):
-            parts.append(f'{caption}: <audio src="{path}" controls></audio>')
-        else:
-            parts.append(f'{caption}:\n\n<img src="{path}" height="160" alt="{caption}">')
+        parts += (
+            [player(path, title)] if path.endswith(".wav") else [f"{html.escape(title)}:", shown_image(path, title)]
+        )
     return "\n\n".join(parts)
+
+
+def shown_image(path: str, caption: str) -> str:
+    """An image in a card, by its path and what it shows."""
+    text = html.escape(caption)
+    return f'<img src="{path}" height="160" alt="{text}" title="{text}">'
+
+
+def player(path: str, name: str) -> str:
+    """A player of audio in a card, behind the name of the audio."""
+    return f'{html.escape(name)}: <audio src="{path}" controls></audio>'
 
 
 def _results(model: Any, processor: DeepAVFusionProcessor, clip: str) -> Iterator[tuple[str, str, bytes | None]]:
@@ -91,4 +101,4 @@ def _framed(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((4, 4), (4, 4), (0, 0)), constant_values=255)
 
 
-__all__ = ["FOLDER", "write_clip_example"]
+__all__ = ["FOLDER", "player", "shown_image", "write_clip_example"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from deepavfusion.formats_deepavfusion import checkpoint_fault
 from deepavfusion.inference.jobs.locks import folder_owner
 
-from .early.marks import OVERWRITE, check_results, conversion_fingerprint, make_record, open_folder
+from .early.marks import check_folder, conversion_fingerprint
 from .early.models import check_model
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
@@ -230,19 +230,12 @@ def check_demo(given: argparse.Namespace) -> None:
 
 def check_conversion(given: argparse.Namespace) -> None:
     """Raise `InputError` for files that are not there, `FolderError` for a folder that cannot be written."""
+    if given.checkpoint.is_dir():
+        raise InputError(f"{given.checkpoint} is a folder: expected a checkpoint, .pth or .safetensors.")
     if not given.checkpoint.is_file():
-        what = (
-            "is a folder: expected a checkpoint, .pth or .safetensors"
-            if given.checkpoint.is_dir()
-            else "does not exist"
-        )
-        raise InputError(f"{'' if given.checkpoint.is_dir() else 'the file '}{given.checkpoint} {what}.")
-    mark = open_folder(given.output, "output")
-    if mark is not None:
-        record = make_record(
-            "convert", conversion_fingerprint(given.checkpoint, given.task, given.config, given.example)
-        )
-        check_results(given.output, "output", mark, record, given.overwrite, OVERWRITE)
+        raise InputError(f"the file {given.checkpoint} does not exist.")
+    fingerprint = conversion_fingerprint(given.checkpoint, given.task, given.config, given.example)
+    check_folder(given.output, "output", "convert", fingerprint, given.overwrite)
     if given.config:
         check_model(given.config, f"--config {given.config}")
     if given.example is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
 from .early.data import check_data_files, check_data_folder, check_things
-from .early.marks import OVERWRITE, check_results, evaluation_fingerprint, make_record, open_folder
+from .early.marks import check_folder, evaluation_fingerprint
 from .early.models import TASKS, check_model, check_tower
 from .early.recipes import settings
 from .early.runs import check_run
@@ -121,9 +121,7 @@ def _check_evaluation(given: argparse.Namespace, own: str, sections: dict[str, d
     path, argument = evaluation_place(given, sections["run"].get("output_dir"))
     check_writable(path, argument)
     check_model(origin, f"--model={origin}", task, training=f"{own} {given.recipe}")
-    if (mark := open_folder(path, argument)) is not None:
-        record = make_record("evaluate", evaluation_fingerprint(origin, sections))
-        check_results(path, argument, mark, record, given.overwrite, OVERWRITE)
+    check_folder(path, argument, "evaluate", evaluation_fingerprint(origin, sections), given.overwrite)
 
 
 def evaluation_place(given: argparse.Namespace, output_dir: str | None) -> tuple[Path, str]:

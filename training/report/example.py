@@ -8,7 +8,7 @@ import numpy as np
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import png, wav
-from deepavfusion.inference.publishing.example import FOLDER
+from deepavfusion.inference.publishing.example import FOLDER, player, shown_image
 
 from .report import Example
 from .style import figure_png
@@ -30,12 +30,11 @@ def write_example(folder: Path, example: Example) -> str:
         content = png(image.image) if isinstance(image.image, np.ndarray) else figure_png(image.image)
         path = f"{FOLDER}/{number}_{_name(image.caption)}.png"
         write_atomically(folder / path, content)
-        caption = html.escape(image.caption)
-        images.append(f'<img src="{path}" height="160" alt="{caption}" title="{caption}">')
+        images.append(shown_image(path, image.caption))
     for number, (name, waveform, rate) in enumerate(example.audio):
         path = f"{FOLDER}/{number}_{_name(name)}.wav"
         write_atomically(folder / path, wav(waveform, rate))
-        players.append(f'{html.escape(name)}: <audio src="{path}" controls></audio>')
+        players.append(player(path, name))
     captions = "; ".join(image.caption for image in example.images)
     about = "A held-out clip, not chosen: " + "; ".join(filter(None, [captions, example.text]))
     return "\n\n".join(filter(None, [" ".join(images), "<br>".join(players), html.escape(about, quote=False) + "."]))

@@ -82,22 +82,22 @@ def probe_metrics(train: list[dict], test: list[dict], num_labels: Sequence[int]
     return metrics
 
 
-def label_counts(wanted: Sequence[int], available: int) -> list[int]:
+def label_counts(num_labels: Sequence[int], available: int) -> list[int]:
     """Numbers of labels on which probes are fitted: those for which there are clips, or else the number of clips."""
-    return [number for number in wanted if number <= available] or [available]
+    return [number for number in num_labels if number <= available] or [available]
 
 
-def fewer_labels(wanted: Sequence[int], available: int) -> list[str]:
+def fewer_labels(num_labels: Sequence[int], available: int) -> list[str]:
     """A sentence, if any, that says that there are too few training clips for some of the probes.
 
     Args:
-        wanted: Numbers of labels, `task.probe_labels`.
+        num_labels: Numbers of labels, `task.probe_labels`.
         available: Number of training clips.
     """
-    absent = [number for number in wanted if number > available]
+    absent = [number for number in num_labels if number > available]
     if not absent:
         return []
-    fitted, left_out = _listed(label_counts(wanted, available)), _listed(absent)
+    fitted, left_out = _listed(label_counts(num_labels, available)), _listed(absent)
     why = f"there are {count(available, 'training clip')} (data.train_size)"
     return [f"Linear probes are fitted on {fitted} labels, not on {left_out}, as task.probe_labels says: {why}."]
 

@@ -81,6 +81,12 @@ def check_results(
     return stands
 
 
+def check_folder(path: Path, argument: str, command: str, fingerprint: dict[str, Any], overwrite: bool) -> None:
+    """Check that a command may write its results into a folder: as `open_folder` and `check_results`."""
+    if (mark := open_folder(path, argument)) is not None:
+        check_results(path, argument, mark, make_record(command, fingerprint), overwrite, OVERWRITE)
+
+
 def make_record(command: str, fingerprint: dict[str, Any]) -> dict[str, Any]:
     """The entries of a mark that name the command and everything that determines its results, as JSON values."""
     return {"format": FORMAT, "command": command, "fingerprint": json.loads(json.dumps(fingerprint))}
@@ -167,6 +173,7 @@ __all__ = [
     "DRAFT",
     "FORMAT",
     "OVERWRITE",
+    "check_folder",
     "check_results",
     "conversion_fingerprint",
     "differences",

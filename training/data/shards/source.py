@@ -33,7 +33,7 @@ def chosen_options(options: dict) -> dict[str, Any]:
 
 
 def list_digests(options: dict) -> dict[str, str]:
-    """Digests of the files among the options that choose clips, by which lists of one name are told apart."""
+    """Digests of the files among the options that choose clips, by which lists of one name are distinguished."""
     return {key: digest(options[key]) for key in _FILES if options.get(key) is not None}
 
 

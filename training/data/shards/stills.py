@@ -212,12 +212,4 @@ class ShardStills:
         return self.rows[number], frame
 
 
-__all__ = [
-    "FRAME_COLUMNS",
-    "EncodedStills",
-    "ShardStills",
-    "encode_stills",
-    "is_clip",
-    "still_rows",
-    "stills_of",
-]
+__all__ = ["FRAME_COLUMNS", "EncodedStills", "ShardStills", "encode_stills", "is_clip", "still_rows", "stills_of"]
