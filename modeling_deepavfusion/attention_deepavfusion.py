@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .projections_deepavfusion import Projection, group_projections, is_plain, prefers_few_kernels
+
 # Most arithmetic that absorbed projections may take, as a fraction of plain attention, to be the faster ones.
 _ABSORBED_COST = 0.7
 
@@ -93,8 +95,7 @@ def attend_projected(
     module: nn.Module,
     query: torch.Tensor,
     states: torch.Tensor,
-    k_proj: nn.Linear,
-    v_proj: nn.Linear,
+    key_value: Projection,
     num_heads: int,
     scaling: float,
     attention_mask: torch.Tensor | None = None,
@@ -109,8 +110,7 @@ def attend_projected(
         module: As in `attend`.
         query: (B, n, heads * d).
         states: (B, m, D).
-        k_proj: Projection of the states to keys, D to heads * d.
-        v_proj: Projection of the states to values, D to heads * e.
+        key_value: Projections of the states to keys, D to heads * d, and to values, D to heads * e.
         num_heads: As in `attend`, like the rest.
         scaling: Factor on the scores.
         attention_mask: Bool, or added to the scores, or None.
@@ -121,33 +121,20 @@ def attend_projected(
     """
     weights = need_weights or module.config._attn_implementation == "eager"
     plain = weights or attention_mask is not None or (module.training and module.attention_dropout > 0)
-    if not plain and _absorbs(query, states, k_proj, v_proj, num_heads):
-        return _attend_absorbed(query, states, k_proj, v_proj, num_heads, scaling), None
-    return attend(module, query, k_proj(states), v_proj(states), num_heads, scaling, attention_mask, need_weights)
+    if not plain and _absorbs(query, states, *key_value.linears, num_heads):
+        return _attend_absorbed(query, states, *key_value.linears, num_heads, scaling), None
+    return attend(module, query, *key_value(states), num_heads, scaling, attention_mask, need_weights)
 
 
 def _absorbs(query, states, k_proj, v_proj, num_heads) -> bool:
-    """Whether `_attend_absorbed` may be used and saves arithmetic.
-
-    Accelerators keep to fewer, larger kernels. Meta tensors, on which arithmetic is counted, stand for those of CPUs.
-    """
-    if states.device.type not in ("cpu", "meta") or not (_is_plain(k_proj) and _is_plain(v_proj)):
+    """Whether `_attend_absorbed` may be used and saves arithmetic; it takes more kernels."""
+    if prefers_few_kernels(states) or not (is_plain(k_proj) and is_plain(v_proj)):
         return False
     num_queries, num_states, dim = query.shape[1], *states.shape[1:]
     width = k_proj.out_features + v_proj.out_features
     plain = num_states * (dim + num_queries) * width
     absorbed = num_queries * dim * (width + 2 * num_heads * num_states)
     return absorbed < _ABSORBED_COST * plain
-
-
-def _is_plain(linear: nn.Module) -> bool:
-    """Whether a module does no more than multiply by its weight: no adapter, quantization, hook or offloading."""
-    return (
-        type(linear) is nn.Linear
-        and type(linear.weight) in (torch.Tensor, nn.Parameter)
-        and "forward" not in vars(linear)
-        and not (linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks)
-    )
 
 
 def _attend_absorbed(query, states, k_proj, v_proj, num_heads, scaling) -> torch.Tensor:
@@ -209,35 +196,31 @@ class DeepAVFusionAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from `query_states` (B, n, D) to `key_value_states` (B, m, D); see `attend` for the rest.
 
-        With `rows` (P, D) and `row_ids` (B, r), the selected rows follow both the queries and the keys of each sample.
-        They are projected once for all samples.
+        With `rows` (P, D) and `row_ids` (B, r), the selected rows follow the states of each sample, which must be the
+        same for queries and keys. They are projected once for all samples.
 
         Returns:
             (B, n or n + r, D), and the weights (B, heads, n, m) from eager attention, else None.
         """
-        if rows is not None:
-            projected = [
-                torch.cat([projection(states), nn.functional.embedding(row_ids, projection(rows))], dim=1)
-                for projection, states in (
-                    (self.q_proj, query_states),
-                    (self.k_proj, key_value_states),
-                    (self.v_proj, key_value_states),
-                )
-            ]
+        if query_states is key_value_states:
+            project, finish = group_projections(query_states, (self.q_proj, self.k_proj, self.v_proj), (self.o_proj,))
+            projected = project(query_states)
+            if rows is not None:
+                projected = [
+                    torch.cat([own, nn.functional.embedding(row_ids, shared)], dim=1)
+                    for own, shared in zip(projected, project(rows), strict=True)
+                ]
             output, weights = attend(self, *projected, self.num_heads, self.scaling, attention_mask, need_weights)
-            return self.dropout(self.o_proj(output)), weights
-        output, weights = attend_projected(
-            self,
-            self.q_proj(query_states),
-            key_value_states,
-            self.k_proj,
-            self.v_proj,
-            self.num_heads,
-            self.scaling,
-            attention_mask,
-            need_weights,
-        )
-        return self.dropout(self.o_proj(output)), weights
+        else:
+            project, key_value, finish = group_projections(
+                query_states, (self.q_proj,), (self.k_proj, self.v_proj), (self.o_proj,)
+            )
+            (query,) = project(query_states)
+            output, weights = attend_projected(
+                self, query, key_value_states, key_value, self.num_heads, self.scaling, attention_mask, need_weights
+            )
+        (output,) = finish(output)
+        return self.dropout(output), weights
 
 
 __all__ = ["DeepAVFusionAttention", "attend", "attend_projected"]

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention_deepavfusion import DeepAVFusionAttention, attend_projected
 from .presence_deepavfusion import keep_present
+from .projections_deepavfusion import group_projections, product_dtype
 from .vit_deepavfusion import DeepAVFusionDropPath, DeepAVFusionMLP
 
 
@@ -63,21 +64,23 @@ class DeepAVFusionPairAttention(nn.Module):
         Returns:
             (B, n, D) and the two softmaxes, each None unless attention is eager.
         """
-        query = self.q_proj(states)
-        output, weights = self.v_bias, [None, None]
-        if image is not None:
-            projections = (self.image_k_proj, self.image_v_proj)
-            part, weights[0] = attend_projected(
-                self, query, image, *projections, self.num_heads, self.scaling, **options
-            )
-            output = output + keep_present(part, image_present)
-        if audio is not None:
-            projections = (self.audio_k_proj, self.audio_v_proj)
-            part, weights[1] = attend_projected(
-                self, query, audio, *projections, self.num_heads, self.scaling, **options
-            )
-            output = output + keep_present(part, audio_present)
-        return self.dropout(self.o_proj(output)), weights
+        project, of_image, of_audio, finish = group_projections(
+            states,
+            (self.q_proj,),
+            (self.image_k_proj, self.image_v_proj),
+            (self.audio_k_proj, self.audio_v_proj),
+            (self.o_proj,),
+        )
+        (query,) = project(states)
+        output, weights = self.v_bias, []
+        for side, present, key_value in ((image, image_present, of_image), (audio, audio_present, of_audio)):
+            own = None
+            if side is not None:
+                part, own = attend_projected(self, query, side, key_value, self.num_heads, self.scaling, **options)
+                output = output + keep_present(part, present)
+            weights.append(own)
+        (output,) = finish(output)
+        return self.dropout(output), weights
 
 
 class DeepAVFusionDenseAttention(DeepAVFusionPairAttention):
@@ -147,7 +150,9 @@ class DeepAVFusionFactorizedAttention(nn.Module):
 
     def forward(self, fusion, image, audio, image_present=None, audio_present=None, **options):
         """As `DeepAVFusionDenseAttention.forward`."""
-        tokens, image_tokens, audio_tokens = fusion.split(self.split, dim=1)
+        # Copies, in the dtype of the products, which would otherwise make copies of their own.
+        fusion = fusion.to(product_dtype(fusion))
+        tokens, image_tokens, audio_tokens = torch.split_with_sizes_copy(fusion, self.split, dim=1)
         image_aggregate = audio_aggregate = image_weights = audio_weights = None
         if image is not None:
             image_aggregate, image_weights = self.image_attention(image_tokens, image, **options)

@@ -25,14 +25,18 @@ class DeepAVFusionMasking(NamedTuple):
     @classmethod
     def from_noise(cls, noise: torch.Tensor, num_kept: int) -> "DeepAVFusionMasking":
         """Keep the `num_kept` patches with the smallest noise (B, n), in ascending order of noise."""
-        return cls.from_restore(torch.argsort(torch.argsort(noise, dim=1), dim=1), num_kept, noise.dtype)
+        order = torch.argsort(noise, dim=1)
+        return cls._from_order(order, torch.argsort(order, dim=1), num_kept, noise.dtype)
 
     @classmethod
     def from_restore(
         cls, ids_restore: torch.Tensor, num_kept: int, dtype: torch.dtype = torch.float32
     ) -> "DeepAVFusionMasking":
         """Keep the patches whose position in `ids_restore` (B, n) is below `num_kept`; the mask has dtype `dtype`."""
-        order = torch.argsort(ids_restore, dim=1)
+        return cls._from_order(torch.argsort(ids_restore, dim=1), ids_restore, num_kept, dtype)
+
+    @classmethod
+    def _from_order(cls, order, ids_restore, num_kept, dtype):
         return cls(order[:, :num_kept], order[:, num_kept:], ids_restore, (ids_restore >= num_kept).to(dtype))
 
 

@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention_deepavfusion import DeepAVFusionAttention
 from .patches_deepavfusion import DeepAVFusionPatchEmbeddings, PatchGrid
+from .projections_deepavfusion import group_projections
 
 
 class DeepAVFusionDropPath(nn.Module):
@@ -47,7 +48,10 @@ class DeepAVFusionMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Map (..., D) to (..., D)."""
-        return self.dropout(self.fc2(self.dropout(self.activation_fn(self.fc1(hidden_states)))))
+        expand, reduce = group_projections(hidden_states, (self.fc1,), (self.fc2,))
+        (hidden_states,) = expand(hidden_states)
+        (hidden_states,) = reduce(self.dropout(self.activation_fn(hidden_states)))
+        return self.dropout(hidden_states)
 
 
 class DeepAVFusionLayer(GradientCheckpointingLayer):

@@ -1,4 +1,4 @@
-"""Shortcuts with the results of the plain computation: absorbed projections, streams that are not read."""
+"""Shortcuts with the results of the plain computation: absorbed and grouped projections, streams that are not read."""
 
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ from deepavfusion import (
     DeepAVFusionModel,
 )
 from deepavfusion import attention_deepavfusion as attention
+from deepavfusion import projections_deepavfusion as projections
 
 from ..tiny import WIDE
 from .cases import CASES, make_inputs, make_model
@@ -235,13 +236,111 @@ class _Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("bfloat16", "most"), [(False, 3600), (True, 6000)])
-def test_operations_of_a_pretraining_step_at_base_depth(bfloat16, most, monkeypatch):
-    """Their number bounds the speed of small batches on accelerators, without compilation."""
-    monkeypatch.setattr(attention, "_is_plain", lambda linear: False)  # as on accelerators: nothing absorbed
+@pytest.fixture
+def few_kernels(monkeypatch):
+    """As on accelerators: nothing absorbed, projections grouped, sdpa for any length; counts the grouped copies."""
+    for module in (attention, projections):
+        monkeypatch.setattr(module, "prefers_few_kernels", lambda states: True)
     monkeypatch.setattr(attention, "_EAGER_KEYS", 0)
+    copies, apply = [], projections._Copies.apply
+    monkeypatch.setattr(projections._Copies, "apply", lambda *args: copies.append(args) or apply(*args))
+    return copies
+
+
+def train_step(model, bfloat16=False):
+    """Loss and gradients of a pre-training step."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        loss = model(**make_inputs(model.config), **noise(model.config), return_logits=False).loss
+    loss.backward()
+    return loss.detach(), {name: x.grad for name, x in model.named_parameters() if x.requires_grad}
+
+
+@pytest.mark.parametrize("case", ["factorized", "dense", "token", "cross", "divided_video"])
+def test_grouped_projections_give_what_single_ones_give(case, few_kernels, monkeypatch):
+    model = make_model(DeepAVFusionForPreTraining, **CASES[case]).double().train()
+    found = train_step(model)
+    assert few_kernels
+    monkeypatch.setattr(projections, "prefers_few_kernels", lambda states: False)
+    few_kernels.clear()
+    torch.testing.assert_close(found, train_step(model))
+    assert not few_kernels
+
+
+def test_grouped_projections_under_autocast(few_kernels, monkeypatch):
+    """Weights are cast once, as autocast does, and so are gradients, which are those of the float32 weights."""
+    model = make_model(DeepAVFusionForPreTraining).train()
+    loss, gradients = train_step(model, bfloat16=True)
+    assert {args[0] for args in few_kernels} == {torch.bfloat16}
+    monkeypatch.setattr(projections, "prefers_few_kernels", lambda states: False)
+    expected_loss, expected = train_step(model, bfloat16=True)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-2, atol=1e-3)
+    for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
+        if name.endswith("k_proj.bias"):  # cancels in the softmax: its gradient is rounding
+            continue
+        error = (gradient - expected[name]).norm() / expected[name].norm().clamp(min=1e-4)
+        assert error < 0.05, (name, error)
+
+
+def test_grouped_projections_of_frozen_and_checkpointed_layers(few_kernels, monkeypatch):
+    model = make_model(DeepAVFusionForPreTraining).double().train()
+    model.deepavfusion.image.layers[0].attention.k_proj.requires_grad_(False)
+    model.deepavfusion.audio.requires_grad_(False)
+    found = train_step(model)
+    model.activation_checkpointing_enable()
+    torch.testing.assert_close(found, train_step(model))
+    monkeypatch.setattr(projections, "prefers_few_kernels", lambda states: False)
+    torch.testing.assert_close(found, train_step(model))
+
+
+def test_gradients_of_grouped_projections_add_up(few_kernels):
+    model = make_model(DeepAVFusionForPreTraining).double().train()
+    once = {name: gradient.clone() for name, gradient in train_step(model)[1].items()}
+    model(**make_inputs(model.config), **noise(model.config)).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, 2 * once[name], msg=name)
+
+
+def test_single_projections_where_modules_do_more_or_nothing_is_trained(few_kernels):
+    states = torch.randn(2, 5, 8)
+    linears = nn.Linear(8, 8), nn.Linear(8, 4, bias=False)
+
+    def grouped():
+        few_kernels.clear()
+        (projection,) = projections.group_projections(states, linears)
+        torch.testing.assert_close(list(projection(states)), [linear(states) for linear in linears])
+        return bool(few_kernels)
+
+    assert grouped()
+    with torch.no_grad():
+        assert not grouped()
+    hook = linears[1].register_forward_hook(lambda module, args, output: output + 1.0)
+    assert not grouped()
+    hook.remove()
+    assert grouped()
+    linears[0].__class__ = Adapter
+    assert not grouped()
+
+
+def test_compiled_models_do_without_grouped_projections(few_kernels):
+    torch.compiler.reset()
+    model = make_model(DeepAVFusionForPreTraining).train()
+    expected, _ = train_step(model)
+    assert few_kernels
+    few_kernels.clear()
+    model.forward = torch.compile(model.forward, backend="eager")
+    torch.testing.assert_close(train_step(model)[0], expected, **CLOSE)
+    assert not few_kernels
+
+
+@pytest.mark.parametrize(("bfloat16", "most"), [(False, 2750), (True, 3350)])
+def test_operations_of_a_pretraining_step_at_base_depth(bfloat16, most, few_kernels):
+    """Their number bounds the speed of small batches on accelerators, without compilation."""
+    # Keys as wide as values: on CPUs, sdpa decomposes attention whose widths differ; on NVIDIA GPUs, a kernel takes it.
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "decoder_hidden_size": 32, "fusion_attention_ratio": 1.0}
     heads = {"num_attention_heads": 4, "num_fusion_attention_heads": 4, "decoder_num_attention_heads": 4}
-    config = DeepAVFusionConfig.from_size("base", hidden_size=32, intermediate_size=32, decoder_hidden_size=32, **heads)
+    config = DeepAVFusionConfig.from_size("base", **sizes, **heads)
     model = DeepAVFusionForPreTraining._from_config(config, attn_implementation="sdpa").train()
     inputs = {name: torch.zeros(2, *shape) for name, shape in config.input_shapes.items()}
     with _Operations() as operations:

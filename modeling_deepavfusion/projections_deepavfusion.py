@@ -1,0 +1,133 @@
+"""Linear maps: those of the same tokens as one product where the number of kernels matters, on accelerators."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class _Copies(torch.autograd.Function):
+    """Copies of tensors in a dtype, those of a group concatenated along the first dimension, in one operation."""
+
+    @staticmethod
+    def forward(dtype: torch.dtype, sizes: tuple[int, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        copies, parts, groups = [], [], iter(tensors)
+        for size in sizes:
+            group = [next(groups) for _ in range(size)]
+            rows = [tensor.shape[0] for tensor in group]
+            copies.append(group[0].new_empty((sum(rows), *group[0].shape[1:]), dtype=dtype))
+            parts += copies[-1].split(rows)
+        torch._foreach_copy_(parts, list(tensors))
+        return tuple(copies)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.sizes, *tensors = inputs
+        ctx.dtype, ctx.rows = tensors[0].dtype, [tensor.shape[0] for tensor in tensors]
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        parts, rows = [], iter(ctx.rows)
+        for size, gradient in zip(ctx.sizes, gradients, strict=True):
+            parts += gradient.split([next(rows) for _ in range(size)])
+        if parts[0].dtype == ctx.dtype:
+            return None, None, *parts
+        results = [torch.empty_like(part, dtype=ctx.dtype) for part in parts]
+        torch._foreach_copy_(results, parts)
+        return None, None, *results
+
+
+class Projection:
+    """Linear maps of the same tokens, as one product if their concatenated weights are given.
+
+    Args:
+        linears: The maps.
+        weight: (sum of output widths, input width), or None to compute each map on its own.
+        bias: (sum of output widths), or None.
+    """
+
+    def __init__(
+        self, linears: Sequence[nn.Module], weight: torch.Tensor | None = None, bias: torch.Tensor | None = None
+    ):
+        self.linears, self._weight, self._bias = linears, weight, bias
+
+    def __call__(self, states: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Map (..., D) to (..., output width) by each linear map."""
+        if self._weight is None:
+            return [linear(states) for linear in self.linears]
+        output = nn.functional.linear(states, self._weight, self._bias)
+        if len(self.linears) == 1:
+            return [output]
+        return output.split([linear.out_features for linear in self.linears], dim=-1)
+
+
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype in which a tensor is multiplied: that of autocast, or its own. Autocast leaves float64 alone."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
+def prefers_few_kernels(states: torch.Tensor) -> bool:
+    """Whether larger and fewer kernels are faster: on accelerators, where a small one costs as much to launch.
+
+    Meta tensors, on which arithmetic is counted, stand for those of CPUs.
+    """
+    return states.device.type not in ("cpu", "meta")
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a module does no more than multiply by its weight: no adapter, quantization, hook or offloading."""
+    return (
+        type(linear) is nn.Linear
+        and type(linear.weight) in (torch.Tensor, nn.Parameter)
+        and "forward" not in vars(linear)
+        and not (linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks)
+    )
+
+
+def group_projections(states: torch.Tensor, *groups: Sequence[nn.Module]) -> list[Projection]:
+    """Prepare the linear maps of a module.
+
+    In training on accelerators, the maps of a group, all of the same tokens, become one product. The weights of all
+    groups are then copied in one operation, in the dtype of autocast, which would otherwise cast them one by one.
+    Compiled models, whose kernels are generated, do without, as do modules that do more than multiply.
+
+    Args:
+        states: Some of the tokens, which tell the device.
+        *groups: Linear maps, those of the same tokens in a group.
+
+    Returns:
+        A projection for each group.
+    """
+    projections = [Projection(group) for group in groups]
+    linears = [linear for group in groups for linear in group]
+    if not (torch.is_grad_enabled() and prefers_few_kernels(states) and all(is_plain(linear) for linear in linears)):
+        return projections
+    if torch.compiler.is_compiling() or len({linear.weight.dtype for linear in linears}) > 1:
+        return projections
+    dtype = product_dtype(linears[0].weight)
+    casts = dtype != linears[0].weight.dtype
+    chosen = [index for index, group in enumerate(groups) if casts or len(group) > 1]
+    if not chosen:
+        return projections
+    parameters = {index: _parameters(groups[index]) for index in chosen}
+    parts = [part for both in parameters.values() for part in both if part]
+    copies = iter(_Copies.apply(dtype, tuple(map(len, parts)), *(tensor for part in parts for tensor in part)))
+    for index, (_, biases) in parameters.items():
+        projections[index] = Projection(groups[index], next(copies), next(copies) if biases else None)
+    return projections
+
+
+def _parameters(group: Sequence[nn.Module]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Weights and biases of linear maps, no biases if none has one; zeros take the place of a missing one."""
+    weights = [linear.weight for linear in group]
+    if all(linear.bias is None for linear in group):
+        return weights, []
+    return weights, [
+        linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias for linear in group
+    ]
+
+
+__all__ = ["Projection", "group_projections", "is_plain", "prefers_few_kernels", "product_dtype"]
