@@ -1,6 +1,6 @@
 """Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it to the Hub.
 
-deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/
+deepavfusion convert checkpoint_latest.pth converted/
 deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0
 deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder
 deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4

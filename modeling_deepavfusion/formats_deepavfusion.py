@@ -22,6 +22,7 @@ _SIGNATURES = (
     (rb"GGUF", "a GGUF file"),
     (rb"%PDF", "a PDF file"),
     (rb"\x1f\x8b", "a gzip archive: unpack it"),
+    (rb"version https://git-lfs", "a Git LFS pointer in place of the content: run `git lfs pull` in its repository"),
 )
 _SAFETENSORS = ".safetensors"
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+")
@@ -43,7 +44,7 @@ def checkpoint_fault(path: str | os.PathLike) -> str | None:
     tensors = len(head) > 8 and 0 < int.from_bytes(head[:8], "little") <= os.path.getsize(path) and head[8:9] == b"{"
     if os.fspath(path).endswith(_SAFETENSORS):
         kind = None if tensors else _kind(head)
-        if kind is None and head.startswith((_PICKLE, _ARCHIVE)):
+        if not tensors and kind is None and head.startswith((_PICKLE, _ARCHIVE)):
             kind = "a file as torch.save writes it: name it .pth"
     else:
         kind = f"a safetensors file: name it {_SAFETENSORS}" if tensors else _kind(head)

@@ -1,5 +1,6 @@
 """Results of the published code: what the README of the authors' repository states, by that code's own protocol."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,14 @@ from pathlib import Path
 SOURCE = "README of the authors' repository, by the protocol of the published code"
 # Released pre-trained models -> data that they were pre-trained on, in the order of `PublishedResult.metrics`.
 CHECKPOINTS = {"deepavfusion_vitb_vggsound_ep200": "VGGSound", "deepavfusion_vitb_as2m_ep200": "AudioSet-2M"}
+# Size in bytes of their files, which all have the same name, and SHA-256 of the content, as the repository states them.
+_FILES = {
+    "deepavfusion_vitb_vggsound_ep200": (
+        1282543933,
+        "51437180761408f651ec51847164038a8c180afb2f45639f07f8fced2e8e63db",
+    ),
+    "deepavfusion_vitb_as2m_ep200": (1516280189, "109dbf04dbf86786a71ea0e2f8ac4762c9e19366887ea50d6260db8b96f5cd14"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,14 @@ def format_result(metric: str, value: float | None) -> str:
 
 
 def checkpoint_name(path: Path) -> str | None:
-    """Which of `CHECKPOINTS` a file is by its name, or by that of a folder around it; None for others."""
-    return next((part for part in map(Path, path.parts[::-1]) if part.stem in CHECKPOINTS), Path()).stem or None
+    """Which of `CHECKPOINTS` a file is, by its content; None for others."""
+    size = path.stat().st_size
+    for name, (known_size, known_digest) in _FILES.items():
+        if size == known_size:
+            with path.open("rb") as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() == known_digest:
+                    return name
+    return None
 
 
 def results_table(name: str) -> tuple[Sequence[str], list[list[str]]]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from safetensors import safe_open
 
+from .formats_deepavfusion import checkpoint_fault
+
 _INTEGERS = ("num_batches_tracked",)  # last parts of the names of weights that are integers
 _VARIANCES = ("running_var",)  # of those that are not negative
 _FLOATING = ("F", "BF")  # starts of the names of floating-point types in safetensors files
@@ -50,9 +52,11 @@ def check_stored_types(files: Iterable[str]) -> None:
     transformers converts all weights to floating point in loading, after which their types are gone.
 
     Raises:
-        ValueError: As in [`check_weights`].
+        ValueError: As in [`check_weights`], or a file is something else.
     """
     for path in map(str, files):
+        if fault := checkpoint_fault(path):
+            raise ValueError(f"{path}: {fault}.")
         if path.endswith(".safetensors"):
             with safe_open(path, framework="pt") as file:
                 types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118

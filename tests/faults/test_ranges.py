@@ -320,6 +320,15 @@ def test_all_floating_types_are_loaded(saved, tmp_path, dtype):
     torch.testing.assert_close(loaded[WEIGHTS["weight"]], stored[WEIGHTS["weight"]].to(dtype).float())
 
 
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", b"<html>", b""])
+def test_files_that_are_no_weights_are_named_for_what_they_are(saved, tmp_path, content):
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(content)
+    found = {b"v": "a Git LFS pointer .*`git lfs pull`", b"<": "text", b"": "an empty file"}[content[:1]]
+    with pytest.raises(ValueError, match=f"model.safetensors: expected a checkpoint, .* got {found}"):
+        DeepAVFusionForAudioVisualClassification.from_pretrained(tmp_path / "model")
+
+
 def test_types_in_torch_files_are_checked(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "model")
     tensors = load_file(saved / "model.safetensors")

@@ -507,6 +507,9 @@ def test_what_may_be_a_checkpoint_passes(tmp_path):
     torch.save(tensors, tmp_path / "new.pth")
     torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     save_file(tensors, tmp_path / "x.safetensors")
+    for length in range(64):  # of the header, whose size in bytes is at the start of the file
+        save_file(tensors, tmp_path / f"{length}.safetensors", metadata={"format": "pt", "note": " " * 8 * length})
+    assert {(tmp_path / f"{length}.safetensors").read_bytes()[0] for length in range(64)} == {*range(0, 256, 8)}
     (tmp_path / "cut.pth").write_bytes((tmp_path / "new.pth").read_bytes()[:200])
     for file in tmp_path.iterdir():
         assert checkpoint_fault(file) is None, file
@@ -514,7 +517,9 @@ def test_what_may_be_a_checkpoint_passes(tmp_path):
     (tmp_path / "new.pth").rename(tmp_path / "new.safetensors")
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
         archive.writestr("notes.txt", "notes")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     faults = {file.name: checkpoint_fault(file) for file in tmp_path.iterdir()}
+    assert "got a Git LFS pointer in place of the content: run `git lfs pull`" in faults["pointer.pth"]
     assert faults["x.pth"].endswith("got a safetensors file: name it .safetensors")
     assert faults["new.safetensors"].endswith("got a file as torch.save writes it: name it .pth")
     assert faults["other.pth"].endswith("got a zip archive of other files")

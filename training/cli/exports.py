@@ -33,7 +33,7 @@ def convert_parser() -> CommandParser:
         prog="deepavfusion convert",
         description="Convert a published checkpoint to a folder that `from_pretrained` loads, and optionally push it "
         "to the Hub.\n\n"
-        "deepavfusion convert deepavfusion_vitb_vggsound_ep200.pth converted/\n"
+        "deepavfusion convert checkpoint_latest.pth converted/\n"
         "deepavfusion convert checkpoint_latest.pth converted/ --push-to-hub ORG/NAME --license apache-2.0\n"
         "deepavfusion convert checkpoint_latest.pth converted/ --task encoder --config other_folder\n"
         "deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4",
