@@ -10,7 +10,8 @@ from pathlib import Path
 
 from deepavfusion.inference.jobs.progress import with_progress
 
-_IMAGE, _SOUNDS = ".png", (".wav", ".ogg")
+_IMAGE, _SOUNDS = ".png", (".wav", ".ogg", ".flac")
+_PAIRS = "pairs of NAME.png and NAME.wav, NAME.ogg or NAME.flac"
 _IGNORED = {"", ".txt", ".md", ".svg", ".dat"}
 _SPOKEN = re.compile("(_desc)?(_[a-z]{2}(_[A-Za-z]{2})?)?")  # what follows the name of the thing
 _MAX_FAULTS = 5  # named in an error
@@ -44,17 +45,14 @@ class ThingFolder:
         """
         root = Path(path)
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: expected a folder of NAME.png with NAME.wav or NAME.ogg, found none.")
+            raise FileNotFoundError(f"{root}: expected a folder of {_PAIRS}, found none.")
         things, faults = _pair(root)
         if faults:
             raise ValueError(
-                f"{root}: expected pairs of NAME.png and NAME.wav or NAME.ogg in the same folder, with unique names, "
-                f"but found {_some(faults)}."
+                f"{root}: expected {_PAIRS} in the same folder, with unique names, but found {_some(faults)}."
             )
         if len(things) < 2:
-            raise ValueError(
-                f"{root}: expected at least 2 pairs of NAME.png and NAME.wav or NAME.ogg, found {len(things)}."
-            )
+            raise ValueError(f"{root}: expected at least 2 {_PAIRS}, found {len(things)}.")
         names = tuple(sorted(things))
         images, sounds = zip(*(things[name] for name in names))
         digest = hashlib.sha256()
@@ -77,7 +75,7 @@ def _pair(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
         groups = defaultdict(list)
         for path in paths:
             if path.suffix.lower() not in (_IMAGE, *_SOUNDS):
-                faults.append(f"{path.relative_to(root)} (neither png, wav nor ogg)")
+                faults.append(f"{path.relative_to(root)} (neither png, wav, ogg nor flac)")
             elif path.stem in drawn or not _is_spoken(path.stem, drawn):
                 groups[path.stem].append(path)
         for name, group in groups.items():

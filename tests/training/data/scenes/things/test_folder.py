@@ -44,8 +44,9 @@ def test_an_image_makes_a_translation_a_thing(folder):
         (["dog.png"], r"dog\.png \(without sound\)"),
         (["dog.wav"], r"dog\.wav \(without image\)"),
         (["more/cat.png", "more/cat.ogg"], r"more/cat\.(ogg|png) \(a second cat\)"),
+        (["cat.flac"], r"cat\.flac \(with several images or sounds\)"),
         (["cat.ogg"], r"cat\.ogg \(with several images or sounds\)"),
-        (["dog.mp3"], r"dog\.mp3 \(neither png, wav nor ogg\)"),
+        (["dog.mp3"], r"dog\.mp3 \(neither png, wav, ogg nor flac\)"),
         (["fox_de.ogg"], r"fox_de\.ogg \(without image\)"),  # the fox is in another folder
         (["cat_loud.ogg"], r"cat_loud\.ogg \(without image\)"),
         ([f"d{k}.png" for k in range(8)], r"d0\.png.*d4\.png \(without sound\) and 3 more\.$"),
@@ -56,7 +57,7 @@ def test_files_that_do_not_pair_are_named(folder, added, message):
         (folder / name).touch()
     with pytest.raises(ValueError, match=message) as caught:
         ThingFolder.read(folder)
-    assert "NAME.png and NAME.wav or NAME.ogg" in str(caught.value)
+    assert "NAME.png and NAME.wav, NAME.ogg or NAME.flac" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -34,12 +34,14 @@ def test_sounds_are_mono_at_the_rate_asked_for(folder):
     assert abs(cat.waveform[0]) < 0.01
 
 
-def test_ogg(folder):
+@pytest.mark.parametrize(("suffix", "codec", "form"), [("ogg", "libopus", "fltp"), ("flac", "flac", "s16")])
+def test_other_formats(folder, suffix, codec, form):
     (folder / "cat.wav").unlink()
-    with av.open(str(folder / "cat.ogg"), "w") as container:
-        stream = container.add_stream("libopus", rate=48000, layout="mono")
+    with av.open(str(folder / f"cat.{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=48000, layout="mono", format=form)
         tone = 0.5 * np.sin(2 * np.pi * 500 * np.arange(24000) / 48000)
-        frame = av.AudioFrame.from_ndarray(tone[None].astype(np.float32), format="fltp", layout="mono")
+        tone = tone.astype(np.float32) if form == "fltp" else (tone * 2**15).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(tone[None], format=form, layout="mono")
         frame.sample_rate, frame.pts = 48000, 0
         for packet in (*stream.encode(frame), *stream.encode()):
             container.mux(packet)
