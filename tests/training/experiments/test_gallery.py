@@ -181,12 +181,18 @@ def test_things_are_shown_with_the_run_that_was_trained_on_them(one, tmp_path):
     assert gallery.main(["--runs", str(tmp_path), "--things", str(out), "--out", str(page)]) == 0
     text = (page / "index.md").read_text(encoding="utf-8")
     assert re.findall(r"^### (.*)$", text, re.MULTILINE) == ["Recognition on things"]
-    assert "under the GPL" not in text
+    assert "Open Clip Art" not in text
     assert set(re.findall(r"true: (\w+)", text)) <= {"cat", "dog", "fox"}
     assert len(list((page / "media").glob("things-recognition-*.m4a"))) == len(PERCENTILES)
     with pytest.raises(RecipeError, match="scenes_recognition was evaluated without data.things"):
         gallery.main(["--things", str(one / "scenes_recognition"), "--out", str(tmp_path / "other")])
     assert not (tmp_path / "other").exists()
+    assert gallery.main(["--runs", str(tmp_path), "--out", str(page)]) == 0
+    text = (page / "index.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == ["Recognition on things"]
+    assert "Open Clip Art" in text
+    missing = [name for name, command in gallery.THINGS_RUNS.items() if f"- `{command}`" in text]
+    assert missing == ["things_localization", "things_separation", "things_segmentation"]
 
 
 def test_scores_where_lower_is_better_are_drawn_with_the_best_on_the_right():

@@ -4,8 +4,9 @@
     python -m deepavfusion.training.experiments.gallery --things runs/things_recognition --out runs/gallery
 
 The cases are those of completed runs in --runs, of the recipes that README names, at fixed percentiles of the scores in
-their stored predictions. A run that is missing is named on the page. --strip writes an image of two scenes over time:
-what sounds, and their sounds separated. --things adds evaluations of runs with data.things.
+their stored predictions, and of the same recipes with scenes of things. A run that is missing is named on the page.
+--things shows runs with other data.things instead. --strip writes an image of two scenes over time: what sounds, and
+their sounds separated.
 """
 
 import sys
@@ -32,24 +33,28 @@ RUNS = {
     "scenes_segmentation": "deepavfusion finetune scenes_segmentation",
     "evaluations/scenes_retrieval/quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
 }
-_THINGS = """
-Scenes of things, made of cut-outs and their own sounds ([how](../data.md#scenes-of-things)), are not shown here: images
-and sounds of the package that is named there are under the GPL, and the project does not ship them. With a folder
-`THINGS` made as described, these commands write such a page with them:
-
-```
-deepavfusion finetune scenes_recognition data.things=THINGS run.output_dir=runs/things_recognition
-deepavfusion finetune scenes_localization data.things=THINGS run.output_dir=runs/things_localization
-python -m deepavfusion.training.experiments.gallery --out runs/gallery --things runs/things_*
-```
-""".strip()
+# The same, with scenes of the things that docs/data.md names.
+THINGS_RUNS = {
+    f"things_{task}": f"deepavfusion finetune scenes_{task} data.things=runs/things "
+    f"model.init_from=runs/scenes_tiny_long {options}run.output_dir=runs/things_{task}"
+    for task, options in (
+        ("recognition", ""),
+        ("localization", "optim.epochs=2 "),
+        ("separation", ""),
+        ("segmentation", ""),
+    )
+}
+_THINGS = (
+    "Scenes of 23 cut-outs with sounds of their own ([how](../data.md#scenes-of-things)). The images are of the Open "
+    "Clip Art Library, in the public domain, the sounds of Sonic Pi, under CC0."
+)
 
 
 def parser() -> CommandParser:
     """Build the parser of the command line."""
     result = CommandParser("python -m deepavfusion.training.experiments.gallery", description=__doc__.split("\n\n")[0])
     result.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (runs)")
-    result.add_argument("--things", type=Path, nargs="+", default=[], help="folders of runs with data.things")
+    result.add_argument("--things", type=Path, nargs="+", help="folders of runs with data.things (RUNS/things_*)")
     result.add_argument("--out", type=Path, default=Path("docs/gallery"), help="folder of the page (docs/gallery)")
     result.add_argument("--strip", type=Path, help="WebP file of frames over time with what sounds and was separated")
     return result
@@ -60,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     given = parser().parse_args(argv)
     gallery = Gallery(given.out)
     sources = {name: load_source(given.runs / name) for name in RUNS if _is_evaluated(given.runs / name)}
-    things = [load_source(folder) for folder in given.things]
+    folders = [given.runs / name for name in THINGS_RUNS if _is_evaluated(given.runs / name)]
+    things = [load_source(folder) for folder in (given.things or folders)]
     for source in things:
         if source.recipe.data.things is None:
             raise RecipeError(f"{source.folder} was evaluated without data.things.")
@@ -71,19 +77,25 @@ def main(argv: list[str] | None = None) -> int:
     gallery.add_text("Rebuilt by `make gallery` from the runs in `runs/`.", "## Scenes")
     for name, source in sources.items():
         gallery.add(_section(name), source)
-    missing = [f"- `{command}`" for name, command in RUNS.items() if name not in sources]
-    if missing:
-        gallery.add_text("Not shown, because there is no completed run of", "\n".join(missing))
+    _add_missing(gallery, [command for name, command in RUNS.items() if name not in sources])
     gallery.add_text("## Things")
+    if not given.things:
+        gallery.add_text(_THINGS)
     for source in things:
         gallery.add(f"things-{source.kind}", source)
-    if not things:
-        gallery.add_text(_THINGS)
+    if not given.things:
+        _add_missing(gallery, [command for name, command in THINGS_RUNS.items() if given.runs / name not in folders])
     page, size = gallery.write()
     say(f"{page} ({size / 1e6:.1f} MB with its images and audio)")
     if given.strip is not None:
         _write_strip(given.strip, sources)
     return 0
+
+
+def _add_missing(gallery: Gallery, commands: list[str]) -> None:
+    if commands:
+        listed = "\n".join(f"- `{command}`" for command in commands)
+        gallery.add_text("Not shown, because there is no completed run of", listed)
 
 
 def _section(name: str) -> str:
