@@ -156,8 +156,10 @@ def _title(name: str, kind: str) -> str:
 def _provenance(source: Source) -> str:
     """From which run the cases are, as Markdown."""
     record, training = source.record, source.record.get("training")
-    parts = [f"recipe `{record['recipe']}`", f"model `{record['model']}`"]
-    if training:
+    parts = [f"recipe `{record['recipe']}`"]
+    if not training:
+        parts.append(f"model `{record['model']}`")
+    else:
         start = training["initial_weights"]
         start = "random weights" if start == "random" else f"`{Path(start).name}`"
         parts += [f"seed {source.recipe.run.seed}", f"{count(training['clips_seen'], 'clip')} seen, from {start}"]
