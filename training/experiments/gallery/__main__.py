@@ -5,8 +5,8 @@
 
 The cases are those of completed runs in --runs, of the recipes that README names, at fixed percentiles of the scores in
 their stored predictions, and of the same recipes with scenes of things. A run that is missing is named on the page.
---things shows runs with other data.things instead. --strip writes an image of two scenes over time: what sounds, and
-their sounds separated.
+--things shows runs with other data.things instead. --strip writes an image of two scenes over time, of things where
+there are runs with them: what sounds, and their sounds separated.
 """
 
 import sys
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     page, size = gallery.write()
     say(f"{page} ({size / 1e6:.1f} MB with its images and audio)")
     if given.strip is not None:
-        _write_strip(given.strip, sources)
+        _write_strip(given.strip, things, [*sources.values()])
     return 0
 
 
@@ -108,14 +108,18 @@ def _is_evaluated(folder: Path) -> bool:
     return (folder / "evaluation.json").is_file()
 
 
-def _write_strip(path: Path, sources: dict[str, Source]) -> None:
-    needed = ("scenes_separation", "scenes_localization")
-    missing = [RUNS[name] for name in needed if name not in sources]
-    if missing:
-        say(f"{path} is left as it is, because there are no completed runs of: {', '.join(missing)}", stream=sys.stderr)
-        return
-    write_atomically(path, webp(figure_png(draw_strip(*(sources[name] for name in needed))), quality=80))
-    say(str(path))
+def _write_strip(path: Path, *choices: list[Source]) -> None:
+    """Write the strip from the first of the lists that holds what it needs."""
+    needed = ("separation", "localization")
+    for sources in choices:
+        found = {source.kind: source for source in sources}
+        if all(kind in found for kind in needed):
+            strip = draw_strip(*(found[kind] for kind in needed))
+            write_atomically(path, webp(figure_png(strip), quality=80))
+            say(str(path))
+            return
+    commands = ", ".join(RUNS[f"scenes_{kind}"] for kind in needed if kind not in found)
+    say(f"{path} is left as it is, because there are no completed runs of: {commands}", stream=sys.stderr)
 
 
 if __name__ == "__main__":
