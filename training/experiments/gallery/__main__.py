@@ -108,17 +108,17 @@ def _is_evaluated(folder: Path) -> bool:
     return (folder / "evaluation.json").is_file()
 
 
-def _write_strip(path: Path, *choices: list[Source]) -> None:
-    """Write the strip from the first of the lists that holds what it needs."""
-    needed = ("separation", "localization")
-    for sources in choices:
+def _write_strip(path: Path, things: list[Source], scenes: list[Source]) -> None:
+    """Write the strip, of things if there is what it needs."""
+    for sources in (things, scenes):
         found = {source.kind: source for source in sources}
-        if all(kind in found for kind in needed):
-            strip = draw_strip(*(found[kind] for kind in needed))
+        if "separation" in found and "localization" in found:
+            strip = draw_strip(found["separation"], found["localization"])
             write_atomically(path, webp(figure_png(strip), quality=80))
             say(str(path))
             return
-    commands = ", ".join(RUNS[f"scenes_{kind}"] for kind in needed if kind not in found)
+    kinds = {source.kind for source in scenes}
+    commands = ", ".join(RUNS[f"scenes_{kind}"] for kind in ("separation", "localization") if kind not in kinds)
     say(f"{path} is left as it is, because there are no completed runs of: {commands}", stream=sys.stderr)
 
 
