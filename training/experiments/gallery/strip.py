@@ -14,6 +14,7 @@ from .figures import StripScene, strip
 from .sources import Source
 
 FRAMES = 8
+_SIDE = 160  # pixels of a frame, which models may see at fewer
 _NAMES = ("scene A", "scene B")
 
 
@@ -38,24 +39,21 @@ def draw_strip(separation: Source, localization: Source) -> Figure:
     scenes = []
     mixed = zip(_NAMES, clips.mixed_scenes(2 * pair), samples, separated, strict=True)
     for title, scene, sample, sound in mixed:
-        frames, own = _moving_frames(clips.config, clips.scene_index(scene)), sample["waveforms"][0]
-        overlays = _overlays(localization, frames, own)
-        scenes.append(StripScene(title, list(frames), overlays, extractor.log_mel(sound).numpy()))
+        config, index = replace(clips.config, num_frames=FRAMES, motion=True), clips.scene_index(scene)
+        shown = list(generate_scene(replace(config, image_size=_SIDE), index).frames)
+        maps = _heat_maps(localization, generate_scene(config, index).frames, sample["waveforms"][0])
+        overlays = [heat_overlay(frame, heat, limits=(0, 1)) for frame, heat in zip(shown, maps, strict=True)]
+        scenes.append(StripScene(title, shown, overlays, extractor.log_mel(sound).numpy()))
     rate = extractor.sampling_rate
     return strip(scenes, extractor.log_mel(mixture).numpy(), len(mixture) / rate, rate / 2)
 
 
-def _moving_frames(config, index: int) -> np.ndarray:
-    return generate_scene(replace(config, num_frames=FRAMES, motion=True), index).frames
-
-
-def _overlays(localization: Source, frames: np.ndarray, sound: torch.Tensor) -> list[np.ndarray]:
-    """Frames with the maps of their answers to a sound (N,)."""
+def _heat_maps(localization: Source, frames: np.ndarray, sound: torch.Tensor) -> np.ndarray:
+    """Where frames (T, H, W, 3) answer to a sound (N,): probabilities (T, rows, columns)."""
     processor = localization.task.processor
     pixels = processor.visual_processor.normalize(torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255)
     features = processor.feature_extractor.log_mel(sound)[None, None].expand(len(frames), -1, -1, -1)
-    maps = localization.model(pixel_values=pixels, input_features=features).logits.float().sigmoid()
-    return [heat_overlay(frame, heat, limits=(0, 1)) for frame, heat in zip(frames, maps.numpy(), strict=True)]
+    return localization.model(pixel_values=pixels, input_features=features).logits.float().sigmoid().numpy()
 
 
 __all__ = ["draw_strip"]
