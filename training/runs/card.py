@@ -22,6 +22,7 @@ from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.publishing.latency import latency_rows
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
 from deepavfusion.tasks_deepavfusion import ENCODER, TASKS
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..report.example import write_example
 from ..report.tables import markdown_table, markdown_text
@@ -239,7 +240,7 @@ def _limits(record: dict[str, Any], kind: str, recipe) -> list[str]:
     if data["name"] == "scenes":
         limits.append("The data are synthetic scenes; the model does not transfer to real videos.")
     if training["skipped_clips"]:
-        limits.append(f"Clips that could not be read: {len(training['skipped_clips'])}, listed in `evaluation.json`.")
+        limits.append(f"Clips that could not be read: {len(training['skipped_clips'])}, listed in `{EVALUATION_FILE}`.")
     return limits
 
 

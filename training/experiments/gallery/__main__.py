@@ -15,6 +15,7 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import webp
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.paths import EVALUATION_FILE
 from deepavfusion_cli.terminal import say
 
 from ...config.recipe import RecipeError
@@ -93,7 +94,7 @@ def _section(name: str) -> str:
 
 
 def _is_evaluated(folder: Path) -> bool:
-    return (folder / "evaluation.json").is_file()
+    return (folder / EVALUATION_FILE).is_file()
 
 
 def _write_strip(path: Path, sources: dict[str, Source]) -> None:
