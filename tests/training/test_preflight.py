@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 
 import deepavfusion_cli as cli
 from deepavfusion import modeling_deepavfusion
+from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.formats_deepavfusion import checkpoint_fault
 from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion.unimodal_deepavfusion import read_state_dict
-from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli import arguments, exports, preflight
 from deepavfusion_cli.early import models
 from deepavfusion_cli.early.marks import evaluation_fingerprint, make_record
 from deepavfusion_cli.early.models import TASKS
@@ -116,6 +117,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         ),
         (["convert", "absent.pth", "x"], 2, "the file absent.pth does not exist"),
         (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 cannot be written to: it is a file"),
+        (["convert", "checkpoint.pth", "x", "--task", "segmentatoin"], 2, "(did you mean segmentation?)"),
         (["export"], 2, "the following arguments are required: FORMAT"),
         (["export", "onxn", "runs/my_model", "x.onnx"], 2, "invalid choice: 'onxn'"),
         (["export", "onnx", "runs/my_modle", "x.onnx"], 2, "there is no such folder; did you mean runs/my_model?"),
@@ -615,6 +617,7 @@ def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert MARK_FILE == modeling_deepavfusion.MARK_FILE
     assert tuple(DATA_SETS) == arguments.DATA_SETS
+    assert tuple(TASK_CLASSES) == exports.CONVERTED
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data", "recipes"} == {*cli.COMMANDS}
 

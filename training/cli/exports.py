@@ -23,6 +23,7 @@ from .paths import (
     unusable,
 )
 
+CONVERTED = ("encoder", "pretraining", "classification", "separation", "segmentation")  # tasks of published models
 _PLAYED = (".mp4", ".webm")  # examples in model cards
 _EXAMPLE_MEGABYTES = 20
 
@@ -41,9 +42,7 @@ def convert_parser() -> CommandParser:
     )
     parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
     parser.add_argument("output", type=Path, help="output folder")
-    parser.add_argument(
-        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
-    )
+    parser.add_argument("--task", choices=CONVERTED, help="what the model is for (default: inferred)")
     parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
     parser.add_argument(
         "--example",
@@ -284,6 +283,7 @@ CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push, "
 
 __all__ = [
     "CHECKS",
+    "CONVERTED",
     "convert_parser",
     "demo_parser",
     "evaluate_parser",
