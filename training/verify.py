@@ -1,7 +1,7 @@
 """Derive every number of an evaluation anew from its stored predictions, and compare.
 
     deepavfusion verify runs/scenes_recognition
-    deepavfusion verify runs/evaluations/scenes_retrieval/quickstart
+    deepavfusion verify runs/evaluations/scenes_retrieval-quickstart
 
 DIR holds evaluation.json and the folder predictions/ that evaluations of this version write. The metrics are computed
 again by the protocol that evaluation.json names, from what the model answered for each clip; where a row also holds the

@@ -136,3 +136,11 @@ def test_recipes_of_a_command_and_the_file_of_a_recipe(capsys):
     assert capsys.readouterr().out == recipe_file("scenes_tiny").read_text(encoding="utf-8")
     assert cli.main(["recipes", "scenes_tyni"]) == 2
     assert "Did you mean scenes_tiny?" in capsys.readouterr().err
+
+
+def test_what_is_like_no_name_is_answered_without_a_guess(capsys):
+    for words in (["nonsense"], ["recipes", "nonsense"], ["pretrain", "nonsense"]):
+        assert cli.main(words) == 2
+        err = capsys.readouterr().err
+        assert "nonsense" in err
+        assert "Did you mean" not in err

@@ -382,7 +382,7 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
     Path("foreign", "notes.txt").touch()
     model, given = "runs/my_model", ["evaluate", "scenes_retrieval", "--model", "runs/my_model"]
     _, sections = settings("scenes_retrieval", [])
-    default = place / "runs" / "evaluations" / "scenes_retrieval" / "my_model"
+    default = place / "runs" / "evaluations" / "scenes_retrieval-my_model"
     with contextlib.chdir(place):
         mark(default, "evaluate", evaluation_fingerprint(model, sections))
     mark(place / "converted", "convert", {"checkpoint": "other.pth", "task": None, "config": None})
@@ -423,19 +423,25 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ([*given, "data.eval_size=7"], other),
         ([*given[:3], "models/other_model", "--out", str(default)], "\n  model: "),
         (["convert", "checkpoint.pth", "converted"], "converted holds other results (before -> now):\n  checkpoint: "),
-        (["verify", "run"], "run holds no evaluation.json: expected the folder of a run or of an evaluation."),
+        (["verify", "foreign"], "foreign holds no evaluation.json: expected the folder of a run or of an evaluation."),
+        (["verify", "run"], "run holds no evaluation.json: the run in that folder has not finished; the command that"),
     ]
     Path("old").mkdir()
     Path("old", "evaluation.json").write_text('{"task": "recognition"}')
     cases.append((["verify", "old"], "old holds no predictions/clips.parquet: it was evaluated by an earlier version"))
     answered(cases, place)
     used = "is in use by another run (process "
+    in_progress = f"the run in that folder is in progress (process {os.getpid()}): wait until it ends.\n"
     with lock_folder("run"), lock_folder("converted"), lock_folder("runs/my_model"):
         cases = [
             ([*pretrain, "run.output_dir=run", "run.seed=3"], f"run {used}"),
             ([*given, "--out", "run"], f"run {used}"),
             (["convert", "checkpoint.pth", "converted", "--overwrite"], f"converted {used}"),
             (["push", "runs/my_model", "ORG/NAME"], f"runs/my_model cannot be published: runs/my_model {used}"),
+            (["classify", "clip.mp4", "--model", "run"], f"run cannot be used: {in_progress}"),
+            (["evaluate", "scenes_retrieval", "--model", "run"], f"--model=run cannot be used: {in_progress}"),
+            (["push", "run", "ORG/NAME"], f"run cannot be published: {in_progress}"),
+            (["verify", "run"], f"run holds no evaluation.json: {in_progress}"),
         ]
         answered(cases, place)
     for words in (
@@ -471,17 +477,24 @@ def test_several_processes_wait_with_the_comparison_of_the_recipe(place, monkeyp
 )
 def test_evaluations_of_different_models_are_in_different_folders(origin, name, place):
     Path("runs/my_model/checkpoints/checkpoint-20").mkdir(parents=True)
-    assert evaluation_folder("RECIPE", origin) == Path("runs/evaluations/RECIPE", name)
+    assert evaluation_folder("RECIPE", origin) == Path(f"runs/evaluations/RECIPE-{name}")
     given = preflight.parse_evaluation(["scenes_retrieval", "--model", origin, "run.output_dir=x"])
     assert preflight.evaluation_place(given, "x") == (Path("x"), "run.output_dir")
     given = preflight.parse_evaluation(["own/scenes_retrieval.yaml", "--model", origin])
-    assert preflight.evaluation_place(given, "x") == (Path("runs/evaluations/scenes_retrieval", name), "--out")
+    assert preflight.evaluation_place(given, "x") == (Path(f"runs/evaluations/scenes_retrieval-{name}"), "--out")
+
+
+@pytest.mark.parametrize("model", ["my_model", "my_model/checkpoints/checkpoint-20"])
+def test_the_evaluation_of_a_model_that_its_recipe_names_has_that_name_once(model, place):
+    (place / "runs" / model).mkdir(parents=True, exist_ok=True)
+    assert evaluation_folder("my_model", f"runs/{model}") == Path("runs/evaluations", model.replace("/", "-"))
+    assert evaluation_folder("my_mod", f"runs/{model}").name == f"my_mod-{model.replace('/', '-')}"
 
 
 def test_models_elsewhere_are_named_with_the_folder_above(place, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "first" / "final"
     elsewhere.mkdir(parents=True)
-    assert evaluation_folder("RECIPE", str(elsewhere)).name == "first-final"
+    assert evaluation_folder("RECIPE", str(elsewhere)).name == "RECIPE-first-final"
 
 
 MEDIA = {

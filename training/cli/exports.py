@@ -130,7 +130,7 @@ def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> Co
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
     parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    place = f"runs/evaluations/{recipe}/MODEL"
+    place = f"runs/evaluations/{recipe}-MODEL"
     parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return parser

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from deepavfusion.inference.jobs.locks import lock_owner
+
 from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
@@ -123,9 +125,16 @@ def missing_model(origin: str) -> str | None:
         return missing_folder(origin)
     if (path / "config.json").is_file():
         return None
-    if _is_unfinished(path / MARK_FILE):
-        return "the run in that folder has not finished; the command that started it resumes it"
-    return f"there is no model in that folder{suggestion(origin)}"
+    return unfinished_run(path) or f"there is no model in that folder{suggestion(origin)}"
+
+
+def unfinished_run(folder: Path) -> str | None:
+    """Reason why a folder lacks results: its run is in progress, or was interrupted; None for other folders."""
+    if not _is_unfinished(folder / MARK_FILE):
+        return None
+    if (process := lock_owner(folder)) is not None:
+        return f"the run in that folder is in progress (process {process}): wait until it ends"
+    return "the run in that folder has not finished; the command that started it resumes it"
 
 
 def _is_unfinished(mark: Path) -> bool:
@@ -139,6 +148,8 @@ def _is_unfinished(mark: Path) -> bool:
 def evaluation_folder(recipe: str, origin: str) -> Path:
     """Folder in which `deepavfusion evaluate` writes its report by default: one for each recipe and model.
 
+    A model that is named by the recipe, which may have trained it, has a folder of that name alone.
+
     Args:
         recipe: Name of the recipe.
         origin: Folder of the model, by which it is named, from the current folder or with the one above; or Hub id.
@@ -148,14 +159,15 @@ def evaluation_folder(recipe: str, origin: str) -> Path:
     if path.is_dir():
         path, here = path.resolve(), Path.cwd()
         parts = path.relative_to(here).parts if path.is_relative_to(here) else path.parts[-2:]
-    named = [part for part in parts if part not in (RUNS, path.anchor)]
-    return Path(RUNS, "evaluations", recipe, "-".join(named or [path.name]))
+    model = "-".join([part for part in parts if part not in (RUNS, path.anchor)] or [path.name])
+    return Path(RUNS, "evaluations", model if f"{model}-".startswith(f"{recipe}-") else f"{recipe}-{model}")
 
 
 def missing_evaluation(folder: Path) -> str | None:
     """Sentence that says that a folder holds no evaluation, or none with predictions; None if it does."""
     if not (folder / EVALUATION_FILE).is_file():
-        return f"{folder} holds no {EVALUATION_FILE}: expected the folder of a run or of an evaluation."
+        expected = unfinished_run(folder) or "expected the folder of a run or of an evaluation"
+        return f"{folder} holds no {EVALUATION_FILE}: {expected}."
     try:
         named = "task" in json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -257,5 +269,6 @@ __all__ = [
     "sentence",
     "similar",
     "suggestion",
+    "unfinished_run",
     "unusable",
 ]

@@ -119,7 +119,6 @@ def _check_training(command: str, recipe: str, sections: dict[str, dict[str, Any
 def _check_evaluation(given: argparse.Namespace, own: str, sections: dict[str, dict[str, Any]]) -> None:
     origin, task = given.model, sections["task"]["name"]
     path, argument = evaluation_place(given, sections["run"].get("output_dir"))
-    check_writable(path, argument)
     check_model(origin, f"--model={origin}", task, training=f"{own} {given.recipe}")
     check_folder(path, argument, "evaluate", evaluation_fingerprint(origin, sections), given.overwrite)
 

@@ -38,7 +38,7 @@ def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str
         closest: The suggestion; by default the closest of the valid names.
     """
     valid = list(valid)
-    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.5)), None)
+    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1)), None)
     hint = f" Did you mean {closest}?" if closest else ""
     return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
 

@@ -84,8 +84,10 @@ def is3_json(root: Path, given: str | Path | None = None, found: Callable[[], st
 def missing_shards(root: str) -> str:
     """Sentence that says that there is no prepared data set in a folder, or none that is finished."""
     unfinished = Path(root, "parts").is_dir()
-    hint = "its preparation is not finished: run the same `deepavfusion data prepare` again" if unfinished else None
-    return f"Expected a prepared data set with {SHARDS} at {root}; {hint or '`deepavfusion data prepare` makes one'}."
+    hint = "`deepavfusion data prepare` makes one"
+    if unfinished:
+        hint = "its preparation is not finished: wait for it, or run the same `deepavfusion data prepare` again"
+    return f"Expected a prepared data set with {SHARDS} at {root}; {hint}."
 
 
 def _shards_file(root: Path) -> Path:

@@ -31,7 +31,7 @@ RUNS = {
     "scenes_localization": "deepavfusion finetune scenes_localization",
     "scenes_separation": "deepavfusion finetune scenes_separation",
     "scenes_segmentation": "deepavfusion finetune scenes_segmentation",
-    "evaluations/scenes_retrieval/quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
+    "evaluations/scenes_retrieval-quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
 }
 _THINGS = """
 Scenes of things, made of cut-outs and their own sounds ([how](../data.md#scenes-of-things)), are not shown here: images
@@ -89,8 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _section(name: str) -> str:
     """Name of the section of a folder of `RUNS`; of an evaluation, that of its recipe."""
-    first, *others = Path(name).parts
-    return (others[0] if first == "evaluations" else first).replace("_", "-")
+    return Path(name).name.partition("-")[0].replace("_", "-")
 
 
 def _is_evaluated(folder: Path) -> bool:
