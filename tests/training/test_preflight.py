@@ -399,7 +399,11 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ),
         (
             [*pretrain, "run.output_dir=run", "run.seed=3", "optim.epochs=2"],
-            "\n  optim.epochs: 3.0 -> 2.0\n  optim.warmup_epochs: ",
+            " (before -> now):\n  optim.epochs: 3.0 -> 2.0\nName another",
+        ),
+        (
+            [*pretrain, "run.output_dir=run", "run.seed=3", "optim.warmup_epochs=1"],
+            " (before -> now):\n  optim.warmup_epochs: 0.15 -> 1.0\nName another",
         ),
         ([*pretrain, "run.output_dir=run", "run.seed=3", "model.hidden_size=64"], "\n  model.hidden_size: 128 -> 64\n"),
         (
@@ -455,6 +459,25 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
     preflight.check("finetune", [*finetune[1:], "run.output_dir=done", "run.overwrite=true"])
     for words in ([], ["data.eval_size=7", "--overwrite"]):
         preflight.check("evaluate", [*given[1:], *words])
+
+
+def test_ways_to_write_a_path_are_the_same_recipe(place):
+    """As long as the name of the folder is the same, on which the order of its clips depends."""
+    for name in ("VIDEOS", "other"):
+        Path(name).mkdir()
+    Path("linked").symlink_to("VIDEOS")
+    words = ["folder_recognition", "data.path=VIDEOS", "model.init_from=models/other_model"]
+    begun(place / "run", "finetune", *words)
+    change = ["run.output_dir=run", f"model.init_from={place}/models/other_model/"]
+    for path in ("VIDEOS/", "./VIDEOS", f"{place}/VIDEOS", "other/../VIDEOS", "runs/../VIDEOS//"):
+        preflight.check("finetune", [*words, *change, f"data.path={path}"])
+    for path in ("other", "linked", "."):
+        with pytest.raises(FolderError, match=f'\\(before -> now\\):\n  data.path: "VIDEOS" -> "{path}"\nName'):
+            preflight.check("finetune", [*words, *change, f"data.path={path}"])
+    words = ["folder_recognition", f"data.path={place}/VIDEOS", "model.init_from=ORG/NAME"]
+    begun(place / "other" / "run", "finetune", *words)
+    with contextlib.chdir("VIDEOS"):
+        preflight.check("finetune", [*words, "data.path=.", "run.output_dir=../other/run"])
 
 
 def test_several_processes_wait_with_the_comparison_of_the_recipe(place, monkeypatch):

@@ -43,6 +43,18 @@ def existing_parent(path: Path) -> Path:
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
+def named_path(path: str | os.PathLike) -> Path:
+    """A path that ends with the name of its file or folder, which `.` and `..` do not."""
+    path = Path(path)
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def is_same_path(first: str, second: str) -> bool:
+    """Whether two paths are the same file or folder by the same name, which orders of clips depend on."""
+    named = (named_path(first), named_path(second))
+    return len({(path.name, path.parent.resolve()) for path in named}) == 1
+
+
 def check_writable(path: Path, argument: str) -> None:
     """Raise `FolderError` if a folder cannot be created or written to; leaves nothing behind.
 
@@ -260,10 +272,12 @@ __all__ = [
     "check_writable",
     "evaluation_folder",
     "existing_parent",
+    "is_same_path",
     "missing_evaluation",
     "missing_folder",
     "missing_model",
     "model_folders",
+    "named_path",
     "no_data",
     "no_data_path",
     "sentence",
