@@ -40,7 +40,7 @@ from .data.shards import (
 from .data.shards.preparation import stored_name
 from .data.sources import DATA_SETS, with_defaults
 from .data.stills import BoxClips, MaskClips, StillClips
-from .suggestions import next_command
+from .suggestions import next_commands
 from .wording import count, with_path
 
 _GB = 1e9
@@ -142,10 +142,11 @@ def main(argv: list[str]) -> int:
     if whole:
         done = f"everything was there already, nothing is left to do: {done} in {count(len(shards), 'shard')}"
     say(f"{done} {'' if whole else 'stored '}{stored}")
-    if (line := next_command(preparation, given.out)) is not None:
-        model = ", with a model in place of MODEL" if line.endswith((" MODEL", "=MODEL")) else ""
+    if lines := next_commands(preparation, given.out):
+        model = ", with a model in place of MODEL" if any(line.endswith((" MODEL", "=MODEL")) for line in lines) else ""
         say(f"\nnext{model}:", kept="\n")
-        say(f"  {line}")
+        for line in lines:
+            say(f"  {line}")
     return FAILED if prepared.broken else 0
 
 
