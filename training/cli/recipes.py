@@ -110,7 +110,8 @@ def recipe_needs(name: str) -> str:
     if recipe_command(name) == "evaluate":
         needs.append("a model in --model")
     elif init_from is not None and init_from != "null":
-        needs.append(f"a model in model.init_from ({init_from})")
+        command = maker(Path(init_from).name)
+        needs.append(f"a model in model.init_from (by default {init_from}, which `{command}` creates)")
     return " and ".join(needs)
 
 
