@@ -133,8 +133,15 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
     return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / EVALUATION_FILE}", _EXPLAINED])
 
 
-def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...]) -> str:
-    """Format a finished run for the terminal, without its evaluation; `commands` are suggestions for the next step."""
+def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...], license: str | None) -> str:
+    """Format a finished run for the terminal, without its evaluation.
+
+    Args:
+        record: Content of evaluation.json.
+        folder: Folder of the run.
+        commands: Suggestions for the next step.
+        license: License that the card of the model states.
+    """
     training = record["training"]
     parts = [
         f"trained on {count(training['clips_seen'], 'clip')} (repeats counted) in {duration(training['seconds'])} "
@@ -149,7 +156,7 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     parts += [f"image   {path}" for path in images]
     scene = folder / "scene" / "clip.mp4"
     clip = scene if scene.is_file() else "CLIP.mp4"
-    following = (*commands, "push {folder} ORG/NAME --dry-run")
+    following = (*commands, f"push {{folder}} ORG/NAME{'' if license else ' --license LICENSE'} --dry-run")
     lines = (f"  {own_command()} {command.format(folder=folder, clip=clip)}" for command in following)
     return "\n".join([*parts, "\nnext:", *lines])
 

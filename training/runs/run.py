@@ -17,7 +17,7 @@ from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
 from ..wording import count, metric_title
 from .arguments import check_combinations, on_cpu, training_arguments
-from .card import write_card
+from .card import model_license, write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder, fingerprint
 from .logging import ProgressLog, tracker_callbacks
@@ -216,7 +216,7 @@ class Run:
             write_card(draft, name, record, evaluation, recipe, notes)
             self.folder.publish()
             lines = ["", *notes, summary(evaluation, self.folder.path)]
-            lines.append(training_summary(record, self.folder.path, self.task.NEXT))
+            lines.append(training_summary(record, self.folder.path, self.task.NEXT, model_license(recipe)))
             self.progress.print("\n".join([*lines, *([f"\n{line}"] if line else [])]))
         self.processes.wait_for_everyone()
 
