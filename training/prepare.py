@@ -16,6 +16,7 @@ from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.early.data import check_preparation
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, outcome
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
@@ -61,10 +62,7 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int | Non
             used.
     """
     name, root = options["name"], str(options["path"])
-    if name == "shards":
-        raise ValueError(f"{root} is named as a prepared data set; only others can be prepared.")
-    if options.get("validation_fraction") is not None:
-        raise ValueError("All clips are prepared: give data.validation_fraction to the training, which holds them out.")
+    check_preparation(name, options)
     rows, reasons = {}, {}
     given = chosen_options(with_defaults(options))
     about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}

@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 
 from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES
 from deepavfusion.inference.jobs.locks import folder_owner
 
 from .early.marks import check_folder, conversion_fingerprint
 from .early.models import check_model
+from .early.outputs import check_media
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
     InputError,
@@ -225,6 +227,8 @@ def check_demo(given: argparse.Namespace) -> None:
             raise InputError("--export-space: expected no --clips, which are not part of a Space.")
         check_writable(given.export_space, "--export-space")
         check_empty(given.export_space, "--export-space")
+    elif given.clips is not None:
+        check_media([str(given.clips)], VIDEO_SUFFIXES)
 
 
 def check_conversion(given: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
 from ..wording import count, metric_title
-from .arguments import check_combinations, on_cpu, training_arguments
+from .arguments import on_cpu, settle_compile, settle_precision, training_arguments
 from .card import model_license, write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder, fingerprint
@@ -70,7 +70,8 @@ class Run:
 
     def _check(self) -> None:
         self.recipe.check_data_path()
-        check_combinations(self.recipe)
+        settle_precision(self.recipe)
+        settle_compile(self.recipe)
         try:
             self.trackers = tracker_callbacks(self.recipe.run.trackers)
         except ValueError as error:
