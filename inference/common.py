@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -20,15 +19,16 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.tasks_deepavfusion import HEADS
 from deepavfusion_cli.boundary import report
 from deepavfusion_cli.early.models import head_fault, type_fault
+from deepavfusion_cli.early.outputs import check_index, is_paged
 from deepavfusion_cli.errors import cause, machine_failure, one_line, raised_by_package
 from deepavfusion_cli.paths import missing_model, suggestion, unusable
 from deepavfusion_cli.terminal import say
 
 from .files import UnreadableError, damaged_file
-from .jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_files
+from .jobs.inputs import find_files, folder_suffixes
 from .jobs.progress import Progress, plain_output
-from .jobs.records import RECORDS, say_written
-from .pages.index import check_index, write_index
+from .jobs.records import say_written
+from .pages.index import write_index
 from .precision import fast_bfloat16, set_float32_precision, set_threads
 
 STREAMS = ("fusion", "image", "audio")
@@ -181,7 +181,6 @@ def run(
     arguments: argparse.Namespace,
     load: Callable[[], DeepAVFusionPipeline],
     work: Callable[[DeepAVFusionPipeline, str, str], None],
-    suffixes: Sequence[str] = (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES),
     counted: bool = True,
 ) -> int:
     """Load a pipeline and process the files one by one.
@@ -195,7 +194,6 @@ def run(
         arguments: Arguments from `deepavfusion_cli.preflight.parse`.
         load: Function that returns the pipeline.
         work: Function of the pipeline, a file, and the prefix of its output files (unique among the files).
-        suffixes: Endings of the files that a folder stands for.
         counted: Whether the progress counts windows; False for `work` that shows its own progress through a file.
 
     Returns:
@@ -206,13 +204,13 @@ def run(
     plain_output()
     check_device(arguments.device)
     out = getattr(arguments, "out", None)
-    files, errors, notes = find_files(arguments.files, suffixes, out)
+    files, errors, notes = find_files(arguments.files, folder_suffixes(command, arguments), out)
     for note in notes:
         say(f"deepavfusion {command}: {note}", stream=sys.stderr)
     code = max((report(f"deepavfusion {command}", error, lines=False) for error in errors), default=0)
     if not files:
         return code
-    paged = out is not None and command in RECORDS and (len(files) > 1 or any(map(os.path.isdir, arguments.files)))
+    paged = is_paged(command, arguments)
     if paged:
         check_index(out, arguments.overwrite)
     pipeline = load()

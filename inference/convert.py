@@ -7,10 +7,10 @@ deepavfusion convert checkpoint_latest.pth converted/ --example clip.mp4
 """
 
 import sys
-from pathlib import Path
 
 import deepavfusion
 from deepavfusion.card_deepavfusion import model_card
+from deepavfusion.conversion_deepavfusion import UndeterminedError
 from deepavfusion.processors import DeepAVFusionProcessor, load_clip
 from deepavfusion.published_deepavfusion import CHECKPOINTS, SOURCE, checkpoint_name, results_table
 from deepavfusion_cli.boundary import command
@@ -63,11 +63,6 @@ def _card(model, args, example: str) -> str:
     return str(card)
 
 
-def _cause(error: Exception, checkpoint: Path) -> str:
-    """Cause of an error, with the option of the command in place of the argument of the function."""
-    return cause(error, checkpoint).replace("pass `config`", "pass --config FOLDER")
-
-
 @command("deepavfusion convert")
 def main(argv: list[str]) -> int:
     """Run the command; returns 0, or 2 for an unusable checkpoint or argument."""
@@ -84,7 +79,10 @@ def main(argv: list[str]) -> int:
     except Exception as error:
         if machine_failure(error):
             raise
-        say(f"deepavfusion convert: {args.checkpoint}: {_cause(error, args.checkpoint)}", stream=sys.stderr)
+        text = cause(error, args.checkpoint)
+        if isinstance(error, UndeterminedError):
+            text = f"{error.reason}; pass --config FOLDER."
+        say(f"deepavfusion convert: {args.checkpoint}: {text}", stream=sys.stderr)
         return BAD_INPUT
     processor = DeepAVFusionProcessor.from_model(model)
     if args.example:

@@ -14,6 +14,7 @@ import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.early.outputs import tokens_file
 from deepavfusion_cli.preflight import parse
 from deepavfusion_cli.terminal import say
 
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     arguments = parse("embed", argv)
 
     def work(pipeline, file: str, name: str) -> None:
-        output = arguments.output or arguments.out / f"{name}.safetensors"
+        output = tokens_file(arguments, name)
         check_absent([output], arguments.overwrite)
         streams = embed(pipeline, file, arguments.batch_size, **timestamp_options(arguments))
         save(streams, output, file, arguments.model)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import safetensors
 
 from deepavfusion.modeling_deepavfusion import apply_umask
+from deepavfusion_cli.early.outputs import check_absent
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, cause, disk_is_full, error_number
 from deepavfusion_cli.paths import FolderError, check_writable, existing_parent
 
@@ -168,15 +169,6 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     content = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     with writing(path, len(content)) as file:
         file.write(content)
-
-
-def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise `FileExistsError` if a file would be replaced without `overwrite`."""
-    for path in paths:
-        if not overwrite and path.exists():
-            raise FileExistsError(
-                f"{path} already exists: choose another output path, or pass --overwrite to replace it."
-            )
 
 
 def write_files(files: Mapping[Path, bytes], overwrite: bool) -> None:

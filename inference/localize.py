@@ -17,7 +17,6 @@ from .drawing import heat_overlay
 from .films.encoding import SHORT_SIDE, video_encoder
 from .films.maps import Overlay, small_map
 from .films.results import MapResults
-from .jobs.inputs import VIDEO_SUFFIXES
 from .media import png
 
 
@@ -77,7 +76,7 @@ def main(argv: list[str]) -> int:
         line,
         heat_film(scored),
     )
-    return run("localize", arguments, load, results.write, VIDEO_SUFFIXES, counted=False)
+    return run("localize", arguments, load, results.write, counted=False)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from .drawing import IGNORED, class_colors, mask_overlay
 from .films.encoding import SHORT_SIDE, video_encoder
 from .films.maps import Overlay, small_map
 from .films.results import MapResults
-from .jobs.inputs import VIDEO_SUFFIXES
 from .media import encode_png, png
 
 
@@ -93,7 +92,7 @@ def main(argv: list[str]) -> int:
         )
         results.write(pipeline, file, name)
 
-    return run("segment", arguments, load, segment, VIDEO_SUFFIXES, counted=False)
+    return run("segment", arguments, load, segment, counted=False)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .drawing import stft_spectrograms
 from .files import check_absent, size_text
 from .films.encoding import video_encoder
 from .films.sources import write_source_films
-from .jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, VIDEO_SUFFIXES, numbered
+from .jobs.inputs import DRAFT_SUFFIX, numbered
 from .jobs.progress import Progress, duration
 from .jobs.recording_drafts import RecordingDraft
 from .jobs.records import (
@@ -189,8 +189,7 @@ def main(argv: list[str]) -> int:
         note = f", attenuated by a factor of {factor:.2f} to avoid clipping" if factor > 1 else ""
         say_written([*(f"{path}{note}" for path in paths), spectrograms, *films])
 
-    suffixes = VIDEO_SUFFIXES if arguments.frame is None else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
-    return run("separate", arguments, load, separate, suffixes, counted=False)
+    return run("separate", arguments, load, separate, counted=False)
 
 
 if __name__ == "__main__":

@@ -126,9 +126,25 @@ def license_text(license: str | None, data: str | None = None) -> str:
         license: Identifier of the license of the weights; None if it is not known.
         data: A sentence on the license of the training data.
     """
-    weights = f"Weights: {license}." if license else "No license is stated for the weights."
     data = data or "The data that a model was trained on have terms of their own."
-    return f"{weights} The code in this repository: apache-2.0. {data}"
+    return f"{_weights_license(license)} The code in this repository: apache-2.0. {data}"
+
+
+def _weights_license(license: str | None) -> str:
+    return f"Weights: {license}." if license else "No license is stated for the weights."
+
+
+def with_license(card: ModelCard, license: str) -> ModelCard:
+    """A card that states no license, with one.
+
+    Args:
+        card: The card.
+        license: Identifier of the license of the weights.
+    """
+    text = str(card).replace(_weights_license(None), _weights_license(license))
+    result = ModelCard(text, ignore_metadata_errors=True)
+    result.data["license"] = license
+    return result
 
 
 def at_location(card: str, location: str) -> str:
@@ -285,4 +301,5 @@ __all__ = [
     "multiply_accumulates",
     "replace_placeholder",
     "usage",
+    "with_license",
 ]

@@ -37,6 +37,18 @@ TASK_PREFIXES = {
 }
 
 
+class UndeterminedError(ValueError):
+    """Raised for what a file does not determine, so that a configuration is needed.
+
+    Args:
+        reason: What that is: a sentence without its end.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(f"{reason}; pass `config`.")
+        self.reason = reason
+
+
 def normalize_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Remove `module.` from published names, and rename `video.` (video encoders) to `image.`.
 
@@ -93,7 +105,8 @@ def infer_config(tensors: dict[str, torch.Tensor], task: str) -> DeepAVFusionCon
         task: Task of the model; encoder names are bare for `"encoder"` and start with `encoder.` otherwise.
 
     Raises:
-        ValueError: If a value can neither be inferred nor assumed; pass the configuration then.
+        UndeterminedError: If a value can neither be inferred nor assumed.
+        ValueError: If the checkpoint is incomplete, or has sizes that no model can have.
     """
     tensors, encoder = _Tensors(tensors), _Tensors(tensors, "" if task == "encoder" else "encoder.")
     dim = encoder["fusion_tokens"].shape[-1]
@@ -130,11 +143,13 @@ def _heads(dim: int) -> int:
     if dim == 1280:  # only the huge ViT has heads of 80 channels
         return 16
     if dim % 64:
-        raise ValueError(
-            f"Cannot infer the number of attention heads from hidden_size={dim} (not a multiple of 64); pass `config`."
+        raise UndeterminedError(
+            f"Cannot infer the number of attention heads from hidden_size={dim} (not a multiple of 64)"
         )
     if dim not in (384, 768, 1024):
-        logger.warning(f"Assuming {dim // 64} attention heads for hidden_size={dim}; pass `config` if it differs.")
+        logger.warning(
+            f"Assuming {dim // 64} attention heads for hidden_size={dim}; pass a configuration if it differs."
+        )
     return dim // 64
 
 
@@ -148,8 +163,8 @@ def _grid(encoder: _Tensors, tower: str, axes: int) -> tuple[int, ...]:
     """Find the grid whose sin-cos table is the one stored for a tower."""
     key = f"{tower}.pos_embed"
     if key not in encoder:
-        raise ValueError(
-            f"The checkpoint has no {encoder.prefix + key!r}, from which the input's size is inferred; pass `config`."
+        raise UndeterminedError(
+            f"The checkpoint has no {encoder.prefix + key!r}, from which the input's size is inferred"
         )
     table = encoder[key][0].float()
     for grid in _factorizations(table.shape[0], axes):
@@ -210,7 +225,7 @@ def _fusion(encoder: _Tensors, dim: int) -> dict:
         values["fusion_attention_ratio"] = _ratio(encoder[block + "attn.q.weight"].shape[0], dim)
         values["fusion_mlp_ratio"] = _ratio(encoder[block + "mlp.fc1.weight"].shape[0], dim)
     if kind == "factorized" and total != 32:
-        raise ValueError(f"How {total} fusion tokens divide into the three kinds is not in the file; pass `config`.")
+        raise UndeterminedError(f"How {total} fusion tokens divide into the three kinds is not in the file")
     names = ("num_fusion_tokens", "num_image_aggregation_tokens", "num_audio_aggregation_tokens")
     return values | {"fusion_type": kind} | dict(zip(names, counts, strict=True))
 
@@ -236,12 +251,13 @@ def _decoder_heads(tensors: _Tensors, dim: int, swin: dict[str, bool]) -> int:
         if swin[modality]:
             return tensors[f"{modality}_decoder_blocks.0.attn.relative_position_bias_table"].shape[1]
     if dim % 16:
-        raise ValueError(
-            f"Cannot infer the number of attention heads from decoder_hidden_size={dim} (not a multiple of 16); pass "
-            "`config`."
+        raise UndeterminedError(
+            f"Cannot infer the number of attention heads from decoder_hidden_size={dim} (not a multiple of 16)"
         )
     if dim != 512:
-        logger.warning(f"Assuming 16 attention heads for decoder_hidden_size={dim}; pass `config` if it differs.")
+        logger.warning(
+            f"Assuming 16 attention heads for decoder_hidden_size={dim}; pass a configuration if it differs."
+        )
     return 16
 
 
@@ -285,7 +301,7 @@ def load_original_checkpoint(path_or_state_dict, config=None, task: str | None =
             config = infer_config(tensors, task)
         except (ArithmeticError, LookupError, TypeError, RuntimeError, StrictDataclassError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"The checkpoint has tensors of impossible sizes; pass `config`: {reason}") from error
+            raise UndeterminedError(f"The checkpoint has tensors of impossible sizes ({reason})") from error
     model = TASK_CLASSES[task](config)
     _load(model, tensors)
     return model.eval()
@@ -381,4 +397,4 @@ def _names(names, limit: int = 12, quoted: bool = True) -> str:
     return (shown or "none") + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-__all__ = ["export_original_state_dict", "infer_config", "load_original_checkpoint"]
+__all__ = ["UndeterminedError", "export_original_state_dict", "infer_config", "load_original_checkpoint"]

@@ -1,5 +1,6 @@
 """What the README, and the page on recognition that it refers to, show runs, and what they name exists."""
 
+import fnmatch
 import re
 import subprocess
 from pathlib import Path
@@ -73,3 +74,21 @@ def test_commands_exist(word):
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", README)) <= targets
+
+
+def test_what_the_shown_commands_write_is_ignored_by_git():
+    """Placeholders, in capitals, stand for places that a user chooses."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    modules = [*(ROOT / "inference").rglob("*.py"), *(ROOT / "training" / "cli").rglob("*.py")]
+    shown = "\n".join(path.read_text(encoding="utf-8") for path in (*pages, *modules))
+    lines = [line for line in shown.splitlines() if re.search(r"\bdeepavfusion[ .]", line)]
+    option = re.compile(r" (?:--out|--output|--report|--export-space|>) ([a-z][\w./]*)")
+    written = [path for line in lines for path in option.findall(line)]
+    written += re.findall(r"deepavfusion (?:convert|export onnx) \S+ ([a-z][\w./]*)", shown)
+    written += re.findall(r"deepavfusion convert ([a-z]\S+)", shown)
+    assert {"streams/", "scene/", "scene", "converted/", "recognition.onnx", "vggsound.json", "labels.jsonl"} <= {
+        *written
+    }
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]
+    for path in written:
+        assert any(fnmatch.fnmatchcase(path.split("/")[0], pattern) for pattern in ignored), path

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
-from deepavfusion.inference.files import check_absent, to_json, write_files
+from deepavfusion.inference.files import to_json, write_files
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion_cli.boundary import command
@@ -252,11 +252,6 @@ def main(argv: list[str]) -> int:
     plain_output()
     options = {k: v for k, v in options.items() if k != "validation_fraction"}  # its clips are training clips
     options |= {"name": given.name, "path": given.path}
-    check_absent([path for path in (given.out, given.report) if path is not None], given.overwrite)
-    if given.out is not None and "checked_list" not in DATA_SETS[given.name].options:
-        makes = ", ".join(name for name, data_set in DATA_SETS.items() if "checked_list" in data_set.options)
-        say(f"deepavfusion data check: --out is for {makes}, not {given.name}.", stream=sys.stderr)
-        return BAD_INPUT
     started = time.time()
     with collecting_reads() as files:
         splits, repeated, failed = read_splits(options, given.num_workers, given.decode)

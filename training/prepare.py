@@ -16,6 +16,7 @@ from functools import partial
 
 from deepavfusion.inference.jobs.progress import Progress, plain_output
 from deepavfusion_cli.boundary import command
+from deepavfusion_cli.early.data import check_preparation
 from deepavfusion_cli.errors import BAD_INPUT, FAILED, outcome
 from deepavfusion_cli.preflight import parse_data
 from deepavfusion_cli.terminal import say
@@ -40,7 +41,7 @@ from .data.shards import (
 from .data.shards.preparation import stored_name
 from .data.sources import DATA_SETS, with_defaults
 from .data.stills import BoxClips, MaskClips, StillClips
-from .suggestions import next_command
+from .suggestions import next_commands
 from .wording import count, with_path
 
 _GB = 1e9
@@ -61,10 +62,7 @@ def preparation_of(options: dict, encoding: Encoding, clips_per_shard: int | Non
             used.
     """
     name, root = options["name"], str(options["path"])
-    if name == "shards":
-        raise ValueError(f"{root} is named as a prepared data set; only others can be prepared.")
-    if options.get("validation_fraction") is not None:
-        raise ValueError("All clips are prepared: give data.validation_fraction to the training, which holds them out.")
+    check_preparation(name, options)
     rows, reasons = {}, {}
     given = chosen_options(with_defaults(options))
     about: dict = {"data": name, "tasks": list(DATA_SETS[name].tasks), "options": given}
@@ -142,10 +140,11 @@ def main(argv: list[str]) -> int:
     if whole:
         done = f"everything was there already, nothing is left to do: {done} in {count(len(shards), 'shard')}"
     say(f"{done} {'' if whole else 'stored '}{stored}")
-    if (line := next_command(preparation, given.out)) is not None:
-        model = ", with a model in place of MODEL" if line.endswith((" MODEL", "=MODEL")) else ""
+    if lines := next_commands(preparation, given.out):
+        model = ", with a model in place of MODEL" if any(line.endswith((" MODEL", "=MODEL")) for line in lines) else ""
         say(f"\nnext{model}:", kept="\n")
-        say(f"  {line}")
+        for line in lines:
+            say(f"  {line}")
     return FAILED if prepared.broken else 0
 
 

@@ -1,4 +1,4 @@
-"""The command that goes on from a prepared data set: it agrees with what was prepared."""
+"""The commands that go on from a prepared data set: they agree with what was prepared."""
 
 import json
 import shlex
@@ -10,18 +10,20 @@ from deepavfusion_cli.environment import own_command
 from deepavfusion_cli.values import load_values
 
 from .config.recipe import Recipe, load_recipe
+from .data.sets.folder import label_info
 from .data.shards import Preparation, chosen_options
 
+# Data set -> recipes for it, with their commands.
 _RECIPES = {
-    "folder": ("pretrain", "folder"),
-    "vggsound": ("pretrain", "vggsound_base"),
-    "audioset": ("pretrain", "audioset_base"),
-    "music": ("finetune", "music_separation"),
-    "vggsound_music": ("finetune", "vggsound_music_separation"),
-    "avsbench": ("finetune", "avsbench_{subset}"),
-    "vggss": ("finetune", "vggss_localization"),
-    "flickr_soundnet": ("finetune", "flickr_localization"),
-    "is3": ("evaluate", "is3_localization"),
+    "folder": {"folder": "pretrain", "folder_recognition": "finetune"},
+    "vggsound": {"vggsound_base": "pretrain", "vggsound_finetune": "finetune"},
+    "audioset": {"audioset_base": "pretrain", "audioset_finetune": "finetune"},
+    "music": {"music_separation": "finetune"},
+    "vggsound_music": {"vggsound_music_separation": "finetune"},
+    "avsbench": {"avsbench_{subset}": "finetune"},
+    "vggss": {"vggss_localization": "finetune"},
+    "flickr_soundnet": {"flickr_localization": "finetune"},
+    "is3": {"is3_localization": "evaluate"},
 }
 # Of training frames without boxes, if the recipe expects some.
 _WITHOUT_BOXES = (
@@ -32,21 +34,27 @@ _WITHOUT_BOXES = (
 )
 
 
-def next_command(preparation: Preparation, out: str | Path) -> str | None:
-    """The command that trains on a prepared data set, or evaluates where there are no training clips.
+def next_commands(preparation: Preparation, out: str | Path) -> list[str]:
+    """The commands that train on a prepared data set, or evaluate where there are no training clips.
 
     Args:
         preparation: What was prepared.
         out: Where.
 
     Returns:
-        The command, quoted for a shell, in which MODEL stands for the folder of a model that the user has to choose;
-        None if no recipe fits the splits.
+        The commands, quoted for a shell, in which MODEL stands for the folder of a model that the user has to choose;
+        none if no recipe fits the splits and classes.
     """
+    recipes = _RECIPES[preparation.about["data"]]
+    found = (_command(preparation, out, command, name) for name, command in recipes.items())
+    return [command for command in found if command is not None]
+
+
+def _command(preparation: Preparation, out: str | Path, command: str, name: str) -> str | None:
     about, splits = preparation.about, {split for split, rows in preparation.rows.items() if len(rows)}
-    command, name = _RECIPES[about["data"]]
-    name = name.format(**about["options"])
-    recipe = load_recipe(command, name)
+    recipe = load_recipe(command, name.format(**about["options"]))
+    if recipe.task.name == "recognition" and not any(_has_classes(rows) for rows in preparation.rows.values()):
+        return None
     words = _chosen(recipe, about["options"])
     fraction, split = recipe.data.validation_fraction, recipe.data.eval_split
     if command == "finetune" and splits == {"test"}:
@@ -72,7 +80,14 @@ def next_command(preparation: Preparation, out: str | Path) -> str | None:
         words += ["--model", "MODEL"]
     elif recipe.model.init_from is not None and not Path(recipe.model.init_from).is_dir():
         words.append("model.init_from=MODEL")
-    return shlex.join([own_command(), command, name, "data.name=shards", _override("data.path", str(out)), *words])
+    return shlex.join(
+        [own_command(), command, recipe.name, "data.name=shards", _override("data.path", str(out)), *words]
+    )
+
+
+def _has_classes(rows) -> bool:
+    names, _ = label_info(rows)
+    return names is not None and len(names) > 1
 
 
 def _chosen(recipe: Recipe, stored: dict) -> list[str]:
@@ -91,4 +106,4 @@ def _override(option: str, text: str) -> str:
     return f"{option}={text if plain else json.dumps(text, ensure_ascii=False)}"
 
 
-__all__ = ["next_command"]
+__all__ = ["next_commands"]

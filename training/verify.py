@@ -1,7 +1,7 @@
 """Derive every number of an evaluation anew from its stored predictions, and compare.
 
     deepavfusion verify runs/scenes_recognition
-    deepavfusion verify runs/evaluations/scenes_retrieval/quickstart
+    deepavfusion verify runs/evaluations/scenes_retrieval-quickstart
 
 DIR holds evaluation.json and the folder predictions/ that evaluations of this version write. The metrics are computed
 again by the protocol that evaluation.json names, from what the model answered for each clip; where a row also holds the
@@ -99,7 +99,7 @@ def verify(folder: Path) -> Verification:
     task = TASKS[record["task"]](SimpleNamespace(**about["data"]), None)
     found: list[Difference] = []
     if about["protocol"] != record["protocol"]:
-        found.append(Difference("protocol", "evaluation.json", record["protocol"], about["protocol"]))
+        found.append(Difference("protocol", EVALUATION_FILE, record["protocol"], about["protocol"]))
     scores = 0
     for name, rows in tables.items():
         for index, row in enumerate(rows):
@@ -116,7 +116,7 @@ def verify(folder: Path) -> Verification:
         "skipped": len(record["skipped_clips"]),
     }
     stored = {name: record[name] for name in derived}
-    found += [Difference(name, "evaluation.json", *pair) for name, *pair in differences(stored, derived, TOLERANCE)]
+    found += [Difference(name, EVALUATION_FILE, *pair) for name, *pair in differences(stored, derived, TOLERANCE)]
     found += _published(folder, record["metrics"])
     verified = scores + len(metrics) + len(left_out) + 2
     not_derived = {name: reason for name, reason in _OTHERS.items() if record.get(name)}

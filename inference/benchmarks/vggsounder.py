@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion_cli.early.outputs import exported
 from deepavfusion_cli.terminal import say
 
 from ..common import load_pipeline, run
 from ..files import UnreadableError, check_absent, reading, to_json, write_atomically
-from ..jobs.inputs import VIDEO_SUFFIXES
 from .names import match_names
 from .vggsounder_scores import read_labels, score, summary
 
@@ -129,7 +129,7 @@ def export(arguments) -> int:
         ValueError: If the model cannot be used.
     """
     scores = arguments.output.with_suffix(".json")
-    check_absent([arguments.output, *([scores] if arguments.labels else [])], arguments.overwrite)
+    check_absent(exported(arguments), arguments.overwrite)
     labels: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {}
     files: dict[str, str] = {}
@@ -153,7 +153,7 @@ def export(arguments) -> int:
             "logits": {name: None if part is None else part[positions].tolist() for name, part in logits.items()}
         }
 
-    code = run("export", arguments, load, work, suffixes=VIDEO_SUFFIXES, counted=False)
+    code = run("export", arguments, load, work, counted=False)
     if found:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.output, pickle.dumps(found))

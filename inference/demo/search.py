@@ -52,7 +52,7 @@ class ClipSearch:
         """The videos in a folder and below.
 
         Raises:
-            MediaError: If there are none.
+            InputError: If there are none.
         """
         files, errors, _ = find_files([folder], VIDEO_SUFFIXES)
         if errors:

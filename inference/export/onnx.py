@@ -18,6 +18,7 @@ from torch.export import Dim
 
 import deepavfusion
 from deepavfusion.auto_deepavfusion import AUTO_MODELS
+from deepavfusion_cli.early.outputs import exported
 from deepavfusion_cli.errors import BAD_INPUT, FAILED
 from deepavfusion_cli.terminal import say
 
@@ -59,7 +60,7 @@ def export(arguments: argparse.Namespace) -> int:
         install = f"install {'them' if len(missing) > 1 else 'it'} by `pip install {' '.join(missing)}`"
         say(f"deepavfusion export onnx: needs {' and '.join(missing)}; {install}", stream=sys.stderr)
         return BAD_INPUT
-    check_absent([arguments.output], arguments.overwrite)
+    check_absent(exported(arguments), arguments.overwrite)
     try:
         model = load(arguments.model)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
 """The files that a command is given, also as folders, and names for what is written about them."""
 
+import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from deepavfusion.processors import MediaError
+from deepavfusion_cli.paths import InputError
 
 from .progress import Count
 
@@ -18,9 +19,33 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".g
 DRAFT_SUFFIX = ".unfinished"
 
 
+def folder_suffixes(command: str, given: argparse.Namespace) -> tuple[str, ...]:
+    """Endings of the files that a folder stands for: those of videos, where a command needs images, or of all media.
+
+    Args:
+        command: Name of the command.
+        given: Its arguments.
+    """
+    needs_images = command in ("localize", "segment", "export") or (command == "separate" and given.frame is None)
+    return VIDEO_SUFFIXES if needs_images else (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES)
+
+
+def holds_media(item: str, suffixes: Sequence[str], out: Path | None = None) -> bool:
+    """Whether a file or folder that is given stands for a file at least, as far as it can be read.
+
+    The arguments are those of `find_files`.
+    """
+    if not os.path.isdir(item):
+        return True
+    try:
+        return any(has_suffix(path.name, suffixes) for path in _files_below(Path(item), out))
+    except OSError:
+        return False
+
+
 def find_files(
     given: Sequence[str], suffixes: Sequence[str], out: Path | None = None
-) -> tuple[list[tuple[str, str]], list[MediaError], list[str]]:
+) -> tuple[list[tuple[str, str]], list[InputError], list[str]]:
     """List the files to process, and names for their results.
 
     Args:
@@ -44,7 +69,7 @@ def find_files(
             below = list(_files_below(Path(item), out))
         except OSError as error:
             errors.append(
-                MediaError(f"{item}: expected a folder of media files, but {error.filename}: {error.strerror}.")
+                InputError(f"{item}: expected a folder of media files, but {error.filename}: {error.strerror}.")
             )
             continue
         found = [path for path in below if has_suffix(path.name, suffixes)]
@@ -54,7 +79,7 @@ def find_files(
         if not found:
             others = f" besides {left_out}; name these one by one" if left_out else ""
             expected = f"expected files ending in {', '.join(suffixes)}"
-            errors.append(MediaError(f"{item}: {expected}, but there are none{others}."))
+            errors.append(InputError(f"{item}: {expected}, but there are none{others}."))
         elif left_out:
             kinds = "videos" if suffixes == VIDEO_SUFFIXES else "videos and audio files"
             notes.append(f"{item}: {left_out} left out: a folder stands for its {kinds}; name others one by one")
@@ -163,7 +188,9 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "find_files",
+    "folder_suffixes",
     "has_suffix",
+    "holds_media",
     "numbered",
     "other_media",
     "timestamp_names",

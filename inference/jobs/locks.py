@@ -30,7 +30,7 @@ def lock_folder(folder: str | os.PathLike) -> IO[str]:
             file.seek(0)
             owner = file.read().strip()
             file.close()
-            raise BlockingIOError(_in_use(folder, owner)) from error
+            raise BlockingIOError(_in_use(folder, owner or "unknown")) from error
         if _is_at(file, path):
             break
         file.close()  # the process that had locked it has removed this file, and others may hold its successor
@@ -56,11 +56,17 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def _in_use(folder: str | os.PathLike, owner: str) -> str:
-    return f"{folder} is in use by another run (process {owner or 'unknown'}): wait until it ends, or name another one."
+    return f"{folder} is in use by another run (process {owner}): wait until it ends, or name another one."
 
 
 def folder_owner(folder: str | os.PathLike) -> str | None:
     """Message about the process that has locked a folder; None if it is not locked. Read-only."""
+    owner = lock_owner(folder)
+    return None if owner is None else _in_use(folder, owner)
+
+
+def lock_owner(folder: str | os.PathLike) -> str | None:
+    """Number of the process that has locked a folder, or "unknown"; None if it is not locked. Read-only."""
     path = Path(folder) / ".lock"
     if not path.is_file():
         return None
@@ -68,8 +74,8 @@ def folder_owner(folder: str | os.PathLike) -> str | None:
         try:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run may ask at once
         except OSError:
-            return _in_use(folder, file.read().strip())
+            return file.read().strip() or "unknown"
     return None
 
 
-__all__ = ["folder_owner", "lock_folder"]
+__all__ = ["folder_owner", "lock_folder", "lock_owner"]

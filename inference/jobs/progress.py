@@ -12,7 +12,6 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
-from transformers.utils import logging
 
 from deepavfusion_cli.terminal import printable, say
 
@@ -29,6 +28,8 @@ def duration(seconds: float) -> str:
 def plain_output() -> None:
     """Turn off the progress bars of the libraries unless standard error is a terminal, which alone can redraw them."""
     if not sys.stderr.isatty():
+        from transformers.utils import logging  # here: what only lists files does without it
+
         logging.disable_progress_bar()  # and that of huggingface_hub
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported
 

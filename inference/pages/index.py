@@ -9,15 +9,14 @@ from urllib.parse import quote
 from markupsafe import Markup
 from PIL import Image
 
-from deepavfusion_cli.errors import BAD_INPUT
+from deepavfusion_cli.early.outputs import INDEX
 from deepavfusion_cli.terminal import printable
 
 from ..files import write_atomically
 from ..jobs.inputs import DRAFT_SUFFIX, walk_files
 from ..jobs.records import RECORDS, has_files, read_record
-from .page import GENERATOR, render_page
+from .page import render_page
 
-INDEX = "index.html"
 _MEDIA = "'self' file:"  # where the page lies, on a server or on a disk
 _TITLES = {
     "localize": "Sound source localization",
@@ -25,31 +24,6 @@ _TITLES = {
     "separate": "Source separation",
     "classify": "Classification",
 }
-_START = 4096  # characters of a page that hold its <meta name="generator">
-
-
-class IndexExistsError(FileExistsError):
-    """Raised where the page of a folder would replace a file of another origin."""
-
-    exit_code = BAD_INPUT
-
-
-def check_index(out: Path, overwrite: bool) -> None:
-    """Raise `IndexExistsError` if a folder holds an index.html that no command of this package wrote.
-
-    Args:
-        out: Folder of the results, which may be absent.
-        overwrite: Whether it may be replaced.
-    """
-    path = out / INDEX
-    if overwrite or not path.exists():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        own = f'<meta name="generator" content="{GENERATOR}">' in file.read(_START)
-    if not own:
-        raise IndexExistsError(
-            f"{path} is no page of this package: choose another output folder, or pass --overwrite to replace it."
-        )
 
 
 def write_index(out: Path) -> Path | None:
@@ -173,4 +147,4 @@ def _link(out: Path, path: Path) -> str:
     return quote(os.fsencode(path.relative_to(out).as_posix()))
 
 
-__all__ = ["INDEX", "IndexExistsError", "check_index", "write_index"]
+__all__ = ["INDEX", "write_index"]

@@ -10,10 +10,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from deepavfusion_cli.early.outputs import GENERATOR
 from deepavfusion_cli.terminal import printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
-GENERATOR = "deepavfusion"  # of the pages, as their <meta name="generator"> says
 
 
 def render_page(title: str, lines: Sequence[str], sections: Sequence[dict[str, Any]], media: str = "data:") -> str:
@@ -48,4 +48,4 @@ def render_page(title: str, lines: Sequence[str], sections: Sequence[dict[str, A
     )
 
 
-__all__ = ["GENERATOR", "render_page"]
+__all__ = ["render_page"]

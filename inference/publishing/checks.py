@@ -12,6 +12,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from safetensors import safe_open
 
+from deepavfusion_cli.paths import EVALUATION_FILE
+
 from ..files import damaged_file
 from .contents import CARD, Contents
 
@@ -134,7 +136,7 @@ def _numbers(contents: Contents, card: str) -> Iterator[str]:
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         return  # reported as the card's
     measured = _measured(contents)
-    where = ", ".join(sorted(measured)) or "evaluation.json, eval_results.json or trainer_state.json"
+    where = ", ".join(sorted(measured)) or f"{EVALUATION_FILE}, eval_results.json or trainer_state.json"
     for result in results:
         key = metric_key(result)
         values = [value for numbers in measured.values() for name, value in numbers if _names(name, key)]
@@ -165,7 +167,7 @@ def _measured(contents: Contents) -> dict[str, list[tuple[str, float]]]:
     """File of results -> names and values of the numbers in it."""
     found = {}
     for name in contents.published:
-        if name in ("evaluation.json", "all_results.json", "eval_results.json", "test_results.json"):
+        if name in (EVALUATION_FILE, "all_results.json", "eval_results.json", "test_results.json"):
             content = json.loads((contents.folder / name).read_text(encoding="utf-8"))
             found[name] = list(_leaves(content.get("metrics", content)))
         elif name == "trainer_state.json":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+from deepavfusion_cli.paths import EVALUATION_FILE
+
 from ..files import size_text
 from ..folder import MARK_FILE, files_below
 from ..jobs.inputs import AUDIO_SUFFIXES, VIDEO_SUFFIXES
@@ -29,7 +31,7 @@ _MODEL = (
 )
 _CODE = ("*_deepavfusion.py",)
 _RESULTS = (
-    "evaluation.json",
+    EVALUATION_FILE,
     "predictions/*.parquet",
     "nearest_neighbours.json",
     ".eval_results/*.yaml",

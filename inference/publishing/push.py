@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard, constants
 
-from deepavfusion.card_deepavfusion import at_location
+from deepavfusion.card_deepavfusion import at_location, with_license
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.errors import BAD_INPUT
 from deepavfusion_cli.paths import missing_model
@@ -134,8 +134,7 @@ def _published_card(text: str, upload: Upload, license: str | None) -> str:
     """The card with the license that was given, and with an example and players that load from the Hub."""
     card = ModelCard(text)
     if license and not card.data.get("license"):
-        card.data["license"] = license
-        text = str(card)
+        text = str(with_license(card, license))
     files = f"{constants.ENDPOINT}/{upload.repo_id}/resolve/{upload.revision or 'main'}/"
     return at_location(_PLAYER.sub(rf"\g<1>{files}", text), upload.repo_id)
 

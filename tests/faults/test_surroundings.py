@@ -288,6 +288,15 @@ def test_checkpoints_with_code_or_damage_are_not_converted(tmp_path, capsys, dam
     assert not (tmp_path / "out").exists()
 
 
+def test_convert_names_its_own_option_for_what_a_checkpoint_does_not_say(tmp_path, capsys):
+    checkpoint = tmp_path / "published.pth"
+    sizes = {"fusion_tokens": (1, 32, 100), "audio.blocks.0.mlp.fc1.weight": (400, 100)}
+    torch.save({name: torch.zeros(shape) for name, shape in sizes.items()}, checkpoint)
+    assert convert.main([str(checkpoint), str(tmp_path / "out")]) == 2
+    reason = "Cannot infer the number of attention heads from hidden_size=100 (not a multiple of 64)"
+    assert capsys.readouterr().err == f"deepavfusion convert: {checkpoint}: {reason}; pass --config FOLDER.\n"
+
+
 class TestFullDisk:
     def usage(self, monkeypatch, free=1000):
         usage = type("Usage", (), {"free": free})

@@ -122,7 +122,11 @@ def test_all_recipes_are_listed_with_what_they_need_and_cost(capsys):
         expected = f" {name} {about['goal']} Needs {recipe_needs(name)}. Cost: {about['cost']}"
         assert expected in text
     assert recipe_needs("scenes_tiny") == "no data"
-    assert recipe_needs("scenes_recognition") == "no data and a model in model.init_from (runs/quickstart)"
+    place = "runs/quickstart, which `make quickstart` creates"
+    assert recipe_needs("scenes_recognition") == f"no data and a model in model.init_from (by default {place})"
+    place = "runs/folder, which `deepavfusion pretrain folder` creates"
+    assert recipe_needs("folder_recognition").endswith(f" and a model in model.init_from (by default {place})")
+    assert not [name for name in all_recipes() if "None" in recipe_needs(name)]
     assert recipe_needs("vggsound_base") == "the data set vggsound in data.path"
     assert recipe_needs("scenes_retrieval") == "no data and a model in --model"
 
@@ -136,3 +140,11 @@ def test_recipes_of_a_command_and_the_file_of_a_recipe(capsys):
     assert capsys.readouterr().out == recipe_file("scenes_tiny").read_text(encoding="utf-8")
     assert cli.main(["recipes", "scenes_tyni"]) == 2
     assert "Did you mean scenes_tiny?" in capsys.readouterr().err
+
+
+def test_what_is_like_no_name_is_answered_without_a_guess(capsys):
+    for words in (["nonsense"], ["recipes", "nonsense"], ["pretrain", "nonsense"]):
+        assert cli.main(words) == 2
+        err = capsys.readouterr().err
+        assert "nonsense" in err
+        assert "Did you mean" not in err

@@ -16,12 +16,14 @@ from safetensors.torch import save_file
 
 import deepavfusion_cli as cli
 from deepavfusion import modeling_deepavfusion
+from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.formats_deepavfusion import checkpoint_fault
 from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.processors.fit_deepavfusion import FITS
+from deepavfusion.training.config.recipe import RecipeError, load_recipe
 from deepavfusion.training.data.sources import DATA_SETS
 from deepavfusion.unimodal_deepavfusion import read_state_dict
-from deepavfusion_cli import arguments, preflight
+from deepavfusion_cli import arguments, exports, preflight
 from deepavfusion_cli.early import models
 from deepavfusion_cli.early.marks import evaluation_fingerprint, make_record
 from deepavfusion_cli.early.models import TASKS
@@ -116,6 +118,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
         ),
         (["convert", "absent.pth", "x"], 2, "the file absent.pth does not exist"),
         (["convert", "checkpoint.pth", "clip.mp4"], 2, "output=clip.mp4 cannot be written to: it is a file"),
+        (["convert", "checkpoint.pth", "x", "--task", "segmentatoin"], 2, "(did you mean segmentation?)"),
         (["export"], 2, "the following arguments are required: FORMAT"),
         (["export", "onxn", "runs/my_model", "x.onnx"], 2, "invalid choice: 'onxn'"),
         (["export", "onnx", "runs/my_modle", "x.onnx"], 2, "there is no such folder; did you mean runs/my_model?"),
@@ -303,9 +306,9 @@ BOXES = ("vggss", "flickr_soundnet", "is3")
 
 
 def test_missing_files_of_data_sets_are_told_without_torch(place):
-    for name in ("data", "csv"):
-        Path(name).mkdir()
-    for name in ("list.txt", "csv/vggsound.csv"):
+    for name in ("data", "csv", "above/AVSBench", "packed"):
+        Path(name).mkdir(parents=True)
+    for name in ("list.txt", "csv/vggsound.csv", "above/AVSBench/metadata.csv", "packed/clips.zip"):
         Path(name).touch()
     expected = {
         "vggsound": "Expected VGGSound's annotations at data/annotations/vggsound.csv, found none: put vggsound.csv",
@@ -314,10 +317,12 @@ def test_missing_files_of_data_sets_are_told_without_torch(place):
         "vggsound_music": "Expected the list vggmusic_train.txt at data/annotations/vggmusic_train.txt, found none.",
         "vggss": "Expected VGG-SS's annotations at data/annotations/vggss.json, found none.",
         "flickr_soundnet": "Expected Flickr-SoundNet's annotations at data/Annotations, found none.",
-        "is3": "Expected IS3's annotations at data/IS3_annotation.json; found none.",
+        "is3": "Expected IS3's annotations at data/IS3_annotation.json; found no json.",
+        "avsbench": "Expected AVSBench s4 at data: metadata.csv and v1s, or Single-source/s4_data/gt_masks; found no",
+        "folder": "Expected files ending in .mp4, .mkv,",
         "shards": "Expected a prepared data set with dataset.json at data; `deepavfusion data prepare` makes one.",
     }
-    recipes = {"music": "music_separation", "vggsound_music": "vggsound_music_separation"}
+    recipes = {"avsbench": "avsbench_s4", "music": "music_separation", "vggsound_music": "vggsound_music_separation"}
     cases = []
     for name, text in expected.items():
         recipe = recipes.get(name, "scenes_localization" if name in BOXES else "folder_recognition")
@@ -340,12 +345,121 @@ def test_missing_files_of_data_sets_are_told_without_torch(place):
             ["probe", "vggsound_probe", "model.init_from=runs/my_model", "data.path=data", "data.checked_list=x"],
             "data.checked_list=x cannot be used",
         ),
+        (["data", "prepare", "avsbench", "above", "out"], "gt_masks; set data.path=above/AVSBench."),
+        (
+            ["data", "check", "avsbench", "above/AVSBench"],
+            "Expected the names of AVSBench's classes at above/AVSBench/",
+        ),
+        (["data", "check", "avsbench", "above", "data.subset=s5"], "must be one of s4, ms3, avss, got 's5'"),
+        (
+            ["data", "check", "folder", "packed"],
+            "found no videos but 1 archive: unpack with `cd packed && unzip clips.zip`.",
+        ),
         (["pretrain", "scenes_tiny", "data.things=x"], "data.things=x cannot be used: there is no such folder."),
         (["pretrain", "vggsound_base", "data.path=csv", "model.init_audio=list.txt"], "got an empty file."),
     ]
     answered(cases, place)
     preflight.check("pretrain", ["vggsound_base", "data.path=models", "data.checked_list=list.txt"])  # no csv is needed
     preflight.check("pretrain", ["folder", "data.name=shards", "data.path=s3://bucket/shards"])
+
+
+def test_settings_that_do_not_apply_or_go_together_are_told_without_torch(place):
+    Path("set").mkdir()
+    Path("set", "a.mp4").touch()
+    folder = ["finetune", "folder_recognition", "data.path=set", "model.init_from=runs/my_model"]
+    pretrain, exclude = ["pretrain", "scenes_tiny"], "are mutually exclusive."
+    cases = [
+        ([*folder, "data.noise=0.5"], "Unknown option data.noise for dataset 'folder'. Valid options: name, path, "),
+        ([*folder, "task.negative_audio=true"], "Unknown option task.negative_audio for task 'recognition'. Valid opt"),
+        ([*folder, "model.localization_loss=matching"], "Unknown option model.localization_loss for task 'recogni"),
+        ([*pretrain, "run.keep_best=false"], "Unknown option run.keep_best for command 'pretrain'. Valid options: "),
+        (["data", "check", "folder", "set", "subset=s4"], "Unknown option data.subset for dataset 'folder'. Valid"),
+        ([*pretrain, "optim.betas=[0.9]"], "optim.betas is [0.9]: expected two numbers."),
+        ([*pretrain, "optim.warmup_epochs=1", "optim.warmup_fraction=0.1"], f"warmup_fraction {exclude}"),
+        ([*pretrain, "model.init_from=runs/my_model", "model.init_image=checkpoint.pth"], f"init_audio {exclude}"),
+        (["probe", "scenes_probe", "task.freeze_encoder=false"], "a probe needs task.freeze_encoder=true"),
+        ([*pretrain, "optim.fsdp=true", "optim.mixed_precision=fp16"], "which fp16 loss scaling does not support"),
+        ([*pretrain, "optim.fsdp=true", "optim.optimizer=muon"], "which Muon needs whole: use optim.optimizer=adamw."),
+        ([*pretrain, "model.size=hug"], "expected one of small, base, large, huge. Did you mean huge?"),
+    ]
+    answered(cases, place)
+    for words, text in cases[:4] + cases[5:]:
+        with pytest.raises(RecipeError) as raised:  # as without the early checks
+            load_recipe(words[0], words[1], words[2:])
+        assert text in str(raised.value)
+    preflight.check("finetune", [*folder[1:], "data.noise=null", "task.negative_audio=false"])  # as by default
+    preflight.check("evaluate", ["scenes_retrieval", "--model", "runs/my_model", "data.eval_size=7"])
+
+
+def test_folders_without_media_are_told_without_torch(place):
+    for name in ("empty", "sounds"):
+        Path(name).mkdir()
+    Path("empty", "notes.txt").touch()
+    Path("sounds", "a.wav").touch()
+    model, none = ["--model", "runs/my_model"], "expected files ending in .mp4, .mkv, "
+    cases = []
+    for name in ("embed", *TASKS):
+        words = [name, *model, *(["--out", "out"] if name != "classify" else [])]
+        cases += [
+            ([*words, "empty"], f"deepavfusion {name}: empty: {none}"),
+            ([*words, "empty", "empty/"], f"\nempty/: {none}"),
+        ]
+        if name not in ("embed", "classify"):
+            cases.append(([*words, "sounds"], "but there are none besides 1 audio file; name these one by one."))
+        preflight.parse(name, [*words[1:], "empty", "clip.mp4"])
+        preflight.parse(name, [*words[1:], "sounds/a.wav"])
+    export = ["export", "vggsounder", "runs/my_model"]
+    cases += [
+        ([*export, "empty", "--output", "x.pkl"], f"deepavfusion export: empty: {none}"),
+        ([*export, "clip.mp4", "--output", "x.pkl", "--labels", "x.csv"], "--labels=x.csv cannot be used: there is no"),
+        (["demo", "runs/my_model", "--clips", "sounds"], f"deepavfusion demo: sounds: {none}"),
+    ]
+    answered(cases, place)
+    preflight.parse("separate", [*model, "--out", "out", "sounds", "--frame", "1.5"])
+
+
+def test_results_that_are_there_already_are_told_without_torch(place):
+    for name in ("tokens/clip.safetensors", "x.onnx", "x.pkl", "y.json", "labels.csv", "out/index.html", "x.parquet"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("set").mkdir()
+    Path("set", "a.mp4").touch()
+    exists = "already exists: choose another output path, or pass --overwrite to replace it."
+    model, export = ["--model", "runs/my_model"], ["export", "vggsounder", "runs/my_model", "clip.mp4"]
+    cases = {
+        "tokens/clip.safetensors": ["embed", "clip.mp4", *model, "--out", "tokens"],
+        "x.pkl": ["embed", "clip.mp4", *model, "--output", "x.pkl"],
+        "x.onnx": ["export", "onnx", "runs/my_model", "x.onnx"],
+        "y.json": [*export, "--output", "y.pkl", "--labels", "labels.csv"],
+        "x.parquet": ["data", "check", "folder", "set", "--out", "x.parquet"],
+        "labels.csv": ["data", "check", "folder", "set", "--report", "labels.csv"],
+    }
+    page = "out/index.html is no page of this package: choose another output folder, or pass --overwrite"
+    paged = [[name, "clip.mp4", "checkpoint.pth", *model, "--out", "out"] for name in TASKS]
+    lines = [*((words, f"{name} {exists}") for name, words in cases.items()), *((words, page) for words in paged)]
+    lines += [
+        (
+            ["data", "prepare", "folder", "set", "out"],
+            "out exists and is not a preparation; choose a new or empty folder.",
+        ),
+        (
+            ["data", "prepare", "shards", "set", "new"],
+            "set is named as a prepared data set; only others can be prepared.",
+        ),
+        (
+            ["data", "prepare", "folder", "set", "new", "data.validation_fraction=0.1"],
+            "All clips are prepared: give data",
+        ),
+        (
+            ["data", "check", "shards", "set", "--out", "new.parquet"],
+            "--out is for folder, vggsound, audioset, music, ",
+        ),
+    ]
+    answered(lines, place)
+    for words in (*cases.values(), *paged):
+        preflight.check(words[0], [*words[1:], "--overwrite"])
+    Path("set", "b.mp4").touch()
+    preflight.parse("embed", ["clip.mp4", "set", *model, "--out", "tokens"])  # some are to be written
 
 
 def mark(folder, command, fingerprint, finished=True, **entries):
@@ -380,7 +494,7 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
     Path("foreign", "notes.txt").touch()
     model, given = "runs/my_model", ["evaluate", "scenes_retrieval", "--model", "runs/my_model"]
     _, sections = settings("scenes_retrieval", [])
-    default = place / "runs" / "evaluations" / "scenes_retrieval" / "my_model"
+    default = place / "runs" / "evaluations" / "scenes_retrieval-my_model"
     with contextlib.chdir(place):
         mark(default, "evaluate", evaluation_fingerprint(model, sections))
     mark(place / "converted", "convert", {"checkpoint": "other.pth", "task": None, "config": None})
@@ -397,7 +511,11 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ),
         (
             [*pretrain, "run.output_dir=run", "run.seed=3", "optim.epochs=2"],
-            "\n  optim.epochs: 3.0 -> 2.0\n  optim.warmup_epochs: ",
+            " (before -> now):\n  optim.epochs: 3.0 -> 2.0\nName another",
+        ),
+        (
+            [*pretrain, "run.output_dir=run", "run.seed=3", "optim.warmup_epochs=1"],
+            " (before -> now):\n  optim.warmup_epochs: 0.15 -> 1.0\nName another",
         ),
         ([*pretrain, "run.output_dir=run", "run.seed=3", "model.hidden_size=64"], "\n  model.hidden_size: 128 -> 64\n"),
         (
@@ -421,19 +539,25 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ([*given, "data.eval_size=7"], other),
         ([*given[:3], "models/other_model", "--out", str(default)], "\n  model: "),
         (["convert", "checkpoint.pth", "converted"], "converted holds other results (before -> now):\n  checkpoint: "),
-        (["verify", "run"], "run holds no evaluation.json: expected the folder of a run or of an evaluation."),
+        (["verify", "foreign"], "foreign holds no evaluation.json: expected the folder of a run or of an evaluation."),
+        (["verify", "run"], "run holds no evaluation.json: the run in that folder has not finished; the command that"),
     ]
     Path("old").mkdir()
     Path("old", "evaluation.json").write_text('{"task": "recognition"}')
     cases.append((["verify", "old"], "old holds no predictions/clips.parquet: it was evaluated by an earlier version"))
     answered(cases, place)
     used = "is in use by another run (process "
+    in_progress = f"the run in that folder is in progress (process {os.getpid()}): wait until it ends.\n"
     with lock_folder("run"), lock_folder("converted"), lock_folder("runs/my_model"):
         cases = [
             ([*pretrain, "run.output_dir=run", "run.seed=3"], f"run {used}"),
             ([*given, "--out", "run"], f"run {used}"),
             (["convert", "checkpoint.pth", "converted", "--overwrite"], f"converted {used}"),
             (["push", "runs/my_model", "ORG/NAME"], f"runs/my_model cannot be published: runs/my_model {used}"),
+            (["classify", "clip.mp4", "--model", "run"], f"run cannot be used: {in_progress}"),
+            (["evaluate", "scenes_retrieval", "--model", "run"], f"--model=run cannot be used: {in_progress}"),
+            (["push", "run", "ORG/NAME"], f"run cannot be published: {in_progress}"),
+            (["verify", "run"], f"run holds no evaluation.json: {in_progress}"),
         ]
         answered(cases, place)
     for words in (
@@ -447,6 +571,26 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
     preflight.check("finetune", [*finetune[1:], "run.output_dir=done", "run.overwrite=true"])
     for words in ([], ["data.eval_size=7", "--overwrite"]):
         preflight.check("evaluate", [*given[1:], *words])
+
+
+def test_ways_to_write_a_path_are_the_same_recipe(place):
+    """As long as the name of the folder is the same, on which the order of its clips depends."""
+    for name in ("VIDEOS", "other"):
+        Path(name).mkdir()
+        Path(name, "clip.mp4").touch()
+    Path("linked").symlink_to("VIDEOS")
+    words = ["folder_recognition", "data.path=VIDEOS", "model.init_from=models/other_model"]
+    begun(place / "run", "finetune", *words)
+    change = ["run.output_dir=run", f"model.init_from={place}/models/other_model/"]
+    for path in ("VIDEOS/", "./VIDEOS", f"{place}/VIDEOS", "other/../VIDEOS", "runs/../VIDEOS//"):
+        preflight.check("finetune", [*words, *change, f"data.path={path}"])
+    for path in ("other", "linked", "."):
+        with pytest.raises(FolderError, match=f'\\(before -> now\\):\n  data.path: "VIDEOS" -> "{path}"\nName'):
+            preflight.check("finetune", [*words, *change, f"data.path={path}"])
+    words = ["folder_recognition", f"data.path={place}/VIDEOS", "model.init_from=ORG/NAME"]
+    begun(place / "other" / "run", "finetune", *words)
+    with contextlib.chdir("VIDEOS"):
+        preflight.check("finetune", [*words, "data.path=.", "run.output_dir=../other/run"])
 
 
 def test_several_processes_wait_with_the_comparison_of_the_recipe(place, monkeypatch):
@@ -469,17 +613,24 @@ def test_several_processes_wait_with_the_comparison_of_the_recipe(place, monkeyp
 )
 def test_evaluations_of_different_models_are_in_different_folders(origin, name, place):
     Path("runs/my_model/checkpoints/checkpoint-20").mkdir(parents=True)
-    assert evaluation_folder("RECIPE", origin) == Path("runs/evaluations/RECIPE", name)
+    assert evaluation_folder("RECIPE", origin) == Path(f"runs/evaluations/RECIPE-{name}")
     given = preflight.parse_evaluation(["scenes_retrieval", "--model", origin, "run.output_dir=x"])
     assert preflight.evaluation_place(given, "x") == (Path("x"), "run.output_dir")
     given = preflight.parse_evaluation(["own/scenes_retrieval.yaml", "--model", origin])
-    assert preflight.evaluation_place(given, "x") == (Path("runs/evaluations/scenes_retrieval", name), "--out")
+    assert preflight.evaluation_place(given, "x") == (Path(f"runs/evaluations/scenes_retrieval-{name}"), "--out")
+
+
+@pytest.mark.parametrize("model", ["my_model", "my_model/checkpoints/checkpoint-20"])
+def test_the_evaluation_of_a_model_that_its_recipe_names_has_that_name_once(model, place):
+    (place / "runs" / model).mkdir(parents=True, exist_ok=True)
+    assert evaluation_folder("my_model", f"runs/{model}") == Path("runs/evaluations", model.replace("/", "-"))
+    assert evaluation_folder("my_mod", f"runs/{model}").name == f"my_mod-{model.replace('/', '-')}"
 
 
 def test_models_elsewhere_are_named_with_the_folder_above(place, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "first" / "final"
     elsewhere.mkdir(parents=True)
-    assert evaluation_folder("RECIPE", str(elsewhere)).name == "first-final"
+    assert evaluation_folder("RECIPE", str(elsewhere)).name == "RECIPE-first-final"
 
 
 MEDIA = {
@@ -620,6 +771,7 @@ def test_names_that_are_written_twice_are_the_same():
     assert arguments.FITS == FITS
     assert MARK_FILE == modeling_deepavfusion.MARK_FILE
     assert tuple(DATA_SETS) == arguments.DATA_SETS
+    assert tuple(TASK_CLASSES) == exports.CONVERTED
     assert {*arguments.PARSERS} == {*cli.INFERENCE, "verify"}
     assert {*preflight.ACCEPTED} | {*arguments.PARSERS} | {"data", "recipes"} == {*cli.COMMANDS}
 
@@ -648,7 +800,7 @@ def test_a_line_is_printed_before_imports_that_take_seconds(place):
     lines = [
         ["classify", "clip.mp4", *model, "--json"],
         ["pretrain", "scenes_tiny"],
-        ["data", "check", "folder", "runs"],
+        ["data", "check", "folder", "."],
     ]
     code = STOPPED.format(lines=lines)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)

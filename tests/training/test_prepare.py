@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datasets import ClassLabel, Dataset, Features
 
 from deepavfusion.inference.jobs import progress
 from deepavfusion.training import check as check_data
@@ -51,7 +52,11 @@ def test_a_folder_is_prepared_and_trained_on(videos, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "4 clips: about" in said
     assert "4 clips stored in" in said
-    assert f"data.name=shards data.path={tmp_path / 'out'}" in said
+    data = f"data.name=shards data.path={tmp_path / 'out'}"
+    *_, heading, pretrain, finetune = said.splitlines()
+    assert heading == "next, with a model in place of MODEL:"
+    assert pretrain.endswith(f"pretrain folder {data}")
+    assert finetune.endswith(f"finetune folder_recognition {data} model.init_from=MODEL")
     clips = build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     assert clips.label_names == ["a", "b"]
     assert clips[0]["pixel_values"].shape == (3, 32, 32)
@@ -332,7 +337,10 @@ def test_without_training_clips_an_evaluation_is_suggested(name, make, recipe, t
     assert len(Localization.build_clips(loaded, MODEL, "test", train=False)) > 0
 
 
-ROWS = [{"boxes": [None]}]
+ROWS = Dataset.from_list([{"boxes": [None]}])
+LABELED = Dataset.from_dict({"label": [0, 1]}, Features(label=ClassLabel(names=["cat", "dog"])))
+LABELED_ALIKE = Dataset.from_dict({"label": [0, 0]}, Features(label=ClassLabel(names=["cat"])))
+FINETUNE = "finetune folder_recognition data.name=shards data.path=out model.init_from=MODEL"
 
 
 @pytest.mark.parametrize(
@@ -341,6 +349,19 @@ ROWS = [{"boxes": [None]}]
         ({"data": "folder"}, [None], "pretrain folder data.name=shards data.path=out"),
         ({"data": "folder"}, ["train", "test"], "pretrain folder data.name=shards data.path=out data.eval_split=test"),
         ({"data": "folder"}, ["test"], None),
+        ({"data": "folder"}, {None: LABELED}, f"pretrain folder data.name=shards data.path=out\n{FINETUNE}"),
+        ({"data": "folder"}, {None: LABELED_ALIKE}, "pretrain folder data.name=shards data.path=out"),
+        (
+            {"data": "folder"},
+            {"test": LABELED},
+            "evaluate folder_recognition data.name=shards data.path=out --model MODEL",
+        ),
+        (
+            {"data": "vggsound"},
+            {"train": LABELED, "test": LABELED},
+            "pretrain vggsound_base data.name=shards data.path=out\n"
+            "finetune vggsound_finetune data.name=shards data.path=out model.init_from=MODEL",
+        ),
         ({"data": "vggsound"}, ["train", "test"], "pretrain vggsound_base data.name=shards data.path=out"),
         ({"data": "vggsound"}, ["train"], None),
         (
@@ -363,14 +384,15 @@ ROWS = [{"boxes": [None]}]
 def test_suggested_commands(about, splits, expected, monkeypatch):
     about = {"kind": "videos", "options": {}} | about
     monkeypatch.setattr(suggestions, "own_command", lambda: "deepavfusion")
-    found = suggestions.next_command(Preparation(dict.fromkeys(splits, ROWS), "set", about), "out")
-    assert found == (None if expected is None else f"deepavfusion {expected}")
+    rows = splits if isinstance(splits, dict) else dict.fromkeys(splits, ROWS)
+    found = suggestions.next_commands(Preparation(rows, "set", about), "out")
+    assert found == [f"deepavfusion {line}" for line in (expected or "").splitlines()]
 
 
 @pytest.mark.parametrize("path", ["a b/c", "a #b", "2024", "~", "[a", "a: b", "it's", '"a"'])
 def test_suggested_paths_are_quoted(path):
     preparation = Preparation({None: ROWS}, "set", {"kind": "videos", "options": {}, "data": "folder"})
-    words = shlex.split(suggestions.next_command(preparation, path) or "")
+    words = shlex.split(*suggestions.next_commands(preparation, path))
     assert load_recipe(words[1], words[2], words[3:]).data.path == path
 
 

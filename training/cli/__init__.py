@@ -64,7 +64,7 @@ def unknown(words: list[str]) -> str:
     valid = {name.replace("-", ""): name for name in (*_FLAGS, *COMMANDS)}
     sought = word.replace("-", "").replace("_", "").lower()
     short = {"v": "--version"}.get(sought) if what == "option" else None
-    close = difflib.get_close_matches(sought, valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(sought, valid, n=1)
     hint = short or (valid[close[0]] if close else None)
     return f"unknown {what} {word!r}.{f' Did you mean {hint}?' if hint else ''}"
 

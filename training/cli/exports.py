@@ -4,10 +4,12 @@ import argparse
 from pathlib import Path
 
 from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES
 from deepavfusion.inference.jobs.locks import folder_owner
 
 from .early.marks import check_folder, conversion_fingerprint
 from .early.models import check_model
+from .early.outputs import check_media
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
     InputError,
@@ -23,6 +25,7 @@ from .paths import (
     unusable,
 )
 
+CONVERTED = ("encoder", "pretraining", "classification", "separation", "segmentation")  # tasks of published models
 _PLAYED = (".mp4", ".webm")  # examples in model cards
 _EXAMPLE_MEGABYTES = 20
 
@@ -41,9 +44,7 @@ def convert_parser() -> CommandParser:
     )
     parser.add_argument("checkpoint", type=Path, help="published checkpoint, .pth or .safetensors")
     parser.add_argument("output", type=Path, help="output folder")
-    parser.add_argument(
-        "--task", help="encoder, pretraining, classification, separation or segmentation (default: inferred)"
-    )
+    parser.add_argument("--task", choices=CONVERTED, help="what the model is for (default: inferred)")
     parser.add_argument("--config", help="folder or Hub id with a config.json, if the sizes cannot be inferred")
     parser.add_argument(
         "--example",
@@ -131,7 +132,7 @@ def evaluate_parser(description: str, epilog: str, recipe: str = "RECIPE") -> Co
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe in the package, or path of a recipe file")
     parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="overrides of recipe options")
     parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    place = f"runs/evaluations/{recipe}/MODEL"
+    place = f"runs/evaluations/{recipe}-MODEL"
     parser.add_argument("--out", type=Path, help=f"folder of the report (run.output_dir if given, else {place})")
     parser.add_argument("--overwrite", action="store_true", help="replace another evaluation in that folder")
     return parser
@@ -226,6 +227,8 @@ def check_demo(given: argparse.Namespace) -> None:
             raise InputError("--export-space: expected no --clips, which are not part of a Space.")
         check_writable(given.export_space, "--export-space")
         check_empty(given.export_space, "--export-space")
+    elif given.clips is not None:
+        check_media([str(given.clips)], VIDEO_SUFFIXES)
 
 
 def check_conversion(given: argparse.Namespace) -> None:
@@ -284,6 +287,7 @@ CHECKS = {"convert": check_conversion, "demo": check_demo, "push": check_push, "
 
 __all__ = [
     "CHECKS",
+    "CONVERTED",
     "convert_parser",
     "demo_parser",
     "evaluate_parser",

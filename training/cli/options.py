@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .arguments import evaluate_parser
@@ -146,6 +146,11 @@ def unknown_option(section: str, name: str, command: str) -> RecipeError:
     return unknown(f"option {section}.{name}", name, "options", option_names(command)[section], closest)
 
 
+def inapplicable(key: str, scope: str, valid: Iterable[str]) -> RecipeError:
+    """Build the error for an option `section.key` that a scope, such as "dataset 'folder'", does not have."""
+    return RecipeError(f"Unknown option {key} for {scope}. Valid options: {', '.join(valid)}.")
+
+
 def command_help(command: str) -> str:
     """`--help` of a command that takes a recipe, where none is named."""
     # The module of the command is beside the recipes.
@@ -255,6 +260,7 @@ __all__ = [
     "closest_option",
     "command_help",
     "fill",
+    "inapplicable",
     "option_names",
     "options_text",
     "overview",

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from deepavfusion.inference.jobs.locks import lock_owner
+
 from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
@@ -39,6 +41,18 @@ def check_hub_id(name: str) -> None:
 def existing_parent(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def named_path(path: str | os.PathLike) -> Path:
+    """A path that ends with the name of its file or folder, which `.` and `..` do not."""
+    path = Path(path)
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def is_same_path(first: str, second: str) -> bool:
+    """Whether two paths are the same file or folder by the same name, which orders of clips depend on."""
+    named = (named_path(first), named_path(second))
+    return len({(path.name, path.parent.resolve()) for path in named}) == 1
 
 
 def check_writable(path: Path, argument: str) -> None:
@@ -123,9 +137,16 @@ def missing_model(origin: str) -> str | None:
         return missing_folder(origin)
     if (path / "config.json").is_file():
         return None
-    if _is_unfinished(path / MARK_FILE):
-        return "the run in that folder has not finished; the command that started it resumes it"
-    return f"there is no model in that folder{suggestion(origin)}"
+    return unfinished_run(path) or f"there is no model in that folder{suggestion(origin)}"
+
+
+def unfinished_run(folder: Path) -> str | None:
+    """Reason why a folder lacks results: its run is in progress, or was interrupted; None for other folders."""
+    if not _is_unfinished(folder / MARK_FILE):
+        return None
+    if (process := lock_owner(folder)) is not None:
+        return f"the run in that folder is in progress (process {process}): wait until it ends"
+    return "the run in that folder has not finished; the command that started it resumes it"
 
 
 def _is_unfinished(mark: Path) -> bool:
@@ -139,6 +160,8 @@ def _is_unfinished(mark: Path) -> bool:
 def evaluation_folder(recipe: str, origin: str) -> Path:
     """Folder in which `deepavfusion evaluate` writes its report by default: one for each recipe and model.
 
+    A model that is named by the recipe, which may have trained it, has a folder of that name alone.
+
     Args:
         recipe: Name of the recipe.
         origin: Folder of the model, by which it is named, from the current folder or with the one above; or Hub id.
@@ -148,14 +171,15 @@ def evaluation_folder(recipe: str, origin: str) -> Path:
     if path.is_dir():
         path, here = path.resolve(), Path.cwd()
         parts = path.relative_to(here).parts if path.is_relative_to(here) else path.parts[-2:]
-    named = [part for part in parts if part not in (RUNS, path.anchor)]
-    return Path(RUNS, "evaluations", recipe, "-".join(named or [path.name]))
+    model = "-".join([part for part in parts if part not in (RUNS, path.anchor)] or [path.name])
+    return Path(RUNS, "evaluations", model if f"{model}-".startswith(f"{recipe}-") else f"{recipe}-{model}")
 
 
 def missing_evaluation(folder: Path) -> str | None:
     """Sentence that says that a folder holds no evaluation, or none with predictions; None if it does."""
     if not (folder / EVALUATION_FILE).is_file():
-        return f"{folder} holds no {EVALUATION_FILE}: expected the folder of a run or of an evaluation."
+        expected = unfinished_run(folder) or "expected the folder of a run or of an evaluation"
+        return f"{folder} holds no {EVALUATION_FILE}: {expected}."
     try:
         named = "task" in json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -248,14 +272,17 @@ __all__ = [
     "check_writable",
     "evaluation_folder",
     "existing_parent",
+    "is_same_path",
     "missing_evaluation",
     "missing_folder",
     "missing_model",
     "model_folders",
+    "named_path",
     "no_data",
     "no_data_path",
     "sentence",
     "similar",
     "suggestion",
+    "unfinished_run",
     "unusable",
 ]

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, data_parser, evaluate_parser
+from .arguments import DATA_ACTIONS, DATA_SETS, PARSERS, evaluate_parser
 from .early.data import check_data_files, check_data_folder, check_things
+from .early.data_commands import parse_data
 from .early.marks import check_folder, evaluation_fingerprint
 from .early.models import TASKS, check_model, check_tower
-from .early.recipes import settings
+from .early.outputs import check_inputs, check_outputs
+from .early.recipes import check_combinations, check_scope, settings
 from .early.runs import check_run
 from .exports import CHECKS
 from .options import (
@@ -32,14 +34,11 @@ from .paths import (
     check_output_file,
     check_writable,
     evaluation_folder,
-    no_data,
-    sentence,
 )
 from .recipes import ACCEPTED, COMMANDS, all_recipes, check_recipe, recipe_file, unknown
 from .values import check_override, parse_override
 
 HELP = frozenset({"-h", "--help"})
-_SHOWN = 3  # names of files in a message
 
 
 def program(command: str, words: Sequence[str]) -> str:
@@ -91,6 +90,8 @@ def _check_recipe_command(command: str, words: Sequence[str]) -> None:
     if found is None or found[0] not in ACCEPTED[command]:
         return  # which is answered later
     own, sections = found
+    check_scope(own, words[1:], sections)
+    check_combinations(own, sections)
     data, on_disk = sections["data"], sections["data"]["name"] in DATA_SETS
     if "data.path=" in words:
         data["path"] = ""  # which YAML reads as null
@@ -119,7 +120,6 @@ def _check_training(command: str, recipe: str, sections: dict[str, dict[str, Any
 def _check_evaluation(given: argparse.Namespace, own: str, sections: dict[str, dict[str, Any]]) -> None:
     origin, task = given.model, sections["task"]["name"]
     path, argument = evaluation_place(given, sections["run"].get("output_dir"))
-    check_writable(path, argument)
     check_model(origin, f"--model={origin}", task, training=f"{own} {given.recipe}")
     check_folder(path, argument, "evaluate", evaluation_fingerprint(origin, sections), given.overwrite)
 
@@ -169,12 +169,14 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: After `--help`, or for an option that does not exist.
         FolderError: For an output that cannot be written.
+        FileExistsError: For an output that is there already, unless it may be replaced.
         InputError: If there is no such model, or none of the input files.
     """
     given = PARSERS[command]().parse_args(words)
     if command == "export" and given.format == "onnx":
         check_model(given.model)
         check_output_file(given.output, "output")
+        check_outputs(command, given)
         return given
     if command in CHECKS:
         CHECKS[command](given)
@@ -195,15 +197,12 @@ def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
         ):
             raise InputError(f"--out={out} is a folder of input files, among which results would be: name another.")
     _check_task_model(command, given)
-    if not any(map(os.path.lexists, given.files)):
-        one = len(given.files) == 1
-        names = ", ".join(given.files[:_SHOWN]) + ("" if len(given.files) <= _SHOWN else ", ...")
-        found = "there is no such file" if one else "there are no such files"
-        raise InputError(f"{names}: expected {'a media file' if one else 'media files'}, but {found}.")
+    check_inputs(command, given)
     for item in getattr(given, "frame", None) or ():
         if isinstance(item, str) and not os.path.exists(item):
             expected = "expected a timestamp in seconds, an image or a video"
             raise InputError(f"--frame {item}: {expected}, but there is no such file.")
+    check_outputs(command, given)
     return given
 
 
@@ -212,64 +211,6 @@ def _check_task_model(command: str, given: argparse.Namespace) -> None:
     if command == "localize" and given.map is not None:
         task = None  # such maps need no head
     check_model(given.model, task=task, alternative="pass --map attention" if command == "localize" else "")
-
-
-def parse_data(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Parse the command line of `deepavfusion data check` or `prepare`.
-
-    Returns:
-        The arguments, with `out` of `prepare`, and the options of the data set besides its path.
-
-    Raises:
-        SystemExit: After `--help`, or for an option that does not exist.
-        InputError: For a word of another form, or a folder that does not exist.
-        RecipeError: For an option that no data set has, or a value that it cannot have.
-    """
-    action = words[0] if words and words[0] in DATA_ACTIONS else None
-    given = data_parser(action).parse_intermixed_args(words)
-    out = "OUT " if action == "prepare" else ""
-    usage = f"deepavfusion data {action} {given.name} PATH {out}[data.key=value ...]"
-    paths: list[str] = []
-    outs: list[str] = []
-    options: dict[str, Any] = {}
-    # As of recipes, the folder may be given as data.path=PATH, in any place.
-    for place, word in enumerate([*filter(None, [given.path]), *given.options]):
-        key, separator, value = word.partition("=")
-        section, dot, name = key.rpartition(".")
-        if place == 0 and not (separator and section == "data"):
-            paths.append(word)
-        elif action == "prepare" and not (separator and section == "data"):
-            outs.append(word)
-        elif not separator or section not in ("data", ""):
-            why = f"; {section}.{name} is no option of a data set" if separator and dot else ""
-            raise InputError(f"{word}: expected data.key=value{why}. Usage: {usage}")
-        elif name == "path":
-            paths.append(value)
-        else:
-            # Any command has the options of data sets; this one knows those of all.
-            _, _, options[name] = parse_override(f"data.{name}={value}", "", "finetune")
-            check_override(f"data.{name}", options[name], *type_and_limits("data", name, "finetune"))
-    if len(set(paths)) != 1:
-        found = f"several, {' and '.join(paths)}" if paths else "none"
-        raise InputError(f"expected the folder of data set {given.name}, got {found}. Usage: {usage}")
-    given.path = paths[0]
-    if not given.path.strip():
-        raise InputError(f"expected the folder of data set {given.name}, got an empty path. Usage: {usage}")
-    if action == "prepare":
-        if len(outs) != 1:
-            raise InputError(f"expected one folder to write, got {' and '.join(outs) or 'none'}. Usage: {usage}")
-        given.out = Path(outs[0])
-        check_writable(given.out, "OUT")
-        if given.keep_video and (given.fps, given.quality) != (None, None):
-            raise InputError("--keep-video: expected no --fps and no --quality, which are those of JPEG files.")
-    for argument in ("out", "report") if action == "check" else ():
-        if (file := getattr(given, argument)) is not None:
-            check_output_file(file, f"--{argument}")
-    expected = f"expected the data set {given.name} at {given.path}"
-    if "://" not in given.path and (reason := no_data(given.path)):
-        raise InputError(sentence(f"{expected}, but {reason}"))
-    check_data_files(given.name, {"path": given.path, **options})
-    return given, options
 
 
 def recipe_words(words: Sequence[str]) -> list[str]:

@@ -38,7 +38,7 @@ def unknown(what: str, name: str, title: str, valid: Iterable[str], closest: str
         closest: The suggestion; by default the closest of the valid names.
     """
     valid = list(valid)
-    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1, cutoff=0.5)), None)
+    closest = closest or next(iter(difflib.get_close_matches(name, valid, n=1)), None)
     hint = f" Did you mean {closest}?" if closest else ""
     return RecipeError(f"Unknown {what}.{hint} Valid {title}: {', '.join(valid)}.")
 
@@ -110,7 +110,8 @@ def recipe_needs(name: str) -> str:
     if recipe_command(name) == "evaluate":
         needs.append("a model in --model")
     elif init_from is not None and init_from != "null":
-        needs.append(f"a model in model.init_from ({init_from})")
+        command = maker(Path(init_from).name)
+        needs.append(f"a model in model.init_from (by default {init_from}, which `{command}` creates)")
     return " and ".join(needs)
 
 

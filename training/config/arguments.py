@@ -223,7 +223,12 @@ class RunArguments:
         "At the end, write a built-in scene as mp4 into the result folder and embed it with the saved model.",
         commands=("pretrain",),
     )
-    license: str = option("apache-2.0", "License of the weights, for the model card.", commands=TRAINING)
+    license: str | None = option(
+        None,
+        "License of the weights, for the model card, e.g. apache-2.0; null for none, but for apache-2.0 where the "
+        "built-in scenes alone were trained on.",
+        commands=TRAINING,
+    )
 
 
 __all__ = ["DataArguments", "OptimArguments", "RunArguments", "TaskArguments"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion import DeepAVFusionConfig
+from deepavfusion.configuration_deepavfusion import NAMED_SIZES
 
 from .commands import TRAINING
 from .options import RecipeError, option
@@ -27,7 +28,8 @@ class ModelArguments:
 
     size: str | None = option(
         None,
-        "Named size, small, base, large or huge; null for the defaults of the configuration (base).",
+        "Named size; null for the defaults of the configuration (base).",
+        choices=tuple(NAMED_SIZES),
         commands=TRAINING,
     )
     init_from: str | None = option(

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from deepavfusion_cli.early.recipes import override_warmup
+from deepavfusion_cli.early.recipes import check_combinations, override_warmup
 from deepavfusion_cli.errors import cause
-from deepavfusion_cli.options import unknown_option
+from deepavfusion_cli.options import inapplicable, unknown_option
 from deepavfusion_cli.paths import no_data_path
 from deepavfusion_cli.recipes import (
     SUFFIXES,
@@ -75,9 +75,9 @@ class Recipe:
                 mismatch = self.scope.mismatch(option)
                 if mismatch and value != option.default:
                     valid = [other.name for other in section_options(section) if not self.scope.mismatch(other)]
-                    raise RecipeError(f"Unknown option {key} for {mismatch}. Valid options: {', '.join(valid)}.")
+                    raise inapplicable(key, mismatch, valid)
                 check_value(value, option, key)
-        self._check_combinations()
+        check_combinations(self.command, {section: vars(getattr(self, section)) for section in SECTIONS})
 
     @property
     def scope(self) -> Scope:
@@ -108,19 +108,6 @@ class Recipe:
         """Raise `RecipeError` if the data set needs a folder, and none is named."""
         if self.data.name != "scenes" and (reason := no_data_path(self.data.name, self.data.path)):
             raise RecipeError(reason)
-
-    def _check_combinations(self) -> None:
-        if len(self.optim.betas) != 2:
-            raise RecipeError(f"optim.betas is {self.optim.betas}: expected two numbers.")
-        if self.optim.warmup_epochs is not None and self.optim.warmup_fraction is not None:
-            raise RecipeError("optim.warmup_epochs and optim.warmup_fraction are mutually exclusive.")
-        if self.model.init_from and (self.model.init_image or self.model.init_audio):
-            raise RecipeError("model.init_from and model.init_image / init_audio are mutually exclusive.")
-        if self.command == "probe" and not self.task.freeze_encoder:
-            raise RecipeError(
-                "task.freeze_encoder is false: a probe needs task.freeze_encoder=true; "
-                "`deepavfusion finetune` trains the encoder as well."
-            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a recipe file: the command, and the options of every section that apply."""

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepavfusion_cli.early.contents import is_video
+
 from .sets.folder import annotated_end
 from .sets.groups import Groups, group
-from .sets.names import is_video
 from .views import Box, Frame, read_class_map, read_image, read_mask
 
 

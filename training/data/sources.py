@@ -16,6 +16,7 @@ from deepavfusion_cli.early.data import (
     AUDIOSET_TEST,
     SUBSETS,
     TRAIN_LIST,
+    check_subset,
     vggsound_music_list,
     vggss_json,
 )
@@ -108,8 +109,7 @@ def _audioset(request: Request) -> Videos:
     from .sets.audioset import read_audioset
 
     test, subset = request.split == "test", request.get("subset")
-    if subset not in AUDIOSET_SUBSETS:
-        raise ValueError(f"data.subset of audioset must be one of {', '.join(AUDIOSET_SUBSETS)}, got {subset!r}.")
+    check_subset("audioset", subset)
     rows = read_audioset(request.path, (AUDIOSET_TEST,) if test else AUDIOSET_SUBSETS[subset])
     groups = _recordings(rows)
     note = "" if test or subset == "all" else f"{subset} subset"

@@ -18,9 +18,9 @@ from deepavfusion.processors.stills_deepavfusion import (
     is_misfit,
     open_image,
 )
+from deepavfusion_cli.early.contents import is_video
 
 from .augmentation import ClipAugmentation, draw_crop
-from .sets.folder import is_video
 
 Box = tuple[float, float, float, float]
 

@@ -23,6 +23,7 @@ import torch
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.files import to_json, write_atomically, writing
 from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
@@ -69,7 +70,7 @@ def make_run(variant: str, seed: int, given: argparse.Namespace) -> Run:
         *(sys.executable, "-m", "deepavfusion.training.experiments.ablations", "--run", given.recipe),
         *(f"run.seed={seed}", f"run.output_dir={folder}", "run.demo=false", *_LENGTH, *changes, *given.overrides),
     )
-    return Run(folder, command, "evaluation.json", after)
+    return Run(folder, command, EVALUATION_FILE, after)
 
 
 def pretrain_run(arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from deepavfusion.inference.files import write_atomically
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import positive
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.recipe import load_recipe
 from ..report.charts import chart_axes
@@ -56,7 +57,7 @@ def make_run(start: str, labels: int, seed: int, given: argparse.Namespace) -> R
         *(f"run.eval_epochs={epochs:g}", "run.keep_best=false", f"run.seed={seed}", f"run.output_dir={folder}"),
         *given.overrides,
     )
-    return Run(folder, command, "evaluation.json")
+    return Run(folder, command, EVALUATION_FILE)
 
 
 def collect(runs: dict[tuple[str, int, int], Run]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.recipe import load_recipe
 from ..data.loading import BatchPlace, ClipOrder
@@ -111,7 +112,7 @@ def make_run(objective: str, seed: int, given: argparse.Namespace) -> Run:
         *(sys.executable, "-m", "deepavfusion.training.pretrain", RECIPE, *changes),
         *(f"run.seed={seed}", f"run.output_dir={folder}", f"optim.epochs={epochs:g}", f"run.eval_epochs={epochs:g}"),
     )
-    return Run(folder, command, "evaluation.json")
+    return Run(folder, command, EVALUATION_FILE)
 
 
 def collect(runs: dict[tuple[str, int], Run], minutes: float) -> dict[str, Any]:

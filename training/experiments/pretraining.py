@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
@@ -53,7 +54,7 @@ def make_run(recipe: str, seed: int, given: argparse.Namespace) -> Run:
         *(sys.executable, "-m", "deepavfusion.training.pretrain", recipe),
         *(f"run.seed={seed}", f"run.output_dir={folder}", *given.overrides),
     )
-    return Run(folder, command, "evaluation.json")
+    return Run(folder, command, EVALUATION_FILE)
 
 
 def collect(runs: dict[tuple[str, int], Run]) -> dict[str, Any]:

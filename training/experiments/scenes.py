@@ -16,6 +16,7 @@ from typing import Any
 
 from deepavfusion.inference.files import write_atomically
 from deepavfusion_cli.boundary import run_module
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.recipe import load_recipe
 from ..report.tables import markdown_table
@@ -84,7 +85,7 @@ def make_run(task: str, start: str, seed: int, given: argparse.Namespace, design
         *((*DESIGN_LENGTH, *DESIGNS[design]) if design else ()),
         *given.overrides,
     )
-    return Run(given.out / name, command, "evaluation.json")
+    return Run(given.out / name, command, EVALUATION_FILE)
 
 
 def design_runs(given: argparse.Namespace) -> dict[str, Run]:

@@ -23,6 +23,7 @@ from deepavfusion.inference.files import plain, to_json, write_atomically
 from deepavfusion.inference.films.encoding import compressed_audio
 from deepavfusion.inference.media import as_frame, as_waveform, data_uri, png, png_size, wav, webp
 from deepavfusion.inference.pages.page import render_page
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from .style import DPI, figure_png
 from .tables import Table, format_cell, format_rows, numeric_columns
@@ -149,7 +150,7 @@ class Report:
         path = self.folder / "report.html"
         write_atomically(path, self._page())
         if self.evaluation is not None:
-            write_atomically(self.folder / "evaluation.json", to_json(self.evaluation))
+            write_atomically(self.folder / EVALUATION_FILE, to_json(self.evaluation))
         for subfolder in ("images", "audio"):
             for old in sorted((self.folder / subfolder).glob("*")):
                 if _OWN_FILE.fullmatch(old.name) and f"{subfolder}/{old.name}" not in self._files:
@@ -159,7 +160,7 @@ class Report:
     def _page(self) -> str:
         sections = list(self._sections)
         if self.evaluation is not None:
-            listing = {"kind": "listing", "label": "evaluation.json", "text": to_json(self.evaluation)}
+            listing = {"kind": "listing", "label": EVALUATION_FILE, "text": to_json(self.evaluation)}
             sections.append({"title": "All numbers", "blocks": [listing]})
         return render_page(self.title, self.summary_lines, sections)
 

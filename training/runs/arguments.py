@@ -18,16 +18,6 @@ def on_cpu(recipe) -> bool:
     return recipe.run.cpu or not torch.accelerator.is_available()
 
 
-def check_combinations(recipe) -> None:
-    """Raise `RecipeError` for options that exclude each other; then as `settle_precision` and `settle_compile`."""
-    if recipe.optim.fsdp and recipe.optim.mixed_precision == "fp16":
-        raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
-    if recipe.optim.fsdp and recipe.optim.optimizer == "muon":
-        raise RecipeError("optim.fsdp=true shards matrices, which Muon needs whole: use optim.optimizer=adamw.")
-    settle_precision(recipe)
-    settle_compile(recipe)
-
-
 def settle_compile(recipe) -> None:
     """Replace `run.compile=auto` of a recipe by what suits the device."""
     if recipe.run.compile == "auto":
@@ -94,4 +84,4 @@ def training_arguments(
     return arguments
 
 
-__all__ = ["check_combinations", "on_cpu", "settle_compile", "settle_precision", "training_arguments"]
+__all__ = ["on_cpu", "settle_compile", "settle_precision", "training_arguments"]

@@ -19,10 +19,13 @@ from deepavfusion.card_deepavfusion import (
 )
 from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.jobs.progress import duration
+from deepavfusion.inference.publishing.contents import CARD
 from deepavfusion.inference.publishing.latency import latency_rows
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
 from deepavfusion.tasks_deepavfusion import ENCODER, TASKS
+from deepavfusion_cli.paths import EVALUATION_FILE
 
+from ..config.model import ORIGINS
 from ..report.example import write_example
 from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
@@ -45,6 +48,7 @@ _DATA_LICENSES = {
     "folder": "The videos that it was trained on are not described here; their licenses are not known.",
     "things": "The images and sounds of its scenes are not described here; their licenses are not known.",
 }
+_OWN_LICENSE = "apache-2.0"  # of the package, and of what it generates
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
 _UPPER_BOUNDS = {"audio": "audio", "image": "image", "both": "both", "chance": "neither"}
 
@@ -64,12 +68,12 @@ def write_card(
     """
     task = TASKS[record["task"]]
     pretrained = task is ENCODER
-    kind = "things" if recipe.data.name == "scenes" and recipe.data.things else recipe.data.name
+    kind, license = _kind(recipe), model_license(recipe)
     metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
     objective = record["architecture"]["pretraining_objective"]
     data = ModelCardData(
         model_name=name if metrics else None,
-        license=recipe.run.license,
+        license=license,
         library_name="transformers",
         pipeline_tag=task.hub_task,
         tags=card_tags(task, objective),
@@ -109,7 +113,7 @@ def write_card(
         remarks=" ".join([read, *evaluation.notes]),
         intended_use=intended_use(task),
         limits=_limits(record, kind, recipe),
-        license=license_text(recipe.run.license, _DATA_LICENSES.get(kind)),
+        license=license_text(license, _DATA_LICENSES.get(kind)),
         command=recipe.command,
         date=record["date"],
         notes=notes,
@@ -118,9 +122,34 @@ def write_card(
         versions=record["versions"],
         citation=CITATION,
     )
-    write_atomically(folder / "README.md", str(card) + "\n")
+    write_atomically(folder / CARD, str(card) + "\n")
     if metrics:
         write_eval_results(folder, record, [name for name, _ in metrics], evaluation)
+
+
+def model_license(recipe) -> str | None:
+    """License of the weights of a run, for its card; None where nobody has chosen one.
+
+    That is the one that its recipe names, or that of the package for weights into which its scenes alone went, as the
+    cards of the models say that the run started from.
+    """
+    if recipe.run.license is not None or _kind(recipe) != "scenes":
+        return recipe.run.license
+    origins = [origin for name in ORIGINS if (origin := getattr(recipe.model, name))]
+    return _OWN_LICENSE if all(_stated_license(Path(origin)) == _OWN_LICENSE for origin in origins) else None
+
+
+def _kind(recipe) -> str:
+    """Data that a run trains on; scenes of the user's own things are "things"."""
+    return "things" if recipe.data.name == "scenes" and recipe.data.things else recipe.data.name
+
+
+def _stated_license(folder: Path) -> str | None:
+    """License that the card in a folder states; None if there is no card, as of Hub ids."""
+    try:
+        return ModelCard((folder / CARD).read_text(encoding="utf-8")).data.get("license")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return None
 
 
 def write_eval_results(folder: Path, record: dict[str, Any], names: Sequence[str], evaluation: Evaluation) -> None:
@@ -239,8 +268,8 @@ def _limits(record: dict[str, Any], kind: str, recipe) -> list[str]:
     if data["name"] == "scenes":
         limits.append("The data are synthetic scenes; the model does not transfer to real videos.")
     if training["skipped_clips"]:
-        limits.append(f"Clips that could not be read: {len(training['skipped_clips'])}, listed in `evaluation.json`.")
+        limits.append(f"Clips that could not be read: {len(training['skipped_clips'])}, listed in `{EVALUATION_FILE}`.")
     return limits
 
 
-__all__ = ["write_card"]
+__all__ = ["model_license", "write_card"]

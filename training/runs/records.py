@@ -13,6 +13,7 @@ from deepavfusion.inference.jobs.progress import duration
 from deepavfusion.inference.precision import float32_precision
 from deepavfusion.inference.publishing.latency import device_name, forward_time
 from deepavfusion_cli.environment import own_command
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ..config.model import ORIGINS, public_origin
 from ..report.predictions import FOLDER, write_table
@@ -128,19 +129,26 @@ def summary(evaluation: Evaluation, folder: Path) -> str:
         parts += [table.note] if table.note else []
     parts += evaluation.notes
     if evaluation.skipped:
-        parts.append(f"clips that could not be read: {len(evaluation.skipped)} (listed in evaluation.json)")
-    return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / 'evaluation.json'}", _EXPLAINED])
+        parts.append(f"clips that could not be read: {len(evaluation.skipped)} (listed in {EVALUATION_FILE})")
+    return "\n".join([*parts, f"\nreport  {folder / 'report.html'}\nnumbers {folder / EVALUATION_FILE}", _EXPLAINED])
 
 
-def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...]) -> str:
-    """Format a finished run for the terminal, without its evaluation; `commands` are suggestions for the next step."""
+def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, ...], license: str | None) -> str:
+    """Format a finished run for the terminal, without its evaluation.
+
+    Args:
+        record: Content of evaluation.json.
+        folder: Folder of the run.
+        commands: Suggestions for the next step.
+        license: License that the card of the model states.
+    """
     training = record["training"]
     parts = [
         f"trained on {count(training['clips_seen'], 'clip')} (repeats counted) in {duration(training['seconds'])} "
         f"({training['samples_per_second']:.3g} clips per second)"
     ]
     if training["skipped_clips"]:
-        parts.append(f"clips that could not be read: {len(training['skipped_clips'])} (listed in evaluation.json)")
+        parts.append(f"clips that could not be read: {len(training['skipped_clips'])} (listed in {EVALUATION_FILE})")
     parts += [f"model   {folder} (a ready-to-push Hub repository)", f"card    {folder / 'README.md'}"]
     if (folder / "checkpoints").is_dir():
         parts.append(f"state   {folder / 'checkpoints'} (of the training; may be deleted)")
@@ -148,7 +156,7 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     parts += [f"image   {path}" for path in images]
     scene = folder / "scene" / "clip.mp4"
     clip = scene if scene.is_file() else "CLIP.mp4"
-    following = (*commands, "push {folder} ORG/NAME --dry-run")
+    following = (*commands, f"push {{folder}} ORG/NAME{'' if license else ' --license LICENSE'} --dry-run")
     lines = (f"  {own_command()} {command.format(folder=folder, clip=clip)}" for command in following)
     return "\n".join([*parts, "\nnext:", *lines])
 

@@ -16,8 +16,8 @@ from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
 from ..wording import count, metric_title
-from .arguments import check_combinations, on_cpu, training_arguments
-from .card import write_card
+from .arguments import on_cpu, settle_compile, settle_precision, training_arguments
+from .card import model_license, write_card
 from .checkpoints import checkpoint_step
 from .folder import RunFolder, fingerprint
 from .logging import ProgressLog, tracker_callbacks
@@ -70,7 +70,8 @@ class Run:
 
     def _check(self) -> None:
         self.recipe.check_data_path()
-        check_combinations(self.recipe)
+        settle_precision(self.recipe)
+        settle_compile(self.recipe)
         try:
             self.trackers = tracker_callbacks(self.recipe.run.trackers)
         except ValueError as error:
@@ -216,7 +217,7 @@ class Run:
             write_card(draft, name, record, evaluation, recipe, notes)
             self.folder.publish()
             lines = ["", *notes, summary(evaluation, self.folder.path)]
-            lines.append(training_summary(record, self.folder.path, self.task.NEXT))
+            lines.append(training_summary(record, self.folder.path, self.task.NEXT, model_license(recipe)))
             self.progress.print("\n".join([*lines, *([f"\n{line}"] if line else [])]))
         self.processes.wait_for_everyone()
 

@@ -18,6 +18,7 @@ from deepavfusion.inference.demo.workspace import ExampleScenes, Limits, Workspa
 from deepavfusion.inference.files import UnreadableError
 from deepavfusion.inference.pages.reconstructions import KINDS, reconstruct
 from deepavfusion.processors import MediaError
+from deepavfusion_cli.paths import InputError
 from tests.inference.test_commands import MODELS
 from tests.media_factory import paint_gradients, write_kinds, write_media
 from tests.modeling_deepavfusion.cases import make_model
@@ -266,7 +267,7 @@ def test_clips_are_found_by_their_images_and_sounds(models, folder, tmp_path):
     assert min(thumbnail(str(tmp_path / "0.mkv")).size) == 48
     assert thumbnail(str(tmp_path / "text.mp4")).size == (180, 180)  # a clip without images is found by its sound
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MediaError, match="expected files ending in"):
+    with pytest.raises(InputError, match="expected files ending in"):
         ClipSearch.of_folder(str(tmp_path / "empty"))
 
 

@@ -13,7 +13,7 @@ from deepavfusion.inference.jobs.inputs import (
     timestamp_names,
     walk_files,
 )
-from deepavfusion.processors import MediaError
+from deepavfusion_cli.paths import InputError
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_folders_without_files_are_errors(folder):
     assert [str(error) for error in errors] == [
         f"{folder / 'empty'}: expected files ending in .mp4, .mov, but there are none."
     ]
-    assert isinstance(errors[0], MediaError)
+    assert isinstance(errors[0], InputError)
     assert not notes
 
 

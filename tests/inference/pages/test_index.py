@@ -12,7 +12,8 @@ from deepavfusion import (
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSourceSeparation,
 )
-from deepavfusion.inference.pages.index import IndexExistsError, check_index, write_index
+from deepavfusion.inference.pages.index import write_index
+from deepavfusion_cli.early.outputs import IndexExistsError, check_index
 from tests.media_factory import write_kinds
 from tests.modeling_deepavfusion.cases import save_model
 from tests.training.report.test_report import Page

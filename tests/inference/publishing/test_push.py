@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionProcessor
-from deepavfusion.card_deepavfusion import model_card
+from deepavfusion.card_deepavfusion import license_text, model_card
 from deepavfusion.inference.publishing.checks import find_faults, private_paths
 from deepavfusion.inference.publishing.contents import find_contents, referred_files
 from deepavfusion.inference.publishing.hub import Upload
@@ -486,6 +486,7 @@ def test_branches_and_pull_requests(push, hub, folder):
 
 def test_a_license_that_the_card_lacks(push, hub, folder):
     edit("README.md", "license: apache-2.0\n", "")(folder)
+    edit("README.md", "Weights: apache-2.0.", license_text(None).partition(" The ")[0])(folder)
     before = (folder / "README.md").read_text()
     refused, accepted, invalid = push(
         [folder, "tester/tiny"],
@@ -498,6 +499,8 @@ def test_a_license_that_the_card_lacks(push, hub, folder):
     assert len(invalid[2].splitlines()) == 1
     card = ModelCard(hub.repositories["tester/tiny"].files["README.md"].content.decode())
     assert card.data.get("license") == "mit"
+    assert "Weights: mit. The code" in card.text
+    assert "No license" not in card.text
     assert card.data.get("eval_results")[0].metric_value == 0.5123
     assert (folder / "README.md").read_text() == before
 

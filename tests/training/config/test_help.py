@@ -92,7 +92,7 @@ def test_a_recipe_that_is_known_is_named(capsys):
     assert text.startswith("usage: deepavfusion pretrain scenes_tiny [section.key=value ...]")
     assert "null for runs/scenes_tiny." in text
     assert evaluate.main(["scenes_retrieval", "--help"]) == 0
-    assert "else runs/evaluations/scenes_retrieval" in " ".join(capsys.readouterr().out.split())
+    assert "else runs/evaluations/scenes_retrieval-MODEL" in " ".join(capsys.readouterr().out.split())
     assert "null for runs/RECIPE." in options_text("pretrain")
 
 

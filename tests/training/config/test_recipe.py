@@ -190,7 +190,7 @@ def test_an_option_that_does_not_apply_may_stand_at_its_default():
     assert "mixup" not in recipe.to_dict()["task"]
 
 
-@pytest.mark.parametrize("override", ["model.patch_size=7", "model.fusion_type=late", "model.size=tiny"])
+@pytest.mark.parametrize("override", ["model.patch_size=7", "model.fusion_type=late"])
 def test_an_impossible_model_is_refused(override):
     with pytest.raises(RecipeError, match="Invalid model section"):
         load_recipe("pretrain", "scenes_tiny", [override]).model.build_config()

@@ -39,10 +39,10 @@ def one(tmp_path_factory):
 def runs(one, tmp_path_factory):
     """Folder with evaluations of all tasks."""
     folder = tmp_path_factory.mktemp("gallery")
-    (folder / "evaluations" / "scenes_retrieval").mkdir(parents=True)
+    (folder / "evaluations").mkdir()
     (folder / "scenes_recognition").symlink_to(one / "scenes_recognition")
     for task in (*TASKS[1:], "retrieval"):
-        name = f"evaluations/scenes_{task}/quickstart" if task == "retrieval" else f"scenes_{task}"
+        name = f"evaluations/scenes_{task}-quickstart" if task == "retrieval" else f"scenes_{task}"
         run_evaluation(task, tmp_path_factory.mktemp(task)).rename(folder / name)
     run_pretraining(tmp_path_factory.mktemp("pretraining")).rename(folder / "quickstart")
     return folder

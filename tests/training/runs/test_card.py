@@ -18,8 +18,8 @@ from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.report.report import Example, ExampleImage
 from deepavfusion.training.report.tables import Table
-from deepavfusion.training.runs.card import TEMPLATE, write_card
-from deepavfusion.training.runs.records import initial_weights, package_versions
+from deepavfusion.training.runs.card import TEMPLATE, model_license, write_card
+from deepavfusion.training.runs.records import initial_weights, package_versions, training_summary
 from deepavfusion.training.tasks import Evaluation
 from tests.tiny import tiny_config
 
@@ -98,6 +98,39 @@ def written(folder, content, recipe, examples=()):
     return card, text
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words", "license"),
+    [
+        ("scenes_recognition", ["model.init_from=null"], "apache-2.0"),
+        ("scenes_recognition", ["model.init_from=own"], "apache-2.0"),
+        ("scenes_recognition", ["model.init_from=other"], None),
+        ("scenes_recognition", ["model.init_from=bare"], None),
+        ("scenes_recognition", ["model.init_from=ORG/NAME"], None),
+        ("scenes_recognition", ["model.init_from=null", "data.things=THINGS"], None),
+        ("scenes_recognition", ["model.init_from=other", "run.license=mit"], "mit"),
+        ("folder_recognition", ["model.init_from=null", "data.path=VIDEOS"], None),
+        ("folder_recognition", ["model.init_from=own", "data.path=VIDEOS"], None),
+        ("folder_recognition", ["model.init_from=own", "data.path=VIDEOS", "run.license=cc-by-4.0"], "cc-by-4.0"),
+        ("vggsound_finetune", ["model.init_from=null", "data.path=VGGSOUND"], None),
+        ("folder_recognition", ["model.init_from=own", "data.name=shards", "data.path=PREPARED"], None),
+    ],
+)
+def test_a_license_is_stated_where_somebody_has_chosen_it(recipe, words, license, tmp_path, monkeypatch):
+    """The package's own scenes are under its license; nobody has said what that of somebody's videos allows."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"own": "license: apache-2.0", "other": "license: mit", "bare": "tags: [video]"}.items():
+        Path(name).mkdir()
+        Path(name, "README.md").write_text(f"---\n{text}\n---\n# A\n")
+    recipe = load_recipe("finetune", recipe, words)
+    assert model_license(recipe) == license
+    content = record("recognition", data={"name": recipe.data.name, "description": "clips"})
+    card, text = written(tmp_path, content, recipe)
+    assert card.data.to_dict().get("license") == license
+    assert (f"Weights: {license}. The" if license else "No license is stated for the weights. The") in text
+    following = training_summary(content, tmp_path, (), license).splitlines()[-1]
+    assert following.endswith(f"ORG/NAME{'' if license else ' --license LICENSE'} --dry-run")
+
+
 @pytest.mark.parametrize(("norm_patch_loss", "standardized"), [("none", False), (False, False), ("channel", True)])
 def test_the_card_says_which_targets_are_standardized(tmp_path, norm_patch_loss, standardized):
     content = record("pretraining", metrics={"loss": 0.5}, ceilings=None)
@@ -154,7 +187,7 @@ def test_card_loads_the_folder_from_where_the_run_was_started(output_dir, shown,
 
 @pytest.mark.parametrize("task", PIPELINES)
 def test_card_of_a_finetuned_model(tmp_path, task):
-    card, text = written(tmp_path, record(task), load_recipe("finetune", f"scenes_{task}", []))
+    card, text = written(tmp_path, record(task), load_recipe("finetune", f"scenes_{task}", ["model.init_from=null"]))
     (result,) = card.data.eval_results
     assert result.metric_name == "top-1 accuracy"
     assert (result.task_name, result.metric_type, result.metric_value) == (PIPELINES[task], "top1", 0.5123)

@@ -12,7 +12,7 @@ from typing import Any
 from deepavfusion.inference.jobs.locks import folder_owner
 
 from ..errors import cause
-from ..paths import MARK_FILE, FolderError, check_writable
+from ..paths import MARK_FILE, FolderError, check_writable, is_same_path
 
 FORMAT = 1
 OVERWRITE = "--overwrite"  # option that lets a command replace other results
@@ -150,13 +150,18 @@ def read_mark(path: Path, argument: str) -> dict[str, Any] | None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines "key: old -> new", with values as in a recipe, for every entry in which two nested dictionaries differ."""
+    """Lines "key: old -> new", with values as in a recipe, for every entry in which two nested dictionaries differ.
+
+    Two ways to write the path of one file or folder are no difference.
+    """
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
+        elif before != after and not (
+            isinstance(before, str) and isinstance(after, str) and is_same_path(before, after)
+        ):
             texts = [_as_in_recipe(value) for value in (before, after)]
             texts = texts if texts[0] != texts[1] else [repr(before), repr(after)]
             lines.append(f"{prefix}{key}: {' -> '.join(texts)}")

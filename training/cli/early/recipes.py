@@ -8,8 +8,8 @@ from typing import Any
 
 from yaml import YAMLError
 
-from ..options import stored
-from ..recipes import recipe_file
+from ..options import inapplicable, stored
+from ..recipes import RecipeError, recipe_file
 from ..values import as_choice, convert, load_values, parse_override
 
 _WARMUP = 0.2  # of the epochs, by default
@@ -41,6 +41,67 @@ def settings(recipe: str, words: Sequence[str]) -> tuple[str, dict[str, dict[str
                 given[section] |= entries
         return command, _applying(listed, given)
     return None
+
+
+def check_scope(command: str, words: Sequence[str], sections: dict[str, dict[str, Any]]) -> None:
+    """Raise `RecipeError` for an override that does not apply to the command, task or data set of a recipe.
+
+    Args:
+        command: Command of the recipe.
+        words: Overrides.
+        sections: What `settings` returns.
+    """
+    scope = {"tasks": sections["task"]["name"], "data_sets": sections["data"]["name"]}
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        check_applies(*parse_override(word, following, command), command, scope)
+
+
+def check_applies(section: str, name: str, value: Any, command: str, scope: dict[str, str]) -> None:
+    """Raise `RecipeError` for an option that does not apply, unless it has its default.
+
+    Args:
+        section: Its section.
+        name: Its name.
+        value: Its value.
+        command: Command of the recipe.
+        scope: Kind of limit, "tasks" or "data_sets" -> name of the task or data set.
+    """
+    entries = next(entries for title, entries in stored()[command] if title.partition(":")[0] == section)
+    titles = {"tasks": "task", "data_sets": "dataset"}
+
+    def mismatch(limits: dict[str, Any]) -> str | None:
+        wrong = (kinds for kinds, own in scope.items() if own not in limits.get(kinds, (own,)))
+        return next((f"{titles[kinds]} {scope[kinds]!r}" for kinds in wrong), None)
+
+    found = {key.partition(".")[2]: (kind, mismatch(limits)) for key, kind, _, limits in entries}
+    kind, wrong = found.get(name, ("", f"command {command!r}"))
+    if wrong is not None and (not kind or value != load_values(kind.partition(", default ")[2])):
+        raise inapplicable(f"{section}.{name}", wrong, [other for other, (_, why) in found.items() if why is None])
+
+
+def check_combinations(command: str, sections: dict[str, dict[str, Any]]) -> None:
+    """Raise `RecipeError` for settings that exclude each other.
+
+    Args:
+        command: Command of the recipe.
+        sections: The options of every section that apply.
+    """
+    optim, model = sections["optim"], sections["model"]
+    if len(optim.get("betas", "ab")) != 2:
+        raise RecipeError(f"optim.betas is {optim['betas']}: expected two numbers.")
+    if optim.get("warmup_epochs") is not None and optim.get("warmup_fraction") is not None:
+        raise RecipeError("optim.warmup_epochs and optim.warmup_fraction are mutually exclusive.")
+    if model.get("init_from") and (model.get("init_image") or model.get("init_audio")):
+        raise RecipeError("model.init_from and model.init_image / init_audio are mutually exclusive.")
+    if command == "probe" and not sections["task"]["freeze_encoder"]:
+        raise RecipeError(
+            "task.freeze_encoder is false: a probe needs task.freeze_encoder=true; "
+            "`deepavfusion finetune` trains the encoder as well."
+        )
+    if optim.get("fsdp") and optim["mixed_precision"] == "fp16":
+        raise RecipeError("optim.fsdp=true shards parameters, which fp16 loss scaling does not support: use bf16.")
+    if optim.get("fsdp") and optim["optimizer"] == "muon":
+        raise RecipeError("optim.fsdp=true shards matrices, which Muon needs whole: use optim.optimizer=adamw.")
 
 
 def _applying(listed: dict[str, list], given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -95,4 +156,4 @@ def warmup(optim: dict[str, Any]) -> float:
     return optim["epochs"] * (_WARMUP if optim["warmup_fraction"] is None else optim["warmup_fraction"])
 
 
-__all__ = ["override_warmup", "settings", "warmup"]
+__all__ = ["check_applies", "check_combinations", "check_scope", "override_warmup", "settings", "warmup"]

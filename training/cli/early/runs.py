@@ -1,6 +1,7 @@
 """Whether a training run starts, resumes or is finished, by what its folder holds: decided without torch."""
 
 import dataclasses
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -182,11 +183,21 @@ def _changes(mark: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Describe how a run differs from that of a mark, one line per difference."""
     if mark["command"] != now["command"]:
         return [f"command: {mark['command']} -> {now['command']}"]
-    lines = differences(mark["fingerprint"], now["fingerprint"])
+    lines = differences(_following(mark["fingerprint"], now["fingerprint"]), now["fingerprint"])
     before, after = BatchLayout(**mark["batch"]), BatchLayout(**now["batch"])
     if before.effective != after.effective:
         lines.append(f"effective batch: {before} -> {after}; {after.keeping(before.effective)}")
     return lines
+
+
+def _following(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint of an earlier run, with the present warm-up where it is the same part of the epochs."""
+    optim, after = before.get("optim"), now.get("optim")
+    try:
+        same = math.isclose(optim["warmup_epochs"] / optim["epochs"], after["warmup_epochs"] / after["epochs"])
+    except (KeyError, TypeError, ZeroDivisionError):  # of something else, or damaged
+        return before
+    return {**before, "optim": {**optim, "warmup_epochs": after["warmup_epochs"]}} if same else before
 
 
 def _exists(path: Path, mark: dict[str, Any], name: str) -> bool:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from deepavfusion.ranges_deepavfusion import SECONDS
+from deepavfusion_cli.early.contents import ANNOTATION_SUFFIXES
 from deepavfusion_cli.values import kind_of
 
 from .tables import read_records, read_text
 
-ANNOTATION_SUFFIXES = (".csv", ".tsv", ".jsonl")
 COLUMNS = ("file", "label", "start", "end", "split", "recording")
 _ALIASES = {"file_name": "file", "filename": "file"}
 _SPLITS = {

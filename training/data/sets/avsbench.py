@@ -22,19 +22,17 @@ import os
 from pathlib import Path
 
 from deepavfusion.inference.files import reads_file
-from deepavfusion.inference.jobs.inputs import walk_files
 from deepavfusion.inference.jobs.progress import counted
+from deepavfusion_cli.early.data import AVSBENCH_SUBSETS, avsbench_folder, avsbench_names, check_subset
 
 from ..frames import Still
 from .annotations import split_name
 from .lists import read_list
-from .names import contents, is_inside
+from .names import is_inside
 from .tables import read_records, read_text
 from .vggsound import report_missing
 
-SUBSETS = {"s4": ("v1s",), "ms3": ("v1m",), "avss": ("v1s", "v1m", "v2")}
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-_OBJECT_FOLDERS = {"s4": ("Single-source/s4_data", "s4_data"), "ms3": ("Multi-sources/ms3_data", "ms3_data")}
 _COLUMNS = ("uid", "split", "label")
 
 
@@ -103,29 +101,20 @@ def read_avsbench(
         FileNotFoundError: Neither layout is found, or none of its masks.
     """
     root = Path(root)
-    if subset not in SUBSETS:
-        raise ValueError(f"Expected a subset of {', '.join(SUBSETS)}, got {subset!r}.")
+    check_subset("avsbench", subset)
     if split not in SPLITS:
         raise ValueError(f"Expected a split of {', '.join(SPLITS)}, got {split!r}.")
-    if (root / "metadata.csv").is_file():
+    place, names = avsbench_folder(root, subset), avsbench_names(root)
+    if names is not None:
         if frames is not None:
             raise ValueError(f"Lists of frames require the older release of AVSBench, but {root} has metadata.csv.")
-        return _read_semantic(root, subset, SPLITS[split]), read_label_names(root / "label2idx.json")
-    places = [root / folder for folder in _OBJECT_FOLDERS.get(subset, ())] + [root]
-    for place in places:
-        if subset in _OBJECT_FOLDERS and (place / "gt_masks").is_dir():
-            return _read_objects(place, subset, SPLITS[split], frames), None
-    below = [path.parent for name in ("metadata.csv", "gt_masks") for path in sorted(root.glob(f"*/{name}"))]
-    found = f"set data.path={below[0]}" if below else contents(walk_files(root), "masks")
-    raise FileNotFoundError(
-        f"Expected AVSBench {subset} at {root}: metadata.csv and {', '.join(SUBSETS[subset])}"
-        + (f", or {_OBJECT_FOLDERS[subset][0]}/gt_masks" if subset in _OBJECT_FOLDERS else "")
-        + f"; {found}."
-    )
+        return _read_semantic(root, subset, SPLITS[split]), read_label_names(names)
+    return _read_objects(place, subset, SPLITS[split], frames), None
 
 
 def _read_semantic(root: Path, subset: str, split: str) -> list[Still]:
-    videos = [v for v in read_metadata(root / "metadata.csv") if v["split"] == split and v["label"] in SUBSETS[subset]]
+    labels = AVSBENCH_SUBSETS[subset]
+    videos = [v for v in read_metadata(root / "metadata.csv") if v["split"] == split and v["label"] in labels]
     rows, missing = [], []
     for video in counted(videos, f"{root}: listing the masks", "video"):
         folder = root / video["label"] / video["uid"]

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, other_media, walk_files
+from deepavfusion_cli.early.contents import annotation_files, check_videos, is_video
 
 from ...wording import count
-from .annotations import ANNOTATION_SUFFIXES, is_split, read_annotations, split_name
+from .annotations import is_split, read_annotations, split_name
 from .groups import Labels, arrow_column, equals, group, held_out_groups, label_arrays, labels_of, name_order
-from .names import contents, find_listed, is_video, recording_of
+from .names import find_listed, recording_of
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
     if not root.is_dir():
         raise FileNotFoundError(f"Expected a folder of videos at {root}, found none.")
     if annotations is None:
-        found = sorted(p for p in root.iterdir() if _is_annotation_file(p))
+        found = annotation_files(root)
         if len(found) > 1:
             raise ValueError(
                 f"Found {len(found)} annotation files in {root}: choose one of {', '.join(p.name for p in found)} with "
@@ -139,14 +140,10 @@ def read_folder(root: str | Path, annotations: str | Path | None = None, allow_o
             raise ValueError(f"Expected rows of files in {annotations}, found none.")
         return make_rows([{**row, "path": path} for row, path in zip(listed, paths, strict=True)])
     files = list(walk_files(root))
+    check_videos(root, files)
     paths = [path for path in files if is_video(path.name)]
     left_out = other_media(files, VIDEO_SUFFIXES)
     rows = [{"path": path, **({} if path.parent == root else {"label": path.parent.name})} for path in paths]
-    if not rows:
-        raise ValueError(
-            f"Expected files ending in {', '.join(VIDEO_SUFFIXES)} in {root} or in a folder per class, "
-            f"{contents(files)}."
-        )
     if left_out:
         _report(f"{root}: {left_out} left out: a folder stands for its videos")
     kinds = Counter("label" in row for row in rows)
@@ -234,10 +231,6 @@ def _with_recordings(rows):
     recordings = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
     return rows.add_column("recording", recordings)
-
-
-def _is_annotation_file(path: Path) -> bool:
-    return path.suffix.lower() in ANNOTATION_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def order_by_name(paths: Iterable[str]) -> list[int]:

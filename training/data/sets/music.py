@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deepavfusion.inference.jobs.inputs import walk_files
-from deepavfusion_cli.early.data import MUSIC_SUBSETS, music_list
+from deepavfusion_cli.early.contents import contents, is_video
+from deepavfusion_cli.early.data import MUSIC_SUBSETS, check_subset, music_list
 
 from .folder import make_rows
 from .lists import Listed, read_list
-from .names import contents, is_video
 from .vggsound import report_missing
 
 _EVALUATION_SOLOS, _ASIDE_DUETS = 130, 85
@@ -113,8 +113,7 @@ def read_music(root: str | Path, subset: str = "solo", split: str | None = None)
         FileNotFoundError: No lists, no clips, or none of the listed clips.
     """
     root = Path(root)
-    if subset not in MUSIC_SUBSETS:
-        raise ValueError(f"Expected a subset of {', '.join(MUSIC_SUBSETS)}, got {subset!r}.")
+    check_subset("music", subset)
     if split not in (None, "train", "test"):
         raise ValueError(f"Expected the split train or test of MUSIC, got {split!r}.")
     lists = {kind: _read_videos(root, kind) for kind in MUSIC_SUBSETS[subset]}

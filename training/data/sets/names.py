@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, has_suffix, other_media, walk_files
+from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES, walk_files
 from deepavfusion.inference.jobs.progress import counted
-
-from ...wording import count
+from deepavfusion_cli.early.contents import contents, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +26,6 @@ _WITHOUT_END = re.compile(rf"(.+)_{_TIME}")
 # Names of parts of a recording. Words have no capitals or digits inside, and ids of 11 characters nearly always.
 _PART_OF_VIDEO = re.compile(r"(?=.{0,10}[a-z_-][A-Z\d]|.{0,10}\d)([\w-]{11})_(?:\d{6}|\d+_\d+)", re.ASCII)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-# Archives, also in parts: clips.zip, clips.tar.gz, clips.tar.gz.aa, clips.tar.part01.
-_ARCHIVE = re.compile(r"\.(tar|tgz|zip|7z|rar)(\.(?:gz|bz2|xz|zst))?([._-]?(?:part)?[a-z]{0,2}\d*)$", re.IGNORECASE)
-
-
-def is_video(name: str) -> bool:
-    """Whether a file name has the suffix of a video and is not hidden."""
-    return has_suffix(name, VIDEO_SUFFIXES)
 
 
 def clip_key(name: str) -> str:
@@ -85,43 +77,6 @@ def published_name(key: str) -> str:
     _, clip, start = next(_readings(key))
     clip = clip[1:] if len(clip) == _ID_LENGTH + 1 and clip.startswith("Y") else clip
     return key if start is None or len(clip) != _ID_LENGTH else f"{clip}_{start:06d}"
-
-
-def contents(paths: Iterable[Path], sought: str = "videos") -> str:
-    """Describe the files of a folder that lacks what a data set needs, and what to do with them: the end of a sentence.
-
-    Args:
-        paths: The files.
-        sought: What is needed.
-    """
-    paths = list(paths)
-    videos = [path for path in paths if is_video(path.name)]
-    if videos and sought == "videos":
-        return f"found {count(len(videos), 'video')}, e.g. {videos[0].name}"
-    archives = [path for path in paths if _ARCHIVE.search(path.name)]
-    if archives:
-        return f"found no {sought} but {count(len(archives), 'archive')}: unpack with `{_unpacking(archives[0])}`"
-    others = other_media(paths, VIDEO_SUFFIXES)
-    if sought != "videos" or not others:
-        return f"found no {sought}"
-    if " and " in others:
-        hint = "make a clip of each pair with `ffmpeg -loop 1 -i IMAGE.jpg -i AUDIO.wav -shortest CLIP.mp4`"
-        return f"found no videos but {others}: {hint}"
-    return f"found no videos but {others}: clips hold both images and audio"
-
-
-def _unpacking(archive: Path) -> str:
-    """The command that unpacks an archive and those like it."""
-    match = _ARCHIVE.search(archive.name)
-    kind, compression, part = match.groups(default="") if match else ("", "", "")
-    if kind.lower() not in ("tar", "tgz"):
-        command = f"{'unzip' if kind.lower() == 'zip' and not part else '7z x'} {archive.name}"
-    elif part:
-        zipped = "z" if kind == "tgz" or "gz" in compression else ""
-        command = f"cat {archive.name.removesuffix(part)}* | tar -x{zipped}"
-    else:
-        command = f"for file in *.{kind}{compression}; do tar -xf $file; done"
-    return f"cd {archive.parent} && {command}"
 
 
 class ClipFiles:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepavfusion_cli.paths import named_path
+
 from .folder import held_out_clips
 from .groups import Groups, group
 
@@ -23,8 +25,8 @@ class Request(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Folder of the data set."""
-        return Path(self.options["path"])
+        """Folder of the data set, with its name, on which orders of clips depend."""
+        return named_path(self.options["path"])
 
     def get(self, key: str, default=None):
         """An option, or its default."""

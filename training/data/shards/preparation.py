@@ -10,18 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepavfusion_cli.early.data import PREPARATION, FolderTakenError, is_preparation
+
 from ..sets.names import recording_of
 from .drafts import writing
 from .encoding import EncodedClip, Encoding, encode_clip
 from .reading import VERSION, read_json
 from .stills import EncodedStills, encode_stills, stills_of
 
-_MARK = "preparation.json"  # in the folder `parts`
 _SHARDS, _MOST_CLIPS = 100, 256  # shards of a data set by default, and clips of each at most
-
-
-class FolderTakenError(ValueError):
-    """The folder holds something else than this preparation."""
 
 
 class Shard(NamedTuple):
@@ -139,7 +136,7 @@ def claim(preparation: Preparation, out: Path) -> None:
         try:
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
-            with writing(out / "parts" / _MARK) as file:  # by all of several machines that begin at once
+            with writing(out / PREPARATION) as file:  # by all of several machines that begin at once
                 file.write(_mark_of(preparation).encode())
         except OSError:
             for folder in reversed(made):
@@ -156,13 +153,10 @@ def is_claimed(preparation: Preparation, out: Path) -> bool:
         FolderTakenError: It holds something else.
         ValueError: The mark of a preparation in it is damaged.
     """
-    mark = out / "parts" / _MARK
-    if not mark.is_file():
-        if out.exists() and not (out.is_dir() and _is_empty(out)):
-            raise FolderTakenError(f"{out} exists and is not a preparation; choose a new or empty folder.")
+    if not is_preparation(out):
         return False
     expected = _mark_of(preparation)
-    if mark.read_bytes() == expected.encode():
+    if (out / PREPARATION).read_bytes() == expected.encode():
         return True
     settings = _begun_with(out)
     now = json.loads(expected)["settings"]
@@ -177,24 +171,17 @@ def begun_shard_size(out: Path) -> int | None:
     Raises:
         ValueError: The mark of the preparation is damaged.
     """
-    return _begun_with(out).get("clips_per_shard") if (out / "parts" / _MARK).is_file() else None
+    return _begun_with(out).get("clips_per_shard") if (out / PREPARATION).is_file() else None
 
 
 def _begun_with(out: Path) -> dict[str, Any]:
     advice = f"choose another folder, or delete {out}"
-    return read_json(out / "parts" / _MARK, {"settings": dict}, advice)["settings"]
+    return read_json(out / PREPARATION, {"settings": dict}, advice)["settings"]
 
 
 def _mark_of(preparation: Preparation) -> str:
     content = {"settings": preparation.settings(), "data": preparation.about, "rows": preparation.fingerprint}
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-def _is_empty(out: Path) -> bool:
-    """Whether a folder holds nothing but what a preparation that begins makes first."""
-    if not all(entry.is_dir() and entry.name in ("parts", "shards") for entry in out.iterdir()):
-        return False
-    return all(file.suffix == ".tmp" or file.name == _MARK for file in out.glob("*/*"))
 
 
 __all__ = ["FolderTakenError", "Preparation", "Shard", "begun_shard_size", "claim", "is_claimed", "stored_name"]

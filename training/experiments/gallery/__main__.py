@@ -16,6 +16,7 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.media import webp
 from deepavfusion_cli.boundary import run_module
 from deepavfusion_cli.parser import CommandParser
+from deepavfusion_cli.paths import EVALUATION_FILE
 from deepavfusion_cli.terminal import say
 
 from ...config.recipe import RecipeError
@@ -31,7 +32,7 @@ RUNS = {
     "scenes_localization": "deepavfusion finetune scenes_localization",
     "scenes_separation": "deepavfusion finetune scenes_separation",
     "scenes_segmentation": "deepavfusion finetune scenes_segmentation",
-    "evaluations/scenes_retrieval/quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
+    "evaluations/scenes_retrieval-quickstart": "deepavfusion evaluate scenes_retrieval --model runs/quickstart",
 }
 # The same, with scenes of the things that docs/data.md names.
 THINGS_RUNS = {
@@ -100,12 +101,11 @@ def _add_missing(gallery: Gallery, commands: list[str]) -> None:
 
 def _section(name: str) -> str:
     """Name of the section of a folder of `RUNS`; of an evaluation, that of its recipe."""
-    first, *others = Path(name).parts
-    return (others[0] if first == "evaluations" else first).replace("_", "-")
+    return Path(name).name.partition("-")[0].replace("_", "-")
 
 
 def _is_evaluated(folder: Path) -> bool:
-    return (folder / "evaluation.json").is_file()
+    return (folder / EVALUATION_FILE).is_file()
 
 
 def _write_strip(path: Path, things: list[Source], scenes: list[Source]) -> None:

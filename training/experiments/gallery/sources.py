@@ -9,6 +9,7 @@ import torch
 
 from deepavfusion.inference.files import UnreadableError, reading
 from deepavfusion_cli.early.marks import read_mark
+from deepavfusion_cli.paths import EVALUATION_FILE
 
 from ...config.recipe import Recipe, load_recipe
 from ...report.predictions import FOLDER, read_table
@@ -82,7 +83,7 @@ def load_source(folder: Path) -> Source:
         RecipeError: If recipe or model cannot be used.
         UnreadableError: If the folder holds no evaluation with predictions, or the data are not those of then.
     """
-    path = folder / "evaluation.json"
+    path = folder / EVALUATION_FILE
     with reading(path):
         record = json.loads(path.read_text(encoding="utf-8"))
     predictions = folder / FOLDER / "clips.parquet"

@@ -171,7 +171,7 @@ def test_missing_avsbench_raises(objects, semantic, tmp_path):
         read_avsbench(tmp_path, "s4", "train")
     with pytest.raises(FileNotFoundError, match="Expected AVSBench avss at"):
         read_avsbench(objects, "avss", "train")
-    with pytest.raises(ValueError, match="Expected a subset of s4, ms3, avss"):
+    with pytest.raises(ValueError, match="data.subset of avsbench must be one of s4, ms3, avss"):
         read_avsbench(semantic, "s3", "train")
     with pytest.raises(ValueError, match="Expected a split of train, validation, test, got 'val'"):
         read_avsbench(semantic, "s4", "val")

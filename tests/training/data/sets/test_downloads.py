@@ -10,9 +10,9 @@ from deepavfusion.training.data.sets.audioset import read_audioset
 from deepavfusion.training.data.sets.avsbench import read_avsbench
 from deepavfusion.training.data.sets.folder import read_folder
 from deepavfusion.training.data.sets.music import read_music
-from deepavfusion.training.data.sets.names import contents
 from deepavfusion.training.data.sets.vggsound import read_vggsound
 from deepavfusion.training.data.sets.vggsound_music import read_training_clips
+from deepavfusion_cli.early.contents import contents
 from tests.training.data.disk import MODEL, make_clips, put, write
 
 IDS = ("-0BIyqJj9ZU", "__2MwJ2uHu0", "zpWuikVorYg")

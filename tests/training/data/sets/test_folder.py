@@ -54,6 +54,23 @@ def names(rows, root: Path) -> list[str]:
     return [str(Path(path).relative_to(root)) for path in rows["path"]]
 
 
+@pytest.mark.parametrize("path", [".", "./", "../VIDEOS", "../VIDEOS/."])
+def test_what_is_held_out_of_a_folder_does_not_depend_on_how_it_is_written(path, tmp_path, monkeypatch):
+    folder = tmp_path / "VIDEOS"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.mp4").touch()
+    monkeypatch.chdir(folder)
+    held_out = [
+        [
+            Path(name).name
+            for name in build_dataset({"name": "folder", "path": way}, MODEL, "test", False, 0).rows["path"]
+        ]
+        for way in (str(folder), path)
+    ]
+    assert held_out[0] == held_out[1]
+
+
 def test_folder_per_class(clip, tmp_path):
     put(clip, tmp_path / "dog" / "a b%20.mp4", tmp_path / "dog" / "-x.MKV", tmp_path / "cat" / "é.webm")
     put(clip, tmp_path / "cat" / ".hidden.mp4", tmp_path / ".trash" / "b.mp4")

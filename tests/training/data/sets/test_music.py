@@ -103,7 +103,7 @@ def test_music_clips(clip, tmp_path):
     assert test[0]["waveforms"].shape == (2, 16000)
     groups = [(test.groups[a], test.groups[b]) for a, b in test.pairs]
     assert all(first != second for first, second in groups)
-    with pytest.raises(ValueError, match="Expected a subset of solo, solo21, music, got 'duo'"):
+    with pytest.raises(ValueError, match="data.subset of music must be one of solo, solo21, music, got 'duo'"):
         build_dataset(settings | {"subset": "duo"}, MODEL, "train", True, 0)
 
 

@@ -373,7 +373,7 @@ def test_an_interrupted_preparation_ends_with_the_same_bytes(prepared, tmp_path,
     with closing(prepare(preparation, tmp_path / "out", num_workers=1)) as written:
         assert [next(written) for _ in range(5)] == [1] * 5  # the fifth is of the second shard
     assert not (tmp_path / "out" / "index.arrow").exists()
-    with pytest.raises(FileNotFoundError, match="its preparation is not finished: run the same"):
+    with pytest.raises(FileNotFoundError, match="its preparation is not finished: wait for it, or run the same"):
         build_dataset({"name": "shards", "path": str(tmp_path / "out")}, MODEL, "train", True, 0)
     (shard,) = [path for path in (tmp_path / "out" / "shards").iterdir() if path.suffix == ".tar"]
     kept = shard.stat().st_mtime_ns

@@ -15,13 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from deepavfusion.inference.files import reads_file
-from deepavfusion.inference.jobs.inputs import walk_files
 from deepavfusion.inference.jobs.progress import counted
 from deepavfusion_cli.early.data import is3_json
 
 from ...stills import BoxClips, Still
 from ...views import Box
-from ..names import contents
 from ..tables import read_text
 from ..vggsound import report_missing
 from .vggss import clean_boxes
@@ -85,7 +83,7 @@ def read_stills(root: str | Path, annotations: str | Path | None = None) -> list
         FileNotFoundError: No annotations, or none of the frames.
     """
     root = Path(root)
-    path = is3_json(root, annotations, lambda: contents(walk_files(root), "json"))
+    path = is3_json(root, annotations)
     images = next((root / name for name in _IMAGES if (root / name).is_dir()), root / _IMAGES[0])
     entries = [entry for entry in read_is3(path) if entry.boxes]
     visible: dict[str, tuple[str, ...]] = {}
