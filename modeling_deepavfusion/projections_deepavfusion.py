@@ -62,10 +62,13 @@ class Projection:
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The dtype in which a tensor is multiplied: that of autocast, or its own. Autocast leaves float64 alone."""
-    device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+    """The dtype in which to multiply a tensor where few kernels are preferred: that of autocast, or its own.
+
+    Autocast leaves float64 alone.
+    """
+    if torch.compiler.is_compiling() or not prefers_few_kernels(tensor) or tensor.dtype == torch.float64:
         return tensor.dtype
+    device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 

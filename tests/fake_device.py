@@ -209,7 +209,8 @@ def fake_device(device_type: str, count: int = 1):
             "get_device_name": lambda device=None: NAME,
         },
         torch.cuda.random: {"get_rng_state": lambda: state, "set_rng_state": lambda state: None},
-        torch: {"Event": _Event},
+        # Autocast casts nothing there, so nothing may be cast in its stead.
+        torch: {"Event": _Event, "is_autocast_enabled": lambda device_type=None: False},
         torch.mps: {"empty_cache": lambda: None},
         torch.backends.mps: {
             "is_available": lambda: True,

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepavfusion import (
     DeepAVFusionConfig,
@@ -18,6 +17,7 @@ from deepavfusion import (
 )
 from deepavfusion import attention_deepavfusion as attention
 from deepavfusion import projections_deepavfusion as projections
+from deepavfusion.training.experiments.measurement import CountOperations
 
 from ..tiny import WIDE
 from .cases import CASES, make_inputs, make_model
@@ -223,19 +223,6 @@ def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, ex
     torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.02)
 
 
-class _Operations(TorchDispatchMode):
-    """Counts the operations that compute or copy, of which each launches a kernel on an accelerator."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        none = ("aten::_unsafe_view", "aten::lift_fresh", "aten::detach", "aten::empty", "aten::new_empty")
-        self.count += not (function.is_view or function._schema.name.startswith(none))
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.fixture
 def few_kernels(monkeypatch):
     """As on accelerators: nothing absorbed, projections grouped, sdpa for any length; counts the grouped copies."""
@@ -343,7 +330,7 @@ def test_operations_of_a_pretraining_step_at_base_depth(bfloat16, most, few_kern
     config = DeepAVFusionConfig.from_size("base", **sizes, **heads)
     model = DeepAVFusionForPreTraining._from_config(config, attn_implementation="sdpa").train()
     inputs = {name: torch.zeros(2, *shape) for name, shape in config.input_shapes.items()}
-    with _Operations() as operations:
+    with CountOperations() as operations:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             loss = model(**inputs, return_logits=False).loss
         loss.backward()

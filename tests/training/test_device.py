@@ -13,7 +13,9 @@ from deepavfusion import DeepAVFusionConfig
 from deepavfusion.inference.publishing.latency import device_name
 from deepavfusion.training import evaluate, finetune, pretrain, probe
 from deepavfusion.training.data.loading import evaluation_loader
-from deepavfusion.training.experiments import benchmark
+from deepavfusion.training.experiments.benchmark import cases, timing
+from deepavfusion.training.experiments.benchmark.__main__ import parse_arguments
+from deepavfusion.training.experiments.measurement import describe_machine
 from deepavfusion.training.runs import trainer
 from deepavfusion.training.tasks import base, evaluation, pretraining
 from deepavfusion.training.wording import count
@@ -292,12 +294,13 @@ def test_benchmark_waits_for_cuda_and_asks_it_for_memory(monkeypatch):
     for name in ("synchronize", "reset_peak_memory_stats", *memory):
         monkeypatch.setattr(torch.cuda, name, lambda name=name: calls.append(name) or memory.get(name))
     with fake_device("cuda"):
-        case = benchmark.Case("", "block", 1, True, benchmark.FACTORIZED, scale=0.1)
-        given = benchmark.parse_arguments(["--device", "cuda", "--size", "small"])
-        assert benchmark.peak_memory(case, "ours", given) == 150
-        workload = benchmark.Workload(case, "small", "cuda", torch.float32)
-        assert min(benchmark.timed(workload, workload.module, autocast=False)) > 0
-        assert benchmark.describe_machine("cuda", 1)["device"] == NAME
+        case = cases.Case("", "block", 1, True, cases.FACTORIZED, scale=0.1)
+        given = parse_arguments(["--device", "cuda", "--size", "small"])
+        assert given.compile
+        assert timing.peak_memory(case, cases.FORMS["ours"], given) == 150
+        workload = cases.Workload(case, "small", "cuda", torch.float32)
+        assert min(timing.timed(workload, workload.module, bfloat16=False)) > 0
+        assert describe_machine("cuda", 1)["device"] == NAME
     assert calls == [
         "synchronize",
         "reset_peak_memory_stats",
@@ -322,8 +325,7 @@ def test_all_commands_multiply_matrices_with_one_precision(command, tmp_path):
         (tmp_path / "config.json").write_text("{}")  # a model, as far as is looked before it is loaded
         recipes = {"pretrain": "scenes_tiny", "finetune": "scenes_recognition", "probe": "scenes_probe"}
         if command in recipes:
-            words = [recipes[command], "data.annotations=clips.csv", f"run.output_dir={tmp_path / 'out'}"]
-            words += ["model.init_from=null"]
+            words = [recipes[command], f"run.output_dir={tmp_path / 'out'}", f"model.init_from={tmp_path}"]
         elif command == "evaluate":
             words = ["scenes_retrieval", *model, *out]
         elif command == "export":

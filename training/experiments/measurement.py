@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def synchronize(device: str) -> None:
@@ -32,6 +33,24 @@ def matrix_product_peak(device: str, dtype: torch.dtype) -> float:
         synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
+
+
+class CountOperations(TorchDispatchMode):
+    """Context that counts operations that compute or copy, of which each launches a kernel at least on a GPU.
+
+    Attributes:
+        count: Their number so far.
+    """
+
+    _NONE = ("aten::_unsafe_view", "aten::lift_fresh", "aten::detach", "aten::empty", "aten::new_empty")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not (function.is_view or function._schema.name.startswith(self._NONE))
+        return function(*args, **(kwargs or {}))
 
 
 def resident_set() -> int:
@@ -76,6 +95,7 @@ def describe_machine(device: str, threads: int) -> dict:
 
 
 __all__ = [
+    "CountOperations",
     "describe_machine",
     "in_fresh_process",
     "matrix_product_peak",
