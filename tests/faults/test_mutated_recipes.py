@@ -88,7 +88,7 @@ def test_mutated_files_are_answered_in_one_line(tmp_path):
     load_recipe("pretrain", "scenes_tiny")
     text = load_recipe("pretrain", "scenes_tiny").to_yaml().encode()
     codes = set()
-    for number in range(20):
+    for number in range(60):
         kind, data = mutate_bytes(text, generator(SEED, number))
         path = tmp_path / "mutated.yaml"
         path.write_bytes(data)

@@ -94,8 +94,8 @@ def test_commands_wait_passively_before_torch_is_imported(given, found, tmp_path
     line = [sys.executable, "-c", code, "--version"]
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=kept | given)
     assert done.stdout.splitlines()[-1] == found
-    # `python -m` of a module: the first import of the package, before it imports transformers.
-    finder = "class F:\n    def find_spec(self, name, *_):\n        if name == 'transformers':\n            "
+    # `python -m` of a module: the first import of the package, before it imports transformers or torch.
+    finder = "class F:\n    def find_spec(self, name, *_):\n        if name in ('transformers', 'torch'):\n            "
     (tmp_path / "sitecustomize.py").write_text(
         f"import sys\n{finder}{_PRINT}; sys.stdout.flush(); os._exit(0)\nsys.meta_path.insert(0, F())\n"
     )

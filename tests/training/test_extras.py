@@ -170,7 +170,8 @@ def test_the_demo_names_its_extra(folder):
 
 
 @pytest.mark.parametrize("line", declared("train"))
-def test_each_package_of_the_extra_is_named(line, monkeypatch, capsys):
+def test_each_package_of_the_extra_is_named(line, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where no run is
     found, package = metadata.distribution, Requirement(line).name
 
     def distribution(name):
