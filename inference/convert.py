@@ -46,7 +46,7 @@ def describe(config: deepavfusion.DeepAVFusionConfig) -> str:
 def _card(model, args, example: str) -> str:
     """Text of the model card, with what is published of a released checkpoint, and an example as Markdown."""
     name, released = args.output.resolve().name, checkpoint_name(args.checkpoint.resolve())
-    details = [["initial weights", f"converted from the published checkpoint {args.checkpoint.name}"]]
+    details = [["initial weights", f"converted from {args.checkpoint.name}, in the format of the published code"]]
     details += latency_rows(forward_time(model, model.device))
     sections, license = [("Example", example)] if example else [], None
     if released:

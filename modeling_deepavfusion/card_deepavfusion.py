@@ -69,12 +69,13 @@ def introduction(task: CardTask, objective: str) -> str:
     )
 
 
-def usage(task: CardTask, objective: str, location: str) -> str:
+def usage(task: CardTask, objective: str | None, location: str) -> str:
     """Section "Use" of a card, without its heading.
 
     Args:
         task: Task of the model.
-        objective: `config.pretraining_objective`.
+        objective: `config.pretraining_objective` of a model for pre-training; None for others, an encoder alone among
+            them.
         location: Folder or Hub id that the example loads.
     """
     place = json.dumps(location, ensure_ascii=False)
@@ -101,7 +102,7 @@ def usage(task: CardTask, objective: str, location: str) -> str:
         f"The Hub task of this repository, {task.hub_task}, is the closest available. The pipeline of that name, which "
         f"the Hub's own snippet shows, feeds models frames or audio alone: use `{pipeline}`, as above."
     )
-    if task.pipeline is None:
+    if objective is not None:
         head = "the projection head" if objective == "jepa" else "the decoders"
         more += f" `AutoModelForPreTraining` loads {head} as well."
     return (
@@ -251,6 +252,7 @@ def model_card(
         data_license: A sentence on the license of the training data.
     """
     task, objective = HEADS.get(type(model).__name__, ENCODER), model.config.pretraining_objective
+    pretrained = type(model).__name__ == "DeepAVFusionForPreTraining"
     given = dict(metadata or {})
     tags = list(dict.fromkeys([*card_tags(task, objective), *(given.pop("tags", None) or ())]))
     data = ModelCardData(library_name="transformers", pipeline_tag=task.hub_task, tags=tags, **given)
@@ -258,7 +260,7 @@ def model_card(
     parts = [
         f"# {escape_markdown(name)}",
         introduction(task, objective),
-        f"## Use\n\n{usage(task, objective, location)}",
+        f"## Use\n\n{usage(task, objective if pretrained else None, location)}",
         "\n".join(
             ["## Details\n", "|  |  |", "|---|---|", *(f"| {' | '.join(map(escape_markdown, row))} |" for row in rows)]
         ),

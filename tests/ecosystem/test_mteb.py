@@ -48,8 +48,8 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mteb")
     torch.manual_seed(0)
     config = tiny_config(spectrogram_length=64)
-    DeepAVFusionForPreTraining(config).save_pretrained(folder / "runs" / "my_encoder")
-    DeepAVFusionProcessor.from_config(config).save_pretrained(folder / "runs" / "my_encoder")
+    DeepAVFusionForPreTraining(config).save_pretrained(folder / "runs" / "quickstart")
+    DeepAVFusionProcessor.from_config(config).save_pretrained(folder / "runs" / "quickstart")
     return folder
 
 
@@ -60,7 +60,7 @@ def libraries(workplace):
 
 
 def test_all_mock_tasks_without_text_pass(workplace, libraries):
-    scores = run(TASKS + EVALUATE, workplace, "runs/my_encoder", libraries=libraries)
+    scores = run(TASKS + EVALUATE, workplace, "runs/quickstart", libraries=libraries)
     assert len(scores) >= 27
     assert {kind for kinds, _ in scores.values() for kind in kinds} == {"image", "audio", "video"}
     kinds = [set(kinds) for kinds, _ in scores.values()]
@@ -84,7 +84,7 @@ def test_modalities_are_read_from_the_hub_files(workplace):
         """
 import json
 from mteb.models import ModelMeta
-settings = json.load(open("runs/my_encoder/sentence_bert_config.json"))
+settings = json.load(open("runs/quickstart/sentence_bert_config.json"))
 print(json.dumps(sorted(ModelMeta._detect_modalities_from_sbert_config(settings))))
 """,
         workplace,

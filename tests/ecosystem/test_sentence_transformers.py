@@ -33,11 +33,11 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workplace(encoder, tmp_path_factory):
-    """The folder in which the page's code runs: videos/, photo.png and runs/my_encoder."""
+    """The folder in which the page's code runs: videos/, photo.png and runs/quickstart."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "runs").mkdir()
     (folder / "videos").mkdir()
-    (folder / "runs" / "my_encoder").symlink_to(encoder)
+    (folder / "runs" / "quickstart").symlink_to(encoder)
     for index in range(16):
         write_scene(ScenesConfig(image_size=64), index=index, folder=folder / "scene")
         (folder / "scene" / "clip.mp4").rename(folder / "videos" / f"{index:02d}.mp4")
@@ -143,7 +143,7 @@ images, sounds = (model.encode([{kind: clip} for clip in sys.argv[2:]]) for kind
 print(json.dumps((model.similarity(images, sounds).argmax(1) == torch.arange(len(images))).float().mean().item()))
 """
     clips = sorted((workplace / "videos").glob("*.mp4"))
-    before = run(recall, workplace, "runs/my_encoder", *clips)
+    before = run(recall, workplace, "runs/quickstart", *clips)
     run(tune, workplace)
     after = run(recall, workplace, "runs/search", *clips)
     assert before < 0.3

@@ -310,7 +310,7 @@ def test_the_card_of_a_released_checkpoint_has_what_is_published_of_it(tmp_path,
     assert ("| VGGSound, fine-tuned | top-1 accuracy | 57.91 % | vggsound_finetune |" in text) == released
     assert ("After fine-tuning. Not measured with this package. Source: README of the auth" in text) == released
     assert ("| training data | AudioSet-2M, 200 epochs, by the published code |" in text) == released
-    assert ("converted from the published checkpoint checkpoint_latest.pth" in text) != released
+    assert ("converted from checkpoint_latest.pth, in the format" in text) != released
     assert "No license is stated for the weights." in text
 
 
@@ -388,7 +388,7 @@ def test_convert_publishes(tmp_path):
         assert files[name].content == (tmp_path / "out" / name).read_bytes()
     assert {"modeling_deepavfusion.py", "processing_deepavfusion.py"} <= set(files)
     published, written = files["README.md"].content.decode(), (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "converted from the published checkpoint encoder.pth" in published
+    assert "converted from encoder.pth, in the format" in published
     assert "license: mit\n" in published
     assert "Weights: mit." in published
     assert published == at_location(written, "tester/converted") != written

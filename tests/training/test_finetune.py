@@ -457,3 +457,13 @@ def test_a_wrong_origin_is_told(tmp_path, capsys):
     command = ["scenes_recognition", f"model.init_from={tmp_path / 'nothing'}", f"run.output_dir={tmp_path / 'out'}"]
     assert finetune.main(command) == 2
     assert "model.init_from" in capsys.readouterr().err
+
+
+def test_a_run_that_is_interrupted_in_its_last_evaluation_says_what_is_left(pretrained, tmp_path, capsys, monkeypatch):
+    words = ["scenes_recognition", *arguments(pretrained, tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "finish", lambda self, after: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert finetune.main(words) == 130
+    assert "the training is complete; run the same command to evaluate it" in capsys.readouterr().out
+    assert finetune.main(words) == 0
+    assert (tmp_path / "run" / "evaluation.json").is_file()

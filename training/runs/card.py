@@ -100,7 +100,7 @@ def write_card(
         template_path=str(TEMPLATE),
         name=markdown_text(name),
         introduction=introduction(task, objective),
-        usage=usage(task, objective, _location(recipe, name)),
+        usage=usage(task, objective if pretrained else None, _location(recipe, name)),
         pretrained=pretrained,
         objective=objective,
         norm_patch_loss=record["architecture"]["norm_patch_loss"],

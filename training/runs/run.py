@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from deepavfusion.inference.common import quiet_library
 from deepavfusion.inference.precision import computing, set_threads
+from deepavfusion_cli.boundary import Terminated
 from deepavfusion_cli.early.runs import BatchLayout
 from deepavfusion_cli.errors import cause
 
@@ -246,9 +247,8 @@ class Run:
 
     def _stopped(self, number: int) -> str:
         cause = "Ctrl-C (SIGINT)" if number == SIGINT else Signals(number).name
-        again = "the same command" if self.recipe.run.resume else "the same command with run.resume=true"
         step = self.trainer.state.global_step
-        return f"stopped by {cause} after step {step}; checkpoint saved; run {again} to resume"
+        return f"stopped by {cause} after step {step}; checkpoint saved; run {_again(self.recipe)} to resume"
 
     def run(self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None) -> int:
         """Train, evaluate, write the results and release the folder.
@@ -271,8 +271,17 @@ class Run:
             if ended_by:
                 self.progress.print(self._stopped(ended_by))
                 return 128 + ended_by
-            self.finish(after)
+            try:
+                self.finish(after)
+            except (KeyboardInterrupt, Terminated):
+                self.progress.print(f"the training is complete; run {_again(self.recipe)} to evaluate it")
+                raise
         return 0
+
+
+def _again(recipe: Recipe) -> str:
+    """The command that goes on with an interrupted run."""
+    return "the same command" if recipe.run.resume else "the same command with run.resume=true"
 
 
 __all__ = ["Run"]

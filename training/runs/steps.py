@@ -125,10 +125,12 @@ class StopRequest:
 
     Attributes:
         signal: Number of the signal, or None. The trainer shares a signal of any process with all.
+        complete: Whether the last step is done, so that an evaluation alone is left.
     """
 
     def __init__(self):
         self.signal: int | None = None
+        self.complete = False
 
     def __enter__(self):
         self.previous = {}
@@ -142,9 +144,12 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
         if int(os.environ.get("RANK", 0)) == 0:
             again = "press Ctrl-C again" if number == signal.SIGINT else "send SIGTERM again"
+            text = f"stopping: saving a checkpoint after this step ({again} to abort without it)"
+            if self.complete:
+                text = f"the training is complete: the run ends when it is evaluated ({again} to interrupt that)"
             # Not by print, which a signal may have interrupted; a closed stderr must not end the run.
             with contextlib.suppress(OSError):
-                os.write(2, f"\nstopping: saving a checkpoint after this step ({again} to abort without it)\n".encode())
+                os.write(2, f"\n{text}\n".encode())
 
     def __exit__(self, *error):
         for number, handler in self.previous.items():

@@ -278,7 +278,7 @@ class RunControl(TrainerCallback, ExportableState):
         trainer = self.trainer
         trainer.current.seconds = time.perf_counter() - trainer.current.started
         state.epoch = trainer.schedule.epoch(state.global_step)
-        last = state.global_step >= state.max_steps
+        last = trainer.stop.complete = state.global_step >= state.max_steps
         control.should_log |= last
         every = trainer.recipe.run.save_epochs
         if every is not None:

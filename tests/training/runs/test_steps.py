@@ -48,3 +48,12 @@ def test_the_first_signal_is_confirmed_at_once(number, again, capfd, monkeypatch
             signal.raise_signal(number)
             err = capfd.readouterr().err
         assert ("stopping: saving a checkpoint after this step" in err and again in err) == (rank == "0")
+
+
+def test_a_signal_after_the_last_step_does_not_promise_a_checkpoint(capfd):
+    with StopRequest() as stop:
+        stop.complete = True
+        signal.raise_signal(signal.SIGINT)
+    err = capfd.readouterr().err
+    assert "the training is complete: the run ends when it is evaluated (press Ctrl-C again to interrupt that)" in err
+    assert "checkpoint" not in err
