@@ -15,6 +15,7 @@ from .paths import (
     InputError,
     check_empty,
     check_hub_id,
+    check_license,
     check_writable,
     missing_evaluation,
     missing_model,
@@ -247,6 +248,7 @@ def check_conversion(given: argparse.Namespace) -> None:
         check_hub_id(given.push_to_hub)
         if not given.license:
             raise InputError("--push-to-hub: name the license of the weights, which the card shows, by --license.")
+    check_license(given.license)
     if fault := checkpoint_fault(given.checkpoint):
         raise InputError(f"{given.checkpoint}: {fault}.")
 
@@ -280,6 +282,9 @@ def check_push(given: argparse.Namespace) -> None:
     absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
     if reason := missing_model(str(given.folder)) or absent or folder_owner(given.folder):
         raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
+    check_license(given.license)
+    if given.repo_id == "ORG/NAME" and not given.dry_run:
+        raise InputError("ORG/NAME stands for the Hub id of your repository: name it, or pass --dry-run.")
 
 
 # What is checked of a parsed command line, by command.

@@ -16,6 +16,7 @@ from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
 _HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]+")
 EVALUATION_FILE, PREDICTIONS, CLIPS_FILE = "evaluation.json", "predictions", "clips.parquet"  # of an evaluation
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
@@ -36,6 +37,12 @@ def check_hub_id(name: str) -> None:
     """Raise `InputError` for a name that no repository of the Hub can have."""
     if not _HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
         raise InputError(f"{name}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
+
+
+def check_license(name: str | None) -> None:
+    """Raise `InputError` for a name that no license has on the Hub."""
+    if name is not None and not _LICENSE.fullmatch(name):
+        raise InputError(f"--license={name}: expected an identifier of the Hub, e.g. apache-2.0, cc-by-4.0 or other.")
 
 
 def existing_parent(path: Path) -> Path:
@@ -268,6 +275,7 @@ __all__ = [
     "InputError",
     "check_empty",
     "check_hub_id",
+    "check_license",
     "check_output_file",
     "check_writable",
     "evaluation_folder",

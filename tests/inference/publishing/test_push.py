@@ -546,6 +546,8 @@ def test_a_hub_that_is_down_or_out_of_reach(push, hub, folder):
         ([".", "name"], "name: expected ORG/NAME"),
         ([".", "a/b/c"], "a/b/c: expected ORG/NAME"),
         ([".", "a--b/c"], "a--b/c: expected ORG/NAME"),
+        ([".", "a/b", "--license", "LICENSE"], "--license=LICENSE: expected an identifier of the Hub, e.g. apache-2.0"),
+        ([".", "ORG/NAME"], "ORG/NAME stands for the Hub id of your repository: name it, or pass --dry-run."),
         ([".", "a/b", "--create-pr", "--tag", "v1"], "a pull request cannot be tagged"),
         ([".", "a/b", "--tag", "x", "--no-tag"], "not allowed with argument"),
         ([".", "a/b", "--gated", "yes"], "invalid choice: 'yes'"),
@@ -554,6 +556,7 @@ def test_a_hub_that_is_down_or_out_of_reach(push, hub, folder):
 )
 def test_command_lines(words, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     try:
         code = cli.main(["push", *words])
     except SystemExit as error:

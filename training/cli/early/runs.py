@@ -207,10 +207,12 @@ def _exists(path: Path, mark: dict[str, Any], name: str) -> bool:
 
 def _finished_message(path: Path, changed: list[str]) -> str:
     of = " of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n" if changed else ". "
-    text = f"{path} holds a finished model{of}Name another {ARGUMENT}, or replace what is there with {OVERWRITE}"
-    if changed:
-        text += " (together with run.allow_changed_recipe=true from its last checkpoint)"
-    return text + "."
+    if not changed:
+        return f"{path} holds a finished model{of}Name another {ARGUMENT}, or replace what is there with {OVERWRITE}."
+    return (
+        f"{path} holds a finished model{of}Name another {ARGUMENT}, or train anew in its place with {OVERWRITE}, or go "
+        f"on from its last checkpoint with {OVERWRITE} run.allow_changed_recipe=true."
+    )
 
 
 __all__ = [
