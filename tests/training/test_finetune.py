@@ -8,6 +8,7 @@ import subprocess
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -105,6 +106,9 @@ def test_each_task_trains_evaluates_reports_and_loads_again(task, metric, pretra
     assert found["skipped"] == 0
     assert math.isfinite(found["metrics"][metric])
     assert found["protocol"]
+    names = pyarrow.parquet.read_table(out / "predictions" / "clips.parquet").column("clip").to_pylist()
+    assert names[0].startswith("scene test/0")
+    assert len(set(names)) == 8
     if task == "segmentation":
         assert 0 <= found["metrics"]["silent_coverage"] <= 1
         assert 0 <= found["metrics"]["sounding_coverage"] <= 1

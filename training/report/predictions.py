@@ -20,6 +20,7 @@ from deepavfusion_cli.paths import PREDICTIONS as FOLDER
 NEIGHBORS = "nearest_neighbours"  # scores that `probe` writes, and the predictions that they follow from
 _META = b"deepavfusion"
 _FORMAT = 2
+_NAME = "clip"  # column of the names of clips
 _TEXT = "left out"  # column of rows that are only text: why a clip was not scored
 
 
@@ -35,13 +36,16 @@ def unpack(packed: Mapping[str, Any]) -> np.ndarray:
     return values.reshape([int(size) for size in packed["shape"]])
 
 
-def write_table(path: Path, rows: list[dict[str, Any] | str], about: Mapping[str, Any]) -> None:
+def write_table(
+    path: Path, rows: list[dict[str, Any] | str], about: Mapping[str, Any], names: list[str] | None = None
+) -> None:
     """Write rows to a file.
 
     Args:
         path: The file.
         rows: A dictionary, or a text, for each clip.
         about: JSON values to be stored with them.
+        names: Names of the clips, a column for readers other than `read_table`.
 
     Raises:
         TypeError: If a row holds a value of an unsupported type.
@@ -59,7 +63,8 @@ def write_table(path: Path, rows: list[dict[str, Any] | str], about: Mapping[str
                 raise ValueError(f"Expected {name} as {kinds[name]} in every row, got {kind}.")
     empty = sorted({name for row in flat for name, value in row.items() if value is None})
     columns = {name: [_plain(row.get(name)) for row in flat] for name in kinds}
-    arrays = {_title(name): pyarrow.array(values, _type(kinds[name])) for name, values in columns.items()}
+    named = {} if names is None else {_NAME: pyarrow.array(names, pyarrow.string())}
+    arrays = named | {_title(name): pyarrow.array(values, _type(kinds[name])) for name, values in columns.items()}
     meta = {"format": _FORMAT, "about": dict(about), "rows": len(rows), "kinds": kinds, "empty": empty}
     table = pyarrow.table(arrays).replace_schema_metadata({_META: json.dumps(meta).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)

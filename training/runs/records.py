@@ -114,7 +114,8 @@ def write_report(
     report.write()
     about = {"protocol": evaluation.protocol, "data": evaluation.about}
     for name, rows in evaluation.predictions.items():
-        write_table(folder / FOLDER / f"{name}.parquet", rows, about)
+        names = evaluation.names if len(evaluation.names) == len(rows) and name == "clips" else None
+        write_table(folder / FOLDER / f"{name}.parquet", rows, about, names)
 
 
 _EXPLAINED = "rows and measures are explained in docs/evaluation.md of the package's repository"

@@ -1,6 +1,7 @@
 """Evaluation of a model on held-out clips, on any number of processes."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -40,6 +41,7 @@ class Evaluation:
         reconstructions: Reconstructions of the first clips, on the main process.
         predictions: Rows of all clips of a full evaluation, from which `Task.rederive` computes the metrics: "clips",
             and others by task.
+        names: Name of each clip, from the folder that all are in, on the main process.
         about: What that needs to know of the data, as JSON values.
         remarks: Sentences on what was evaluated otherwise than the recipe says.
     """
@@ -59,6 +61,7 @@ class Evaluation:
     figures: list[tuple[str, Any, str, str]] = field(default_factory=list)
     reconstructions: Any = None
     predictions: dict[str, list] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -158,6 +161,19 @@ def score_clips(
     return [gathered[index] for index in sorted(gathered)]
 
 
+def relative_names(names: list[str]) -> list[str]:
+    """Names of clips without the folder that all of them are in, which says more of a machine than of the clips.
+
+    Args:
+        names: Paths, those of a mixture with " + " in between, or other names, which stay as they are.
+    """
+    paths = [path for name in names for path in name.split(" + ")]
+    if not all(map(os.path.isabs, paths)) or not paths:
+        return names
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [" + ".join(os.path.relpath(path, root) for path in name.split(" + ")) for name in names]
+
+
 def with_media(examples: list[Example], clips, items: list[int]) -> list[Example]:
     """Add the whole frame and the audio to the examples of items of a data set, unless they have audio.
 
@@ -207,10 +223,11 @@ def evaluate_task(
     """
     clips = task.clips
     broken = BrokenClips.of(clips, max_unreadable_fraction) if broken is None else broken
-    shown, reconstructions = [], []
+    shown, reconstructions, named = [], [], {}
 
     def score(inputs, batch):
         rows = task.score(model, inputs, batch, full)
+        named.update(zip(batch["index"].tolist(), batch["path"], strict=True))
         if accelerator.is_main_process:
             if len(shown) < examples:
                 found = task.examples(model, inputs, batch)[: examples - len(shown)]
@@ -221,6 +238,8 @@ def evaluate_task(
 
     settings = {"batch_size": batch_size, "num_workers": num_workers, "broken": broken}
     rows = score_clips(clips, score, model, accelerator, **settings)
+    for part in gather_object([named]):
+        named.update(part)
     metrics, tables, left_out = task.summarize(rows, full)
     if accelerator.is_main_process and not shown:
         shown = task.ranked_examples(rows, range(min(examples, len(rows))))
@@ -240,6 +259,7 @@ def evaluate_task(
         figures=task.figures(rows) if full and accelerator.is_main_process else [],
         reconstructions=reconstructions[0] if reconstructions else None,
         predictions={"clips": rows} if full and accelerator.is_main_process else {},
+        names=relative_names([named[index] for index in sorted(named)]) if accelerator.is_main_process else [],
         about={name: getattr(clips, name, None) for name in ABOUT},
     )
 

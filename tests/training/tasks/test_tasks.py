@@ -20,7 +20,7 @@ from deepavfusion.training.data.clips import ClipMedia, collate_clips
 from deepavfusion.training.report.report import Example, Table
 from deepavfusion.training.runs.records import summary
 from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
-from deepavfusion.training.tasks.evaluation import check_classes, with_media
+from deepavfusion.training.tasks.evaluation import check_classes, relative_names, with_media
 from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
 from deepavfusion.training.tasks.probing import ALONE
 from deepavfusion.training.tasks.recognition import STREAMS
@@ -495,3 +495,11 @@ def test_a_single_class_cannot_be_learned():
         check_classes(clips, 2)
     check_classes(clips)
     check_classes(SimpleNamespace(label_names=["dog"], multi_label=True, card=""), 2)
+
+
+def test_names_of_clips_leave_out_the_folder_that_all_are_in():
+    assert relative_names(["/data/a/1.mp4", "/data/b/2.mp4"]) == ["a/1.mp4", "b/2.mp4"]
+    assert relative_names(["/data/a/1.mp4 + /data/a/2.mp4", "/data/a/3.mp4"]) == ["1.mp4 + 2.mp4", "3.mp4"]
+    assert relative_names(["scene test/1", "scene test/2"]) == ["scene test/1", "scene test/2"]
+    assert relative_names(["memory://a/1.mp4"]) == ["memory://a/1.mp4"]
+    assert relative_names([]) == []
