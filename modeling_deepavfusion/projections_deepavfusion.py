@@ -24,16 +24,20 @@ class _Copies(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         _, ctx.sizes, *tensors = inputs
         ctx.dtype, ctx.rows = tensors[0].dtype, [tensor.shape[0] for tensor in tensors]
+        ctx.set_materialize_grads(False)  # weights that were not used have no gradient
 
     @staticmethod
     def backward(ctx, *gradients):
-        parts, rows = [], iter(ctx.rows)
+        results, rows = [], iter(ctx.rows)
         for size, gradient in zip(ctx.sizes, gradients, strict=True):
-            parts += gradient.split([next(rows) for _ in range(size)])
-        if parts[0].dtype == ctx.dtype:
-            return None, None, *parts
-        results = [torch.empty_like(part, dtype=ctx.dtype) for part in parts]
-        torch._foreach_copy_(results, parts)
+            lengths = [next(rows) for _ in range(size)]
+            results += [None] * size if gradient is None else gradient.split(lengths)
+        parts = [part for part in results if part is not None]
+        if parts and parts[0].dtype != ctx.dtype:
+            copies = [torch.empty_like(part, dtype=ctx.dtype) for part in parts]
+            torch._foreach_copy_(copies, parts)
+            remaining = iter(copies)
+            results = [None if part is None else next(remaining) for part in results]
         return None, None, *results
 
 

@@ -270,6 +270,25 @@ def test_grouped_projections_under_autocast(few_kernels, monkeypatch):
         assert error < 0.05, (name, error)
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_weights_of_an_absent_modality_have_no_gradient(bfloat16, few_kernels, monkeypatch):
+    """With zeros in its stead, an optimizer would decay them."""
+    model = make_model(DeepAVFusionModel).train()
+    pixel_values = make_inputs(model.config)["pixel_values"]
+
+    def trained():
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            model(pixel_values=pixel_values).last_hidden_state.float().sum().backward()
+        return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    found = trained()
+    assert few_kernels
+    assert not any("audio" in name for name in found)
+    monkeypatch.setattr(projections, "prefers_few_kernels", lambda states: False)
+    assert trained() == found
+
+
 def test_grouped_projections_of_frozen_and_checkpointed_layers(few_kernels, monkeypatch):
     model = make_model(DeepAVFusionForPreTraining).double().train()
     model.deepavfusion.image.layers[0].attention.k_proj.requires_grad_(False)
