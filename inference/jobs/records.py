@@ -20,6 +20,9 @@ RECORDS = {
     "separate": "_separated.json",
     "classify": "_labels.json",
 }
+# What is said of frames of which the model does not see all.
+OUTSIDE = "what is hatched is outside of the model's view; --fit pad, squash or tiles shows the model all"
+NO_AUDIO = "the file has no audio"
 _FORMAT = 1
 
 
@@ -120,6 +123,8 @@ def say_written(paths: Iterable[str | os.PathLike]) -> None:
 
 
 __all__ = [
+    "NO_AUDIO",
+    "OUTSIDE",
     "RECORDS",
     "has_files",
     "identity",

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from deepavfusion_cli.early.outputs import INDEX
-from deepavfusion_cli.terminal import printable
+from deepavfusion_cli.terminal import percent, printable
 
 from ..files import write_atomically
 from ..jobs.inputs import DRAFT_SUFFIX, walk_files
-from ..jobs.records import RECORDS, has_files, read_record
+from ..jobs.records import NO_AUDIO, OUTSIDE, RECORDS, has_files, read_record
 from .page import render_page
 
 _MEDIA = "'self' file:"  # where the page lies, on a server or on a disk
@@ -68,7 +68,19 @@ def _table(label: str, columns: list[str], rows: list[list[str]], tall: bool = F
 
 
 def _gallery(out: Path, records: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    return {"kind": "gallery", "cards": [_card(out, *entry) for entry in records], "wide": False, "caption": None}
+    cards = [_card(out, *entry) for entry in records]
+    return {"kind": "gallery", "cards": cards, "wide": False, "caption": _legend(records)}
+
+
+def _legend(records: list[tuple[Path, dict[str, Any]]]) -> str | None:
+    """What the images and films of a command show, as far as it is not plain; None if all is."""
+    images = [image for _, record in records for image in record.get("images", ())]
+    lines = []
+    if any((record.get("film") or {}).get("maps", [{}])[0].get("score") is not None for _, record in records):
+        lines.append("In images, each map has its own range of colors; in films, they fade with the score.")
+    if any(image.get("unseen") for image in images):
+        lines.append(f"{OUTSIDE[0].upper()}{OUTSIDE[1:]}.")
+    return " ".join(lines) or None
 
 
 def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +99,7 @@ def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
         films = [] if record["film"] is None else [(_span(record["film"]), record["film"]["film"])]
         poster = _link(out, place / images[0][0])
         card["table"] = _areas(record)
+        card["text"] = "" if record.get("audio", True) else f"{NO_AUDIO[0].upper()}{NO_AUDIO[1:]}."
     card["films"] = [{"label": name, "src": _link(out, place / film), "poster": poster} for name, film in films]
     card["images"] = list(_images(out, place, images))
     return card
@@ -95,7 +108,7 @@ def _card(out: Path, path: Path, record: dict[str, Any]) -> dict[str, Any]:
 def _areas(record: dict[str, Any]) -> dict[str, Any] | None:
     """Table of the fractions of labels; None for results without labels."""
     rows = [
-        [_time(entry), _swatch(entry.get("colors", {}).get(label)) + printable(label), f"{fraction:.1%}"]
+        [_time(entry), _swatch(entry.get("colors", {}).get(label)) + printable(label), percent(fraction)]
         for entry in record["images"]
         for label, fraction in entry.get("labels", {}).items()
     ]

@@ -10,8 +10,10 @@ import deepavfusion_cli as cli
 from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.inference.jobs.records import OUTSIDE
 from deepavfusion.inference.pages.index import write_index
 from deepavfusion_cli.early.outputs import IndexExistsError, check_index
 from tests.media_factory import write_kinds
@@ -20,6 +22,7 @@ from tests.training.report.test_report import Page
 
 ODD = "50% <b>\"'&#x?; é " + "long" * 20
 MODELS = {
+    "localize": (DeepAVFusionForSoundLocalization, {}),
     "segment": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
     "separate": (DeepAVFusionForSourceSeparation, {}),
     "classify": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3, "hidden_size": 128}),
@@ -64,7 +67,7 @@ def read(folder):
 
 def test_a_folder_of_videos(place, run, tmp_path):
     code, said = run("segment", place / "videos")
-    assert (code, said.err) == (0, "")
+    assert (code, said.err) == (0, f"deepavfusion segment: {OUTSIDE}\n")
     assert said.out.endswith(f"written to {tmp_path / 'out' / 'index.html'}\n")
     text, page = read(tmp_path / "out")
     assert "<b>" not in text
@@ -105,6 +108,14 @@ def test_films_and_players_of_sources_and_a_table_of_labels(place, run, tmp_path
     stored = json.loads((tmp_path / "out" / "sound_labels.json").read_text())
     assert {entry["label"] for entry in stored["labels"]} == {"<i>", "cello", "c"}
     assert len(stored["timestamps"]) == 1
+
+
+def test_the_legend_of_films_of_heat_maps(place, run, tmp_path):
+    legend = "In images, each map has its own range of colors; in films, they fade with the score."
+    assert run("localize", place / "videos")[0] == 0
+    assert legend in (tmp_path / "out" / "index.html").read_text()
+    assert run("localize", place / "videos", "--no-film", "--force")[0] == 0
+    assert legend not in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_labels_are_printed_again_from_their_record(place, run, tmp_path):
