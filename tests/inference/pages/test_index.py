@@ -1,6 +1,7 @@
 """The page of a folder of results: what it links to exists, and names stay text."""
 
 import json
+import os
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ from deepavfusion import (
     DeepAVFusionForSourceSeparation,
 )
 from deepavfusion.inference.jobs.records import OUTSIDE
+from deepavfusion.inference.pages import index
 from deepavfusion.inference.pages.index import write_index
 from deepavfusion_cli.early.outputs import IndexExistsError, check_index
 from tests.media_factory import write_kinds
@@ -102,9 +104,20 @@ def test_films_and_players_of_sources_and_a_table_of_labels(place, run, tmp_path
     assert run("classify", place / "media" / "sound.wav", place / "media" / "clip.mov")[0] == 0
     _, page = read(tmp_path / "out")
     assert page.text("h2") == ["Source separation", "Classification"]
-    assert [film["src"] for film in page.all("video")] == ["clip_cello.mp4"]
-    assert [player["src"] for player in page.all("audio")] == ["clip_cello.wav", "sound_cello.wav"]
-    assert {"sound", "clip", "<i>", "cello"} & set(page.text("th", "td")) >= {"sound", "clip"}
+    clip, sound = (os.path.relpath(media / name, tmp_path / "out") for name in ("clip.mov", "sound.wav"))
+    assert [film["src"] for film in page.all("video")] == ["clip_cello.mp4#t=0.01", f"{clip}#t=0.01"]
+    players = [(player["aria-label"], player["src"]) for player in page.all("audio")]
+    mixtures = [
+        ("mixture", clip),
+        ("cello.png", "clip_cello.wav"),
+        ("mixture", sound),
+        ("cello.png", "sound_cello.wav"),
+    ]
+    assert players == [*mixtures, ("audio", sound)]
+    assert [link for link in page.text("a") if "." in link] == ["clip.mov", "sound.wav"]
+    assert page.text("h3") == ["clip", "sound", "clip.mov", "sound.wav"]
+    for link in links(page):
+        assert (tmp_path / "out" / unquote(link).partition("#")[0]).is_file(), link
     stored = json.loads((tmp_path / "out" / "sound_labels.json").read_text())
     assert {entry["label"] for entry in stored["labels"]} == {"<i>", "cello", "c"}
     assert len(stored["timestamps"]) == 1
@@ -116,6 +129,26 @@ def test_the_legend_of_films_of_heat_maps(place, run, tmp_path):
     assert legend in (tmp_path / "out" / "index.html").read_text()
     assert run("localize", place / "videos", "--no-film", "--force")[0] == 0
     assert legend not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_media_files_that_are_gone_or_many_have_no_players(place, run, tmp_path, monkeypatch):
+    copies = [tmp_path / name for name in ("a%#.mov", "b.mov", "photo.png")]
+    for path in copies:
+        path.write_bytes((place / "media" / ("cello.png" if path.suffix == ".png" else "clip.mov")).read_bytes())
+    assert run("classify", *copies)[0] == 0
+    _, page = read(tmp_path / "out")
+    assert {"../a%25%23.mov", "../b.mov", "../photo.png"} < links(page)
+    assert [image["src"] for image in page.all("img")] == ["../photo.png"]
+    copies[0].unlink()
+    write_index(tmp_path / "out")
+    _, page = read(tmp_path / "out")
+    assert len(page.all("video")) == 1
+    assert "a%#.mov" in page.text("th")
+    monkeypatch.setattr(index, "_MOST_PLAYERS", 2)
+    write_index(tmp_path / "out")
+    _, page = read(tmp_path / "out")
+    assert page.all("video") == page.all("img") == []
+    assert [text for text in page.text("a") if "." in text] == ["b.mov", "photo.png"]
 
 
 def test_labels_are_printed_again_from_their_record(place, run, tmp_path):
