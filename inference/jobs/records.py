@@ -21,7 +21,7 @@ RECORDS = {
     "classify": "_labels.json",
 }
 # What is said of frames of which the model does not see all.
-OUTSIDE = "what is hatched is outside of the model's view; --fit pad, squash or tiles shows the model all"
+OUTSIDE = "what is hatched is outside of the model's view; with --fit pad, squash or tiles, it sees whole frames"
 NO_AUDIO = "the file has no audio"
 _FORMAT = 1
 

@@ -120,18 +120,18 @@ def _add_sources(card: dict[str, Any], out: Path, place: Path, record: dict[str,
 
 def _add_media(card: dict[str, Any], out: Path, place: Path, record: dict[str, Any]) -> None:
     """Show the media file itself, if it is there, and its most likely label."""
-    best, source, name = record["labels"][0], _source_link(out, record), Path(record["file"]).name
-    card["text"] = f"{printable(best['label'])} {best['score']:.3f}"
+    first, source, name = record["labels"][0], _source_link(out, record), Path(record["file"]).name
+    best = f"{printable(first['label'])} {first['score']:.3f}"
     if source is None:
-        return
-    if has_suffix(name, IMAGE_SUFFIXES):
+        card["text"] = best
+    elif has_suffix(name, IMAGE_SUFFIXES):
         size = {"width": _PHOTO, "height": _PHOTO}  # until it is loaded
-        about = {"src": source, "href": source, "alt": "photo", "caption": "", "correct": None, "kind": "frame"}
+        about = {"src": source, "href": source, "alt": name, "caption": best, "correct": None, "kind": "frame"}
         card["images"] = [about | size]
     elif has_suffix(name, AUDIO_SUFFIXES):
-        card["audio"] = [("audio", source)]
+        card["audio"] = [(best, source)]
     else:
-        card["films"] = [_film("video", source)]
+        card["films"] = [_film(best, source)]
 
 
 def _film(label: str, src: str) -> dict[str, Any]:
