@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
             return {"heat": png(heat_overlay(frame, heat, seen=seen_by(pipeline.processor, *heat.shape)), **note)}
 
         film = heat_film(pipeline.processor, scored)
-        return MapResults(pipeline, "localize", arguments, {"map": arguments.map}, "heat", draw_images, line, film)
+        return MapResults(pipeline, "localize", arguments, "heat", draw_images, line, film)
 
     return run("localize", arguments, load, lambda pipeline, *file: results(pipeline).write(*file), counted=False)
 

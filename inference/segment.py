@@ -87,8 +87,7 @@ def main(argv: list[str]) -> int:
         def line(entry: dict[str, Any]) -> str:
             return ", ".join(f"{text} {percent(fraction)}" for text, fraction in fractions(entry).items())
 
-        options = {"threshold": arguments.threshold}
-        return MapResults(pipeline, "segment", arguments, options, "overlay", draw_images, line, track)
+        return MapResults(pipeline, "segment", arguments, "overlay", draw_images, line, track)
 
     return run("segment", arguments, load, lambda pipeline, *file: results(pipeline).write(*file), counted=False)
 

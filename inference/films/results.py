@@ -18,15 +18,13 @@ from ..jobs.progress import Progress
 from ..jobs.records import (
     NO_AUDIO,
     OUTSIDE,
-    identity,
-    is_complete,
     make_record,
     model_identity,
-    record_of,
     replacing,
     say_complete,
     say_written,
 )
+from ..jobs.works import determining, is_complete, record_of
 from .maps import Overlay, seen_by, write_map_film
 
 
@@ -37,7 +35,6 @@ class MapResults:
         pipeline: Pipeline of the command.
         command: Name of the command.
         arguments: Arguments from `deepavfusion_cli.preflight.parse`.
-        options: What else determines the results, JSON values.
         film: Ending of the names of films, without suffix.
         draw_images: Function of a result and of the text chunks of its images that returns PNG files by the ending of
             their names.
@@ -50,7 +47,6 @@ class MapResults:
         pipeline: DeepAVFusionPipeline,
         command: str,
         arguments: argparse.Namespace,
-        options: dict[str, Any],
         film: str,
         draw_images: Callable[[dict[str, Any], dict[str, str]], dict[str, bytes]],
         line: Callable[[dict[str, Any]], str],
@@ -59,8 +55,6 @@ class MapResults:
         self.pipeline, self.command, self.arguments, self.film = pipeline, command, arguments, film
         self.draw_images, self.line, self.overlay = draw_images, line, overlay
         self._said = False  # that something is outside of the model's view
-        shared = ("at", "num_clips", "fit", "batch_size", "film", "maps_per_second")
-        self.about = {"command": command, **options, **{name: getattr(arguments, name) for name in shared}}
 
     def write(self, file: str, name: str) -> None:
         """Write the results of a file, unless they are there.
@@ -76,7 +70,7 @@ class MapResults:
         """
         pipeline, given, out = self.pipeline, self.arguments, self.arguments.out
         record, draft_folder = record_of(out, name, self.command), out / f"{name}_{self.film}{DRAFT_SUFFIX}"
-        about = {**self.about, "file": identity(file), "model": model_identity(pipeline, given.model)}
+        about = determining(self.command, given, file, model_identity(pipeline, given.model))
         if not given.overwrite and is_complete(record, about):
             say_complete(name, record)
             return

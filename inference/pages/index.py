@@ -14,7 +14,8 @@ from deepavfusion_cli.terminal import percent, printable
 
 from ..files import write_atomically
 from ..jobs.inputs import AUDIO_SUFFIXES, DRAFT_SUFFIX, IMAGE_SUFFIXES, has_suffix, walk_files
-from ..jobs.records import NO_AUDIO, OUTSIDE, RECORDS, has_files, read_record
+from ..jobs.records import NO_AUDIO, OUTSIDE
+from ..jobs.works import RECORDS, has_files, read_record
 from .page import render_page
 
 _MEDIA = "'self' file:"  # where the page lies, on a server or on a disk

@@ -19,6 +19,7 @@ import deepavfusion_cli as cli
 from deepavfusion import modeling_deepavfusion
 from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs import works
 from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
@@ -492,6 +493,35 @@ def test_results_that_are_there_already_are_told_without_torch(place):
         preflight.check(words[0], [*words[1:], "--overwrite"])
     Path("set", "b.mp4").touch()
     preflight.parse("embed", ["clip.mp4", "set", *model, "--out", "tokens"])  # some are to be written
+
+
+def test_results_of_other_work_are_told_without_torch(place):
+    """Those of the same work, or that are begun, are left to the command."""
+    model, out = ["--model", "runs/my_model"], Path("out")
+    out.mkdir()
+    cases = []
+    for command in TASKS:
+        words = [command, "clip.mp4", *model, "--out", "out"]
+        given = arguments.PARSERS[command]().parse_args(words[1:])
+        record = works.record_of(out, "clip", command)
+        for precision in ("None", "torch.bfloat16"):
+            identity = [*works.model_files("runs/my_model"), precision]
+            fingerprint = works.fingerprint(works.determining(command, given, "clip.mp4", identity))
+            about = {"command": command, "fingerprint": fingerprint, "files": [], "format": works.FORMAT}
+            record.write_text(json.dumps(about))
+            preflight.parse(command, words[1:])
+        exists = f"deepavfusion {command}: {record} already exists: choose another output path, or pass --overwrite"
+        cases.append(([*words, "--fit", "pad"], exists))
+    answered(cases, place)
+    for words, _ in cases:
+        preflight.parse(words[0], [*words[1:], "--overwrite"])
+        preflight.parse(words[0], ["checkpoint.pth", *words[1:]])  # one is to be written
+    (out / "clip_heat.unfinished").mkdir()
+    preflight.parse("localize", cases[0][0][1:])
+    write_model(place / "runs" / "other", models.CLASSES["localization"])
+    Path("out", "clip_heat.unfinished").rmdir()
+    with pytest.raises(FileExistsError, match="already exists"):
+        preflight.parse("localize", ["clip.mp4", "--out", "out", "--model", "runs/other"])
 
 
 def mark(folder, command, fingerprint, finished=True, **entries):
