@@ -13,7 +13,8 @@ from deepavfusion_cli.terminal import say, say_json
 
 from .common import load_pipeline, run
 from .files import check_absent, write_files
-from .jobs.records import identity, is_complete, make_record, model_identity, read_record, record_of, say_written
+from .jobs.records import make_record, model_identity, say_written
+from .jobs.works import determining, is_complete, read_record, record_of
 
 
 @command("deepavfusion classify")
@@ -29,8 +30,7 @@ def main(argv: list[str]) -> int:
         record, about, found, written = None, {}, None, []
         if arguments.out is not None:
             record = record_of(arguments.out, name, "classify")
-            about = {"fit": arguments.fit, **settings, "file": identity(file)}
-            about["model"] = model_identity(pipeline, arguments.model)
+            about = determining("classify", arguments, file, model_identity(pipeline, arguments.model))
             if not arguments.overwrite and is_complete(record, about):
                 stored = read_record(record)
                 found = {key: stored[key] for key in ("labels", "timestamps") if key in stored}

@@ -80,6 +80,7 @@ def heat_overlay(
     target: Any = None,
     limits: tuple[float, float] | None = None,
     alpha: float = 0.85,
+    seen: Any = None,
 ) -> np.ndarray:
     """Overlay a heat map on a desaturated frame: the hotter, the brighter and the more opaque.
 
@@ -89,6 +90,7 @@ def heat_overlay(
         target: (h, w), outlined at the level 0.5.
         limits: Values of the coldest and the hottest color; by default the map's minimum and maximum.
         alpha: Opacity of the hottest color.
+        seen: (h, w) bool, what the model saw; the rest is hatched. By default, all.
 
     Returns:
         (H', W', 3) uint8, the frame enlarged to at least `SIDE`.
@@ -107,7 +109,16 @@ def heat_overlay(
     image = np.round((1 - weight) * background + weight * heat_colors(0.15 + 0.85 * heat)).astype(np.uint8)
     if target is not None:
         image = outline(image, resized(target, *image.shape[:2], smooth=True) > 0.5)
-    return image
+    return image if seen is None else _hatched(image, resized(seen, *image.shape[:2], smooth=False) == 0)
+
+
+def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Hatch the pixels of an image (H, W, 3) where a mask (H, W) is True."""
+    if not where.any():
+        return image
+    rows, columns = np.indices(where.shape)
+    stripes = np.where((rows + columns) // 4 % 2 == 0, 150, 110).astype(image.dtype)
+    return np.where(where[..., None], stripes[..., None], image)
 
 
 def class_colors(count: int) -> np.ndarray:
@@ -159,10 +170,7 @@ def mask_overlay(
         color = colors[classes]
     gray = np.repeat((large @ _LUMA)[..., None], 3, axis=2)
     image = np.where(foreground[..., None], (1 - alpha) * gray + alpha * color, 0.55 * large + 0.3 * gray)
-    rows, columns = np.indices(values.shape)
-    hatch = (rows + columns) // 4 % 2 == 0
-    image = np.where(ignored[..., None], np.where(hatch[..., None], 150.0, 110.0), image)
-    return np.round(image).astype(np.uint8)
+    return _hatched(np.round(image).astype(np.uint8), ignored)
 
 
 def stft_spectrograms(

@@ -4,6 +4,7 @@ deepavfusion localize --model runs/localization clip.mp4 --out maps --num-clips 
 deepavfusion localize --model runs/quickstart --map attention clip.mp4 --out attention   # without localization head
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -15,7 +16,7 @@ from deepavfusion_cli.preflight import parse
 from .common import load_pipeline, run
 from .drawing import heat_overlay
 from .films.encoding import SHORT_SIDE, video_encoder
-from .films.maps import Overlay, small_map
+from .films.maps import Overlay, seen_by, small_map
 from .films.results import MapResults
 from .media import png
 
@@ -26,10 +27,11 @@ def maximum(heat: np.ndarray) -> dict[str, int] | None:
     return {"x": int(column), "y": int(row)} if heat.any() else None
 
 
-def heat_film(scored: bool = True) -> Overlay:
+def heat_film(processor: Any, scored: bool = True) -> Overlay:
     """How heat maps are drawn over the frames of a film.
 
     Args:
+        processor: Processor of the model, which says what the model sees.
         scored: Whether the model was trained for localization: its colors fade with the score.
     """
 
@@ -40,7 +42,10 @@ def heat_film(scored: bool = True) -> Overlay:
     def describe(entry: dict[str, Any]) -> dict[str, Any]:
         return {"score": entry["score"] if scored else None, "maximum": maximum(entry["heat_map"])}
 
-    return Overlay(map_of, lambda frame, heat: heat_overlay(frame, heat, limits=(0, 1)), describe, True, {})
+    def draw(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+        return heat_overlay(frame, heat, limits=(0, 1), seen=seen_by(processor, *heat.shape))
+
+    return Overlay(map_of, draw, describe, True, {})
 
 
 @command("deepavfusion localize")
@@ -67,16 +72,16 @@ def main(argv: list[str]) -> int:
         peak = "no maximum" if place is None else f"maximum at x {place['x']}, y {place['y']}"
         return f"{peak} of {heat.shape[1]} x {heat.shape[0]}" + (f", score {entry['score']:.2f}" if scored else "")
 
-    results = MapResults(
-        "localize",
-        arguments,
-        {"map": arguments.map},
-        "heat",
-        lambda entry, note: {"heat": png(heat_overlay(entry["frame"], entry["heat_map"]), **note)},
-        line,
-        heat_film(scored),
-    )
-    return run("localize", arguments, load, results.write, counted=False)
+    @functools.cache  # one for all files
+    def results(pipeline) -> MapResults:
+        def draw_images(entry: dict[str, Any], note: dict[str, str]) -> dict[str, bytes]:
+            frame, heat = entry["frame"], entry["heat_map"]
+            return {"heat": png(heat_overlay(frame, heat, seen=seen_by(pipeline.processor, *heat.shape)), **note)}
+
+        film = heat_film(pipeline.processor, scored)
+        return MapResults(pipeline, "localize", arguments, "heat", draw_images, line, film)
+
+    return run("localize", arguments, load, lambda pipeline, *file: results(pipeline).write(*file), counted=False)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ deepavfusion segment --model runs/segmentation clip.mp4 --out masks
 deepavfusion segment --model runs/segmentation clip.mp4 --out masks --at 0.5 1.5 2.5
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from deepavfusion_cli.boundary import command
 from deepavfusion_cli.preflight import parse
+from deepavfusion_cli.terminal import percent
 
 from .common import load_pipeline, run
 from .drawing import IGNORED, class_colors, mask_overlay
@@ -73,7 +75,8 @@ def main(argv: list[str]) -> int:
             video_encoder()
         return load_pipeline("audio-visual-segmentation", arguments.model, arguments.device, fit=arguments.fit)
 
-    def segment(pipeline, file: str, name: str) -> None:
+    @functools.cache  # one for all files
+    def results(pipeline) -> MapResults:
         count = pipeline.model.config.num_labels
         track = mask_film(count, arguments.threshold)
 
@@ -81,18 +84,12 @@ def main(argv: list[str]) -> int:
             mask = encode_png(index_image(entry["mask"], class_colors(max(count, 2))), **note)
             return {"mask": mask, "overlay": png(track.draw(entry["frame"], entry["mask"]), **note)}
 
-        results = MapResults(
-            "segment",
-            arguments,
-            {"threshold": arguments.threshold},
-            "overlay",
-            draw_images,
-            lambda entry: ", ".join(f"{text} {fraction:.1%}" for text, fraction in fractions(entry).items()),
-            track,
-        )
-        results.write(pipeline, file, name)
+        def line(entry: dict[str, Any]) -> str:
+            return ", ".join(f"{text} {percent(fraction)}" for text, fraction in fractions(entry).items())
 
-    return run("segment", arguments, load, segment, counted=False)
+        return MapResults(pipeline, "segment", arguments, "overlay", draw_images, line, track)
+
+    return run("segment", arguments, load, lambda pipeline, *file: results(pipeline).write(*file), counted=False)
 
 
 if __name__ == "__main__":

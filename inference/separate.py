@@ -29,15 +29,13 @@ from .jobs.inputs import DRAFT_SUFFIX, numbered
 from .jobs.progress import Progress, duration
 from .jobs.recording_drafts import RecordingDraft
 from .jobs.records import (
-    identity,
-    is_complete,
     make_record,
     model_identity,
-    record_of,
     replacing,
     say_complete,
     say_written,
 )
+from .jobs.works import determining, is_complete, record_of
 from .media import encode_png
 
 _MAX_SPECTROGRAM_SECONDS = 30  # longer recordings would be unreadable at the width of the image
@@ -157,9 +155,7 @@ def main(argv: list[str]) -> int:
         out, suffixes = arguments.out, output_suffixes(arguments.frame)
         options = {"frames": arguments.frame, "overlap": arguments.overlap, "consistency": arguments.consistency}
         separation = pipeline.stream(file, **options, batch_size=arguments.batch_size)
-        about = {**options, "file": identity(file), "model": model_identity(pipeline, arguments.model)}
-        about |= {"fit": arguments.fit, "film": arguments.film}
-        about["frames"] = [identity(item) if isinstance(item, str) else item for item in arguments.frame or ()]
+        about = determining("separate", arguments, file, model_identity(pipeline, arguments.model))
         paths = [out / f"{name}_{suffix}.wav" for suffix in suffixes]
         spectrograms, record = out / f"{name}_spectrograms.png", record_of(out, name, "separate")
         films = [path.with_name(f"{path.stem}.mp4") for path in paths]

@@ -231,7 +231,8 @@ class AudioVisualSegmentationPipeline(DeepAVFusionPipeline):
 
     def postprocess(self, outputs, threshold: float = 0.5, fit: str | None = None):
         """Return the result of a window, or a list for several."""
-        names = dict(self.model.config.id2label) if self.model.config.num_labels > 1 else {0: "silent", 1: "sounding"}
+        config = self.model.config
+        names = dict(config.id2label) if config.num_labels > 1 else {0: "background", 1: "sounding"}
         results, processor, windows = [], self.processor.with_fit(fit), self.merge_tiles(outputs)
         for output in windows:
             frame = output["about"]["frame"]

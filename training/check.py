@@ -281,7 +281,8 @@ def main(argv: list[str]) -> int:
         write_list(given.out, options, [*splits, *repeated], files, started)
     kinds = Counter(finding.lacks for split in splits for finding in split.unusable if finding.lacks)
     detail = ", ".join(f"{number:,} without {kind}" for kind, number in kinds.items())
-    found = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else "all can be read"
+    readable = "all can be read" if given.decode else "the headers of all can be read"
+    found = f"{broken:,} cannot be read{f' ({detail})' if detail else ''}" if broken else readable
     say(f"{count(total, 'clip')} checked: {found}")
     return BAD_INPUT if asked else FAILED if broken else 0
 

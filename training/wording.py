@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from deepavfusion_cli.terminal import printable
+from deepavfusion_cli.terminal import percent, printable
 
 NEIGHBOR_METRICS = {"accuracy": "1-NN accuracy", "map": "1-NN mAP", "auc": "1-NN AUC"}
 _NEIGHBOR_SCORE = re.compile(rf"(fusion|image|audio|all|chance)_({'|'.join(NEIGHBOR_METRICS)})")
@@ -117,11 +117,6 @@ def listing(names: Sequence[str], most: int = 10) -> str:
     """Names in a row, at most some of them: "a, b and 3 more"."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(printable, names[:most])) + more
-
-
-def percent(value: float | None) -> str:
-    """Format a fraction as a percentage, None as "-"."""
-    return "-" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before zero
 
 
 def decibels(value: float | None) -> str:

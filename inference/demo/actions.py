@@ -101,7 +101,7 @@ def map_film(model: DemoModel, path: str, folder: Path, advance: Advance) -> tup
     pipeline, localizes = model.pipeline, "localize" in model.abilities
     info = Recording(path, require="any", exact=True).info
     total = len(map_timestamps(info.start, info.end, _MAPS_PER_SECOND))
-    overlay = heat_film() if localizes else mask_film(pipeline.model.config.num_labels)
+    overlay = heat_film(pipeline.processor) if localizes else mask_film(pipeline.model.config.num_labels)
     draft, name = folder / "draft", f"{Path(path).stem[:60]}_{'heat' if localizes else 'overlay'}.mp4"
     draft.mkdir()
     with _reporting(pipeline, total, advance, "Mapping what sounds"):
@@ -138,7 +138,7 @@ def thing_at(model: DemoModel | None, path: str, time: float, place: tuple[float
         return Thing(None, None, around, square)
     name = None if labels is None else labels.get(int(value))
     if not value:
-        return Thing(False, name if len(labels or ()) and name != "silent" else None, around, square, score)
+        return Thing(False, name if len(labels or ()) and name != "background" else None, around, square, score)
     found = component(mask == value, y, x)
     rows, columns = np.nonzero(found.any(1))[0], np.nonzero(found.any(0))[0]
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deepavfusion_cli.terminal import printable
+from deepavfusion_cli.terminal import percent, printable
 
 from ..media import data_uri, png
 from .actions import Thing
@@ -86,7 +86,8 @@ def about_maps(maps: Sequence[Mapping[str, Any]]) -> str:
         for label, fraction in entry["labels"].items():
             areas[label] = areas.get(label, 0.0) + fraction / len(maps)
     parts = [
-        f'<span class="demo-swatch" style="background: {colors.get(label, "none")}"></span>{text(label)} {fraction:.1%}'
+        f'<span class="demo-swatch" style="background: {colors.get(label, "none")}"></span>{text(label)} '
+        f"{percent(fraction)}"
         for label, fraction in sorted(areas.items(), key=lambda entry: entry[1], reverse=True)
     ]
     return f'<p class="demo-text demo-soft">Mean fraction of the frame: {", ".join(parts)}.</p>'

@@ -69,6 +69,15 @@ def small_map(values: np.ndarray, short_side: int, smooth: bool) -> np.ndarray:
     return values if scale == 1.0 else resized(values, height, width, smooth).astype(values.dtype)
 
 
+def seen_by(processor: Any, height: int, width: int) -> np.ndarray:
+    """What a model sees of a frame, (height, width) bool, as its processor fits the frame to the model's input."""
+    seen = np.zeros((height, width), dtype=bool)
+    for region in processor.visual_processor.regions(height, width):
+        top, left, bottom, right = region.box
+        seen[max(top, 0) : bottom, max(left, 0) : right] = True
+    return seen
+
+
 def map_timestamps(start: float, end: float, rate: float) -> list[float]:
     """Timestamps of the maps of a film: the middles of equal parts of it, about `rate` of them a second."""
     count = max(1, round((end - start) * rate))
@@ -158,4 +167,4 @@ class RecordingWindows(IterableDataset):
             yield {"image": clip.frames, **audio}
 
 
-__all__ = ["MapTrack", "Overlay", "RecordingWindows", "map_timestamps", "small_map", "write_map_film"]
+__all__ = ["MapTrack", "Overlay", "RecordingWindows", "map_timestamps", "seen_by", "small_map", "write_map_film"]

@@ -1,11 +1,13 @@
 """What localize and segment write of a media file: images at timestamps, a film, and a record of what was found."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepavfusion.processors.pipeline_base_deepavfusion import DeepAVFusionPipeline
+from deepavfusion.processors.recordings_deepavfusion import Recording
 from deepavfusion_cli.terminal import say
 
 from ..common import timestamp_options
@@ -14,25 +16,25 @@ from ..jobs.drafts import Draft
 from ..jobs.inputs import DRAFT_SUFFIX, timestamp_names, timestamp_note
 from ..jobs.progress import Progress
 from ..jobs.records import (
-    identity,
-    is_complete,
+    NO_AUDIO,
+    OUTSIDE,
     make_record,
     model_identity,
-    record_of,
     replacing,
     say_complete,
     say_written,
 )
-from .maps import Overlay, write_map_film
+from ..jobs.works import determining, is_complete, record_of
+from .maps import Overlay, seen_by, write_map_film
 
 
 class MapResults:
     """Writes the results of a command that maps the frames of media files.
 
     Args:
+        pipeline: Pipeline of the command.
         command: Name of the command.
         arguments: Arguments from `deepavfusion_cli.preflight.parse`.
-        options: What else determines the results, JSON values.
         film: Ending of the names of films, without suffix.
         draw_images: Function of a result and of the text chunks of its images that returns PNG files by the ending of
             their names.
@@ -42,41 +44,40 @@ class MapResults:
 
     def __init__(
         self,
+        pipeline: DeepAVFusionPipeline,
         command: str,
         arguments: argparse.Namespace,
-        options: dict[str, Any],
         film: str,
         draw_images: Callable[[dict[str, Any], dict[str, str]], dict[str, bytes]],
         line: Callable[[dict[str, Any]], str],
         overlay: Overlay,
     ):
-        self.command, self.arguments, self.film = command, arguments, film
+        self.pipeline, self.command, self.arguments, self.film = pipeline, command, arguments, film
         self.draw_images, self.line, self.overlay = draw_images, line, overlay
-        shared = ("at", "num_clips", "fit", "batch_size", "film", "maps_per_second")
-        self.about = {"command": command, **options, **{name: getattr(arguments, name) for name in shared}}
+        self._said = False  # that something is outside of the model's view
 
-    def write(self, pipeline: DeepAVFusionPipeline, file: str, name: str) -> None:
+    def write(self, file: str, name: str) -> None:
         """Write the results of a file, unless they are there.
 
         What an interrupted process has left of the film is continued.
 
         Args:
-            pipeline: Pipeline of the command.
             file: The file.
             name: Prefix of the names of its results.
 
         Raises:
             FileExistsError: If other files have these names, unless they may be replaced.
         """
-        given, out = self.arguments, self.arguments.out
+        pipeline, given, out = self.pipeline, self.arguments, self.arguments.out
         record, draft_folder = record_of(out, name, self.command), out / f"{name}_{self.film}{DRAFT_SUFFIX}"
-        about = {**self.about, "file": identity(file), "model": model_identity(pipeline, given.model)}
+        about = determining(self.command, given, file, model_identity(pipeline, given.model))
         if not given.overwrite and is_complete(record, about):
             say_complete(name, record)
             return
         if not draft_folder.exists():
             check_absent([record], given.overwrite)
-        entries, titles = self._entries(pipeline, file, name)
+        entries, titles = self._entries(file, name)
+        audio = Recording(file, require="any").info.has_audio
         images: dict[Path, bytes] = {}
         shown = []
         for entry, title in zip(entries, titles, strict=True):
@@ -85,7 +86,8 @@ class MapResults:
             images |= {files[kind]: content for kind, content in drawn.items()}
             names = {kind: path.name for kind, path in files.items()}
             height, width = entry["frame"].shape[:2]
-            about_image = {"timestamp": entry["timestamp"], "width": width, "height": height}
+            unseen = 1 - float(seen_by(pipeline.processor, height, width).mean())
+            about_image = {"timestamp": entry["timestamp"], "width": width, "height": height, "unseen": unseen}
             shown.append({**about_image, **names, **self.overlay.describe(entry)})
         film = out / f"{name}_{self.film}.mp4" if given.film and entries[0]["timestamp"] is not None else None
         outputs = [*images, *([] if film is None else [film])]
@@ -95,7 +97,7 @@ class MapResults:
         with draft:
             if not draft.publishing:
                 check_absent(draft.outputs, given.overwrite)  # again: another process may have finished them meanwhile
-                content = {"images": shown, "film": None}
+                content = {"images": shown, "film": None, "audio": audio}
                 if film is not None:
                     size, rate = given.batch_size, given.maps_per_second
                     content["film"] = write_map_film(
@@ -107,13 +109,15 @@ class MapResults:
             with replacing(record, outputs):
                 draft.publish()
         for entry, title in zip(entries, titles, strict=True):
-            say(f"{title}: {self.line(entry)}")
+            say(f"{title}: {self.line(entry)}{'' if audio else f'; {NO_AUDIO}'}")
         say_written(outputs)
+        if not self._said and any(image["unseen"] for image in shown):
+            self._said = True
+            say(f"deepavfusion {self.command}: {OUTSIDE}", stream=sys.stderr)
 
-    def _entries(
-        self, pipeline: DeepAVFusionPipeline, file: str, name: str
-    ) -> tuple[list[dict[str, Any]], Sequence[str]]:
+    def _entries(self, file: str, name: str) -> tuple[list[dict[str, Any]], Sequence[str]]:
         """Results of the pipeline at the timestamps of the images, and the beginnings of the names of these."""
+        pipeline = self.pipeline
         windows = self.arguments.num_clips or len(self.arguments.at or [None])
         with Progress(f"{self.command} {name}", windows, "window") as progress:
             pipeline.progress = progress.update

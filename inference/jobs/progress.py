@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from deepavfusion_cli.terminal import printable, say
+from deepavfusion_cli.terminal import percent, printable, say
 
 _LINE_SECONDS = 30.0  # between lines where there is no terminal
 _SHORT_SECONDS = 1.5  # of phases that are not worth a line
@@ -121,7 +121,7 @@ class Progress:
         """The state in a line, such as "separate duet: 0:20:00 of 1:00:00 (33 %), eta 0:04:10"."""
         elapsed, worked = time.monotonic() - self.started, self.done - self.first
         remaining = duration(elapsed * max(self.total - self.done, 0) / worked) if worked > 0 else "unknown"
-        return f"{self.title}: {self._amount()} ({self.done / max(self.total, 1e-9):.0%}), eta {remaining}"
+        return f"{self.title}: {self._amount()} ({percent(self.done / max(self.total, 1e-9), 0)}), eta {remaining}"
 
     def close(self) -> None:
         """Remove the bar."""

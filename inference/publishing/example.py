@@ -15,6 +15,7 @@ from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from deepavfusion.tasks_deepavfusion import HEADS
 
 from ..drawing import class_colors, heat_overlay, mask_overlay
+from ..films.maps import seen_by
 from ..media import png, wav
 from ..pages.reconstructions import KINDS, reconstruct
 
@@ -93,7 +94,8 @@ def _results(model: Any, processor: DeepAVFusionProcessor, clip: str) -> Iterato
         yield "What sounds in its middle frame", "mask.png", png(mask_overlay(result["frame"], result["mask"], colors))
     else:
         title = f"What sounds in its middle frame (score {result['score']:.2f})"
-        yield title, "heat.png", png(heat_overlay(result["frame"], result["heat_map"]))
+        frame, heat = result["frame"], result["heat_map"]
+        yield title, "heat.png", png(heat_overlay(frame, heat, seen=seen_by(processor, *heat.shape)))
 
 
 def _framed(image: np.ndarray) -> np.ndarray:

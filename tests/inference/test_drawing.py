@@ -104,6 +104,15 @@ def test_binary_masks_are_colored_at_their_pixels(kind):
     np.testing.assert_array_equal(orange, mask.astype(bool).repeat(4, 0).repeat(4, 1))
 
 
+def test_what_was_not_seen_is_hatched_on_heat_maps():
+    seen = np.zeros((64, 64), bool)
+    seen[:, 16:] = True
+    ground, heat = frame(), np.ones((4, 4))
+    image = heat_overlay(ground, heat, seen=seen)
+    assert set(np.unique(image[:, :64])) == {110, 150}
+    np.testing.assert_array_equal(image[:, 64:], heat_overlay(ground, heat)[:, 64:])
+
+
 def test_classes_have_their_colors_and_ignored_pixels_are_hatched():
     colors = class_colors(3)
     mask = torch.zeros(64, 64, dtype=torch.long)

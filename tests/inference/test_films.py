@@ -63,6 +63,9 @@ def test_maps_over_the_moving_frames(run, folder, name, film):
     assert record["film"]["film"] == path.name
     assert [entry["timestamp"] for entry in record["film"]["maps"]] == pytest.approx(np.arange(0.125, 1.5, 0.25))
     assert record["images"][0]["timestamp"] == pytest.approx(0.75)
+    assert record["images"][0]["unseen"] == pytest.approx(0.25)
+    assert record["audio"] is True
+    assert np.abs(clip.frames[:, :, 1:30].astype(int) - 130).max() < 45  # hatched beyond the center crop
     assert set(record["files"]) == set(written) - {f"clip_{'heat' if name == 'localize' else 'mask'}.json"}
 
 

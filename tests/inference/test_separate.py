@@ -131,7 +131,7 @@ def test_a_second_process_on_the_same_recording_is_told_of_the_first(folder, tmp
     record = tmp_path / "out" / "clip_separated.json"
     assert capsys.readouterr().err == f"clip: its results are there already, as {record} says\n"
     assert cli.main([*words, "--overlap", "0.25"]) == 2
-    assert "clip_separated.wav already exists" in capsys.readouterr().err
+    assert "clip_separated.json already exists" in capsys.readouterr().err
 
 
 def test_results_of_a_process_that_was_faster_are_not_replaced(run, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import deepavfusion_cli as cli
 from deepavfusion import modeling_deepavfusion
 from deepavfusion.conversion_deepavfusion import TASK_CLASSES
 from deepavfusion.formats_deepavfusion import checkpoint_fault
+from deepavfusion.inference.jobs import works
 from deepavfusion.inference.jobs.locks import lock_folder
 from deepavfusion.processors.fit_deepavfusion import FITS
 from deepavfusion.training.config.recipe import RecipeError, load_recipe
@@ -205,7 +207,7 @@ def test_help_and_mistakes_are_answered_without_torch(place):
             ([name, recipe, "optm.epochs=3"], 2, "Did you mean optim.epochs?"),
             ([name, "--seed=3", recipe], 2, f"use `deepavfusion {name} {recipe} run.seed=3`"),
             ([name, recipe, "run.output_dir=clip.mp4/x"], 2, "run.output_dir=clip.mp4/x cannot be written to"),
-            ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder."),
+            ([name, recipe, "model.init_from=./x"], 2, "model.init_from=./x cannot be used: there is no such folder; "),
             ([name, recipe, "optim.epochs=abc"], 2, "optim.epochs is 'abc': expected a number."),
             ([name, recipe, "optim.epochs=nan"], 2, "optim.epochs is nan: expected a number above 0 and at most"),
             (
@@ -293,6 +295,37 @@ def test_models_for_something_else_are_told_without_torch(place):
     answered(cases, place)
     for words in (["own"], ["pretrained", "--map", "attention"]):
         assert preflight.parse("localize", ["clip.mp4", "--out", "out", "--model", *words])
+
+
+def test_files_in_place_of_models_are_told_without_torch(place):
+    for name in ("notes.md", "runs/my_model/model.safetensors"):
+        Path(name).write_text("text")
+    no_model = "that is a file, not the folder of a model"
+    cases = []
+    for name, hint in (
+        ("notes.md", "; there are models in e.g. runs/my_model."),
+        ("./checkpoint.pth", "; `deepavfusion convert checkpoint.pth FOLDER` makes one."),
+        ("runs/my_model/model.safetensors", "; did you mean runs/my_model?"),
+    ):
+        unusable = f"{name} cannot be used: {no_model}{hint}"
+        for words in (
+            *(["classify", "clip.mp4", "--model"], ["embed", "clip.mp4", "--out", "out", "--model"], ["demo"]),
+            *([name, "clip.mp4", "--out", "out", "--model"] for name in ("localize", "segment", "separate")),
+            ["evaluate", "scenes_recognition", "--model"],
+        ):
+            cases.append(([*words, name], unusable))
+        cases += [
+            (["export", "onnx", name, "out.onnx"], unusable),
+            (["push", name, "ORG/NAME"], f"{no_model}{hint}"),
+            (["finetune", "scenes_recognition", f"model.init_from={name}"], f"model.init_from={unusable}"),
+        ]
+    answered(cases, place)
+
+
+def test_without_any_model_it_is_said_what_trains_one(place):
+    for name in ("runs", "models"):
+        shutil.rmtree(name)
+    assert missing_folder("runs/zzz") == "there is no such folder; `deepavfusion recipes` lists what trains one"
 
 
 def answered(cases, folder):
@@ -462,6 +495,35 @@ def test_results_that_are_there_already_are_told_without_torch(place):
     preflight.parse("embed", ["clip.mp4", "set", *model, "--out", "tokens"])  # some are to be written
 
 
+def test_results_of_other_work_are_told_without_torch(place):
+    """Those of the same work, or that are begun, are left to the command."""
+    model, out = ["--model", "runs/my_model"], Path("out")
+    out.mkdir()
+    cases = []
+    for command in TASKS:
+        words = [command, "clip.mp4", *model, "--out", "out"]
+        given = arguments.PARSERS[command]().parse_args(words[1:])
+        record = works.record_of(out, "clip", command)
+        for precision in ("None", "torch.bfloat16"):
+            identity = [*works.model_files("runs/my_model"), precision]
+            fingerprint = works.fingerprint(works.determining(command, given, "clip.mp4", identity))
+            about = {"command": command, "fingerprint": fingerprint, "files": [], "format": works.FORMAT}
+            record.write_text(json.dumps(about))
+            preflight.parse(command, words[1:])
+        exists = f"deepavfusion {command}: {record} already exists: choose another output path, or pass --overwrite"
+        cases.append(([*words, "--fit", "pad"], exists))
+    answered(cases, place)
+    for words, _ in cases:
+        preflight.parse(words[0], [*words[1:], "--overwrite"])
+        preflight.parse(words[0], ["checkpoint.pth", *words[1:]])  # one is to be written
+    (out / "clip_heat.unfinished").mkdir()
+    preflight.parse("localize", cases[0][0][1:])
+    write_model(place / "runs" / "other", models.CLASSES["localization"])
+    Path("out", "clip_heat.unfinished").rmdir()
+    with pytest.raises(FileExistsError, match="already exists"):
+        preflight.parse("localize", ["clip.mp4", "--out", "out", "--model", "runs/other"])
+
+
 def mark(folder, command, fingerprint, finished=True, **entries):
     """Mark a folder as that of a command."""
     folder.mkdir(parents=True)
@@ -539,6 +601,7 @@ def test_folders_of_other_runs_and_evaluations_are_told_without_torch(place):
         ([*given, "data.eval_size=7"], other),
         ([*given[:3], "models/other_model", "--out", str(default)], "\n  model: "),
         (["convert", "checkpoint.pth", "converted"], "converted holds other results (before -> now):\n  checkpoint: "),
+        (["verify", "clip.mp4"], "clip.mp4 is a file: expected the folder of a run or of an evaluation."),
         (["verify", "foreign"], "foreign holds no evaluation.json: expected the folder of a run or of an evaluation."),
         (["verify", "run"], "run holds no evaluation.json: the run in that folder has not finished; the command that"),
     ]
@@ -735,13 +798,14 @@ def test_a_read_only_folder_is_told(tmp_path, monkeypatch):
             "; did you mean runs/scenes_recognition, which `deepavfusion finetune scenes_recognition` creates?",
         ),
         ("runs/zzz", ""),
+        ("./zzz", ""),
         ("ORG/NAME", ""),
     ],
 )
 def test_a_misspelt_model_is_answered_with_the_closest(origin, hint, place):
     assert suggestion(origin) == hint
     if origin.startswith(("runs", ".")):
-        assert missing_folder(origin) == f"there is no such folder{hint}"
+        assert missing_folder(origin) == f"there is no such folder{hint or '; there are models in e.g. runs/my_model'}"
     else:
         assert missing_folder(origin) is None  # it may be a Hub id
 

@@ -153,7 +153,7 @@ def localize_parser() -> CommandParser:
         "timestamp of media files, and print the position of its maximum and, as score, the probability that anything\n"
         "in the frame sounds. Of videos, the maps over the moving frames are written with the audio, NAME_heat.mp4;\n"
         "NAME_heat.json holds all that was found.",
-        "Each map is drawn between its own minimum and maximum. The image holds the timestamp in seconds as text.",
+        "Each map has its own range of colors; in films, they fade with the score. Images hold the timestamp as text.",
     )
     parser.add_argument("--out", required=True, type=Path, help="output folder")
     _add_film(parser, "NAME_heat.mp4")

@@ -13,6 +13,7 @@ from .early.outputs import check_media
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
     InputError,
+    advice,
     check_empty,
     check_hub_id,
     check_license,
@@ -22,7 +23,6 @@ from .paths import (
     no_data,
     sentence,
     similar,
-    suggestion,
     unusable,
 )
 
@@ -255,7 +255,7 @@ def check_conversion(given: argparse.Namespace) -> None:
 
 def check_verify(given: argparse.Namespace) -> None:
     """Raise `InputError` for a folder that is not there, or that holds no evaluation with predictions."""
-    if reason := no_data(str(given.folder)):
+    if not given.folder.is_file() and (reason := no_data(str(given.folder))):
         raise InputError(unusable(str(given.folder), reason))
     if reason := missing_evaluation(given.folder):
         raise InputError(reason)
@@ -279,7 +279,7 @@ def check_push(given: argparse.Namespace) -> None:
     check_hub_id(given.repo_id)
     if given.create_pr and given.tag is not None:
         raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
-    absent = None if given.folder.is_dir() else f"there is no such folder{suggestion(str(given.folder))}"
+    absent = None if given.folder.is_dir() else f"there is no such folder{advice(str(given.folder))}"
     if reason := missing_model(str(given.folder)) or absent or folder_owner(given.folder):
         raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
     check_license(given.license)

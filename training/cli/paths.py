@@ -121,16 +121,16 @@ def check_output_file(path: Path, argument: str) -> None:
 
 
 def missing_folder(origin: str) -> str | None:
-    """Reason why there is no model: its folder is absent. None if it exists, or if `origin` is a Hub id.
-
-    Args:
-        origin: Folder or Hub id of a model.
-    """
+    """Reason why there is no folder of a model: it is absent, or a file. None if it is there, or for a Hub id."""
     path = Path(origin)
+    if path.is_file():
+        weights = path.suffix in (".pth", ".safetensors")
+        near = f"; `deepavfusion convert {path} FOLDER` makes one" if weights else advice(origin)
+        near = f"; did you mean {path.parent}?" if (path.parent / "config.json").is_file() else near
+        return f"that is a file, not the folder of a model{near}"
     if path.is_dir() or not (path.parts[:1] == (RUNS,) or origin.startswith(("/", ".", "~"))):
         return None
-    what = "that is a file, not a folder" if path.exists() else "there is no such folder"
-    return f"{what}{suggestion(origin)}"
+    return f"there is no such folder{advice(origin)}"
 
 
 def missing_model(origin: str) -> str | None:
@@ -144,7 +144,7 @@ def missing_model(origin: str) -> str | None:
         return missing_folder(origin)
     if (path / "config.json").is_file():
         return None
-    return unfinished_run(path) or f"there is no model in that folder{suggestion(origin)}"
+    return unfinished_run(path) or f"there is no model in that folder{advice(origin)}"
 
 
 def unfinished_run(folder: Path) -> str | None:
@@ -185,8 +185,9 @@ def evaluation_folder(recipe: str, origin: str) -> Path:
 def missing_evaluation(folder: Path) -> str | None:
     """Sentence that says that a folder holds no evaluation, or none with predictions; None if it does."""
     if not (folder / EVALUATION_FILE).is_file():
+        fault = "is a file" if folder.is_file() else f"holds no {EVALUATION_FILE}"
         expected = unfinished_run(folder) or "expected the folder of a run or of an evaluation"
-        return f"{folder} holds no {EVALUATION_FILE}: {expected}."
+        return f"{folder} {fault}: {expected}."
     try:
         named = "task" in json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -244,6 +245,13 @@ def suggestion(origin: str) -> str:
     return ""
 
 
+def advice(origin: str) -> str:
+    """What to use in place of a folder that holds no model: `suggestion`, models in runs/, or how to train one."""
+    names = ", ".join(str(folder) for folder in [*model_folders(Path(RUNS))][:3])
+    others = f"there are models in e.g. {names}" if names else "`deepavfusion recipes` lists what trains one"
+    return suggestion(origin) or f"; {others}"
+
+
 def similar(path: Path, folders: bool = True) -> str:
     """What else an absent folder, or file, may be, as a part of a sentence, from those beside it: as `suggestion`."""
     try:
@@ -273,6 +281,7 @@ __all__ = [
     "RUNS",
     "FolderError",
     "InputError",
+    "advice",
     "check_empty",
     "check_hub_id",
     "check_license",

@@ -104,10 +104,15 @@ def printable_messages() -> Generator[None]:
         warnings.formatwarning = format_warning
 
 
+def percent(value: float | None, digits: int = 1) -> str:
+    """Format a fraction as a percentage, None as "-"."""
+    return "-" if value is None else f"{round(100 * value, digits) + 0.0:.{digits}f} %"  # no minus before zero
+
+
 def say_json(value: Any) -> None:
     """Print a JSON value on one line, in which control characters are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     say(json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf")))
 
 
-__all__ = ["printable", "printable_messages", "say", "say_again", "say_json"]
+__all__ = ["percent", "printable", "printable_messages", "say", "say_again", "say_json"]

@@ -13,7 +13,7 @@ from deepavfusion.inference.files import write_atomically
 from deepavfusion.inference.folder import FolderError
 from deepavfusion.inference.jobs.progress import Progress
 from deepavfusion_cli.environment import core_seconds
-from deepavfusion_cli.terminal import say
+from deepavfusion_cli.terminal import percent, say
 
 from ..wording import metric_title
 
@@ -166,13 +166,13 @@ class WaitingNotes:
         notes = {}
         fraction = self._core_wait_fraction()
         if fraction >= _DOMINATES:
-            notes["cores"] = f"this run waits {fraction:.0%} of its time for a core that other programs use" + (
+            notes["cores"] = f"this run waits {percent(fraction, 0)} of its time for a core that other programs use" + (
                 ": fewer threads may be faster (OMP_NUM_THREADS=1)" if torch.get_num_threads() > 1 else ""
             )
         elif data_wait_fraction >= _DOMINATES:
             notes["data"] = (
-                f"this run waits {data_wait_fraction:.0%} of the time for its clips: more data.num_workers read them "
-                "faster, where there are cores for them"
+                f"this run waits {percent(data_wait_fraction, 0)} of the time for its clips: more data.num_workers "
+                "read them faster, where there are cores for them"
             )
         new = [text for key, text in notes.items() if key not in self.given]
         self.given |= notes.keys()

@@ -151,7 +151,8 @@ def test_a_clicked_thing_has_the_name_of_its_class(clip):
     unseen = actions.thing_at(model, clip, 0.5, (0.95, 0.5))
     assert unseen.sounding is None
     assert "does not see" in markup.verdict(unseen, True)
-    binary = actions.thing_at(found_by((mask == 1).astype(int), labels={0: "silent", 1: "sounding"}), clip, 0.5, (0, 0))
+    model = found_by((mask == 1).astype(int), labels={0: "background", 1: "sounding"})
+    binary = actions.thing_at(model, clip, 0.5, (0, 0))
     assert (binary.sounding, binary.label) == (True, None)
 
 

@@ -65,7 +65,7 @@ def test_lines_now_and_then_where_there_is_no_terminal(clock, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "separate duet: 0:17:30 of 1:00:00 (29%), eta 0:02:50\nseparate duet: 0:25:00 of 1:00:00 (42%), eta 0:02:20\n"
+        "separate duet: 0:17:30 of 1:00:00 (29 %), eta 0:02:50\nseparate duet: 0:25:00 of 1:00:00 (42 %), eta 0:02:20\n"
     )
 
 
@@ -74,9 +74,9 @@ def test_lines_count_what_is_not_seconds(clock, capsys):
     for _ in batches:
         clock[0] += 31
     assert capsys.readouterr().err.splitlines() == [
-        "evaluation: 1 of 3 batches (33%), eta 0:01:02",
-        "evaluation: 2 of 3 batches (67%), eta 0:00:31",
-        "evaluation: 3 of 3 batches (100%), eta 0:00:00",
+        "evaluation: 1 of 3 batches (33 %), eta 0:01:02",
+        "evaluation: 2 of 3 batches (67 %), eta 0:00:31",
+        "evaluation: 3 of 3 batches (100 %), eta 0:00:00",
     ]
 
 
@@ -87,7 +87,7 @@ def test_what_came_before_the_work_does_not_count(clock, capsys):
     progress.start_again()
     clock[0] += 2
     progress.update(2)
-    assert capsys.readouterr().err == "pretrain: 2 of 10 steps (20%), eta 0:00:08\n"
+    assert capsys.readouterr().err == "pretrain: 2 of 10 steps (20 %), eta 0:00:08\n"
 
 
 def test_no_line_follows_another_that_tells_as_much(clock, capsys):
@@ -100,8 +100,8 @@ def test_no_line_follows_another_that_tells_as_much(clock, capsys):
     clock[0] += 10
     progress.update(note="loss 0.2500")
     assert capsys.readouterr().err.splitlines() == [
-        "finetune: 2 of 100 steps (2%), eta 0:32:40, loss 1.0000",
-        "finetune: 4 of 100 steps (4%), eta 0:28:00, loss 0.2500",
+        "finetune: 2 of 100 steps (2 %), eta 0:32:40, loss 1.0000",
+        "finetune: 4 of 100 steps (4 %), eta 0:28:00, loss 0.2500",
     ]
 
 

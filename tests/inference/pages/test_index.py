@@ -1,6 +1,8 @@
 """The page of a folder of results: what it links to exists, and names stay text."""
 
 import json
+import os
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -10,8 +12,11 @@ import deepavfusion_cli as cli
 from deepavfusion import (
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForSemanticSegmentation,
+    DeepAVFusionForSoundLocalization,
     DeepAVFusionForSourceSeparation,
 )
+from deepavfusion.inference.jobs.records import OUTSIDE
+from deepavfusion.inference.pages import index
 from deepavfusion.inference.pages.index import write_index
 from deepavfusion_cli.early.outputs import IndexExistsError, check_index
 from tests.media_factory import write_kinds
@@ -20,6 +25,7 @@ from tests.training.report.test_report import Page
 
 ODD = "50% <b>\"'&#x?; é " + "long" * 20
 MODELS = {
+    "localize": (DeepAVFusionForSoundLocalization, {}),
     "segment": (DeepAVFusionForSemanticSegmentation, {"num_labels": 3, "hidden_size": 128}),
     "separate": (DeepAVFusionForSourceSeparation, {}),
     "classify": (DeepAVFusionForAudioVisualClassification, {"num_labels": 3, "hidden_size": 128}),
@@ -64,7 +70,7 @@ def read(folder):
 
 def test_a_folder_of_videos(place, run, tmp_path):
     code, said = run("segment", place / "videos")
-    assert (code, said.err) == (0, "")
+    assert (code, said.err) == (0, f"deepavfusion segment: {OUTSIDE}\n")
     assert said.out.endswith(f"written to {tmp_path / 'out' / 'index.html'}\n")
     text, page = read(tmp_path / "out")
     assert "<b>" not in text
@@ -99,12 +105,53 @@ def test_films_and_players_of_sources_and_a_table_of_labels(place, run, tmp_path
     assert run("classify", place / "media" / "sound.wav", place / "media" / "clip.mov")[0] == 0
     _, page = read(tmp_path / "out")
     assert page.text("h2") == ["Source separation", "Classification"]
-    assert [film["src"] for film in page.all("video")] == ["clip_cello.mp4"]
-    assert [player["src"] for player in page.all("audio")] == ["clip_cello.wav", "sound_cello.wav"]
-    assert {"sound", "clip", "<i>", "cello"} & set(page.text("th", "td")) >= {"sound", "clip"}
+    clip, sound = (os.path.relpath(media / name, tmp_path / "out") for name in ("clip.mov", "sound.wav"))
+    assert [film["src"] for film in page.all("video")] == ["clip_cello.mp4#t=0.01", f"{clip}#t=0.01"]
+    players = [(player["aria-label"], player["src"]) for player in page.all("audio")]
+    mixtures = [
+        ("mixture", clip),
+        ("cello.png", "clip_cello.wav"),
+        ("mixture", sound),
+        ("cello.png", "sound_cello.wav"),
+    ]
+    assert players[:-1] == mixtures
+    assert players[-1][1] == sound
+    assert re.fullmatch(r"(<i>|cello|c) 0\.\d{3}", players[-1][0])
+    assert [link for link in page.text("a") if "." in link] == ["clip.mov", "sound.wav"]
+    assert page.text("h3") == ["clip", "sound", "clip.mov", "sound.wav"]
+    for link in links(page):
+        assert (tmp_path / "out" / unquote(link).partition("#")[0]).is_file(), link
     stored = json.loads((tmp_path / "out" / "sound_labels.json").read_text())
     assert {entry["label"] for entry in stored["labels"]} == {"<i>", "cello", "c"}
     assert len(stored["timestamps"]) == 1
+
+
+def test_the_legend_of_films_of_heat_maps(place, run, tmp_path):
+    legend = "In images, each map has its own range of colors; in films, they fade with the score."
+    assert run("localize", place / "videos")[0] == 0
+    assert legend in (tmp_path / "out" / "index.html").read_text()
+    assert run("localize", place / "videos", "--no-film", "--force")[0] == 0
+    assert legend not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_media_files_that_are_gone_or_many_have_no_players(place, run, tmp_path, monkeypatch):
+    copies = [tmp_path / name for name in ("a%#.mov", "b.mov", "photo.png")]
+    for path in copies:
+        path.write_bytes((place / "media" / ("cello.png" if path.suffix == ".png" else "clip.mov")).read_bytes())
+    assert run("classify", *copies)[0] == 0
+    _, page = read(tmp_path / "out")
+    assert {"../a%25%23.mov", "../b.mov", "../photo.png"} < links(page)
+    assert [image["src"] for image in page.all("img")] == ["../photo.png"]
+    copies[0].unlink()
+    write_index(tmp_path / "out")
+    _, page = read(tmp_path / "out")
+    assert len(page.all("video")) == 1
+    assert "a%#.mov" in page.text("th")
+    monkeypatch.setattr(index, "_MOST_PLAYERS", 2)
+    write_index(tmp_path / "out")
+    _, page = read(tmp_path / "out")
+    assert page.all("video") == page.all("img") == []
+    assert [text for text in page.text("a") if "." in text] == ["b.mov", "photo.png"]
 
 
 def test_labels_are_printed_again_from_their_record(place, run, tmp_path):

@@ -87,7 +87,7 @@ def test_a_slow_training_tells_where_it_is_between_its_log_lines(main, clock, tm
         captured = capsys.readouterr()
         told += [clock[0]] * bool(captured.out or captured.err)
         if main and step == 3:
-            assert captured.err == "pretrain: 3 of 10 steps (30%), eta 0:01:24, loss 0.3333\n"
+            assert captured.err == "pretrain: 3 of 10 steps (30 %), eta 0:01:24, loss 0.3333\n"
         assert "step" not in captured.err or step in (3, 8)
     log.on_train_end(None, state, None)
     assert told == ([100, 136, 160, 196] if main else [100])

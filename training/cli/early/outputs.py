@@ -1,11 +1,13 @@
 """The media files that a command is given, and what it would replace: known before a model is loaded."""
 
 import argparse
+import glob
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from deepavfusion.inference.jobs.inputs import find_files, folder_suffixes, holds_media
+from deepavfusion.inference.jobs.inputs import DRAFT_SUFFIX, find_files, folder_suffixes, holds_media
+from deepavfusion.inference.jobs.works import RECORDS, determining, is_complete, model_files, record_of
 
 from ..errors import BAD_INPUT
 from ..paths import InputError, similar, unusable
@@ -13,6 +15,7 @@ from .models import TASKS
 
 INDEX, GENERATOR = "index.html", "deepavfusion"  # page of a folder of results; its <meta name="generator">
 _START = 4096  # characters of a page that hold it
+_PRECISIONS = ("None", "torch.bfloat16")  # of matrix products, as identities of models end with
 _SHOWN = 3  # names of files in a message
 
 
@@ -50,7 +53,7 @@ def check_media(items: Sequence[str], suffixes: Sequence[str], out: Path | None 
 def check_outputs(command: str, given: argparse.Namespace) -> None:
     """Raise `FileExistsError` if all that a command would write exists, or a page that is not its own, unless replaced.
 
-    Whether results of an earlier run are complete, and need not be written again, is known once the model is loaded.
+    Of a model on the Hub, whether results of an earlier run are those of the same work is known once it is loaded.
     """
     if given.overwrite:
         return
@@ -58,6 +61,8 @@ def check_outputs(command: str, given: argparse.Namespace) -> None:
         check_embedded(given)
     elif command == "export":
         check_absent(exported(given), overwrite=False)
+    elif command in RECORDS and given.out is not None and given.out.is_dir():
+        check_others(command, given)
     if is_paged(command, given):
         check_index(given.out, overwrite=False)
 
@@ -79,6 +84,20 @@ def check_embedded(given: argparse.Namespace) -> None:
     paths = [tokens_file(given, name) for _, name in found] or [given.output]
     if all(path.exists() for path in paths):
         check_absent(paths, overwrite=False)
+
+
+def check_others(command: str, given: argparse.Namespace) -> None:
+    """Raise `FileExistsError` if results of other work are where those of every file that is given would be."""
+    model = model_files(given.model)
+    found = find_files(given.files, folder_suffixes(command, given), given.out)[0] if model else []
+    records = [record_of(given.out, name, command) for _, name in found]
+    if records and all(
+        record.exists()
+        and not any(record.parent.glob(f"{glob.escape(Path(name).name)}*{DRAFT_SUFFIX}"))
+        and not any(is_complete(record, determining(command, given, file, [*model, kind])) for kind in _PRECISIONS)
+        for record, (file, name) in zip(records, found, strict=True)
+    ):
+        check_absent(records, overwrite=False)
 
 
 def tokens_file(given: argparse.Namespace, name: str) -> Path:
