@@ -86,9 +86,7 @@ def test_what_the_shown_commands_write_is_ignored_by_git():
     written = [path for line in lines for path in option.findall(line)]
     written += re.findall(r"deepavfusion (?:convert|export onnx) \S+ ([a-z][\w./]*)", shown)
     written += re.findall(r"deepavfusion convert ([a-z]\S+)", shown)
-    assert {"streams/", "scene/", "scene", "converted/", "recognition.onnx", "vggsound.json", "labels.jsonl"} <= {
-        *written
-    }
+    assert {"streams/", "scene/", "converted/", "recognition.onnx", "vggsound.json", "labels.jsonl"} <= {*written}
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]
     for path in written:
         assert any(fnmatch.fnmatchcase(path.split("/")[0], pattern) for pattern in ignored), path

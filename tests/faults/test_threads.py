@@ -129,7 +129,7 @@ def test_waiting_for_cores_is_said_once(monkeypatch):
     waiting = notes(monkeypatch, (0, 0), (10, 1), (20, 11), (30, 30))
     assert waiting.add(0.0) == []
     (note,) = waiting.add(0.9)
-    assert note.startswith("this run waits 50% of its time for a core")
+    assert note.startswith("this run waits 50 % of its time for a core")
     assert waiting.add(0.0) == []
 
 
@@ -145,7 +145,7 @@ def test_waiting_for_clips_is_said_once(monkeypatch):
     waiting = notes(monkeypatch, *[None] * 4)
     assert waiting.add(0.1) == []
     (note,) = waiting.add(0.75)
-    assert note.startswith("this run waits 75% of the time for its clips: more data.num_workers")
+    assert note.startswith("this run waits 75 % of the time for its clips: more data.num_workers")
     assert waiting.add(0.75) == []
 
 

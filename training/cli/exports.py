@@ -5,23 +5,18 @@ from pathlib import Path
 
 from deepavfusion.formats_deepavfusion import checkpoint_fault
 from deepavfusion.inference.jobs.inputs import VIDEO_SUFFIXES
-from deepavfusion.inference.jobs.locks import folder_owner
 
 from .early.marks import check_folder, conversion_fingerprint
 from .early.models import check_model
 from .early.outputs import check_media
+from .early.publishing import check_hub_id, check_license, check_push
 from .parser import FITS, CommandParser, add_precision, positive
 from .paths import (
     InputError,
-    advice,
     check_empty,
-    check_hub_id,
-    check_license,
     check_writable,
     missing_evaluation,
-    missing_model,
     no_data,
-    sentence,
     similar,
     unusable,
 )
@@ -272,19 +267,6 @@ def check_example(path: Path) -> None:
         raise InputError(
             f"--example={path}: expected a file of at most {_EXAMPLE_MEGABYTES} MB, got {size:.0f} MB; cut it first."
         )
-
-
-def check_push(given: argparse.Namespace) -> None:
-    """Raise `InputError` for a folder that is not there, or an id that the Hub does not take."""
-    check_hub_id(given.repo_id)
-    if given.create_pr and given.tag is not None:
-        raise InputError("--create-pr and --tag: a pull request cannot be tagged before it is merged.")
-    absent = None if given.folder.is_dir() else f"there is no such folder{advice(str(given.folder))}"
-    if reason := missing_model(str(given.folder)) or absent or folder_owner(given.folder):
-        raise InputError(sentence(f"{given.folder} cannot be published: {reason}"))
-    check_license(given.license)
-    if given.repo_id == "ORG/NAME" and not given.dry_run:
-        raise InputError("ORG/NAME stands for the Hub id of your repository: name it, or pass --dry-run.")
 
 
 # What is checked of a parsed command line, by command.

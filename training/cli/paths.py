@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,8 +14,6 @@ from .errors import BAD_INPUT, cause, disk_is_full
 from .recipes import maker, run_names
 
 RUNS = "runs"  # folder of the runs of recipes
-_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]+")
 EVALUATION_FILE, PREDICTIONS, CLIPS_FILE = "evaluation.json", "predictions", "clips.parquet"  # of an evaluation
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
 
@@ -31,18 +28,6 @@ class InputError(ValueError):
     """Raised for an input that is not there; the message names it."""
 
     exit_code = BAD_INPUT
-
-
-def check_hub_id(name: str) -> None:
-    """Raise `InputError` for a name that no repository of the Hub can have."""
-    if not _HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
-        raise InputError(f"{name}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
-
-
-def check_license(name: str | None) -> None:
-    """Raise `InputError` for a name that no license has on the Hub."""
-    if name is not None and not _LICENSE.fullmatch(name):
-        raise InputError(f"--license={name}: expected an identifier of the Hub, e.g. apache-2.0, cc-by-4.0 or other.")
 
 
 def existing_parent(path: Path) -> Path:
@@ -283,8 +268,6 @@ __all__ = [
     "InputError",
     "advice",
     "check_empty",
-    "check_hub_id",
-    "check_license",
     "check_output_file",
     "check_writable",
     "evaluation_folder",
