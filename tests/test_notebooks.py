@@ -580,6 +580,7 @@ def test_a_notebook_that_fails_stays_as_it_was(tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_building_again_changes_nothing(number, runs, tmp_path, monkeypatch):
     """With kernels that import everything themselves, and the command as it is."""
+    monkeypatch.setattr(build, "MAX_BYTES", 2 * build.MAX_BYTES)  # images of hardly trained models are noise
     results = tmp_path / "runs"
     results.mkdir()
     for name in ("quickstart", "scenes_separation", "scenes_segmentation"):
