@@ -5,6 +5,7 @@ Frames are enlarged to at least `SIDE` pixels first, so that lines stay thin on 
 """
 
 import colorsys
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,9 +117,14 @@ def _hatched(image: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Hatch the pixels of an image (H, W, 3) where a mask (H, W) is True."""
     if not where.any():
         return image
-    rows, columns = np.indices(where.shape)
-    stripes = np.where((rows + columns) // 4 % 2 == 0, 150, 110).astype(image.dtype)
-    return np.where(where[..., None], stripes[..., None], image)
+    return np.where(where[..., None], _stripes(*where.shape)[..., None].astype(image.dtype), image)
+
+
+@functools.lru_cache(maxsize=1)
+def _stripes(height: int, width: int) -> np.ndarray:
+    """Diagonal stripes (height, width) uint8, the same for all frames of a film."""
+    rows, columns = np.ogrid[:height, :width]
+    return np.where((rows + columns) // 4 % 2 == 0, 150, 110).astype(np.uint8)
 
 
 def class_colors(count: int) -> np.ndarray:

@@ -42,8 +42,10 @@ def heat_film(processor: Any, scored: bool = True) -> Overlay:
     def describe(entry: dict[str, Any]) -> dict[str, Any]:
         return {"score": entry["score"] if scored else None, "maximum": maximum(entry["heat_map"])}
 
+    seen = functools.lru_cache(maxsize=1)(functools.partial(seen_by, processor))  # the same for all frames of a film
+
     def draw(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-        return heat_overlay(frame, heat, limits=(0, 1), seen=seen_by(processor, *heat.shape))
+        return heat_overlay(frame, heat, limits=(0, 1), seen=seen(*heat.shape))
 
     return Overlay(map_of, draw, describe, True, {})
 

@@ -109,10 +109,10 @@ def group_projections(states: torch.Tensor, *groups: Sequence[nn.Module]) -> lis
         A projection for each group.
     """
     projections = [Projection(group) for group in groups]
-    linears = [linear for group in groups for linear in group]
-    if not (torch.is_grad_enabled() and prefers_few_kernels(states) and all(is_plain(linear) for linear in linears)):
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and prefers_few_kernels(states)):
         return projections
-    if torch.compiler.is_compiling() or len({linear.weight.dtype for linear in linears}) > 1:
+    linears = [linear for group in groups for linear in group]
+    if not all(map(is_plain, linears)) or len({linear.weight.dtype for linear in linears}) > 1:
         return projections
     dtype = product_dtype(linears[0].weight)
     casts = dtype != linears[0].weight.dtype

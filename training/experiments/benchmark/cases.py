@@ -104,6 +104,7 @@ class Workload:
         self.module = module.to(device, dtype)
         self.module.train(case.backward)
         self.inputs = self._inputs()
+        self._eager: dict[str, nn.Module] = {}
 
     def _inputs(self) -> tuple[tuple, dict]:
         case, config, batch = self.case, self.config, self.case.batch
@@ -125,11 +126,17 @@ class Workload:
         return values, {"image_ids_keep": ids[0], "audio_ids_keep": ids[1]}
 
     def build(self, form: Form, published_code: Path | None = None) -> nn.Module:
-        """The module itself ("ours"), its textbook form, or that of the published code; compiled if the form is."""
-        if form.code == "published":
-            module = published(self.module, published_code)
-        else:
-            module = self.module if form.code == "ours" else textbook(self.module)
+        """The module itself ("ours"), its textbook form, or that of the published code; compiled if the form is.
+
+        Forms of the same code share a module.
+        """
+        if form.code not in self._eager:
+            if form.code == "published":
+                module = published(self.module, published_code)
+            else:
+                module = self.module if form.code == "ours" else textbook(self.module)
+            self._eager[form.code] = module
+        module = self._eager[form.code]
         return torch.compile(module) if form.compiled else module
 
     def call(self, module: nn.Module, bfloat16: bool = False) -> None:

@@ -86,8 +86,7 @@ def run_case(case: Case, args, peaks: Mapping[bool, float | None]) -> dict:
         For each form its medians, and the median of its paired ratios to "ours".
     """
     workload, forms = Workload(case, args.size, args.device, getattr(torch, args.dtype)), forms_of(case, args)
-    eager = {code: workload.build(Form(code), args.published) for code in {form.code for form in forms.values()}}
-    modules = {name: torch.compile(eager[f.code]) if f.compiled else eager[f.code] for name, f in forms.items()}
+    modules = {name: workload.build(form, args.published) for name, form in forms.items()}
     operations = {}
     for name, form in forms.items():
         workload.call(modules[name], form.bfloat16)  # warm-up
@@ -96,7 +95,7 @@ def run_case(case: Case, args, peaks: Mapping[bool, float | None]) -> dict:
     for _ in range(args.repeats):
         for name, form in forms.items():
             measured[name].append(timed(workload, modules[name], form.bfloat16))
-    del workload, eager, modules
+    del workload, modules
     result = {"goal": case.goal, "batch": case.batch, "forms": {}}
     for name, form in forms.items():
         wall, cpu = (statistics.median(values) for values in zip(*measured[name], strict=True))
