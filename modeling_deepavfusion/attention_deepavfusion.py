@@ -191,34 +191,36 @@ class DeepAVFusionAttention(nn.Module):
         key_value_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         need_weights: bool = False,
+        queries: slice | None = None,
         rows: torch.Tensor | None = None,
         row_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from `query_states` (B, n, D) to `key_value_states` (B, m, D); see `attend` for the rest.
 
-        With `rows` (P, D) and `row_ids` (B, r), the selected rows follow the states of each sample, which must be the
-        same for queries and keys. They are projected once for all samples.
+        If both are the same, `queries` may select those that attend. With `rows` (P, D) and `row_ids` (B, r) instead,
+        the selected rows follow the states of each sample. They are projected once for all samples.
 
         Returns:
             (B, n or n + r, D), and the weights (B, heads, n, m) from eager attention, else None.
         """
-        if query_states is key_value_states:
-            project, finish = group_projections(query_states, (self.q_proj, self.k_proj, self.v_proj), (self.o_proj,))
-            projected = project(query_states)
+        options = (self.num_heads, self.scaling, attention_mask, need_weights)
+        same = query_states is key_value_states
+        query, key_value = (self.q_proj,), (self.k_proj, self.v_proj)
+        *projections, finish = group_projections(
+            query_states, *([query + key_value] if same else [query, key_value]), (self.o_proj,)
+        )
+        if same and (rows is not None or projections[0].is_single):
+            projected = projections[0](query_states, (queries, None, None))
             if rows is not None:
                 projected = [
                     torch.cat([own, nn.functional.embedding(row_ids, shared)], dim=1)
-                    for own, shared in zip(projected, project(rows), strict=True)
+                    for own, shared in zip(projected, projections[0](rows), strict=True)
                 ]
-            output, weights = attend(self, *projected, self.num_heads, self.scaling, attention_mask, need_weights)
+            output, weights = attend(self, *projected, *options)
         else:
-            project, key_value, finish = group_projections(
-                query_states, (self.q_proj,), (self.k_proj, self.v_proj), (self.o_proj,)
-            )
-            (query,) = project(query_states)
-            output, weights = attend_projected(
-                self, query, key_value_states, key_value, self.num_heads, self.scaling, attention_mask, need_weights
-            )
+            project, project_key_value = (Projection(query), Projection(key_value)) if same else projections
+            (projected,) = project(query_states, (queries,))
+            output, weights = attend_projected(self, projected, key_value_states, project_key_value, *options)
         (output,) = finish(output)
         return self.dropout(output), weights
 

@@ -55,14 +55,28 @@ class Projection:
     ):
         self.linears, self._weight, self._bias = linears, weight, bias
 
-    def __call__(self, states: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Map (..., D) to (..., output width) by each linear map."""
+    def __call__(self, states: torch.Tensor, tokens: Sequence[slice | None] | None = None) -> Sequence[torch.Tensor]:
+        """Map (..., D) to (..., output width) by each linear map; of (B, n, D), each may map some of the tokens alone.
+
+        A single product maps all tokens by all maps, and leaves out what is not asked for afterwards.
+        """
+        chosen = [None] * len(self.linears) if tokens is None else tokens
         if self._weight is None:
-            return [linear(states) for linear in self.linears]
+            return [linear(_select(states, own)) for linear, own in zip(self.linears, chosen, strict=True)]
         output = nn.functional.linear(states, self._weight, self._bias)
         if len(self.linears) == 1:
-            return [output]
-        return output.split([linear.out_features for linear in self.linears], dim=-1)
+            return [_select(output, *chosen)]
+        parts = output.split([linear.out_features for linear in self.linears], dim=-1)
+        return [_select(part, own) for part, own in zip(parts, chosen, strict=True)]
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the maps are a single product."""
+        return self._weight is not None
+
+
+def _select(states: torch.Tensor, tokens: slice | None) -> torch.Tensor:
+    return states if tokens is None else states[:, tokens]
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:

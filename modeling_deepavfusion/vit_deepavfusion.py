@@ -93,15 +93,19 @@ class DeepAVFusionLayer(GradientCheckpointingLayer):
         Returns:
             (B, n, n + r or fewer, D), and the attention weights (B, heads, n or fewer, c + n) from eager attention.
         """
-        normed = self.layernorm_before(hidden_states)
-        keys = normed if context is None else torch.cat([self.layernorm_before(context), normed], dim=1)
+        states = hidden_states
+        if context is not None:
+            states, length = torch.cat([context, hidden_states], dim=1), context.shape[1]
+            start, stop, _ = (queries or slice(None)).indices(hidden_states.shape[1])
+            queries = slice(length + start, length + stop)
+        normed = self.layernorm_before(states)
         if queries is not None:
-            hidden_states, normed = hidden_states[:, queries], normed[:, queries]
+            hidden_states = states[:, queries]
         shared = {}
         if rows is not None:
             shared = {"rows": self.layernorm_before(rows), "row_ids": row_ids}
             hidden_states = torch.cat([hidden_states, nn.functional.embedding(row_ids, rows)], dim=1)
-        attended, weights = self.attention(normed, keys, need_weights=need_weights, **shared)
+        attended, weights = self.attention(normed, normed, need_weights=need_weights, queries=queries, **shared)
         hidden_states = hidden_states + self.drop_path(attended)
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))), weights
 

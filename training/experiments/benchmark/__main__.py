@@ -94,7 +94,7 @@ def main(argv=None) -> dict:
                 f"{row['ours_is_faster_by']:.2f}x",
                 "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
                 "-" if row["flops"] is None else f"{row['flops'] / 1e9:.1f}",
-                "-" if row["share_of_peak"] is None else f"{100 * row['share_of_peak']:.0f} %",
+                "-" if row["fraction_of_peak"] is None else f"{100 * row['fraction_of_peak']:.0f} %",
                 "-" if row["operations"] is None else f"{row['operations']}",
             )
             print(f"{name:<28}{form:<26}" + "".join(f"{cell:>10}" for cell in cells), flush=True)

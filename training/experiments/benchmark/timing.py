@@ -112,7 +112,7 @@ def run_case(case: Case, args, peaks: Mapping[bool, float | None]) -> dict:
             "ours_is_faster_by": by_wall if args.device == "cuda" else by_cpu,
             "by_wall_time": by_wall,
             "flops": flops,
-            "share_of_peak": None if flops is None or peak is None else flops / wall / peak,
+            "fraction_of_peak": None if flops is None or peak is None else flops / wall / peak,
             "operations": operations[name],
             "peak_bytes": peak_memory(case, form, args),
         }
