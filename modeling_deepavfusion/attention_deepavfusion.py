@@ -9,8 +9,10 @@ from .projections_deepavfusion import Projection, group_projections, is_plain, p
 # Most arithmetic that absorbed projections may take, as a fraction of plain attention, to be the faster ones.
 _ABSORBED_COST = 0.7
 
-# Number of keys below which eager attention in bfloat16 on CPUs is faster than sdpa.
+# Number of keys below which eager attention in bfloat16 on CPUs is faster than sdpa, except without a backward pass on
+# CPUs with AMX.
 _EAGER_KEYS = 384
+_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 def eager_attention_forward(
@@ -82,13 +84,17 @@ def attend(
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         attention_mask = attention_mask.to(query.dtype)
     returns_weights = implementation != "sdpa"
-    on_cpu = query.device.type == "cpu"
-    if implementation == "sdpa" and on_cpu and query.dtype == torch.bfloat16 and key.shape[2] < _EAGER_KEYS:
+    if implementation == "sdpa" and _eager_is_faster(query, key):
         implementation = "eager"
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     dropout = module.attention_dropout if module.training else 0.0
     output, weights = function(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
     return output.flatten(2), weights if returns_weights else None
+
+
+def _eager_is_faster(query: torch.Tensor, key: torch.Tensor) -> bool:
+    on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return on_cpu and key.shape[2] < _EAGER_KEYS and (query.requires_grad or not _AMX)
 
 
 def attend_projected(

@@ -213,17 +213,19 @@ def test_training_need_not_assemble_logits(case):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "keys", "implementation", "expected"),
+    ("dtype", "keys", "implementation", "amx", "backward", "expected"),
     [
-        (torch.bfloat16, 16, "sdpa", "eager"),
-        (torch.bfloat16, 400, "sdpa", "sdpa"),
-        (torch.float32, 16, "sdpa", "sdpa"),
-        (torch.float32, 16, "eager", "eager"),
+        (torch.bfloat16, 16, "sdpa", False, False, "eager"),
+        (torch.bfloat16, 16, "sdpa", True, False, "sdpa"),
+        (torch.bfloat16, 16, "sdpa", True, True, "eager"),
+        (torch.bfloat16, 400, "sdpa", False, False, "sdpa"),
+        (torch.float32, 16, "sdpa", False, False, "sdpa"),
+        (torch.float32, 16, "eager", True, False, "eager"),
     ],
 )
-@torch.no_grad()
-def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, expected, monkeypatch):
+def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, amx, backward, expected, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(attention, "_AMX", amx)
     used = []
     kernels = {"sdpa": attention.ALL_ATTENTION_FUNCTIONS["sdpa"], "eager": attention.eager_attention_forward}
 
@@ -235,7 +237,8 @@ def test_the_kernel_follows_precision_and_length(dtype, keys, implementation, ex
     module = attention.DeepAVFusionAttention(make_model(DeepAVFusionModel).config, 32, 2).to(dtype)
     module.config._attn_implementation = implementation
     states = torch.randn(2, keys, 32, dtype=dtype)
-    output, weights = module(states, states)
+    with torch.set_grad_enabled(backward):
+        output, weights = module(states, states)
     assert used == [expected]
     assert (weights is None) == (implementation == "sdpa")
     exact, _ = module.float()(states.float(), states.float(), need_weights=True)
