@@ -49,6 +49,7 @@ _DATA_LICENSES = {
     "things": "The images and sounds of its scenes are not described here; their licenses are not known.",
 }
 _OWN_LICENSE = "apache-2.0"  # of the package, and of what it generates
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
 _UPPER_BOUNDS = {"audio": "audio", "image": "image", "both": "both", "chance": "neither"}
 
@@ -77,6 +78,8 @@ def write_card(
         library_name="transformers",
         pipeline_tag=task.hub_task,
         tags=card_tags(task, objective),
+        base_model=_base_models(recipe) or None,
+        datasets=[_HUB_DATA[kind]] if kind in _HUB_DATA else None,
         metrics=sorted({name.partition("_")[2] for name, _ in metrics}) if pretrained and metrics else None,
         eval_results=[
             EvalResult(
@@ -137,6 +140,12 @@ def model_license(recipe) -> str | None:
         return recipe.run.license
     origins = [origin for name in ORIGINS if (origin := getattr(recipe.model, name))]
     return _OWN_LICENSE if all(_stated_license(Path(origin)) == _OWN_LICENSE for origin in origins) else None
+
+
+def _base_models(recipe) -> list[str]:
+    """Models on the Hub that a run started from."""
+    origins = [origin for name in ORIGINS if (origin := getattr(recipe.model, name))]
+    return [origin for origin in origins if not Path(origin).exists() and _HUB_ID.fullmatch(origin)]
 
 
 def _kind(recipe) -> str:

@@ -131,6 +131,22 @@ def test_a_license_is_stated_where_somebody_has_chosen_it(recipe, words, license
     assert following.endswith(f"ORG/NAME{'' if license else ' --license LICENSE'} --dry-run")
 
 
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [("ORG/NAME", ["ORG/NAME"]), ("null", None), ("runs/scenes_tiny_long", None), ("folder/model", None)],
+)
+def test_the_hub_knows_from_which_model_and_data_a_run_started(origin, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder/model").mkdir(parents=True)
+    Path("runs/scenes_tiny_long").mkdir(parents=True)
+    words = [f"model.init_from={origin}"]
+    card, _ = written(tmp_path, record("recognition"), load_recipe("finetune", "scenes_recognition", words))
+    assert (card.data.base_model, card.data.datasets) == (expected, None)
+    recipe = load_recipe("finetune", "vggsound_finetune", [*words, "data.path=VGGSOUND"])
+    card, _ = written(tmp_path, record("recognition"), recipe)
+    assert (card.data.base_model, card.data.datasets) == (expected, ["mteb/VGGSound"])
+
+
 @pytest.mark.parametrize(("norm_patch_loss", "standardized"), [("none", False), (False, False), ("channel", True)])
 def test_the_card_says_which_targets_are_standardized(tmp_path, norm_patch_loss, standardized):
     content = record("pretraining", metrics={"loss": 0.5}, ceilings=None)
