@@ -75,6 +75,11 @@ CONDITIONS = {
     "image_to_audio": "image to audio",
     "chance": "chance",
 }
+# Those that say what is reached without a modality or with a wrong one, without a model, or at best.
+_CONTROLS = (
+    *("shuffled", "silent", "silence", "noise", "offscreen", "whole", "centre", "median_bound", "all_foreground"),
+    *("wrong_frame", "oracle", "chance"),
+)
 
 
 def metric_title(name: str) -> str:
@@ -86,14 +91,28 @@ def metric_title(name: str) -> str:
     if score is not None:
         stream, metric = score.groups()
         return f"{NEIGHBOR_METRICS[metric]} ({RANDOM_NEIGHBOR if stream == 'chance' else stream})"
-    rest, conditions = name, []
-    while rest not in _METRICS:
-        prefix = next((prefix for prefix in CONDITIONS if rest.startswith(f"{prefix}_")), None)
+    prefixes, metric = _split(name)
+    if metric not in _METRICS:
+        return name
+    conditions = ", ".join(CONDITIONS[prefix] for prefix in prefixes)
+    return f"{_METRICS[metric]} ({conditions})" if conditions else _METRICS[metric]
+
+
+def is_control(name: str) -> bool:
+    """Whether a metric of evaluation.json is a control or bound, which says nothing of the model by itself."""
+    return any(prefix in _CONTROLS for prefix in _split(name)[0])
+
+
+def _split(name: str) -> tuple[list[str], str]:
+    """The prefixes of the name of a metric, the last one first, and the rest."""
+    prefixes: list[str] = []
+    while name not in _METRICS:
+        prefix = next((prefix for prefix in CONDITIONS if name.startswith(f"{prefix}_")), None)
         if prefix is None:
-            return name
-        conditions.insert(0, CONDITIONS[prefix])
-        rest = rest.removeprefix(f"{prefix}_")
-    return f"{_METRICS[rest]} ({', '.join(conditions)})" if conditions else _METRICS[rest]
+            break
+        prefixes.insert(0, prefix)
+        name = name.removeprefix(f"{prefix}_")
+    return prefixes, name
 
 
 def with_path(path: str, reason: str) -> str:
@@ -130,6 +149,7 @@ __all__ = [
     "RANDOM_NEIGHBOR",
     "count",
     "decibels",
+    "is_control",
     "listing",
     "metric_title",
     "percent",

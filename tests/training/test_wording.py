@@ -3,7 +3,7 @@
 import pytest
 
 from deepavfusion.training.data.loading import BrokenClips, BrokenDataError
-from deepavfusion.training.wording import count, metric_title
+from deepavfusion.training.wording import count, is_control, metric_title
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,16 @@ def test_paths_are_never_repeated():
         assert broken.add([("clip.mp4", reason)]) == ["skipped, cannot be read: clip.mp4: it is damaged."]
         with pytest.raises(BrokenDataError, match=r":\n  clip.mp4: it is damaged.$"):
             BrokenClips(100, 0).add([("clip.mp4", reason)])
+
+
+@pytest.mark.parametrize(
+    ("name", "control"),
+    [
+        ("ciou_50", False), ("median_ciou_50", False), ("shuffled_median_ciou_50", True), ("centre_auc", True),
+        ("miou", False), ("silent_coverage", False), ("silent_miou", True), ("all_foreground_f", True),
+        ("sdri", False), ("wrong_frame_si_sdri", True), ("oracle_si_sdri", True), ("image_only_top1", False),
+        ("audio_to_image_r10", False), ("chance_r10", True), ("anything", False),
+    ],
+)  # fmt: skip
+def test_controls_are_told_from_results(name, control):
+    assert is_control(name) == control

@@ -30,7 +30,7 @@ from ..report.example import write_example
 from ..report.tables import markdown_table, markdown_text
 from ..tasks import Evaluation
 from ..tasks.pretraining_tables import nested_scores
-from ..wording import count, metric_title
+from ..wording import count, is_control, metric_title
 
 EVAL_RESULTS = ".eval_results"  # folder of results as the Hub reads them
 CARD_DIGITS = 4  # of metrics in the card's metadata
@@ -71,6 +71,7 @@ def write_card(
     pretrained = task is ENCODER
     kind, license = _kind(recipe), model_license(recipe)
     metrics = _neighbor_scores(record["metrics"]) if pretrained else list(record["metrics"].items())
+    metrics = [(name, value) for name, value in metrics if not is_control(name)]  # those are in the tables
     objective = record["architecture"]["pretraining_objective"]
     data = ModelCardData(
         model_name=name if metrics else None,

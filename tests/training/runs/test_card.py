@@ -213,6 +213,15 @@ def test_card_of_a_finetuned_model(tmp_path, task):
         assert fact in text, fact
 
 
+def test_controls_are_no_results_on_the_hub(tmp_path):
+    metrics = {"ciou_50": 0.8, "shuffled_ciou_50": 0.1, "centre_ciou_50": 0.3}
+    recipe = load_recipe("finetune", "scenes_localization", ["model.init_from=null"])
+    card, _ = written(tmp_path, record("localization", metrics=metrics), recipe)
+    assert [result.metric_type for result in card.data.eval_results] == ["ciou_50"]
+    (results,) = (tmp_path / ".eval_results").iterdir()
+    assert re.findall("task_id: (.*)", results.read_text()) == ["localization/ciou_50"]
+
+
 def test_a_recipe_with_published_results_has_them_in_columns_of_their_own(tmp_path):
     content = record("separation", metrics={"sdr": 4.0, "sir": 5.126, "si_sdr": 3.0})
     content["data"] = {"name": "vggsound_music", "description": "VGGSound-Music"}
