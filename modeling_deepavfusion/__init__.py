@@ -23,14 +23,18 @@ _REGISTRATION = f"{__name__}.registration"
 
 
 def _register() -> None:
-    """Import all public names, which registers the classes, and make them attributes of this package."""
+    """Import all public names, which registers the classes, and make them attributes of this package.
+
+    If another thread is importing them, it is waited for. In the same thread, they are not there yet.
+    """
     registered = importlib.import_module(_REGISTRATION)
-    globals().update({name: getattr(registered, name) for name in registered.__all__})
-    globals()["__all__"] = [*registered.__all__, "__version__"]
+    names = getattr(registered, "__all__", None)
+    if names is not None:
+        globals().update({name: getattr(registered, name) for name in names}, __all__=[*names, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if (name == "__all__" or not name.startswith("__")) and _REGISTRATION not in sys.modules:
+    if name == "__all__" or not name.startswith("__"):
         _register()
     if name not in globals():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

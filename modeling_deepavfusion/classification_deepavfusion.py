@@ -11,6 +11,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_deepavfusion import DeepAVFusionConfig
 from .labels_deepavfusion import IGNORED, class_indices, mean_of_known, probabilities, smooth
 from .modeling_deepavfusion import DeepAVFusionModel, DeepAVFusionPreTrainedModel
+from .presence_deepavfusion import reads_values
 from .unet_deepavfusion import init_convolution
 
 
@@ -107,7 +108,8 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
     """The encoder with a linear classifier on each of the three streams, whose logits are averaged.
 
     Integer labels (B,) give cross entropy. Float labels (B, num_labels) give binary cross entropy, or cross entropy
-    with soft targets (mixup) if `config.problem_type` is `"single_label_classification"`. What is labeled -100 does not
+    with soft targets (mixup) if `config.problem_type` is `"single_label_classification"`; without one, it becomes
+    `"multi_label_classification"`, so that pipelines give probabilities of each label. What is labeled -100 does not
     count; a fraction `config.label_smoothing` of the targets is spread over the classes.
     """
 
@@ -216,6 +218,8 @@ class DeepAVFusionForAudioVisualClassification(DeepAVFusionPreTrainedModel):
             if self.config.problem_type == "single_label_classification":
                 targets = smooth(targets, smoothing, logits.shape[-1])
                 return nn.functional.cross_entropy(logits, targets, reduction="none"), known.all(dim=1)
+            if self.config.problem_type is None and reads_values():  # as other classifiers do, for whoever reads logits
+                self.config.problem_type = "multi_label_classification"
             targets = smooth(targets, smoothing)
             losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
             losses = losses.masked_fill(~known, 0.0).sum(dim=1) / known.sum(dim=1).clamp(min=1)

@@ -4,6 +4,7 @@ import math
 
 import torch
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
 from .ranges_deepavfusion import Range, check_fields, number
@@ -307,6 +308,8 @@ class DeepAVFusionConfig(PreTrainedConfig):
     def validate_choices(self):
         """Raise `ValueError` if a named variant does not exist, or names of model classes are no names."""
         choices = {
+            "hidden_act": tuple(ACT2FN),
+            "problem_type": (None, "single_label_classification", "multi_label_classification"),
             "video_attention": ("joint", "divided"),
             "fusion_type": ("factorized", "dense", "token"),
             "image_decoder_type": ("plain", "swin", "cross"),

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from .presence_deepavfusion import reads_values
+
 
 def sincos_1d(positions: torch.Tensor, dim: int) -> torch.Tensor:
     """Sines, then cosines, of `positions` (n,) at dim/2 frequencies 10000^(-2k/dim); shape (n, dim), float32."""
@@ -112,6 +114,8 @@ class PatchGrid:
         expected = ", ".join(str(n) for n in self.input_shape)
         if values.ndim != len(self.input_shape) + 1 or tuple(values.shape[1:]) != self.input_shape:
             raise ValueError(f"{self.name} has shape {tuple(values.shape)}: expected (batch, {expected}).")
+        if reads_values() and values.shape[0] == 0:
+            raise ValueError(f"{self.name} has shape {tuple(values.shape)}: expected at least one sample.")
         if not values.is_floating_point():
             raise TypeError(f"{self.name} has dtype {values.dtype}: expected a floating dtype, as the processor gives.")
         if ids_keep is None:

@@ -192,6 +192,10 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
             inputs |= {"pixel_values": pixel_values, "image_present": image_present}
         if num_visible_audio_patches != 0:
             inputs |= {"input_features": input_features, "audio_present": audio_present}
+        if inputs.get("pixel_values") is inputs.get("input_features") is None:
+            raise ValueError(
+                "No patch is visible: expected num_visible_image_patches or num_visible_audio_patches > 0."
+            )
         read = STREAMS if self.joint_embedding is None else ("fusion",)
         encoded = self.deepavfusion(
             **inputs, output_streams=self._streams(kwargs, *read), **{**kwargs, "return_dict": True}
@@ -290,30 +294,45 @@ class DeepAVFusionForPreTraining(DeepAVFusionPreTrainedModel):
         outputs: DeepAVFusionForPreTrainingOutput,
         pixel_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
+        image_present: torch.Tensor | None = None,
+        audio_present: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Compute the reconstruction losses of each sample, whose batch means are the losses of `forward`.
+        """Compute the reconstruction losses of each sample.
+
+        Their means, over the samples that have the modality, are the losses of `forward`.
 
         Args:
             outputs: What `forward` returned for the inputs.
-            pixel_values: As passed to `forward`.
-            input_features: As passed to `forward`.
+            pixel_values: As passed to `forward`, like the rest.
+            input_features: Likewise.
+            image_present: Likewise.
+            audio_present: Likewise.
 
         Returns:
-            `"image_loss"` and `"audio_loss"`, (B,) each, for the inputs that were passed.
+            `"image_loss"` and `"audio_loss"`, (B,) each, for the inputs that were passed; 0 for samples that lack the
+            modality.
 
         Raises:
-            ValueError: If the model has no decoders.
+            ValueError: If the model has no decoders, or a presence mask has the wrong dtype or shape.
         """
         if self.image_decoder is None:
             raise ValueError('There are no reconstruction losses with pretraining_objective "jepa".')
         losses = {}
         if pixel_values is not None:
             losses["image_loss"] = self.image_decoder.losses(
-                outputs.image_logits, pixel_values, outputs.image_ids_restore, outputs.image_mask
+                outputs.image_logits,
+                pixel_values,
+                outputs.image_ids_restore,
+                outputs.image_mask,
+                check_present("image", image_present, pixel_values),
             )
         if input_features is not None:
             losses["audio_loss"] = self.audio_decoder.losses(
-                outputs.audio_logits, input_features, outputs.audio_ids_restore, outputs.audio_mask
+                outputs.audio_logits,
+                input_features,
+                outputs.audio_ids_restore,
+                outputs.audio_mask,
+                check_present("audio", audio_present, input_features),
             )
         return losses
 

@@ -85,6 +85,11 @@ class DeepAVFusionDecoder(nn.Module):
         dim = config.decoder_hidden_size
         self.patches = patches
         self.target_channels = target_channels(config.norm_patch_loss, patches.num_channels)
+        if self.target_channels is not None and patches.patch_values == self.target_channels:
+            raise ValueError(
+                f"A single value of {patches.name} cannot be standardized: expected patches of more than one, or "
+                'norm_patch_loss="none".'
+            )
         self.initializer_range = config.initializer_range
         self.embed = nn.Linear(config.hidden_size, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -150,7 +155,12 @@ class DeepAVFusionDecoder(nn.Module):
         return mean, gather_tokens(torch.cat([visible, hidden], dim=1), masking.ids_restore)
 
     def losses(
-        self, logits: torch.Tensor, values: torch.Tensor, ids_restore: torch.Tensor, mask: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        values: torch.Tensor,
+        ids_restore: torch.Tensor,
+        mask: torch.Tensor,
+        present: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Loss of each sample, (B,).
 
@@ -159,9 +169,10 @@ class DeepAVFusionDecoder(nn.Module):
             values: Input of the modality.
             ids_restore: (B, patches) position of each patch in the shuffled order (visible patches first).
             mask: (B, patches), 1 = hidden; as many in every sample.
+            present: (B,) bool, or None if all samples are present. The loss of the others is 0.
         """
         masking = DeepAVFusionMasking.from_restore(ids_restore, int((mask[0] == 0).sum()))
-        return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking)
+        return self._losses(gather_tokens(logits, masking.ids_hidden), values, masking, present)
 
     def _losses(self, hidden, values, masking, present=None):
         targets = self.targets(values, masking.ids_hidden)

@@ -51,8 +51,11 @@ class _Watcher(MetaPathFinder):
                 execute(module)
             finally:
                 self._making.depth = depth - 1
-            if depth == 1 and self in sys.meta_path and any(name in sys.modules for name in _AWAITED):
-                sys.meta_path.remove(self)
+            if depth == 1 and any(name in sys.modules for name in _AWAITED):
+                try:
+                    sys.meta_path.remove(self)
+                except ValueError:  # removed before, maybe by another thread
+                    return
                 self._register()
 
         loader.exec_module = exec_module

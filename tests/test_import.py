@@ -34,8 +34,25 @@ for thread in threads:
     thread.join()
 assert len(found) == 2
 """,
+    "many threads": """
+import threading, deepavfusion
+found, start = [], threading.Barrier(8)
+def take(number):
+    start.wait()
+    if number % 2:
+        from deepavfusion import DeepAVFusionConfig, DeepAVFusionModel
+        found.append(DeepAVFusionModel)
+    else:
+        found.append(deepavfusion.DeepAVFusionModel)
+threads = [threading.Thread(target=take, args=[number]) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8
+""",
 }
-QUICK = ("auto classes", "trainer", "own module")  # `make test-slow` runs all others
+QUICK = ("auto classes", "many threads", "own module")  # `make test-slow` runs all others
 CHECK = """
 import sys
 import transformers

@@ -71,6 +71,8 @@ def test_derived_sizes():
         ({"image_decoder_type": "unet"}, "image_decoder_type is 'unet': expected one of 'plain', 'swin'"),
         ({"audio_decoder_type": ""}, "audio_decoder_type is '': expected one of 'plain', 'swin'"),
         ({"classifier_loss": "sum"}, "classifier_loss is 'sum'"),
+        ({"hidden_act": "foo"}, "hidden_act is 'foo': expected one of 'gelu', "),
+        ({"problem_type": "x"}, "problem_type is 'x': expected one of None, 'single_label_classification', "),
         ({"localization_threshold": 1.0}, "localization_threshold is 1.0: expected a number above 0 and below 1"),
         ({"separation_mask": "phase"}, "separation_mask is 'phase'"),
         ({"separation_condition": "audio"}, "separation_condition is 'audio': expected one of 'image', 'fusion'"),

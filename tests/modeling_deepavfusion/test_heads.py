@@ -73,9 +73,11 @@ def test_multi_label_and_soft_labels_differ(inputs):
     outputs = model(**inputs, labels=labels)
     binary = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, labels)
     torch.testing.assert_close(outputs.loss, binary)
+    assert model.config.problem_type == "multi_label_classification"  # so that pipelines give what was trained
     model.config.problem_type = "single_label_classification"
     soft = torch.nn.functional.cross_entropy(outputs.logits, labels)
     torch.testing.assert_close(model(**inputs, labels=labels).loss, soft)
+    assert model.config.problem_type == "single_label_classification"
     with pytest.raises(ValueError, match=r"expected integers of shape \(3,\) or floats of shape \(3, 5\)"):
         model(**inputs, labels=torch.zeros(3, 4))
 

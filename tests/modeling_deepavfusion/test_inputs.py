@@ -254,6 +254,57 @@ def test_losses_per_sample(norm_patch_loss):
     torch.testing.assert_close(alone["audio_loss"], losses["audio_loss"])
 
 
+def test_losses_per_sample_leave_out_absent_ones():
+    model = make_model(DeepAVFusionForPreTraining)
+    inputs = fill_absent(make_inputs(model.config, DeepAVFusionForPreTraining, batch=4), float("nan"))
+    present = {"image_present": IMAGE_PRESENT, "audio_present": AUDIO_PRESENT}
+    values = {name: inputs[name] for name in ("pixel_values", "input_features")}
+    with torch.no_grad():
+        outputs = model(**inputs, **present)
+        losses = model.losses_per_sample(outputs, **values, **present)
+    for modality, mask in (("image", IMAGE_PRESENT), ("audio", AUDIO_PRESENT)):
+        found = losses[f"{modality}_loss"]
+        assert found[~mask].tolist() == [0.0]
+        torch.testing.assert_close(found[mask].mean(), outputs[f"{modality}_loss"], **CLOSE)
+    with pytest.raises(ValueError, match=r"image_present is torch.bool of shape \(3,\): expected"):
+        model.losses_per_sample(outputs, **values, image_present=IMAGE_PRESENT[:3])
+
+
+@pytest.mark.parametrize("names", [("image", "audio"), ("image",), ("audio",)])
+def test_some_patch_is_visible(names):
+    model = make_model(DeepAVFusionForPreTraining)
+    inputs = make_inputs(model.config, DeepAVFusionForPreTraining)
+    for name in {"image", "audio"}.difference(names):
+        inputs = drop(inputs, name)
+    hidden = {f"num_visible_{name}_patches": 0 for name in names}
+    with pytest.raises(ValueError, match="No patch is visible: expected num_visible_image_patches or"):
+        model(**inputs, **hidden)
+
+
+@each_class
+def test_batches_without_samples_are_refused(model_class):
+    model = make_model(model_class)
+    inputs = {key: value[:0] for key, value in make_inputs(model.config).items()}
+    with pytest.raises(ValueError, match=r"pixel_values has shape \(0, .*: expected at least one sample"):
+        model(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"audio_patch_size": 1}, "input_features"),
+        ({"audio_patch_size": 1, "norm_patch_loss": "channel"}, "input_features"),
+        ({"patch_size": 1, "norm_patch_loss": "channel"}, "pixel_values"),
+    ],
+)
+def test_a_single_value_cannot_be_standardized(options, name):
+    sizes = {"image_size": 4, "patch_size": 2, "num_mel_bins": 8, "spectrogram_length": 8, "audio_patch_size": 2}
+    with pytest.raises(ValueError, match=f"A single value of {name} cannot be standardized"):
+        make_model(DeepAVFusionForPreTraining, **{**sizes, **options})
+    make_model(DeepAVFusionForPreTraining, **{**sizes, **options, "norm_patch_loss": "none"})
+    make_model(DeepAVFusionModel, **{**sizes, **options})
+
+
 @pytest.mark.parametrize("decoder", ["plain", "swin"])
 @pytest.mark.parametrize("norm_patch_loss", ["patch", "none"])
 def test_a_hidden_modality_is_reconstructed_from_the_other_one_alone(decoder, norm_patch_loss):
@@ -287,7 +338,7 @@ def test_numbers_of_visible_patches_are_kept_and_checked():
     assert torch.equal((outputs.image_mask == 0).int().argmax(1), inputs["image_noise"].argmin(1))
     with pytest.raises(ValueError, match=r"Expected 0 to \d+ visible patches of pixel_values, got 1000"):
         model(**inputs, num_visible_image_patches=1000)
-    with pytest.raises(ValueError, match="Neither pixel_values nor input_features"):
+    with pytest.raises(ValueError, match="No patch is visible"):
         model(**inputs, num_visible_image_patches=0, num_visible_audio_patches=0)
 
 
