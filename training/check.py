@@ -9,6 +9,7 @@ Options of the data set are given as in recipes; data.path=PATH may stand for PA
 1 some cannot; 2 for an unusable data set, or a split whose clips an option names and that is unusable.
 """
 
+import shlex
 import statistics
 import sys
 import time
@@ -242,7 +243,8 @@ def write_list(path: Path, options: dict, splits: list[Split], files: set[Path],
         classes = clips.mask_classes if isinstance(clips, MaskClips) else None
     notes = {split.name: split.clips.card.partition(":")[0].partition(f"split {split.name}, ")[2] for split in splits}
     number = write_listing(path, with_defaults(options), rows, sorted(files), started, notes, classes)
-    say(f"list of {count(number, 'usable clip')} written to {path}; train with data.checked_list={path}")
+    option = shlex.quote(f"data.checked_list={path}")
+    say(f"list of {count(number, 'usable clip')} written to {path}; train with {option}")
 
 
 @command("deepavfusion data check")

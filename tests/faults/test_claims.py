@@ -320,6 +320,23 @@ def test_overrides_that_expand_are_refused():
     assert "nested too deeply" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("optim: {epochs: 1}\ndata:\n  name: scenes\noptim: {base_lr: 0.5}\n", "has optim twice, in lines 1 and 4"),
+        ("optim: {epochs: 1, epochs: 2}\n", "has epochs twice, in lines 1 and 1"),
+        ("data: [{a: 1}, {b: 1, c: 2,\n b: 3}]\n", "has b twice, in lines 1 and 2"),
+    ],
+)
+def test_keys_that_stand_twice_are_refused(text, found, tmp_path):
+    with pytest.raises(yaml.YAMLError, match=found):
+        load_values(text)
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=found) as error:
+        load_recipe("pretrain", str(tmp_path / "twice.yaml"))
+    assert "twice.yaml" in str(error.value)
+
+
 def test_the_number_of_values_is_a_setting(monkeypatch):
     text = "a: &a [1, 2, 3]\nb: [*a, *a]\n"
     monkeypatch.setenv("DEEPAVFUSION_MAX_RECIPE_VALUES", "16")

@@ -32,6 +32,7 @@ from deepavfusion_cli.early.models import TASKS
 from deepavfusion_cli.early.recipes import settings
 from deepavfusion_cli.early.runs import COMPLETE, BatchLayout, decisive
 from deepavfusion_cli.options import stored, type_and_limits
+from deepavfusion_cli.parser import CommandParser
 from deepavfusion_cli.paths import (
     MARK_FILE,
     FolderError,
@@ -782,6 +783,32 @@ def test_a_read_only_folder_is_told(tmp_path, monkeypatch):
     tmp_path.chmod(0o755)
 
 
+def test_the_home_folder_is_expanded_wherever_a_path_is_given(tmp_path, monkeypatch):
+    """A shell leaves the ~ within a word such as data.path=~/clips alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("command: finetune\ndata: {path: ~/clips}\nrun: {output_dir: ~/out}\n")
+    words = ["folder_recognition", "data.path=~/clips", "run.output_dir=~/out", "run.trackers=[~/a]"]
+    for given in (words, [str(tmp_path / "own.yaml"), "task.name=recognition", "data.name=folder"]):
+        recipe = load_recipe("finetune", *given[:1], given[1:])
+        assert (recipe.data.path, recipe.run.output_dir) == (f"{tmp_path}/clips", f"{tmp_path}/out")
+    parser = CommandParser()
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--model")
+    found = parser.parse_args(["--model=~/m", "~", "~/a", "data.path=~/b", "a~/b", "x=~/c", "~user/d"])
+    assert found.model == f"{tmp_path}/m"
+    assert found.words == [str(tmp_path), f"{tmp_path}/a", f"data.path={tmp_path}/b", "a~/b", "x=~/c", "~user/d"]
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_written_with_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("-x.mp4").touch()
+    parser = CommandParser()
+    parser.add_argument("clip")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-x.mp4"])
+    assert "did you mean ./-x.mp4?" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("origin", "hint"),
     [
@@ -804,7 +831,7 @@ def test_a_read_only_folder_is_told(tmp_path, monkeypatch):
 )
 def test_a_misspelt_model_is_answered_with_the_closest(origin, hint, place):
     assert suggestion(origin) == hint
-    if origin.startswith(("runs", ".")):
+    if origin.startswith(("runs", ".")) or "/" not in origin:
         assert missing_folder(origin) == f"there is no such folder{hint or '; there are models in e.g. runs/my_model'}"
     else:
         assert missing_folder(origin) is None  # it may be a Hub id

@@ -3,8 +3,11 @@
 import argparse
 import difflib
 import math
+import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from .errors import TRACEBACK
@@ -32,8 +35,8 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument(TRACEBACK, action="store_true", help="show where an error was raised")
 
     def parse_known_args(self, args=None, namespace=None):
-        self._words = [str(word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(args, namespace)
+        self._words = [_with_home(str(word)) for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(self._words, namespace)
 
     def _check_value(self, action, value):
         try:
@@ -61,10 +64,23 @@ class CommandParser(argparse.ArgumentParser):
             sought = word.lstrip("-").replace("_", "-").lower()
             close = next(iter(difflib.get_close_matches(sought, names, 1)), None)
             meant = names[close] if close else self.suggest(sought.replace("-", "_"))
+            if Path(word).exists():
+                meant = f"./{word}"
             parts = [] if word in [part.partition("=")[0] for part in message.split()] else [f"{word} does not exist"]
             parts += [f"did you mean {meant}?"] if meant else []
             message += f" ({'; '.join(parts)})" if parts else ""
         super().error(printable(message))
+
+
+def expand_home(text: str) -> str:
+    """Expand a `~` at the start of a path, which a shell does not within a word such as `run.output_dir=~/runs`."""
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
+def _with_home(word: str) -> str:
+    """A word of the command line, such as `--out=~/runs` or `data.path=~/clips`, with its `~` expanded."""
+    option, value = re.fullmatch(r"((?:--[\w-]+=|\w+\.\w+=)?)(.*)", word, re.DOTALL).groups()
+    return option + expand_home(value)
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

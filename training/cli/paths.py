@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,6 +106,12 @@ def check_output_file(path: Path, argument: str) -> None:
         raise FolderError(f"{argument}={path} is a folder: name a file in it.")
 
 
+def is_hub_id(origin: str) -> bool:
+    """Whether the origin of a model is ORG/NAME rather than a file or folder, such as `runs/NAME`."""
+    names = re.fullmatch(r"([\w.-]+)/[\w.-]+", origin)
+    return names is not None and names[1] not in (RUNS, ".", "..") and not Path(origin).exists()
+
+
 def missing_folder(origin: str) -> str | None:
     """Reason why there is no folder of a model: it is absent, or a file. None if it is there, or for a Hub id."""
     path = Path(origin)
@@ -113,7 +120,7 @@ def missing_folder(origin: str) -> str | None:
         near = f"; `deepavfusion convert {path} FOLDER` makes one" if weights else advice(origin)
         near = f"; did you mean {path.parent}?" if (path.parent / "config.json").is_file() else near
         return f"that is a file, not the folder of a model{near}"
-    if path.is_dir() or not (path.parts[:1] == (RUNS,) or origin.startswith(("/", ".", "~"))):
+    if path.is_dir() or is_hub_id(origin):
         return None
     return f"there is no such folder{advice(origin)}"
 

@@ -12,6 +12,7 @@ from deepavfusion.ranges_deepavfusion import Range
 
 from .errors import EXPECTED
 from .options import split_override
+from .parser import expand_home
 from .recipes import RecipeError
 
 MAX_VALUES = 10_000  # of a file, with what aliases repeat
@@ -46,8 +47,8 @@ def load_values(text: str) -> Any:
     """Read YAML as plain values.
 
     Raises:
-        yaml.YAMLError: If it is not valid, is nested too deeply, refers to itself, has values that do not exist, such
-            as dates, or has more values than allowed, which aliases can multiply.
+        yaml.YAMLError: If it is not valid, is nested too deeply, refers to itself, has a key twice or values that do
+            not exist, such as dates, or has more values than allowed, which aliases can multiply.
         ValueError: If the setting of the limit is not a positive integer.
     """
     setting = os.environ.get(VALUES_SETTING, "").strip() or str(MAX_VALUES)
@@ -78,12 +79,24 @@ def _count(node: yaml.Node | None, counts: dict[int, int | None]) -> int:
         return 1
     if id(node) not in counts:
         counts[id(node)] = None
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
         entries = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
         counts[id(node)] = 1 + sum(_count(entry, counts) for entry in entries)
     count = counts[id(node)]
     if count is None:
         raise ValuesError("has a value that contains itself")
     return count
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise ValuesError(f"has {key.value} twice, in lines {lines[key.value]} and {line}")
+            lines[key.value] = line
 
 
 def parse_override(override: str, following: str, command: str) -> tuple[str, str, Any]:
@@ -147,7 +160,7 @@ def convert(value: Any, kinds: str, key: str) -> Any:
             except (ValueError, OverflowError):
                 continue
         elif kind == type(value).__name__:
-            return value
+            return expand_home(value) if kind == "str" else value
         elif kind == "str" and isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else repr(value)

@@ -22,6 +22,30 @@ class BrokenClip(NamedTuple):
     index: int
 
 
+def following_audio(clips, index: int, group: int, known: dict[int, torch.Tensor | None]) -> torch.Tensor | None:
+    """Audio features of the first readable item after an item, the first item following the last.
+
+    Args:
+        clips: Data set.
+        index: The item.
+        group: Number of consecutive items that belong together, of which none is taken.
+        known: Features of the items that were read, to which those read here are added; None of unreadable ones.
+
+    Returns:
+        (1, mels, time steps), or None if no other item is readable.
+    """
+    for step in range(group, len(clips)):
+        other = (index + step) % len(clips)
+        if other // group == index // group:
+            continue
+        if other not in known:
+            sample = clips.__getitems__([other])[0]
+            known[other] = None if isinstance(sample, BrokenClip) else sample["input_features"]
+        if known[other] is not None:
+            return known[other]
+    return None
+
+
 class ClipMedia(NamedTuple):
     """What a clip of an evaluation was made of.
 

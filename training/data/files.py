@@ -273,4 +273,12 @@ class DenseClips(ClipDataset):
         return sample | self.clips.labels_of(row)
 
 
-__all__ = ["DenseClips", "FileClips", "num_windows", "training_window"]
+def share_files(*data_sets) -> bool:
+    """Whether two data sets have files in common; False unless both are of video files."""
+    if not all(isinstance(clips, FileClips) for clips in data_sets):
+        return False
+    one, other = (set(arrow_column(clips.rows, "path").to_pylist()) for clips in data_sets)
+    return not one.isdisjoint(other)
+
+
+__all__ = ["DenseClips", "FileClips", "num_windows", "share_files", "training_window"]

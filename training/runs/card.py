@@ -23,7 +23,7 @@ from deepavfusion.inference.publishing.contents import CARD
 from deepavfusion.inference.publishing.latency import latency_rows
 from deepavfusion.published_deepavfusion import CHECKPOINTS, METRICS, RESULTS, SOURCE, format_result
 from deepavfusion.tasks_deepavfusion import ENCODER, TASKS
-from deepavfusion_cli.paths import EVALUATION_FILE
+from deepavfusion_cli.paths import EVALUATION_FILE, is_hub_id
 
 from ..config.model import ORIGINS
 from ..report.example import write_example
@@ -49,7 +49,6 @@ _DATA_LICENSES = {
     "things": "The images and sounds of its scenes are not described here; their licenses are not known.",
 }
 _OWN_LICENSE = "apache-2.0"  # of the package, and of what it generates
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.jinja"
 _UPPER_BOUNDS = {"audio": "audio", "image": "image", "both": "both", "chance": "neither"}
 
@@ -146,7 +145,7 @@ def model_license(recipe) -> str | None:
 def _base_models(recipe) -> list[str]:
     """Models on the Hub that a run started from."""
     origins = [origin for name in ORIGINS if (origin := getattr(recipe.model, name))]
-    return [origin for origin in origins if not Path(origin).exists() and _HUB_ID.fullmatch(origin)]
+    return [origin for origin in origins if is_hub_id(origin)]
 
 
 def _kind(recipe) -> str:

@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import platform
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,10 @@ def training_summary(record: dict[str, Any], folder: Path, commands: tuple[str, 
     scene = folder / "scene" / "clip.mp4"
     clip = scene if scene.is_file() else "CLIP.mp4"
     following = (*commands, f"push {{folder}} ORG/NAME{'' if license else ' --license LICENSE'} --dry-run")
-    lines = (f"  {own_command()} {command.format(folder=folder, clip=clip)}" for command in following)
+    lines = (
+        f"  {own_command()} {command.format(folder=shlex.quote(str(folder)), clip=shlex.quote(str(clip)))}"
+        for command in following
+    )
     return "\n".join([*parts, "\nnext:", *lines])
 
 

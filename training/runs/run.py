@@ -13,6 +13,7 @@ from deepavfusion_cli.early.runs import BatchLayout
 from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
+from ..data.files import share_files
 from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
@@ -85,10 +86,11 @@ class Run:
             with self.processes.main_process_first():  # so that caches are prepared once
                 self.train_clips = task.build_clips(recipe, config, "train", train=True)
                 self.final = task(task.build_clips(recipe, config, data.eval_split, train=False), processor, recipe)
-                self.evaluation = None if task.SELECTS else self.final
+                self.evaluation, self.selects_on_reported = None if task.SELECTS else self.final, False
                 if task.SELECTS and recipe.run.keep_best:
                     held_out = (data.selection_split, False, data.selection_size)
                     self.evaluation = task(task.build_clips(recipe, config, *held_out), processor, recipe)
+                    self.selects_on_reported = share_files(self.evaluation.clips, self.final.clips)
                     self.evaluation.clips.reading = f"selection on the {data.selection_split} split"
                 self.final.clips.reading = f"evaluation on the {data.eval_split} split"
             task.check_split(self.train_clips, self.final.clips)
@@ -171,6 +173,8 @@ class Run:
                 f"; the best checkpoint is selected on {count(len(self.evaluation.clips), 'clip')} of "
                 f"data.selection_split={recipe.data.selection_split} (data.selection_size limits their number)"
             )
+            if self.selects_on_reported:
+                held_out += "; WARNING: these are among the former, whose metrics will be too good"
         elif self.evaluation is None:
             reason = "as run.keep_best=false, run.eval_epochs only says how often checkpoints are saved"
             held_out += f", evaluated once, at the end: {reason}"
@@ -243,6 +247,8 @@ class Run:
                 f"Selected the checkpoint of step {state.best_global_step}, the best on the "
                 f"{recipe.data.selection_split} split ({metric} {state.best_metric:.4g} on {clips})."
             )
+            if self.selects_on_reported:
+                notes.append("These clips are among those of the evaluation, whose metrics are therefore too good.")
         return notes
 
     def _stopped(self, number: int) -> str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from deepavfusion.processors import DeepAVFusionProcessor
 
 from ..data import build_dataset
-from ..data.clips import BrokenClip
+from ..data.clips import following_audio
 from ..data.loading import BatchPlace, BrokenClips, group_size
 from ..report.charts import finetuning_curves
 from ..report.report import Example, Table
@@ -275,19 +275,13 @@ class Task:
     def mismatched_audio(self, inputs: dict, batch: dict) -> torch.Tensor | None:
         """Audio features (B, 1, mels, time steps) of another clip for every clip of a batch, for a control.
 
-        None if the data set has no other readable clip.
+        They are those of the next clip of the data set that is readable, however the clips are divided into batches.
+        None if there is no other.
         """
-        features, group = inputs["input_features"], group_size(self.clips)
-        if len(features) > group:
-            return features.roll(group, 0)
-        taken, total = {index // group for index in batch["index"].tolist()}, len(self.clips)
-        for step in range(1, total):
-            index = (int(batch["index"][-1]) + step) % total
-            if index // group not in taken:
-                sample = self.clips.__getitems__([index])[0]
-                if not isinstance(sample, BrokenClip):
-                    return sample["input_features"][None].to(features).expand_as(features)
-        return None
+        features, indices = inputs["input_features"], batch["index"].tolist()
+        known = dict(zip(indices, features, strict=True))
+        others = [following_audio(self.clips, index, group_size(self.clips), known) for index in indices]
+        return None if any(other is None for other in others) else torch.stack([x.to(features) for x in others])
 
     def frames(self, pixel_values: torch.Tensor):
         """Convert normalized frames (B, 3, H, W), or the middle frames of videos, to (B, H, W, 3) uint8 arrays."""

@@ -30,9 +30,6 @@ from .base import Task
 from .evaluation import check_classes, evaluate_task
 
 MOST_FREQUENT = "most frequent class"
-STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
-
-
 _UNKNOWN_CLASSES = "clips of classes that the model does not know"  # kind of what is left out
 
 
@@ -86,15 +83,22 @@ class Recognition(Task):
             found = zip(names, trained, label_frequencies(held_out).tolist(), strict=True)
             untested = [name for name, frequency, tested in found if frequency and not tested]
             if untested:
-                about = f"{len(untested)} of {len(names)} classes have no held-out clips"
-                notes.append(f"{about} (a single recording cannot be split): {listing(untested)}")
+                size = None if recipe is None else recipe.data.eval_size
+                why = "a single recording cannot be split" if size is None else f"data.eval_size={size}"
+                notes.append(
+                    f"{len(untested)} of {len(names)} classes have no held-out clips ({why}): {listing(untested)}"
+                )
         return notes
 
     @classmethod
     def check_split(cls, clips, held_out):
         if not isinstance(clips, FileClips) or None is clips.label_names or clips.label_names != held_out.label_names:
             return
-        trained, tested = label_frequencies(clips) > 0, label_frequencies(held_out) > 0
+        trained, fractions = label_frequencies(clips) > 0, label_frequencies(held_out)
+        tested = fractions > 0
+        if clips.multi_label and not (tested & (fractions < 1)).any():
+            held = f"each class is in all of the clips that are held out or in none ({count(len(held_out), 'clip')})"
+            raise ValueError(f"{held}, of which mAP is undefined: hold out more.")
         if not (trained & tested).any():
             names = [name for name, there in zip(clips.label_names, tested.tolist(), strict=True) if there]
             raise ValueError(
@@ -168,8 +172,11 @@ class Recognition(Task):
             evaluation.metrics.update({f"dense_{name}": value for name, value in dense.metrics.items()})
             if evaluation.predictions:
                 evaluation.predictions["dense"] = dense.predictions["clips"]
-            table = dense.tables[0]
-            evaluation.tables.append(Table(f"Mean over {windows} windows per clip", table.columns, table.rows))
+            table, note = dense.tables[0], None
+            if unread := [name for name in dense.skipped if name not in evaluation.skipped]:
+                note = f"Without {count(len(unread), 'clip')} of which a window could not be read: {listing(unread)}."
+                evaluation.remarks.append(f"Mean over {windows} windows: {note[0].lower()}{note[1:]}")
+            evaluation.tables.append(Table(f"Mean over {windows} windows per clip", table.columns, table.rows, note))
         return evaluation
 
     def rederive(self, tables, about):

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 import deepavfusion_cli as cli
 from deepavfusion import DeepAVFusionForAudioVisualClassification, DeepAVFusionProcessor
 from deepavfusion.card_deepavfusion import license_text, model_card
+from deepavfusion.inference.publishing import checks
 from deepavfusion.inference.publishing.checks import find_faults, private_paths
 from deepavfusion.inference.publishing.contents import find_contents, referred_files
 from deepavfusion.inference.publishing.hub import Upload
@@ -95,6 +96,14 @@ def saved(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"content")
     return folder
+
+
+def test_rounded_results_are_those_of_the_evaluation():
+    """Also where a float lies half a unit of the last digit from its rounded value."""
+    for number in (32, 160, 800, 20_000):
+        for value in (k / number for k in range(number + 1)):
+            assert checks._equal(round(value, 4), value)
+            assert not checks._equal(round(value, 4) + 2e-4, value)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import configparser
 import importlib.metadata
 import platform
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,14 @@ def test_the_hub_knows_from_which_model_and_data_a_run_started(origin, expected,
     recipe = load_recipe("finetune", "vggsound_finetune", [*words, "data.path=VGGSOUND"])
     card, _ = written(tmp_path, record("recognition"), recipe)
     assert (card.data.base_model, card.data.datasets) == (expected, ["mteb/VGGSound"])
+
+
+def test_the_next_commands_can_be_copied(tmp_path):
+    folder = tmp_path / 'my <b>&"run'
+    content = record("recognition")
+    *_, first, last = training_summary(content, folder, ("classify {clip} --model {folder}",), "mit").splitlines()
+    assert shlex.split(first)[-4:] == ["classify", "CLIP.mp4", "--model", str(folder)]
+    assert shlex.split(last)[-4:] == ["push", str(folder), "ORG/NAME", "--dry-run"]
 
 
 @pytest.mark.parametrize(("norm_patch_loss", "standardized"), [("none", False), (False, False), ("channel", True)])

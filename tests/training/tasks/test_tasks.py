@@ -17,18 +17,21 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import MODELS, BrokenClip, build_dataset
 from deepavfusion.training.data.clips import ClipMedia, collate_clips
+from deepavfusion.training.data.files import FileClips
+from deepavfusion.training.data.sets.folder import make_rows
 from deepavfusion.training.report.report import Example, Table
 from deepavfusion.training.runs.records import summary
-from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task
+from deepavfusion.training.tasks import TASKS, Evaluation, evaluate_task, recognition
+from deepavfusion.training.tasks.base import Task
 from deepavfusion.training.tasks.evaluation import check_classes, relative_names, with_media
 from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
 from deepavfusion.training.tasks.probing import ALONE
-from deepavfusion.training.tasks.recognition import STREAMS
 from deepavfusion.training.tasks.reconstruction import MASKS
 from deepavfusion.training.wording import RANDOM_NEIGHBOR, metric_title
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 from tests.tiny import TINY
 
+STREAMS = ("joint", "image stream", "audio stream", "fusion stream")
 CONFIG = DeepAVFusionConfig(image_size=64, patch_size=8, num_mel_bins=64, spectrogram_length=64)
 PROCESSOR = DeepAVFusionProcessor.from_config(CONFIG)
 SIZE = 12
@@ -353,8 +356,60 @@ def test_mismatched_audio_skips_unreadable_clips():
     task = TASKS["segmentation"](Three(), PROCESSOR)
     batch = {"index": torch.tensor([0])}
     assert task.mismatched_audio({"input_features": torch.zeros(1, 1, 4, 4)}, batch).eq(2).all()
-    two = torch.arange(2.0).view(2, 1, 1, 1)
-    assert task.mismatched_audio({"input_features": two}, batch).flatten().tolist() == [1, 0]
+    two, both = torch.arange(2.0).view(2, 1, 1, 1), {"index": torch.tensor([0, 2])}
+    assert task.mismatched_audio({"input_features": two}, both).flatten().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "note"),
+    [
+        ({"a.mp4": "no video"}, None),
+        (
+            {"a.mp4": "no video", "c.mp4": "broken at 9 s"},
+            "Without 1 clip of which a window could not be read: c.mp4.",
+        ),
+    ],
+)
+def test_clips_without_all_windows_are_named(skipped, note, monkeypatch):
+    rows = make_rows([{"path": name, "label": "a"} for name in ("a.mp4", "b.mp4", "c.mp4")])
+    task = TASKS["recognition"](
+        FileClips(rows, PROCESSOR, train=False, seed=0),
+        PROCESSOR,
+        load_recipe("evaluate", "folder_recognition", ["data.path=x"]),
+    )
+
+    def evaluated(number, skipped):
+        tables, predictions = [Table("Recognition", ["input"], [["joint"]])], {"clips": list(range(number))}
+        metrics = {"top1": 0.5}
+        return Evaluation("recognition", "", metrics, number, skipped=skipped, tables=tables, predictions=predictions)
+
+    monkeypatch.setattr(Task, "evaluate", lambda *_: evaluated(2, {"a.mp4": "no video"}))
+    monkeypatch.setattr(recognition, "evaluate_task", lambda *_, **__: evaluated(3 - len(skipped), skipped))
+    found = task.evaluate(None, None, True)
+    assert found.tables[-1].note == note
+    assert found.remarks == ([] if note is None else [f"Mean over 10 windows: {note[0].lower()}{note[1:]}"])
+    assert found.metrics["dense_top1"] == 0.5
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_mismatched_audio_does_not_depend_on_batches(pairs):
+    """It is that of the next clip, or pair, as the protocol says."""
+
+    class Seven:
+        in_pairs = pairs
+
+        def __len__(self):
+            return 7
+
+        def __getitems__(self, items):
+            return [{"input_features": torch.full((1, 1, 1), float(i))} for i in items]
+
+    task, found = TASKS["localization"](Seven(), PROCESSOR), []
+    for size in (2, 4, 7):
+        parts = torch.arange(7).split(size)
+        batches = [({"input_features": part.float().view(-1, 1, 1, 1)}, {"index": part}) for part in parts]
+        found.append(torch.cat([task.mismatched_audio(*batch).flatten() for batch in batches]).tolist())
+    assert found == [[2, 3, 4, 5, 6, 0, 1] if pairs else [1, 2, 3, 4, 5, 6, 0]] * 3
 
 
 @pytest.mark.parametrize(("task", "count"), [("localization", 2), ("segmentation", 1)])

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from deepavfusion import DeepAVFusionConfig
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import BrokenClip, build_dataset, collate_clips
+from deepavfusion.training.data.files import FileClips, share_files
 from deepavfusion.training.data.scenes import write_video
 from deepavfusion.training.data.sets.audioset import read_audioset, read_segments
 from deepavfusion.training.data.sets.folder import (
@@ -21,6 +23,7 @@ from deepavfusion.training.data.sets.folder import (
     clip_time,
     hold_out,
     label_info,
+    make_rows,
     order_by_name,
     read_annotations,
     read_folder,
@@ -249,8 +252,32 @@ def test_a_folder_is_divided_by_class_and_says_so(tmp_path):
     notes = Recognition.training_notes(train, held)
     assert notes == ["4 of 7 classes have no held-out clips (a single recording cannot be split): a, b, c, d"]
     Recognition.check_split(train, held)
+    assert share_files(held, build_dataset(settings, MODEL, "validation", False, 0))  # a folder has one split
+    assert not share_files(train, held)
+    recipe = SimpleNamespace(data=SimpleNamespace(eval_size=1))
+    few = build_dataset(settings | {"eval_size": 1}, MODEL, "test", False, 0)
+    (note,) = Recognition.training_notes(train, few, recipe)
+    assert note.startswith("6 of 7 classes have no held-out clips (data.eval_size=1): a, b, c, d")
     whole = build_dataset(settings | {"validation_fraction": WHOLE}, MODEL, "test", False, 0)
     assert whole.card == "folder, split test, the whole folder: 10 clips, 7 classes"
+
+
+@pytest.mark.parametrize(("labels", "defined"), [(["a", "b"], False), (["a"], True)])
+def test_clips_with_all_labels_or_none_cannot_be_ranked(labels, defined):
+    """Mean average precision is undefined, which is answered before the training."""
+
+    def clips(rows):
+        given = [{"path": f"{i}.mp4", "label": row} for i, row in enumerate(rows)]
+        return FileClips(make_rows(given), DeepAVFusionProcessor.from_config(MODEL), train=False, seed=0)
+
+    train, held = clips([["a", "b"], ["b"]]), clips([["a", "b"], labels])
+    if defined:
+        Recognition.check_split(train, held)
+    else:
+        with pytest.raises(
+            ValueError, match=r"each class is in all of the clips .* \(2 clips\), of which mAP is undef"
+        ):
+            Recognition.check_split(train, held)
 
 
 def test_a_folder_for_each_video_is_divided_but_trains_no_classes(tmp_path):
