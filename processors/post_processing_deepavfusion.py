@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
 from .feature_extraction_deepavfusion import resample
-from .fit_deepavfusion import Region, place_maps
+from .fit_deepavfusion import Region, place_maps, without_margins
 from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number
 from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
@@ -189,9 +189,9 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
-            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are placed on
-                the part of the image that the model was given; those of its tiles are merged. By default they have the
-                size of the logits.
+            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are
+                placed on the part of the image that the model was given, without margins; those of its tiles are
+                merged. By default they have the size of the logits.
             threshold: Probability above which a pixel is labeled 1, if there is a single label.
             outside: Label of pixels outside the center crop.
 
@@ -220,8 +220,8 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high at the source.
-            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default. Maps
-                of an image's tiles are merged.
+            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by
+                default. Maps of an image's tiles are merged; with sizes, what is on margins is left out.
             normalize: Whether to scale each map to 0..1 by its minimum and maximum, as benchmarks of localization do; a
                 constant map becomes 0. Without it, maps are logits, which are comparable between samples.
             outside: Value outside the center crop.
@@ -237,9 +237,11 @@ class PostProcessing:
             raise ValueError(f"Expected one map per sample, (batch, height, width), got logits {tuple(maps.shape)}.")
         maps = maps.view(maps.shape[0], 1, *maps.shape[-2:])
         if target_sizes is None:
-            return [(_normalized(row[None]) if normalize else row[None])[0, 0] for row in maps]
+            return [(_normalized(row, [row]) if normalize else row)[0] for row in maps]
         return [
-            place_maps(_normalized(rows) if normalize else rows, regions, size, outside)[0]
+            place_maps(
+                _normalized(rows, without_margins(rows, regions)) if normalize else rows, regions, size, outside
+            )[0]
             for rows, regions, size in self._maps_of_images(maps, target_sizes)
         ]
 
@@ -258,9 +260,9 @@ class PostProcessing:
         return list(zip(maps.split(counts), regions, sizes, strict=True))
 
 
-def _normalized(maps: torch.Tensor) -> torch.Tensor:
-    """Scale the maps of an image (tiles, 1, h, w) together to 0..1 by their minimum and maximum."""
-    low, high = maps.min(), maps.max()
+def _normalized(maps: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Scale the maps of an image (tiles, 1, h, w) together to 0..1 by the minimum and maximum of their parts."""
+    low, high = torch.cat([part.flatten() for part in parts]).aminmax()
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
