@@ -31,10 +31,10 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     pipe("clip.mp4", top_k=3)  # [{"score": 0.93, "label": "playing cello"}, ...]
     ```
 
-    Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
-    configuration's `problem_type` is multi_label_classification), `return_timestamps` (False; True returns `{"labels",
-    "timestamps"}`, with the middle of each window of a file in seconds; image files have no timestamps), `timestamps`,
-    `num_clips`. Logits of several windows are averaged.
+    Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability, as a single label
+    always has; by default if the configuration's `problem_type` is multi_label_classification), `return_timestamps`
+    (False; True returns `{"labels", "timestamps"}`, with the middle of each window of a file in seconds; image files
+    have no timestamps), `timestamps`, `num_clips`. Logits of several windows are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
