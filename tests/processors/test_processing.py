@@ -163,11 +163,15 @@ class TestArrays:
             ({"videos": IMAGES, "num_clips": 2}, "Expected files .* with timestamps or num_clips"),
             ({"videos": ["clip.mp4"], "images": IMAGES}, "no images with video files"),
             ({"audio": np.array([np.nan])}, "NaN or infinite"),
+            ({"videos": np.zeros((0, 30, 40, 3), np.uint8)}, "Expected a video with at least one frame, got none"),
+            ({"videos": [np.zeros((2, 30, 40, 3), np.uint8), []]}, "Expected a video with at least one frame"),
+            ({"videos": np.zeros((0, 2, 30, 40, 3), np.uint8)}, "Expected at least one video"),
         ],
     )
-    def test_invalid_arguments_raise(self, processor, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            processor(sampling_rate=RATE, **arguments)
+    def test_invalid_arguments_raise(self, processor, video_processor, arguments, message):
+        for either in (processor, video_processor):
+            with pytest.raises(ValueError, match=message):
+                either(sampling_rate=RATE, **arguments)
 
     def test_absent_files_raise(self, processor):
         for arguments in ({"images": "clip.mp4"}, {"videos": "clip.mp4", "audio": WAVEFORMS[0]}, {"audio": "clip.mp4"}):
