@@ -185,7 +185,7 @@ class TestSemanticSegmentation:
         [torch.tensor(size) for size in SIZES],
         [torch.Size(size) for size in SIZES],
         [tuple(np.array(size)) for size in SIZES],
-        iter(SIZES),
+        dict.fromkeys(SIZES).keys(),
     )
 
     @pytest.mark.parametrize("target_sizes", FORMS, ids=map(str, range(len(FORMS))))
