@@ -101,11 +101,13 @@ class DeepAVFusionEmbedder(InputModule):
         Raises:
             MediaError: If a file cannot be read.
             TypeError: If an input has an unsupported type.
-            ValueError: If an input has an invalid value, or for a prompt.
+            ValueError: If there is no input, an input has an invalid value, or for a prompt.
         """
         if prompt:
             raise ValueError(f"Expected no prompt, as the model reads no text, got {prompt!r}.")
         samples = [self._sample(value) for value in inputs]
+        if not samples:
+            raise ValueError("Expected at least one input, got none.")
         counts = [max(len(values) for values in sample.values()) for sample in samples]
         features = {}
         for name, mask in _INPUTS.items():

@@ -40,6 +40,18 @@ class Region(NamedTuple):
         box = round(top), round(left), round(top + rows), round(left + columns)
         return box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)
 
+    def cells(self, axis: int, count: int) -> slice:
+        """Which of `count` cells along the input's rows (0) or columns (1) have their center on the image.
+
+        The cell in the middle, if the image is so thin that there is none.
+        """
+        size, begin = self.size[axis], max(-self.offset[axis], 0)
+        end = min(self.resized[axis] - self.offset[axis], size)
+        first, last = -((size - 2 * count * begin) // (2 * size)), (2 * count * end - size) // (2 * size)
+        if first > last:
+            first = last = min((begin + end) * count // (2 * size), count - 1)
+        return slice(first, last + 1)
+
 
 def cover_size(height: int, width: int, size: Sequence[int], crop_pct: float) -> tuple[int, int]:
     """Compute the smallest (height, width) of the same aspect ratio that covers `size` / `crop_pct`."""
@@ -96,13 +108,21 @@ def _tile_starts(length: int, part: int) -> list[int]:
     return [round(i * (length - part) / max(count - 1, 1)) for i in range(count)]
 
 
+def without_margins(maps: torch.Tensor, regions: Sequence[Region]) -> list[torch.Tensor]:
+    """Cut the map of each region, (K, ..., h, w) of any resolution, to its cells on the image; see `Region.cells`."""
+    height, width = maps.shape[-2:]
+    return [
+        part[..., region.cells(0, height), region.cells(1, width)] for part, region in zip(maps, regions, strict=True)
+    ]
+
+
 def place_maps(
     maps: torch.Tensor, regions: Sequence[Region], size: tuple[int, int], outside: float, rows: slice | None = None
 ) -> torch.Tensor:
     """Place the maps of an image's regions on the image, and merge them where they overlap.
 
-    Each map is resized bilinearly. Where tiles overlap, they are cross-faded by raised cosines with their maxima in the
-    middles of the tiles.
+    Each map is resized bilinearly, without what it has on margins. Where tiles overlap, they are cross-faded by raised
+    cosines with their maxima in the middles of the tiles.
 
     Args:
         maps: (K, C, h, w), one for each region, of any resolution.
@@ -123,8 +143,8 @@ def place_maps(
         start, stop = max(left, 0), min(right, size[1])
         if first >= last or start >= stop:
             continue
-        values, fade_rows = _sample(values, 1, top, bottom, first, last)
-        values, fade_columns = _sample(values, 2, left, right, start, stop)
+        values, fade_rows = _sample(values, 1, region, first, last)
+        values, fade_columns = _sample(values, 2, region, start, stop)
         part = slice(first - rows.start, last - rows.start), slice(start, stop)
         if len(regions) == 1:
             total[:, *part], weight[part] = values, 1
@@ -138,21 +158,22 @@ def place_maps(
 
 
 def _sample(
-    values: torch.Tensor, axis: int, begin: int, end: int, start: int, stop: int
+    values: torch.Tensor, axis: int, region: Region, start: int, stop: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resize an axis, which covers pixels `begin` to `end`, and return its pixels `start` to `stop` and their weights.
+    """Resize an axis of the map of a region, and return pixels `start` to `stop` of the image and their weights.
 
     The resizing is that of `torch.nn.functional.interpolate` in mode linear, without computing the other pixels.
     """
-    count = values.shape[axis]
+    begin, end, count = region.box[axis - 1], region.box[axis + 1], values.shape[axis]
+    cells = region.cells(axis - 1, count)
     place = (torch.arange(start - begin, stop - begin, dtype=torch.float64) + 0.5) / (end - begin)
-    position = (place * count - 0.5).clamp(0, count - 1)
+    position = (place * count - 0.5).clamp(cells.start, cells.stop - 1)
     low = position.long()
-    high = (low + 1).clamp(max=count - 1)
+    high = (low + 1).clamp(max=cells.stop - 1)
     shape = [-1 if i == axis else 1 for i in range(values.ndim)]
     fraction = (position - low).to(values.dtype).view(shape)
     resized = values.index_select(axis, low) * (1 - fraction) + values.index_select(axis, high) * fraction
     return resized, torch.sin(torch.pi * place).square().clamp(min=1e-4).to(values.dtype)
 
 
-__all__ = ["FITS", "Region", "cover_size", "crop_offsets", "fit_regions", "place_maps"]
+__all__ = ["FITS", "Region", "cover_size", "crop_offsets", "fit_regions", "place_maps", "without_margins"]

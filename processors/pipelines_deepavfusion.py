@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .fit_deepavfusion import without_margins
 from .media_deepavfusion import load_clip
 from .pipeline_base_deepavfusion import DeepAVFusionPipeline, check_file, read_arrays, read_image
 from .recording_separation_deepavfusion import RecordingSeparation, with_frames
@@ -30,10 +31,10 @@ class AudioVisualClassificationPipeline(DeepAVFusionPipeline):
     pipe("clip.mp4", top_k=3)  # [{"score": 0.93, "label": "playing cello"}, ...]
     ```
 
-    Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability; by default if the
-    configuration's `problem_type` is multi_label_classification), `return_timestamps` (False; True returns `{"labels",
-    "timestamps"}`, with the middle of each window of a file in seconds; image files have no timestamps), `timestamps`,
-    `num_clips`. Logits of several windows are averaged.
+    Parameters: `top_k` (5; None for all), `multi_label` (whether each label has its own probability, as a single label
+    always has; by default if the configuration's `problem_type` is multi_label_classification), `return_timestamps`
+    (False; True returns `{"labels", "timestamps"}`, with the middle of each window of a file in seconds; image files
+    have no timestamps), `timestamps`, `num_clips`. Logits of several windows are averaged.
     """
 
     model_name = "DeepAVFusionForAudioVisualClassification"
@@ -250,7 +251,8 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
     0..1 by its minimum and maximum; mask (height, width) bool, where the probability exceeds the configuration's
     `localization_threshold`; score in 0..1, the probability that anything in the frame sounds, from the highest quarter
     of the map (0 without audio); frame (height, width, 3) uint8; timestamp in seconds. Several windows give a list.
-    Mask and score are not calibrated for maps of an encoder that was not trained for localization.
+    Margins of the model's map (`fit="pad"`) do not count. Mask and score are not calibrated for maps of an encoder that
+    was not trained for localization.
 
     Parameters: `normalize` (True; False keeps the model's logits), `timestamps`, `num_clips`.
     """
@@ -269,14 +271,14 @@ class SoundSourceLocalizationPipeline(DeepAVFusionPipeline):
         results, threshold, windows = [], self.model.config.localization_threshold, self.merge_tiles(outputs)
         processor = self.processor.with_fit(fit)
         for output in windows:
-            logits = output["logits"].float()
-            # Outside the center crop nothing is predicted: the map has its minimum there.
-            outside = 0.0 if normalize else logits.min().item()
             size = output["about"]["frame"].shape[:2]
+            parts = without_margins(output["logits"].float(), processor.visual_processor.regions(*size))
+            # Outside the center crop nothing is predicted: the map has its minimum there.
+            outside = 0.0 if normalize else min(part.min().item() for part in parts)
             heat = processor.post_process_sound_localization(output, [size], normalize, outside)[0].numpy()
             placed = processor.post_process_sound_localization(output, [size], False, float("-inf"))[0]
             mask = (placed > math.log(threshold / (1 - threshold))).numpy()
-            score = self.model.pair_scores(logits).sigmoid().max().item()
+            score = max(self.model.pair_scores(part[None]).sigmoid().item() for part in parts)
             results.append({"heat_map": heat, "mask": mask, "score": score, **_frame_and_timestamp(output)})
         return results if windows[0]["about"]["several"] else results[0]
 

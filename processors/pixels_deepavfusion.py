@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from .limits_deepavfusion import LimitError, MediaError
 from .media_deepavfusion import load_clip
+from .numbers_deepavfusion import to_tensor
 from .sources_deepavfusion import as_items, is_file
 from .stills_deepavfusion import decode_image
 
@@ -92,11 +93,15 @@ def to_pixels(image: Any, channels_first: bool | None = None, check_range: bool 
         except LimitError as error:
             raise MediaError(f"{getattr(image, 'filename', '') or 'image'}: expected an image, but {error}.") from error
     if isinstance(image, torch.Tensor):
+        if image.is_complex():
+            raise TypeError(f"Expected an image of real numbers, got a tensor of {image.dtype}.")
         pixels, default_channels_first = image.detach(), True
     elif isinstance(image, np.ndarray):
-        # torch supports neither read-only nor reversed arrays, and few operations on the larger unsigned integers.
+        if image.dtype.kind not in "biuf":
+            raise TypeError(f"Expected an image of real numbers, got an array of {image.dtype}.")
+        # torch has few operations on the larger unsigned integers.
         array = image.astype(np.int64) if image.dtype.kind == "u" and image.dtype.itemsize > 1 else image
-        pixels, default_channels_first = torch.from_numpy(np.require(array, requirements="CW")), False
+        pixels, default_channels_first = to_tensor(array), False
     else:
         raise TypeError(
             f"Expected an image as a file, PIL image, numpy array or torch tensor, got {type(image).__name__}."

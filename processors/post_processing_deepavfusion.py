@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from .chunking_deepavfusion import SeparationWindows, consistent_masks, cut_windows, separate_windows, window_starts
-from .feature_extraction_deepavfusion import resample
-from .fit_deepavfusion import Region, place_maps
-from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number
+from .feature_extraction_deepavfusion import rates_of, resample
+from .fit_deepavfusion import Region, place_maps, without_margins
+from .numbers_deepavfusion import MAX_WINDOWS, is_count, is_number, to_lists
 from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
 
@@ -23,11 +23,20 @@ def _logits(outputs: Any, ndims: Sequence[int], expected: str) -> torch.Tensor:
 
 def _target_sizes(target_sizes: Any, count: int | None) -> list[tuple[int, int]]:
     """Return target sizes as a list, after checking that there are `count`; None for any number."""
-    sizes = target_sizes.tolist() if isinstance(target_sizes, torch.Tensor) else list(target_sizes)
+    sizes = to_lists(target_sizes)
+    sizes = sizes if isinstance(sizes, list) else [sizes]
     count = len(sizes) if count is None else count
-    if len(sizes) != count or not all(isinstance(size, Sequence) and len(size) == 2 for size in sizes):
-        raise ValueError(f"Expected {count} target sizes (height, width), one per sample, got {target_sizes!r}.")
+    if len(sizes) != count or not all(map(_is_size, sizes)):
+        raise ValueError(
+            f"Expected {count} target sizes (height, width), one per sample, with sides of at least 1 pixel, got "
+            f"{target_sizes!r}."
+        )
     return [(int(height), int(width)) for height, width in sizes]
+
+
+def _is_size(size: Any) -> bool:
+    """Whether a value is a list of two whole numbers from 1."""
+    return isinstance(size, list) and len(size) == 2 and all(is_number(n, 1) and n == int(n) for n in size)
 
 
 # Rows of a segmented image that are labeled at a time, which bounds the memory of large images of many classes.
@@ -57,7 +66,8 @@ class PostProcessing:
             outputs: Outputs of `DeepAVFusionForAudioVisualClassification`; `logits` (B, labels).
             top_k: Maximum number of labels; None for all.
             id2label: Names of the labels, such as `model.config.id2label`; class indices by default.
-            multi_label: Whether scores are the sigmoid of each logit rather than the softmax over all.
+            multi_label: Whether scores are the sigmoid of each logit rather than the softmax over all. The score of a
+                single label always is.
             num_tiles: Number of tiles of each sample, over which logits are averaged; by default each row is a sample.
 
         Returns:
@@ -68,12 +78,13 @@ class PostProcessing:
         """
         logits = _logits(outputs, (2,), "(batch, labels)")
         if num_tiles is not None:
+            num_tiles = to_lists(num_tiles)
             if sum(num_tiles) != len(logits) or min(num_tiles, default=0) < 1:
-                raise ValueError(f"Expected num_tiles that add up to {len(logits)} rows, got {list(num_tiles)}.")
-            logits = torch.stack([rows.mean(0) for rows in logits.split(list(num_tiles))])
+                raise ValueError(f"Expected num_tiles that add up to {len(logits)} rows, got {num_tiles}.")
+            logits = torch.stack([rows.mean(0) for rows in logits.split(num_tiles)])
         if top_k is not None and not is_count(top_k, MAX_WINDOWS):
             raise ValueError(f"Expected top_k of at least 1, or None for all labels, got {top_k}.")
-        scores = logits.sigmoid() if multi_label else logits.softmax(-1)
+        scores = logits.sigmoid() if multi_label or logits.shape[1] == 1 else logits.softmax(-1)
         count = scores.shape[1] if top_k is None else min(top_k, scores.shape[1])
         names = None if id2label is None else {int(index): name for index, name in id2label.items()}
         best, indices = scores.topk(count)
@@ -121,7 +132,7 @@ class PostProcessing:
         return consistent_masks(mask_logits)
 
     def post_process_source_separation(
-        self, outputs, audio, sampling_rate: int | None = None, starts: Sequence | None = None
+        self, outputs, audio, sampling_rate: int | Sequence[int] | None = None, starts: Sequence | None = None
     ) -> list[torch.Tensor]:
         """Separate the target source from each mixture.
 
@@ -129,13 +140,13 @@ class PostProcessing:
             outputs: Outputs of `DeepAVFusionForSourceSeparation`; `logits` (B, 1, mels, time steps) of masks, one per
                 mixture, or one per window of each mixture.
             audio: The mixtures, as passed to the processor.
-            sampling_rate: Sampling rate of `audio` in Hz, as passed to the processor.
+            sampling_rate: Sampling rate of `audio` in Hz, or of each mixture, as passed to the processor.
             starts: Starts of the windows from [`separation_windows`]; for several mixtures, a list of such lists. By
                 default there is one mask per mixture, or one per window of windows that overlap by half.
 
         Returns:
-            For each mixture its mono source (N,) float32 at `sampling_rate`, of the mixture's length. With one mask per
-            mixture and no starts, at most the length of the model's window.
+            For each mixture its mono source (N,) float32 at the mixture's sampling rate and of its length. With one
+            mask per mixture and no starts, at most the length of the model's window.
 
         Raises:
             ValueError: If the number of masks does not match the mixtures or windows, the logits have the wrong shape,
@@ -143,8 +154,10 @@ class PostProcessing:
         """
         logits = _logits(outputs, (4,), "(batch, 1, mels, time steps)")
         extractor = self.feature_extractor
-        waveforms = extractor.waveforms(audio, sampling_rate)
-        mixtures = [with_own_rate(mixture, sampling_rate) for mixture in as_waveforms(audio)]
+        mixtures = as_waveforms(audio)
+        rates = rates_of(sampling_rate, len(mixtures))
+        mixtures = [with_own_rate(mixture, rate) for mixture, rate in zip(mixtures, rates, strict=True)]
+        waveforms = extractor.waveforms([mixture for mixture, _ in mixtures], [rate for _, rate in mixtures])
         windows = self._windows_of_masks(logits.shape[0], waveforms, starts)
         separated, first = [], 0
         for waveform, (mixture, own_rate), begins in zip(waveforms, mixtures, windows, strict=True):
@@ -165,7 +178,8 @@ class PostProcessing:
     def _windows_of_masks(self, count: int, waveforms: list[torch.Tensor], starts: Sequence | None) -> list:
         """Return the starts of each mixture's windows, `count` in total; None for one mask and no starts."""
         if starts is not None:
-            windows = [list(starts)] if starts and isinstance(starts[0], int) else [list(begins) for begins in starts]
+            windows = to_lists(starts)
+            windows = windows if all(isinstance(begins, list) for begins in windows) else [windows]
             if len(windows) != len(waveforms) or sum(map(len, windows)) != count or not all(windows):
                 raise ValueError(
                     f"Expected starts of {count} windows, one per mask, in a list for each of {len(waveforms)} "
@@ -189,9 +203,9 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForSemanticSegmentation`; `logits` (B, labels, H, W).
-            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor. The labels are placed on
-                the part of the image that the model was given; those of its tiles are merged. By default they have the
-                size of the logits.
+            target_sizes: (height, width) of each original image, as a list or a (B, 2) array or tensor. The labels are
+                placed on the part of the image that the model was given, without margins; those of its tiles are
+                merged. By default they have the size of the logits.
             threshold: Probability above which a pixel is labeled 1, if there is a single label.
             outside: Label of pixels outside the center crop.
 
@@ -220,8 +234,8 @@ class PostProcessing:
 
         Args:
             outputs: Outputs of `DeepAVFusionForSoundLocalization`; `logits` (B, h, w), high at the source.
-            target_sizes: (height, width) of each original image, as a list or a (B, 2) tensor; (h, w) by default. Maps
-                of an image's tiles are merged.
+            target_sizes: (height, width) of each original image, as a list or a (B, 2) array or tensor; (h, w) by
+                default. Maps of an image's tiles are merged; with sizes, what is on margins is left out.
             normalize: Whether to scale each map to 0..1 by its minimum and maximum, as benchmarks of localization do; a
                 constant map becomes 0. Without it, maps are logits, which are comparable between samples.
             outside: Value outside the center crop.
@@ -237,9 +251,11 @@ class PostProcessing:
             raise ValueError(f"Expected one map per sample, (batch, height, width), got logits {tuple(maps.shape)}.")
         maps = maps.view(maps.shape[0], 1, *maps.shape[-2:])
         if target_sizes is None:
-            return [(_normalized(row[None]) if normalize else row[None])[0, 0] for row in maps]
+            return [(_normalized(row, [row]) if normalize else row)[0] for row in maps]
         return [
-            place_maps(_normalized(rows) if normalize else rows, regions, size, outside)[0]
+            place_maps(
+                _normalized(rows, without_margins(rows, regions)) if normalize else rows, regions, size, outside
+            )[0]
             for rows, regions, size in self._maps_of_images(maps, target_sizes)
         ]
 
@@ -258,9 +274,9 @@ class PostProcessing:
         return list(zip(maps.split(counts), regions, sizes, strict=True))
 
 
-def _normalized(maps: torch.Tensor) -> torch.Tensor:
-    """Scale the maps of an image (tiles, 1, h, w) together to 0..1 by their minimum and maximum."""
-    low, high = maps.min(), maps.max()
+def _normalized(maps: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Scale the maps of an image (tiles, 1, h, w) together to 0..1 by the minimum and maximum of their parts."""
+    low, high = torch.cat([part.flatten() for part in parts]).aminmax()
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 

@@ -13,8 +13,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from .feature_extraction_deepavfusion import DeepAVFusionFeatureExtractor
 from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionImageProcessorKwargs
+from .numbers_deepavfusion import to_tensor
 from .post_processing_deepavfusion import PostProcessing
-from .samples_deepavfusion import SampleReader, files_of
+from .samples_deepavfusion import SampleReader, collate_values, files_of
 from .sources_deepavfusion import as_items, is_file
 from .video_processing_deepavfusion import (
     DeepAVFusionVideoProcessor,
@@ -60,6 +61,7 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         feature_extractor: A [`DeepAVFusionFeatureExtractor`].
         image_processor: A [`DeepAVFusionImageProcessor`], for models of one frame.
         video_processor: A [`DeepAVFusionVideoProcessor`], for models of several frames.
+        return_presence: What a call without `return_presence` does; saved with the processor.
 
     Example:
     ```python
@@ -75,16 +77,18 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
     """
 
     valid_processor_kwargs = DeepAVFusionProcessorKwargs
-    return_presence = False
     get_attributes = _PartNames()
 
     # Set by the module that imports both processor and pipelines: a function that copies their code, and its name.
     _copy_code: ClassVar[Callable[[str | os.PathLike], None]]
     _auto_module: ClassVar[str]
 
-    def __init__(self, feature_extractor, image_processor=None, video_processor=None, **kwargs):
+    def __init__(
+        self, feature_extractor, image_processor=None, video_processor=None, return_presence: bool = False, **kwargs
+    ):
         """Check and store the parts."""
         super().__init__(feature_extractor, image_processor, video_processor, **kwargs)
+        self.return_presence = return_presence
 
     @classmethod
     def from_config(cls, config, **image_options) -> "DeepAVFusionProcessor":
@@ -95,7 +99,12 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         Args:
             config: A `DeepAVFusionConfig`; its image_size, num_frames, num_mel_bins and spectrogram_length are used.
             **image_options: Other arguments of [`DeepAVFusionImageProcessor`].
+
+        Raises:
+            ValueError: If the model's images do not have 3 channels.
         """
+        if config.num_channels != 3:
+            raise ValueError(f"Expected a model of RGB images, num_channels=3, got num_channels={config.num_channels}.")
         extractor = DeepAVFusionFeatureExtractor(
             num_mel_bins=config.num_mel_bins, spectrogram_length=config.spectrogram_length
         )
@@ -292,7 +301,7 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
             stacked (text as a list), `label` as `labels`.
 
         Raises:
-            ValueError: If a sample has neither image nor audio, or samples differ in their other fields.
+            ValueError: If a sample has neither image nor audio, or samples differ in their other fields, or lack one.
         """
         inputs = {name: [self._value(sample, name) for sample in samples] for name in _PRESENCE}
         for index, pair in enumerate(zip(*inputs.values(), strict=True)):
@@ -304,17 +313,14 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
             names = sorted(set().union(*others) - set.intersection(*map(set, others)))
             raise ValueError(f"Expected the same fields in every sample, got {', '.join(names)} in some of them.")
         for name in others[0]:
-            values = [fields[name] for fields in others]
-            if not isinstance(values[0], str):
-                values = torch.stack([torch.as_tensor(value) for value in values])
-            batch["labels" if name == "label" else name] = values
+            batch["labels" if name == "label" else name] = collate_values(name, [fields[name] for fields in others])
         return batch
 
     @staticmethod
     def _value(sample: Mapping[str, Any], name: str) -> torch.Tensor | None:
         """A modality of a sample, or None if the sample lacks it."""
         value, present = sample.get(name), sample.get(_PRESENCE[name], True)
-        return None if value is None or not bool(present) else torch.as_tensor(value, dtype=torch.float32)
+        return None if value is None or not bool(present) else to_tensor(value).float()
 
     # The methods below make image and video processor optional, and saving and loading independent of torchvision.
 
@@ -346,8 +352,9 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         return {name: time for name, time in timestamps.items() if not name.endswith("_deepavfusion.py")}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, without absent parts."""
-        output = {name: value for name, value in super().to_dict().items() if name not in _PARTS or value is not None}
+        """Return the settings as plain values, without absent parts and defaults."""
+        optional = {*_PARTS, "return_presence"}
+        output = {name: value for name, value in super().to_dict().items() if value or name not in optional}
         return {**output, "auto_map": {"AutoProcessor": f"{self._auto_module}.{type(self).__name__}"}}
 
     @classmethod

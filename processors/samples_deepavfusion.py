@@ -7,6 +7,7 @@ import torch
 
 from .feature_extraction_deepavfusion import rates_of
 from .media_deepavfusion import load_clips, probe_clip
+from .numbers_deepavfusion import to_tensor
 from .pixels_deepavfusion import as_list
 from .sources_deepavfusion import as_items, is_file, open_file
 from .streams_deepavfusion import window_times, window_timestamps
@@ -146,4 +147,20 @@ def files_of(videos: Any) -> list | None:
     return items if items and any(is_file(item) for item in items) else None
 
 
-__all__ = ["SampleReader", "files_of"]
+def collate_values(name: str, values: Sequence) -> torch.Tensor | list[str]:
+    """Stack the values of a field of samples; text is returned as a list.
+
+    Raises:
+        ValueError: If a value is missing, or they are neither all text nor numbers of one shape.
+    """
+    if all(isinstance(value, str) for value in values):
+        return list(values)
+    if (index := next((i for i, value in enumerate(values) if value is None), None)) is not None:
+        raise ValueError(f"Expected {name} in every sample, got none in sample {index}.")
+    try:
+        return torch.stack([to_tensor(value) for value in values])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"Expected text, or numbers of one shape, as {name} of every sample, but: {error}.") from error
+
+
+__all__ = ["SampleReader", "collate_values", "files_of"]

@@ -1,5 +1,6 @@
 """Video processor: the image transform, the same for all frames of a clip."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
 
     Args:
         num_frames: Number of frames of a clip, 8 by default. They are spread evenly over the frames that are given.
-        do_sample_frames: False to use all frames that are given.
+        do_sample_frames: False to use all frames that are given; of files, `num_frames` are.
         **kwargs: Options of [`DeepAVFusionImageProcessor`].
     """
 
@@ -79,7 +80,9 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
             ValueError: If a video has no frames, or frames of different sizes.
         """
         use_one_thread_after_fork()
-        return super().preprocess(videos, **kwargs)
+        count = kwargs.get("num_frames")
+        processor = self if count is None else self.with_options(num_frames=count)
+        return super(DeepAVFusionVideoProcessor, processor).preprocess(videos, **kwargs)
 
     def sample_frames(self, metadata: VideoMetadata, num_frames: int | None = None, fps=None, **kwargs) -> list[int]:
         """Choose the frames of a video, see `spread_frames`.
@@ -93,13 +96,12 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
 
     def _decode_and_sample_videos(self, videos, video_metadata=None, do_sample_frames=None, sample_indices_fn=None):
         clips, metadata = [], []
-        count = sample_indices_fn.keywords["num_frames"] if do_sample_frames else self.num_frames
         for video in as_videos(videos):
+            if video is None:
+                raise _no_video(video)
             if is_file(video):
                 start, end = probe_clip(video).span
-                video = load_clip(video, None, count, max(end - start, 1e-3), "image").frames
-            if len(video) == 0:
-                raise ValueError("Expected a video with at least one frame, got none.")
+                video = load_clip(video, None, self.num_frames, max(end - start, 1e-3), "image").frames
             about = VideoMetadata(total_num_frames=len(video), frames_indices=list(range(len(video))))
             if do_sample_frames:
                 about.frames_indices = sample_indices_fn(metadata=about)
@@ -128,8 +130,8 @@ def as_videos(videos: Any) -> list:
     A sequence of images is one video.
 
     Raises:
-        TypeError: If `videos` is neither a file, an array nor a sequence.
-        ValueError: If an array has the wrong number of axes, or a sequence is empty.
+        TypeError: If `videos`, or one of them, is neither a file, an array nor a sequence.
+        ValueError: If an array has the wrong number of axes, or a sequence or a video is empty.
     """
     if is_file(videos):
         return [videos]
@@ -137,20 +139,31 @@ def as_videos(videos: Any) -> list:
     if items is None:
         shape = getattr(videos, "shape", None)
         if shape is None:
-            raise TypeError(
-                f"Expected a video as a file, an array, a tensor or a list of frames, got {type(videos).__name__}."
-            )
+            raise _no_video(videos)
         if len(shape) not in (4, 5):
             raise ValueError(
                 "Expected a video of shape (T, H, W, C) or (T, C, H, W), or a batch of videos, got shape "
                 f"{tuple(shape)}."
             )
-        return list(videos) if len(shape) == 5 else [videos]
+        items = list(videos) if len(shape) == 5 else [videos]
+    else:
+        first = next((video for video in items if video is not None), None)
+        several = first is None or is_file(first) or isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4
+        items = items if several else [items]
     if not items:
         raise ValueError("Expected at least one video, got an empty list.")
-    first = next((video for video in items if video is not None), None)
-    several = first is None or is_file(first) or isinstance(first, (list, tuple)) or getattr(first, "ndim", 0) == 4
-    return items if several else [items]
+    for video in items:
+        if video is None or is_file(video):
+            continue
+        if isinstance(video, Mapping) or not hasattr(video, "__getitem__") or getattr(video, "ndim", 1) == 0:
+            raise _no_video(video)
+        if len(video) == 0:
+            raise ValueError("Expected a video with at least one frame, got none.")
+    return items
+
+
+def _no_video(value: Any) -> TypeError:
+    return TypeError(f"Expected a video as a file, an array, a tensor or a list of frames, got {type(value).__name__}.")
 
 
 DeepAVFusionVideoProcessor.register_for_auto_class("AutoVideoProcessor")

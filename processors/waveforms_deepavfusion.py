@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from .decoders_deepavfusion import DecoderSource
 from .limits_deepavfusion import MAX_CHANNELS, wrong_scale
+from .numbers_deepavfusion import to_tensor
 from .recordings_deepavfusion import Recording
 from .sources_deepavfusion import as_items, is_audio_decoder, is_file
 
@@ -66,7 +67,7 @@ def _as_tensor(audio: Any, name: str) -> torch.Tensor:
         raise ValueError(f"Expected {name} as one waveform, got {type(audio).__name__}: {error}.") from error
     if array.dtype.kind not in "fiu":
         raise TypeError(f"Expected {name} as real numbers, got {type(audio).__name__} of {array.dtype}.")
-    return torch.from_numpy(np.require(array, requirements="CW"))
+    return to_tensor(array)
 
 
 def _to_full_scale(audio: torch.Tensor, name: str) -> torch.Tensor:

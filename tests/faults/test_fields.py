@@ -103,8 +103,27 @@ def test_the_collator_completes_samples_that_lack_a_modality(processor):
     assert torch.equal(batch["pixel_values"][1], pixels)
     with pytest.raises(ValueError, match="got neither in sample 1"):
         processor.collate([samples[0], {"label": 3}])
+    foreign = {"pixel_values": pixels.numpy().astype(pixels.numpy().dtype.newbyteorder())}
+    assert torch.equal(processor.collate([foreign])["pixel_values"][0], pixels)
     with pytest.raises(ValueError, match="same fields in every sample, got label in some"):
         processor.collate([samples[0], {"pixel_values": pixels}])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, None], "Expected labels in every sample, got none in sample 1"),
+        ([None, 1], "Expected labels in every sample, got none in sample 0"),
+        (["cat", None], "Expected labels in every sample, got none in sample 1"),
+        ([[1, None], [1, 2]], "Expected text, or numbers of one shape, as labels of every sample, but"),
+        ([[1], [1, 2]], "numbers of one shape, as labels"),
+        (["cat", 1], "Expected text, or numbers of one shape, as labels"),
+    ],
+)
+def test_the_collator_names_fields_that_cannot_be_stacked(processor, values, message):
+    features = processor(audio=AUDIO, sampling_rate=16000).input_features[0]
+    with pytest.raises(ValueError, match=message):
+        processor.collate([{"input_features": features, "labels": value} for value in values])
 
 
 # Which samples of two have an image, and which have audio.

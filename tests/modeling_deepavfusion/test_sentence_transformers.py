@@ -212,6 +212,8 @@ def test_missing_streams_prompts_and_settings_are_named(embedder, model, files):
         embedder.preprocess([{"audio": str(files / "silent.mp4")}])
     with pytest.raises(ValueError, match=r"Expected an image in \S+sound.wav, got none"):
         embedder.preprocess([{"image": files / "sound.wav"}])
+    with pytest.raises(ValueError, match="Expected at least one input, got none"):
+        embedder.preprocess([])
     with pytest.raises(MediaError, match=r"absent.mp4"):
         embedder.preprocess(["absent.mp4"])
     with pytest.raises(ValueError, match="no prompt"):

@@ -221,6 +221,18 @@ class TestOutputsOfWindows:
             assert torch.equal(source, same)
             assert torch.equal(source, alone)
 
+    @pytest.mark.parametrize("convert", [np.array, torch.tensor, tuple, iter, lambda s: list(map(torch.tensor, s))])
+    def test_forms_of_starts_are_equivalent(self, processor, convert):
+        mixtures = [noise(30_001), noise(50_000)]
+        starts = [processor.separation_windows(mixture, 16000).starts for mixture in mixtures]
+        logits = masks(sum(map(len, starts)))
+        expected = processor.post_process_source_separation(outputs(logits), mixtures, 16000, starts)
+        found = processor.post_process_source_separation(outputs(logits), mixtures, 16000, list(map(convert, starts)))
+        assert all(map(torch.equal, found, expected))
+        part = outputs(logits[: len(starts[0])])
+        (alone,) = processor.post_process_source_separation(part, mixtures[0], 16000, convert(starts[0]))
+        assert torch.equal(alone, expected[0])
+
     def test_one_mask_separates_the_start_of_a_long_mixture(self, processor):
         (found,) = processor.post_process_source_separation(outputs(masks(1)), noise(30_001), 16000)
         assert found.shape == (12_000,)
@@ -236,6 +248,8 @@ class TestOutputsOfWindows:
             ([0, 6_000, 12_000], "cover all 30001 samples"),
             ([0, 12_000, 30_250], "steps of at most 12000"),
             ([[0, 6_000], [12_000]], "for each of 1 mixtures"),
+            (np.array([0, 12_000]), "one per mask"),
+            (np.array([0.0, 12_000.0, 18_000.0]), "ascending from 0"),
         ],
     )
     def test_invalid_starts_raise(self, processor, starts, message):

@@ -150,8 +150,14 @@ MONO = np.sin(np.arange(48000) / 20).astype(np.float32) * 0.5
         MONO[::-1][::-1],
         [MONO],
         torch.from_numpy(MONO)[None, None],
+        MONO.astype(MONO.dtype.newbyteorder()),
+        MONO.astype(np.longdouble),
+        MONO.astype(np.dtype(np.longdouble).newbyteorder()),
     ],
-    ids=["torch", "torch double", "double", "list", "one channel", "stereo", "negative strides", "batch", "3-D batch"],
+    ids=[
+        *("torch", "torch double", "double", "list", "one channel", "stereo", "negative strides", "batch", "3-D batch"),
+        *("foreign byte order", "long double", "long double in foreign byte order"),
+    ],
 )
 def test_accepted_forms_of_audio_are_equivalent(extractor, audio):
     reference = extractor(MONO, sampling_rate=16000).input_features
@@ -166,6 +172,7 @@ def test_accepted_forms_of_audio_are_equivalent(extractor, audio):
 def test_integers_are_divided_by_full_scale(dtype, scale, offset):
     audio = (np.array([-1.0, -0.5, 0.0, 0.5]) * scale + offset).astype(dtype)
     assert to_mono(audio).tolist() == [-1.0, -0.5, 0.0, 0.5]
+    assert to_mono(audio.astype(audio.dtype.newbyteorder())).tolist() == [-1.0, -0.5, 0.0, 0.5]
 
 
 def test_waveforms_of_a_batch_may_differ_in_length_and_channels(extractor):

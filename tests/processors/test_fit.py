@@ -1,5 +1,8 @@
 """Ways to fit wide and upright images: what the model sees, and where its maps lie on the whole image."""
 
+from fractions import Fraction
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch.testing import assert_close
 from transformers import AutoImageProcessor, AutoProcessor
 
 from deepavfusion import (
+    DeepAVFusionFeatureExtractor,
     DeepAVFusionForAudioVisualClassification,
     DeepAVFusionForSemanticSegmentation,
     DeepAVFusionForSoundLocalization,
@@ -19,7 +23,7 @@ from deepavfusion import (
     DeepAVFusionVideoProcessor,
 )
 from deepavfusion.inference import classify, embed, localize, segment
-from deepavfusion.processors.fit_deepavfusion import FITS, fit_regions, place_maps
+from deepavfusion.processors.fit_deepavfusion import FITS, fit_regions, place_maps, without_margins
 from deepavfusion.processors.pipelines_deepavfusion import pipelines
 from tests.media_factory import tone, write_media
 from tests.modeling_deepavfusion.cases import make_model
@@ -48,8 +52,8 @@ def test_maps_come_back_to_where_they_were(fit, shape):
     assert len(views) == len(regions)
     placed = place_maps(processor.denormalize(views), regions, shape, float("nan"))
     seen = ~placed[0].isnan()
-    # Beside margins, resizing mixes with them; short sides are enlarged.
-    tolerance = 1.5 / min(*INPUT, *shape) if fit != "pad" else 0.35
+    # Beside margins, positions are those of the nearest one on the image; short sides are enlarged.
+    tolerance = 1.5 / min(*INPUT, *shape) if fit != "pad" else 0.1
     assert (placed - ramps(*shape))[:, seen].abs().quantile(0.98) < tolerance
     if fit in WHOLE:
         assert seen.all()
@@ -106,6 +110,76 @@ def test_margins_have_the_mean_color():
     assert not views[0, :, :12].any()
     assert not views[0, :, 20:].any()
     assert views[0, :, 13:19].ne(0).all()
+
+
+def on_image(region, axis: int, count: int) -> list[bool]:
+    """Which cells of a map have their center on the image, computed one by one."""
+    centers = [Fraction(2 * i + 1, 2 * count) * region.size[axis] + region.offset[axis] for i in range(count)]
+    return [0 <= center <= region.resized[axis] for center in centers]
+
+
+@pytest.mark.parametrize("options", [*({"fit": fit} for fit in FITS), {"do_resize": False}])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 500), (500, 1), (20, 30)])
+@pytest.mark.parametrize("resolution", [(4, 6), (1, 1), (3, 5), INPUT])
+def test_cells_with_their_center_on_the_image(options, shape, resolution):
+    regions = DeepAVFusionImageProcessor(size=list(INPUT), **options).regions(*shape)
+    maps = torch.arange(1.0, 1 + np.prod(resolution)).reshape(1, *resolution).expand(len(regions), -1, -1)
+    for found, values, region in zip(without_margins(maps, regions), maps, regions, strict=True):
+        inside = [torch.tensor(on_image(region, axis, count)) for axis, count in enumerate(resolution)]
+        if all(part.any() for part in inside):
+            assert torch.equal(found, values[inside[0]][:, inside[1]])
+        else:  # an image thinner than a cell
+            assert found.numel() > 0
+            assert 1 in found.shape
+        if options.get("fit") in ("crop", "squash", "tiles"):
+            assert torch.equal(found, values)
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1)])
+def test_images_thinner_than_a_cell_have_the_one_in_their_middle(shape):
+    [region] = fit_regions(*shape, (32, 32), 1.0, "pad")
+    [found] = without_margins(torch.arange(16.0).view(1, 4, 4), [region])
+    assert found.flatten().tolist() == ([4, 5, 6, 7] if shape[0] == 1 else [1, 5, 9, 13])
+    placed = place_maps(torch.arange(16.0).view(1, 1, 4, 4), [region], shape, -1.0)
+    assert placed[0, 0, 0] == found.flatten()[0]
+    assert placed[0, -1, -1] == found.flatten()[-1]
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])  # the margins of the first are thinner than half a cell
+@pytest.mark.parametrize("resolution", [(4, 6), (3, 5), INPUT])
+def test_margins_decide_nothing(shape, resolution):
+    """Neither by interpolation at the edges of the image, nor as minimum or maximum."""
+    processor = DeepAVFusionProcessor.from_model(make_model(DeepAVFusionModel))
+    processor.image_processor = DeepAVFusionImageProcessor(size=list(INPUT), fit="pad")
+    [region] = processor.visual_processor.regions(*shape)
+    rows, columns = (region.cells(axis, count) for axis, count in enumerate(resolution))
+    logits = torch.rand(1, 2, *resolution, generator=torch.Generator().manual_seed(0))
+    expected = processor.post_process_semantic_segmentation({"logits": logits}, [shape])[0]
+    heat = processor.post_process_sound_localization({"logits": logits[:, 0]}, [shape])[0]
+    raw = processor.post_process_sound_localization({"logits": logits[:, 0]}, [shape], normalize=False)[0]
+    seen = logits[0, 0, rows, columns]
+    assert_close(heat, (raw - seen.min()) / (seen.max() - seen.min()).clamp(min=1e-30))
+    margins = torch.ones(resolution, dtype=torch.bool)
+    margins[rows, columns] = False
+    assert margins.any()
+    for value in (-1e4, 1e4):
+        changed = logits.clone()
+        changed[0, 0, margins] = value
+        assert torch.equal(processor.post_process_semantic_segmentation({"logits": changed}, [shape])[0], expected)
+        assert torch.equal(processor.post_process_sound_localization({"logits": changed[:, 0]}, [shape])[0], heat)
+
+
+def test_heat_maps_of_padded_images_reach_from_0_to_1():
+    """Of the two rows of cells that meet in the middle of the image, each has its center on the image's edge."""
+    processor = DeepAVFusionProcessor(DeepAVFusionFeatureExtractor(), DeepAVFusionImageProcessor(size=32, fit="pad"))
+    logits = torch.zeros(1, 4, 4)
+    logits[0, 0, 0], logits[0, 2, 2], logits[0, 1, 1] = 10.0, 1.0, 0.5
+    [heat] = processor.post_process_sound_localization({"logits": logits}, [(20, 80)])
+    assert heat.min() == 0
+    assert heat.max() == pytest.approx(1, abs=0.06)
+    row, column = divmod(heat.argmax().item(), 80)
+    assert row == 19
+    assert abs(column - 2.5 * 20) <= 1
 
 
 @pytest.mark.parametrize("processor_class", [DeepAVFusionImageProcessor, DeepAVFusionVideoProcessor])
@@ -250,6 +324,28 @@ def test_image_tokens_of_tiles_follow_each_other(pipes, wide):
     count = len(pipe.processor.with_fit("tiles").visual_processor.regions(48, 112))
     assert tiles["image"].shape[0] == count * crop["image"].shape[0]
     assert tiles["audio"].shape == crop["audio"].shape
+
+
+def constant_logits(logits, inputs):
+    return {"logits": logits.expand(len(inputs["pixel_values"]), *logits.shape)}
+
+
+@each_fit
+def test_sounds_on_margins_are_no_sources(pipes, wide, fit, monkeypatch):
+    pipe = pipes["sound-source-localization"]
+    [region, *_] = pipe.processor.with_fit(fit).visual_processor.regions(48, 112)
+    grid = pipe.model.config.image_grid
+    for fires_on_image in (False, True):
+        logits = torch.full(grid, -8.0 if fires_on_image else 8.0)
+        rows, columns = (region.cells(axis, count) for axis, count in enumerate(grid))
+        logits[rows, columns] = 8.0 if fires_on_image else -8.0
+        monkeypatch.setattr(pipe, "run_model", partial(constant_logits, logits))
+        found, raw = pipe(wide, fit=fit), pipe(wide, fit=fit, normalize=False)["heat_map"]
+        assert found["score"] == pytest.approx(1 / (1 + np.exp(-8.0 if fires_on_image else 8.0)))
+        assert not found["heat_map"].any()  # the frame's map is constant
+        assert np.unique(raw).tolist() == [8.0 if fires_on_image else -8.0]
+        seen = found["mask"] if fires_on_image else ~found["mask"]
+        assert seen.all() or (fit == "crop" and seen.any())
 
 
 def test_saved_fit_is_that_of_pipelines(wide):

@@ -114,6 +114,8 @@ FORMS = {
     "torch channels last": (torch.from_numpy(RGB), RGB),
     "int64": (RGB.astype(np.int64), RGB),
     "uint16": (RGB.astype(np.uint16), RGB),
+    "foreign byte order": (RGB.astype(np.dtype(np.int16).newbyteorder()), RGB),
+    "unsigned in foreign byte order": (RGB.astype(np.dtype(np.uint32).newbyteorder()), RGB),
     "read-only": (np.broadcast_to(RGB, RGB.shape), RGB),
     "alpha": (np.concatenate([RGB, noise(40, 60, 1, seed=1)], -1), RGB),
     "gray": (GRAY[..., 0], GRAY),
@@ -131,7 +133,9 @@ def test_accepted_forms_of_an_image_are_equivalent(name):
     assert torch.equal(processor(image).pixel_values, processor(reference).pixel_values)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, np.float64, np.float16, np.longdouble, np.dtype(np.float32).newbyteorder()]
+)
 def test_floating_point_images_are_in_0_to_1(dtype):
     processor = DeepAVFusionImageProcessor(size=32)
     floating = processor((RGB / 255).astype(dtype)).pixel_values
@@ -184,6 +188,9 @@ def test_images_of_a_batch_may_differ_in_size():
         (np.zeros((9, 9, 5), np.uint8), ValueError, r"got \(9, 9, 5\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
         (np.zeros(7, np.uint8), ValueError, r"got \(7,\)"),
+        (np.zeros((4, 4, 3), complex), TypeError, "Expected an image of real numbers, got an array of complex128"),
+        (np.zeros((4, 4, 3), object), TypeError, "Expected an image of real numbers, got an array of object"),
+        (torch.zeros(3, 4, 4, dtype=torch.complex64), TypeError, "got a tensor of torch.complex64"),
         ("image.png", MediaError, "image.png: expected a media file, but there is no such file"),
         (3.5, TypeError, "got float"),
         ([], ValueError, "at least one item"),

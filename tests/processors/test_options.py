@@ -320,4 +320,5 @@ def test_unreadable_parts_are_not_stored_on_the_instance(tmp_path, processor):
     before = {name: id(value) for name, value in vars(processor).items()}
     processor.save_pretrained(tmp_path)
     assert {name: id(value) for name, value in vars(processor).items()} == before
-    assert vars(processor).keys() == {"chat_template", "feature_extractor", "image_processor", "video_processor"}
+    parts = {"feature_extractor", "image_processor", "video_processor"}
+    assert vars(processor).keys() == {"chat_template", "return_presence", *parts}

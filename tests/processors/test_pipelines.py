@@ -363,6 +363,12 @@ class TestClassification:
         assert_same(pipeline(CLASSIFY, model=model, processor=pipe.processor, device="cpu")(path), expected)
         assert sum(entry["score"] for entry in expected) != pytest.approx(1)
 
+    def test_a_single_label_has_a_probability(self, pipes, folder):
+        model, path = make_model(MODELS[CLASSIFY][0], num_labels=1), str(folder / "clip.mov")
+        pipe = pipeline(CLASSIFY, model=model, processor=pipes[CLASSIFY].processor, device="cpu")
+        logit = run(pipe, **pipe.processor(videos=path)).logits.item()
+        assert [entry["score"] for entry in pipe(path)] == pytest.approx([1 / (1 + np.exp(-logit))], rel=1e-4)
+
     def test_parameters_of_the_pipeline_are_defaults(self, folder):
         pipe = pipeline(CLASSIFY, model=str(folder / CLASSIFY), top_k=1, num_clips=2, batch_size=2)
         assert len(pipe(str(folder / "clip.mov"))) == 1

@@ -51,6 +51,20 @@ class TestClassification:
         assert found[0][0]["score"] == pytest.approx(1 / (1 + math.exp(-2)))
         assert sum(entry["score"] for entry in found[0]) > 1
 
+    @pytest.mark.parametrize("multi_label", [False, True])
+    def test_the_score_of_a_single_label_is_its_probability(self, processor, multi_label):
+        found = processor.post_process_classification(outputs([[0.0], [2.0]]), multi_label=multi_label)
+        assert [row[0]["score"] for row in found] == pytest.approx([0.5, 1 / (1 + math.exp(-2))])
+
+    @pytest.mark.parametrize("convert", [list, tuple, np.array, torch.tensor, iter])
+    def test_numbers_of_tiles(self, processor, convert):
+        logits = torch.tensor([*self.LOGITS, [0.0, 0.0, 9.0]])
+        found = processor.post_process_classification(outputs(logits), num_tiles=convert([2, 1]))
+        expected = processor.post_process_classification(outputs(torch.stack([logits[:2].mean(0), logits[2]])))
+        assert found == expected
+        with pytest.raises(ValueError, match=r"num_tiles that add up to 3 rows, got \[1, 1\]"):
+            processor.post_process_classification(outputs(logits), num_tiles=convert([1, 1]))
+
     def test_half_precision_and_dicts(self, processor):
         reference = processor.post_process_classification(outputs(self.LOGITS))
         assert processor.post_process_classification({"logits": torch.tensor(self.LOGITS)}) == reference
@@ -92,6 +106,20 @@ class TestSourceSeparation:
         for source, mixture in zip(found, audio, strict=True):
             (alone,) = processor.post_process_source_separation(outputs(self.LOW), mixture, 16000)
             assert torch.equal(source, alone)
+
+    @pytest.mark.parametrize("batch", [list, iter])
+    @pytest.mark.parametrize("convert", [list, np.array, torch.tensor])
+    def test_each_mixture_may_have_its_own_rate(self, processor, batch, convert):
+        rates = [44100, 22050]
+        audio = [tone(440, rate, 2.0) + tone(3500, rate, 2.0) for rate in rates]
+        masks = outputs(self.LOW.repeat(2, 1, 1, 1))
+        found = processor.post_process_source_separation(masks, batch(audio), convert(rates))
+        for source, mixture, rate in zip(found, audio, rates, strict=True):
+            (alone,) = processor.post_process_source_separation(outputs(self.LOW), mixture, rate)
+            assert torch.equal(source, alone)
+            assert len(source) == 2 * rate
+        with pytest.raises(ValueError, match="one for each of 2 sounds, got 3"):
+            processor.post_process_source_separation(masks, audio, [*rates, 16000])
 
     def test_tiny_windows(self):
         processor = DeepAVFusionProcessor(DeepAVFusionFeatureExtractor(num_mel_bins=64, spectrogram_length=96))
@@ -148,10 +176,38 @@ class TestSemanticSegmentation:
         union = ((found == 1) | expected)[inside].sum()
         assert ((found == 1) & expected)[inside].sum() / union > 0.95
 
-    @pytest.mark.parametrize("target_sizes", [[(4, 4)], (4, 4), [(4, 4, 3)] * 2, [4]])
-    def test_other_numbers_of_target_sizes_raise(self, processor, target_sizes):
-        with pytest.raises(ValueError, match="Expected 2 target sizes"):
+    SIZES = ((40, 50), (60, 70))
+    FORMS = (
+        np.array(SIZES),
+        torch.tensor(SIZES),
+        torch.tensor(SIZES).double(),
+        [np.array(size) for size in SIZES],
+        [torch.tensor(size) for size in SIZES],
+        [torch.Size(size) for size in SIZES],
+        [tuple(np.array(size)) for size in SIZES],
+        dict.fromkeys(SIZES).keys(),
+    )
+
+    @pytest.mark.parametrize("target_sizes", FORMS, ids=map(str, range(len(FORMS))))
+    def test_forms_of_target_sizes_are_equivalent(self, processor, target_sizes):
+        logits = outputs(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+        found = processor.post_process_semantic_segmentation(logits, target_sizes)
+        expected = processor.post_process_semantic_segmentation(logits, self.SIZES)
+        assert [tuple(labels.shape) for labels in found] == list(self.SIZES)
+        assert all(map(torch.equal, found, expected))
+
+    INVALID = (
+        *([(4, 4)], (4, 4), [(4, 4, 3)] * 2, [4], 4, np.array([[4, 4]]), torch.tensor([4, 4])),
+        *([(0, 10), (4, 4)], [(4, 4), (4, -1)], [(4, 4), (4.5, 4)], np.array([[4, np.nan], [4, 4]]), ["ab", "cd"]),
+    )
+
+    @pytest.mark.parametrize("target_sizes", INVALID, ids=repr)
+    def test_invalid_target_sizes_raise(self, processor, target_sizes):
+        message = r"Expected 2 target sizes \(height, width\), one per sample, with sides of at least 1 pixel, got"
+        with pytest.raises(ValueError, match=message):
             processor.post_process_semantic_segmentation(outputs(torch.zeros(2, 1, 4, 4)), target_sizes)
+        with pytest.raises(ValueError, match=message):
+            processor.post_process_sound_localization(outputs(torch.zeros(2, 4, 4)), target_sizes)
 
 
 class TestSoundLocalization:

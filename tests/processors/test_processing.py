@@ -163,11 +163,15 @@ class TestArrays:
             ({"videos": IMAGES, "num_clips": 2}, "Expected files .* with timestamps or num_clips"),
             ({"videos": ["clip.mp4"], "images": IMAGES}, "no images with video files"),
             ({"audio": np.array([np.nan])}, "NaN or infinite"),
+            ({"videos": np.zeros((0, 30, 40, 3), np.uint8)}, "Expected a video with at least one frame, got none"),
+            ({"videos": [np.zeros((2, 30, 40, 3), np.uint8), []]}, "Expected a video with at least one frame"),
+            ({"videos": np.zeros((0, 2, 30, 40, 3), np.uint8)}, "Expected at least one video"),
         ],
     )
-    def test_invalid_arguments_raise(self, processor, arguments, message):
-        with pytest.raises(ValueError, match=message):
-            processor(sampling_rate=RATE, **arguments)
+    def test_invalid_arguments_raise(self, processor, video_processor, arguments, message):
+        for either in (processor, video_processor):
+            with pytest.raises(ValueError, match=message):
+                either(sampling_rate=RATE, **arguments)
 
     def test_absent_files_raise(self, processor):
         for arguments in ({"images": "clip.mp4"}, {"videos": "clip.mp4", "audio": WAVEFORMS[0]}, {"audio": "clip.mp4"}):
@@ -305,9 +309,17 @@ class TestConfiguration:
         with pytest.raises(TypeError, match=rf"or the class {model_class.__name__} with config=\.\.\., got no config"):
             DeepAVFusionProcessor.from_model(model_class)
 
+    @pytest.mark.parametrize("options", [{"num_channels": 1}, {"num_channels": 4, "num_frames": 4}])
+    def test_models_of_other_images_than_rgb_are_refused(self, options):
+        config = DeepAVFusionConfig(**TINY, **options)
+        with pytest.raises(ValueError, match=f"num_channels=3, got num_channels={options['num_channels']}"):
+            DeepAVFusionProcessor.from_config(config)
+        with pytest.raises(ValueError, match="Expected a model of RGB images"):
+            DeepAVFusionProcessor.from_model(MODEL_CLASSES[0], config)
+
     def test_from_config_of_another_class(self):
         """Remote code may load the configuration from another copy of its module."""
-        values = {"image_size": 32, "num_frames": 1, "num_mel_bins": 64, "spectrogram_length": 64}
+        values = {"image_size": 32, "num_channels": 3, "num_frames": 1, "num_mel_bins": 64, "spectrogram_length": 64}
         assert DeepAVFusionProcessor.from_config(SimpleNamespace(**values)).visual_processor.output_size == (32, 32)
 
     def test_parts_of_other_classes_raise(self):
@@ -371,6 +383,22 @@ class TestSaving:
         again = json.loads((tmp_path / "again" / "processor_config.json").read_text())
         assert again == stored
         assert_same(load.__self__.from_pretrained(tmp_path), loaded)
+
+    @pytest.mark.parametrize("load", [DeepAVFusionProcessor.from_pretrained, AutoProcessor.from_pretrained])
+    def test_return_presence_is_saved(self, parts, load, tmp_path):
+        """Only where it is True: the files of other processors are those of earlier versions."""
+        processor = make(parts)
+        for value in (False, True, False):
+            processor.return_presence = value
+            processor.save_pretrained(tmp_path)
+            DeepAVFusionConfig(**TINY).save_pretrained(tmp_path)
+            stored = json.loads((tmp_path / "processor_config.json").read_text())
+            assert stored.get("return_presence", "absent") == (True if value else "absent")
+            assert load(tmp_path).return_presence is value
+            for other in (True, False):
+                loaded = load(tmp_path, return_presence=other)
+                assert loaded.return_presence is other
+                assert ("audio_present" in loaded(audio=WAVEFORMS[0], sampling_rate=RATE)) == other
 
     def test_code_is_saved(self, parts, tmp_path):
         make(parts).save_pretrained(tmp_path)

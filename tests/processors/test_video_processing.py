@@ -7,6 +7,7 @@ from PIL import Image
 
 from deepavfusion import DeepAVFusionImageProcessor, DeepAVFusionVideoProcessor, MediaError
 from deepavfusion.processors.video_processing_deepavfusion import spread_frames
+from tests.media_factory import write_media
 
 
 def noise(*shape, seed=0):
@@ -79,7 +80,13 @@ def test_frames_are_spread_evenly(count, num_frames, expected):
         (np.zeros((0, 8, 8, 3), np.uint8), ValueError, "at least one frame"),
         ([noise(8, 8, 3), noise(9, 8, 3)], ValueError, "frames of one size"),
         ([], ValueError, "at least one video"),
+        (np.zeros((0, 2, 8, 8, 3), np.uint8), ValueError, "at least one video"),
         ([None], TypeError, "NoneType"),
+        ([VIDEO, None], TypeError, "Expected a video as a file, an array, a tensor or a list of frames, got NoneType"),
+        ([VIDEO, 3], TypeError, "Expected a video .* got int"),
+        ([VIDEO, np.zeros(())], TypeError, "Expected a video .* got ndarray"),
+        ([VIDEO, {"frames": VIDEO}], TypeError, "Expected a video .* got dict"),
+        ([VIDEO, VIDEO[:0]], ValueError, "at least one frame"),
         ("clip.mp4", MediaError, "clip.mp4: expected a media file, but there is no such file"),
         (3.5, TypeError, "got float"),
     ],
@@ -87,6 +94,15 @@ def test_frames_are_spread_evenly(count, num_frames, expected):
 def test_invalid_videos_raise(processor, video, error, message):
     with pytest.raises(error, match=message):
         processor(video)
+
+
+@pytest.mark.parametrize("do_sample_frames", [True, False])
+def test_num_frames_of_a_call_is_that_of_files(processor, tmp_path, do_sample_frames):
+    path = str(write_media(tmp_path / "clip.mp4", seconds=2.0, fps=8))
+    options = {"do_sample_frames": do_sample_frames}
+    expected = DeepAVFusionVideoProcessor(size=[16, 24], num_frames=2)(path).pixel_values
+    assert torch.equal(processor([path], num_frames=2, **options).pixel_values, expected)
+    assert processor([path], **options).pixel_values.shape[1] == processor.num_frames == 4
 
 
 def test_num_frames_below_one_raises():
