@@ -84,14 +84,17 @@ class Recording:
         if not count:
             raise self._source.error("audio", "its audio cannot be decoded")
 
-    def frames(self) -> "FrameReader":
+    def frames(self, advice: str = "pass images of the sources as frames") -> "FrameReader":
         """Return a reader of the frames.
+
+        Args:
+            advice: What to do if there are none, for the message; by default, as in separation.
 
         Raises:
             MediaError: If there are none.
         """
         if not self.info.has_image:
-            raise self._source.error("images", "it has audio only: pass images of the sources as frames")
+            raise self._source.error("images", f"it has audio only{advice and f': {advice}'}")
         return FrameReader(self._source)
 
     def windows(self, timestamps: Iterable[float], num_frames: int, seconds: float) -> Iterator[Clip]:

@@ -110,6 +110,8 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     sound = write_media(tmp_path / "sound.wav", codec=None, seconds=1, audio_codec="pcm_s16le")
     with pytest.raises(MediaError, match=r"sound\.wav: expected images, but it has audio only: pass images"):
         Recording(sound).frames()
+    with pytest.raises(MediaError, match=r"it has audio only\.$"):
+        Recording(sound).frames(advice="")
     monkeypatch.setattr(recordings, "decode", lambda *_: iter(()))
     with pytest.raises(MediaError, match=r"sound\.wav: expected audio, but its audio cannot be decoded"):
         list(Recording(sound).audio())

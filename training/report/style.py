@@ -2,10 +2,12 @@
 
 import functools
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 DPI = 144  # 1.5 pixels per CSS pixel of the page, so that text is sharp on high-density displays
@@ -13,6 +15,12 @@ DPI = 144  # 1.5 pixels per CSS pixel of the page, so that text is sharp on high
 COLORS = {"fusion": "#0072B2", "image": "#E69F00", "audio": "#009E73", "all": "#CC79A7", "total": "#333333"}
 MARKED = {"marker": "o", "markersize": 4}  # points of a line
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333")
+# Of these, those that are installed draw what the first lacks, such as names of classes in Chinese.
+_FONTS = (
+    "DejaVu Sans",
+    *(f"Noto Sans{script}" for script in (" CJK SC", " CJK JP", " Arabic", " Hebrew", " Devanagari", " Thai", "")),
+    *("Arial Unicode MS", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic"),
+)
 _STYLE = {
     "font.size": 10,
     "text.color": "#1d2126",
@@ -31,6 +39,12 @@ _STYLE = {
 }
 
 
+@functools.cache
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return [name for name in _FONTS if name in installed]
+
+
 def own_style(function: Callable[..., Any]) -> Callable[..., Any]:
     """Run `function` with matplotlib's defaults and the report's style, whatever the process has set.
 
@@ -40,7 +54,8 @@ def own_style(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def styled(*args, **kwargs):
         defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-        with matplotlib.rc_context({**defaults, **_STYLE}):
+        with matplotlib.rc_context({**defaults, **_STYLE, "font.family": _fonts()}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # drawn as a box
             return function(*args, **kwargs)
 
     return styled

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from deepavfusion.training.report import style
 from deepavfusion.training.report.style import figure_png, own_style
 
 
@@ -27,3 +28,18 @@ def test_figures_are_independent_of_the_process_style():
     assert dark == ordinary
     pixels = np.asarray(Image.open(io.BytesIO(ordinary)).convert("RGB"))
     assert (pixels[0, 0] == 255).all()
+
+
+def test_names_in_other_scripts_raise_no_warnings(recwarn):
+    """Where no font has them, they are boxes."""
+    figure = own_style(Figure)()
+    figure.subplots().set_title("\u65e5\u672c \U0001f600")
+    assert figure_png(figure).startswith(b"\x89PNG")
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_fonts_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr(style.font_manager, "get_font_names", lambda: ["Noto Sans CJK JP", "DejaVu Sans", "Other"])
+    style._fonts.cache_clear()
+    assert style._fonts() == ["DejaVu Sans", "Noto Sans CJK JP"]
+    style._fonts.cache_clear()

@@ -106,7 +106,7 @@ def encode_clip(
         MediaError: The file cannot be read, lacks a stream, or has nothing in the part.
     """
     recording = Recording(path)
-    reader, info = recording.frames(), recording.info
+    reader, info = recording.frames(advice=""), recording.info
     images = _cut(info.image_span, start, end)
     sounds = _cut(info.audio_span, start, end)
     if images is None or sounds is None:
