@@ -9,7 +9,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from .image_processing_deepavfusion import ImageTransform
-from .media_deepavfusion import load_clip, probe_clip
+from .media_deepavfusion import load_clip
 from .numbers_deepavfusion import MAX_FRAMES, is_count
 from .sources_deepavfusion import as_items, is_file
 from .threads_deepavfusion import use_one_thread_after_fork
@@ -96,8 +96,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
         count = sample_indices_fn.keywords["num_frames"] if do_sample_frames else self.num_frames
         for video in as_videos(videos):
             if is_file(video):
-                start, end = probe_clip(video).span
-                video = load_clip(video, None, count, max(end - start, 1e-3), "image").frames
+                video = load_clip(video, None, count, seconds=None, require="image").frames
             if len(video) == 0:
                 raise ValueError("Expected a video with at least one frame, got none.")
             about = VideoMetadata(total_num_frames=len(video), frames_indices=list(range(len(video))))
