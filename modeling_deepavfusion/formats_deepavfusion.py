@@ -5,7 +5,7 @@ import re
 import zipfile
 
 _SIGNATURES = (
-    (rb".{4}ftyp(?!heic|avif)", "an MP4 or QuickTime file"),
+    (rb".{4}ftyp(?!hei|hev|avi|mif|msf)", "an MP4 or QuickTime file"),
     (rb".{4}ftyp", "an image (HEIC or AVIF)"),
     (rb"\x1aE\xdf\xa3", "a Matroska or WebM file"),
     (rb"RIFF.{4}WAVE", "a WAV file"),

@@ -17,8 +17,16 @@ class MediaError(Exception):
     exit_code = 2  # of commands: bad input
 
 
-class LimitError(MediaError):
-    """Raised if a file claims more than is allowed. The message is the reason alone, to which others add the file."""
+class ReasonError(MediaError):
+    """Raised where the file is not known. The message is the reason alone, to which others add the file."""
+
+
+class LimitError(ReasonError):
+    """Raised if a file claims more than is allowed."""
+
+
+class OpenerError(ReasonError):
+    """Raised if an image is of a format that the installed packages do not open."""
 
 
 def max_pixels() -> int:
@@ -77,6 +85,8 @@ __all__ = [
     "MIN_SAMPLING_RATE",
     "LimitError",
     "MediaError",
+    "OpenerError",
+    "ReasonError",
     "decoder_options",
     "max_pixels",
     "too_many_pixels",

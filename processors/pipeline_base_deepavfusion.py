@@ -14,6 +14,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .media_deepavfusion import load_clip, load_clips
 from .pixels_deepavfusion import to_pixels
 from .sources_deepavfusion import as_items, is_file
+from .timestamps_deepavfusion import as_timestamps
 from .waveforms_deepavfusion import with_own_rate
 
 _ARRAYS = ("image", "audio", "sampling_rate")
@@ -27,9 +28,9 @@ class DeepAVFusionPipeline(ChunkPipeline):
     paths, addresses, bytes, binary file objects, and values of `datasets`. A sequence of inputs, such as a list or a
     column, gives a list of results, a generator an iterator over them. `batch_size` counts windows.
 
-    `timestamps` (in seconds, a number or a list) selects windows of a file, `num_clips` spaces that many evenly over
-    it. By default there is one window in the middle. `fit` is how frames of another shape are fitted, by default as the
-    processor says: "crop", "pad", "squash", or "tiles", whose outputs are merged.
+    `timestamps` (in seconds, a number or a sequence) selects windows of a file, `num_clips` spaces that many evenly
+    over it. By default there is one window in the middle. `fit` is how frames of another shape are fitted, by default
+    as the processor says: "crop", "pad", "squash", or "tiles", whose outputs are merged.
 
     Attributes:
         model_name: Name of the model class.
@@ -102,6 +103,8 @@ class DeepAVFusionPipeline(ChunkPipeline):
     def _sanitize_parameters(self, **kwargs):
         fit = {"fit": kwargs.pop("fit")} if "fit" in kwargs else {}
         preprocess = fit | {name: kwargs.pop(name) for name in self.pre_parameters if name in kwargs}
+        if "timestamps" in preprocess:
+            preprocess["timestamps"] = as_timestamps(preprocess["timestamps"])
         postprocess = fit | {name: kwargs.pop(name) for name in self.post_parameters if name in kwargs}
         if kwargs:
             known = ", ".join((*self.pre_parameters, *self.post_parameters, "fit"))
@@ -114,7 +117,7 @@ class DeepAVFusionPipeline(ChunkPipeline):
         self, inputs, timestamps=None, num_clips: int | None = None, fit: str | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield the inputs of the model for each tile of each window, one sample each."""
-        several = num_clips is not None or isinstance(timestamps, (list, tuple))
+        several = num_clips is not None or isinstance(timestamps, list)
         processor, clips = self.processor.with_fit(fit), self._clips(inputs, timestamps, num_clips)
         clip = next(clips)
         while clip is not None:

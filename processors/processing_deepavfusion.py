@@ -16,7 +16,8 @@ from .image_processing_deepavfusion import DeepAVFusionImageProcessor, DeepAVFus
 from .numbers_deepavfusion import to_tensor
 from .post_processing_deepavfusion import PostProcessing
 from .samples_deepavfusion import SampleReader, collate_values, files_of
-from .sources_deepavfusion import as_items, is_file
+from .sources_deepavfusion import is_file
+from .timestamps_deepavfusion import as_timestamps
 from .video_processing_deepavfusion import (
     DeepAVFusionVideoProcessor,
     DeepAVFusionVideoProcessorKwargs,
@@ -191,8 +192,8 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
 
                 - `sampling_rate`: Sampling rate of `audio` in Hz, or that of each waveform; of `audio_kwargs`.
                 - `timestamps`: Middle of the window in a file in seconds; by default, the middle of the part that both
-                  streams cover. For several files, a list with one entry per file. An entry that is a list, or a list
-                  for a single file, gives several windows, each a sample of the batch.
+                  streams cover. For several files, a sequence with one entry per file. An entry that is a sequence, or
+                  one for a single file, gives several windows, each a sample of the batch.
                 - `num_clips`: Number of windows spread evenly over each file, instead of timestamps; B files give
                   B * num_clips samples in the order of the files.
                 - `return_tensors`: `"pt"`, the default, or `"np"`.
@@ -211,15 +212,13 @@ class DeepAVFusionProcessor(ProcessorMixin, PostProcessing):
         Raises:
             ImportError: If an address needs a package that is not installed.
             MediaError: If a file cannot be read, or has neither images nor audio.
-            TypeError: If an input has an unsupported type, or for unknown options.
+            TypeError: If an input or timestamp has an unsupported type, or for unknown options.
             ValueError: If an input has the wrong shape, or the numbers of images and waveforms differ.
         """
         if text is not None:
             raise ValueError(f"Expected images, videos or audio alone, got text={str(text)[:40]!r}.")
         options, return_tensors = self._options(kwargs)
-        timestamps, num_clips = options.get("timestamps"), options.get("num_clips")
-        timestamps = timestamps.tolist() if hasattr(timestamps, "tolist") else timestamps
-        timestamps = timestamps if (times := as_items(timestamps)) is None else times
+        timestamps, num_clips = as_timestamps(options.get("timestamps")), options.get("num_clips")
         reader = SampleReader(self, *(options[f"{kind}_kwargs"] for kind in ("images", "videos", "audio")))
         if (files := files_of(videos)) is not None:
             if images is not None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .audio_streams_deepavfusion import follow_audio
-from .media_deepavfusion import _Source
+from .file_source_deepavfusion import FileSource
 from .streams_deepavfusion import (
     Clip,
     best_stream,
@@ -21,8 +21,8 @@ from .streams_deepavfusion import (
     steps_back,
     timed,
     upright,
-    window_times,
 )
+from .timestamps_deepavfusion import window_times
 
 _BEYOND = 1.0  # seconds beyond the stated end of a file up to which gaps in its audio are filled
 Item = TypeVar("Item")
@@ -45,7 +45,7 @@ class Recording:
     """
 
     def __init__(self, path, require: str = "audio", exact: bool = False):
-        self._source = _Source(path)
+        self._source = FileSource(path)
         self.info = self._source.probe(exact)
         if require == "audio" and not self.info.has_audio:
             raise self._source.error("audio", "it has none, only images")
@@ -110,7 +110,7 @@ class Recording:
         Raises:
             MediaError: If there are no frames, or they cannot be decoded.
         """
-        reader, audio = FrameReader.of(self._source.name), _Source(self._source.name)
+        reader, audio = FrameReader.of(self._source.name), FileSource(self._source.name)
 
         def placed() -> Iterator[tuple[tuple[float, float], list[float]]]:
             for time in timestamps:
@@ -139,14 +139,14 @@ class FrameReader:
         rate: Frames per second of the file, as its headers state or suggest it; known once a frame has been read.
     """
 
-    def __init__(self, source: _Source):
+    def __init__(self, source: FileSource):
         self._source, self._time, self.rate = source, 0.0, Fraction(25)
         self._images: Generator[np.ndarray] | None = None
 
     @classmethod
     def of(cls, path) -> "FrameReader":
         """Make a reader of a path, bytes, or seekable binary file object."""
-        return cls(_Source(path))
+        return cls(FileSource(path))
 
     def at(self, time: float) -> np.ndarray:
         """Return the frame (H, W, 3) uint8 that is shown at a time in seconds, which must not be before the last one.
@@ -168,6 +168,8 @@ class FrameReader:
 
     def _decode(self) -> Generator[np.ndarray]:
         """Yield the frame at `_time`, which changes in between."""
+        while self._source.animation is not None:
+            yield self._source.read_frames([self._time])[0][0]
         first = self._time
         for back in steps_back(first):
             with self._source.open(f"images at {first:.2f} s") as container:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from .feature_extraction_deepavfusion import rates_of
-from .media_deepavfusion import load_clips, probe_clip
+from .media_deepavfusion import MediaInfo, load_clips, load_windows
 from .numbers_deepavfusion import to_tensor
 from .pixels_deepavfusion import as_list
-from .sources_deepavfusion import as_items, is_file, open_file
-from .streams_deepavfusion import window_times, window_timestamps
+from .sources_deepavfusion import as_items, is_file
+from .timestamps_deepavfusion import window_times, window_timestamps
 from .video_processing_deepavfusion import as_videos
 from .waveforms_deepavfusion import as_waveforms, to_mono, with_own_rate
 
@@ -105,9 +105,7 @@ class SampleReader:
 
     def _windows(self, file: Any, times: Any, num_clips: int | None, require: str) -> Iterator[tuple]:
         """Yield the frames and (waveform, sampling rate) of each window of a file."""
-        num_frames = 1 if self.processor.video_processor is None else self._num_frames
-        options = {"num_frames": num_frames, "seconds": self._seconds, "require": require}
-        for clip in load_clips(file, times, num_clips, **options):
+        for clip in load_clips(file, times, num_clips, **self._options(require)):
             yield clip.frames, None if clip.waveform is None else (clip.waveform, clip.sampling_rate)
 
     def _windows_with(self, file: Any, times: Any, num_clips: int | None, sound: Any, rate: Any) -> Iterator[tuple]:
@@ -119,18 +117,27 @@ class SampleReader:
         waveform, rate = to_mono(waveform), self.processor.feature_extractor.check_rate(own)
         length = waveform.shape[-1] / rate
 
-        def overlap() -> tuple[float, float]:
-            start, end = (0.0, length) if file is None else probe_clip(file).span
-            return min(start, length), min(end, length)
+        def place(info: MediaInfo | None) -> list[float]:
+            start, end = (0.0, length) if info is None else info.span
+            overlap = min(start, length), min(end, length)
+            middles = window_timestamps(lambda: overlap, times, num_clips, self._seconds)
+            return [sum(overlap) / 2 if time is None else time for time in middles]
 
-        file = file if file is None else open_file(file)
-        for time in window_timestamps(overlap, times, num_clips, self._seconds):
-            time = sum(overlap()) / 2 if time is None else time
-            images = None if file is None else next(self._windows(file, time, None, "image"))[0]
+        if file is None:
+            windows = ((None, time) for time in place(None))
+        else:
+            clips = load_windows(file, place, **self._options("image"))
+            windows = ((clip.frames, clip.timestamp) for clip in clips)
+        for images, time in windows:
             if time > length + 0.05:
                 raise ValueError(f"Expected audio up to the timestamp {time:.2f} s, got {length:.2f} s.")
             start = max(round(window_times(0.0, length, min(time, length), 1, self._seconds)[0] * rate), 0)
             yield images, (waveform[start : start + round(self._seconds * rate)], rate)
+
+    def _options(self, require: str) -> dict[str, Any]:
+        """Options of `load_clips` and `load_windows`."""
+        num_frames = 1 if self.processor.video_processor is None else self._num_frames
+        return {"num_frames": num_frames, "seconds": self._seconds, "require": require}
 
     @property
     def _seconds(self) -> float:

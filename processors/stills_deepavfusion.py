@@ -1,11 +1,10 @@
 """Still images as they are shown: the orientation of photos and frames, and the decoding of image files with PIL."""
 
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .limits_deepavfusion import LimitError, too_many_pixels
+from .limits_deepavfusion import LimitError, OpenerError, too_many_pixels
 
 try:
     from PIL import Image, UnidentifiedImageError, features
@@ -15,6 +14,12 @@ except ImportError:
 _EXIF_ORIENTATION = 0x0112
 # First bytes of the image files that PIL decodes; WebP is a RIFF file, like AVI.
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+# Brands of HEIF files, which FFmpeg opens as videos of their tiles, thumbnails and depth maps; those of `_ANY` do not
+# say how the images are coded.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_AVIF = (b"avif", b"avis")
+_ANY = (b"mif1", b"mif2", b"msf1")
+_HEIF = (*_HEIC, *_AVIF, *_ANY, b"avci", b"avcs", b"j2ki", b"j2is", b"vvic", b"vvis")
 
 
 class Orientation(NamedTuple):
@@ -53,14 +58,15 @@ _EXIF = (
 def is_misfit(error: Exception) -> bool:
     """Whether an error means that this code does not fit the installed PIL, rather than that an image is damaged.
 
-    PIL's decoders raise errors of these kinds for damaged images, but in their own code.
+    PIL's decoders, and those that pillow-heif adds, raise errors of these kinds for damaged images, but in their own
+    code.
     """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     raised_by = "" if place is None else place.tb_frame.f_globals.get("__name__", "")
     misfit = isinstance(error, AttributeError | ImportError | NameError | TypeError)
-    return misfit and raised_by.partition(".")[0] != "PIL"
+    return misfit and raised_by.partition(".")[0] not in ("PIL", "pillow_heif")
 
 
 def exif_orientation(image: Any) -> Orientation:
@@ -89,10 +95,14 @@ def matrix_orientation(matrix: np.ndarray) -> Orientation:
 
 
 def is_image_file(start: bytes) -> bool:
-    """Check by its first 12 bytes whether a file is an image that PIL decodes; False without PIL."""
+    """Check by its first 12 bytes whether a file is an image, which PIL decodes; without PIL, only HEIF files are."""
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    avif = start[4:12] == b"ftypavif" and Image is not None and features.check("avif")
-    return Image is not None and bool(webp or avif or start.startswith(_IMAGE_STARTS))
+    return is_heif(start) or (Image is not None and (webp or start.startswith(_IMAGE_STARTS)))
+
+
+def is_heif(start: bytes) -> bool:
+    """Check by its first 12 bytes whether a file is a HEIF image, such as a HEIC or AVIF photo."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF
 
 
 def decode_image(image: Any) -> np.ndarray:
@@ -152,48 +162,54 @@ def open_image(source: Any) -> Any:
 
     Raises:
         LimitError: If it has more pixels than allowed.
+        OpenerError: If it is a HEIF image that the installed packages do not open.
         Exception: Others of PIL's, if it is damaged.
     """
+    if Image is None:
+        raise OpenerError("Pillow, which opens images, is not installed: pip install pillow")
     try:
         return check_size(Image.open(source))
     except Image.DecompressionBombError as error:  # PIL's own limit, PIL.Image.MAX_IMAGE_PIXELS
         raise LimitError(f"it claims too many pixels ({error})") from error
+    except UnidentifiedImageError as error:
+        start = _read_start(source)
+        if is_heif(start):
+            raise OpenerError(_why_unopened(start)) from error
+        raise
 
 
-def read_still(source: Any) -> np.ndarray | None:
-    """Decode an image file as it is shown.
-
-    Args:
-        source: Path or seekable binary file object of which `is_image_file` is true.
-
-    Returns:
-        (H, W, 3) uint8 RGB; None for an animation, which is a video, and for other files that start like images.
-
-    Raises:
-        LimitError: If it has more pixels than allowed.
-        Exception: Others of PIL's, if it is damaged.
-    """
-    if not isinstance(source, str):
+def _read_start(source: Any) -> bytes:
+    """Read the first bytes of a path or seekable binary file object, the brands of a HEIF file among them."""
+    if hasattr(source, "read"):
         source.seek(0)
-        source = io.BytesIO(source.read())
-    try:
-        opened = open_image(source)
-    except UnidentifiedImageError:
-        return None
-    with opened as image:
-        # The further images of an MPO file, such as other views, are no animation.
-        if getattr(image, "is_animated", False) and image.format not in ("MPO", "TIFF"):
-            return None
-        return np.ascontiguousarray(decode_image(image))
+        return source.read(64)
+    with open(source, "rb") as file:
+        return file.read(64)
+
+
+def _why_unopened(start: bytes) -> str:
+    """Describe why PIL does not open a HEIF image, and what to do."""
+    size = int.from_bytes(start[:4], "big")
+    brands = [start[8:12], *(start[i : i + 4] for i in range(16, min(size, len(start)), 4))]
+    if not set(brands).isdisjoint(_AVIF):
+        if "avif" in features.modules and features.check("avif"):
+            return "it is a damaged AVIF image"
+        return "it is an AVIF image, which Pillow opens from version 11.3 on: pip install --upgrade pillow"
+    if "HEIF" in Image.OPEN:
+        return "it is a damaged HEIF image, or of a kind that the registered opener does not decode"
+    return (
+        "it is a HEIC or HEIF image, which Pillow opens with pillow-heif: pip install pillow-heif, and call "
+        "pillow_heif.register_heif_opener() before, or save it as JPEG or PNG"
+    )
 
 
 __all__ = [
     "Orientation",
     "decode_image",
     "exif_orientation",
+    "is_heif",
     "is_image_file",
     "is_misfit",
     "matrix_orientation",
     "open_image",
-    "read_still",
 ]

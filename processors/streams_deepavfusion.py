@@ -2,16 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .limits_deepavfusion import LimitError, decoder_options, too_many_pixels
-from .numbers_deepavfusion import MAX_WINDOWS, is_count
 from .stills_deepavfusion import Orientation, matrix_orientation
 
 try:
@@ -26,7 +25,7 @@ except ImportError:
 # are tried, and finally the start of the file, because decoding hours of video takes minutes.
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)
 # Assumed duration in seconds of a frame that has none.
-_FRAME_LENGTH = 0.04
+_FRAME_LENGTH = Fraction(1, 25)
 # Seconds up to which decoding goes on to a later frame, where no key frame is known to be closer to it.
 _GO_ON = 5.0
 # Decoding stops after this many damaged packets in a row.
@@ -150,7 +149,10 @@ def packet_spans(container, streams: dict) -> dict:
             begin = time * packet.time_base
         else:  # a raw stream: packets follow each other
             begin = spans[kind][1] if kind in spans else Fraction(0)
-        end = begin + (packet.duration or 0) * packet.time_base
+        if packet.duration:
+            end = begin + packet.duration * packet.time_base
+        else:
+            end = begin + (_FRAME_LENGTH if kind == "video" else 0)
         low, high = spans.get(kind, (begin, end))
         spans[kind] = (min(low, begin), max(high, end))
     return {kind: (float(low), float(high)) for kind, (low, high) in spans.items()}
@@ -210,7 +212,7 @@ def timed(frames):
     next_time = 0.0
     for frame in frames:
         time = next_time if frame.time is None else frame.time
-        next_time = time + (float(frame.duration * frame.time_base) if frame.duration else _FRAME_LENGTH)
+        next_time = time + float(frame.duration * frame.time_base if frame.duration else _FRAME_LENGTH)
         yield time, frame
 
 
@@ -285,53 +287,6 @@ def set_limits(stream) -> None:
     context.thread_count = torch.get_num_threads()  # by default, one for each core, in every worker of a loader
 
 
-def window_times(
-    start: float, end: float, timestamp: float, num_frames: int, seconds: float
-) -> tuple[float, list[float]]:
-    """Place the window of a timestamp within a file, and its frames.
-
-    Args:
-        start: Start of the file's first stream in seconds.
-        end: End of its last stream.
-        timestamp: Middle of the window in seconds; a window that extends beyond the file is shifted into it.
-        num_frames: 1 for the frame at the timestamp; more are spread evenly over the window.
-        seconds: Length of the window.
-
-    Returns:
-        The start of the window, and the ascending times of the frames, in seconds.
-    """
-    begin = min(timestamp - seconds / 2, end - seconds)
-    begin = max(begin, min(start, timestamp))
-    step = seconds / num_frames
-    return begin, [timestamp] if num_frames == 1 else [begin + (i + 0.5) * step for i in range(num_frames)]
-
-
-def dense_timestamps(start: float, end: float, num_clips: int, seconds: float) -> list[float]:
-    """Spread `num_clips` windows of `seconds` evenly over `start` to `end`, and return their middles."""
-    first, last = start + seconds / 2, end - seconds / 2
-    if num_clips == 1 or last <= first:
-        return [(start + end) / 2] * num_clips
-    return [first + (last - first) * index / (num_clips - 1) for index in range(num_clips)]
-
-
-def window_timestamps(span: Callable, timestamps: Any, num_clips: int | None, seconds: float) -> list:
-    """List the middles of windows: given ones, or `num_clips` spread over what `span` returns, (start, end) in seconds.
-
-    Raises:
-        ValueError: If there are both timestamps and `num_clips`, or no windows.
-    """
-    if num_clips is not None:
-        if timestamps is not None:
-            raise ValueError("Expected timestamps or num_clips, got both.")
-        if not is_count(num_clips, MAX_WINDOWS):
-            raise ValueError(f"Expected num_clips of at least 1, got {num_clips!r} (at most {MAX_WINDOWS}).")
-        timestamps = dense_timestamps(*span(), num_clips, seconds)
-    times = list(timestamps) if isinstance(timestamps, (list, tuple)) else [timestamps]
-    if not times:
-        raise ValueError("Expected at least one timestamp, got none.")
-    return times
-
-
 def upright(frames: list, ratio: float) -> np.ndarray:
     """Convert frames to RGB arrays, turned and mirrored as the file states, with square pixels.
 
@@ -374,7 +329,6 @@ __all__ = [
     "MediaInfo",
     "best_stream",
     "decode",
-    "dense_timestamps",
     "file_start",
     "header_span",
     "holds_stated_audio",
@@ -388,6 +342,4 @@ __all__ = [
     "steps_back",
     "timed",
     "upright",
-    "window_times",
-    "window_timestamps",
 ]

@@ -10,7 +10,7 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata
 
 from .image_processing_deepavfusion import ImageTransform
-from .media_deepavfusion import load_clip, probe_clip
+from .media_deepavfusion import load_clip
 from .numbers_deepavfusion import MAX_FRAMES, is_count
 from .sources_deepavfusion import as_items, is_file
 from .threads_deepavfusion import use_one_thread_after_fork
@@ -100,8 +100,7 @@ class DeepAVFusionVideoProcessor(ImageTransform, VideoProcessorMixin):
             if video is None:
                 raise _no_video(video)
             if is_file(video):
-                start, end = probe_clip(video).span
-                video = load_clip(video, None, self.num_frames, max(end - start, 1e-3), "image").frames
+                video = load_clip(video, None, self.num_frames, seconds=None, require="image").frames
             about = VideoMetadata(total_num_frames=len(video), frames_indices=list(range(len(video))))
             if do_sample_frames:
                 about.frames_indices = sample_indices_fn(metadata=about)

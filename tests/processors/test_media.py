@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepavfusion.processors import media_deepavfusion
+from deepavfusion.processors import file_source_deepavfusion
 from deepavfusion.processors.media_deepavfusion import (
     MediaError,
     dense_timestamps,
@@ -245,7 +245,7 @@ def test_a_still_image_is_shown_until_the_audio_ends(tmp_path, suffix, fps):
 def test_slides_are_not_read_as_damage(tmp_path, monkeypatch):
     """For frames that are seconds apart, decoding the next one is enough, without reading all packets."""
     path = write_media(tmp_path / "slides.mkv", frame_times=[0.0, 9.0, 18.0, 27.0], seconds=30, audio_codec="flac")
-    monkeypatch.setattr(media_deepavfusion, "packet_spans", lambda *_: pytest.fail("all packets were read"))
+    monkeypatch.setattr(file_source_deepavfusion, "packet_spans", lambda *_: pytest.fail("all packets were read"))
     for timestamp, shown in ((5.0, 0.0), (13.0, 9.0), (20.0, 18.0)):
         assert level(load_clip(path, timestamp).frames) == pytest.approx(gray_at(shown), abs=2)
 

@@ -265,6 +265,18 @@ class TestWindows:
         assert_same(several, single)
         assert len(pipe(path, timestamps=[1.0]) if task != EXTRACT else pipe(path, timestamps=[1.0])["fusion"]) == 1
 
+    @pytest.mark.parametrize("times", [(1.0, 4.0), np.array([1.0, 4.0]), torch.tensor([1.0, 4.0]), range(1, 5, 3)])
+    def test_sequences_of_timestamps(self, pipes, folder, times):
+        path = str(folder / "clip.mov")
+        assert_same(pipes[SEGMENT](path, timestamps=times), pipes[SEGMENT](path, timestamps=[1.0, 4.0]))
+        found = pipes[CLASSIFY](path, timestamps=times, return_timestamps=True)
+        assert found["timestamps"] == [1.0, 4.0]
+
+    def test_what_is_no_timestamp_is_refused(self, pipes, folder):
+        for times in ("1.0", ["1.0"], True):
+            with pytest.raises(TypeError, match="Expected timestamps as numbers of seconds, got "):
+                pipes[CLASSIFY](str(folder / "clip.mov"), timestamps=times)
+
     @pytest.mark.parametrize("batch_size", [1, 2])
     def test_progress_counts_windows_whatever_their_tiles(self, pipes, folder, batch_size, monkeypatch):
         seen = []

@@ -2,12 +2,14 @@
 
 import io
 from contextlib import nullcontext
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
 
-from deepavfusion.processors import containers_deepavfusion, media_deepavfusion
+from deepavfusion.processors import containers_deepavfusion, file_source_deepavfusion
 from deepavfusion.processors.media_deepavfusion import MediaError, load_clip, probe_clip
 from tests.media_factory import gray_at, media_bytes, tone
 
@@ -16,14 +18,14 @@ from tests.media_factory import gray_at, media_bytes, tone
 def decoded(monkeypatch):
     """Count decoded frames by kind of stream."""
     counts = {"video": 0, "audio": 0}
-    original = media_deepavfusion.decode
+    original = file_source_deepavfusion.decode
 
     def counting(container, stream, decoder=None):
         for frame in original(container, stream, decoder):
             counts[stream.type] += 1
             yield frame
 
-    monkeypatch.setattr(media_deepavfusion, "decode", counting)
+    monkeypatch.setattr(file_source_deepavfusion, "decode", counting)
     return counts
 
 
@@ -62,7 +64,7 @@ def test_a_file_is_opened_once_and_gives_what_it_gives_if_opened_anew(monkeypatc
     kept = [load_clip(data, time, num_frames) for time in (None, 0.4, 4.2)]
     if name in ("mp4", "matroska"):  # other formats have to be read again from earlier places
         assert len(opened) == 3
-    monkeypatch.setattr(media_deepavfusion._Source, "kept_open", lambda self: nullcontext())
+    monkeypatch.setattr(file_source_deepavfusion.FileSource, "kept_open", lambda self: nullcontext())
     for clip, expected in zip(kept, [load_clip(data, time, num_frames) for time in (None, 0.4, 4.2)], strict=True):
         assert np.array_equal(clip.frames, expected.frames)
         assert np.array_equal(clip.waveform, expected.waveform)
@@ -70,10 +72,10 @@ def test_a_file_is_opened_once_and_gives_what_it_gives_if_opened_anew(monkeypatc
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_video_is_decoded_in_as_many_threads_as_torch_has(monkeypatch, threads):
-    contexts, original = [], media_deepavfusion.set_limits
+    contexts, original = [], file_source_deepavfusion.set_limits
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(
-        media_deepavfusion, "set_limits", lambda stream: original(stream) or contexts.append(stream.codec_context)
+        file_source_deepavfusion, "set_limits", lambda stream: original(stream) or contexts.append(stream.codec_context)
     )
     load_clip(media_bytes(**MP4))
     assert [context.thread_count for context in contexts] == [threads]
@@ -104,6 +106,29 @@ def test_raw_streams_without_timestamps(codec, timestamp):
     middle = 2.0 if timestamp is None else timestamp
     expected = [gray_at(middle - 0.25), gray_at(middle + 0.25)]
     np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), expected, atol=2.5)
+
+
+def test_raw_streams_without_durations():
+    """Without a frame rate in the stream, 25 frames per second are assumed, of spans and frames alike."""
+    buffer, thousandth = io.BytesIO(), Fraction(1, 1000)
+    with av.open(buffer, "w", "h264") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = thousandth
+        for i in range(50):
+            gray = np.full((48, 64, 3), 20 + 4 * i, np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = i * 40, thousandth
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    data = buffer.getvalue()
+    with av.open(io.BytesIO(data)) as container:
+        assert not any(packet.duration for packet in container.demux()), "not the file that this test needs"
+    assert probe_clip(data).image_span == pytest.approx((0.0, 2.0))
+    for timestamp, shown in ((None, 25), (0.0, 0), (1.5, 37), (1.99, 49)):
+        assert load_clip(data, timestamp).frames.mean() == pytest.approx(20 + 4 * shown, abs=2)
+    with pytest.raises(MediaError, match="a timestamp within 0.00 to 2.00 s"):
+        load_clip(data, 3.0)
 
 
 def test_clip_unpacks_to_frames_waveform_and_rate():

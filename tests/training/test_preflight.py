@@ -699,6 +699,7 @@ def test_models_elsewhere_are_named_with_the_folder_above(place, tmp_path_factor
 
 MEDIA = {
     b"\0\0\0\x18ftypmp42": "an MP4 or QuickTime file",
+    **{b"\0\0\0\x18ftyp" + brand: "an image (HEIC or AVIF)" for brand in (b"heic", b"heix", b"hevc", b"mif1", b"avis")},
     b"RIFF\x24\0\0\0WAVEfmt ": "a WAV file",
     b"\x89PNG\r\n\x1a\n": "an image (PNG)",
     b"id,start,label\n": "text",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from deepavfusion.inference.jobs.progress import counted
-from deepavfusion.processors.streams_deepavfusion import window_times
+from deepavfusion.processors.timestamps_deepavfusion import window_times
 
 from ..wording import count
 from .clips import ClipDataset, ClipMedia

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from deepavfusion.processors import MediaError
-from deepavfusion.processors.limits_deepavfusion import LimitError
+from deepavfusion.processors.limits_deepavfusion import ReasonError
 from deepavfusion.processors.stills_deepavfusion import (
     Orientation,
     decode_image,
@@ -113,7 +113,7 @@ def _opened(path: str | Path, expected: str):
     try:
         with open_image(str(path)) as image:
             yield image
-    except LimitError as error:
+    except ReasonError as error:
         raise MediaError(f"{path}: expected {expected}, but {error}.") from error
     except MediaError:
         raise

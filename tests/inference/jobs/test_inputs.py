@@ -63,6 +63,7 @@ def test_folders_without_files_are_errors(folder):
     [
         (["a.JPG"], (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES), "1 image left out: a folder stands for its videos and audio"),
         (["a.png", "x/b.webp", "c.wav"], VIDEO_SUFFIXES, "2 images and 1 audio file left out: a folder stands for its"),
+        (["a.heic", "b.heif", "c.HIF"], VIDEO_SUFFIXES, "3 images left out: a folder stands for its"),
         (["a.txt", ".b.png"], VIDEO_SUFFIXES, None),
     ],
 )

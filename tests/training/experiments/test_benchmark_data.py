@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deepavfusion.processors import media_deepavfusion
+from deepavfusion.processors.file_source_deepavfusion import FileSource
 from deepavfusion.training.experiments import benchmark_data
 from deepavfusion.training.experiments.benchmark_data import __main__ as program
 from deepavfusion.training.experiments.benchmark_data import steps as steps_file
@@ -23,9 +23,9 @@ def test_files_and_shards_are_compared(tmp_path, capsys, monkeypatch):
     out = tmp_path / "results" / "found.json"
     page = write(tmp_path / "page.md", "before\n<!-- data:begin -->\n<!-- data:end -->\nafter\n")
     words = ["--size", "32", "--repeats", "1", "--samples", "20", "--results", str(out), "--page", str(page)]
-    decode = media_deepavfusion._Source.read_frames
+    decode = FileSource.read_frames
     assert program.main([str(tmp_path / "videos"), *words]) == 0
-    assert media_deepavfusion._Source.read_frames is decode  # as it was
+    assert FileSource.read_frames is decode  # as it was
     found = json.loads(out.read_text())
     rates = found["samples_per_second"]
     assert set(rates) == {"files", "pyav", "flac", "pcm", "h264"}

@@ -15,7 +15,7 @@ from PIL import Image
 from deepavfusion.processors import MediaError, MediaInfo
 from deepavfusion.processors.media_deepavfusion import Clip
 from deepavfusion.processors.recordings_deepavfusion import FrameReader
-from deepavfusion.processors.streams_deepavfusion import window_times
+from deepavfusion.processors.timestamps_deepavfusion import window_times
 from deepavfusion_cli.early.data import SHARDS, missing_shards
 from deepavfusion_cli.errors import cause
 from deepavfusion_cli.values import kind_of

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from deepavfusion.processors import media_deepavfusion
+from deepavfusion.processors.file_source_deepavfusion import FileSource
 
 from ...data import BrokenClip, ClipDataset
 from ...data.files import FileClips
@@ -80,9 +80,8 @@ def measure_steps(clips: FileClips, epochs: int) -> dict[str, float]:
             steps.replace(reader, "audio", reader.audio._replace(read=steps.timed("audio", reader.audio.read)))
             steps.watch(reader, "load", "images")
         else:
-            source = media_deepavfusion._Source
-            steps.watch(source, "read_frames", "images")
-            steps.watch(source, "read_audio", "audio")
+            steps.watch(FileSource, "read_frames", "images")
+            steps.watch(FileSource, "read_audio", "audio")
             steps.watch(reader, "load", "reading")
         steps.watch(clips.augmentation, "frames", "augmentation")
         steps.watch(clips.augmentation, "waveform", "augmentation")
