@@ -136,6 +136,8 @@ def _absorbs(query, states, k_proj, v_proj, num_heads) -> bool:
     """Whether `_attend_absorbed` may be used and saves arithmetic; it takes more kernels."""
     if prefers_few_kernels(states) or not (is_plain(k_proj) and is_plain(v_proj)):
         return False
+    if _AMX and query.dtype == torch.bfloat16 and query.requires_grad:  # few large products are then faster
+        return False
     num_queries, num_states, dim = query.shape[1], *states.shape[1:]
     width = k_proj.out_features + v_proj.out_features
     plain = num_states * (dim + num_queries) * width

@@ -72,6 +72,17 @@ def test_shapes_decide():
         assert attention._absorbs(*shapes, linear, linear, 12) is expected, (queries, states)
 
 
+@pytest.mark.parametrize(("amx", "expected"), [(True, [True, True, True, False]), (False, [True] * 4)])
+def test_precision_and_gradients_decide_on_cpus_with_amx(amx, expected, monkeypatch):
+    monkeypatch.setattr(attention, "_AMX", amx)
+    linear, states, found = nn.Linear(768, 768), torch.empty(1, 196, 768), []
+    for dtype in (torch.float32, torch.bfloat16):
+        for gradients in (False, True):
+            query = torch.empty(1, 8, 768, dtype=dtype, requires_grad=gradients)
+            found.append(attention._absorbs(query, states, linear, linear, 12))
+    assert found == expected
+
+
 class Adapter(nn.Linear):
     """A layer that does more than its weight says."""
 
