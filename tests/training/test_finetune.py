@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import stat
 import subprocess
 from types import SimpleNamespace
@@ -235,7 +236,7 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     assert "Classes of the model without clips here (1 of 3): rain\n" in printed
     assert "Classes here that the model does not know (1): siren\n" in printed
     assert printed.count("Left out: clips of classes that the model does not know (1)") == 2  # on the first screen, too
-    assert printed.count(f"It is not known on which clips {model} was trained: it has no recipe.yaml") == 1
+    assert printed.count(f"It is not known on which clips {model} was trained: it has no training_clips.parquet") == 1
     found = json.loads((out / "evaluation.json").read_text())
     assert (found["num_clips"], len(found["notes"])) == (3, 4)
     assert found["left_out"] == {"clips of classes that the model does not know": 1}
@@ -243,10 +244,45 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     assert evaluate.main(given) == 0
     printed = capsys.readouterr().out
     assert "1 of 4 clips held out by class: 1 clip" in printed
-    assert "It is not known" not in printed
+    assert "what data.validation_fraction=0.1 holds out is scored" in printed
     (model / "recipe.yaml").write_text("[")
     assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
     assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+def test_an_evaluation_leaves_out_what_the_model_was_trained_on(pretrained, tmp_path, capsys, monkeypatch):
+    for number, path in enumerate(make_clips(tmp_path / "clips", 6, seconds=1.0)):
+        put(path, tmp_path / "videos" / "ab"[number % 2] / f"clip{number}.mp4")
+    monkeypatch.chdir(tmp_path)
+    given = ["data.path=videos", "data.num_workers=0", "run.cpu=true", "task.dense_windows=0", "optim.batch_size=4"]
+    given.append("optim.mixed_precision=bf16")
+    training = [
+        f"model.init_from={pretrained}",
+        "run.output_dir=out",
+        "optim.epochs=1",
+        "data.validation_fraction=0.34",
+    ]
+    assert finetune.main(["folder_recognition", *given, *training]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "videos", tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    given[0] = "data.path=moved"
+    for model in ("../out", str(next((tmp_path / "out" / "checkpoints").iterdir()))):
+        capsys.readouterr()
+        words = ["folder_recognition", "--model", model, "--out", "results", "--overwrite", *given]
+        assert evaluate.main(words) == 0
+        printed = capsys.readouterr().out
+        assert "the whole folder, without 4 clips of the training: 2 clips, 2 classes" in printed
+        assert f"\nNot scored: 4 of 6 clips, as {model} was trained on them" in printed
+        assert "not known" not in printed
+        assert "not recorded" not in printed
+    assert (
+        "Not scored: 4 of 6 clips"
+        in json.loads((tmp_path / "elsewhere/results/evaluation.json").read_text())["notes"][0]
+    )
+    (tmp_path / "out" / "training_clips.parquet").write_bytes(b"")
+    assert evaluate.main(words) == 2
+    assert "it cannot be read on which clips it was trained: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from deepavfusion_cli.early.runs import ARGUMENT, OVERWRITE, BatchLayout, decisi
 from deepavfusion_cli.terminal import say
 
 from ..config.recipe import Recipe
+from ..data.identity import TrainingClips
+from ..data.identity.clips import FILE as TRAINING_CLIPS
 from ..report.predictions import NEIGHBORS
 from ..tasks import Task
 from .checkpoints import (
@@ -44,7 +46,7 @@ from .logging import MetricsFile
 
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
-_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", f"{NEIGHBORS}.json")
+_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, TRAINING_CLIPS, "reconstructions.png", f"{NEIGHBORS}.json")
 
 
 def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
@@ -193,11 +195,12 @@ class RunFolder(ResultFolder):
         if not kept:
             shutil.rmtree(self.draft, ignore_errors=True)
 
-    def begin(self, recipe: str) -> None:
+    def begin(self, recipe: str, clips: TrainingClips | None = None) -> None:
         """Remove what a new start or a killed process has made invalid, and mark the folder as that of this run.
 
         Args:
             recipe: Recipe of the run, as YAML.
+            clips: Clips that it trains on, on the main process. Those of the run that it resumes stay among them.
         """
         if self.processes.is_main_process:
             whole = [entry for entry in complete_checkpoints(self.checkpoints) if entry.name not in self.damaged]
@@ -216,6 +219,12 @@ class RunFolder(ResultFolder):
                     shutil.copyfile(earlier, self.draft / name)
             self.metrics.keep_until(-1 if self.resume_from is None else checkpoint_step(self.resume_from))
             write_atomically(self.work / RECIPE_FILE, recipe)
+            if clips is not None:
+                file = self.work / TRAINING_CLIPS
+                if self.resume_from is not None:
+                    with contextlib.suppress(OSError, ValueError):  # of an earlier version, or damaged
+                        clips |= TrainingClips.read(file)
+                write_atomically(file, clips.to_bytes())
         self.processes.wait_for_everyone()
 
     def publish(self, finished: bool = True) -> None:

@@ -13,6 +13,7 @@ from deepavfusion_cli.early.runs import BatchLayout
 from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
+from ..data.identity import training_clips
 from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
@@ -114,7 +115,8 @@ class Run:
         order = self._order(0 if resume_from is None else checkpoint_step(resume_from))
         self.folder.require_space_for(model)
         with self.folder.claimed():
-            self.folder.begin(recipe.to_yaml())
+            trained = training_clips(self.train_clips) if self.processes.is_main_process else None
+            self.folder.begin(recipe.to_yaml(), trained)
             if recipe.optim.fsdp:
                 model = shard(model, recipe, self.folder)
             recipe.model.set_computation(model)

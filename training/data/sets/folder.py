@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 HELD_OUT = 0.1  # fraction of the clips of a folder without splits that is held out by default
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
 WHOLE_FOLDER = "the whole folder"  # in the description of such clips
+HELD_OUT_CLIPS = "held out"  # in that of clips of which a fraction is
 
 
 @functools.cache
@@ -211,7 +212,9 @@ def divide(rows, split: str, fraction: float, root: str):
         held = held_out_clips(groups, fraction, classes)
         if not held.any():  # every class is a single recording, as in folders of one video each
             held, classes = held_out_clips(groups, fraction), None
-        note = f"{held.sum()} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
+        note = (
+            f"{held.sum()} of {count(len(rows), 'clip')} {HELD_OUT_CLIPS}{' by class' if classes is not None else ''}"
+        )
         chosen = held if split != "train" else ~held
         found = f"{count(len(rows), 'clip')} of {count(len(groups.names), 'recording')} in all"
         if len(groups.names) == 1:
