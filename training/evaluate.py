@@ -42,6 +42,7 @@ from .data.identity.clips import FILE
 from .data.identity.unseen import LeftOut
 from .data.scenes.cache import cache_notes
 from .data.sets.folder import HELD_OUT, HELD_OUT_CLIPS, WHOLE, WHOLE_FOLDER
+from .data.shards import WITHOUT_SPLITS, read_about
 from .wording import count
 
 
@@ -159,7 +160,10 @@ def left_out_note(left: LeftOut | None, origin: str) -> list[str]:
 
 
 def has_no_splits(data: DataArguments) -> bool:
-    """Whether a data set may be a folder without splits, of which any clips can be scored."""
+    """Whether a data set may be a folder without splits, or is shards of one, of which any clips can be scored."""
+    if data.name == "shards":
+        with contextlib.suppress(OSError, ValueError):  # building the data set says what is wrong
+            return WITHOUT_SPLITS in read_about(str(data.path), data.cache_dir)["splits"]
     return data.name == "folder"
 
 

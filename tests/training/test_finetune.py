@@ -23,6 +23,7 @@ from deepavfusion import (
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training import evaluate, finetune, probe, verify
+from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
@@ -248,6 +249,31 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     (model / "recipe.yaml").write_text("[")
     assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
     assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+def test_shards_of_a_folder_without_splits_are_scored_whole_and_those_with_splits_are_not(tmp_path):
+    recipe, notes = load_recipe("evaluate", "folder_recognition", ["data.name=shards", "data.path=nowhere"]), []
+    for splits, whole in (({"clips": 8}, True), ({"train": 6, "test": 2}, False), (None, False)):
+        recipe.data.path = str(tmp_path / str(splits))
+        if splits:
+            write_about(tmp_path / str(splits), splits)
+        scored, notes = evaluate.split_to_score(recipe, "ORG/NAME", None)
+        assert (scored.data.validation_fraction == 1.0, len(notes)) == (whole, int(whole))
+    recipe.data.path, recipe.data.validation_fraction = str(tmp_path / str({"clips": 8})), 0.3
+    assert evaluate.split_to_score(recipe, "ORG/NAME", None)[0].data.validation_fraction == 0.3
+
+
+def write_about(folder, splits):
+    about = {
+        "version": 2,
+        "data": "folder",
+        "kind": "videos",
+        "audio": "flac",
+        "video": "jpeg",
+        "tasks": ["recognition"],
+    }
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({**about, "options": {}, "splits": splits, "sampling_rate": 16000}))
 
 
 def test_an_evaluation_leaves_out_what_the_model_was_trained_on(pretrained, tmp_path, capsys, monkeypatch):

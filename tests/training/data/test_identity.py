@@ -101,6 +101,7 @@ def test_shards_hold_the_clips_of_their_folder(direction, videos, trained, tmp_p
         clips = clips_of(**scored)
     assert names(clips) == held_out(videos)
     assert (left.clips, left.total) == (4, 6)
+    assert "the whole folder" in clips.card
 
 
 ABOUT = {"data": "folder", "kind": "videos", "tasks": ["recognition", "separation"], "options": {}}
@@ -159,10 +160,12 @@ def test_digests_are_stored_whole_and_say_no_names(trained, tmp_path):
             TrainingClips.read(path)
 
 
-def test_names_count_alone_where_a_size_is_unknown():
-    known, unknown = ClipDigests.of(["a/x.mp4"], [5]), ClipDigests.of(["b/x.mp4"], [None])
+def test_names_of_file_and_folder_count_where_a_size_is_unknown():
+    known, unknown = ClipDigests.of(["x/a/1.mp4"], [5]), ClipDigests.of(["y/a/1.mp4"], [None])
     assert TrainingClips(known).among(unknown).tolist() == [True]
     assert TrainingClips(unknown).among(known).tolist() == [True]
-    assert TrainingClips(known).among(ClipDigests.of(["x.mp4", "y.mp4"], [6, None])).tolist() == [False, False]
+    others = ClipDigests.of(["a/1.mp4", "b/1.mp4", "a/2.mp4"], [6, None, None])
+    assert TrainingClips(known).among(others).tolist() == [False, False, False]
+    assert TrainingClips(unknown).among(others).tolist() == [True, False, False]
     composed, decomposed = "\u00e9.mp4", "e\u0301.mp4"  # as file systems write it
     assert TrainingClips(ClipDigests.of([composed], [5])).among(ClipDigests.of([decomposed], [5])).all()

@@ -1,8 +1,8 @@
 """Digests of clips, and the file beside a model in which those that it was trained on are stored.
 
 A clip is known by the name of its file, without folders, and its size in bytes: these are the same in another working
-directory, in a folder that was moved, copied or divided into other classes, and in shards made of it. The name alone
-counts where the size is unknown. Digests say nothing of names to those who do not know them.
+directory, in a folder that was moved, copied or divided into other classes, and in shards made of it. Where the size is
+unknown, the names of the file and of its folder count. Digests say nothing of names to those who do not know them.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ class ClipDigests:
     """Digests of clips, (N,) uint64 each.
 
     Attributes:
-        name: Of the name of each clip's file, without folders.
-        file: Of that and the size of the file; 0 where it is unknown.
-        part: Of the name, and the start and end of the clip in the file.
+        name: Of the names of each clip's file and of its folder.
+        file: Of the name and size of the file; 0 where the size is unknown.
+        part: Of the name of the file, and the start and end of the clip in it.
     """
 
     name: np.ndarray
@@ -53,14 +53,13 @@ class ClipDigests:
             starts: Start of each clip in its file in seconds, or None; all of the file by default.
             ends: End of each clip.
         """
-        names = [unicodedata.normalize("NFC", os.path.basename(path)) for part in parts_of(paths) for path in part]
-        nothing = [None] * len(names)
-        files = [
-            _UNKNOWN if size is None else _digest(f"{name} {size}") for name, size in zip(names, sizes, strict=True)
-        ]
+        places = ["/".join(_plain(path).rsplit("/", 2)[-2:]) for part in parts_of(paths) for path in part]
+        names, nothing = [place.rpartition("/")[2] for place in places], [None] * len(places)
+        sized = zip(names, sizes, strict=True)
+        files = [_UNKNOWN if size is None else _digest(f"{name} {size}") for name, size in sized]
         spans = zip(names, starts or nothing, ends or nothing, strict=True)
         parts = [_digest(f"{name} {start} {end}") for name, start, end in spans]
-        return cls(*(np.array(values, np.uint64) for values in (list(map(_digest, names)), files, parts)))
+        return cls(*(np.array(values, np.uint64) for values in (list(map(_digest, places)), files, parts)))
 
     @classmethod
     def of_rows(cls, rows: Any, stored: bool = False) -> "ClipDigests":
@@ -74,6 +73,11 @@ class ClipDigests:
         paths = rows["path"][:]
         sizes = columns.get("bytes") or ([None] * len(paths) if stored else file_sizes(paths))
         return cls.of(paths, sizes, columns.get("start"), columns.get("end"))
+
+
+def _plain(path: str) -> str:
+    """A path as it is written on any machine."""
+    return unicodedata.normalize("NFC", str(path)).replace(os.sep, "/")
 
 
 def _digest(text: str) -> int:

@@ -15,7 +15,7 @@ from ..sets.groups import equals
 from .downloads import is_remote, local_copy
 from .drafts import writing
 from .encoding import ARRAYS
-from .preparation import Preparation
+from .preparation import WITHOUT_SPLITS, Preparation
 from .reading import ABOUT, AGAIN, INDEX, read_about
 from .writing import read_part
 
@@ -122,7 +122,7 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     about = {
         **preparation.settings(),
         **about,
-        "splits": {split or "clips": len(table) for split, table in zip(preparation.rows, tables, strict=True)},
+        "splits": {split or WITHOUT_SPLITS: len(table) for split, table in zip(preparation.rows, tables, strict=True)},
         "bytes": size,
         "broken": [list(pair) for pair in broken],
     }

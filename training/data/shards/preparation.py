@@ -18,6 +18,7 @@ from .encoding import EncodedClip, Encoding, encode_clip
 from .reading import VERSION, read_json
 from .stills import EncodedStills, encode_stills, stills_of
 
+WITHOUT_SPLITS = "clips"  # stands for a split in names and numbers of clips, where there are none
 _SHARDS, _MOST_CLIPS = 100, 256  # shards of a data set by default, and clips of each at most
 
 
@@ -85,7 +86,9 @@ class Preparation:
         found, size = [], self.shard_size
         for split, rows in self.rows.items():
             for k, first in enumerate(range(0, len(rows), size)):
-                found.append(Shard(f"{split or 'clips'}-{k:06d}", split, range(first, min(first + size, len(rows)))))
+                found.append(
+                    Shard(f"{split or WITHOUT_SPLITS}-{k:06d}", split, range(first, min(first + size, len(rows))))
+                )
         return found
 
     @property
@@ -184,4 +187,13 @@ def _mark_of(preparation: Preparation) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-__all__ = ["FolderTakenError", "Preparation", "Shard", "begun_shard_size", "claim", "is_claimed", "stored_name"]
+__all__ = [
+    "WITHOUT_SPLITS",
+    "FolderTakenError",
+    "Preparation",
+    "Shard",
+    "begun_shard_size",
+    "claim",
+    "is_claimed",
+    "stored_name",
+]

@@ -17,7 +17,7 @@ from .audio import AUDIO_FORMATS
 from .drafts import remove_dead_drafts, writing
 from .encoding import EncodedClip
 from .members import TarWriter
-from .preparation import Preparation, Shard, claim
+from .preparation import WITHOUT_SPLITS, Preparation, Shard, claim
 from .reading import read_json
 from .stills import FRAME_COLUMNS, EncodedStills
 
@@ -135,7 +135,7 @@ def _write_clip(
             entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
         about = _about(row, rows.features, preparation)
         suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
-        return entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix), broken
+        return entry | _add_clip(tar, f"{split or WITHOUT_SPLITS}-{i:08d}", found, about, suffix), broken
 
 
 def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
