@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training import evaluate, finetune, probe, verify
 from deepavfusion.training.config.recipe import load_recipe
+from deepavfusion.training.data.files import FileClips
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
@@ -249,6 +252,35 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     (model / "recipe.yaml").write_text("[")
     assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
     assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+def test_a_run_is_not_resumed_on_a_folder_that_changed(pretrained, tmp_path, capsys, monkeypatch):
+    videos = tmp_path / "videos"
+    for number, path in enumerate(make_clips(tmp_path / "clips", 6, seconds=1.0)):
+        put(path, videos / "ab"[number % 2] / f"clip{number}.mp4")
+    words = [f"model.init_from={pretrained}", f"run.output_dir={tmp_path / 'out'}", "optim.epochs=2"]
+    words += [f"data.path={videos}", "data.num_workers=0", "run.cpu=true", "task.dense_windows=0", "optim.batch_size=2"]
+    words.append("optim.mixed_precision=bf16")
+    with monkeypatch.context() as patched:
+        read = FileClips.__getitems__
+
+        def stop(clips, items):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return read(clips, items)
+
+        patched.setattr(FileClips, "__getitems__", stop)
+        assert finetune.main(["folder_recognition", *words]) == 143
+    for finished in (False, True):
+        (videos / "a").rename(videos / "c")
+        assert finetune.main(["folder_recognition", *words]) == 2
+        assert "other data (before -> now):\n  data: classes a, b -> b, c\n" in capsys.readouterr().err
+        (videos / "c").rename(videos / "a")
+        put(videos / "a" / "clip0.mp4", videos / "a" / "more.mp4")
+        assert finetune.main(["folder_recognition", *words]) == 2
+        assert "other data (before -> now):\n  data: 4 -> 5 training clips\n" in capsys.readouterr().err
+        (videos / "a" / "more.mp4").unlink()
+        assert finetune.main(["folder_recognition", *words]) == 0
+        assert ("nothing to do" if finished else "resumed after step 1 from") in capsys.readouterr().out
 
 
 def test_shards_of_a_folder_without_splits_are_scored_whole_and_those_with_splits_are_not(tmp_path):

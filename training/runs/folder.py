@@ -5,6 +5,7 @@ entries with names of this package are ever removed, one by one, and a finished 
 
     folder = RunFolder("runs/mine", "pretrain", accelerator)     # read-only; refuses foreign folders
     folder.plan(fingerprint, batch)                              # read-only; refuses the folder of another run
+    folder.compare(contents)                                     # read-only; refuses that of a run on other clips
     folder.claim()                                               # lock it
     folder.begin(recipe.to_yaml())                               # remove what is trained again
     ...                                                          # folder.checkpoints, folder.work, folder.draft
@@ -24,7 +25,15 @@ from accelerate import Accelerator, PartialState
 
 from deepavfusion.inference.files import apply_umask, require_space, saving, write_atomically
 from deepavfusion.inference.folder import FolderError, ResultFolder, files_below
-from deepavfusion_cli.early.runs import ARGUMENT, OVERWRITE, BatchLayout, decisive, plan_run, run_record
+from deepavfusion_cli.early.runs import (
+    ARGUMENT,
+    OVERWRITE,
+    BatchLayout,
+    content_changes,
+    decisive,
+    plan_run,
+    run_record,
+)
 from deepavfusion_cli.terminal import say
 
 from ..config.recipe import Recipe
@@ -122,7 +131,24 @@ class RunFolder(ResultFolder):
         Raises:
             FolderError: If the folder holds another run, or a finished model that is not to be overwritten.
         """
-        self._record, mark = run_record(self.command, fingerprint, batch), self.mark
+        self._record = run_record(self.command, fingerprint, batch)
+        self._decide()
+
+    def compare(self, contents: dict[str, Any]) -> None:
+        """Decide anew if the clips of the run are not those of the run in the folder, without changing anything.
+
+        Args:
+            contents: Name of a split -> what `contents_of` returns for it.
+
+        Raises:
+            FolderError: As `plan`.
+        """
+        self._record["contents"] = contents
+        if self.mark is not None and content_changes(self.mark.get("contents"), contents):
+            self._decide()
+
+    def _decide(self) -> None:
+        mark, self.resume_from = self.mark, None
         if mark is None:
             return
         options = {"resume": self.resume, "allow_changed": self.allow_changed, "overwrite": self.overwrite}

@@ -13,7 +13,7 @@ from deepavfusion_cli.early.runs import BatchLayout
 from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
-from ..data.identity import training_clips
+from ..data.identity import contents_of, training_clips
 from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
@@ -66,6 +66,7 @@ class Run:
         self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
         self.folder.plan(fingerprint(self.task, recipe, config), self.batch)
         self._build_data(config)
+        self.folder.compare(self._contents())
         self.finished = self.folder.finished
         if not self.finished:
             self._build_trainer()
@@ -98,6 +99,12 @@ class Run:
         if not len(self.train_clips):
             raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
         self.schedule = Schedule(recipe.optim, len(self.train_clips), self.batch.effective)
+
+    def _contents(self) -> dict[str, dict]:
+        splits = {"training clips": self.train_clips, "held-out clips": self.final.clips}
+        if self.evaluation not in (None, self.final):
+            splits["clips to select on"] = self.evaluation.clips
+        return {name: contents_of(clips, self.recipe.command != "pretrain") for name, clips in splits.items()}
 
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation

@@ -8,7 +8,7 @@ import pytest
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training.data import build_dataset
 from deepavfusion.training.data.frames import Still
-from deepavfusion.training.data.identity import ClipDigests, TrainingClips, leaving_out, training_clips
+from deepavfusion.training.data.identity import ClipDigests, TrainingClips, contents_of, leaving_out, training_clips
 from deepavfusion.training.data.identity.clips import FILE
 from deepavfusion.training.data.sets.folder import WHOLE, read_folder
 from deepavfusion.training.data.shards import Encoding, Preparation, finish, prepare
@@ -169,3 +169,36 @@ def test_names_of_file_and_folder_count_where_a_size_is_unknown():
     assert TrainingClips(unknown).among(others).tolist() == [True, False, False]
     composed, decomposed = "\u00e9.mp4", "e\u0301.mp4"  # as file systems write it
     assert TrainingClips(ClipDigests.of([composed], [5])).among(ClipDigests.of([decomposed], [5])).all()
+
+
+def test_contents_are_the_clips_in_their_order_wherever_they_are(videos, tmp_path):
+    first = contents_of(clips_of(videos))
+    assert first | {"digest": None} == {"items": 6, "classes": ["a", "b"], "digest": None}
+    copy = shutil.copytree(videos, tmp_path / "other")
+    assert contents_of(clips_of(copy)) == first
+    assert contents_of(clips_of(copy), classes=False) == first | {"classes": None}
+    found = {first["digest"]}
+    lines = [f"{path.parent.name}/{path.name},{path.parent.name},0,1" for path in sorted(copy.rglob("*.mp4"))]
+    for changed in (
+        lines,
+        lines[::-1],
+        lines[1:],
+        [line.replace(",0,1", ",0,0.5") for line in lines],
+        [*lines[:-1], lines[0]],
+    ):
+        text = "\n".join(["file,label,start,end", *changed])
+        found.add(contents_of(clips_of(copy, annotations=str(write(tmp_path / "list.csv", text))))["digest"])
+    relabeled = [lines[0].replace("a,0", "b,0"), *lines[1:]]
+    write(tmp_path / "list.csv", "\n".join(["file,label,start,end", *relabeled]))
+    found.add(contents_of(clips_of(copy, annotations=str(tmp_path / "list.csv")))["digest"])
+    (copy / "a" / "clip0.mp4").rename(copy / "a" / "clip00.mp4")
+    found.add(contents_of(clips_of(copy))["digest"])
+    assert len(found) == 8
+    pairs = contents_of(clips_of(videos, task="separation"))
+    assert (pairs["items"], pairs["classes"]) == (6, None)
+    stills = [Still(f"{number}.png", "clip.mp4", 0.1, f"{number}.png") for number in range(3)]
+    processor = DeepAVFusionProcessor.from_config(MODEL)
+    frames = [contents_of(MaskClips(some, processor, False, 0)) for some in (stills, stills[::-1], stills[1:])]
+    assert len({part["digest"] for part in frames}) == 3
+    scenes = contents_of(build_dataset({"name": "scenes", "train_size": 4}, MODEL, "train", True, 0))
+    assert (scenes["items"], scenes["digest"]) == (4, None)
