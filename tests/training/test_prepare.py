@@ -19,7 +19,7 @@ from deepavfusion.training import check as check_data
 from deepavfusion.training import prepare, suggestions
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.shards import Preparation, preparation
+from deepavfusion.training.data.shards import Preparation, preparation, read_shards
 from deepavfusion.training.data.shards import writing as shard_writing
 from deepavfusion.training.tasks import Localization, Segmentation
 from deepavfusion_cli import arguments
@@ -70,6 +70,19 @@ def test_a_folder_is_prepared_and_trained_on(videos, tmp_path, capsys):
     other = [*arguments[:3], str(tmp_path / "again"), *SETTINGS, "--num-workers", "0"]
     assert prepare.main(other) == 0
     assert files(tmp_path / "again") == before
+
+
+def test_links_to_one_file_are_one_recording(videos, tmp_path, capsys):
+    """Whose name, as all names in prepared data sets, does not depend on where the folder is."""
+    shutil.copytree(videos, tmp_path / "set")
+    (tmp_path / "set" / "b" / "link.mp4").symlink_to("../a/clip0.mp4")
+    out = tmp_path / "out"
+    assert prepare.main(["prepare", "folder", str(tmp_path / "set"), str(out), *SETTINGS, "--num-workers", "0"]) == 0
+    rows = read_shards(str(out))
+    assert dict(zip(rows["path"], rows["recording"], strict=True)) == {
+        "set/b/link.mp4": "set/a/clip0.mp4",
+        **{name: name for name in rows["path"] if name != "set/b/link.mp4"},
+    }
 
 
 def test_progress_is_that_of_clips(videos, tmp_path, capsys, monkeypatch):

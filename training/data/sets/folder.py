@@ -26,7 +26,7 @@ from deepavfusion_cli.early.contents import annotation_files, check_videos, is_v
 from ...wording import count
 from .annotations import is_split, read_annotations, split_name
 from .groups import Labels, arrow_column, equals, group, held_out_groups, label_arrays, labels_of, name_order
-from .names import find_listed, recording_of
+from .names import find_listed, recordings_of
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def divide(rows, split: str, fraction: float, root: str):
     """The rows of a split of a folder, with the column `recording`.
 
     Without given splits, clips are held out as both validation and test split (see `hold_out`), by classes where there
-    are any. Without a given recording, it is that of `recording_of`.
+    are any. Without a given recording, it is that of `recordings_of`.
 
     Args:
         rows: A dataset of `make_rows`.
@@ -225,13 +225,13 @@ def divide(rows, split: str, fraction: float, root: str):
 
 
 def _with_recordings(rows):
-    """The rows with the recording of each: where none is given, that of `recording_of`."""
+    """The rows with the recording of each: where none is given, that of `recordings_of`."""
     if "recording" in rows.column_names:
         column = arrow_column(rows, "recording")
         if not column.null_count and not equals(column, "").any():
             return rows
     own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
-    recordings = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
+    recordings = [name or of_file for name, of_file in zip(own, recordings_of(rows["path"][:]), strict=True)]
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
     return rows.add_column("recording", recordings)
 

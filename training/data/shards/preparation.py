@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepavfusion_cli.early.contents import is_video
 from deepavfusion_cli.early.data import PREPARATION, FolderTakenError, is_preparation
 
 from ..sets.names import recording_of
@@ -63,7 +64,10 @@ class Preparation:
         """The recording of each of some rows, given as columns: a name, or that of the file."""
         own = rows.get("recording") or [None] * len(rows["path"])
         found = [recording_of(path) if name is None else name for path, name in zip(rows["path"], own, strict=True)]
-        return [self.name(path) if name == path else name for path, name in zip(rows["path"], found, strict=True)]
+        return [
+            self.name(name) if name == path or _is_file(name) else name  # another one if it is linked
+            for path, name in zip(rows["path"], found, strict=True)
+        ]
 
     def encode(self, row: dict, folder: str | None = None, seconds: float = math.inf) -> EncodedClip | EncodedStills:
         """Encode the clip of a row, which is to be closed.
@@ -118,6 +122,11 @@ class Preparation:
         """What the bytes of the shards depend on, beside the rows."""
         encoding = asdict(self.encoding) | {"fps": float(self.encoding.fps)}
         return {"version": VERSION, **encoding, "clips_per_shard": self.shard_size}
+
+
+def _is_file(recording: str) -> bool:
+    """Whether a recording is called by the path of a video."""
+    return is_video(os.path.basename(recording)) and os.path.isfile(recording)
 
 
 def stored_name(path: str, root: str) -> str:
