@@ -21,7 +21,7 @@ from .preparation import WITHOUT_SPLITS, FolderTakenError, Preparation, begun_sh
 from .reading import ShardReader, read_about
 from .source import chosen_options, list_digests
 from .stills import still_rows
-from .writing import estimate_bytes, free_bytes, pending_shards, prepare
+from .writing import changed_sources, estimate_bytes, free_bytes, pending_shards, prepare
 
 __all__ = [
     "WITHOUT_SPLITS",
@@ -30,6 +30,7 @@ __all__ = [
     "Preparation",
     "ShardReader",
     "begun_shard_size",
+    "changed_sources",
     "chosen_options",
     "claim",
     "estimate_bytes",
