@@ -27,6 +27,7 @@ from .data.shards import (
     Encoding,
     Preparation,
     begun_shard_size,
+    changed_sources,
     chosen_options,
     estimate_bytes,
     finish,
@@ -114,7 +115,12 @@ def main(argv: list[str]) -> int:
     )
     begun = is_claimed(preparation, given.out)
     (number, parts), shards = given.part, preparation.shards()[given.part[0] :: given.part[1]]
-    pending = pending_shards(preparation, given.out, given.part)
+    changed = changed_sources(preparation, given.out, shards)
+    pending = pending_shards(preparation, given.out, given.part, changed)
+    if changed:
+        files = sorted({file for some in changed.values() for file in some})
+        what = f"{count(len(files), 'file')} changed after being stored, first: {files[0]}"
+        say(f"{what}; written again: {count(len(changed), 'shard')}")
     if given.check_space and pending and not has_space(preparation, given, begun):
         return BAD_INPUT
     total, left = (sum(len(shard.rows) for shard in some) for some in (shards, pending))

@@ -36,6 +36,7 @@ _RESULTS = (
     "nearest_neighbours.json",
     ".eval_results/*.yaml",
     "metrics.jsonl",
+    "training_clips.parquet",  # digests, which say no names
     REPORT,
     "trainer_state.json",
     "all_results.json",

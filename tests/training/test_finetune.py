@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import re
+import shutil
+import signal
 import stat
 import subprocess
 from types import SimpleNamespace
@@ -22,6 +25,8 @@ from deepavfusion import (
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.tasks_deepavfusion import TASKS
 from deepavfusion.training import evaluate, finetune, probe, verify
+from deepavfusion.training.config.recipe import load_recipe
+from deepavfusion.training.data.files import FileClips
 from deepavfusion.training.data.scenes import CLASS_NAMES
 from deepavfusion.training.runs import run
 from deepavfusion.training.runs.checkpoints import complete_checkpoints
@@ -235,7 +240,7 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     assert "Classes of the model without clips here (1 of 3): rain\n" in printed
     assert "Classes here that the model does not know (1): siren\n" in printed
     assert printed.count("Left out: clips of classes that the model does not know (1)") == 2  # on the first screen, too
-    assert printed.count(f"It is not known on which clips {model} was trained: it has no recipe.yaml") == 1
+    assert printed.count(f"It is not known on which clips {model} was trained: it has no training_clips.parquet") == 1
     found = json.loads((out / "evaluation.json").read_text())
     assert (found["num_clips"], len(found["notes"])) == (3, 4)
     assert found["left_out"] == {"clips of classes that the model does not know": 1}
@@ -243,10 +248,99 @@ def test_a_folder_is_scored_whole_and_its_classes_are_matched_by_name(tmp_path, 
     assert evaluate.main(given) == 0
     printed = capsys.readouterr().out
     assert "1 of 4 clips held out by class: 1 clip" in printed
-    assert "It is not known" not in printed
+    assert "what data.validation_fraction=0.1 holds out is scored" in printed
     (model / "recipe.yaml").write_text("[")
     assert evaluate.main([*given, "data.validation_fraction=0.3"]) == 0
     assert "1 of 4 clips held out by class: 1 clip" in capsys.readouterr().out
+
+
+def test_a_run_is_not_resumed_on_a_folder_that_changed(pretrained, tmp_path, capsys, monkeypatch):
+    videos = tmp_path / "videos"
+    for number, path in enumerate(make_clips(tmp_path / "clips", 6, seconds=1.0)):
+        put(path, videos / "ab"[number % 2] / f"clip{number}.mp4")
+    words = [f"model.init_from={pretrained}", f"run.output_dir={tmp_path / 'out'}", "optim.epochs=2"]
+    words += [f"data.path={videos}", "data.num_workers=0", "run.cpu=true", "task.dense_windows=0", "optim.batch_size=2"]
+    words.append("optim.mixed_precision=bf16")
+    with monkeypatch.context() as patched:
+        read = FileClips.__getitems__
+
+        def stop(clips, items):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return read(clips, items)
+
+        patched.setattr(FileClips, "__getitems__", stop)
+        assert finetune.main(["folder_recognition", *words]) == 143
+    for finished in (False, True):
+        (videos / "a").rename(videos / "c")
+        assert finetune.main(["folder_recognition", *words]) == 2
+        assert "other data (before -> now):\n  data: classes a, b -> b, c\n" in capsys.readouterr().err
+        (videos / "c").rename(videos / "a")
+        put(videos / "a" / "clip0.mp4", videos / "a" / "more.mp4")
+        assert finetune.main(["folder_recognition", *words]) == 2
+        assert "other data (before -> now):\n  data: 4 -> 5 training clips\n" in capsys.readouterr().err
+        (videos / "a" / "more.mp4").unlink()
+        assert finetune.main(["folder_recognition", *words]) == 0
+        assert ("nothing to do" if finished else "resumed after step 1 from") in capsys.readouterr().out
+
+
+def test_shards_of_a_folder_without_splits_are_scored_whole_and_those_with_splits_are_not(tmp_path):
+    recipe, notes = load_recipe("evaluate", "folder_recognition", ["data.name=shards", "data.path=nowhere"]), []
+    for splits, whole in (({"clips": 8}, True), ({"train": 6, "test": 2}, False), (None, False)):
+        recipe.data.path = str(tmp_path / str(splits))
+        if splits:
+            write_about(tmp_path / str(splits), splits)
+        scored, notes = evaluate.split_to_score(recipe, "ORG/NAME", None)
+        assert (scored.data.validation_fraction == 1.0, len(notes)) == (whole, int(whole))
+    recipe.data.path, recipe.data.validation_fraction = str(tmp_path / str({"clips": 8})), 0.3
+    assert evaluate.split_to_score(recipe, "ORG/NAME", None)[0].data.validation_fraction == 0.3
+
+
+def write_about(folder, splits):
+    about = {
+        "version": 2,
+        "data": "folder",
+        "kind": "videos",
+        "audio": "flac",
+        "video": "jpeg",
+        "tasks": ["recognition"],
+    }
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({**about, "options": {}, "splits": splits, "sampling_rate": 16000}))
+
+
+def test_an_evaluation_leaves_out_what_the_model_was_trained_on(pretrained, tmp_path, capsys, monkeypatch):
+    for number, path in enumerate(make_clips(tmp_path / "clips", 6, seconds=1.0)):
+        put(path, tmp_path / "videos" / "ab"[number % 2] / f"clip{number}.mp4")
+    monkeypatch.chdir(tmp_path)
+    given = ["data.path=videos", "data.num_workers=0", "run.cpu=true", "task.dense_windows=0", "optim.batch_size=4"]
+    given.append("optim.mixed_precision=bf16")
+    training = [
+        f"model.init_from={pretrained}",
+        "run.output_dir=out",
+        "optim.epochs=1",
+        "data.validation_fraction=0.34",
+    ]
+    assert finetune.main(["folder_recognition", *given, *training]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "videos", tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    given[0] = "data.path=moved"
+    for model in ("../out", str(next((tmp_path / "out" / "checkpoints").iterdir()))):
+        capsys.readouterr()
+        words = ["folder_recognition", "--model", model, "--out", "results", "--overwrite", *given]
+        assert evaluate.main(words) == 0
+        printed = capsys.readouterr().out
+        assert "the whole folder, without 4 clips of the training: 2 clips, 2 classes" in printed
+        assert f"\nNot scored: 4 of 6 clips, as {model} was trained on them" in printed
+        assert "not known" not in printed
+        assert "not recorded" not in printed
+    assert (
+        "Not scored: 4 of 6 clips"
+        in json.loads((tmp_path / "elsewhere/results/evaluation.json").read_text())["notes"][0]
+    )
+    (tmp_path / "out" / "training_clips.parquet").write_bytes(b"")
+    assert evaluate.main(words) == 2
+    assert "it cannot be read on which clips it was trained: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from deepavfusion.training import check as check_data
 from deepavfusion.training import prepare, suggestions
 from deepavfusion.training.config.recipe import load_recipe
 from deepavfusion.training.data import build_dataset
-from deepavfusion.training.data.shards import Preparation, preparation
+from deepavfusion.training.data.shards import Preparation, preparation, read_shards
 from deepavfusion.training.data.shards import writing as shard_writing
 from deepavfusion.training.tasks import Localization, Segmentation
 from deepavfusion_cli import arguments
@@ -70,6 +70,90 @@ def test_a_folder_is_prepared_and_trained_on(videos, tmp_path, capsys):
     other = [*arguments[:3], str(tmp_path / "again"), *SETTINGS, "--num-workers", "0"]
     assert prepare.main(other) == 0
     assert files(tmp_path / "again") == before
+
+
+def test_files_that_changed_are_stored_again(videos, tmp_path, capsys):
+    root, out = shutil.copytree(videos, tmp_path / "set"), tmp_path / "out"
+    arguments = ["prepare", "folder", str(root), str(out), *SETTINGS, "--num-workers", "0"]
+    (root / "a" / "clip0.mp4").write_bytes(b"broken")
+    assert prepare.main(arguments) == FAILED
+    states = {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
+    for path in root.rglob("*.mp4"):  # as of a copy
+        os.utime(path, ns=(1, 1))
+    capsys.readouterr()
+    assert prepare.main(arguments) == FAILED
+    assert "everything was there already" in capsys.readouterr().out
+    assert states == {path.name: path.stat().st_mtime_ns for path in (out / "shards").iterdir()}
+    shutil.copyfile(videos / "a" / "clip0.mp4", root / "a" / "clip0.mp4")
+    before = (out / "parts" / "clips-000001.json").read_bytes()
+    assert prepare.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert f"1 file changed after being stored, first: {root / 'a' / 'clip0.mp4'}; written again: 1 shard\n" in said
+    assert "2 of 4 clips are there already; the others follow" in said
+    assert (out / "parts" / "clips-000001.json").read_bytes() == before
+    rows = read_shards(str(out))
+    assert rows["bytes"][:] == [(tmp_path / name).stat().st_size for name in rows["path"]]
+    assert prepare.main(arguments) == 0
+    assert "everything was there already" in capsys.readouterr().out
+    content = bytearray((root / "b" / "clip1.mp4").read_bytes())
+    content[-1] ^= 1  # of the same size
+    (root / "b" / "clip1.mp4").write_bytes(content)
+    assert prepare.main(arguments) == 0
+    assert f"first: {root / 'b' / 'clip1.mp4'}; written again: 1 shard" in capsys.readouterr().out
+
+
+def test_a_data_set_is_not_whole_while_shards_are_written_again(videos, tmp_path, monkeypatch):
+    root, out = shutil.copytree(videos, tmp_path / "set"), tmp_path / "out"
+    arguments = ["prepare", "folder", str(root), str(out), *SETTINGS, "--num-workers", "0"]
+    assert prepare.main(arguments) == 0
+    shutil.copyfile(root / "a" / "clip0.mp4", root / "b" / "clip1.mp4")
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "finish", lambda *given: 1 / 0)
+        assert prepare.main(arguments) == FAILED
+    with pytest.raises(FileNotFoundError):
+        read_shards(str(out))
+    assert prepare.main(arguments) == 0
+    assert len(read_shards(str(out))) == 4
+
+
+def test_what_earlier_versions_stored_is_taken_to_be_up_to_date(videos, tmp_path, capsys):
+    root, out = shutil.copytree(videos, tmp_path / "set"), tmp_path / "out"
+    arguments = ["prepare", "folder", str(root), str(out), *SETTINGS, "--num-workers", "0"]
+    assert prepare.main(arguments) == 0
+    for path in (out / "parts").glob("clips-*.json"):
+        part = json.loads(path.read_text())
+        entries = [{key: value for key, value in entry.items() if key != "bytes"} for entry in part["index"]]
+        path.write_text(json.dumps({"bytes": part["bytes"], "index": entries, "broken": []}))
+    shutil.copyfile(root / "a" / "clip0.mp4", root / "b" / "clip1.mp4")
+    capsys.readouterr()
+    assert prepare.main(arguments) == 0
+    assert "everything was there already" in capsys.readouterr().out
+    assert read_shards(str(out))["bytes"][:] == [None] * 4
+
+
+def test_changed_frames_and_masks_are_stored_again(tmp_path, capsys):
+    root, out = tmp_path / "avs", tmp_path / "out"
+    make_objects(root)
+    arguments = ["prepare", "avsbench", str(root), str(out), "--num-workers", "0"]
+    assert prepare.main(arguments) == 0
+    capsys.readouterr()
+    mask = sorted((root / "Single-source").rglob("gt_masks/train/dog/*/*.png"))[0]
+    mask.write_bytes(mask.read_bytes() + b"\0")
+    assert prepare.main(arguments) == 0
+    assert f"1 file changed after being stored, first: {mask}" in capsys.readouterr().out
+
+
+def test_links_to_one_file_are_one_recording(videos, tmp_path, capsys):
+    """Whose name, as all names in prepared data sets, does not depend on where the folder is."""
+    shutil.copytree(videos, tmp_path / "set")
+    (tmp_path / "set" / "b" / "link.mp4").symlink_to("../a/clip0.mp4")
+    out = tmp_path / "out"
+    assert prepare.main(["prepare", "folder", str(tmp_path / "set"), str(out), *SETTINGS, "--num-workers", "0"]) == 0
+    rows = read_shards(str(out))
+    assert dict(zip(rows["path"], rows["recording"], strict=True)) == {
+        "set/b/link.mp4": "set/a/clip0.mp4",
+        **{name: name for name in rows["path"] if name != "set/b/link.mp4"},
+    }
 
 
 def test_progress_is_that_of_clips(videos, tmp_path, capsys, monkeypatch):

@@ -25,6 +25,7 @@ from ..wording import count
 from .clips import ClipDataset
 from .files import FileClips
 from .frames import Stills
+from .identity.unseen import without_training_clips
 from .mixtures import MixtureClips
 from .sets.boxes.is3 import build_is3
 from .sets.folder import HELD_OUT, divide, read_folder
@@ -166,7 +167,11 @@ _VIDEOS: dict[str, Callable[[Request], Videos]] = {
 def _build_videos(request: Request) -> ClipDataset:
     name = request.options["name"]
     videos = (_checked if request.get(_LISTING) else _VIDEOS[name])(request)
-    title = f"{name}, split {request.split}" + (f", {videos.note}" if videos.note else "")
+    title, unseen = f"{name}, split {request.split}", ""
+    if videos.pairs is None:
+        chosen, unseen = without_training_clips(videos.rows, f"{title} of {request.path}")
+        videos = _select(videos, chosen)
+    title = ", ".join(filter(None, (title, videos.note, unseen)))
     common = {"train": request.train, "seed": request.seed, "size": request.size, "name": title}
     common |= {key: request.options[key] for key in WINDOWS & request.options.keys()}
     if request.task == "recognition":

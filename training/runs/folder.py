@@ -5,6 +5,7 @@ entries with names of this package are ever removed, one by one, and a finished 
 
     folder = RunFolder("runs/mine", "pretrain", accelerator)     # read-only; refuses foreign folders
     folder.plan(fingerprint, batch)                              # read-only; refuses the folder of another run
+    folder.compare(contents)                                     # read-only; refuses that of a run on other clips
     folder.claim()                                               # lock it
     folder.begin(recipe.to_yaml())                               # remove what is trained again
     ...                                                          # folder.checkpoints, folder.work, folder.draft
@@ -24,10 +25,20 @@ from accelerate import Accelerator, PartialState
 
 from deepavfusion.inference.files import apply_umask, require_space, saving, write_atomically
 from deepavfusion.inference.folder import FolderError, ResultFolder, files_below
-from deepavfusion_cli.early.runs import ARGUMENT, OVERWRITE, BatchLayout, decisive, plan_run, run_record
+from deepavfusion_cli.early.runs import (
+    ARGUMENT,
+    OVERWRITE,
+    BatchLayout,
+    content_changes,
+    decisive,
+    plan_run,
+    run_record,
+)
 from deepavfusion_cli.terminal import say
 
 from ..config.recipe import Recipe
+from ..data.identity import TrainingClips
+from ..data.identity.clips import FILE as TRAINING_CLIPS
 from ..report.predictions import NEIGHBORS
 from ..tasks import Task
 from .checkpoints import (
@@ -44,7 +55,7 @@ from .logging import MetricsFile
 
 METRICS_FILE, RECIPE_FILE = "metrics.jsonl", "recipe.yaml"
 # Written during training; all other results are written at the end.
-_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, "reconstructions.png", f"{NEIGHBORS}.json")
+_WORKING_FILES = (METRICS_FILE, RECIPE_FILE, TRAINING_CLIPS, "reconstructions.png", f"{NEIGHBORS}.json")
 
 
 def fingerprint(task: type[Task], recipe: Recipe, config) -> dict[str, Any]:
@@ -120,7 +131,24 @@ class RunFolder(ResultFolder):
         Raises:
             FolderError: If the folder holds another run, or a finished model that is not to be overwritten.
         """
-        self._record, mark = run_record(self.command, fingerprint, batch), self.mark
+        self._record = run_record(self.command, fingerprint, batch)
+        self._decide()
+
+    def compare(self, contents: dict[str, Any]) -> None:
+        """Decide anew if the clips of the run are not those of the run in the folder, without changing anything.
+
+        Args:
+            contents: Name of a split -> what `contents_of` returns for it.
+
+        Raises:
+            FolderError: As `plan`.
+        """
+        self._record["contents"] = contents
+        if self.mark is not None and content_changes(self.mark.get("contents"), contents):
+            self._decide()
+
+    def _decide(self) -> None:
+        mark, self.resume_from = self.mark, None
         if mark is None:
             return
         options = {"resume": self.resume, "allow_changed": self.allow_changed, "overwrite": self.overwrite}
@@ -193,11 +221,12 @@ class RunFolder(ResultFolder):
         if not kept:
             shutil.rmtree(self.draft, ignore_errors=True)
 
-    def begin(self, recipe: str) -> None:
+    def begin(self, recipe: str, clips: TrainingClips | None = None) -> None:
         """Remove what a new start or a killed process has made invalid, and mark the folder as that of this run.
 
         Args:
             recipe: Recipe of the run, as YAML.
+            clips: Clips that it trains on, on the main process. Those of the run that it resumes stay among them.
         """
         if self.processes.is_main_process:
             whole = [entry for entry in complete_checkpoints(self.checkpoints) if entry.name not in self.damaged]
@@ -216,6 +245,12 @@ class RunFolder(ResultFolder):
                     shutil.copyfile(earlier, self.draft / name)
             self.metrics.keep_until(-1 if self.resume_from is None else checkpoint_step(self.resume_from))
             write_atomically(self.work / RECIPE_FILE, recipe)
+            if clips is not None:
+                file = self.work / TRAINING_CLIPS
+                if self.resume_from is not None:
+                    with contextlib.suppress(OSError, ValueError):  # of an earlier version, or damaged
+                        clips |= TrainingClips.read(file)
+                write_atomically(file, clips.to_bytes())
         self.processes.wait_for_everyone()
 
     def publish(self, finished: bool = True) -> None:

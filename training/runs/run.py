@@ -14,6 +14,7 @@ from deepavfusion_cli.errors import cause
 
 from ..config.recipe import Recipe, RecipeError
 from ..data.files import share_files
+from ..data.identity import contents_of, training_clips
 from ..data.loading import ClipOrder, group_size, naming_dead_workers
 from ..data.scenes.cache import cache_notes
 from ..tasks import TASKS
@@ -66,6 +67,7 @@ class Run:
         self.batch = BatchLayout(optim.batch_size, optim.gradient_accumulation, self.processes.num_processes)
         self.folder.plan(fingerprint(self.task, recipe, config), self.batch)
         self._build_data(config)
+        self.folder.compare(self._contents())
         self.finished = self.folder.finished
         if not self.finished:
             self._build_trainer()
@@ -100,6 +102,12 @@ class Run:
             raise RecipeError(f"The training split of data.name={recipe.data.name} holds no clips.")
         self.schedule = Schedule(recipe.optim, len(self.train_clips), self.batch.effective)
 
+    def _contents(self) -> dict[str, dict]:
+        splits = {"training clips": self.train_clips, "held-out clips": self.final.clips}
+        if self.evaluation not in (None, self.final):
+            splits["clips to select on"] = self.evaluation.clips
+        return {name: contents_of(clips, self.recipe.command != "pretrain") for name, clips in splits.items()}
+
     def _build_trainer(self) -> None:
         recipe, task, evaluation = self.recipe, self.task, self.evaluation
         model = build_model(task, recipe, self.train_clips)
@@ -115,13 +123,14 @@ class Run:
         )
         order = self._order(0 if resume_from is None else checkpoint_step(resume_from))
         self.folder.require_space_for(model)
+        on_main = self.processes.is_main_process
         with self.folder.claimed():
-            self.folder.begin(recipe.to_yaml())
+            self.folder.begin(recipe.to_yaml(), training_clips(self.train_clips) if on_main else None)
             if recipe.optim.fsdp:
                 model = shard(model, recipe, self.folder)
             recipe.model.set_computation(model)
             headline = () if evaluation is None else evaluation.logged_metrics
-            self.progress = ProgressLog(self.folder.metrics, self.processes.is_main_process, recipe.command, headline)
+            self.progress = ProgressLog(self.folder.metrics, on_main, recipe.command, headline)
             self.trainer = AudioVisualTrainer(
                 recipe,
                 task,
@@ -243,12 +252,11 @@ class Run:
         if state.best_global_step:
             metric = metric_title(self.trainer.args.metric_for_best_model.removeprefix("eval_"))
             clips = count(len(self.evaluation.clips), "clip")
+            also = ", clips of the evaluation, whose metrics are therefore too good" if self.selects_on_reported else ""
             notes.append(
                 f"Selected the checkpoint of step {state.best_global_step}, the best on the "
-                f"{recipe.data.selection_split} split ({metric} {state.best_metric:.4g} on {clips})."
+                f"{recipe.data.selection_split} split ({metric} {state.best_metric:.4g} on {clips}{also})."
             )
-            if self.selects_on_reported:
-                notes.append("These clips are among those of the evaluation, whose metrics are therefore too good.")
         return notes
 
     def _stopped(self, number: int) -> str:

@@ -178,6 +178,7 @@ def test_a_folder_of_which_files_are_left_out_is_named_once(tmp_path):
     [
         "predictions/clips.parquet",
         "predictions/nearest_neighbours.parquet",
+        "training_clips.parquet",
         "nearest_neighbours.json",
         "onnx/model.onnx",
         "onnx/model.onnx.data",

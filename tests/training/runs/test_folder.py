@@ -22,6 +22,7 @@ from deepavfusion.inference.folder import MARK_FILE, FolderError
 from deepavfusion.processors import DeepAVFusionProcessor
 from deepavfusion.training import finetune, pretrain
 from deepavfusion.training.config.recipe import load_recipe
+from deepavfusion.training.data.identity import ClipDigests, TrainingClips
 from deepavfusion.training.data.scenes import __main__ as scenes
 from deepavfusion.training.runs import run as runs
 from deepavfusion.training.runs.checkpoints import COMPLETE
@@ -159,6 +160,81 @@ def test_what_the_earlier_run_left_and_the_new_one_has_not_is_removed(tmp_path):
     left = {entry.name for entry in (path / "checkpoints").iterdir()}
     assert "checkpoint-4" not in left
     assert {"checkpoint-8", "checkpoint-3-best"} < left
+
+
+FIRST = {"training clips": {"items": 9, "classes": ["a", "b"], "digest": "1"}}
+OTHER = "Name another run.output_dir, start over with run.resume=false, or resume it anyway with run.allow_changed"
+FINISHED = "Name another run.output_dir, or train anew in its place with run.overwrite=true"
+
+
+@pytest.mark.parametrize(
+    ("now", "line"),
+    [
+        ({"items": 10, "digest": "2"}, "data: 9 -> 10 training clips"),
+        ({"digest": "2"}, "data: other training clips, or in another order"),
+        ({"classes": ["a", "c"], "digest": "2"}, "data: classes a, b -> a, c"),
+        ({"classes": ["a", "b", "c"]}, "data: classes a, b -> a, b, c"),
+        ({"classes": None}, "data: classes a, b -> none"),
+        ({"classes": [str(k) for k in range(11)]}, "data: classes a, b -> 11, 0 ..."),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_does_not_go_on_with_other_clips(finished, now, line, tmp_path):
+    path, other = tmp_path / "run", {"training clips": FIRST["training clips"] | now}
+    folder = opened(path)
+    folder.compare(FIRST)
+    train(folder, finished=finished)
+    folder = opened(path)
+    folder.compare(FIRST)
+    assert (folder.finished, folder.resume_from is None) == (finished, finished)
+    before = snapshot(path)
+    with pytest.raises(FolderError) as refusal:
+        opened(path).compare(other)
+    assert f"of other data (before -> now):\n  {line}\nName another" in str(refusal.value)
+    assert ("allow_changed" in str(refusal.value)) == ("classes" not in line)
+    assert (FINISHED if finished else OTHER if "classes" not in line else "or start over") in str(refusal.value)
+    if "classes" in line:  # to which the weights do not belong
+        with pytest.raises(FolderError, match="of other data"):
+            opened(path, allow_changed=True).compare(other)
+    assert snapshot(path) == before
+    folder = opened(path, allow_changed=True, overwrite=finished)
+    folder.compare({**other, "more clips": {"items": 1}} if "classes" not in line else FIRST)
+    assert folder.resume_from is not None
+    folder = opened(path, overwrite=True, resume=not finished)
+    folder.compare(other)
+    assert not folder.finished
+    assert folder.resume_from is None
+    train(folder, step=8, finished=False)
+    with pytest.raises(FolderError, match="of other data"):
+        opened(path).compare(FIRST)
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_clips_that_are_there(tmp_path):
+    for finished in (True, False):
+        path = tmp_path / str(finished)
+        train(opened(path), finished=finished)
+        assert "contents" not in json.loads((path / MARK_FILE).read_text())
+        folder = opened(path)
+        folder.compare(FIRST)
+        assert (folder.finished, folder.resume_from is None) == (finished, finished)
+
+
+def test_clips_of_a_run_that_goes_on_with_others_are_known_together(tmp_path):
+    path, file = tmp_path / "run", tmp_path / "run" / "training_clips.parquet"
+    clips = [TrainingClips(ClipDigests.of([name], [1])) for name in ("a.mp4", "b.mp4")]
+    for number, options in enumerate(({}, {"allow_changed": True}, {"resume": False})):
+        folder = opened(path, recipe=str(number), **options)
+        folder.claim()
+        folder.begin("recipe", clips[min(number, 1)])
+        put(folder.checkpoints, [f"checkpoint-4/{COMPLETE}"])
+        folder.close()
+        assert len(TrainingClips.read(file)) == (1, 2, 1)[number]
+    file.write_bytes(b"damaged")
+    folder = opened(path, recipe="2")
+    folder.claim()
+    folder.begin("recipe", clips[0])
+    folder.close()
+    assert len(TrainingClips.read(file)) == 1
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..paths import FolderError
+from ..terminal import printable
 from .marks import DRAFT, differences, holds_results, make_record, open_folder
 from .recipes import warmup
 
@@ -19,6 +20,9 @@ COMPUTATION = ("gradient_checkpointing", "attn_implementation")  # of `model`: h
 _READING = {"cache_dir", "cache_gb", "num_workers", "max_unreadable_fraction"}  # of `data`
 _BATCH = {"batch_size", "gradient_accumulation", "fsdp"}  # of `optim`
 _SELECTION = ("eval_epochs", "keep_best")  # of `run`
+_ALLOWED = "run.allow_changed_recipe=true"
+_CLASSES = "data: classes"  # start of the line on other classes
+_FEW = 10  # classes that are named
 # Environment variables by which launchers say that a command has several processes.
 _PROCESSES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -120,14 +124,17 @@ def plan_run(
     finished = whole and resume and not (changed or overwrite)
     complete = complete_checkpoints(path / "checkpoints")
     same_command = mark["command"] == record["command"]
-    resumes = bool(resume and complete and same_command and (allow_changed or not changed) and not finished)
+    other_classes = any(line.startswith(_CLASSES) for line in changed)  # the weights are of classes by their numbers
+    goes_on = not changed or (allow_changed and not other_classes)
+    resumes = bool(resume and complete and same_command and goes_on and not finished)
     if stands and not (overwrite or finished or (resumes and not changed)):
         raise FolderError(_finished_message(path, changed))
     if complete and changed and resume and not (resumes or overwrite):
+        others = f"Name another {ARGUMENT}, start over with run.resume=false, or resume it anyway with {_ALLOWED}."
+        if other_classes:
+            others = f"Name another {ARGUMENT}, or start over with run.resume=false."
         raise FolderError(
-            f"{path} holds a run of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n"
-            f"Name another {ARGUMENT}, start over with run.resume=false, or resume it anyway with "
-            "run.allow_changed_recipe=true."
+            f"{path} holds a run of {_another(changed)} (before -> now):\n  " + "\n  ".join(changed) + f"\n{others}"
         )
     return RunPlan(finished, resumes, stands)
 
@@ -184,10 +191,38 @@ def _changes(mark: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if mark["command"] != now["command"]:
         return [f"command: {mark['command']} -> {now['command']}"]
     lines = differences(_following(mark["fingerprint"], now["fingerprint"]), now["fingerprint"])
+    lines += content_changes(mark.get("contents"), now.get("contents"))
     before, after = BatchLayout(**mark["batch"]), BatchLayout(**now["batch"])
     if before.effective != after.effective:
         lines.append(f"effective batch: {before} -> {after}; {after.keeping(before.effective)}")
     return lines
+
+
+def content_changes(before: Any, now: Any) -> list[str]:
+    """Lines on the clips in which two runs differ, as far as those of both are known.
+
+    Args:
+        before: Name of a split -> what `data.identity.contents_of` returned for it, in the mark of an earlier run; None
+            in one of an earlier version.
+        now: That of this run; None before its data set is built.
+    """
+    lines: dict[str, None] = {}  # of which the classes are the same in several splits
+    for name in [name for name in before or () if name in (now or ())]:
+        was, found = before[name], now[name]
+        if was == found:
+            continue
+        if was["items"] != found["items"]:
+            lines[f"data: {was['items']:,} -> {found['items']:,} {name}"] = None
+        if was["classes"] != found["classes"]:
+            lines[f"{_CLASSES} {_classes(was)} -> {_classes(found)}"] = None
+        elif was["items"] == found["items"]:
+            lines[f"data: other {name}, or in another order"] = None
+    return list(lines)
+
+
+def _classes(contents: dict[str, Any]) -> str:
+    names = contents["classes"] or ["none"]
+    return ", ".join(map(printable, names)) if len(names) <= _FEW else f"{len(names)}, {printable(names[0])} ..."
 
 
 def _following(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -205,14 +240,18 @@ def _exists(path: Path, mark: dict[str, Any], name: str) -> bool:
     return waiting or (path / name).is_file()
 
 
+def _another(changed: list[str]) -> str:
+    return "other data" if all(line.startswith("data: ") for line in changed) else "another recipe"
+
+
 def _finished_message(path: Path, changed: list[str]) -> str:
-    of = " of another recipe (before -> now):\n  " + "\n  ".join(changed) + "\n" if changed else ". "
+    of = f" of {_another(changed)} (before -> now):\n  " + "\n  ".join(changed) + "\n" if changed else ". "
     if not changed:
         return f"{path} holds a finished model{of}Name another {ARGUMENT}, or replace what is there with {OVERWRITE}."
-    return (
-        f"{path} holds a finished model{of}Name another {ARGUMENT}, or train anew in its place with {OVERWRITE}, or go "
-        f"on from its last checkpoint with {OVERWRITE} run.allow_changed_recipe=true."
-    )
+    anew = f"{path} holds a finished model{of}Name another {ARGUMENT}, or train anew in its place with {OVERWRITE}"
+    if any(line.startswith(_CLASSES) for line in changed):
+        return f"{anew}."
+    return f"{anew}, or go on from its last checkpoint with {OVERWRITE} {_ALLOWED}."
 
 
 __all__ = [
@@ -226,6 +265,7 @@ __all__ = [
     "check_run",
     "checkpoint_step",
     "complete_checkpoints",
+    "content_changes",
     "decisive",
     "plan_run",
     "run_record",

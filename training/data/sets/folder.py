@@ -26,13 +26,14 @@ from deepavfusion_cli.early.contents import annotation_files, check_videos, is_v
 from ...wording import count
 from .annotations import is_split, read_annotations, split_name
 from .groups import Labels, arrow_column, equals, group, held_out_groups, label_arrays, labels_of, name_order
-from .names import find_listed, recording_of
+from .names import find_listed, recordings_of
 
 logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.1  # fraction of the clips of a folder without splits that is held out by default
 WHOLE = 1.0  # fraction with which a folder without splits is held out as a whole
 WHOLE_FOLDER = "the whole folder"  # in the description of such clips
+HELD_OUT_CLIPS = "held out"  # in that of clips of which a fraction is
 
 
 @functools.cache
@@ -176,7 +177,7 @@ def divide(rows, split: str, fraction: float, root: str):
     """The rows of a split of a folder, with the column `recording`.
 
     Without given splits, clips are held out as both validation and test split (see `hold_out`), by classes where there
-    are any. Without a given recording, it is that of `recording_of`.
+    are any. Without a given recording, it is that of `recordings_of`.
 
     Args:
         rows: A dataset of `make_rows`.
@@ -211,7 +212,9 @@ def divide(rows, split: str, fraction: float, root: str):
         held = held_out_clips(groups, fraction, classes)
         if not held.any():  # every class is a single recording, as in folders of one video each
             held, classes = held_out_clips(groups, fraction), None
-        note = f"{held.sum()} of {count(len(rows), 'clip')} held out{' by class' if classes is not None else ''}"
+        note = (
+            f"{held.sum()} of {count(len(rows), 'clip')} {HELD_OUT_CLIPS}{' by class' if classes is not None else ''}"
+        )
         chosen = held if split != "train" else ~held
         found = f"{count(len(rows), 'clip')} of {count(len(groups.names), 'recording')} in all"
         if len(groups.names) == 1:
@@ -222,13 +225,13 @@ def divide(rows, split: str, fraction: float, root: str):
 
 
 def _with_recordings(rows):
-    """The rows with the recording of each: where none is given, that of `recording_of`."""
+    """The rows with the recording of each: where none is given, that of `recordings_of`."""
     if "recording" in rows.column_names:
         column = arrow_column(rows, "recording")
         if not column.null_count and not equals(column, "").any():
             return rows
     own = rows["recording"][:] if "recording" in rows.column_names else [None] * len(rows)
-    recordings = [name or recording_of(path) for name, path in zip(own, rows["path"], strict=True)]
+    recordings = [name or of_file for name, of_file in zip(own, recordings_of(rows["path"][:]), strict=True)]
     rows = rows.remove_columns("recording") if "recording" in rows.column_names else rows
     return rows.add_column("recording", recordings)
 

@@ -85,7 +85,8 @@ def _unique(first: np.ndarray, second: np.ndarray) -> Labels:
     return Labels(pairs // count, pairs % count)
 
 
-def _parts(names: Any) -> Iterator[list[str]]:
+def parts_of(names: Any) -> Iterator[list[str]]:
+    """A sequence or an Arrow array as lists of some names at a time."""
     for start in range(0, len(names), _AT_ONCE):
         part = names[start : start + _AT_ONCE]
         yield part.to_pylist() if hasattr(part, "to_pylist") else list(part)
@@ -111,7 +112,7 @@ def name_order(names: Any, by_name: bool = False) -> np.ndarray:
     """
     keys = np.empty(len(names), np.uint64)
     start = 0
-    for part in _parts(names):
+    for part in parts_of(names):
         digests = b"".join(_digest(name)[:8] for name in part)
         keys[start : start + len(part)] = np.frombuffer(digests, ">u8")
         start += len(part)
@@ -174,4 +175,5 @@ __all__ = [
     "label_arrays",
     "labels_of",
     "name_order",
+    "parts_of",
 ]

@@ -3,6 +3,7 @@
 The published name of a YouTube clip is `<id>_<start:06d>`, of its file `<id>_<start:06d>_<end:06d>.mp4`.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -49,6 +50,54 @@ def recording_of(path: str) -> str:
     """The recording that a file is part of: the YouTube id in its name if there is one, else the path itself."""
     part = _PART_OF_VIDEO.match(os.path.splitext(os.path.basename(path))[0])  # as of Path, ten times as fast
     return path if part is None else part[1]
+
+
+def recordings_of(paths: Sequence[str]) -> list[str]:
+    """The recordings that files are part of: as `recording_of`, but links to one file are of one recording."""
+    links = linked_files(paths)
+    own = map(recording_of, paths)
+    return [
+        recording_of(links[path]) if path in links and name == path else name
+        for path, name in zip(paths, own, strict=True)
+    ]
+
+
+def linked_files(paths: Iterable[str]) -> dict[str, str]:
+    """Paths of files that have several names, by symbolic or hard links -> one of them, which stands for the file.
+
+    It is one with a YouTube id if there is any, then the first by name. Folders are listed once more for that, but only
+    files that are links, or whose number in the file system another one has, are looked up.
+    """
+    real: dict[str, str] = {}  # folder -> where it is
+    numbers: dict[str, dict[str, int]] = {}  # folder -> names of its files but links -> their numbers
+    places = {path: os.path.split(path) for path in paths}
+    for folder in dict.fromkeys(folder for folder, _ in places.values()):
+        real[folder], numbers[folder] = os.path.realpath(folder), {}
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+            numbers[folder] = {entry.name: entry.inode() for entry in entries if not entry.is_symlink()}
+    links = [path for path, (folder, name) in places.items() if name not in numbers[folder]]
+    files = {path: file for path in links if (file := _file_of(path)) is not None}
+    targets, times = {os.path.realpath(path) for path in files}, Counter({file[1]: 1 for file in files.values()})
+    times.update(numbers[folder][name] for folder, name in places.values() if name in numbers[folder])
+    for path, (folder, name) in places.items():
+        number = numbers[folder].get(name)
+        if number is not None and (times[number] > 1 or (targets and os.path.join(real[folder], name) in targets)):
+            files[path] = _file_of(path)
+    same: dict[tuple[int, int], list[str]] = {}
+    for path, file in files.items():
+        if file is not None:
+            same.setdefault(file, []).append(path)
+    chosen = [(min(names, key=lambda path: (recording_of(path) == path, path)), names) for names in same.values()]
+    return {path: first for first, names in chosen if len(names) > 1 for path in names}
+
+
+def _file_of(path: str) -> tuple[int, int] | None:
+    """Device and number of the file that a path leads to; None without any."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def youtube_id(key: str) -> str:

@@ -17,18 +17,20 @@ whole; `reading` and `source` give clips to training.
 
 from .encoding import Encoding
 from .index import finish, is_finished, read_shards
-from .preparation import FolderTakenError, Preparation, begun_shard_size, claim, is_claimed
+from .preparation import WITHOUT_SPLITS, FolderTakenError, Preparation, begun_shard_size, claim, is_claimed
 from .reading import ShardReader, read_about
 from .source import chosen_options, list_digests
 from .stills import still_rows
-from .writing import estimate_bytes, free_bytes, pending_shards, prepare
+from .writing import changed_sources, estimate_bytes, free_bytes, pending_shards, prepare
 
 __all__ = [
+    "WITHOUT_SPLITS",
     "Encoding",
     "FolderTakenError",
     "Preparation",
     "ShardReader",
     "begun_shard_size",
+    "changed_sources",
     "chosen_options",
     "claim",
     "estimate_bytes",

@@ -15,7 +15,7 @@ from ..sets.groups import equals
 from .downloads import is_remote, local_copy
 from .drafts import writing
 from .encoding import ARRAYS
-from .preparation import Preparation
+from .preparation import WITHOUT_SPLITS, Preparation
 from .reading import ABOUT, AGAIN, INDEX, read_about
 from .writing import read_part
 
@@ -31,6 +31,7 @@ _PLACES = {
     "audio_ends": "large_binary",
     "audio_start": "float64",
     "audio_end": "float64",
+    "bytes": "int64",  # of the source file; parts of earlier versions do not say
 }
 # Of clips with annotated frames, a column for each frame too.
 _STILLS = {
@@ -98,7 +99,8 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
             broken += [tuple(pair) for pair in part["broken"]]
             size += part["bytes"]
         own = rows.select(kept).flatten_indices() if len(kept) < len(rows) else rows
-        columns = {name: [entry[name] for entry in entries] for name in places if name not in _NAMES}
+        columns = {name: [entry[name] for entry in entries] for name in places if name not in (*_NAMES, "bytes")}
+        columns["bytes"] = [entry.get("bytes") for entry in entries]
         for name in ARRAYS.keys() & columns.keys():
             columns[name] = [np.asarray(values, ARRAYS[name]).tobytes() for values in columns[name]]
         columns["path"] = [preparation.name(path) for path in own["path"]]
@@ -122,7 +124,7 @@ def finish(preparation: Preparation, out: str | Path) -> Prepared:
     about = {
         **preparation.settings(),
         **about,
-        "splits": {split or "clips": len(table) for split, table in zip(preparation.rows, tables, strict=True)},
+        "splits": {split or WITHOUT_SPLITS: len(table) for split, table in zip(preparation.rows, tables, strict=True)},
         "bytes": size,
         "broken": [list(pair) for pair in broken],
     }

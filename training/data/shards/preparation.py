@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepavfusion_cli.early.contents import is_video
 from deepavfusion_cli.early.data import PREPARATION, FolderTakenError, is_preparation
 
 from ..sets.names import recording_of
@@ -18,6 +19,7 @@ from .encoding import EncodedClip, Encoding, encode_clip
 from .reading import VERSION, read_json
 from .stills import EncodedStills, encode_stills, stills_of
 
+WITHOUT_SPLITS = "clips"  # stands for a split in names and numbers of clips, where there are none
 _SHARDS, _MOST_CLIPS = 100, 256  # shards of a data set by default, and clips of each at most
 
 
@@ -62,7 +64,10 @@ class Preparation:
         """The recording of each of some rows, given as columns: a name, or that of the file."""
         own = rows.get("recording") or [None] * len(rows["path"])
         found = [recording_of(path) if name is None else name for path, name in zip(rows["path"], own, strict=True)]
-        return [self.name(path) if name == path else name for path, name in zip(rows["path"], found, strict=True)]
+        return [
+            self.name(name) if name == path or _is_file(name) else name  # another one if it is linked
+            for path, name in zip(rows["path"], found, strict=True)
+        ]
 
     def encode(self, row: dict, folder: str | None = None, seconds: float = math.inf) -> EncodedClip | EncodedStills:
         """Encode the clip of a row, which is to be closed.
@@ -85,7 +90,9 @@ class Preparation:
         found, size = [], self.shard_size
         for split, rows in self.rows.items():
             for k, first in enumerate(range(0, len(rows), size)):
-                found.append(Shard(f"{split or 'clips'}-{k:06d}", split, range(first, min(first + size, len(rows)))))
+                found.append(
+                    Shard(f"{split or WITHOUT_SPLITS}-{k:06d}", split, range(first, min(first + size, len(rows))))
+                )
         return found
 
     @property
@@ -115,6 +122,11 @@ class Preparation:
         """What the bytes of the shards depend on, beside the rows."""
         encoding = asdict(self.encoding) | {"fps": float(self.encoding.fps)}
         return {"version": VERSION, **encoding, "clips_per_shard": self.shard_size}
+
+
+def _is_file(recording: str) -> bool:
+    """Whether a recording is called by the path of a video."""
+    return is_video(os.path.basename(recording)) and os.path.isfile(recording)
 
 
 def stored_name(path: str, root: str) -> str:
@@ -184,4 +196,13 @@ def _mark_of(preparation: Preparation) -> str:
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-__all__ = ["FolderTakenError", "Preparation", "Shard", "begun_shard_size", "claim", "is_claimed", "stored_name"]
+__all__ = [
+    "WITHOUT_SPLITS",
+    "FolderTakenError",
+    "Preparation",
+    "Shard",
+    "begun_shard_size",
+    "claim",
+    "is_claimed",
+    "stored_name",
+]

@@ -11,6 +11,7 @@ from ..checked import digest
 from ..clips import ClipDataset
 from ..files import FileClips
 from ..frames import Still, Stills
+from ..identity.unseen import without_training_clips
 from ..mixtures import MixtureClips
 from ..sets.folder import HELD_OUT, divide
 from ..sets.groups import Groups, arrow_column, equals, group
@@ -117,12 +118,15 @@ def _build_videos(request, about: dict, rows, reader: ShardReader, title: str, h
     if divided:
         chosen = held_out(group(arrow_column(rows, "recording")), True)
         rows = rows if len(chosen) == len(rows) else rows.select(chosen)
+    pairs, unseen = about.get("pairs", {}).get(request.split), ""
+    if pairs is None:
+        chosen, unseen = without_training_clips(rows, f"{title} at {reader.files.root}", stored=True)
+        rows = rows if len(chosen) == len(rows) else rows.select(chosen)
     common = {key: request.options[key] for key in ("temporal_jitter", *_WINDOWS) if key in request.options}
     common |= {"train": request.train, "seed": request.seed, "size": request.size, "reader": reader}
-    common["name"] = ", ".join(filter(None, (title, note)))
+    common["name"] = ", ".join(filter(None, (title, note, unseen)))
     if request.task == "recognition":
         return FileClips(rows, request.processor, **common)
-    pairs = about.get("pairs", {}).get(request.split)
     return MixtureClips(rows, request.processor, **common, pairs=pairs, groups=arrow_column(rows, "recording"))
 
 

@@ -1,14 +1,16 @@
 """Preparation of a data set: every clip decoded once, in processes, into shards; interrupted, it goes on."""
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from deepavfusion.inference.jobs.progress import with_progress
+from deepavfusion.inference.jobs.progress import announced, with_progress
 from deepavfusion.processors import MediaError
 from deepavfusion_cli.errors import DATA_ADVICE
 
@@ -17,8 +19,8 @@ from .audio import AUDIO_FORMATS
 from .drafts import remove_dead_drafts, writing
 from .encoding import EncodedClip
 from .members import TarWriter
-from .preparation import Preparation, Shard, claim
-from .reading import read_json
+from .preparation import WITHOUT_SPLITS, Preparation, Shard, claim
+from .reading import ABOUT, read_json
 from .stills import FRAME_COLUMNS, EncodedStills
 
 _SAMPLE = 8  # clips that are encoded to estimate the size, rounded up for each split
@@ -41,18 +43,77 @@ def estimate_bytes(preparation: Preparation) -> int:
     return 0 if not sizes else round(sum(sizes) / len(sizes) * preparation.num_clips)
 
 
-def pending_shards(preparation: Preparation, out: str | Path, part: tuple[int, int] = (0, 1)) -> list[Shard]:
-    """The shards of a preparation that are not in its folder, or not whole.
+def pending_shards(
+    preparation: Preparation,
+    out: str | Path,
+    part: tuple[int, int] = (0, 1),
+    changed: Collection[str] | None = None,
+) -> list[Shard]:
+    """The shards of a preparation that are not in its folder, not whole, or of files that have changed since.
 
     Args:
         preparation: What is prepared.
         out: Its folder.
         part: (k, n) stands for shards k, k + n, k + 2 n ..., so that n machines share the work.
+        changed: Names of shards of changed files, if they are known: those of `changed_sources`.
 
     Raises:
         ValueError: The part of the index of a shard is damaged.
     """
-    return [shard for shard in preparation.shards()[part[0] :: part[1]] if read_part(Path(out), shard.name) is None]
+    shards = preparation.shards()[part[0] :: part[1]]
+    changed = changed_sources(preparation, out, shards) if changed is None else changed
+    return [shard for shard in shards if shard.name in changed or read_part(Path(out), shard.name) is None]
+
+
+def changed_sources(preparation: Preparation, out: str | Path, shards: Sequence[Shard]) -> dict[str, list[str]]:
+    """Shards that are there -> the files that are no longer those that they were written from.
+
+    A file whose size and time of modification are the same has not changed; one of the same size and another time, such
+    as a copy, is compared by its content. What earlier versions wrote is taken to be up to date.
+
+    Args:
+        preparation: What is prepared.
+        out: Its folder.
+        shards: Some of its shards.
+
+    Raises:
+        ValueError: The part of the index of a shard is damaged.
+    """
+    found = {}
+    with announced("comparing files with what is stored of them"):
+        for shard in shards:
+            part = read_part(Path(out), shard.name)
+            sources = {} if part is None else part.get("sources", {})
+            stored = {preparation.path(name): state for name, state in sources.items()}
+            if changed := [path for path, state in stored.items() if not _is_same(path, state)]:
+                found[shard.name] = changed
+    return found
+
+
+def _state(path: str) -> list | None:
+    """Size, time of modification in ns and digest of a file; None of one that cannot be read."""
+    try:
+        about = os.stat(path)
+        return [about.st_size, about.st_mtime_ns, _digest(path, about.st_size, about.st_mtime_ns)]
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1024)  # of a recording with many clips, or audio with many frames
+def _digest(path: str, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_same(path: str, stored: list | None) -> bool:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return stored is None
+    size, modified, content = stored or (None, None, None)
+    if about.st_size != size:
+        return False
+    return about.st_mtime_ns == modified or (_state(path) or [None])[-1] == content
 
 
 def prepare(
@@ -78,6 +139,8 @@ def prepare(
     claim(preparation, out)
     _remove_dead_drafts(out)
     pending = {shard.name: shard for shard in (pending_shards(preparation, out) if shards is None else shards)}
+    if pending:  # until its index is that of all shards, the data set is not whole
+        (out / ABOUT).unlink(missing_ok=True)
     write = partial(write_shard, preparation, out)
     if num_workers <= 1:
         for shard in pending.values():
@@ -101,19 +164,29 @@ def write_shard(
     preparation: Preparation, out: Path, name: str, split: str | None, places: Sequence[int]
 ) -> Iterator[int]:
     """Write one shard and its part of the index, each atomically; yields 1 after each clip."""
-    index, broken = [], []
+    index, broken, sources = [], [], {}
     with writing(out / "shards" / f"{name}.tar") as file:
         tar = TarWriter(file)
         for i in places:
+            row = preparation.rows[split][i]
+            own = {name: _state(preparation.path(name)) for name in _source_names(preparation, row)}
+            sources |= own
             entry, unreadable = _write_clip(preparation, out, tar, f"{name}.tar", split, i)
             broken += unreadable
             if entry is not None:
-                index.append(entry)
+                state = own[preparation.name(row["path"])]
+                index.append(entry | {"bytes": None if state is None else state[0]})
             yield 1
         tar.close()
         size = file.tell()
     with writing(_part(out, name)) as file:
-        file.write((json.dumps({"bytes": size, "index": index, "broken": broken}) + "\n").encode())
+        file.write((json.dumps({"bytes": size, "index": index, "broken": broken, "sources": sources}) + "\n").encode())
+
+
+def _source_names(preparation: Preparation, row: dict) -> list[str]:
+    """Names of the files that a clip is made of."""
+    frames = [name for column in ("image", "mask") for name in row.get(column) or () if name is not None]
+    return list(dict.fromkeys([preparation.name(row["path"]), *frames]))
 
 
 def _write_clip(
@@ -135,7 +208,7 @@ def _write_clip(
             entry |= {column: [row[column][k] for k in found.kept] for column in FRAME_COLUMNS}
         about = _about(row, rows.features, preparation)
         suffix = AUDIO_FORMATS[preparation.encoding.audio].suffix
-        return entry | _add_clip(tar, f"{split or 'clips'}-{i:08d}", found, about, suffix), broken
+        return entry | _add_clip(tar, f"{split or WITHOUT_SPLITS}-{i:08d}", found, about, suffix), broken
 
 
 def _about(row: dict, features, preparation: Preparation) -> dict[str, Any]:
@@ -206,4 +279,4 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-__all__ = ["estimate_bytes", "free_bytes", "pending_shards", "prepare", "read_part", "write_shard"]
+__all__ = ["changed_sources", "estimate_bytes", "free_bytes", "pending_shards", "prepare", "read_part", "write_shard"]

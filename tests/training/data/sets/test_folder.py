@@ -28,6 +28,7 @@ from deepavfusion.training.data.sets.folder import (
     read_annotations,
     read_folder,
 )
+from deepavfusion.training.data.sets.names import linked_files, recordings_of
 from deepavfusion.training.data.sets.vggsound import class_folder, read_vggsound, read_vggsound_csv
 from deepavfusion.training.tasks.recognition import Recognition
 
@@ -303,6 +304,41 @@ def test_parts_of_a_recording_are_held_out_together(tmp_path):
         (tmp_path / "named" / "dog" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "named" / "dog" / name).touch()
     assert len(build_dataset(video, MODEL, "test", False, 0)) == 4
+
+
+def held_out_names(settings):
+    return {os.path.basename(path) for path in build_dataset(settings, MODEL, "test", False, 0).rows["path"]}
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("listed", [False, True])
+def test_links_to_one_file_are_held_out_together(link, listed, tmp_path):
+    root = tmp_path / "root"
+    settings = make_folder(root, {".": 20}) | {"validation_fraction": 0.5}
+    before = held_out_names(settings)
+    for number in range(20):
+        link(root / f"{number}.mp4", root / f"linked {number}.mp4")
+    if listed:
+        (root / "list.csv").write_text("\n".join(["file", *(path.name for path in sorted(root.glob("*.mp4")))]))
+    held = held_out_names(settings)
+    assert {name for name in held if not name.startswith("linked")} == {name.removeprefix("linked ") for name in held}
+    assert len(held) == 20
+    assert held >= before  # by the names of the files, as without links
+
+
+def test_links_that_lead_nowhere_or_elsewhere_are_files_of_their_own(tmp_path):
+    for name in ("a/0.mp4", "a/1.mp4", "other/2.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "2.mp4").symlink_to(tmp_path / "other" / "2.mp4")
+    (tmp_path / "a" / "gone.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "a" / "abcDEF-1234_000030_000040.mp4").hardlink_to(tmp_path / "a" / "1.mp4")
+    paths = [str(path) for path in sorted((tmp_path / "a").iterdir())]
+    assert recordings_of(paths) == [paths[0], "abcDEF-1234", paths[2], "abcDEF-1234", paths[4]]
+    beside = [*paths, str(tmp_path / "b" / "0.mp4")]  # by way of a linked folder
+    assert recordings_of(beside)[-1] == recordings_of(beside)[0] == paths[0]
+    assert linked_files(["nowhere/0.mp4", "0.mp4"]) == {}
 
 
 def test_one_recording_cannot_be_divided(tmp_path):
