@@ -104,8 +104,7 @@ class Run:
 
     def _contents(self) -> dict[str, dict]:
         splits = {"training clips": self.train_clips, "held-out clips": self.final.clips}
-        if self.evaluation not in (None, self.final):
-            splits["clips to select on"] = self.evaluation.clips
+        splits |= {} if self.evaluation in (None, self.final) else {"clips to select on": self.evaluation.clips}
         return {name: contents_of(clips, self.recipe.command != "pretrain") for name, clips in splits.items()}
 
     def _build_trainer(self) -> None:
@@ -261,8 +260,8 @@ class Run:
 
     def _stopped(self, number: int) -> str:
         cause = "Ctrl-C (SIGINT)" if number == SIGINT else Signals(number).name
-        step = self.trainer.state.global_step
-        return f"stopped by {cause} after step {step}; checkpoint saved; run {_again(self.recipe)} to resume"
+        stopped = f"stopped by {cause} after step {self.trainer.state.global_step}; checkpoint saved"
+        return f"{stopped}; run {_again(self.recipe)} to resume"
 
     def run(self, before: Callable[["Run"], None] | None = None, after: Callable[["Run"], str] | None = None) -> int:
         """Train, evaluate, write the results and release the folder.
