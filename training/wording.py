@@ -120,6 +120,14 @@ def with_path(path: str, reason: str) -> str:
     return reason if reason.startswith(path) else f"{path}: {reason}"
 
 
+def clip_title(path: str) -> str:
+    """The name of a clip's file, or those of a mixture, without folders, which say more of a machine than of the clip.
+
+    Other names, such as those of scenes, stay as they are.
+    """
+    return " + ".join(part.rstrip("/").rpartition("/")[2] or part for part in path.split(" + "))
+
+
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number and its noun, in the plural unless the number reads 1: "1 clip", "1,280 clips", "1.5 epochs".
 
@@ -147,6 +155,7 @@ __all__ = [
     "CONDITIONS",
     "NEIGHBOR_METRICS",
     "RANDOM_NEIGHBOR",
+    "clip_title",
     "count",
     "decibels",
     "is_control",

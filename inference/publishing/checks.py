@@ -201,8 +201,8 @@ def _shown(values: Iterable[float]) -> str:
 
 
 def private_paths(contents: Contents) -> list[str]:
-    """Text files that are published and hold absolute paths of this machine: its user's folder, or the model's."""
-    places = {str(Path.home()), str(contents.folder.resolve().parent)} - {"/"}
+    """Text files that are published and hold absolute paths of this machine: of its user, the model or its data."""
+    places = {str(Path.home()), str(contents.folder.resolve().parent), *_data_folders(contents.folder)} - {"/"}
     found = []
     for name in contents.published:
         if name.endswith((".json", ".jsonl", ".md", ".html", ".yaml")):
@@ -210,6 +210,18 @@ def private_paths(contents: Contents) -> list[str]:
             if any(re.search(rf"(?<![\w/]){re.escape(place)}(?=[/\"'\s])", text) for place in places):
                 found.append(name)
     return found
+
+
+def _data_folders(folder: Path) -> set[str]:
+    """The folder of the data that the recipe of a run names, as the recipe names it and absolute."""
+    try:
+        path = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["data"]["path"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return set()
+    named = isinstance(path, str) and "://" not in path
+    return (
+        {place for place in (path.rstrip("/"), str(Path(path).resolve())) if place.startswith("/")} if named else set()
+    )
 
 
 __all__ = ["find_faults", "metric_key", "private_paths"]

@@ -3,7 +3,7 @@
 import pytest
 
 from deepavfusion.training.data.loading import BrokenClips, BrokenDataError
-from deepavfusion.training.wording import count, is_control, metric_title
+from deepavfusion.training.wording import clip_title, count, is_control, metric_title
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,17 @@ def test_paths_are_never_repeated():
 )  # fmt: skip
 def test_controls_are_told_from_results(name, control):
     assert is_control(name) == control
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/home/me/videos/cello/a b.mp4", "a b.mp4"),
+        ("/home/me/a.mp4 + /home/me/b/c.mp4", "a.mp4 + c.mp4"),
+        ("train/cello/a.mp4", "a.mp4"),
+        ("test scene 3", "test scene 3"),
+        ("/", "/"),
+    ],
+)
+def test_titles_of_clips_have_no_folders(path, title):
+    assert clip_title(path) == title

@@ -64,7 +64,7 @@ class ModelArguments:
                 return DeepAVFusionConfig.from_size(self.size, **self.config)
             return DeepAVFusionConfig(**self.config)
         except Exception as error:  # the strict dataclass raises its own classes
-            raise RecipeError(f"Invalid model section: {error}") from error
+            raise RecipeError(f"Invalid model section: {error.__cause__ or error}") from error
 
     def set_attention(self, model) -> None:
         """Set the attention implementation of a model.

@@ -25,7 +25,7 @@ from ..metrics.localization import (
 from ..report.charts import success_curves
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import CONDITIONS, count, metric_title, percent
+from ..wording import CONDITIONS, clip_title, count, metric_title, percent
 from .base import Task
 
 _MAPS = {"own": "own audio", **{name: CONDITIONS[name] for name in ("shuffled", "whole", "centre")}}
@@ -258,7 +258,7 @@ class Localization(Task):
             text = f"cIoU {percent(value)}" if truth[i].any() else f"no visible source; maximum {percent(heat.max())}"
             overlay = heat_overlay(frame, heat, target=truth[i].numpy(), limits=(0, 1))
             images = [ExampleImage(frame, "frame"), ExampleImage(overlay, "heat map; outline: target")]
-            shown.append(Example(batch["path"][i], images, text=text))
+            shown.append(Example(clip_title(batch["path"][i]), images, text=text))
         return shown
 
     def figures(self, rows):

@@ -9,6 +9,7 @@ from ..data.loading import BrokenClips, evaluation_noise, mask_noise, on_device
 from ..metrics.knn import STREAMS, neighbor_rows, neighbor_scores
 from ..report.charts import training_curves
 from ..report.reconstructions import draw_reconstructions, reconstruction_example
+from ..wording import clip_title
 from .base import Task
 from .evaluation import score_clips
 from .masking import draw_setting, mask_settings
@@ -252,7 +253,7 @@ class Pretraining(Task):
 
     def _reconstruct(self, model, inputs, batch):
         """`reconstruction_images` of the first clips of a batch, their names, and losses (clips,) by name."""
-        names = batch["path"][: self.recipe.run.num_reconstructions]
+        names = [*map(clip_title, batch["path"][: self.recipe.run.num_reconstructions])]
         first = {name: values[: len(names)] for name, values in inputs.items()}
         noise = self._noise(model, first, {"index": batch["index"][: len(names)]})
         outputs = model(**first, **noise)

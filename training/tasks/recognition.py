@@ -25,7 +25,7 @@ from ..metrics.classification import (
 )
 from ..report import charts
 from ..report.report import Example, ExampleImage, Table
-from ..wording import count, listing, metric_title, percent
+from ..wording import clip_title, count, listing, metric_title, percent
 from .base import Task
 from .evaluation import check_classes, evaluate_task
 
@@ -284,7 +284,7 @@ class Recognition(Task):
             )
             image = ExampleImage(frame, f"predicted: {guesses}", correct=int(best.indices[0]) in truth)
             text = "true: " + (" and ".join(names[j] for j in truth) or "none of the classes")
-            shown.append(Example(batch["path"][i].rpartition("/")[2] or batch["path"][i], [image], text=text))
+            shown.append(Example(clip_title(batch["path"][i]), [image], text=text))
         return shown
 
     def figures(self, rows):

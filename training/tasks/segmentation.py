@@ -20,7 +20,7 @@ from ..metrics.segmentation import (
 )
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import CONDITIONS, count, metric_title, percent
+from ..wording import CONDITIONS, clip_title, count, metric_title, percent
 from .base import Task
 
 _CONTROLS = {name: CONDITIONS[name] for name in ("shuffled", "silent")}
@@ -184,7 +184,7 @@ class Segmentation(Task):
                 ExampleImage(mask_overlay(frame, found, colors), "prediction"),
                 ExampleImage(mask_overlay(frame, truth, colors), "target"),
             ]
-            shown.append(Example(batch["path"][i], images, text=text))
+            shown.append(Example(clip_title(batch["path"][i]), images, text=text))
         return shown
 
 

@@ -11,7 +11,7 @@ from ..metrics.separation import bss_eval_of, correlations, is_silent, si_sdr, s
 from ..report.charts import log_mels
 from ..report.predictions import pack, unpack
 from ..report.report import Example, ExampleImage, Table
-from ..wording import decibels, metric_title
+from ..wording import clip_title, decibels, metric_title
 from .base import Task
 
 _SILENT_SOURCE, _SILENT_ESTIMATE = "silent source", "silent estimate"
@@ -173,7 +173,7 @@ class Separation(Task):
             )
             shown.append(
                 Example(
-                    batch["path"][i],
+                    clip_title(batch["path"][i]),
                     [ExampleImage(frame, "frame"), ExampleImage(figure, "mixture, estimate, reference")],
                     [(name, track.numpy(), rate) for name, track in tracks.items()],
                     f"SI-SDR improvement {decibels(gain)}",

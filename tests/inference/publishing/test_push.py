@@ -346,6 +346,11 @@ def test_paths_of_this_machine_are_named(folder):
     assert private_paths(find_contents(folder)) == []
     edit("evaluation.json", '"metrics"', f'"origin": "{folder.resolve().parent}/other", "metrics"')(folder)
     assert private_paths(find_contents(folder)) == ["evaluation.json"]
+    edit("evaluation.json", f"{folder.resolve().parent}/other", "/data/clips/a.mp4")(folder)
+    assert private_paths(find_contents(folder)) == []
+    for path, expected in (("/data/clips", ["evaluation.json"]), ("/data/clip", []), ("hf://data", []), (3, [])):
+        (folder / "recipe.yaml").write_text(f"data: {{path: {path}}}")
+        assert private_paths(find_contents(folder)) == expected
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from deepavfusion.training.tasks.evaluation import check_classes, relative_names
 from deepavfusion.training.tasks.pretraining_tables import pretraining_tables
 from deepavfusion.training.tasks.probing import ALONE
 from deepavfusion.training.tasks.reconstruction import MASKS
+from deepavfusion.training.tasks.retrieval import retrieval_metrics, retrieval_table
 from deepavfusion.training.wording import RANDOM_NEIGHBOR, metric_title
 from tests.modeling_deepavfusion.cases import MODEL_CLASSES
 from tests.tiny import TINY
@@ -249,6 +250,16 @@ def test_examples_show_the_whole_frame_and_keep_their_own_audio():
     assert [(image.caption, image.image.shape) for image in whole.images] == [("whole frame", (9, 16, 3))]
     assert whole.audio == [("audio", media.waveform, 8000)]
     assert (mixture, unknown) == tuple(given[1:])
+
+
+@pytest.mark.parametrize(("aligned", "said"), [(False, True), (True, False)])
+def test_retrieval_at_chance_says_why(aligned, said):
+    vectors = np.eye(200)
+    rows = [{"image": vectors[i], "audio": vectors[i if aligned else (i + 100) % 200]} for i in range(200)]
+    metrics = retrieval_metrics(rows)
+    note = retrieval_table({"": metrics}).note
+    assert ("Hardly better than chance" in (note or "")) == said
+    assert retrieval_table({"": retrieval_metrics(rows[:5])}).note is None  # ten of five are always found
 
 
 def test_retrieval_shows_what_is_found_and_lets_it_be_heard():

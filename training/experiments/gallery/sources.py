@@ -17,6 +17,7 @@ from ...report.report import Example
 from ...runs.models import load_task_model
 from ...tasks import MODEL_INPUTS, TASKS, Task
 from ...tasks.evaluation import with_media
+from ...wording import clip_title
 from .choice import Case, Measure, choose, measure_of
 
 
@@ -68,7 +69,7 @@ class Source:
                 found = self.task.examples(self.model, inputs, batch)
             if not found:
                 raise UnreadableError(f"{self.folder}: clip {place} of {clips.card} has nothing to show.")
-            shown += with_media([replace(found[0], title=batch["path"][0])], clips, [place])
+            shown += with_media([replace(found[0], title=clip_title(batch["path"][0]))], clips, [place])
         return shown
 
 
