@@ -125,7 +125,8 @@ def clip_title(path: str) -> str:
 
     Other names, such as those of scenes, stay as they are.
     """
-    return " + ".join(part.rstrip("/").rpartition("/")[2] or part for part in path.split(" + "))
+    titles = [(part, part.rpartition("/")[2]) for part in path.split(" + ")]
+    return " + ".join(name if name and (part.startswith("/") or "." in name) else part for part, name in titles)
 
 
 def count(number: float, noun: str, plural: str | None = None) -> str:

@@ -72,7 +72,8 @@ def test_controls_are_told_from_results(name, control):
         ("/home/me/videos/cello/a b.mp4", "a b.mp4"),
         ("/home/me/a.mp4 + /home/me/b/c.mp4", "a.mp4 + c.mp4"),
         ("train/cello/a.mp4", "a.mp4"),
-        ("test scene 3", "test scene 3"),
+        ("/home/me/clips/a", "a"),
+        ("scene test/3", "scene test/3"),
         ("/", "/"),
     ],
 )
