@@ -99,6 +99,7 @@ def _chosen(recipe: Recipe, stored: dict) -> list[str]:
 
 def _override(option: str, text: str) -> str:
     """An override whose value is text, which is quoted where YAML would read something else."""
+    text = f"./{text}" if text.startswith("~") else text  # which otherwise stands for the home folder
     try:
         plain = load_values(text) == text
     except (ValueError, yaml.YAMLError):

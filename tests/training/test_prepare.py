@@ -473,11 +473,11 @@ def test_suggested_commands(about, splits, expected, monkeypatch):
     assert found == [f"deepavfusion {line}" for line in (expected or "").splitlines()]
 
 
-@pytest.mark.parametrize("path", ["a b/c", "a #b", "2024", "~", "[a", "a: b", "it's", '"a"'])
+@pytest.mark.parametrize("path", ["a b/c", "a #b", "2024", "~", "~/b", "[a", "a: b", "it's", '"a"'])
 def test_suggested_paths_are_quoted(path):
     preparation = Preparation({None: ROWS}, "set", {"kind": "videos", "options": {}, "data": "folder"})
     words = shlex.split(*suggestions.next_commands(preparation, path))
-    assert load_recipe(words[1], words[2], words[3:]).data.path == path
+    assert os.path.normpath(load_recipe(words[1], words[2], words[3:]).data.path) == path
 
 
 def test_shards_are_checked(videos, tmp_path, capsys):
