@@ -218,10 +218,9 @@ def _data_folders(folder: Path) -> set[str]:
         path = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["data"]["path"]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return set()
-    named = isinstance(path, str) and "://" not in path
-    return (
-        {place for place in (path.rstrip("/"), str(Path(path).resolve())) if place.startswith("/")} if named else set()
-    )
+    if not isinstance(path, str) or "://" in path:
+        return set()
+    return {place for place in (path.rstrip("/"), str(Path(path).resolve())) if place.startswith("/")}
 
 
 __all__ = ["find_faults", "metric_key", "private_paths"]

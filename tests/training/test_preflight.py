@@ -827,6 +827,7 @@ def test_a_file_whose_name_begins_with_a_dash_is_written_with_its_folder(tmp_pat
         ),
         ("runs/zzz", ""),
         ("./zzz", ""),
+        (".hidden/zzz", ""),
         ("ORG/NAME", ""),
     ],
 )

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from .errors import TRACEBACK
@@ -64,7 +63,7 @@ class CommandParser(argparse.ArgumentParser):
             sought = word.lstrip("-").replace("_", "-").lower()
             close = next(iter(difflib.get_close_matches(sought, names, 1)), None)
             meant = names[close] if close else self.suggest(sought.replace("-", "_"))
-            if Path(word).exists():
+            if os.path.exists(word):
                 meant = f"./{word}"
             parts = [] if word in [part.partition("=")[0] for part in message.split()] else [f"{word} does not exist"]
             parts += [f"did you mean {meant}?"] if meant else []

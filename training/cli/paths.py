@@ -17,6 +17,7 @@ from .recipes import maker, run_names
 RUNS = "runs"  # folder of the runs of recipes
 EVALUATION_FILE, PREDICTIONS, CLIPS_FILE = "evaluation.json", "predictions", "clips.parquet"  # of an evaluation
 MARK_FILE = ".deepavfusion-run.json"  # in result folders of commands
+HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)  # ORG/NAME
 
 
 class FolderError(ValueError):
@@ -108,8 +109,8 @@ def check_output_file(path: Path, argument: str) -> None:
 
 def is_hub_id(origin: str) -> bool:
     """Whether the origin of a model is ORG/NAME rather than a file or folder, such as `runs/NAME`."""
-    names = re.fullmatch(r"([\w.-]+)/[\w.-]+", origin)
-    return names is not None and names[1] not in (RUNS, ".", "..") and not Path(origin).exists()
+    named = HUB_ID.fullmatch(origin) is not None and not origin.startswith(f"{RUNS}/")
+    return named and not os.path.exists(origin)
 
 
 def missing_folder(origin: str) -> str | None:

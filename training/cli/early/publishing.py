@@ -5,15 +5,14 @@ import re
 
 from deepavfusion.inference.jobs.locks import folder_owner
 
-from ..paths import InputError, advice, missing_model, sentence
+from ..paths import HUB_ID, InputError, advice, missing_model, sentence
 
-_HUB_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]+")
 
 
 def check_hub_id(name: str) -> None:
     """Raise `InputError` for a name that no repository of the Hub can have."""
-    if not _HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
+    if not HUB_ID.fullmatch(name) or re.search(r"--|\.\.|\.git$", name):
         raise InputError(f"{name}: expected ORG/NAME, of letters, digits and single -, _ or . in between.")
 
 

@@ -53,7 +53,7 @@ class ClipDigests:
             starts: Start of each clip in its file in seconds, or None; all of the file by default.
             ends: End of each clip.
         """
-        places = ["/".join(_plain(path).rsplit("/", 2)[-2:]) for part in parts_of(paths) for path in part]
+        places = [folder_and_file(path) for part in parts_of(paths) for path in part]
         names, nothing = [place.rpartition("/")[2] for place in places], [None] * len(places)
         sized = zip(names, sizes, strict=True)
         files = [_UNKNOWN if size is None else _digest(f"{name} {size}") for name, size in sized]
@@ -75,9 +75,10 @@ class ClipDigests:
         return cls.of(paths, sizes, columns.get("start"), columns.get("end"))
 
 
-def _plain(path: str) -> str:
-    """A path as it is written on any machine."""
-    return unicodedata.normalize("NFC", str(path)).replace(os.sep, "/")
+def folder_and_file(path: str) -> str:
+    """The names of a file and its folder, as they are written on any machine."""
+    plain = unicodedata.normalize("NFC", str(path)).replace(os.sep, "/")
+    return "/".join(plain.rsplit("/", 2)[-2:])
 
 
 def _digest(text: str) -> int:
@@ -168,4 +169,4 @@ class TrainingClips:
         return cls(ClipDigests(*columns))
 
 
-__all__ = ["FILE", "ClipDigests", "TrainingClips", "file_sizes"]
+__all__ = ["FILE", "ClipDigests", "TrainingClips", "file_sizes", "folder_and_file"]

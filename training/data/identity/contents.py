@@ -10,6 +10,7 @@ from ..files import FileClips
 from ..sets.folder import label_info
 from ..sets.groups import arrow_column, label_arrays, parts_of
 from ..stills import StillClips
+from .clips import folder_and_file
 
 
 def contents_of(clips: ClipDataset, classes: bool = True) -> dict[str, Any]:
@@ -40,8 +41,7 @@ def contents_of(clips: ClipDataset, classes: bool = True) -> dict[str, Any]:
 def _digest(paths: Any, arrays: list[np.ndarray]) -> str:
     found = hashlib.sha256()
     for part in parts_of(paths):
-        names = ("/".join(str(path).rsplit("/", 2)[-2:]) for path in part)
-        found.update("\n".join(names).encode("utf-8", "surrogateescape") + b"\n")
+        found.update("\n".join(map(folder_and_file, part)).encode("utf-8", "surrogateescape") + b"\n")
     for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
